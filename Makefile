@@ -1,0 +1,48 @@
+# The front door. Everything needs Python >= 3.11 and make; `make demo` does the set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo up test lint types bench chaos scenarios clean
+
+demo: $(STAMP)  ## run the main job on this machine, with an engine killed half-way
+	$(BIN)/modelserver demo $(ARGS)
+
+up: $(STAMP)  ## start everything for fleet.toml; Ctrl-C stops it
+	@$(BIN)/modelserver engines install sglang-cpu
+	$(BIN)/modelserver up $(ARGS)
+
+test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang
+	@$(BIN)/modelserver engines install sglang-cpu
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## NAME=... for one, STRICT=1 to fail where a goal is missed
+	$(BIN)/python -m benchmarks $(NAME)
+
+chaos: $(STAMP)  ## faults on real processes; NAME=... and STRICT=1 as above
+	$(BIN)/python -m tests.chaos $(NAME)
+
+scenarios: $(STAMP)  ## decisions in simulated hours; NAME=... and STRICT=1 as above
+	$(BIN)/python -m tests.scenarios $(NAME)
+
+clean:  ## what make made here; engine environments and models stay in their home
+	rm -rf $(VENV) dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@echo "Setting up $(VENV): modelserver and its libraries (about 10 s and 120 MB)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "modelserver needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@touch $@
