@@ -1,0 +1,54 @@
+"""Completion and embedding requests as Celery tasks on engines of your own GPU hosts.
+
+>>> from modelserver import complete                              # doctest: +SKIP
+>>> complete.delay("Once upon a time").get(timeout=60)            # doctest: +SKIP
+' there was a server of models'
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from modelserver.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    EngineEnvironmentError,
+    EngineError,
+    ModelserverError,
+    ModelUnavailableError,
+    RequestError,
+    StoreUnreachableError,
+    UnknownModelError,
+)
+
+if TYPE_CHECKING:
+    from modelserver.api import InferenceTask
+
+    chat: InferenceTask
+    complete: InferenceTask
+    embed: InferenceTask
+
+__all__ = [
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "EngineEnvironmentError",
+    "EngineError",
+    "ModelUnavailableError",
+    "ModelserverError",
+    "RequestError",
+    "StoreUnreachableError",
+    "UnknownModelError",
+    "chat",
+    "complete",
+    "embed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Made on first use: `import modelserver.errors` must not read a fleet file, and the
+    # fleet file may be named after this import.
+    if name in ("complete", "chat", "embed"):
+        from modelserver.api import client
+
+        tasks = client().modelserver_tasks
+        globals().update(zip(("complete", "chat", "embed"), tasks, strict=True))
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

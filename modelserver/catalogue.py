@@ -1,0 +1,106 @@
+"""Which models a client may ask for: from the fleet file, or from the store.
+
+Without pydantic: a pipeline that only sends requests need not load it.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modelserver.errors import UnknownModelError
+from modelserver.model import Json, Kind
+
+if TYPE_CHECKING:
+    from modelserver.settings import Fleet
+
+
+def catalogue(fleet: "Fleet") -> dict[str, Any]:
+    """The catalogue of a fleet as JSON, for ``Store.publish_fleet``.
+
+    Shape: ``{"models": [{"name", "kind", "context_length", "fallback", "sampling"}],
+    "defaults": {"completion", "embedding", "deadline_seconds",
+    "result_expires_seconds"}}``.
+    """
+    fields = {"name", "kind", "context_length", "fallback", "sampling"}
+    return {
+        "models": [
+            model.model_dump(mode="json", include=fields) for model in fleet.models
+        ],
+        "defaults": fleet.defaults.model_dump(mode="json"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model, as a client sees it."""
+
+    name: str
+    kind: Kind
+    context_length: int | None = None
+    fallback: str = ""
+    sampling: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The models of a fleet, and which one a request gets that names none.
+
+    >>> qwen = Entry("qwen3-8b", Kind.COMPLETION)
+    >>> Catalogue((qwen,)).pick(Kind.COMPLETION)
+    'qwen3-8b'
+    """
+
+    models: tuple[Entry, ...] = ()
+    defaults: Mapping[str, Json] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Catalogue":
+        """The reverse of ``catalogue``; ignores keys of a newer version."""
+        names = Entry.__dataclass_fields__
+        entries = []
+        for model in values["models"]:
+            known = {key: value for key, value in model.items() if key in names}
+            entries.append(Entry(**{**known, "kind": Kind(known["kind"])}))
+        return cls(tuple(entries), dict(values["defaults"]))
+
+    def entry(self, name: str) -> Entry | None:
+        """The model of this name."""
+        return next((entry for entry in self.models if entry.name == name), None)
+
+    def pick(self, kind: Kind, model: str | None = None) -> str:
+        """The name of the model that a request of this kind goes to.
+
+        Raises UnknownModelError, which says which names there are.
+        """
+        names = [entry.name for entry in self.models if entry.kind is kind]
+        name = model or str(self.defaults.get(kind.value) or "")
+        if name in names:
+            return name
+        if name:
+            raise UnknownModelError(self._unknown(kind, name, names))
+        if len(names) == 1:
+            return names[0]
+        raise UnknownModelError(_undecided(kind, names))
+
+    def _unknown(self, kind: Kind, name: str, names: list[str]) -> str:
+        there_are = f"{kind} models: {', '.join(sorted(names)) or 'none'}"
+        other = self.entry(name)
+        if other:
+            return f'model "{name}" is for {other.kind}, not for {kind}; {there_are}'
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f'did you mean "{close[0]}"? ' if close else ""
+        return f'the fleet has no model "{name}"; {hint}{there_are}'
+
+
+def _undecided(kind: Kind, names: list[str]) -> str:
+    if not names:
+        return (
+            f"the fleet has no {kind} model; add one to the fleet file: "
+            f'[[models]] with kind = "{kind}"'
+        )
+    return (
+        f"the fleet has several {kind} models and none is the default: "
+        f'{", ".join(sorted(names))}; say model="{sorted(names)[0]}" or set '
+        f"defaults.{kind} in the fleet file"
+    )

@@ -1,0 +1,166 @@
+"""HTTP to one engine in OpenAI's vocabulary: requests, a proof of life, token counts.
+
+Sorts what goes wrong into the two classes that matter: a fault of the engine, which is
+tried again elsewhere, and a fault of the request, which goes to its caller.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+
+from modelserver.model import Kind
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+
+#: Answers of this status are the request's fault; every other error is the engine's.
+REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
+#: Counters that tell how many tokens an engine has generated.
+TOKEN_COUNTERS = re.compile(
+    rb"^(?:sglang|vllm):generation_tokens_total(?:\{[^}]*\})? ([0-9.eE+]+)$", re.M
+)
+#: What a proof of life asks for.
+PROOF_PROMPT = "The"
+
+
+class EngineFault(Exception):
+    """The engine failed; ``retry_after`` are the seconds that it asked for, or 0."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestFault(Exception):
+    """The engine refused the request; the message is the engine's own."""
+
+
+def open_session(limit: int = 0) -> aiohttp.ClientSession:
+    """A session for many requests at once to few engines; 0 means no limit.
+
+    Redirects and proxies play no part on a way that never leaves the fleet.
+    """
+    connector = aiohttp.TCPConnector(limit=limit, ttl_dns_cache=300)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        auto_decompress=False,
+        headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+    )
+
+
+async def ask(
+    session: aiohttp.ClientSession,
+    url: str,
+    body: Mapping[str, Any],
+    seconds: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Post one request and return the engine's JSON object.
+
+    Raises EngineFault, RequestFault; TimeoutError after ``seconds``.
+    """
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=5)
+    try:
+        async with session.post(
+            url, data=orjson.dumps(body), timeout=timeout, headers=headers
+        ) as response:
+            content = await response.read()
+            if response.status != 200:
+                raise _refusal(response, content)
+    except aiohttp.ClientError as error:
+        raise EngineFault(f"{url}: {type(error).__name__}: {error}") from error
+    return _parse(url, content)
+
+
+def _parse(url: str, content: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        text = f"{url}: answered 200 with what is not JSON ({error})"
+        raise EngineFault(text) from error
+    if not isinstance(answer, dict):
+        raise EngineFault(f"{url}: answered 200 with {type(answer).__name__}")
+    return answer
+
+
+def _refusal(
+    response: aiohttp.ClientResponse, content: bytes
+) -> EngineFault | RequestFault:
+    text = _reason(content)
+    if response.status in REQUEST_FAULTS:
+        return RequestFault(text)
+    try:
+        wait = float(response.headers.get("Retry-After", 0))
+    except ValueError:
+        wait = 0.0
+    return EngineFault(f"{response.url}: status {response.status}: {text}", wait)
+
+
+def _reason(content: bytes) -> str:
+    """The message inside an error body, in OpenAI's, SGLang's or FastAPI's shape."""
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return content[:300].decode(errors="replace")
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        if isinstance(inner, dict):
+            inner = inner.get("message") or inner.get("detail") or inner
+        return str(inner)[:1000]
+    return str(body)[:1000]
+
+
+async def prove(
+    session: aiohttp.ClientSession,
+    url: str,
+    model: str,
+    kind: Kind,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> float:
+    """Have the engine generate one token (or one vector); returns the seconds taken.
+
+    Raises EngineFault if nothing sound comes back within ``seconds``.
+    """
+    began = time.monotonic()
+    try:
+        if kind is Kind.EMBEDDING:
+            body: dict[str, Any] = {"model": model, "input": PROOF_PROMPT}
+            answer = await ask(session, url + EMBEDDINGS, body, seconds, headers)
+            sound = bool(answer.get("data") and answer["data"][0].get("embedding"))
+        else:
+            body = {"model": model, "prompt": PROOF_PROMPT, "max_tokens": 1}
+            answer = await ask(session, url + COMPLETIONS, body, seconds, headers)
+            sound = bool(answer.get("choices"))
+    except TimeoutError as error:
+        raise EngineFault(f"{url}: no token within {seconds:g} s") from error
+    except RequestFault as error:
+        raise EngineFault(f"{url}: refused its proof of life: {error}") from error
+    if not sound:
+        raise EngineFault(f"{url}: answered its proof of life without a token")
+    return time.monotonic() - began
+
+
+async def generated_tokens(
+    session: aiohttp.ClientSession,
+    url: str,
+    seconds: float = 2.0,
+    headers: Mapping[str, str] | None = None,
+) -> float | None:
+    """Tokens that the engine has generated, by its own metrics; None if unknown."""
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    try:
+        async with session.get(
+            url + "/metrics", timeout=timeout, headers=headers
+        ) as response:
+            content = await response.read()
+    except (TimeoutError, aiohttp.ClientError):
+        return None
+    found = TOKEN_COUNTERS.findall(content)
+    return sum(float(value) for value in found) if found else None

@@ -1,0 +1,41 @@
+"""Errors that reach a caller: one base, one class per thing a caller can do about it.
+
+Every class is rebuilt on the caller's side from its message alone, so the class that
+a worker raised is the class that ``.get()`` raises.
+"""
+
+
+class ModelserverError(Exception):
+    """Anything that modelserver reports; catch this to catch them all."""
+
+
+class ConfigurationError(ModelserverError):
+    """The fleet file or the environment is wrong: correct it and start again."""
+
+
+class EngineEnvironmentError(ConfigurationError):
+    """An engine's own environment is missing or broken: install it again."""
+
+
+class StoreUnreachableError(ModelserverError):
+    """Redis does not answer: start it, or correct its URL."""
+
+
+class RequestError(ModelserverError):
+    """The request itself is wrong: change it; sending it again changes nothing."""
+
+
+class UnknownModelError(RequestError):
+    """The fleet has no such model of this kind."""
+
+
+class EngineError(ModelserverError):
+    """Engines failed at a sound request for as often as was allowed; try it later."""
+
+
+class DeadlineExceededError(ModelserverError):
+    """The request's deadline passed before an answer was there."""
+
+
+class ModelUnavailableError(ModelserverError):
+    """The model has no engine and the fleet file says not to wait for one."""

@@ -1,0 +1,286 @@
+"""What a worker does with messages and results: pull, store, acknowledge, give back.
+
+A message is in exactly one place at any time: a queue's list, the hash of what one
+worker holds, or the set of what is not due yet; every move between them is one script.
+A result is stored only while its delivery is still the worker's own, so the late answer
+of a worker that was taken for dead is refused.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from modelserver.model import Sample
+from modelserver.store import scripts
+from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
+from modelserver.store.state import pack_sample
+
+#: Header that counts how often a message went back because its worker died.
+LOSSES = "losses"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as pulled: its tag, the list that it came from, its raw JSON."""
+
+    tag: str
+    source: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """Store one result. ``final`` says that no later state may follow it."""
+
+    tag: str
+    key: str
+    value: str | bytes
+    seconds: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Put one held message back to the head of its list, ``raw`` if it changed."""
+
+    tag: str
+    source: str
+    raw: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Set one held message aside until ``due`` (server's clock, seconds)."""
+
+    tag: str
+    due: float
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one round trip carries. Sent in this order."""
+
+    results: list[StoreResult] = field(default_factory=list)
+    acks: list[str] = field(default_factory=list)
+    returns: list[GiveBack] = field(default_factory=list)
+    parked: list[Park] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.results or self.acks or self.returns or self.parked or self.samples
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A renewed lease: the server's time, and whether the lease had ended before."""
+
+    now: float
+    lapsed: bool
+
+
+class Deliveries:
+    """One worker's messages in Redis. ``worker`` is unique to the process's life.
+
+    ``results`` is a server of its own for results, where the fleet has one: then only
+    the first result of a request counts, while a late one cannot be told by its
+    delivery.
+    """
+
+    def __init__(
+        self, client: Redis, keys: Keys, worker: str, results: Redis | None = None
+    ) -> None:
+        self.client = client
+        self.results = results
+        self.keys = keys
+        self.worker = worker
+        self._unacked = keys.unacked(worker)
+
+    async def pull(self, queue: str, room: int) -> list[Delivery]:
+        """Take up to ``room`` messages of one queue, most urgent first."""
+        lists = self.keys.queue(queue)
+        flat = await _bytes(
+            self.client.eval(
+                scripts.PULL, 1 + len(lists), self._unacked, *lists, str(room)
+            )
+        )
+        return [
+            Delivery(flat[i].decode(), flat[i + 1].decode(), flat[i + 2])
+            for i in range(0, len(flat), 3)
+        ]
+
+    async def commit(self, batch: Batch) -> list[bool]:
+        """Carry out one batch; says of each result whether it was stored.
+
+        Safe to repeat after a lost connection: a result that the first try stored is
+        refused the second time, and nothing is given back twice.
+        """
+        pipe = self.client.pipeline(transaction=False)
+        target = self.results.pipeline(transaction=False) if self.results else pipe
+        for result in batch.results:
+            self._add_result(target, result)
+        stored = await target.execute() if target is not pipe else []
+        if batch.acks:
+            pipe.hdel(self._unacked, *batch.acks)
+        for back in batch.returns:
+            self._add_return(pipe, back)
+        for park in batch.parked:
+            pipe.eval(
+                scripts.PARK, 2, self._unacked, self.keys.delayed, park.tag, park.due
+            )
+        for sample in batch.samples:
+            self._add_sample(pipe, sample)
+        replies = await pipe.execute()
+        stored = stored or replies[: len(batch.results)]
+        return [bool(reply) for reply in stored]
+
+    def _add_result(self, pipe: Any, result: StoreResult) -> None:
+        pipe.eval(
+            scripts.STORE,
+            3,
+            self._unacked,
+            result.key,
+            self.keys.answers,
+            "" if self.results else result.tag,
+            result.value,
+            result.seconds,
+            int(result.final),
+        )
+
+    def _add_return(self, pipe: Any, back: GiveBack) -> None:
+        bell = self._bell(back.source)
+        pipe.eval(
+            scripts.GIVE_BACK,
+            2,
+            self._unacked,
+            back.source,
+            back.tag,
+            back.raw,
+            bell,
+        )
+
+    def _add_sample(self, pipe: Any, sample: Sample) -> None:
+        pipe.eval(
+            scripts.RECORD,
+            2,
+            self.keys.samples(sample.engine),
+            self.keys.counters(sample.engine),
+            orjson.dumps(pack_sample(sample)),
+            SAMPLES_KEPT,
+            SAMPLES_SECONDS,
+            sample.outcome.value,
+            sample.prompt_tokens,
+            sample.completion_tokens,
+        )
+
+    def _bell(self, source: str) -> str:
+        return self.keys.bell(self.keys.queue_of(source))
+
+    async def renew(self, report: bytes, seconds: float) -> Renewal:
+        """Renew this worker's lease, whose value is its report."""
+        key = self.keys.worker(self.worker)
+        async with self.client.pipeline(transaction=True) as pipe:
+            pipe.exists(key)
+            pipe.set(key, report, px=int(seconds * 1000))
+            pipe.sadd(self.keys.workers, self.worker)
+            pipe.time()
+            existed, _, _, (whole, micros) = await pipe.execute()
+        return Renewal(now=whole + micros / 1e6, lapsed=not existed)
+
+    async def leave(self) -> None:
+        """End the lease at once; what is still held is for others to reap."""
+        lease = self.keys.worker(self.worker)
+        pipe = self.client.pipeline(transaction=False)
+        pipe.delete(lease)
+        pipe.eval(
+            scripts.FORGET, 3, lease, self._unacked, self.keys.workers, self.worker
+        )
+        await pipe.execute()
+
+    async def held(self) -> dict[str, str]:
+        """What this worker holds by the server's account: tag -> list."""
+        values: dict[bytes, bytes] = await _bytes(self.client.hgetall(self._unacked))
+        return {
+            tag.decode(): value.partition(b"\n")[0].decode()
+            for tag, value in values.items()
+            if tag != b"next"
+        }
+
+    async def answered(self, keys: Sequence[str]) -> list[bool]:
+        """Of each key, whether a final result stands there."""
+        pipe = (self.results or self.client).pipeline(transaction=False)
+        for key in keys:
+            pipe.getrange(key, 0, 24)
+        heads: list[bytes] = await pipe.execute()
+        return [b'"SUCCESS"' in head or b'"FAILURE"' in head for head in heads]
+
+    async def wake(self, most: int = 100) -> int:
+        """Put messages that are due back into their lists; returns how many."""
+        return int(
+            await _bytes(
+                self.client.eval(scripts.WAKE, 1, self.keys.delayed, str(most))
+            )
+        )
+
+    async def reap(self, most: int = 500) -> int:
+        """Give back what dead workers held; returns how many messages moved.
+
+        Any number of workers may reap at once, and may die doing it: each message
+        moves in one script that also makes sure that its worker is still dead.
+        """
+        names: set[bytes] = await _bytes(self.client.smembers(self.keys.workers))
+        others = sorted(name.decode() for name in names if name != self.worker.encode())
+        if not others:
+            return 0
+        alive = await self.client.mget([self.keys.worker(name) for name in others])
+        moved = 0
+        for name, lease in zip(others, alive, strict=True):
+            if lease is None:
+                moved += await self._reap_one(name, most)
+        return moved
+
+    async def _reap_one(self, worker: str, most: int) -> int:
+        unacked, lease = self.keys.unacked(worker), self.keys.worker(worker)
+        _, held = await _bytes(self.client.hscan(unacked, count=most))
+        pipe = self.client.pipeline(transaction=False)
+        for tag, value in held.items():
+            if tag == b"next":
+                continue
+            source, _, raw = value.partition(b"\n")
+            bell = self._bell(source.decode())
+            marked = mark_redelivered(raw)
+            pipe.eval(
+                scripts.REAP, 3, unacked, source, lease, tag.decode(), marked, bell
+            )
+        pipe.eval(scripts.FORGET, 3, lease, unacked, self.keys.workers, worker)
+        replies: Sequence[int] = await pipe.execute()
+        return sum(replies[:-1])
+
+
+async def _bytes(reply: Any) -> Any:
+    """A reply of a client that decodes nothing: redis-py's types leave that open."""
+    return await reply
+
+
+def mark_redelivered(raw: bytes) -> bytes:
+    """The message with kombu's ``redelivered`` set and its losses counted."""
+    message = orjson.loads(raw)
+    message["properties"].setdefault("delivery_info", {})["redelivered"] = True
+    message["headers"][LOSSES] = message["headers"].get(LOSSES, 0) + 1
+    return orjson.dumps(message)
+
+
+def unknown(held: dict[str, str], known: Iterable[str]) -> list[GiveBack]:
+    """Returns for what the server says is held but the worker does not know.
+
+    A pull whose reply was lost with its connection leaves such messages behind.
+    """
+    return [
+        GiveBack(tag, source)
+        for tag, source in held.items()
+        if tag not in frozenset(known)
+    ]

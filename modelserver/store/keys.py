@@ -1,0 +1,118 @@
+"""Names of keys. Queues and results carry the same prefix through kombu and Celery."""
+
+from dataclasses import dataclass
+
+#: kombu's separator between a queue's name and a priority other than 0.
+PRIORITY_SEPARATOR = "\x06\x16"
+#: kombu's priority steps: 0 is served first, 9 last.
+PRIORITIES = (0, 3, 6, 9)
+#: Requests that each engine's list of samples keeps.
+SAMPLES_KEPT = 64
+#: How long samples and counters outlive an engine's last request, in seconds.
+SAMPLES_SECONDS = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Every key, below one prefix."""
+
+    prefix: str
+
+    def queue(self, name: str) -> list[str]:
+        """The lists of one queue, most urgent first."""
+        return [self.prefix + name] + [
+            f"{self.prefix}{name}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES[1:]
+        ]
+
+    def queue_of(self, key: str) -> str:
+        """The queue that a list belongs to."""
+        return key.removeprefix(self.prefix).partition(PRIORITY_SEPARATOR)[0]
+
+    def bell(self, name: str) -> str:
+        """Channel that rings when something comes into an empty queue."""
+        return f"{self.prefix}bell:{name}"
+
+    def unacked(self, worker: str) -> str:
+        """Hash of what a worker holds: delivery tag -> list and message."""
+        return f"{self.prefix}unacked:{worker}"
+
+    def worker(self, worker: str) -> str:
+        """A worker's lease, whose value is its report. Ends with its time to live."""
+        return f"{self.prefix}worker:{worker}"
+
+    @property
+    def workers(self) -> str:
+        """Set of workers that have ever held a message and are not reaped."""
+        return f"{self.prefix}workers"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set of messages with an ETA: list and message by due time."""
+        return f"{self.prefix}delayed"
+
+    def host(self, name: str) -> str:
+        """A launcher's lease, whose value is its report."""
+        return f"{self.prefix}host:{name}"
+
+    @property
+    def hosts(self) -> str:
+        """Set of hosts that have ever reported."""
+        return f"{self.prefix}hosts"
+
+    @property
+    def engines(self) -> str:
+        """Hash of launchers' reports: engine -> JSON."""
+        return f"{self.prefix}engines"
+
+    @property
+    def desired(self) -> str:
+        """Hash of what control wants: engine -> JSON."""
+        return f"{self.prefix}desired"
+
+    @property
+    def incarnations(self) -> str:
+        """Hash of counters of starts: engine -> number."""
+        return f"{self.prefix}incarnations"
+
+    @property
+    def changed(self) -> str:
+        """Channel that rings when an engine's report or wish changed."""
+        return f"{self.prefix}changed"
+
+    def samples(self, engine: str) -> str:
+        """List of an engine's last requests, newest first."""
+        return f"{self.prefix}samples:{engine}"
+
+    def counters(self, engine: str) -> str:
+        """Hash of an engine's totals: requests by outcome, tokens."""
+        return f"{self.prefix}counters:{engine}"
+
+    @property
+    def fleet(self) -> str:
+        """The catalogue of models, for clients without a fleet file."""
+        return f"{self.prefix}fleet"
+
+    @property
+    def lock(self) -> str:
+        """Held by the controller at work."""
+        return f"{self.prefix}control:lock"
+
+    @property
+    def token(self) -> str:
+        """The fencing token of the newest controller."""
+        return f"{self.prefix}control:token"
+
+    @property
+    def steered(self) -> str:
+        """When control last looked at the fleet, and which controller that was."""
+        return f"{self.prefix}control:steered"
+
+    @property
+    def decisions(self) -> str:
+        """Stream of decisions with the values that they were made from."""
+        return f"{self.prefix}decisions"
+
+    @property
+    def answers(self) -> str:
+        """Hash of totals: results stored, late results refused."""
+        return f"{self.prefix}answers"

@@ -1,0 +1,283 @@
+"""The fleet's state in Redis, for launcher, control and command line (blocking)."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from modelserver.errors import StoreUnreachableError
+from modelserver.model import (
+    Desired,
+    Engine,
+    EngineLoad,
+    EngineSpec,
+    EngineState,
+    Host,
+    Outcome,
+    Sample,
+)
+from modelserver.settings import Settings
+from modelserver.store import scripts
+from modelserver.store.keys import Keys
+
+#: Decisions kept in the stream.
+DECISIONS_KEPT = 10_000
+
+
+def plain_url(url: str) -> str:
+    """The URL without its password, for messages."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.split('://')[0]}://***@{tail}" if at else url
+
+
+def connect(settings: Settings) -> "Store":
+    """Open the fleet's state. Raises StoreUnreachableError with the remedy."""
+    url = settings.redis_url
+    client: redis.Redis = redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=5,
+        socket_timeout=10,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
+    )
+    store = Store(client, Keys(settings.fleet.redis.prefix), url=plain_url(url))
+    with store.reachable():
+        client.ping()
+    return store
+
+
+class Store:
+    """One connection pool to the fleet's state. Times are the server's clock."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, url: str = "") -> None:
+        self.client = client
+        self.keys = keys
+        self.url = url
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Turn a lost connection into StoreUnreachableError."""
+        try:
+            yield
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise StoreUnreachableError(
+                f"Redis at {self.url} does not answer ({error}); start it, or correct "
+                "redis.url in the fleet file or MODELSERVER_REDIS_URL"
+            ) from error
+
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock, the same on all hosts."""
+        seconds, micros = self._run("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+    def server(self) -> tuple[str, str]:
+        """The server's name ("redis" or "valkey") and version."""
+        info: Any = self.client.info("server")
+        name = str(info.get("server_name", "redis"))
+        return name, str(info.get(f"{name}_version", info["redis_version"]))
+
+    def _run(self, *command: Any) -> Any:
+        return self.client.execute_command(*command)
+
+    def _script(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
+        return self.client.eval(script, len(keys), *keys, *arguments)
+
+    # Hosts and engines: written by launchers.
+
+    def report_host(self, host: Host, lease_seconds: float) -> None:
+        """Renew a host's lease together with what it has."""
+        with self.client.pipeline() as pipe:
+            pipe.sadd(self.keys.hosts, host.name)
+            pipe.set(
+                self.keys.host(host.name),
+                json.dumps(dataclasses.asdict(host)),
+                px=int(lease_seconds * 1000),
+            )
+            pipe.execute()
+
+    def leave(self, host: str) -> None:
+        """End a host's lease at once."""
+        with self.client.pipeline() as pipe:
+            pipe.srem(self.keys.hosts, host)
+            pipe.delete(self.keys.host(host))
+            pipe.execute()
+
+    def host(self, name: str) -> Host | None:
+        """A live host by name."""
+        value = self.client.get(self.keys.host(name))
+        return Host(**json.loads(str(value))) if value else None
+
+    def hosts(self) -> tuple[Host, ...]:
+        """The hosts whose lease lives, by name."""
+        names = sorted(str(name) for name in self._run("SMEMBERS", self.keys.hosts))
+        if not names:
+            return ()
+        values = self._run("MGET", *[self.keys.host(name) for name in names])
+        return tuple(Host(**json.loads(value)) for value in values if value)
+
+    def report_engine(self, engine: Engine) -> None:
+        """Write a launcher's report and tell whoever watches."""
+        with self.client.pipeline() as pipe:
+            value = json.dumps(dataclasses.asdict(engine))
+            pipe.hset(self.keys.engines, engine.id, value)
+            pipe.publish(self.keys.changed, engine.id)
+            pipe.execute()
+
+    def remove_engine(self, engine: str) -> None:
+        """Forget an engine that is wanted no longer and has ended."""
+        with self.client.pipeline() as pipe:
+            pipe.hdel(self.keys.engines, engine)
+            pipe.delete(self.keys.samples(engine), self.keys.counters(engine))
+            pipe.publish(self.keys.changed, engine)
+            pipe.execute()
+
+    def next_incarnation(self, engine: str) -> int:
+        """Count one more start of this engine."""
+        return int(self._run("HINCRBY", self.keys.incarnations, engine, 1))
+
+    def engines(self) -> dict[str, Engine]:
+        """The launchers' last reports, by engine, dead hosts' engines included."""
+        values = self._run("HGETALL", self.keys.engines)
+        return {key: read_engine(value) for key, value in sorted(values.items())}
+
+    # Wishes: written by control.
+
+    @contextmanager
+    def control(self, owner: str, seconds: float) -> Iterator[int]:
+        """Hold the controller's lock; yields the fencing token, 0 if another has it."""
+        keys = [self.keys.lock, self.keys.token]
+        token = int(self._script(scripts.LOCK, keys, owner, int(seconds * 1000)))
+        try:
+            yield token
+        finally:
+            if token:
+                self._script(scripts.UNLOCK, keys[:1], owner)
+
+    def desired(self) -> dict[str, Desired]:
+        """What control wants, by engine."""
+        values = self._run("HGETALL", self.keys.desired)
+        return {key: _read_desired(value) for key, value in sorted(values.items())}
+
+    def wish(self, token: int, wishes: Mapping[str, Desired | None]) -> bool:
+        """Write wishes (None deletes) unless a newer controller has come."""
+        pairs: list[str] = []
+        for engine, desired in wishes.items():
+            value = json.dumps(dataclasses.asdict(desired)) if desired else ""
+            pairs += [engine, value]
+        keys = [self.keys.token, self.keys.desired, self.keys.changed]
+        return bool(self._script(scripts.WISH, keys, token, *pairs))
+
+    def report_steered(self, owner: str) -> None:
+        """Leave a sign that control has looked at the fleet now."""
+        self.client.set(self.keys.steered, json.dumps([self.now(), owner]))
+
+    def steered(self) -> tuple[float, str]:
+        """When control last looked at the fleet, and who; (0, "") if it never did."""
+        value = self.client.get(self.keys.steered)
+        at, owner = json.loads(str(value)) if value else (0.0, "")
+        return at, owner
+
+    def log_decision(self, fields: Mapping[str, str]) -> None:
+        """Append one decision and what it was made from."""
+        self.client.xadd(
+            self.keys.decisions,
+            dict(fields),  # type: ignore[arg-type]
+            maxlen=DECISIONS_KEPT,
+            approximate=True,
+        )
+
+    # Workers and requests: written by workers, see delivery.
+
+    def loads(self) -> dict[str, EngineLoad]:
+        """What the live workers have in flight, summed by engine."""
+        total: dict[str, EngineLoad] = {}
+        for report in self.workers().values():
+            for engine, (inflight, oldest, idle) in report["loads"].items():
+                seen = total.get(engine, EngineLoad(0, 0.0, idle))
+                total[engine] = EngineLoad(
+                    seen.inflight + inflight,
+                    max(seen.oldest_seconds, oldest),
+                    min(seen.idle_seconds, idle),
+                )
+        return total
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """The reports of the workers whose lease lives, by worker."""
+        names = sorted(self._run("SMEMBERS", self.keys.workers))
+        if not names:
+            return {}
+        values = self._run("MGET", *[self.keys.worker(name) for name in names])
+        pairs = zip(names, values, strict=True)
+        return {name: json.loads(value) for name, value in pairs if value}
+
+    def samples(self, engine: str) -> tuple[Sample, ...]:
+        """An engine's last requests, newest first, at most SAMPLES_KEPT."""
+        values = self._run("LRANGE", self.keys.samples(engine), 0, -1)
+        return tuple(read_sample(engine, json.loads(value)) for value in values)
+
+    def counters(self, engine: str) -> dict[str, int]:
+        """An engine's totals: requests by outcome, prompt and completion tokens."""
+        values = self._run("HGETALL", self.keys.counters(engine))
+        return {key: int(value) for key, value in values.items()}
+
+    def backlog(self, queue: str) -> int:
+        """Requests that wait in a queue, all priorities."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in self.keys.queue(queue):
+                pipe.llen(key)
+            return sum(pipe.execute())
+
+    def answers(self) -> dict[str, int]:
+        """Totals: results stored, and late or repeated ones that were refused."""
+        values = self._run("HGETALL", self.keys.answers)
+        return {key: int(value) for key, value in values.items()}
+
+    def publish_fleet(self, catalogue: Mapping[str, Any]) -> None:
+        """Tell clients without a fleet file which models there are."""
+        self.client.set(self.keys.fleet, json.dumps(catalogue))
+
+    def fleet(self) -> dict[str, Any] | None:
+        """The catalogue of models, None before any launcher has started."""
+        value = self.client.get(self.keys.fleet)
+        return json.loads(str(value)) if value else None
+
+
+def read_engine(value: str | bytes) -> Engine:
+    """An engine's report from its JSON."""
+    fields = json.loads(value)
+    fields["state"] = EngineState(fields["state"])
+    fields["gpus"] = tuple(fields["gpus"])
+    return Engine(**fields)
+
+
+def _read_desired(value: str) -> Desired:
+    fields = json.loads(value)
+    fields["spec"]["gpus"] = tuple(fields["spec"]["gpus"])
+    fields["spec"] = EngineSpec(**fields["spec"])
+    return Desired(**fields)
+
+
+def pack_sample(sample: Sample) -> list[Any]:
+    """A sample as the short list that is stored; the engine is in the key."""
+    return [
+        sample.incarnation,
+        round(sample.ended_at, 3),
+        round(sample.seconds, 4),
+        sample.prompt_tokens,
+        sample.completion_tokens,
+        sample.inflight_start,
+        sample.inflight_end,
+        sample.prompt_admitted,
+        sample.outcome.value,
+    ]
+
+
+def read_sample(engine: str, packed: list[Any]) -> Sample:
+    """The reverse of pack_sample."""
+    values: list[Any] = [engine, *packed[:-1], Outcome(packed[-1])]
+    return Sample(*values)
