@@ -1,0 +1,95 @@
+"""From what is to what should be done about it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from modelserver.model import (
+    Action,
+    Desired,
+    Drop,
+    Engine,
+    EngineState,
+    Relaunch,
+    Snapshot,
+    Want,
+)
+from modelserver.policy.placement import place
+
+
+class Rules(Protocol):
+    """The part of the fleet file's ``[rules]`` that decisions depend on."""
+
+    @property
+    def hang_seconds(self) -> float: ...
+
+    @property
+    def relaunch_pause_seconds(self) -> float: ...
+
+
+def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
+    """What control should do now; nothing where nothing changes.
+
+    ``now`` is by the store's clock. Does not restart dead engines: their launcher does.
+    """
+    placed = place(snapshot)
+    changed = {
+        action.spec.id if isinstance(action, Want) else action.engine
+        for action in placed
+    }
+    relaunches = [
+        Relaunch(engine.id, engine.incarnation, _symptom(engine, snapshot, now))
+        for engine in snapshot.engines.values()
+        if engine.id not in changed
+        and _may_be_relaunched(engine, snapshot, rules, now)
+        and _silence(engine, now) > rules.hang_seconds
+    ]
+    return (*placed, *relaunches)
+
+
+def _silence(engine: Engine, now: float) -> float:
+    return now - max(engine.alive_at, engine.since)
+
+
+def _may_be_relaunched(
+    engine: Engine, snapshot: Snapshot, rules: Rules, now: float
+) -> bool:
+    desired = snapshot.desired.get(engine.id)
+    # A dead launcher reports nothing, which says nothing about its engines.
+    live = any(host.name == engine.host for host in snapshot.hosts)
+    return (
+        engine.state is EngineState.READY
+        and live
+        and desired is not None
+        and desired.spec.host == engine.host
+        and not desired.spec.url  # somebody else runs it
+        and desired.relaunch < engine.incarnation
+        and now - engine.since >= rules.relaunch_pause_seconds
+    )
+
+
+def _symptom(engine: Engine, snapshot: Snapshot, now: float) -> str:
+    reason = f"hung: no token for {_silence(engine, now):.0f} s"
+    load = snapshot.loads.get(engine.id)
+    if load and load.inflight:
+        reason += f" with {load.inflight} in flight, oldest {load.oldest_seconds:.0f} s"
+    return reason
+
+
+def apply(
+    actions: Iterable[Action], desired: Mapping[str, Desired], token: int
+) -> dict[str, Desired | None]:
+    """The wishes that carry out the actions; None takes a wish back."""
+    wishes: dict[str, Desired | None] = {}
+    for action in actions:
+        match action:
+            case Want(spec):
+                old = desired.get(spec.id, Desired(spec))
+                wishes[spec.id] = replace(old, spec=spec, token=token)
+            case Relaunch(engine, incarnation, reason):
+                wishes[engine] = replace(
+                    desired[engine], relaunch=incarnation, reason=reason, token=token
+                )
+            case Drop(engine):
+                wishes[engine] = None
+    return wishes

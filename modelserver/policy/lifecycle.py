@@ -1,0 +1,213 @@
+"""The life of an engine as a table: which event leads from which state to which.
+
+Pure: ``now`` is an argument (seconds of any monotonic clock), and nothing here starts,
+stops or asks anything. An event that a state does not know changes nothing, so a
+report that comes late does no harm.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from modelserver.model import EngineState
+
+#: Seconds until an engine is started again after its 1st, 2nd, ... death in a row.
+BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0)
+#: An engine that was READY for so long has its earlier deaths forgiven, in seconds.
+FORGIVEN_AFTER_SECONDS = 300.0
+#: So many deaths within the window mean that starting it again does not heal it.
+FATAL_DEATHS = 5
+FATAL_WINDOW_SECONDS = 600.0
+#: Words in a reason to relaunch that say that waiting for answers is in vain.
+HOPELESS = frozenset({"dead", "died", "hang", "hangs", "hung"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Somebody wants the engine, anew or again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """It cannot be started yet: a port or a GPU is taken."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Its process runs; ``reason`` is set where that needs a word."""
+
+    incarnation: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A token came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An engine that somebody else runs does not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """Its process ended, and nobody wanted that."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimedOut:
+    """No token came back within the time that a start may take."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """Time has passed; does nothing before the backoff is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAsked:
+    """It shall take nothing new and end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Its processes are gone, as was wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CannotHeal:
+    """It failed for a cause that starting it again does not remove.
+
+    ``incarnation`` is that of the start which failed before there was a process.
+    """
+
+    reason: str
+    incarnation: int = 0
+
+
+Event = (
+    Wanted
+    | Held
+    | Started
+    | Proved
+    | Lost
+    | Died
+    | StartTimedOut
+    | RetryDue
+    | DrainAsked
+    | Stopped
+    | CannotHeal
+)
+
+_S = EngineState
+_MOVES: dict[tuple[EngineState, type[Event]], EngineState] = {
+    (_S.PENDING, Held): _S.PENDING,
+    (_S.PENDING, Started): _S.STARTING,
+    (_S.PENDING, Died): _S.BACKOFF,
+    (_S.PENDING, CannotHeal): _S.FATAL,
+    (_S.PENDING, DrainAsked): _S.STOPPED,
+    (_S.STARTING, Proved): _S.READY,
+    (_S.STARTING, Died): _S.BACKOFF,
+    (_S.STARTING, StartTimedOut): _S.BACKOFF,
+    (_S.STARTING, CannotHeal): _S.FATAL,
+    (_S.STARTING, DrainAsked): _S.DRAINING,
+    (_S.READY, Died): _S.BACKOFF,
+    (_S.READY, Lost): _S.STARTING,
+    (_S.READY, DrainAsked): _S.DRAINING,
+    # It ends a little early, but it was to end.
+    (_S.DRAINING, Died): _S.STOPPED,
+    (_S.DRAINING, Stopped): _S.STOPPED,
+    (_S.BACKOFF, RetryDue): _S.PENDING,
+    (_S.BACKOFF, DrainAsked): _S.STOPPED,
+    (_S.FATAL, Wanted): _S.PENDING,
+    (_S.FATAL, DrainAsked): _S.STOPPED,
+    (_S.STOPPED, Wanted): _S.PENDING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Where an engine stands. ``since`` is the time of its last change of state.
+
+    ``deaths`` are the times at which it died, oldest first; ``retry_at`` is when a
+    backoff is over; ``starts`` counts what this launcher started.
+    """
+
+    state: EngineState = EngineState.PENDING
+    since: float = 0.0
+    incarnation: int = 0
+    reason: str = ""
+    deaths: tuple[float, ...] = ()
+    retry_at: float = 0.0
+    starts: int = 0
+
+
+def advance(life: Life, event: Event, now: float) -> Life:
+    """The life after an event; the very same value where the event means nothing."""
+    state = _MOVES.get((life.state, type(event)))
+    if state is None or (isinstance(event, RetryDue) and now < life.retry_at):
+        return life
+    since = life.since if state is life.state else now
+    moved = replace(life, state=state, since=since, reason=getattr(event, "reason", ""))
+    match event:
+        case Started():
+            return replace(moved, incarnation=event.incarnation, starts=life.starts + 1)
+        case Died() | StartTimedOut() if state is EngineState.BACKOFF:
+            return _after_death(life, moved, now)
+        case CannotHeal():
+            counted = max(life.incarnation, event.incarnation)
+            return replace(moved, incarnation=counted)
+        case Wanted():
+            return replace(moved, deaths=(), retry_at=0.0)
+        case RetryDue():
+            # Why it died stays to be read until it has started again.
+            return replace(moved, reason=life.reason)
+    return moved
+
+
+def _after_death(life: Life, moved: Life, now: float) -> Life:
+    deaths = (*_unforgiven(life, now), now)
+    recent = [at for at in deaths if now - at <= FATAL_WINDOW_SECONDS]
+    if len(recent) >= FATAL_DEATHS:
+        minutes = FATAL_WINDOW_SECONDS / 60
+        reason = (
+            f"failed {len(recent)} times in {minutes:g} minutes, so it is not started "
+            f"again; the last time: {moved.reason}; remove the cause and relaunch it"
+        )
+        return replace(moved, state=EngineState.FATAL, reason=reason, deaths=deaths)
+    retry_at = now + backoff_seconds(len(deaths))
+    return replace(moved, deaths=deaths, retry_at=retry_at)
+
+
+def _unforgiven(life: Life, now: float) -> tuple[float, ...]:
+    was_ready = life.state is EngineState.READY
+    forgiven = was_ready and now - life.since >= FORGIVEN_AFTER_SECONDS
+    return () if forgiven else life.deaths
+
+
+def backoff_seconds(deaths: int) -> float:
+    """How long to wait after so many deaths in a row.
+
+    >>> [backoff_seconds(deaths) for deaths in (1, 2, 3, 4, 5, 6, 99)]
+    [0.0, 5.0, 15.0, 45.0, 135.0, 300.0, 300.0]
+    """
+    return BACKOFF_SECONDS[min(max(deaths, 1), len(BACKOFF_SECONDS)) - 1]
+
+
+def drain_is_hopeless(reason: str) -> bool:
+    """Whether a reason to relaunch says that the engine will answer nothing more.
+
+    >>> drain_is_hopeless("hung: no token for 61 s"), drain_is_hopeless("slow 3.1x")
+    (True, False)
+    """
+    return not HOPELESS.isdisjoint(re.findall(r"[a-z]+", reason.lower()))

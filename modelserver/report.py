@@ -1,0 +1,281 @@
+"""What operators read: the fleet's state, and what real traffic measured of it."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from modelserver.catalogue import Catalogue, catalogue
+from modelserver.model import (
+    Desired,
+    Engine,
+    EngineLoad,
+    EngineState,
+    Kind,
+    Outcome,
+    Sample,
+)
+from modelserver.settings import Settings
+from modelserver.store.state import Store
+from modelserver.wire import CONTROL_QUEUE
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an engine's kept requests that went well say; None where there are none.
+
+    Tokens are the generated ones, for embeddings the prompt's, over the time that the
+    requests cover together.
+    """
+
+    samples: int = 0
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """One engine: its launcher's report, its load and its traffic.
+
+    ``requests`` counts all since its samples were first kept, ``errors`` those that
+    failed by the engine's fault. ``host_live`` is False where the report is old.
+    ``since`` and ``alive_at`` are seconds since the epoch.
+    """
+
+    id: str
+    model: str
+    host: str
+    host_live: bool
+    wanted: bool
+    state: EngineState
+    incarnation: int
+    starts: int
+    url: str
+    gpus: tuple[int, ...]
+    limit: int
+    inflight: int
+    oldest_seconds: float
+    traffic: Traffic
+    requests: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    since: float
+    alive_at: float
+    reason: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """Requests that wait in a queue, and the live workers that can take them.
+
+    A worker takes what a ready engine on its own host can answer.
+    """
+
+    name: str
+    backlog: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model of the fleet: engines that are ready and wanted, and its queue."""
+
+    name: str
+    kind: Kind
+    ready: int
+    wanted: int
+    queue: QueueStatus
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host whose launcher lives."""
+
+    name: str
+    gpus: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker whose lease lives: what it holds, and the models that it can serve."""
+
+    name: str
+    host: str
+    pid: int
+    held: int
+    inflight: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole fleet at one time; ``at`` and ``steered_at`` by the store's clock.
+
+    ``steered_at`` is when control last looked at the fleet, 0 if it never did.
+    """
+
+    at: float
+    steered_at: float
+    steered_by: str
+    models: tuple[ModelStatus, ...]
+    engines: tuple[EngineStatus, ...]
+    hosts: tuple[HostStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+    control: QueueStatus
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values; a dataclass becomes an object."""
+        return asdict(self)
+
+
+#: What an engine's status takes over from its launcher's report.
+_REPORTED = (
+    {field.name for field in fields(Engine)}
+    & {field.name for field in fields(EngineStatus)}
+)  # fmt: skip
+
+
+def percentile(values: Sequence[float], fraction: float) -> float:
+    """The smallest value that ``fraction`` of the values do not exceed.
+
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
+    2.0
+    """
+    return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
+
+
+def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
+    """What the requests that went well tell of an engine of this kind."""
+    good = [sample for sample in samples if sample.outcome is Outcome.OK]
+    if not good:
+        return Traffic()
+    seconds = [sample.seconds for sample in good]
+    began = min(sample.ended_at - sample.seconds for sample in good)
+    span = max(sample.ended_at for sample in good) - began
+    embeds = kind is Kind.EMBEDDING
+    tokens = sum(s.prompt_tokens if embeds else s.completion_tokens for s in good)
+    return Traffic(
+        samples=len(good),
+        p50_seconds=percentile(seconds, 0.50),
+        p95_seconds=percentile(seconds, 0.95),
+        tokens_per_second=tokens / span if span > 0 else None,
+    )
+
+
+def read_catalogue(store: Store, settings: Settings) -> Catalogue:
+    """The models by the fleet file, else by what the store knows."""
+    fleet = settings.fleet
+    values = catalogue(fleet) if fleet.models else store.fleet()
+    return Catalogue.read(values) if values else Catalogue()
+
+
+def read_status(store: Store, settings: Settings) -> Status:
+    """Read all of the fleet. Raises StoreUnreachableError."""
+    with store.reachable():
+        return _read_status(store, settings)
+
+
+def _read_status(store: Store, settings: Settings) -> Status:
+    models = read_catalogue(store, settings)
+    hosts, desired = store.hosts(), store.desired()
+    engines = _engines(store, models, desired, {host.name for host in hosts})
+    workers = _workers(store.workers(), engines)
+    takers = Counter(model for worker in workers for model in worker.models)
+    steered_at, steered_by = store.steered()
+
+    def queue(name: str, takers: int) -> QueueStatus:
+        return QueueStatus(name, store.backlog(name), takers)
+
+    return Status(
+        at=store.now(),
+        steered_at=steered_at,
+        steered_by=steered_by,
+        models=tuple(
+            ModelStatus(
+                entry.name,
+                entry.kind,
+                ready=sum(_ready(e) and e.model == entry.name for e in engines),
+                wanted=sum(wish.spec.model == entry.name for wish in desired.values()),
+                queue=queue(entry.name, takers[entry.name]),
+            )
+            for entry in models.models
+        ),
+        engines=engines,
+        hosts=tuple(HostStatus(host.name, host.gpus, host.pid) for host in hosts),
+        workers=workers,
+        control=queue(CONTROL_QUEUE, len(workers)),
+    )
+
+
+def _ready(engine: EngineStatus) -> bool:
+    return engine.state is EngineState.READY and engine.host_live
+
+
+def _awaited(wish: Desired, live: set[str]) -> Engine:
+    """An engine that is wanted and that no launcher has reported yet."""
+    spec = wish.spec
+    fact = "has not taken it up yet" if spec.host in live else "does not run"
+    reason = f"the launcher of host {spec.host} {fact}"
+    return Engine(
+        spec.id,
+        spec.model,
+        spec.host,
+        EngineState.PENDING,
+        gpus=spec.gpus,
+        reason=reason,
+    )
+
+
+def _engines(
+    store: Store, models: Catalogue, desired: Mapping[str, Desired], live: set[str]
+) -> tuple[EngineStatus, ...]:
+    reports, loads = store.engines(), store.loads()
+    awaited = [
+        _awaited(wish, live)
+        for engine, wish in desired.items()
+        if engine not in reports
+    ]
+    engines = []
+    for engine in sorted([*reports.values(), *awaited], key=lambda e: (e.model, e.id)):
+        entry = models.entry(engine.model)
+        kind = entry.kind if entry else Kind.COMPLETION
+        counters = store.counters(engine.id)
+        load = loads.get(engine.id, EngineLoad(0, 0.0, 0.0))
+        values = {name: getattr(engine, name) for name in _REPORTED}
+        engines.append(
+            EngineStatus(
+                **values,
+                host_live=engine.host in live,
+                wanted=engine.id in desired,
+                inflight=load.inflight,
+                oldest_seconds=load.oldest_seconds,
+                traffic=traffic(store.samples(engine.id), kind),
+                requests=sum(counters.get(outcome.value, 0) for outcome in Outcome),
+                errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
+                prompt_tokens=counters.get("prompt_tokens", 0),
+                completion_tokens=counters.get("completion_tokens", 0),
+            )
+        )
+    return tuple(engines)
+
+
+def _workers(
+    reports: Mapping[str, Mapping[str, Any]], engines: Sequence[EngineStatus]
+) -> tuple[WorkerStatus, ...]:
+    ready = [(engine.host, engine.model) for engine in engines if _ready(engine)]
+    return tuple(
+        WorkerStatus(
+            name=report["node"],
+            host=report["host"],
+            pid=report["pid"],
+            held=report["held"],
+            inflight=sum(load[0] for load in report["loads"].values()),
+            models=tuple(sorted({m for host, m in ready if host == report["host"]})),
+        )
+        for report in reports.values()
+    )

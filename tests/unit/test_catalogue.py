@@ -1,0 +1,104 @@
+"""What a client may ask for, and what it is told otherwise."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from modelserver.catalogue import Catalogue, Entry, catalogue
+from modelserver.errors import UnknownModelError
+from modelserver.model import Kind
+from modelserver.settings import DefaultsSection, Fleet, ModelSection
+
+FLEET = Fleet(
+    models=(
+        ModelSection(
+            name="qwen3-8b",
+            path="/q",
+            engine="sglang-cpu",
+            context_length=4096,
+            fallback="llama-8b",
+            sampling={"temperature": 0.6},
+        ),
+        ModelSection(name="llama-8b", path="/l", engine="sglang-cpu"),
+        ModelSection(name="e5", kind=Kind.EMBEDDING, path="/e", engine="sglang-cpu"),
+    )
+)
+
+
+def read(fleet: Fleet) -> Catalogue:
+    return Catalogue.read(json.loads(json.dumps(catalogue(fleet))))
+
+
+def message(models: Catalogue, kind: Kind, model: str | None = None) -> str:
+    with pytest.raises(UnknownModelError) as raised:
+        models.pick(kind, model)
+    return str(raised.value)
+
+
+def test_a_catalogue_comes_back_from_json_as_it_was():
+    models = read(FLEET)
+    assert models.entry("qwen3-8b") == Entry(
+        "qwen3-8b", Kind.COMPLETION, 4096, "llama-8b", {"temperature": 0.6}
+    )
+    assert models.defaults["result_expires_seconds"] == 86_400
+
+
+def test_keys_of_a_newer_version_are_ignored():
+    values = {"models": [{"name": "m", "kind": "completion", "new": 1}], "defaults": {}}
+    assert Catalogue.read(values).pick(Kind.COMPLETION) == "m"
+
+
+def test_a_model_named_is_the_model_taken():
+    assert read(FLEET).pick(Kind.COMPLETION, "llama-8b") == "llama-8b"
+
+
+def test_the_only_model_of_a_kind_needs_no_name():
+    assert read(FLEET).pick(Kind.EMBEDDING) == "e5"
+
+
+def test_the_default_is_taken_where_several_would_do():
+    fleet = FLEET.model_copy(
+        update={"defaults": DefaultsSection(completion="qwen3-8b")}
+    )
+    assert read(fleet).pick(Kind.COMPLETION) == "qwen3-8b"
+
+
+def test_several_models_and_no_default_say_how_to_choose():
+    assert message(read(FLEET), Kind.COMPLETION) == (
+        "the fleet has several completion models and none is the default: llama-8b, "
+        'qwen3-8b; say model="llama-8b" or set defaults.completion in the fleet file'
+    )
+
+
+def test_no_model_of_a_kind_says_how_to_add_one():
+    assert message(Catalogue(), Kind.EMBEDDING) == (
+        "the fleet has no embedding model; add one to the fleet file: "
+        '[[models]] with kind = "embedding"'
+    )
+
+
+def test_a_misspelt_model_names_the_nearest_and_all():
+    assert message(read(FLEET), Kind.COMPLETION, "qwen-8b") == (
+        'the fleet has no model "qwen-8b"; did you mean "qwen3-8b"? '
+        "completion models: llama-8b, qwen3-8b"
+    )
+
+
+def test_a_model_unlike_any_names_all():
+    assert message(read(FLEET), Kind.EMBEDDING, "zzz") == (
+        'the fleet has no model "zzz"; embedding models: e5'
+    )
+
+
+def test_a_model_of_the_other_kind_is_named_as_such():
+    assert message(read(FLEET), Kind.COMPLETION, "e5") == (
+        'model "e5" is for embedding, not for completion; '
+        "completion models: llama-8b, qwen3-8b"
+    )
+
+
+def test_reading_a_catalogue_loads_no_pydantic():
+    code = "import sys, modelserver.catalogue; sys.exit('pydantic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

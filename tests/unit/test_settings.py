@@ -1,0 +1,153 @@
+"""What a fleet file may say, and what it is told when it may not."""
+
+from pathlib import Path
+
+import pytest
+
+from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.settings import Settings, load
+
+MODEL = """
+[[models]]
+name = "qwen"
+path = "Qwen/Qwen3-8B"
+engine = "sglang"
+gpus = 1
+"""
+EXTERNAL = '[[models]]\nname = "far"\nengine = "external"\n'
+
+
+def read(folder: Path, text: str, **environ: str) -> Settings:
+    (folder / "fleet.toml").write_text(text)
+    return load({"MODELSERVER_HOME": str(folder), **environ}, cwd=folder)
+
+
+def test_a_sound_file_gives_plain_values(tmp_path: Path):
+    pin = '[[engines]]\nmodel = "qwen"\nhost = "a"\ngpus = [2]\nport = 8001\n'
+    fleet = read(tmp_path, MODEL + pin + pin.replace("8001", "8002")).fleet
+    assert [(pin.id, pin.gpus, pin.port) for pin in fleet.pins()] == [
+        ("qwen-0", (2,), 8001),
+        ("qwen-1", (2,), 8002),
+    ]
+    (spec,) = fleet.specs()
+    assert (spec.name, spec.gpus, spec.max_engines) == ("qwen", 1, 1)
+
+
+PORT = '[[engines]]\nmodel = "qwen"\nhost = "a"\nport = 8001\n'
+WRONG = {
+    "wrong key": (
+        MODEL + "min_engine = 2",
+        'models[0].min_engine: is not a key; did you mean "min_engines"?',
+    ),
+    "wrong section": ("[reddis]", 'reddis: is not a key; did you mean "redis"?'),
+    "wrong value": (MODEL + "min_engines = -1", "models[0].min_engines: Input should"),
+    "no TOML": ("models =", "cannot be read"),
+    "model twice": (MODEL + MODEL, 'model "qwen" stands 2 times'),
+    "port twice": (MODEL + PORT + PORT, "port 8001 on host a is pinned to 2 engines"),
+    "engine of no model": (
+        MODEL + PORT.replace("qwen", "qwem"),
+        'an engine names model "qwem", which is not there; did you mean "qwen"?',
+    ),
+    "engine on no host": (
+        MODEL + PORT + '[[hosts]]\nname = "b"',
+        'an engine names host "a", which is not there; there are: b',
+    ),
+    "fallback to no model": (
+        MODEL + 'fallback = "gwen2"',
+        'falls back to "gwen2", which is no completion model of this fleet',
+    ),
+    "default of the wrong kind": (
+        MODEL + '[defaults]\nembedding = "qwen"',
+        'defaults.embedding is "qwen", which is no embedding model',
+    ),
+    "max below min": (
+        MODEL + "min_engines = 3\nmax_engines = 2",
+        "max_engines 2 is below min_engines 3",
+    ),
+    "command without command": (
+        '[[models]]\nname = "x"\nengine = "command"',
+        'engine "command" needs command',
+    ),
+    "engine without path": (
+        '[[models]]\nname = "x"\nengine = "sglang-cpu"',
+        'engine "sglang-cpu" needs path',
+    ),
+    "GPU engine without GPU": (
+        MODEL.replace("gpus = 1", "gpus = 0"),
+        'engine "sglang" needs gpus = 1 or more; without a GPU use "sglang-cpu"',
+    ),
+    "external engine without url": (
+        EXTERNAL + '[[engines]]\nmodel = "far"',
+        'an engine of "far" (type external) needs a url',
+    ),
+    "own engine with url": (
+        MODEL + '[[engines]]\nmodel = "qwen"\nurl = "http://far:1"',
+        'an engine of "qwen" has a url',
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_file_names_itself_the_key_and_the_remedy(wrong: str, tmp_path: Path):
+    text, expected = WRONG[wrong]
+    with pytest.raises(ConfigurationError) as raised:
+        read(tmp_path, text)
+    assert str(raised.value).startswith(str(tmp_path / "fleet.toml"))
+    assert expected in str(raised.value)
+
+
+def test_the_environment_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MODELSERVER_REDIS_URL", "redis://far:1/0")
+    monkeypatch.setenv("MODELSERVER_RULES_HANG_SECONDS", "7")
+    text = '[redis]\nurl = "redis://near:1/0"\nprefix = "x:"\n'
+    settings = read(tmp_path, text)
+    assert settings.redis_url == settings.results_url == "redis://far:1/0"
+    assert settings.fleet.redis.prefix == "x:"
+    assert settings.fleet.rules.hang_seconds == 7
+
+
+def test_results_may_have_a_server_of_their_own(tmp_path: Path):
+    text = '[redis]\nurl = "redis://a:1"\nresults_url = "redis://b:1"\n'
+    assert read(tmp_path, text).results_url == "redis://b:1"
+
+
+def test_a_probe_has_a_message_of_its_own(tmp_path: Path):
+    probe = read(
+        tmp_path, '[probe]\ncompletion = "Hello"\nmax_tokens = 3\n'
+    ).fleet.probe
+    assert (probe.completion, probe.max_tokens) == ("Hello", 3)
+    assert len(probe.embedding) > 500
+
+
+def test_without_a_file_the_fleet_is_empty(tmp_path: Path):
+    settings = load({"MODELSERVER_HOME": "~/x", "MODELSERVER_HOST": "h"}, cwd=tmp_path)
+    assert settings.fleet.models == ()
+    assert (settings.host, settings.home) == ("h", Path.home() / "x")
+
+
+def test_a_named_file_must_exist(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=r"gone\.toml, which does not exist"):
+        load({"MODELSERVER_FLEET": "gone.toml"}, cwd=tmp_path)
+
+
+def test_an_embedded_server_that_does_not_run_is_named(tmp_path: Path):
+    with pytest.raises(StoreUnreachableError, match="start it with `modelserver up`"):
+        assert read(tmp_path, MODEL).redis_url
+
+
+def test_an_embedded_server_is_found_by_its_file(tmp_path: Path):
+    settings = read(tmp_path, MODEL)
+    settings.run_dir.mkdir(parents=True)
+    (settings.run_dir / "valkey.json").write_text('{"url": "redis://127.0.0.1:7"}')
+    assert settings.redis_url == "redis://127.0.0.1:7"
+
+
+def test_two_fleets_have_run_folders_of_their_own(tmp_path: Path):
+    folders = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        environ = {"MODELSERVER_HOME": str(tmp_path)}
+        folders.add(load(environ, cwd=tmp_path / name).run_dir)
+    assert len(folders) == 2
