@@ -1,0 +1,70 @@
+"""One launcher per host: a locked file on this machine, a lease in the store."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from modelserver.errors import ConfigurationError
+from modelserver.model import Host
+from modelserver.store.state import Store
+
+
+class Claim:
+    """Holds the lock of a run folder until ``release`` or the end of this process."""
+
+    def __init__(self, descriptor: int, previous_pid: int) -> None:
+        self._descriptor = descriptor
+        self.previous_pid = previous_pid
+
+    @classmethod
+    def take(cls, path: Path) -> Self:
+        """Lock the file and write this process's number into it.
+
+        Raises ConfigurationError, which names the launcher that has it.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        text = os.read(descriptor, 32).decode(errors="replace").strip()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"a launcher of this fleet runs on this host already: pid {text or '?'}"
+                f" (lock {path}); end it first, or leave it to its work"
+            ) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return cls(descriptor, int(text) if text.isdigit() else 0)
+
+    def release(self) -> None:
+        """Give the lock up; the file stays, so that no two files can be locked."""
+        os.close(self._descriptor)
+
+
+def await_lease(store: Store, host: str, claim: Claim, seconds: float) -> None:
+    """Return once no other launcher holds the host's lease; blocks for ``seconds``.
+
+    A lease that outlives its time is renewed by somebody on another machine or of
+    another home folder. Raises ConfigurationError, which names that launcher.
+    """
+    deadline = time.monotonic() + seconds + 1.0
+    while (holder := _holder(store, host)) is not None:
+        if holder.pid == claim.previous_pid and not psutil.pid_exists(holder.pid):
+            return
+        if time.monotonic() > deadline:
+            raise ConfigurationError(
+                f'host "{host}" has a launcher already: pid {holder.pid}, on another '
+                "machine or with another MODELSERVER_HOME; end it, or give this host "
+                "a name of its own with MODELSERVER_HOST"
+            )
+        time.sleep(0.1)
+
+
+def _holder(store: Store, host: str) -> Host | None:
+    with store.reachable():
+        return store.host(host)

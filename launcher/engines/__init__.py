@@ -1,0 +1,35 @@
+"""How each type of engine is run. The one place that branches on the type.
+
+To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the
+name in ``EngineType`` of modelserver.settings, and a test of its exact command.
+"""
+
+from launcher.engines.absent import Absent
+from launcher.engines.base import LOOPBACK, Adapter, Launch, Place
+from launcher.engines.command import Command
+from launcher.engines.external import External
+from launcher.engines.sglang import SGLang
+from launcher.engines.sglang_cpu import SGLangCPU
+from modelserver.errors import ConfigurationError
+
+#: The type of a model that this host's fleet file does not have.
+ABSENT = "absent"
+
+__all__ = ["ABSENT", "LOOPBACK", "Adapter", "Launch", "Place", "adapter"]
+
+
+def adapter(engine_type: str) -> Adapter:
+    """The adapter of an engine type. Raises ConfigurationError for an unknown one."""
+    adapters: dict[str, Adapter] = {
+        "sglang": SGLang(),
+        "sglang-cpu": SGLangCPU(),
+        "command": Command(),
+        "external": External(),
+        ABSENT: Absent(),
+    }
+    try:
+        return adapters[engine_type]
+    except KeyError:
+        raise ConfigurationError(
+            f'engine "{engine_type}" is not known; there are {", ".join(adapters)}'
+        ) from None

@@ -1,0 +1,19 @@
+"""An engine that somebody else runs: it is watched and used, never started."""
+
+from pathlib import Path
+
+from launcher.engines.base import Launch, Place
+from modelserver.model import ModelSpec
+
+
+class External:
+    """Knows no command."""
+
+    starts_process = False
+
+    def prepare(self, model: ModelSpec, home: Path) -> None:
+        """Nothing."""
+
+    def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
+        """An empty command, which is not started."""
+        return Launch(())

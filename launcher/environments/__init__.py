@@ -1,0 +1,34 @@
+"""Engine environments: one per engine and version, since their packages clash.
+
+SGLang and vLLM pin different versions of the same packages, and neither can live beside
+this project's own. So each gets an environment below the home folder, and an engine is
+always a process that this environment's interpreter runs.
+"""
+
+from launcher.environments.children import Progress
+from launcher.environments.installer import install, remove
+from launcher.environments.marker import Installed
+from launcher.environments.places import (
+    environment_path,
+    installed,
+    interpreter,
+    is_installed,
+    standins_path,
+)
+from launcher.environments.recipes import RECIPES, Recipe
+from launcher.environments.tiny import ensure_tiny_models
+
+__all__ = [
+    "RECIPES",
+    "Installed",
+    "Progress",
+    "Recipe",
+    "ensure_tiny_models",
+    "environment_path",
+    "install",
+    "installed",
+    "interpreter",
+    "is_installed",
+    "remove",
+    "standins_path",
+]

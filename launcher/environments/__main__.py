@@ -1,0 +1,106 @@
+"""``python -m launcher.environments``: what ``modelserver engines`` starts."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from launcher.environments import RECIPES, Installed, Progress, installed
+from launcher.environments import install as install_environment
+from launcher.environments import remove as remove_environment
+from modelserver.errors import EngineEnvironmentError
+
+GB = 1e9
+
+
+class Screen:
+    """Shows each step with its reason; into a pipe, one line for each."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+        self._index = 0
+
+    def __call__(self, progress: Progress) -> None:
+        line = f"[{progress.index}/{progress.steps}] {progress.what}: {progress.why}"
+        if progress.index != self._index:
+            self._index = progress.index
+            self._bar.console.print(line, markup=False, highlight=False)
+        self._bar.update(self._task, description=progress.last_line[:60])
+
+
+@click.group()
+@click.option("--home", type=click.Path(path_type=Path), required=True)
+@click.pass_context
+def cli(context: click.Context, home: Path) -> None:
+    """Engine environments below the home folder."""
+    context.obj = home
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def install(home: Path, name: str) -> None:
+    """Install engine NAME."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=Console(), transient=True) as bar:
+        done = install_environment(name, home, Screen(bar))
+    click.echo(
+        f"{done.name} {done.version} is installed in {done.path} "
+        f"({done.size_bytes / GB:.1f} GB, torch {done.torch_version})"
+    )
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def list_engines(home: Path, as_json: bool) -> None:
+    """Show what can be installed, and what is."""
+    present = {each.name: each for each in installed(home)}
+    if as_json:
+        rows = {name: _fields(present.get(name)) for name in RECIPES}
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("engine", "version", "installed in", "GB", box=None, pad_edge=False)
+    for name, recipe in RECIPES.items():
+        found = present.get(name)
+        size = f"{found.size_bytes / GB:.1f}" if found else "-"
+        table.add_row(name, recipe.version, str(found.path) if found else "-", size)
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+def _fields(found: Installed | None) -> dict[str, object] | None:
+    return {**asdict(found), "path": str(found.path)} if found else None
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def remove(home: Path, name: str) -> None:
+    """Remove the environment of engine NAME."""
+    remove_environment(name, home)
+    click.echo(f"{name} is removed")
+
+
+def main() -> None:
+    """Run one command; exit 2 where an environment cannot be had."""
+    try:
+        cli()
+    except EngineEnvironmentError as error:
+        click.echo(f"modelserver: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Run installers as child processes: output to a log file, progress to a callback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modelserver.errors import EngineEnvironmentError
+
+#: Seconds between two looks at a child that runs.
+POLL_SECONDS = 0.5
+#: Bytes from the end of the log in which its last line is looked for.
+TAIL_BYTES = 4096
+
+#: Variables of the caller that would lead a child to the caller's own packages, or (the
+#: last) keep it from writing the bytecode that makes an engine's start short.
+UNWANTED = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an installation is: step `index` (from 1) of `steps`, and for how long."""
+
+    index: int
+    steps: int
+    what: str
+    why: str
+    seconds: float = 0.0
+    last_line: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+def child_environment(
+    environment: Mapping[str, str], extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of a child: the caller's, which holds proxies and the
+    settings of pip and uv, without what would lead it astray, and `extra`."""
+    kept = {key: value for key, value in environment.items() if key not in UNWANTED}
+    return kept | dict(extra)
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that has something on it."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        text = stream.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line), "")
+
+
+@dataclass(frozen=True)
+class Children:
+    """Starts the children of one installation.
+
+    Children inherit the lock's descriptor: the lock then outlives this process for as
+    long as an orphaned installer still writes into the environment.
+    """
+
+    log: Path
+    lock_descriptor: int
+    report: Report
+
+    def run(
+        self,
+        argv: Sequence[str],
+        progress: Progress,
+        *,
+        accept: Sequence[int] = (0,),
+        extra_environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run `argv` to its end and report on the way.
+
+        Raises EngineEnvironmentError for an exit code that is not in `accept`.
+        """
+        started = time.monotonic()
+        with self.log.open("ab") as stream:
+            stream.write(f"\n$ {' '.join(argv)}\n".encode())
+            stream.flush()
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=child_environment(os.environ, extra_environment or {}),
+                pass_fds=(self.lock_descriptor,),
+            )
+        try:
+            self._wait(child, progress, started)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        if child.returncode not in accept:
+            raise EngineEnvironmentError(
+                f"{progress.what} failed (exit code {child.returncode}): "
+                f"{last_line(self.log)}; all of the output is in {self.log}"
+            )
+
+    def _wait(
+        self, child: subprocess.Popen[bytes], progress: Progress, started: float
+    ) -> None:
+        while True:
+            seconds = time.monotonic() - started
+            line = last_line(self.log)
+            self.report(replace(progress, seconds=seconds, last_line=line))
+            try:
+                child.wait(timeout=POLL_SECONDS)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+    def output(
+        self,
+        argv: Sequence[str],
+        *,
+        within_seconds: float,
+        extra_environment: Mapping[str, str] | None = None,
+    ) -> str | None:
+        """Return what `argv` prints; None where it fails or takes too long."""
+        with self.log.open("ab") as stream:
+            stream.write(f"\n$ {' '.join(argv)}\n".encode())
+            stream.flush()
+            try:
+                done = subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                    env=child_environment(os.environ, extra_environment or {}),
+                    pass_fds=(self.lock_descriptor,),
+                    timeout=within_seconds,
+                    check=False,
+                    text=True,
+                )
+            except subprocess.TimeoutExpired:
+                stream.write(f"no answer within {within_seconds} s\n".encode())
+                return None
+        return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,260 @@
+"""Install and remove engine environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from launcher.environments import marker
+from launcher.environments.children import Children, Progress, Report
+from launcher.environments.lock import exclusive
+from launcher.environments.marker import Installed
+from launcher.environments.places import (
+    environment_path,
+    find,
+    python_of,
+    standins_path,
+)
+from launcher.environments.recipes import GB, Recipe, recipe_of
+from launcher.environments.torch_source import (
+    CPU_INDEX,
+    TorchChoice,
+    TorchFound,
+    choose_torch,
+    read_pip_report,
+)
+from modelserver.errors import EngineEnvironmentError
+
+#: Left free on the disk beside the environment itself.
+MARGIN_BYTES = 1 * GB
+#: pip may fetch an 800 MB file before it reports, where an index has no metadata.
+PIP_REPORT_SECONDS = 180.0
+#: An index that does not answer in this time is taken as out of reach.
+CPU_INDEX_SECONDS = 5
+#: All of the look-up on the CPU index, answers included.
+CPU_INDEX_REPORT_SECONDS = 30.0
+CHECK_SECONDS = 300.0
+#: compileall's exit code when some file holds syntax newer than this Python's: torch
+#: ships such files, and imports them on newer Pythons only.
+COMPILED_ALL_BUT_SOME = 1
+
+CHECK = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+package = importlib.import_module(sys.argv[2])
+import torch
+versions = {"package": package.__version__, "torch": torch.__version__}
+print(json.dumps(versions))
+"""
+
+
+def disk_refusal(
+    folder: Path, free_bytes: int, needed_bytes: int, margin_bytes: int = MARGIN_BYTES
+) -> str | None:
+    """Say why the disk is too full, with figures; None where there is enough room."""
+    if free_bytes >= needed_bytes + margin_bytes:
+        return None
+    return (
+        f"too little disk for {folder}: {needed_bytes / GB:.1f} GB are needed and "
+        f"{margin_bytes / GB:.1f} GB are to stay free, but {free_bytes / GB:.1f} GB "
+        "are free; free some, or choose another home folder"
+    )
+
+
+def install(name: str, home: Path, report: Report) -> Installed:
+    """Make the environment of engine `name` under `home`, or return the complete one.
+
+    An incomplete environment is made anew. A second caller waits for the first. Raises
+    EngineEnvironmentError for an unknown name, a full disk or a step that fails.
+    """
+    recipe = recipe_of(name)
+    path = environment_path(name, home)
+    with exclusive(_beside(path, ".lock"), report) as lock_descriptor:
+        present = find(recipe, home)
+        if present is not None:
+            return present
+        _require_disk(path, recipe.needed_bytes)
+        log = _beside(path, ".log")
+        log.write_text("", encoding="utf-8")
+        children = Children(log=log, lock_descriptor=lock_descriptor, report=report)
+        return _Installation(recipe, path, children).run()
+
+
+def remove(name: str, home: Path) -> None:
+    """Delete the environment of engine `name` and its log; it need not exist."""
+    path = environment_path(name, home)
+    with exclusive(_beside(path, ".lock"), lambda progress: None):
+        # First the marker: a removal that is killed leaves an incomplete environment.
+        (path / marker.FILE_NAME).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        _beside(path, ".log").unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    # Not with_suffix: that would take the version's last number for a suffix.
+    return path.with_name(path.name + suffix)
+
+
+def _require_disk(path: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(path.parent).free
+    refusal = disk_refusal(path, free_bytes, needed_bytes)
+    if refusal is not None:
+        raise EngineEnvironmentError(refusal)
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return what the files below `folder` take, as `du` counts."""
+    return sum(
+        (Path(parent) / file).lstat().st_blocks * 512
+        for parent, _, files in os.walk(folder)
+        for file in files
+    )
+
+
+@dataclass(frozen=True)
+class _Installation:
+    """The steps of one installation, in the order of `run`."""
+
+    recipe: Recipe
+    path: Path
+    children: Children
+
+    def run(self) -> Installed:
+        started = time.monotonic()
+        self._create()
+        torch_source = ""
+        if self.recipe.torch is not None:
+            choice = self._find_torch(self.recipe.torch)
+            torch_source = f"{choice.requirement}: {choice.why}"
+            self._install_torch(choice)
+        self._install_packages()
+        self._compile()
+        version, torch_version = self._check()
+        done = Installed(
+            name=self.recipe.name,
+            path=self.path,
+            version=version,
+            torch_version=torch_version,
+            torch_source=torch_source,
+            size_bytes=_size_bytes(self.path),
+            seconds=time.monotonic() - started,
+        )
+        marker.write(done)
+        return done
+
+    def _progress(self, index: int, what: str, why: str) -> Progress:
+        return Progress(index=index, steps=self._last_step, what=what, why=why)
+
+    @property
+    def _packages_step(self) -> int:
+        """The number of the first package step; finding and installing torch are 2."""
+        return 2 if self.recipe.torch is None else 4
+
+    @property
+    def _last_step(self) -> int:
+        return self._packages_step + len(self.recipe.steps) + 1
+
+    def _uv_install(self, *arguments: str) -> list[str]:
+        python = str(python_of(self.path))
+        return [find_uv_bin(), "pip", "install", "--python", python, *arguments]
+
+    def _create(self) -> None:
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        # --seed puts pip into the environment: it reads the user's pip configuration.
+        argv = [find_uv_bin(), "venv", "--seed", "--python", sys.executable]
+        progress = self._progress(
+            1, "creating the environment", "an engine's packages clash with all others"
+        )
+        self.children.run([*argv, str(self.path)], progress)
+
+    def _find_torch(self, version: str) -> TorchChoice:
+        progress = self._progress(
+            2,
+            "looking for a CPU build of torch",
+            "it is 7 GB smaller than the CUDA build that the registry has",
+        )
+        self.children.report(progress)
+        by_pip = self._ask_pip(version, PIP_REPORT_SECONDS)
+        on_cpu_index = None
+        if by_pip is None or not by_pip.is_cpu_build:
+            timeout = f"--timeout={CPU_INDEX_SECONDS}"
+            options = ("--index-url", CPU_INDEX, timeout, "--retries=0")
+            on_cpu_index = self._ask_pip(version, CPU_INDEX_REPORT_SECONDS, *options)
+        return choose_torch(version, by_pip, on_cpu_index)
+
+    def _ask_pip(
+        self, version: str, within_seconds: float, *options: str
+    ) -> TorchFound | None:
+        argv = [str(python_of(self.path)), "-m", "pip", "install", "--dry-run"]
+        argv += ["--ignore-installed", "--no-deps", "--quiet", "--report", "-"]
+        output = self.children.output(
+            [*argv, *options, f"torch=={version}"], within_seconds=within_seconds
+        )
+        try:
+            return read_pip_report(json.loads(output or ""))
+        except ValueError:
+            return None
+
+    def _install_torch(self, choice: TorchChoice) -> None:
+        if choice.kind == "cuda":
+            _require_disk(self.path, self.recipe.needed_with_cuda_bytes)
+        argv = self._uv_install(choice.requirement)
+        if choice.with_pip:
+            argv = [str(python_of(self.path)), "-m", "pip", "install"]
+            argv += ["--extra-index-url", choice.index] if choice.index else []
+            argv += [choice.requirement]
+        self.children.run(argv, self._progress(3, "installing torch", choice.why))
+
+    def _install_packages(self) -> None:
+        for index, step in enumerate(self.recipe.steps, start=self._packages_step):
+            options = () if step.with_dependencies else ("--no-deps",)
+            self.children.run(
+                self._uv_install(*options, *step.requirements),
+                self._progress(index, step.what, step.why),
+            )
+
+    def _compile(self) -> None:
+        jobs = str(os.cpu_count() or 2)
+        argv = [str(python_of(self.path)), "-m", "compileall", "-q", "-j", jobs]
+        progress = self._progress(
+            self._last_step - 1,
+            "compiling to bytecode",
+            "done once here, so that no start of the engine has to do it",
+        )
+        self.children.run(
+            [*argv, str(self.path / "lib")],
+            progress,
+            accept=(0, COMPILED_ALL_BUT_SOME),
+        )
+
+    def _check(self) -> tuple[str, str]:
+        """Import the engine in its own interpreter; return its and torch's version."""
+        recipe = self.recipe
+        self.children.report(
+            self._progress(
+                self._last_step,
+                "importing the engine",
+                "to know now, and not at its first start, whether it works",
+            )
+        )
+        extra = {"PYTHONPATH": str(standins_path())} if recipe.uses_standins else {}
+        argv = [str(python_of(self.path)), "-c", CHECK, recipe.check, recipe.package]
+        output = self.children.output(
+            argv, within_seconds=CHECK_SECONDS, extra_environment=extra
+        )
+        if not output:
+            raise EngineEnvironmentError(
+                f"engine {recipe.name} is installed in {self.path} but cannot be "
+                f"imported; see {self.children.log}, then run: "
+                f"modelserver engines install {recipe.name}"
+            )
+        versions = json.loads(output.splitlines()[-1])
+        return str(versions["package"]), str(versions["torch"])

@@ -1,0 +1,317 @@
+"""Keeps one engine as wanted: applies the lifecycle's table and does what follows.
+
+``tick`` never waits: what takes time (a start, a proof, a stop) is one task beside it.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+
+from launcher.chores import Chores
+from launcher.engines import adapter
+from launcher.link import World
+from launcher.liveness import Pulse
+from launcher.records import Record
+from launcher.starting import Start, adopted, ending, start, try_ready
+from launcher.tools import Tools
+from modelserver.model import Desired, Engine, EngineSpec, EngineState, ModelSpec
+from modelserver.policy.lifecycle import (
+    Died,
+    DrainAsked,
+    Event,
+    Life,
+    Lost,
+    Proved,
+    RetryDue,
+    Started,
+    StartTimedOut,
+    Stopped,
+    Wanted,
+    advance,
+    drain_is_hopeless,
+)
+
+_log = logging.getLogger(__name__)
+
+#: How long to wait before a place is looked for again.
+HELD_SECONDS = 1.0
+#: Pause between two questions whether a starting engine is ready.
+READY_PAUSE_SECONDS = 0.3
+#: How long one question for a first token may take; a first one may compile kernels.
+PROOF_SECONDS = 60.0
+#: From SIGTERM to SIGKILL. Nothing is in flight then, and an idle SGLang takes 3-10 s.
+STOP_SECONDS = 5.0
+#: The same for an engine that hangs, which rarely hears a SIGTERM.
+HUNG_STOP_SECONDS = 2.0
+#: A worker may have pulled a request just before it saw the drain; its report of that
+#: is here after this time.
+SETTLE_SECONDS = 2.0
+#: An adopted engine that was ready has so long to prove itself again.
+ADOPTED_SECONDS = 30.0
+#: Failed probes until an engine that somebody else runs counts as lost.
+LOST_MISSES = 2
+
+
+class Keeper:
+    """One engine of this host, from its first wish to its end."""
+
+    def __init__(self, spec: EngineSpec, model: ModelSpec, tools: Tools) -> None:
+        self.spec = spec
+        self.model = model
+        self.wanted = True
+        self.life = Life(since=time.monotonic())
+        self.log = tools.log_of(spec.id)
+        #: False while an adopted engine has not yet had the time to prove itself.
+        self.speaks = True
+        self._tools = tools
+        self._adapter = adapter(model.engine)
+        self._start: Start | None = None
+        self._pulse: Pulse | None = None
+        self._chores = Chores(tools.wake)
+        self._next_try = 0.0
+        self._deadline = 0.0
+        self._hurry = False
+        self._farewell = ""
+        self._alive_at = 0.0
+
+    # Wishes.
+
+    def adopt(self, record: Record) -> None:
+        """Go on with an engine that an earlier launcher started."""
+        self._start = adopted(record)
+        self._tools.places.keep(self.spec.id, self._start.place)
+        self._move(Started(record.incarnation, "adopted"))
+        age = max(0.0, time.time() - record.started_at)
+        left = ADOPTED_SECONDS if record.ready else self.model.start_seconds - age
+        self._deadline = time.monotonic() + left
+        self.speaks = not record.ready
+
+    def want(self, desired: Desired) -> None:
+        """Take a wish; the same wish again changes nothing."""
+        self.wanted = True
+        reason = ""
+        if desired.spec != self.spec:
+            reason = "its place changed"
+        elif desired.relaunch and desired.relaunch == self.life.incarnation:
+            reason = desired.reason or "relaunch asked for"
+        if self.life.state is EngineState.FATAL and reason and not self._chores.at_work:
+            self._move(Wanted())
+        elif reason and self._start is not None:
+            self._drain(reason)
+        if self._start is None and not self._chores.at_work:
+            self.spec = desired.spec
+
+    def release(self, reason: str, hurry: bool = False) -> None:
+        """Want the engine no longer; ``hurry`` gives up what it has in flight."""
+        self.wanted = False
+        self._hurry = self._hurry or hurry
+        self._farewell = reason
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended and nobody wants it."""
+        stopped = self.life.state is EngineState.STOPPED
+        return stopped and not self.wanted and not self._chores.at_work
+
+    def forsake(self) -> None:
+        """Leave the engine running and do nothing more with it."""
+        self._chores.drop_question()
+        if self._pulse is not None:
+            self._pulse.stop()
+
+    # The loop.
+
+    def tick(self, now: float, world: World) -> None:
+        """Do what is due now."""
+        self._collect()
+        if not self.wanted:
+            self._drain(self._farewell)
+        match self.life.state:
+            case EngineState.PENDING:
+                if not self._chores.at_work and now >= self._next_try:
+                    self._chores.work(self._launch())
+            case EngineState.STARTING:
+                self._tick_starting(now)
+            case EngineState.READY:
+                self._tick_ready(now, world)
+            case EngineState.DRAINING:
+                self._tick_draining(now, world)
+            case EngineState.BACKOFF if not self._chores.at_work:
+                self._move(RetryDue())
+            case EngineState.STOPPED if self.wanted and not self._chores.at_work:
+                self._move(Wanted())
+
+    def _tick_starting(self, now: float) -> None:
+        if self._died() or self._start is None:
+            return
+        if self._adapter.starts_process and now > self._deadline:
+            why = f"{self._start.fault or 'it does not listen'}; see {self.log}"
+            seconds = now - self.life.since
+            self._end(StartTimedOut(f"not ready after {seconds:.0f} s: {why}"))
+        elif not self._chores.asking and now >= self._next_try:
+            self._chores.ask(self._prove(self._start))
+
+    def _tick_ready(self, now: float, world: World) -> None:
+        if self._died() or self._pulse is None:
+            return
+        self._pulse.tick(now, world.loads.get(self.spec.id), world.read_at)
+        self._alive_at = self._pulse.alive_at
+        if not self._adapter.starts_process and self._pulse.misses >= LOST_MISSES:
+            self._move(Lost(f"{self.spec.url} gives no token: {self._pulse.fault}"))
+
+    def _tick_draining(self, now: float, world: World) -> None:
+        if not self._chores.at_work and (
+            now >= self._deadline or self._is_drained(world)
+        ):
+            self._chores.work(self._stop())
+
+    def _is_drained(self, world: World) -> bool:
+        waited = world.read_at - self.life.since
+        if waited < 0:
+            return False
+        load = world.loads.get(self.spec.id)
+        settled = waited >= SETTLE_SECONDS or not world.loads
+        return settled and (load is None or load.inflight == 0)
+
+    def _died(self) -> bool:
+        if self._start is None:
+            return False
+        starting = self.life.state is EngineState.STARTING
+        event = ending(self._start, self.log, starting)
+        if event is not None:
+            self._end(event)
+        return event is not None
+
+    # What takes time.
+
+    async def _launch(self) -> None:
+        self._next_try = time.monotonic() + HELD_SECONDS
+        begun = await start(self.spec, self.model, self._tools)
+        if not isinstance(begun, Start):
+            self._move(begun)
+            return
+        self._start = begun
+        self._alive_at = 0.0
+        self._next_try = 0.0
+        self._deadline = time.monotonic() + self.model.start_seconds
+        self._move(Started(begun.record.incarnation))
+
+    async def _prove(self, start: Start) -> None:
+        limit = PROOF_SECONDS
+        if self._adapter.starts_process:
+            limit = min(limit, max(1.0, self._deadline - time.monotonic()))
+        if not await try_ready(self._tools.session, start, self.model, limit):
+            self._next_try = time.monotonic() + READY_PAUSE_SECONDS
+            return
+        now = time.monotonic()
+        record = dataclasses.replace(start.record, ready=True)
+        start.record = record
+        self._tools.records.write(record)
+        self._pulse = Pulse(self._tools.session, start.url, self.model, now)
+        self._alive_at = now
+        self._move(Proved())
+
+    async def _stop(self) -> None:
+        start = self._start
+        if start is not None and start.process is not None:
+            hopeless = drain_is_hopeless(self.life.reason)
+            grace = HUNG_STOP_SECONDS if hopeless else STOP_SECONDS
+            until = time.monotonic() + grace
+            start.process.terminate()
+            while start.process.ended() is None and time.monotonic() < until:
+                if self._hurry:
+                    break
+                await asyncio.sleep(0.05)
+        await self._clear()
+        self._move(Stopped())
+
+    async def _clear(self) -> None:
+        """End what is left of the engine's processes and give its place back."""
+        start, self._start = self._start, None
+        if start is not None and start.process is not None:
+            left = await asyncio.to_thread(start.process.kill)
+            if left:
+                _log.error("engine=%s cannot end its pids %s", self.spec.id, left)
+        self._tools.places.release(self.spec.id)
+        self._tools.records.remove(self.spec.id)
+
+    # Moves.
+
+    def _drain(self, reason: str) -> None:
+        if self.life.state is EngineState.PENDING and self._chores.at_work:
+            return  # It is about to start; a later tick finds it STARTING.
+        unused = self.life.state is EngineState.STARTING
+        if self._move(DrainAsked(reason)):
+            in_vain = unused or drain_is_hopeless(reason)
+            seconds = 0.0 if in_vain else self.model.drain_seconds
+            self._deadline = time.monotonic() + seconds
+            self._chores.drop_question()
+        if self._hurry:
+            self._deadline = 0.0
+
+    def _end(self, event: Event) -> None:
+        """Leave a failed start or a dead engine; the rest of its processes goes."""
+        self._chores.drop_question()
+        self._move(event)
+        self._chores.work(self._clear())
+
+    def _move(self, event: Event) -> bool:
+        now = time.monotonic()
+        before, self.life = self.life, advance(self.life, event, now)
+        if self.life is before:
+            return False
+        if self._pulse is not None and self.life.state is not EngineState.READY:
+            self._pulse.stop()
+            self._pulse = None
+        if self.life.state is not EngineState.STARTING:
+            self.speaks = True
+        if (self.life.state, self.life.reason) != (before.state, before.reason):
+            _say(self.spec.id, before, self.life, now)
+            self._tools.wake()
+        return True
+
+    def _collect(self) -> None:
+        """An error nobody thought of counts as a death."""
+        error = self._chores.collect()
+        if error is not None:
+            _log.error("engine=%s", self.spec.id, exc_info=error)
+            self._end(Died(f"the launcher failed: {error!r}"))
+
+    def report(self, world: World) -> Engine:
+        """What the store shall know."""
+        life, start = self.life, self._start
+        process = start.process if start else None
+        reason = life.reason
+        if start and life.state is EngineState.STARTING and process is None:
+            reason = reason or start.fault
+        alive_at = world.store_time(self._alive_at) if self._alive_at else 0.0
+        return Engine(
+            id=self.spec.id,
+            model=self.spec.model,
+            host=self._tools.host,
+            state=life.state,
+            incarnation=life.incarnation,
+            url=start.url if start else "",
+            pid=process.identity.pid if process else 0,
+            limit=self.model.max_running,
+            gpus=start.place.gpus if start else self.spec.gpus,
+            reason=reason,
+            since=round(world.store_time(life.since), 3),
+            alive_at=round(alive_at, 3),
+            starts=life.starts,
+            log=str(self.log) if self._adapter.starts_process else "",
+        )
+
+
+def _say(engine: str, before: Life, life: Life, now: float) -> None:
+    bad = life.state in (EngineState.BACKOFF, EngineState.FATAL)
+    seconds = f" seconds={now - before.since:.1f}" if life.since == now else ""
+    news = life.reason and life.reason != before.reason
+    reason = f' reason="{life.reason}"' if news else ""
+    _log.log(
+        logging.WARNING if bad else logging.INFO,
+        "engine=%s %s -> %s incarnation=%d%s%s",
+        *(engine, before.state.value, life.state.value, life.incarnation),
+        *(seconds, reason),
+    )

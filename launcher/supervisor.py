@@ -1,0 +1,235 @@
+"""The launcher's one loop: handle signals, talk to the store, keep the engines.
+
+Nothing in the loop waits but the loop itself; signal handlers only queue.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from launcher.engines import ABSENT
+from launcher.keeper import Keeper
+from launcher.link import World
+from launcher.process import EngineProcess, alive
+from launcher.records import Record
+from launcher.tools import Tools
+from modelserver.catalogue import catalogue
+from modelserver.errors import StoreUnreachableError
+from modelserver.model import Engine, Kind, ModelSpec
+from modelserver.settings import Fleet
+
+_log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+#: How often wishes are read and the lease is renewed when no bell rings.
+EXCHANGE_SECONDS = 1.0
+#: How often an engine is reported when nothing about it changed.
+REPORT_SECONDS = 2.0
+#: After the store lost its data, control has so long to repeat its wishes.
+AMNESTY_SECONDS = 15.0
+#: When, and what, an engine was last reported of which nothing was.
+NEVER: tuple[float, Engine | None] = (0.0, None)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class Supervisor:
+    """Makes the wishes for one host true until it is told to end."""
+
+    def __init__(self, fleet: Fleet, tools: Tools) -> None:
+        self._models = {spec.name: spec for spec in fleet.specs()}
+        self._tools = tools
+        self._keepers: dict[str, Keeper] = {}
+        self._world = World()
+        self._signals: list[int] = []
+        self._bell = True
+        self._exchange: asyncio.Task[None] | None = None
+        self._next_exchange = 0.0
+        self._sent: dict[str, tuple[float, Engine | None]] = {}
+        self._catalogue = catalogue(fleet)
+        self._published = False
+        self._removed: set[str] = set()
+        self._amnesty_until = 0.0
+        self._stopping = False
+        self._leaving = False
+
+    def ring(self) -> None:
+        """Read the wishes now."""
+        self._bell = True
+        self._tools.wake()
+
+    async def run(self) -> None:
+        """Keep the engines until a signal ends it; see ``_handle_signals``."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._queue_signal, number)
+        try:
+            await self._adopt(self._tools.records.read_all())
+            self._tools.link.watch(self.ring)
+            while not self._leaving:
+                try:
+                    self._tick(time.monotonic())
+                except Exception:
+                    # The engines go on, and the next tick tries again.
+                    _log.exception("host=%s a tick failed", self._tools.host)
+                if self._stopping and not self._keepers and not self._removed:
+                    break
+                await self._pause()
+            await self._end()
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _queue_signal(self, number: int) -> None:
+        self._signals.append(number)
+        self._tools.wake()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._tools.woken.wait()
+        except TimeoutError:
+            pass
+        self._tools.woken.clear()
+
+    def _tick(self, now: float) -> None:
+        self._handle_signals()
+        self._talk(now)
+        for name, keeper in list(self._keepers.items()):
+            keeper.tick(now, self._world)
+            if keeper.gone:
+                del self._keepers[name]
+                if name not in self._world.elsewhere:
+                    self._removed.add(name)
+                self._tools.wake()
+
+    def _handle_signals(self) -> None:
+        """SIGQUIT leaves the engines to run; others end them, the second at once."""
+        while self._signals:
+            number = signal.Signals(self._signals.pop(0))
+            if number is signal.SIGQUIT:
+                _log.info(
+                    "%s: leaving %d engines to run", number.name, len(self._keepers)
+                )
+                self._leaving = True
+                return
+            hurry, self._stopping = self._stopping, True
+            how = "stopping engines at once" if hurry else "draining engines"
+            _log.info("%s: %s", number.name, how)
+            for keeper in self._keepers.values():
+                keeper.release("the launcher ends", hurry=hurry)
+
+    # The store.
+
+    def _talk(self, now: float) -> None:
+        if self._exchange is not None:
+            if not self._exchange.done():
+                return
+            task, self._exchange = self._exchange, None
+            task.result()
+            self._apply_wishes(now)
+        reports = list(self._due_reports(now))
+        if self._bell or reports or self._removed or now >= self._next_exchange:
+            self._bell = False
+            self._next_exchange = now + EXCHANGE_SECONDS
+            self._exchange = asyncio.create_task(self._talk_once(reports, now))
+            self._exchange.add_done_callback(lambda _: self._tools.wake())
+
+    def _due_reports(self, now: float) -> Iterable[Engine]:
+        if not self._world.known:
+            return  # Its clock is not known either.
+        for name, keeper in self._keepers.items():
+            if not keeper.speaks or name in self._world.elsewhere:
+                continue
+            report = keeper.report(self._world)
+            at, last = self._sent.get(name, NEVER)
+            if now - at >= REPORT_SECONDS or _changed(last, report):
+                yield report
+
+    async def _talk_once(self, reports: list[Engine], now: float) -> None:
+        removed = tuple(self._removed)
+        link = self._tools.link
+        try:
+            if not self._published:
+                await link.publish(self._catalogue)
+            self._world = await link.exchange(reports, removed, now)
+            self._published = True
+        except StoreUnreachableError:
+            # It may come back empty: then everything is told again.
+            self._published = False
+            self._sent = dict.fromkeys(self._sent, NEVER)
+            self._next_exchange = time.monotonic() + EXCHANGE_SECONDS
+            if self._stopping and not self._keepers:
+                self._removed.clear()
+            return
+        lost = self._sent.keys() - self._world.reported
+        if lost:
+            _log.warning("the store lost its data; its wishes are awaited again")
+            self._amnesty_until = now + AMNESTY_SECONDS
+            self._published = False
+        self._removed.difference_update(removed)
+        for name in removed:
+            self._sent.pop(name, None)
+        kept = [report for report in reports if report.id not in removed]
+        self._sent |= {report.id: (now, report) for report in kept}
+
+    def _apply_wishes(self, now: float) -> None:
+        if self._stopping or not self._world.known:
+            return
+        desired = self._world.desired
+        for name, wish in desired.items():
+            if name not in self._keepers:
+                model = self._models.get(wish.spec.model) or _absent(wish.spec.model)
+                self._keepers[name] = Keeper(wish.spec, model, self._tools)
+            self._keepers[name].want(wish)
+        known = self._world.steered and now >= self._amnesty_until
+        for name, keeper in self._keepers.items():
+            moved = name in self._world.elsewhere
+            if name not in desired and (moved or known):
+                keeper.release("moved to another host" if moved else "wanted no longer")
+        if known:
+            self._removed |= (
+                self._world.reported - desired.keys() - self._keepers.keys()
+            )
+
+    # Beginning and end.
+
+    async def _adopt(self, records: Iterable[Record]) -> None:
+        """Go on with engines that live; end what is left of the others."""
+        for record in records:
+            name, identity = record.spec.id, record.process
+            model = self._models.get(record.spec.model)
+            if identity.pid and model and alive(identity.pid, identity.created):
+                keeper = self._keepers[name] = Keeper(record.spec, model, self._tools)
+                keeper.adopt(record)
+                # Nobody has wanted it from this launcher yet.
+                self._amnesty_until = time.monotonic() + AMNESTY_SECONDS
+                continue
+            _log.info("engine=%s incarnation=%d is dead", name, record.incarnation)
+            await asyncio.to_thread(EngineProcess(identity).kill)
+            self._tools.records.remove(name)
+
+    async def _end(self) -> None:
+        if self._exchange is not None:
+            await self._exchange
+        if self._leaving:
+            for keeper in self._keepers.values():
+                keeper.forsake()
+            return
+        try:
+            await self._tools.link.leave()
+        except StoreUnreachableError:
+            _log.warning("the reports of this host stay in the store")
+
+
+def _changed(last: Engine | None, report: Engine) -> bool:
+    if last is None:
+        return True
+    timeless = [replace(each, since=0.0, alive_at=0.0) for each in (last, report)]
+    return timeless[0] != timeless[1]
+
+
+def _absent(name: str) -> ModelSpec:
+    return ModelSpec(name=name, kind=Kind.COMPLETION, path="", engine=ABSENT)

@@ -1,0 +1,38 @@
+"""What all engines of a host share."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from launcher.link import Link
+from launcher.places import Places
+from launcher.records import Records
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The host's folders and the owners of its effects.
+
+    ``preparing`` lets one engine at a time write what several may need; ``woken`` set
+    makes the loop's next tick come now.
+    """
+
+    home: Path
+    logs: Path
+    host: str
+    records: Records
+    places: Places
+    session: aiohttp.ClientSession
+    link: Link
+    preparing: asyncio.Lock
+    woken: asyncio.Event
+
+    def log_of(self, engine: str) -> Path:
+        """Where an engine's output goes."""
+        return self.logs / f"{engine.replace('/', '_')}.log"
+
+    def wake(self) -> None:
+        """Have the next tick now."""
+        self.woken.set()

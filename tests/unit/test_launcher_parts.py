@@ -1,0 +1,223 @@
+"""The launcher's smaller parts: records, GPUs, causes, ports, logs, the lock."""
+
+import logging
+import os
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher import gpus, ports, process
+from launcher.claim import Claim
+from launcher.diagnosis import hopeless, last_words
+from launcher.engines import Launch
+from launcher.gpus import GIB, Gpu, choose
+from launcher.process import EngineProcess, Identity
+from launcher.records import Record, Records
+from modelserver.errors import ConfigurationError
+from modelserver.model import EngineSpec
+from tests.support import eventually, lives
+
+RECORD = Record(
+    spec=EngineSpec("org/m-0", "org/m", "h1", gpus=(0, 1), port=8001),
+    incarnation=4,
+    process=Identity(123, 1700000000.25, "abc"),
+    port=8001,
+    gpus=(0, 1),
+    log_offset=17,
+    started_at=1700000000.0,
+)
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    records = Records(tmp_path / "engines")
+    assert records.read_all() == ()
+    records.write(RECORD)
+    records.write(replace(RECORD, ready=True))
+    assert records.read_all() == (replace(RECORD, ready=True),)
+    records.remove("org/m-0")
+    records.remove("org/m-0")
+    assert records.read_all() == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"spec": {"gpus": []}}'])
+def test_damaged_record_is_dropped_and_the_others_stay(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = Records(tmp_path)
+    records.write(RECORD)
+    damaged = tmp_path / "broken.json"
+    damaged.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert records.read_all() == (RECORD,)
+    assert "broken.json is damaged" in caplog.text
+    assert not damaged.exists()
+
+
+def gpu(index: int, used_gib: float = 0, pids: tuple[int, ...] = ()) -> Gpu:
+    total = 80 * GIB
+    return Gpu(index, f"GPU-{index}", "H", total, total - int(used_gib * GIB), pids)
+
+
+def test_emptiest_gpus_are_chosen_in_the_order_of_their_slots() -> None:
+    chosen = choose((gpu(0, 4), gpu(1, 1), gpu(2, 0)), 2)
+    assert isinstance(chosen, tuple)
+    assert [each.index for each in chosen] == [1, 2]
+
+
+def test_gpu_with_anybodys_memory_on_it_is_not_free() -> None:
+    reason = choose((gpu(0, 60, (77, 78)), gpu(1)), 2)
+    assert reason == (
+        "needs 2 free GPUs, and 1 are free: gpu 0 holds 60.0 GiB of pids 77, 78"
+    )
+
+
+def test_gpu_promised_to_another_engine_is_not_free() -> None:
+    reason = choose((gpu(0),), 1, promised={0})
+    assert isinstance(reason, str)
+    assert "gpu 0 has another engine of this host" in reason
+
+
+def test_host_with_too_few_gpus_says_how_many_it_has() -> None:
+    assert choose((), 1) == "needs 1 GPUs, and this host has 0"
+
+
+def test_engine_without_gpus_needs_none() -> None:
+    assert choose((), 0) == ()
+
+
+def test_pinned_gpus_are_taken_in_the_given_order() -> None:
+    chosen = choose((gpu(0), gpu(1)), 0, pinned=(1, 0))
+    assert isinstance(chosen, tuple)
+    assert [each.index for each in chosen] == [1, 0]
+
+
+def test_pinned_gpu_that_is_not_there_is_named() -> None:
+    assert choose((gpu(0),), 1, pinned=(3,)) == (
+        "gpu 3 is pinned, and this host has 1 GPUs"
+    )
+
+
+def test_pinned_gpu_that_is_lost_is_named() -> None:
+    lost = Gpu(0, "", "?", 0, 0)
+    assert choose((lost,), 1, pinned=(0,)) == "gpu 0 does not answer"
+
+
+def test_inventory_without_a_driver_is_empty() -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+    assert gpus.inventory() == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to", "smaller model"),
+        ("sglang: error: unrecognized arguments: --x", "correct extra_args"),
+        ("OSError: You are trying to access a gated repo.", "HF_TOKEN"),
+        ("OSError: /m does not appear to have a file named config.json", "path"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: '/m'", "path"),
+        ("ModuleNotFoundError: No module named 'sglang'", "engines install"),
+    ],
+)
+def test_cause_that_no_retry_heals_comes_with_its_remedy(
+    line: str, remedy: str
+) -> None:
+    found = hopeless(f"loading\n{line}\nbye\n")
+    assert line in found
+    assert remedy in found
+
+
+def test_crash_without_a_known_cause_may_heal() -> None:
+    assert hopeless("Segmentation fault\n[Errno 98] address already in use") == ""
+
+
+def test_last_words_are_the_engines_own() -> None:
+    assert last_words("--- 2026 engine=a: srv\nloading\n\n") == "loading"
+    assert last_words("--- 2026 engine=a: srv\n") == ""
+    assert last_words("") == ""
+
+
+def test_chosen_port_is_free_and_not_promised() -> None:
+    port = ports.choose(taken=())
+    assert port
+    assert ports.is_free(port)
+    everything = range(ports.FIRST_PORT, ports.LAST_PORT + 1)
+    assert ports.choose(taken=everything) is None
+
+
+def test_holder_of_a_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not ports.is_free(port)
+        assert ports.holder(port).startswith(f"pid {os.getpid()} (")
+    assert ports.is_free(port)
+
+
+def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
+    mark = process.unborn().mark
+    launch = Launch(argv, environment)
+    return process.start(launch, tmp_path / "log", "engine=a", mark)
+
+
+def test_kill_ends_children_that_fled_into_another_session(tmp_path: Path) -> None:
+    shell = "setsid sleep 300 & setsid sleep 300 & echo up; exec sleep 300"
+    engine = run(tmp_path, "/bin/sh", "-c", shell)
+    eventually(lambda: len(process.survivors(engine.identity)) == 3)
+    pids = [each.pid for each in process.survivors(engine.identity)]
+    os.kill(engine.identity.pid, 9)
+    assert eventually(engine.ended) == "killed by SIGKILL"
+    assert engine.kill() == []
+    assert not any(lives(pid) for pid in pids)
+    assert lives(os.getpid())
+
+
+def test_ended_process_tells_how_and_leaves_no_zombie(tmp_path: Path) -> None:
+    engine = run(tmp_path, sys.executable, "-c", "raise SystemExit(7)")
+    assert eventually(engine.ended) == "exit code 7"
+    eventually(lambda: not Path(f"/proc/{engine.identity.pid}").exists())
+
+
+def test_program_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no-such-program cannot be started"):
+        run(tmp_path, "/no-such-program")
+
+
+def test_stranger_with_a_dead_engines_number_is_left_alone() -> None:
+    stranger = Identity(os.getpid(), time.time() - 3600, "no such mark")
+    assert not process.alive(stranger.pid, stranger.created)
+    assert process.survivors(stranger) == []
+    assert EngineProcess(stranger).ended() == "ended"
+    assert EngineProcess(stranger).kill() == []
+
+
+def test_empty_mark_finds_nobody() -> None:
+    assert process.survivors(Identity(0, time.time() - 3600, "")) == []
+
+
+def test_large_log_is_set_aside_before_a_start(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "a.log"
+    assert process.rotate(log) == 0
+    with log.open("wb") as file:
+        file.truncate(process.LOG_LIMIT + 1)
+    assert process.rotate(log) == 0
+    assert (tmp_path / "logs" / "a.log.1").exists()
+    log.write_text("before\nnow\n")
+    assert process.rotate(log) == 11
+    assert process.read_tail(log, 7) == "now\n"
+    assert process.read_tail(tmp_path / "none", 0) == ""
+
+
+def test_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "launcher.lock"
+    first = Claim.take(path)
+    assert first.previous_pid == 0
+    with pytest.raises(ConfigurationError, match=f"pid {os.getpid()}"):
+        Claim.take(path)
+    first.release()
+    second = Claim.take(path)
+    assert second.previous_pid == os.getpid()
+    second.release()
