@@ -1,0 +1,38 @@
+"""Celery's settings for workers, beat and Flower.
+
+What clients share stands in ``modelserver.wire``; the fleet file holds what differs
+from fleet to fleet.
+"""
+
+from typing import Any
+
+from modelserver.settings import Settings
+from modelserver.wire import CONTROL_QUEUE, STEER, shared_settings
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """All settings of the application in ``tasks``."""
+    rules = settings.fleet.rules
+    return shared_settings(settings) | {
+        "worker_pool": "workers.pool:AsyncPool",
+        # Only a label here: engines' limits bound what is in flight.
+        "worker_concurrency": 1024,
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_rate_limits": True,
+        "worker_send_task_events": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_hijack_root_logger": True,
+        "worker_soft_shutdown_timeout": rules.grace_seconds,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_acks_on_failure_or_timeout": True,
+        "beat_schedule_filename": str(settings.run_dir / "beat-schedule"),
+        "beat_schedule": {
+            "steer": {
+                "task": STEER,
+                "schedule": rules.steer_seconds,
+                "options": {"queue": CONTROL_QUEUE, "expires": 10},
+            }
+        },
+    }

@@ -1,0 +1,157 @@
+"""The public tasks: complete, chat and embed, as any Celery program uses them.
+
+Declared once and bound twice: to a light client application here, and to the workers'
+application in ``tasks``. Names, arguments, checks and routing are the same in both.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, Task
+from celery._state import get_current_worker_task
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from modelserver import settings as settings_module
+from modelserver.catalogue import Catalogue
+from modelserver.errors import ModelserverError, StoreUnreachableError
+from modelserver.requests import (
+    InferenceRequest,
+    build,
+    check_context,
+    describe,
+    with_model,
+)
+from modelserver.settings import Settings
+from modelserver.store.state import plain_url
+from modelserver.transport import AMQP
+from modelserver.wire import CHAT, COMPLETE, EMBED, CatalogueSource, shared_settings
+
+#: Header with the time by which the answer must be there, seconds since the epoch.
+DEADLINE = "deadline_at"
+
+
+class InferenceTask(Task):  # type: ignore[misc]
+    """A request to a model. Finds what is wrong with it before it is sent."""
+
+    abstract = True
+    typing = False
+    throws = (ModelserverError,)
+    ignore_result = False
+    #: Answers are kept out of events and logs; characters that may appear there.
+    resultrepr_maxsize = 64
+    models: Callable[[], Catalogue]
+    fleet: Settings
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> AsyncResult:
+        """Send the request. Options are Celery's, ``deadline`` among the arguments.
+
+        Raises RequestError, UnknownModelError, StoreUnreachableError.
+        """
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        # Inside a worker (a chain's next step) an error must reach the request itself,
+        # not the one before it: there it is found when it is executed.
+        if get_current_worker_task() is None:
+            request = self._checked(args, kwargs)
+            kwargs["model"] = request.model
+            self._describe(request, options)
+        self._add_deadline(kwargs, options)
+        try:
+            return super().apply_async(args, kwargs, **options)
+        except (OperationalError, RuntimeError, RedisError) as error:
+            cause = error.__cause__ or error
+            if not isinstance(cause, (OperationalError, RedisError)):
+                raise
+            url = plain_url(self.app.conf.broker_url)
+            raise StoreUnreachableError(
+                f"the request was not accepted: Redis at {url} does not answer "
+                f"({cause}); start it, or correct redis.url or MODELSERVER_REDIS_URL"
+            ) from error
+
+    def _checked(self, args: Any, kwargs: dict[str, Any]) -> InferenceRequest:
+        request = build(self.name, args, kwargs)
+        models = self.models()
+        model = models.pick(request.kind, request.model)
+        entry = models.entry(model)
+        request = with_model(request, model)
+        check_context(request, entry.context_length if entry else None)
+        return request
+
+    def _describe(self, request: InferenceRequest, options: dict[str, Any]) -> None:
+        if not self.fleet.fleet.rules.show_prompts:
+            args, kwargs = describe(request)
+            options.setdefault("argsrepr", args)
+            options.setdefault("kwargsrepr", kwargs)
+
+    def _add_deadline(self, kwargs: dict[str, Any], options: dict[str, Any]) -> None:
+        seconds = kwargs.pop("deadline", None)
+        if seconds is None:
+            seconds = self.fleet.fleet.defaults.deadline_seconds
+        if seconds is not None:
+            headers = dict(options.get("headers") or {})
+            headers[DEADLINE] = time.time() + seconds
+            options["headers"] = headers
+
+
+def declare(
+    app: Celery, settings: Settings, run: Callable[..., Any]
+) -> tuple[InferenceTask, InferenceTask, InferenceTask]:
+    """Bind complete, chat and embed to an application.
+
+    ``run(task, args, kwargs)`` is what a call does where it is executed.
+    """
+    models = CatalogueSource(settings)
+
+    def bind(name: str, doc: str) -> InferenceTask:
+        def body(self: InferenceTask, *args: Any, **kwargs: Any) -> Any:
+            return run(self, args, kwargs)
+
+        body.__doc__ = doc
+        # staticmethod-like: Celery makes attributes of what it is given.
+        attributes = {"fleet": settings, "models": staticmethod(models)}
+        bound: InferenceTask = app.task(
+            body, name=name, base=InferenceTask, bind=True, **attributes
+        )
+        return bound
+
+    return (
+        bind(COMPLETE, COMPLETE_DOC),
+        bind(CHAT, CHAT_DOC),
+        bind(EMBED, EMBED_DOC),
+    )
+
+
+COMPLETE_DOC = """Complete a prompt: ``complete.delay("Once upon a time").get()``.
+
+Arguments: ``prompt`` (text); by name ``model``, ``deadline`` (seconds from submission),
+``raw`` (the engine's response body instead of the text) and any OpenAI sampling
+parameter. The result is a text, or a list of texts with ``n`` above 1.
+"""
+CHAT_DOC = """Answer messages: ``chat.delay([{"role": "user", "content": "hi"}])``.
+
+Arguments: ``messages`` (list of objects with role and content), the others as for
+``complete``, ``response_format`` among them. The result is the answer's text.
+"""
+EMBED_DOC = """Embed a text: ``embed.delay("text").get()`` is a list of floats.
+
+Arguments: ``input`` (a text or a list of texts), by name ``model``, ``deadline``,
+``raw``. A list of texts gives a list of vectors in the same order.
+"""
+
+
+def _call_from_a_client(task: InferenceTask, args: Any, kwargs: Any) -> Any:
+    """A plain call in a client sends the request and waits for its answer."""
+    return task.apply_async(args, kwargs).get()
+
+
+def client(settings: Settings | None = None) -> Celery:
+    """A Celery application that sends requests, configured when it is first used."""
+    settings = settings or settings_module.load()
+    app = Celery("modelserver", amqp=AMQP, set_as_current=False)
+    app.add_defaults(lambda: shared_settings(settings))
+    app.modelserver_tasks = declare(app, settings, _call_from_a_client)
+    return app

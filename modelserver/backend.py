@@ -1,0 +1,78 @@
+"""Celery's Redis result backend, storing through the worker's batches inside a worker.
+
+In a client it is Celery's own. Inside a worker's pool a result goes into the batch of
+the moment together with the check that the request is still this worker's, and the task
+goes on when the batch has been written: the result stands before the acknowledgement.
+"""
+
+from typing import Any, Protocol
+
+from celery import states
+from celery.backends.redis import RedisBackend
+from kombu.utils.encoding import bytes_to_str
+
+
+class ResultSink(Protocol):
+    """Where a worker's pool stores results."""
+
+    def accepts(self) -> bool:
+        """Whether the caller runs where it may wait for a batch."""
+
+    def store(self, tag: str, key: str, value: str, seconds: int, final: bool) -> bool:
+        """Store and wait until it is written; False if it was refused."""
+
+    def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a blocking function beside the loop and wait for its result."""
+
+
+class Backend(RedisBackend):  # type: ignore[misc]
+    """The result backend of clients and workers."""
+
+    #: Set by the worker that this process is.
+    sink: ResultSink | None = None
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
+        if self.sink is None or not tag or not self.sink.accepts():
+            return super()._store_result(
+                task_id, result, state, traceback, request=request, **kwargs
+            )
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = bytes_to_str(task_id)
+        key = self.backend_key(task_id)
+        final = state in states.READY_STATES
+        self.sink.store(tag, key, self.encode(meta), self._lifetime(state), final)
+        return result
+
+    def backend_key(self, task_id: str) -> str:
+        """The full key of a task's result."""
+        return str(bytes_to_str(self.get_key_for_task(task_id)))
+
+    def _lifetime(self, state: str) -> int:
+        kept = self.failure_expires if state == states.FAILURE else self.expires
+        return int(kept or self.expires or 86_400)
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Listen for a task's result; fails at once where the server never answered.
+
+        Celery's own first connection keeps trying for as long as a lost one would.
+        """
+        if self.result_consumer._pubsub is None:
+            self.client.ping()
+        super().on_task_call(producer, task_id)
+
+    def on_chord_part_return(self, *args: Any, **kwargs: Any) -> Any:
+        """Count a chord's part, beside the loop because it blocks."""
+        if self.sink is None or not self.sink.accepts():
+            return super().on_chord_part_return(*args, **kwargs)
+        return self.sink.aside(super().on_chord_part_return, *args, **kwargs)

@@ -1,0 +1,126 @@
+"""kombu's Redis transport, with a bell for workers and an intake in place of BRPOP.
+
+Publishing is kombu's own but for the bell: putting a message into an empty list tells
+the workers that wait for it. Reading is not: BRPOP followed by a second round trip that
+notes the message as unacknowledged loses it when the worker dies in between. A worker
+attaches its intake to the channel, which moves messages and notes them in one script,
+and the channel's consumers then say which queues it may read.
+"""
+
+from typing import Any, Protocol
+
+from celery.app.amqp import AMQP as CeleryAMQP
+from kombu.connection import Connection as KombuConnection
+from kombu.transport import redis, virtual
+from kombu.utils.json import dumps
+
+from modelserver.store import scripts
+from modelserver.store.keys import Keys
+
+
+class Intake(Protocol):
+    """What a worker does with the messages of the channel that it attached to."""
+
+    def ack(self, tag: str) -> None:
+        """The message is dealt with."""
+
+    def reject(self, tag: str, requeue: bool) -> None:
+        """The message goes back to its queue, or nowhere."""
+
+    def subscriptions_changed(self) -> None:
+        """A queue was added to or cancelled from the channel."""
+
+
+class IntakeQoS(virtual.QoS):
+    """Hands acknowledgements to the intake. Never lets kombu read by itself."""
+
+    def __init__(self, channel: Any, intake: Intake) -> None:
+        super().__init__(channel)
+        self.intake = intake
+
+    def can_consume(self) -> bool:
+        """Answers no, so that kombu starts no BRPOP."""
+        return False
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Does nothing: the intake's script has noted the message."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge through the intake."""
+        self.intake.ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Reject through the intake."""
+        self.intake.reject(delivery_tag, requeue)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Does nothing: the intake outlives the channel and gives back by itself."""
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Does nothing: leases take the place of the visibility timeout."""
+
+
+class Channel(redis.Channel):
+    """A Redis channel that rings and that an intake can attach to."""
+
+    intake: Intake | None = None
+
+    def attach(self, intake: Intake) -> None:
+        """Leave all reading and acknowledging to ``intake`` from now on."""
+        self.intake = intake
+        self._qos = IntakeQoS(self, intake)
+
+    @property
+    def readable_queues(self) -> frozenset[str]:
+        """The queues that this channel's consumers ask for."""
+        return frozenset(self.active_queues)
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Subscribe to a queue and tell the intake."""
+        tag = super().basic_consume(queue, *args, **kwargs)
+        if self.intake:
+            self.intake.subscriptions_changed()
+        return tag
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        done = super()._basic_cancel(consumer_tag)
+        if self.intake:
+            self.intake.subscriptions_changed()
+        return done
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        priority = self._get_message_priority(message, reverse=False)
+        prefix = self.global_keyprefix
+        key = prefix + self._q_for_pri(queue, priority)
+        arguments = (scripts.PUT, 1, key, dumps(message), Keys(prefix).bell(queue))
+        batch = kwargs.pop("_publish_batch", None)
+        if batch is not None:
+            batch.add("eval", *arguments)
+            return
+        with self.conn_or_acquire() as client:
+            client.eval(*arguments)
+
+
+class Transport(redis.Transport):
+    """kombu's Redis transport with the channel above."""
+
+    Channel = Channel
+
+
+class Connection(KombuConnection):
+    """A connection that takes the transport above for redis:// and rediss://.
+
+    Its URL stays as it is, so that Flower and others know what they look at.
+    """
+
+    def get_transport_cls(self) -> Any:
+        """The transport's class."""
+        if self.transport_cls in ("redis", "rediss"):
+            return Transport
+        return super().get_transport_cls()
+
+
+class AMQP(CeleryAMQP):  # type: ignore[misc]
+    """Celery's messaging over the connection above."""
+
+    Connection = Connection

@@ -1,0 +1,7 @@
+"""The Celery application: ``celery -A tasks worker``, ``beat`` and ``flower``."""
+
+from tasks.app import app
+from tasks.control import steer
+from tasks.inference import chat, complete, embed
+
+__all__ = ["app", "chat", "complete", "embed", "steer"]

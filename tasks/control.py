@@ -1,0 +1,24 @@
+"""The beat job."""
+
+import os
+import socket
+
+from modelserver.controller import steer as steer_once
+from modelserver.store import connect
+from modelserver.wire import STEER
+from tasks.app import app
+
+
+# Without events: a tick every two seconds would push the requests out of Flower's list.
+@app.task(  # type: ignore[untyped-decorator]
+    name=STEER, ignore_result=True, expires=10, send_events=False
+)
+def steer() -> int:
+    """Read the fleet's state, decide, publish what is wanted; the number of actions."""
+    settings = app.modelserver_settings
+    store = connect(settings)
+    try:
+        owner = f"{socket.gethostname()}-{os.getpid()}"
+        return len(steer_once(store, settings, owner))
+    finally:
+        store.client.close()

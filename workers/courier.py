@@ -1,0 +1,161 @@
+"""Carries results, acknowledgements and samples to Redis, many in one round trip.
+
+Whatever collects while one round trip is under way makes up the next. A task waits for
+its result's round trip before Celery acknowledges it, so the result is always first.
+While Redis is away nothing is lost: the batch is kept and tried until it is through.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from modelserver.model import Sample
+from modelserver.store.delivery import (
+    Batch,
+    Deliveries,
+    Delivery,
+    GiveBack,
+    Park,
+    StoreResult,
+)
+
+logger = get_logger(__name__)
+
+#: Most results in one round trip; bounds its size when long answers pile up.
+BATCH_RESULTS = 256
+#: Waits between tries while Redis is away, in seconds.
+RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Courier:
+    """The messages that this worker holds, and what is to be said about them.
+
+    Lives on the loop's thread; ``active`` counts held messages by queue.
+    """
+
+    def __init__(self, deliveries: Deliveries) -> None:
+        self.deliveries = deliveries
+        self.held: dict[str, str] = {}
+        self.active: Counter[str] = Counter()
+        #: Called when a message is let go, which makes room for another.
+        self.on_freed: Callable[[], None] = lambda: None
+        self._batch = Batch()
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._work = asyncio.Event()
+        self._sources: dict[str, str] = {}
+        self._settling: set[str] = set()
+
+    def knows(self) -> frozenset[str]:
+        """Tags that are held, or whose settling has not reached the server yet."""
+        return frozenset(self.held) | self._settling
+
+    def took(self, queue: str, delivery: Delivery) -> None:
+        """Note a message that was pulled."""
+        self.held[delivery.tag] = queue
+        self._sources[delivery.tag] = delivery.source
+        self.active[queue] += 1
+
+    def store(self, result: StoreResult) -> "asyncio.Future[bool]":
+        """Store a result; the future says whether it was taken."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._batch.results.append(result)
+        self._waiting.append(future)
+        self._work.set()
+        return future
+
+    def ack(self, tag: str) -> None:
+        """The message is dealt with."""
+        if self._let_go(tag):
+            self._batch.acks.append(tag)
+            self._work.set()
+
+    def give_back(self, tag: str) -> None:
+        """The message goes back to the head of its queue."""
+        source = self._sources.get(tag)
+        if source and self._let_go(tag):
+            self._batch.returns.append(GiveBack(tag, source))
+            self._work.set()
+
+    def give_back_unknown(self, returns: list[GiveBack]) -> None:
+        """Messages that the server says are held here and that nobody knows."""
+        self._batch.returns.extend(returns)
+        self._work.set()
+
+    def park(self, tag: str, due: float) -> None:
+        """The message is set aside until it is due."""
+        if self._let_go(tag):
+            self._batch.parked.append(Park(tag, due))
+            self._work.set()
+
+    def lost(self, tag: str) -> None:
+        """The message was given to others, because this worker was taken for dead."""
+        self._let_go(tag)
+        self._settling.discard(tag)
+
+    def record(self, sample: Sample) -> None:
+        """Keep a sample; nobody waits for it."""
+        self._batch.samples.append(sample)
+        self._work.set()
+
+    def _let_go(self, tag: str) -> bool:
+        queue = self.held.pop(tag, None)
+        self._sources.pop(tag, None)
+        if queue is None:
+            return False
+        self._settling.add(tag)
+        self.active[queue] -= 1
+        self.on_freed()
+        return True
+
+    async def run(self) -> None:
+        """Carry batches for ever."""
+        while True:
+            await self._work.wait()
+            await self._carry(*self._take())
+
+    async def flush(self) -> None:
+        """Carry everything that there is now."""
+        while self._batch:
+            await self._carry(*self._take())
+
+    def _take(self) -> tuple[Batch, list["asyncio.Future[bool]"]]:
+        batch, self._batch = self._batch, Batch()
+        waiting, self._waiting = self._waiting, []
+        batch.results, more = (
+            batch.results[:BATCH_RESULTS],
+            batch.results[BATCH_RESULTS:],
+        )
+        if more:
+            self._batch.results = more
+            waiting, self._waiting = waiting[:BATCH_RESULTS], waiting[BATCH_RESULTS:]
+        else:
+            self._work.clear()
+        return batch, waiting
+
+    async def _carry(self, batch: Batch, waiting: list["asyncio.Future[bool]"]) -> None:
+        tries = 0
+        while True:
+            try:
+                stored = await self.deliveries.commit(batch)
+                break
+            except (RedisError, OSError) as error:
+                if tries == 0:
+                    logger.warning(
+                        "Redis away: %d results and %d acknowledgements wait (%s)",
+                        len(batch.results),
+                        len(batch.acks),
+                        error,
+                    )
+                await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+                tries += 1
+        if tries:
+            logger.warning("Redis back after %d tries: the batch is through", tries)
+        self._settling.difference_update(batch.acks)
+        self._settling.difference_update(back.tag for back in batch.returns)
+        self._settling.difference_update(park.tag for park in batch.parked)
+        for future, taken in zip(waiting, stored, strict=True):
+            if not future.done():
+                future.set_result(taken)

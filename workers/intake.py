@@ -1,0 +1,216 @@
+"""Pulls messages: for each subscribed queue exactly as many as there is room for.
+
+Room is what the usable engines of the queue's model take at once, less what this worker
+holds; so nothing is hoarded, and a model that is stuck keeps no other waiting. Messages
+with an ETA are set aside in Redis rather than in memory.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import orjson
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from modelserver.store.delivery import Deliveries, Delivery, unknown
+from modelserver.transport import Channel
+from modelserver.wire import CONTROL_QUEUE
+from workers.courier import Courier
+from workers.roster import Roster
+
+logger = get_logger(__name__)
+
+#: Messages of the control queue held at once.
+CONTROL_ROOM = 16
+#: Most messages that one pull moves; keeps the script's time on the server short.
+PULL_MOST = 128
+#: The longest wait for the bell, in seconds, in case a ring was lost.
+BELL_SECONDS = 1.0
+#: Wait between tries while Redis is away, in seconds.
+RETRY_SECONDS = 0.2
+
+
+class Intake:
+    """The worker's side of modelserver.transport. Pulls on the loop's thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deliveries: Deliveries,
+        courier: Courier,
+        roster: Roster,
+        result_key: Callable[[str], str],
+        abandon: Callable[[str], None],
+    ) -> None:
+        self.loop = loop
+        self.deliveries = deliveries
+        self.courier = courier
+        self.roster = roster
+        self.wakeup = asyncio.Event()
+        courier.on_freed = self.wakeup.set
+        self.pulling = True
+        #: Nothing is pulled before there is a lease that tells when we are dead.
+        self.leased = False
+        self.must_reconcile = False
+        #: Server's clock minus the loop's clock, in seconds.
+        self.offset = 0.0
+        self.abandon = abandon
+        self._result_key = result_key
+        self._channel: Channel | None = None
+        self._turn = 0
+
+    # Called by kombu and Celery, on any thread.
+
+    def attach(self, channel: Channel) -> None:
+        """Read for this channel from now on; the one before is gone."""
+        self._channel = channel
+        channel.attach(self)
+        self.subscriptions_changed()
+
+    def ack(self, tag: str) -> None:
+        """The message is dealt with."""
+        self._on_loop(self.courier.ack, tag)
+
+    def reject(self, tag: str, requeue: bool) -> None:
+        """The message goes back to its queue, or nowhere."""
+        self._on_loop(self.courier.give_back if requeue else self.courier.ack, tag)
+
+    def subscriptions_changed(self) -> None:
+        """Look again which queues to read."""
+        self._on_loop(self.wakeup.set)
+
+    def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
+        if threading.get_ident() == self.loop._thread_id:  # type: ignore[attr-defined]
+            function(*args)
+        else:
+            self.loop.call_soon_threadsafe(function, *args)
+
+    # On the loop.
+
+    def queues(self) -> list[str]:
+        """The subscribed queues, beginning with another one each time."""
+        if not (self.pulling and self.leased) or self._channel is None:
+            return []
+        queues = sorted(self._channel.readable_queues)
+        self._turn += 1
+        cut = self._turn % len(queues) if queues else 0
+        return queues[cut:] + queues[:cut]
+
+    def room(self, queue: str) -> int:
+        """Messages of this queue that may still be pulled."""
+        most = CONTROL_ROOM if queue == CONTROL_QUEUE else self.roster.capacity(queue)
+        return max(0, min(PULL_MOST, most - self.courier.active[queue]))
+
+    async def run(self) -> None:
+        """Pull for ever."""
+        while True:
+            self.wakeup.clear()
+            try:
+                if self.must_reconcile:
+                    await self._reconcile()
+                pulled = await self._pull_all()
+            except (RedisError, OSError) as error:
+                logger.warning("Redis away: pulling waits (%s)", error)
+                self.must_reconcile = True
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if not pulled:
+                await self._wait()
+
+    async def _pull_all(self) -> int:
+        pulled = 0
+        for queue in self.queues():
+            if room := self.room(queue):
+                deliveries = await self.deliveries.pull(queue, room)
+                for delivery in deliveries:
+                    self.courier.took(queue, delivery)
+                await self._deliver_all(queue, deliveries)
+                pulled += len(deliveries)
+        return pulled
+
+    async def _wait(self) -> None:
+        """Until the bell rings, room comes free or a subscription changes."""
+        again = self.roster.next_change() or BELL_SECONDS
+        with contextlib.suppress(TimeoutError):
+            # Not wait_for: in Python 3.11 it can swallow a cancellation.
+            async with asyncio.timeout(min(BELL_SECONDS, again)):
+                await self.wakeup.wait()
+
+    async def _reconcile(self) -> None:
+        """Agree with the server about what this worker holds.
+
+        A pull whose reply was lost left messages with us that nobody here knows: they
+        go back. Messages that were reaped while we were taken for dead are others' now.
+        """
+        known = self.courier.knows()
+        held = await self.deliveries.held()
+        if returns := unknown(held, known):
+            logger.warning("%d messages were pulled unseen; given back", len(returns))
+            self.courier.give_back_unknown(returns)
+        for tag in known & frozenset(self.courier.held) - frozenset(held):
+            self.abandon(tag)
+        self.must_reconcile = False
+
+    async def _deliver_all(self, queue: str, deliveries: list[Delivery]) -> None:
+        messages = [self._read(delivery) for delivery in deliveries]
+        again = [message for message in messages if _may_be_answered(message)]
+        answered = await self._answered_tags(again) if again else frozenset()
+        for message in messages:
+            tag = message["properties"]["delivery_tag"]
+            due = _due(message["headers"])
+            if tag in answered:
+                self.courier.ack(tag)
+            elif due is not None and due > self.loop.time() + self.offset:
+                self.courier.park(tag, due)
+            else:
+                message["headers"]["eta"] = None
+                self._hand_over(queue, message)
+
+    def _read(self, delivery: Delivery) -> dict[str, Any]:
+        message: dict[str, Any] = orjson.loads(delivery.raw)
+        message["properties"]["delivery_tag"] = delivery.tag
+        return message
+
+    async def _answered_tags(self, messages: list[dict[str, Any]]) -> frozenset[str]:
+        """Of messages delivered before, those whose answer is stored already."""
+        keys = [self._result_key(message["headers"]["id"]) for message in messages]
+        try:
+            found = await self.deliveries.answered(keys)
+        except (RedisError, OSError):
+            # Run again: should an answer be there, the new one is refused.
+            return frozenset()
+        return frozenset(
+            message["properties"]["delivery_tag"]
+            for message, there in zip(messages, found, strict=True)
+            if there
+        )
+
+    def _hand_over(self, queue: str, message: dict[str, Any]) -> None:
+        channel = self._channel
+        tag = message["properties"]["delivery_tag"]
+        if channel is None or channel.connection is None:
+            self.courier.give_back(tag)
+            return
+        try:
+            channel.connection._deliver(message, queue)
+        except Exception:
+            logger.exception("message %s could not be handed over; given back", tag)
+            self.courier.give_back(tag)
+
+
+def _may_be_answered(message: dict[str, Any]) -> bool:
+    """Whether a stored answer settles this message.
+
+    Not for a part of a group: its run may have ended between its answer and its chord.
+    """
+    info = message["properties"].get("delivery_info") or {}
+    return bool(info.get("redelivered")) and not message["headers"].get("group")
+
+
+def _due(headers: dict[str, Any]) -> float | None:
+    eta = headers.get("eta")
+    return datetime.fromisoformat(eta).timestamp() if eta else None

@@ -1,0 +1,82 @@
+"""This worker's sign of life, and the messages that dead workers left behind."""
+
+import asyncio
+import os
+from typing import Any
+
+import orjson
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from modelserver.store.delivery import Deliveries
+from workers.intake import Intake
+from workers.roster import Roster
+
+logger = get_logger(__name__)
+
+#: How often the lease is renewed, and with it the report of what is in flight, in
+#: seconds. Many renewals may fail before a lease ends.
+RENEW_SECONDS = 0.5
+#: How late a message with an ETA may be, in seconds.
+WAKE_SECONDS = 0.25
+
+
+class Lease:
+    """Renews the lease, whose value reports the load, and reaps. On the loop."""
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        intake: Intake,
+        roster: Roster,
+        nodename: str,
+        seconds: float,
+    ) -> None:
+        self.deliveries = deliveries
+        self.intake = intake
+        self.roster = roster
+        self.nodename = nodename
+        self.seconds = seconds
+        self._renewed = False
+
+    async def run(self) -> None:
+        """Renew for ever, whatever Redis does."""
+        while True:
+            try:
+                await self.once()
+            except (RedisError, OSError) as error:
+                logger.warning("Redis away: lease not renewed (%s)", error)
+            await asyncio.sleep(RENEW_SECONDS)
+
+    async def once(self) -> None:
+        """Renew, look after dead workers' messages and those that are due."""
+        report = orjson.dumps(self._report())
+        renewal = await self.deliveries.renew(report, self.seconds)
+        self.intake.offset = renewal.now - asyncio.get_running_loop().time()
+        if renewal.lapsed and self._renewed:
+            # Others may have taken our messages: their answers count, not ours.
+            logger.warning("the lease had ended; comparing what is held")
+            self.intake.must_reconcile = True
+            self.intake.wakeup.set()
+        self._renewed = True
+        self.intake.leased = True
+        if moved := await self.deliveries.reap():
+            logger.warning("%d messages of dead workers go back", moved)
+
+    async def wake(self) -> None:
+        """Put what is due back into its queue, for ever."""
+        while True:
+            try:
+                await self.deliveries.wake()
+            except (RedisError, OSError):
+                logger.debug("Redis away: due messages wait", exc_info=True)
+            await asyncio.sleep(WAKE_SECONDS)
+
+    def _report(self) -> dict[str, Any]:
+        return {
+            "node": self.nodename,
+            "host": self.roster.host,
+            "pid": os.getpid(),
+            "held": len(self.intake.courier.held),
+            "loads": self.roster.loads(),
+        }

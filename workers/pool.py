@@ -1,0 +1,218 @@
+"""Celery's pool interface over one asyncio loop: hundreds of requests in one process.
+
+Tasks whose ``run`` waits through the bridge run on the loop; all others run in a few
+threads. Time limits, revoke(terminate=True) and a shutdown's give-back cancel the
+asyncio task, which closes the connection to the engine, which stops generating.
+"""
+
+import asyncio
+import os
+import signal as signals
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from celery.concurrency.base import BasePool
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.log import get_logger
+from celery.worker import state
+
+from workers import bridge
+from workers.service import Service
+
+logger = get_logger(__name__)
+
+#: Threads for tasks that are not made for the loop: control ticks, canvas helpers.
+SYNC_THREADS = 8
+#: How often a shutdown looks whether it was told to hurry, in seconds.
+SHUTDOWN_LOOK_SECONDS = 0.1
+
+
+class Job:
+    """One task on the loop, as Celery's request holds it."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.task: asyncio.Task[None] | None = None
+        self.interruption: BaseException | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def interrupt(self, error: BaseException | None) -> None:
+        """End the task by ``error`` raised inside it, or silently by None."""
+        self.interruption = error
+        if self.task is not None:
+            self.task.cancel()
+
+    def terminate(self, signum: int = signals.SIGTERM) -> None:
+        """End the task silently; Celery has told everybody itself. Any thread."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self.interrupt, None)
+
+
+class AsyncPool(BasePool):  # type: ignore[misc]
+    """The pool. ``worker_pool = "workers.pool:AsyncPool"`` chooses it."""
+
+    signal_safe = False
+    body_can_be_buffer = False
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loop = asyncio.new_event_loop()
+        self.service = Service(self.app, self.loop)
+        self._thread = threading.Thread(
+            target=self._run_loop, name="requests", daemon=True
+        )
+        self._threads = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="task")
+        self._jobs: set[Job] = set()
+        self._pid = os.getpid()
+
+    # Life.
+
+    def on_start(self) -> None:
+        """Start the loop's thread and everything that runs on it."""
+        self._thread.start()
+        self._call(self.service.start()).result()
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def _call(self, coroutine: Any) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def on_stop(self) -> None:
+        """Let what runs finish within the grace time, give back the rest."""
+        self.service.stop_pulling()
+        end = time.monotonic() + self.service.grace_seconds
+        while self._jobs and time.monotonic() < end and not state.should_terminate:
+            time.sleep(SHUTDOWN_LOOK_SECONDS)
+        self._end()
+
+    def on_terminate(self) -> None:
+        """Give everything back at once."""
+        self.service.stop_pulling()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._call(self._give_up_jobs()).result(timeout=10)
+        self._call(self.service.close()).result(timeout=30)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=5)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _give_up_jobs(self) -> None:
+        jobs = [job for job in self._jobs if job.task is not None]
+        for job in jobs:
+            job.interrupt(None)
+        await asyncio.gather(
+            *[job.task for job in jobs if job.task], return_exceptions=True
+        )
+
+    # Tasks.
+
+    def on_apply(
+        self, target: Callable[..., Any], args: Any, kwargs: Any, **options: Any
+    ) -> Job:
+        """Begin a task. May be called from any thread."""
+        properties = args[2].get("properties") or {}
+        job = Job(str(properties.get("delivery_tag", "")))
+        job.loop = self.loop
+        self._jobs.add(job)
+        if threading.get_ident() == self._thread.ident:
+            self._begin(job, target, args, kwargs, options)
+        else:
+            self.loop.call_soon_threadsafe(
+                self._begin, job, target, args, kwargs, options
+            )
+        return job
+
+    def _begin(
+        self,
+        job: Job,
+        target: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        options: dict[str, Any],
+    ) -> None:
+        job.task = self.loop.create_task(self._run(job, target, args, kwargs, options))
+        self.service.started(job.tag, job)
+
+    async def _run(
+        self,
+        job: Job,
+        target: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        options: dict[str, Any],
+    ) -> None:
+        timers = self._limit(job, options)
+        try:
+            options["accept_callback"](self._pid, time.monotonic())
+            if getattr(self.app.tasks.get(args[0]), "on_loop", False):
+                outcome = await self._on_loop(job, target, args, kwargs)
+            else:
+                outcome = await self.loop.run_in_executor(
+                    self._threads, lambda: target(*args, **kwargs)
+                )
+            options["callback"](outcome)
+        except asyncio.CancelledError:
+            # Whoever cancelled has settled the message: revoked, timed out, or given
+            # back. It must be neither acknowledged nor reported here.
+            pass
+        except Exception:
+            logger.exception("task %s failed outside its body; given back", args[1])
+            self.service.intake.reject(job.tag, True)
+        finally:
+            for timer in timers:
+                timer.cancel()
+            self._jobs.discard(job)
+
+    async def _on_loop(
+        self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        def translate(error: BaseException) -> BaseException:
+            if isinstance(error, asyncio.CancelledError) and job.interruption:
+                if task := asyncio.current_task():
+                    task.uncancel()
+                return job.interruption
+            return error
+
+        return await bridge.run(target, args, kwargs, translate)
+
+    def _limit(self, job: Job, options: dict[str, Any]) -> list[asyncio.TimerHandle]:
+        timers = []
+        tell = options["timeout_callback"]
+        soft, hard = options.get("soft_timeout"), options.get("timeout")
+        if soft:
+            timers.append(self.loop.call_later(soft, self._soft, job, tell, soft))
+        if hard:
+            timers.append(self.loop.call_later(hard, self._hard, job, tell, hard))
+        return timers
+
+    def _soft(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
+        tell(soft=True, timeout=seconds)
+        job.interrupt(SoftTimeLimitExceeded(seconds))
+
+    def _hard(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
+        job.interrupt(None)
+        # Celery stores the failure by a blocking call: not on the loop.
+        self._threads.submit(tell, soft=False, timeout=seconds)
+
+    # What Celery asks of a pool.
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Does nothing: all jobs share a process; Celery ends the Job itself."""
+
+    @property
+    def num_processes(self) -> int:
+        """Requests that may be in flight, for Celery's reports."""
+        return int(self.limit)
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        return info | {"in-flight": len(self._jobs)} | self.service.info()

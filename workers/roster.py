@@ -1,0 +1,143 @@
+"""The engines of this host, what is in flight on them, and who gets the next request.
+
+The launcher's report says what an engine is; what is in flight is this worker's own
+knowledge and travels with its lease, so that it ends when the worker does.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from modelserver.model import Engine, EngineState
+
+#: An engine that broke a connection is left alone for so long, doubling each time.
+SUSPECT_SECONDS = (1.0, 30.0)
+
+
+@dataclass(slots=True)
+class Slot:
+    """One engine as this worker sees it. Times are of the monotonic clock.
+
+    ``admitted`` counts the prompt tokens of all requests so far: the difference over a
+    request's life is what the engine had to prefill meanwhile.
+    """
+
+    engine: Engine
+    seen_at: float
+    started: "OrderedDict[int, float]" = field(default_factory=OrderedDict)
+    admitted: int = 0
+    finished_at: float = 0.0
+    suspect_until: float = 0.0
+    suspicions: int = 0
+    sequence: int = 0
+
+    @property
+    def inflight(self) -> int:
+        """Requests of this worker on the engine."""
+        return len(self.started)
+
+    def begin(self, now: float) -> int:
+        """Count a request in; returns its number."""
+        self.sequence += 1
+        self.started[self.sequence] = now
+        return self.sequence
+
+    def end(self, number: int, now: float, well: bool) -> None:
+        """Count a request out."""
+        self.started.pop(number, None)
+        if well:
+            self.finished_at = now
+            self.suspicions = 0
+
+    def suspect(self, now: float) -> None:
+        """Leave the engine alone for a while: it broke off."""
+        first, most = SUSPECT_SECONDS
+        self.suspect_until = now + min(most, first * 2**self.suspicions)
+        self.suspicions = min(self.suspicions + 1, 16)
+
+    def usable(self, now: float) -> bool:
+        """Whether the engine may get requests."""
+        return self.engine.state is EngineState.READY and now >= self.suspect_until
+
+
+class Roster:
+    """The ready engines of one host, by id. Lives on the loop's thread."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.slots: dict[str, Slot] = {}
+
+    def update(self, reports: Mapping[str, Engine]) -> None:
+        """Take over what the launchers report. A new incarnation starts clean."""
+        now = time.monotonic()
+        mine = {
+            engine.id: engine
+            for engine in reports.values()
+            if engine.host == self.host
+            and engine.state in (EngineState.READY, EngineState.DRAINING)
+        }
+        for name in set(self.slots) - set(mine):
+            del self.slots[name]
+        for name, engine in mine.items():
+            slot = self.slots.get(name)
+            if slot is None or slot.engine.incarnation != engine.incarnation:
+                self.slots[name] = Slot(engine, seen_at=now)
+            else:
+                slot.engine = engine
+
+    def models(self) -> frozenset[str]:
+        """Models that have an engine here which may get requests."""
+        now = time.monotonic()
+        return frozenset(
+            slot.engine.model for slot in self.slots.values() if slot.usable(now)
+        )
+
+    def capacity(self, model: str) -> int:
+        """Requests that this host's usable engines of a model take at once."""
+        now = time.monotonic()
+        return sum(
+            slot.engine.limit
+            for slot in self.slots.values()
+            if slot.engine.model == model and slot.usable(now)
+        )
+
+    def choose(self, model: str, avoid: Iterable[str] = ()) -> Slot | None:
+        """The least loaded usable engine, one of ``avoid`` only if there is no other.
+
+        Load is in-flight over limit, so that a bigger engine gets more.
+        """
+        now = time.monotonic()
+        usable = [
+            slot
+            for slot in self.slots.values()
+            if slot.engine.model == model and slot.usable(now)
+        ]
+        fresh = [slot for slot in usable if slot.engine.id not in frozenset(avoid)]
+        return min(
+            fresh or usable,
+            key=lambda slot: slot.inflight / max(1, slot.engine.limit),
+            default=None,
+        )
+
+    def next_change(self) -> float | None:
+        """Seconds until a suspected engine may be tried again."""
+        now = time.monotonic()
+        waits = [
+            slot.suspect_until - now
+            for slot in self.slots.values()
+            if slot.suspect_until > now
+        ]
+        return min(waits, default=None)
+
+    def loads(self) -> dict[str, list[float]]:
+        """By engine: in-flight, age of the oldest, seconds since one finished well."""
+        now = time.monotonic()
+        return {
+            name: [
+                slot.inflight,
+                round(now - next(iter(slot.started.values()), now), 3),
+                round(now - (slot.finished_at or slot.seen_at), 3),
+            ]
+            for name, slot in self.slots.items()
+        }

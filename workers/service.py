@@ -1,0 +1,214 @@
+"""Everything that one worker runs on its loop, put together and taken apart."""
+
+import asyncio
+import contextlib
+import socket
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from celery.utils.log import get_logger
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from modelserver.client import open_session
+from modelserver.settings import Settings
+from modelserver.store import Deliveries, Keys
+from modelserver.store.delivery import StoreResult
+from modelserver.store.state import read_engine
+from workers import bridge
+from workers.courier import Courier
+from workers.executor import Executor
+from workers.intake import Intake
+from workers.lease import Lease
+from workers.roster import Roster
+
+logger = get_logger(__name__)
+
+#: How often the engines' reports are read if nothing rings, in seconds.
+LOOK_SECONDS = 0.5
+#: For how long a stopping worker tries to hand over its last batch, in seconds.
+LAST_BATCH_SECONDS = 10.0
+
+
+class Service:
+    """One worker's parts. Made on the main thread, everything else on the loop's."""
+
+    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
+        self.loop = loop
+        self.settings: Settings = app.modelserver_settings
+        self.grace_seconds = self.settings.fleet.rules.grace_seconds
+        #: Called on the loop's thread when the set of servable models changes.
+        self.on_models: Callable[[frozenset[str]], None] = lambda models: None
+        self._models: frozenset[str] = frozenset()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._jobs: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """Open connections, take the lease, begin to run."""
+        settings = self.settings
+        keys = Keys(settings.fleet.redis.prefix)
+        self.client = self._open(settings.redis_url)
+        apart = settings.results_url != settings.redis_url
+        self.results = self._open(settings.results_url) if apart else None
+        worker = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        self.deliveries = Deliveries(self.client, keys, worker, self.results)
+        self.courier = Courier(self.deliveries)
+        self.roster = Roster(settings.host)
+        self.session = open_session()
+        specs = {spec.name: spec for spec in settings.fleet.specs()}
+        self.executor = Executor(self.roster, self.courier, self.session, specs, {})
+        self.intake = Intake(
+            self.loop,
+            self.deliveries,
+            self.courier,
+            self.roster,
+            self.app.backend.backend_key,
+            self._abandon,
+        )
+        self.lease = Lease(
+            self.deliveries,
+            self.intake,
+            self.roster,
+            worker,
+            settings.fleet.rules.lease_seconds,
+        )
+        self.app.backend.sink = self
+        for part in (
+            self.courier.run,
+            self.intake.run,
+            self.lease.run,
+            self.lease.wake,
+            self._watch,
+            self._listen,
+        ):
+            self._tasks.append(self.loop.create_task(self._forever(part)))
+
+    def _open(self, url: str) -> Redis:
+        return Redis.from_url(
+            url,
+            max_connections=self.settings.fleet.redis.max_connections,
+            socket_connect_timeout=5,
+            socket_timeout=10,
+            health_check_interval=15,
+        )
+
+    async def _forever(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run one part; a fault in it is logged and the part begun again."""
+        while True:
+            try:
+                await part()
+            except Exception:
+                logger.exception("%s failed; begun again", part.__qualname__)
+                await asyncio.sleep(1)
+
+    def stop_pulling(self) -> None:
+        """Take nothing new. Any thread."""
+        self.intake.pulling = False
+
+    async def close(self) -> None:
+        """Give back what is held, write the last batch, end the lease."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for tag in list(self.courier.held):
+            self.courier.give_back(tag)
+        try:
+            async with asyncio.timeout(LAST_BATCH_SECONDS):
+                await self.courier.flush()
+                await self.deliveries.leave()
+        except (TimeoutError, RedisError, OSError) as error:
+            logger.error(
+                "Redis away at the end (%s): other workers give back what was held "
+                "when this worker's lease ends",
+                error,
+            )
+        self.app.backend.sink = None
+        await self.session.close()
+        await self.client.aclose()
+        if self.results:
+            await self.results.aclose()
+
+    # Engines.
+
+    async def _watch(self) -> None:
+        """Keep the roster as the launchers report."""
+        key = self.deliveries.keys.engines
+        while True:
+            self._look = asyncio.Event()
+            try:
+                values = await self.client.hgetall(key)
+                reports = [read_engine(value) for value in values.values()]
+                self.roster.update({engine.id: engine for engine in reports})
+            except (RedisError, OSError) as error:
+                logger.warning("Redis away: engines stay as they were (%s)", error)
+            self._announce()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look.wait()
+
+    def _announce(self) -> None:
+        self.intake.wakeup.set()
+        models = self.roster.models()
+        if models != self._models:
+            self._models = models
+            self.on_models(models)
+
+    async def _listen(self) -> None:
+        """Hear the bells: engines changed, or an empty queue got something."""
+        keys = self.deliveries.keys
+        try:
+            async with self.client.pubsub() as pubsub:
+                await pubsub.subscribe(keys.changed)
+                await pubsub.psubscribe(keys.bell("*"))
+                while True:
+                    message = await pubsub.get_message(
+                        ignore_subscribe_messages=True, timeout=5
+                    )
+                    if message is None:
+                        continue
+                    if message["type"] == "message":
+                        self._look.set()
+                    else:
+                        self.intake.wakeup.set()
+        except (RedisError, OSError) as error:
+            logger.warning("Redis away: bells are not heard (%s)", error)
+            await asyncio.sleep(0.5)
+
+    # What the pool and the tasks ask.
+
+    def started(self, tag: str, job: Any) -> None:
+        """A job began for this message."""
+        self._jobs[tag] = job
+        job.task.add_done_callback(lambda _: self._jobs.pop(tag, None))
+
+    def _abandon(self, tag: str) -> None:
+        """The message is another worker's now: end our run of it, silently."""
+        self.courier.lost(tag)
+        if job := self._jobs.get(tag):
+            job.interrupt(None)
+
+    def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
+        """The answer to a request. Only inside the pool's bridge."""
+        self.executor.offset = self.intake.offset
+        return bridge.wait(self.executor.execute(task, args, kwargs, context))
+
+    def info(self) -> dict[str, Any]:
+        """For ``celery inspect stats``."""
+        return {"held": dict(self.courier.active), "engines": self.roster.loads()}
+
+    # modelserver.backend.ResultSink.
+
+    def accepts(self) -> bool:
+        """Whether the caller is inside the pool's bridge."""
+        return bridge.inside()
+
+    def store(self, tag: str, key: str, value: str, seconds: int, final: bool) -> bool:
+        """Store a result in the batch of the moment and wait for it."""
+        result = StoreResult(tag, key, value, seconds, final)
+        return bridge.wait(self.courier.store(result))
+
+    def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a blocking function in a thread and wait for it."""
+        return bridge.wait(asyncio.to_thread(function, *args, **kwargs))

@@ -1,0 +1,81 @@
+"""Hooks into Celery's worker: subscriptions, events, and what it need not do."""
+
+import logging
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+
+from modelserver.wire import CONTROL_QUEUE
+
+#: Task events are published so often, in one message each time, in seconds.
+EVENTS_SECONDS = 0.25
+#: Task events that may collect in between.
+EVENTS_MOST = 10_000
+
+
+class Subscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Consumes from a model's queue exactly while this host can serve the model.
+
+    Through Celery's own consumer set, so that ``celery inspect active_queues``, Flower
+    and the remote commands add_consumer and cancel_consumer tell and mean the truth.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, c: Any) -> None:
+        """Attach the intake to this connection's channel."""
+        service = c.pool.service
+        service.intake.attach(c.task_consumer.channel)
+        service.on_models = lambda models: c.hub.call_soon(self._follow, c, models)
+        self._follow(c, service.roster.models())
+
+    def stop(self, c: Any) -> None:
+        """Follow no longer; the consumer set is about to go."""
+        c.pool.service.on_models = lambda models: None
+
+    def _follow(self, c: Any, models: frozenset[str]) -> None:
+        if not c.task_consumer:
+            return
+        mine = {queue.name for queue in c.task_consumer.queues} - {CONTROL_QUEUE}
+        known = {spec.name for spec in c.pool.service.settings.fleet.specs()}
+        for model in sorted(models - mine):
+            c.add_task_queue(model)
+        for model in sorted((mine & known) - models):
+            c.cancel_task_queue(model)
+
+
+class Events(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Publishes task events in batches from the main thread."""
+
+    requires = ("celery.worker.consumer.events:Events", Subscriptions)
+
+    def start(self, c: Any) -> None:
+        """Take the flush out of the requests' way."""
+        dispatcher = c.event_dispatcher
+        dispatcher.buffer_limit = EVENTS_MOST
+        dispatcher.on_send_buffered = None
+        self._timer = c.timer.call_repeatedly(EVENTS_SECONDS, dispatcher.flush)
+
+    def stop(self, c: Any) -> None:
+        """Publish what is left."""
+        self._timer.cancel()
+        c.event_dispatcher.flush()
+
+
+def install(app: Celery) -> None:
+    """Add the hooks to an application's workers."""
+    app.steps["consumer"].update({Subscriptions, Events})
+    signals.worker_init.connect(_leave_out, weak=False)
+    signals.after_setup_logger.connect(_quieten, weak=False)
+
+
+def _leave_out(sender: Any, **_: Any) -> None:
+    # With many hosts these cost a message each way between all pairs, for nothing here.
+    sender.options.update(without_gossip=True, without_mingle=True)
+
+
+def _quieten(**_: Any) -> None:
+    # Two lines for each request, with its answer: changes of state are logged, not
+    # requests, and answers stay out of logs.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
