@@ -1,0 +1,5 @@
+"""``python -m modelserver.cli`` is ``modelserver``."""
+
+from modelserver.cli import main
+
+main()

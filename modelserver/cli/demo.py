@@ -1,0 +1,193 @@
+"""``modelserver demo``: the main job on this machine, one engine killed half-way."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import psutil
+from rich.console import Console
+
+from modelserver.cli.demo_load import Load, Outcome
+from modelserver.cli.output import console
+from modelserver.cli.programs import environment, house, python_program
+from modelserver.cli.stack import Stack
+from modelserver.cli.status import render
+from modelserver.cli.up import Stopped, changes, refresh_flower, stop_by_signal
+from modelserver.errors import ModelserverError
+from modelserver.model import EngineState, Kind
+from modelserver.report import EngineStatus, read_status
+from modelserver.settings import Settings, load, read_fleet
+from modelserver.store import Store, connect
+
+ENGINE = "sglang-cpu"
+#: Engines get so long until they are ready, in seconds.
+READY_SECONDS = 300.0
+
+FLEET = """# Written by `modelserver demo`.
+[[models]]
+name = "demo-chat"
+kind = "completion"
+path = {chat}
+engine = "{engine}"
+gpus = {gpus}
+context_length = 4096
+
+[[models]]
+name = "demo-embed"
+kind = "embedding"
+path = {embed}
+engine = "{engine}"
+gpus = {gpus}
+context_length = 4096
+"""
+
+
+@click.command()
+@click.option(
+    "--model",
+    default="builtin:tiny-chat",
+    show_default=True,
+    help="Chat model: a folder or a Hugging Face id.",
+)
+@click.option(
+    "--embedding-model",
+    default="builtin:tiny-embed",
+    show_default=True,
+    help="Embedding model: a folder or a Hugging Face id.",
+)
+@click.option(
+    "--engine",
+    default=ENGINE,
+    show_default=True,
+    type=click.Choice(["sglang-cpu", "sglang"]),
+    help="sglang needs a GPU for each model.",
+)
+def demo(model: str, embedding_model: str, engine: str) -> None:
+    """Run 450 requests on real engines, kill one half-way, and count the answers."""
+    screen = console()
+    settings = _settings(model, embedding_model, engine)
+    _install(settings, engine)
+    began = time.monotonic()
+    stack = Stack(
+        settings, lambda line: screen.print(line, markup=False, highlight=False)
+    )
+    stop_by_signal()
+    try:
+        screen.rule("Programs")
+        stack.start()
+        screen.print(f"Flower at {stack.flower_url}")
+        outcome = _run(stack, settings, screen, began)
+    except Stopped as stopped:
+        screen.print(f"{stopped}: stopping")
+        outcome = None
+    finally:
+        engines = _engine_pids(settings)
+        stack.stop()
+    left = [pid for pid in engines if psutil.pid_exists(pid)]
+    if outcome is None:
+        sys.exit(1)
+    screen.print(f"Processes left behind: {len(left)}. Logs are in {stack.logs}.")
+    screen.print(outcome.line(), highlight=False)
+    sys.exit(0 if outcome.perfect and not left else 1)
+
+
+def _settings(model: str, embedding_model: str, engine: str) -> Settings:
+    home = load().home
+    folder = home / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "fleet.toml"
+    text = FLEET.format(
+        chat=json.dumps(_absolute(model)),
+        embed=json.dumps(_absolute(embedding_model)),
+        engine=engine,
+        gpus=1 if engine == "sglang" else 0,
+    )
+    path.write_text(text)
+    return Settings(read_fleet(path), path, home, load().host)
+
+
+def _absolute(model: str) -> str:
+    return str(Path(model).absolute()) if Path(model).is_dir() else model
+
+
+def _install(settings: Settings, engine: str) -> None:
+    """Make the engine's environment, in a program of its own that shows progress."""
+    argv = python_program("launcher.environments", "--home", str(settings.home))
+    done = subprocess.run(
+        [*argv, "install", engine], cwd=house(), env=environment(settings), check=False
+    )
+    if done.returncode:
+        raise ModelserverError(
+            f"the environment of {engine} could not be installed; see above"
+        )
+
+
+def _run(stack: Stack, settings: Settings, screen: Console, began: float) -> Outcome:
+    store = connect(settings)
+    screen.rule("Engines")
+    _await_ready(stack, store, settings, screen)
+    load = Load(settings, store, screen)
+    load.first_answer()
+    screen.print(f"First answer {time.monotonic() - began:.1f} s after the start.")
+    refresh_flower(stack.flower_url)
+    screen.rule("Requests")
+    outcome = load.run(victim=_victim(store, settings))
+    screen.rule("Answers")
+    load.show_answers()
+    screen.rule("Engines, as read from Redis")
+    screen.print(render(read_status(store, settings)))
+    return outcome
+
+
+def _await_ready(
+    stack: Stack, store: Store, settings: Settings, screen: Console
+) -> None:
+    seen: dict[str, str] = {}
+    began = time.monotonic()
+    with screen.status("") as spinner:
+        while True:
+            stack.look_after(time.monotonic())
+            status = read_status(store, settings)
+            for line in changes(seen, status):
+                stack.say(line)
+            states = {engine.state for engine in status.engines}
+            waited = time.monotonic() - began
+            if status.engines and states == {EngineState.READY}:
+                return
+            if EngineState.FATAL in states or waited > READY_SECONDS:
+                raise ModelserverError(
+                    f"the engines did not get ready within {waited:.0f} s; see the "
+                    f"logs in {stack.logs}"
+                )
+            spinner.update(
+                f"{waited:.0f} s: engines start (about 10 s; the first start of a "
+                "fresh environment takes longer)"
+            )
+            time.sleep(0.25)
+
+
+def _victim(store: Store, settings: Settings) -> EngineStatus:
+    models = {model.name: model.kind for model in read_status(store, settings).models}
+    return next(
+        engine
+        for engine in read_status(store, settings).engines
+        if models[engine.model] is Kind.COMPLETION
+    )
+
+
+def _engine_pids(settings: Settings) -> list[int]:
+    """The engines' processes and all below them, to see whether they really end."""
+    try:
+        engines = connect(settings).engines().values()
+    except ModelserverError:
+        return []
+    pids = []
+    for engine in engines:
+        if engine.pid and psutil.pid_exists(engine.pid):
+            pids.append(engine.pid)
+            children = psutil.Process(engine.pid).children(recursive=True)
+            pids += [child.pid for child in children]
+    return pids

@@ -1,0 +1,43 @@
+"""``engines``: the environments that engines run in, each beside the others.
+
+The work is done by ``python -m launcher.environments``, which shows its own progress.
+"""
+
+from typing import NoReturn
+
+import click
+
+from modelserver.cli.programs import become, environment, python_program
+from modelserver.settings import load
+
+
+def _become(*arguments: str) -> NoReturn:
+    settings = load()
+    argv = python_program("launcher.environments", "--home", str(settings.home))
+    become([*argv, *arguments], environment(settings))
+
+
+@click.group()
+def engines() -> None:
+    """Install and remove the environments that engines run in."""
+
+
+@engines.command()
+@click.argument("name")
+def install(name: str) -> None:
+    """Install engine NAME on this host; goes on where another install is at work."""
+    _become("install", name)
+
+
+@engines.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def list_engines(as_json: bool) -> None:
+    """Show which engines can be installed, and which are."""
+    _become("list", *(["--json"] if as_json else []))
+
+
+@engines.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove the environment of engine NAME."""
+    _become("remove", name)

@@ -1,0 +1,72 @@
+"""``latency`` and ``fastest``: the benchmark message, sent to engines side by side."""
+
+import asyncio
+from dataclasses import asdict
+
+import click
+from rich.markup import escape
+
+from modelserver import probe
+from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.report import EngineStatus, Traffic, read_status
+from modelserver.settings import load
+from modelserver.store import connect
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def latency(model: str | None, as_json: bool) -> None:
+    """Probe every ready engine, of MODEL or of all, and show what each answers.
+
+    Beside it stands what the engine's real requests measured.
+    """
+    settings = load()
+    store = connect(settings)
+    probes = asyncio.run(probe.latency(store, settings, model))
+    engines = {engine.id: engine for engine in read_status(store, settings).engines}
+    if as_json:
+        print_json([_row(each, engines) for each in probes])
+        return
+    numbers = ("probe", "p50", "p95", "tokens/s")
+    columns = ("model", "engine", "host", "url", "gpus", *numbers, "answer")
+    made = table("Latency", *columns, numbers=numbers)
+    for each in probes:
+        engine, measured = engines.get(each.engine), _traffic(each, engines)
+        rate = measured.tokens_per_second
+        made.add_row(
+            each.model,
+            each.engine,
+            engine.host if engine else "-",
+            each.url,
+            ",".join(map(str, engine.gpus)) if engine and engine.gpus else "-",
+            "failed" if each.error else seconds(each.seconds),
+            seconds(measured.p50_seconds),
+            seconds(measured.p95_seconds),
+            "-" if rate is None else f"{rate:.1f}",
+            escape(" ".join((each.error or each.answer).split())[:80]),
+        )
+    console().print(made)
+
+
+def _traffic(each: probe.Probe, engines: dict[str, EngineStatus]) -> Traffic:
+    return engines[each.engine].traffic if each.engine in engines else Traffic()
+
+
+def _row(each: probe.Probe, engines: dict[str, EngineStatus]) -> dict[str, object]:
+    return {**asdict(each), "traffic": asdict(_traffic(each, engines))}
+
+
+@click.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def fastest(model: str, as_json: bool) -> None:
+    """Find the engine of MODEL that answers a probe first."""
+    settings = load()
+    winner = asyncio.run(probe.fastest(connect(settings), settings, model))
+    if as_json:
+        print_json(
+            {"engine": winner.engine, "url": winner.url, "seconds": winner.seconds}
+        )
+    else:
+        click.echo(f"{winner.engine} {winner.url} {seconds(winner.seconds)}")

@@ -1,0 +1,105 @@
+"""Start modelserver's programs in the folder that holds them.
+
+Celery finds ``tasks`` by the working directory, so that is changed before the program
+starts; otherwise a ``tasks.py`` of the user's own would be taken instead.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+import modelserver
+from modelserver.errors import ConfigurationError
+from modelserver.settings import FLEET_FILE, Settings, load
+
+#: Arguments that a command does not know go to the program that it starts.
+PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+
+
+def house() -> Path:
+    """The folder with tasks/ and launcher/: the package of a wheel, or the checkout."""
+    package = Path(str(modelserver.__file__)).resolve().parent
+    for folder in (package, package.parent):
+        if (folder / "tasks").is_dir() and (folder / "launcher").is_dir():
+            return folder
+    raise ConfigurationError(
+        f"neither {package} nor the folder above it holds tasks/ and launcher/; "
+        "install modelserver again"
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, for a program in another working directory."""
+    return {
+        **os.environ,
+        "MODELSERVER_FLEET": str(settings.fleet_file),
+        "MODELSERVER_HOME": str(settings.home),
+    }
+
+
+def python_program(*arguments: str) -> list[str]:
+    """The argv of a Python module of the house, by this interpreter."""
+    return [sys.executable, "-m", *arguments]
+
+
+def become(argv: list[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by a program that runs in the house."""
+    os.chdir(house())
+    sys.stdout.flush()
+    os.execve(argv[0], argv, env)
+
+
+def load_with_fleet() -> Settings:
+    """The settings; ConfigurationError where there is no fleet file."""
+    settings = load()
+    if not settings.fleet_file.is_file():
+        raise ConfigurationError(
+            f"there is no fleet file {settings.fleet_file}; go to the folder that has "
+            f"your {FLEET_FILE}, or set MODELSERVER_FLEET to it"
+        )
+    return settings
+
+
+def _celery(*arguments: str) -> NoReturn:
+    argv = python_program("celery", "-A", "tasks", *arguments)
+    become(argv, environment(load_with_fleet()))
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def worker(args: tuple[str, ...]) -> None:
+    """Execute requests on this host's engines: celery worker ARGS.
+
+    Files that ARGS name need absolute paths.
+    """
+    _celery("worker", *args)
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def beat(args: tuple[str, ...]) -> None:
+    """Be the clock that control runs by: celery beat ARGS.
+
+    Files that ARGS name need absolute paths.
+    """
+    run_dir = load_with_fleet().run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _celery("beat", "--schedule", str(run_dir / "celerybeat-schedule"), *args)
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def flower(args: tuple[str, ...]) -> None:
+    """Show workers and requests in the browser: celery flower ARGS."""
+    _celery("flower", *args)
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def launcher(args: tuple[str, ...]) -> None:
+    """Run the engines of this host."""
+    become(python_program("launcher", *args), environment(load_with_fleet()))

@@ -1,0 +1,153 @@
+"""``status`` and ``models``: the fleet as it is."""
+
+import time
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.model import EngineState
+from modelserver.report import EngineStatus, ModelStatus, Status, read_status
+from modelserver.settings import load
+from modelserver.store import connect
+
+#: How often ``--watch`` reads the fleet, in seconds.
+WATCH_SECONDS = 2.0
+
+COLOURS = {
+    EngineState.READY: "green",
+    EngineState.FATAL: "red",
+    EngineState.BACKOFF: "red",
+    EngineState.DRAINING: "yellow",
+    EngineState.STARTING: "yellow",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--watch", is_flag=True, help="Show it again every 2 seconds.")
+def status(as_json: bool, watch: bool) -> None:
+    """Show models, engines, hosts, workers and what waits.
+
+    p50, p95 and tokens/s come from each engine's last 64 requests. In the JSON: at,
+    steered_at, steered_by, models, engines, hosts, workers, control.
+    """
+    settings = load()
+    store = connect(settings)
+    found = read_status(store, settings)
+    if as_json:
+        print_json(found.to_json())
+    elif not watch:
+        console().print(render(found))
+    else:
+        with Live(render(found), console=console(), screen=True) as live:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                live.update(render(read_status(store, settings)), refresh=True)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def models(as_json: bool) -> None:
+    """Show which models there are, their ready engines and what waits for them."""
+    settings = load()
+    found = read_status(connect(settings), settings)
+    if as_json:
+        print_json(found.to_json()["models"])
+    else:
+        console().print(_models(found))
+
+
+def render(found: Status) -> Group:
+    """The whole status as tables."""
+    tables = [_engines(found), _models(found), _hosts(found), _workers(found)]
+    return Group(*(line for each in tables for line in (each, "")), _control(found))
+
+
+def _engines(found: Status) -> Table:
+    numbers = ("inc", "in-flight", "p50", "p95", "tokens/s", "requests", "errors")
+    columns = ("model", "engine", "host", "state", *numbers, "since", "reason")
+    made = table("Engines", *columns, numbers=numbers)
+    for engine in found.engines:
+        measured = engine.traffic
+        rate = measured.tokens_per_second
+        made.add_row(
+            engine.model,
+            engine.id,
+            engine.host,
+            _state(engine),
+            str(engine.incarnation),
+            f"{engine.inflight}/{engine.limit}" if engine.limit else "-",
+            seconds(measured.p50_seconds),
+            seconds(measured.p95_seconds),
+            "-" if rate is None else f"{rate:.1f}",
+            str(engine.requests),
+            str(engine.errors),
+            seconds(found.at - engine.since) if engine.since else "-",
+            escape(_reason(engine)),
+        )
+    return made
+
+
+def _state(engine: EngineStatus) -> str:
+    if not engine.host_live:
+        return f"[dim]{engine.state}?[/dim]"
+    colour = COLOURS.get(engine.state)
+    return f"[{colour}]{engine.state}[/{colour}]" if colour else str(engine.state)
+
+
+def _reason(engine: EngineStatus) -> str:
+    notes = [engine.reason]
+    if engine.incarnation and not engine.host_live:
+        notes.append(f"host {engine.host} does not report")
+    if not engine.wanted:
+        notes.append("wanted no longer")
+    return "; ".join(note for note in notes if note)
+
+
+def _models(found: Status) -> Table:
+    numbers = ("ready", "wanted", "backlog", "workers")
+    made = table("Models", "model", "kind", *numbers, "note", numbers=numbers)
+    for model in found.models:
+        counts = (model.ready, model.wanted, model.queue.backlog, model.queue.workers)
+        made.add_row(model.name, model.kind, *map(str, counts), _note(model))
+    return made
+
+
+def _note(model: ModelStatus) -> str:
+    waits = f"{model.queue.backlog} wait" * bool(model.queue.backlog)
+    if not model.ready:
+        return f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]"
+    if not model.queue.workers:
+        return "[yellow]no worker on a host with a ready engine[/yellow]"
+    return ""
+
+
+def _hosts(found: Status) -> Table:
+    made = table("Hosts", "host", "GPUs", "launcher", numbers=("GPUs",))
+    for host in found.hosts:
+        made.add_row(host.name, str(host.gpus), f"pid {host.pid}")
+    return made
+
+
+def _workers(found: Status) -> Table:
+    numbers = ("held", "in-flight")
+    made = table("Workers", "worker", "host", *numbers, "serves", numbers=numbers)
+    for worker in found.workers:
+        counts = (str(worker.held), str(worker.inflight))
+        serves = ", ".join(worker.models) or "-"
+        made.add_row(worker.name, worker.host, *counts, serves)
+    return made
+
+
+def _control(found: Status) -> str:
+    if not found.steered_at:
+        return "[red]Control has never looked at this fleet: is beat running?[/red]"
+    ago = seconds(max(0.0, found.at - found.steered_at))
+    waits = f"; {found.control.backlog} control tasks wait" * bool(
+        found.control.backlog
+    )
+    return f"Control looked at the fleet {ago} ago (by {found.steered_by}){waits}"

@@ -1,0 +1,102 @@
+"""``modelserver up``: everything on this machine, until Ctrl-C."""
+
+import contextlib
+import signal
+import time
+import urllib.request
+from types import FrameType
+
+import click
+
+from modelserver.cli.output import console
+from modelserver.cli.programs import load_with_fleet
+from modelserver.cli.stack import Stack
+from modelserver.errors import ModelserverError
+from modelserver.report import Status, read_status
+from modelserver.store import connect
+
+#: How often the programs and the engines are looked at, in seconds.
+LOOK_SECONDS = 0.5
+
+
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+def stop_by_signal() -> None:
+    """Raise Stopped in the main thread on SIGINT and SIGTERM, once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            # A second Ctrl-C must not leave half of the programs running.
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
+
+
+@click.command()
+@click.option("--flower/--no-flower", default=True, help="Run Flower as well.")
+def up(flower: bool) -> None:
+    """Start server, launcher, worker, beat and Flower here; stop them on Ctrl-C."""
+    settings = load_with_fleet()
+    screen = console()
+    stack = Stack(
+        settings, lambda line: screen.print(line, markup=False, highlight=False), flower
+    )
+    stop_by_signal()
+    try:
+        stack.start()
+        screen.print(f"\nFleet file {settings.fleet_file}")
+        if flower:
+            screen.print(f"Flower at {stack.flower_url}")
+        screen.print("Ctrl-C stops everything.\n")
+        watch(stack)
+    except Stopped as stopped:
+        screen.print(f"{stopped}: stopping")
+    finally:
+        stack.stop()
+    screen.print("Everything is stopped.")
+
+
+def watch(stack: Stack) -> None:
+    """Keep the programs alive and say what becomes of the engines, for ever."""
+    store = connect(stack.settings)
+    seen: dict[str, str] = {}
+    while True:
+        stack.look_after(time.monotonic())
+        try:
+            lines = changes(seen, read_status(store, stack.settings))
+            for line in lines:
+                stack.say(line)
+            if lines:
+                refresh_flower(stack.flower_url)
+        except ModelserverError as error:
+            stack.say(str(error))
+        time.sleep(LOOK_SECONDS)
+
+
+def refresh_flower(url: str) -> None:
+    """Have Flower ask the workers for their queues again; by itself it never does."""
+    if not url:
+        return
+    # The subscription follows the engine's state by a moment.
+    time.sleep(LOOK_SECONDS)
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"{url}/workers?refresh=1", timeout=5).close()
+
+
+def changes(seen: dict[str, str], status: Status) -> list[str]:
+    """A line for each engine whose state is another than in ``seen``, now updated."""
+    lines = []
+    for engine in status.engines:
+        state = f"{engine.state} {engine.incarnation}"
+        if seen.get(engine.id) != state:
+            seen[engine.id] = state
+            why = f": {engine.reason}" if engine.reason else ""
+            lines.append(
+                f"engine {engine.id} is {engine.state}, incarnation "
+                f"{engine.incarnation}{why}"
+            )
+    return lines

@@ -1,0 +1,1 @@
+"""A stand-in for an inference engine, with faults, for the tests."""
