@@ -66,6 +66,8 @@ class Keeper:
         self.speaks = True
         self._tools = tools
         self._adapter = adapter(model.engine)
+        #: The last incarnation that died while it served.
+        self._died_serving = 0
         self._start: Start | None = None
         self._pulse: Pulse | None = None
         self._chores = Chores(tools.wake)
@@ -261,6 +263,8 @@ class Keeper:
         before, self.life = self.life, advance(self.life, event, now)
         if self.life is before:
             return False
+        if isinstance(event, Died) and before.state is EngineState.READY:
+            self._died_serving = before.incarnation
         if self._pulse is not None and self.life.state is not EngineState.READY:
             self._pulse.stop()
             self._pulse = None
@@ -300,6 +304,7 @@ class Keeper:
             since=round(world.store_time(life.since), 3),
             alive_at=round(alive_at, 3),
             starts=life.starts,
+            died=self._died_serving,
             log=str(self.log) if self._adapter.starts_process else "",
         )
 

@@ -97,7 +97,6 @@ class Link:
         self, reports: Sequence[Engine], removed: Sequence[str], now: float
     ) -> World:
         store, host = self._store, self._host.name
-        store.report_host(self._host, self._lease_seconds)
         # Before writing: what is missing here was lost by the store.
         engines = store.engines()
         for report in reports:
@@ -105,6 +104,8 @@ class Link:
         for engine in removed:
             if engine in engines and engines[engine].host == host:
                 store.remove_engine(engine)
+        # Last: a live host with reports from before its absence would look hung.
+        store.report_host(self._host, self._lease_seconds)
         desired = store.desired()
         return World(
             desired={key: d for key, d in desired.items() if d.spec.host == host},

@@ -18,6 +18,7 @@ from modelserver import settings as settings_module
 from modelserver.catalogue import Catalogue
 from modelserver.errors import ModelserverError, StoreUnreachableError
 from modelserver.requests import (
+    FROM_START,
     InferenceRequest,
     build,
     check_context,
@@ -25,12 +26,10 @@ from modelserver.requests import (
     with_model,
 )
 from modelserver.settings import Settings
+from modelserver.store.delivery import DEADLINE
 from modelserver.store.state import plain_url
 from modelserver.transport import AMQP
 from modelserver.wire import CHAT, COMPLETE, EMBED, CatalogueSource, shared_settings
-
-#: Header with the time by which the answer must be there, seconds since the epoch.
-DEADLINE = "deadline_at"
 
 
 class InferenceTask(Task):  # type: ignore[misc]
@@ -88,10 +87,15 @@ class InferenceTask(Task):  # type: ignore[misc]
             options.setdefault("kwargsrepr", kwargs)
 
     def _add_deadline(self, kwargs: dict[str, Any], options: dict[str, Any]) -> None:
-        seconds = kwargs.pop("deadline", None)
+        if kwargs.get("deadline_from") == FROM_START:
+            return  # The clock starts with the request; its worker looks at it.
+        kwargs.pop("deadline_from", None)
+        seconds = kwargs.get("deadline")
         if seconds is None:
             seconds = self.fleet.fleet.defaults.deadline_seconds
-        if seconds is not None:
+        # What is no number stays among the arguments, where executing finds it.
+        if isinstance(seconds, (int, float)):
+            kwargs.pop("deadline", None)
             headers = dict(options.get("headers") or {})
             headers[DEADLINE] = time.time() + seconds
             options["headers"] = headers
@@ -127,7 +131,8 @@ def declare(
 
 COMPLETE_DOC = """Complete a prompt: ``complete.delay("Once upon a time").get()``.
 
-Arguments: ``prompt`` (text); by name ``model``, ``deadline`` (seconds from submission),
+Arguments: ``prompt`` (text); by name ``model``, ``deadline`` (seconds from submission,
+or from the start of its execution with ``deadline_from="start"``),
 ``raw`` (the engine's response body instead of the text) and any OpenAI sampling
 parameter. The result is a text, or a list of texts with ``n`` above 1.
 """

@@ -54,6 +54,18 @@ class Backend(RedisBackend):  # type: ignore[misc]
         self.sink.store(tag, key, self.encode(meta), self._lifetime(state), final)
         return result
 
+    def failure(self, task_id: str, error: Exception) -> tuple[str, str, int]:
+        """A failure as it would be stored: its key, its value, the seconds kept."""
+        meta = self._get_result_meta(
+            result=self.prepare_exception(error),
+            state=states.FAILURE,
+            traceback=None,
+            request=None,
+        )
+        meta["task_id"] = task_id
+        value = str(self.encode(meta))
+        return self.backend_key(task_id), value, self._lifetime(states.FAILURE)
+
     def backend_key(self, task_id: str) -> str:
         """The full key of a task's result."""
         return str(bytes_to_str(self.get_key_for_task(task_id)))

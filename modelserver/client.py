@@ -24,6 +24,18 @@ REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
 TOKEN_COUNTERS = re.compile(
     rb"^(?:sglang|vllm):generation_tokens_total(?:\{[^}]*\})? ([0-9.eE+]+)$", re.M
 )
+#: One complaint in the text that SGLang makes of a validation error: the end of
+#: "('body', 'messages', 0)" and what is wrong there. The input beside it, which can be
+#: the whole prompt, is left out.
+COMPLAINT = re.compile(
+    r"""'loc': \('body'((?:, (?:'[a-z_]+'|\d+))*).*?\), 'msg': (['"])(.*?)\2, '"""
+)
+#: So many of them are told: one wrong value can break the rules of many alternatives.
+COMPLAINTS_TOLD = 3
+#: What an engine adds for its developers: the place in its own program, also where a
+#: library of it puts that before the message, and the folders of files.
+SOURCE_PLACE = re.compile(r"\s+File \".*|\[[\d:]+\] \S+:\d+: ", re.S)
+FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
 #: What a proof of life asks for.
 PROOF_PROMPT = "The"
 
@@ -112,8 +124,28 @@ def _reason(content: bytes) -> str:
         inner = body.get("error", body)
         if isinstance(inner, dict):
             inner = inner.get("message") or inner.get("detail") or inner
-        return str(inner)[:1000]
-    return str(body)[:1000]
+        body = inner
+    return _plain(str(body))[:1000]
+
+
+def _plain(message: str) -> str:
+    """An engine's message without its program's paths, lines and data structures.
+
+    >>> _plain("1 error: {'loc': ('body', 'n'), 'msg': 'Too few', 'input': 0}")
+    'n: Too few'
+    """
+    complaints = [
+        f"{_place(place)}: {said}" for place, _, said in COMPLAINT.findall(message)
+    ]
+    if complaints:
+        message = "; ".join(list(dict.fromkeys(complaints))[:COMPLAINTS_TOLD])
+    return FOLDERS.sub("", SOURCE_PLACE.sub("", message)).strip()
+
+
+def _place(place: str) -> str:
+    """``, 'messages', 0`` as ``messages[0]``."""
+    named = re.sub(r", '(\w+)'", r".\1", place)
+    return re.sub(r", (\d+)", r"[\1]", named).lstrip(".") or "the request"
 
 
 async def prove(

@@ -33,6 +33,13 @@ class EngineError(ModelserverError):
     """Engines failed at a sound request for as often as was allowed; try it later."""
 
 
+class PoisonError(ModelserverError):
+    """The request was set aside because engines or workers died of it, again and again.
+
+    It lies among the dead letters; `modelserver dead` lists and resubmits them.
+    """
+
+
 class DeadlineExceededError(ModelserverError):
     """The request's deadline passed before an answer was there."""
 

@@ -73,7 +73,8 @@ class Engine:
     """What a launcher reports about one engine. Times are seconds of the store's clock.
 
     ``incarnation`` counts the starts of this engine, for ever upwards. ``alive_at`` is
-    when it last proved itself by a token; 0 before the first.
+    when it last proved itself by a token; 0 before the first. ``died`` is the last
+    incarnation that ended by itself while it served, 0 if none has.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Engine:
     since: float = 0.0
     alive_at: float = 0.0
     starts: int = 0
+    died: int = 0
     log: str = ""
 
 

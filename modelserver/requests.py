@@ -16,6 +16,9 @@ from modelserver.errors import RequestError
 from modelserver.model import Kind
 from modelserver.wire import CHAT, COMPLETE, EMBED, Vector
 
+#: Values of ``deadline_from``: what a deadline's seconds are counted from.
+FROM_SUBMISSION, FROM_START = "submission", "start"
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
@@ -83,6 +86,12 @@ def _with_options(
     if deadline is not None and not (_is_number(deadline) and deadline > 0):
         raise RequestError(
             f"deadline must be a number of seconds above 0, not {deadline!r}"
+        )
+    since = given.pop("deadline_from", FROM_SUBMISSION)
+    if since not in (FROM_SUBMISSION, FROM_START):
+        raise RequestError(
+            f'deadline_from must be "{FROM_SUBMISSION}" or "{FROM_START}", '
+            f"not {since!r}"
         )
     _check_parameters(given)
     content = next(iter(body.values()))
@@ -173,6 +182,13 @@ def _check_parameters(given: Mapping[str, Any]) -> None:
         if not _is_number(value) or value < 0 or (most and value > most):
             upto = f" to {most}" if most else ""
             raise RequestError(f"{name} must be a number from 0{upto}, not {value!r}")
+    form = given.get("response_format")
+    # SGLang answers 500 to this, which would be tried again and again.
+    if form is not None and not isinstance(form, Mapping):
+        raise RequestError(
+            'response_format must be an object like {"type": "json_object"}, not '
+            f"{type(form).__name__}"
+        )
 
 
 def _check_json(body: Mapping[str, Any]) -> None:
@@ -272,8 +288,14 @@ def _vectors(request: InferenceRequest, response: dict[str, Any]) -> list[Any]:
 
 def tokens(response: Mapping[str, Any]) -> tuple[int, int | None]:
     """Prompt and completion tokens as the response says; (0, None) if it does not."""
-    usage = response.get("usage") or {}
-    return int(usage.get("prompt_tokens") or 0), usage.get("completion_tokens")
+    usage = response.get("usage")
+    if not isinstance(usage, Mapping):
+        return 0, None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (
+        prompt if isinstance(prompt, int) else 0,
+        completion if isinstance(completion, int) else None,
+    )
 
 
 def with_model(request: InferenceRequest, model: str) -> InferenceRequest:

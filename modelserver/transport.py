@@ -15,6 +15,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 
 from modelserver.store import scripts
+from modelserver.store.delivery import DEADLINE, SUBMITTER
 from modelserver.store.keys import Keys
 
 
@@ -92,13 +93,32 @@ class Channel(redis.Channel):
         priority = self._get_message_priority(message, reverse=False)
         prefix = self.global_keyprefix
         key = prefix + self._q_for_pri(queue, priority)
-        arguments = (scripts.PUT, 1, key, dumps(message), Keys(prefix).bell(queue))
+        keys, headers = Keys(prefix), message.get("headers") or {}
+        due = headers.get(DEADLINE)
+        # Control and event messages need no deadline; only requests carry one.
+        task = str(headers.get("id", "")) if due is not None else ""
+        arguments = (
+            *(scripts.PUT, 2, key, keys.deadlines),
+            *(dumps(message), keys.bell(queue), task, "" if due is None else due),
+            str(headers.get(SUBMITTER) or headers.get("origin") or ""),
+        )
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:
             batch.add("eval", *arguments)
             return
         with self.conn_or_acquire() as client:
             client.eval(*arguments)
+
+    def _size(self, queue: str) -> int:
+        return self._count(scripts.DEPTH, queue)
+
+    def _purge(self, queue: str) -> int:
+        return self._count(scripts.PURGE, queue)
+
+    def _count(self, script: str, queue: str) -> int:
+        lists = Keys(self.global_keyprefix).queue(queue)
+        with self.conn_or_acquire() as client:
+            return int(client.eval(script, len(lists), *lists))
 
 
 class Transport(redis.Transport):
@@ -107,17 +127,28 @@ class Transport(redis.Transport):
     Channel = Channel
 
 
+#: The transport above, as kombu finds it.
+TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
+
+
 class Connection(KombuConnection):
     """A connection that takes the transport above for redis:// and rediss://.
 
-    Its URL stays as it is, so that Flower and others know what they look at.
+    It shows itself by the URL that it was made from, so that Flower and others know
+    what they look at. kombu's pools copy the transport, but not this class.
     """
 
-    def get_transport_cls(self) -> Any:
-        """The transport's class."""
-        if self.transport_cls in ("redis", "rediss"):
-            return Transport
-        return super().get_transport_cls()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._scheme = self.transport_cls
+        if self._scheme in ("redis", "rediss"):
+            self.transport_cls = TRANSPORT
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> str:
+        """The URL, its password masked unless asked for."""
+        return str(super().as_uri(*args, **kwargs)).replace(
+            TRANSPORT, str(self._scheme), 1
+        )
 
 
 class AMQP(CeleryAMQP):  # type: ignore[misc]

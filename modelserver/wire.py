@@ -65,6 +65,11 @@ def _arrive(text: str) -> Any:
 register_type(Vector, "f32", lambda vector: vector.base64, _arrive)
 
 
+def result_key(settings: Settings, task: str) -> str:
+    """The key of a task's result, as Celery's backend names it."""
+    return f"{settings.fleet.redis.prefix}celery-task-meta-{task}"
+
+
 class CatalogueSource:
     """The fleet's models: from the fleet file, else from the store every minute."""
 

@@ -8,13 +8,17 @@ While Redis is away nothing is lost: the batch is kept and tried until it is thr
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.model import Sample
 from modelserver.store.delivery import (
     Batch,
+    Bury,
     Deliveries,
     Delivery,
     GiveBack,
@@ -30,6 +34,22 @@ BATCH_RESULTS = 256
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
+@dataclass(slots=True)
+class Held:
+    """A message in hand; ``deadline_of`` is its task if that has a deadline."""
+
+    queue: str
+    delivery: Delivery
+    deadline_of: str = ""
+    amendments: dict[str, Any] = field(default_factory=dict)
+
+
+def _amended(held: Held) -> bytes:
+    message = orjson.loads(held.delivery.raw)
+    message["headers"].update(held.amendments)
+    return orjson.dumps(message)
+
+
 class Courier:
     """The messages that this worker holds, and what is to be said about them.
 
@@ -38,14 +58,14 @@ class Courier:
 
     def __init__(self, deliveries: Deliveries) -> None:
         self.deliveries = deliveries
-        self.held: dict[str, str] = {}
+        self.held: dict[str, Held] = {}
         self.active: Counter[str] = Counter()
         #: Called when a message is let go, which makes room for another.
         self.on_freed: Callable[[], None] = lambda: None
         self._batch = Batch()
         self._waiting: list[asyncio.Future[bool]] = []
         self._work = asyncio.Event()
-        self._sources: dict[str, str] = {}
+        self._carrying: asyncio.Task[None] | None = None
         self._settling: set[str] = set()
 
     def knows(self) -> frozenset[str]:
@@ -54,8 +74,7 @@ class Courier:
 
     def took(self, queue: str, delivery: Delivery) -> None:
         """Note a message that was pulled."""
-        self.held[delivery.tag] = queue
-        self._sources[delivery.tag] = delivery.source
+        self.held[delivery.tag] = Held(queue, delivery)
         self.active[queue] += 1
 
     def store(self, result: StoreResult) -> "asyncio.Future[bool]":
@@ -66,17 +85,40 @@ class Courier:
         self._work.set()
         return future
 
+    def settle(self, task: str, result: StoreResult) -> None:
+        """Answer a request whose message is elsewhere, unless it is answered."""
+        self.store(result)
+        self._batch.answered.append(task)
+
     def ack(self, tag: str) -> None:
         """The message is dealt with."""
-        if self._let_go(tag):
+        if held := self._let_go(tag):
             self._batch.acks.append(tag)
+            if held.deadline_of:
+                self._batch.answered.append(held.deadline_of)
             self._work.set()
 
     def give_back(self, tag: str) -> None:
         """The message goes back to the head of its queue."""
-        source = self._sources.get(tag)
-        if source and self._let_go(tag):
-            self._batch.returns.append(GiveBack(tag, source))
+        if held := self._let_go(tag):
+            raw = _amended(held) if held.amendments else b""
+            self._batch.returns.append(GiveBack(tag, held.delivery.source, raw))
+            self._work.set()
+
+    def amend(self, tag: str, headers: dict[str, Any]) -> None:
+        """Headers that the message shall have if it goes back."""
+        if held := self.held.get(tag):
+            held.amendments |= headers
+
+    def bury(self, tag: str, task: str, letter: dict[str, Any]) -> None:
+        """Keep the message as a dead letter; its result and acknowledgement follow."""
+        if held := self.held.get(tag):
+            letter = letter | {
+                "queue": held.queue,
+                "source": held.delivery.source,
+                "message": held.delivery.raw.decode(),
+            }
+            self._batch.buried.append(Bury(tag, task, orjson.dumps(letter)))
             self._work.set()
 
     def give_back_unknown(self, returns: list[GiveBack]) -> None:
@@ -100,24 +142,26 @@ class Courier:
         self._batch.samples.append(sample)
         self._work.set()
 
-    def _let_go(self, tag: str) -> bool:
-        queue = self.held.pop(tag, None)
-        self._sources.pop(tag, None)
-        if queue is None:
-            return False
-        self._settling.add(tag)
-        self.active[queue] -= 1
-        self.on_freed()
-        return True
+    def _let_go(self, tag: str) -> Held | None:
+        held = self.held.pop(tag, None)
+        if held is not None:
+            self._settling.add(tag)
+            self.active[held.queue] -= 1
+            self.on_freed()
+        return held
 
     async def run(self) -> None:
         """Carry batches for ever."""
         while True:
             await self._work.wait()
-            await self._carry(*self._take())
+            self._carrying = asyncio.ensure_future(self._carry(*self._take()))
+            # A batch under way is carried to its end, also when this is cancelled.
+            await asyncio.shield(self._carrying)
 
     async def flush(self) -> None:
         """Carry everything that there is now."""
+        if self._carrying is not None:
+            await self._carrying
         while self._batch:
             await self._carry(*self._take())
 

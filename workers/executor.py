@@ -1,31 +1,56 @@
 """One request against the engines of this host, until there is an answer.
 
-A fault of the engine is tried again, on another engine first; with no usable engine
-left the request goes back to its queue, where any host may take it. A fault of the
-request goes to its caller at once. Every attempt leaves a sample.
+A fault of the engine is tried again, on another engine first and within a budget; with
+no usable engine left the request goes back to its queue, where any host may take it. A
+fault of the request goes to its caller at once.
 """
 
 import asyncio
+import contextlib
 import random
 import time
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from celery.exceptions import Reject
 
-from modelserver.api import DEADLINE
 from modelserver.client import EngineFault, RequestFault, ask
-from modelserver.errors import DeadlineExceededError, EngineError, RequestError
-from modelserver.model import ModelSpec, Outcome, Sample
-from modelserver.requests import InferenceRequest, answer, build, tokens
+from modelserver.errors import (
+    DeadlineExceededError,
+    EngineError,
+    PoisonError,
+    RequestError,
+)
+from modelserver.model import Kind, ModelSpec
+from modelserver.requests import InferenceRequest, answer, build, tokens, with_model
+from modelserver.store.delivery import CRASHES, DEADLINE, LOSSES
+from workers.attempt import Attempt
+from workers.budget import RetryBudget
+from workers.coalescer import Coalescer
 from workers.courier import Courier
+from workers.crashes import CRASHES_TO_POISON, LOSSES_TO_POISON, Crashes
 from workers.roster import Roster, Slot
 
 #: Attempts before a request is given up as failed by engines.
 ATTEMPTS = 20
 #: Waits between attempts, in seconds: the first, and the longest.
 BACKOFF_SECONDS = (0.1, 10.0)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One request under way: what its message says, and what has been tried."""
+
+    request: InferenceRequest
+    model: str
+    body: dict[str, Any]
+    tag: str
+    task: str
+    crashes: int
+    losses: int
 
 
 class Executor:
@@ -37,13 +62,14 @@ class Executor:
         courier: Courier,
         session: aiohttp.ClientSession,
         specs: Mapping[str, ModelSpec],
-        headers: Mapping[str, Mapping[str, str]],
     ) -> None:
         self.roster = roster
         self.courier = courier
         self.session = session
         self.specs = specs
-        self.headers = headers
+        self.crashes = Crashes(roster)
+        self.coalescer = Coalescer()
+        self.budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
         #: Server's clock minus the monotonic clock, in seconds.
         self.offset = 0.0
 
@@ -52,90 +78,134 @@ class Executor:
 
         Raises Reject to give the message back where this host cannot help now.
         """
-        request = build(task, args, kwargs)
-        info = context.delivery_info or {}
-        model = request.model or str(info.get("routing_key") or "")
-        deadline = _deadline(request, context)
+        work = self._work(task, args, kwargs, context)
+        deadline = _deadline(work.request, context)
         if deadline is None:
-            return await self._until_answered(model, request)
+            return await self._in_turn(work)
+        left = deadline - time.time()
+        if left <= 0:
+            # A timeout that is over would still let the request go out.
+            raise DeadlineExceededError(too_late(work.model))
         try:
-            async with asyncio.timeout(deadline - time.time()):
-                return await self._until_answered(model, request)
+            async with asyncio.timeout(left):
+                return await self._in_turn(work)
         except TimeoutError:
-            raise DeadlineExceededError(
-                f"no answer from {model} before the request's deadline; allow more "
-                "than it was given, or look at the model with `modelserver status`"
-            ) from None
+            raise DeadlineExceededError(too_late(work.model)) from None
 
-    async def _until_answered(self, model: str, request: InferenceRequest) -> Any:
+    def _work(self, task: str, args: Any, kwargs: Any, context: Any) -> _Work:
+        request = build(task, args, kwargs)
+        queue = (context.delivery_info or {}).get("routing_key")
+        model = request.model or str(queue or "")
         spec = self.specs.get(model)
-        body = request.body_for(model, spec.sampling if spec else {})
+        return _Work(
+            request=with_model(request, model),
+            model=model,
+            body=request.body_for(model, spec.sampling if spec else {}),
+            tag=str((context.properties or {}).get("delivery_tag", "")),
+            task=context.id,
+            crashes=int(context.get(CRASHES) or 0),
+            losses=int(context.get(LOSSES) or 0),
+        )
+
+    async def _in_turn(self, work: _Work) -> Any:
+        """Suspected requests run one at a time; the others at will."""
+        self._refuse_poison(work)
+        async with contextlib.AsyncExitStack() as stack:
+            if work.crashes:
+                lock = self.crashes.single_file(work.model)
+                await stack.enter_async_context(lock)
+            return await self._until_answered(work)
+
+    async def _until_answered(self, work: _Work) -> Any:
+        budget = self.budgets[work.model]
+        budget.attempted()
         tried: list[str] = []
         for attempt in range(ATTEMPTS):
-            slot = self.roster.choose(model, tried)
+            slot = self.roster.choose(work.model, tried)
             if slot is None:
-                raise Reject(f"no ready engine of {model} on this host", requeue=True)
+                text = f"no ready engine of {work.model} on this host"
+                raise Reject(text, requeue=True)
             try:
-                return await self._attempt(slot, request, body)
+                return await self._attempt(slot, work)
             except RequestFault as fault:
-                raise RequestError(f"{model} refused the request: {fault}") from None
+                raise RequestError(
+                    f"{work.model} refused the request: {fault}"
+                ) from None
             except EngineFault as fault:
                 last = fault
                 tried.append(slot.engine.id)
-            await asyncio.sleep(_backoff(attempt, last.retry_after))
+                await self._note_break(slot, fault, work)
+            wait = max(last.retry_after, _backoff(attempt))
+            await asyncio.sleep(max(wait, budget.take(time.monotonic())))
         raise EngineError(
-            f"{model} failed {ATTEMPTS} times at a sound request, last: {last}; see "
-            "`modelserver status` and the engine's log"
+            f"{work.model} failed {ATTEMPTS} times at a sound request, last: {last}; "
+            "see `modelserver status` and the engine's log"
         )
 
-    async def _attempt(
-        self, slot: Slot, request: InferenceRequest, body: dict[str, Any]
-    ) -> Any:
-        engine = slot.engine
-        began = time.monotonic()
-        inflight, admitted = slot.inflight, slot.admitted
-        number = slot.begin(began)
-        outcome, used = Outcome.CANCELLED, (0, 0)
-        headers = self.headers.get(engine.id)
-        try:
-            response = await ask(
-                self.session, engine.url + request.path, body, headers=headers
-            )
+    async def _attempt(self, slot: Slot, work: _Work) -> Any:
+        request = work.request
+        with Attempt(slot, self.courier.record, self.offset) as attempt:
+            response = await self._ask(slot, request, work.body)
             prompt, completion = tokens(response)
-            used = (prompt, completion or 0)
-            slot.admitted += prompt
+            attempt.admit(prompt, completion or 0)
             value = answer(request, response)
-            outcome = Outcome.OK
             if request.raw:
-                value["engine"] = engine.id
-                value["seconds"] = round(time.monotonic() - began, 4)
+                value["engine"] = attempt.engine.id
+                value["seconds"] = round(time.monotonic() - attempt.began, 4)
             return value
-        except RequestFault:
-            outcome = Outcome.REQUEST_FAULT
-            raise
-        except EngineFault as fault:
-            outcome = Outcome.ENGINE_FAULT
-            if isinstance(fault.__cause__, aiohttp.ClientConnectionError):
-                slot.suspect(time.monotonic())
-            raise
-        finally:
-            now = time.monotonic()
-            answered = outcome in (Outcome.OK, Outcome.REQUEST_FAULT)
-            slot.end(number, now, well=answered)
-            self.courier.record(
-                Sample(
-                    engine=engine.id,
-                    incarnation=engine.incarnation,
-                    ended_at=now + self.offset,
-                    seconds=now - began,
-                    prompt_tokens=used[0],
-                    completion_tokens=used[1],
-                    inflight_start=inflight,
-                    inflight_end=slot.inflight,
-                    prompt_admitted=slot.admitted - admitted,
-                    outcome=outcome,
-                )
+
+    async def _ask(
+        self, slot: Slot, request: InferenceRequest, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        url = slot.engine.url + request.path
+        if request.kind is not Kind.EMBEDDING or request.raw:
+            return await ask(self.session, url, body)
+        # Base64 is cheaper to read and to store than decimal numbers.
+        body = {"encoding_format": "base64", **body}
+        if isinstance(body["input"], str):
+            return await self.coalescer.embed(
+                slot.engine.id, body, lambda body: ask(self.session, url, body)
             )
+        return await ask(self.session, url, body)
+
+    # Engines that die.
+
+    async def _note_break(self, slot: Slot, fault: EngineFault, work: _Work) -> None:
+        cause = fault.__cause__
+        if not isinstance(cause, aiohttp.ClientConnectionError):
+            return
+        slot.suspect(time.monotonic())
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            return  # It was dead before this request came.
+        if await self.crashes.confirmed(slot):
+            work.crashes += 1
+            self.courier.amend(work.tag, {CRASHES: work.crashes})
+            self._refuse_poison(work)
+            # From now on single file, here or wherever it is taken next.
+            raise Reject("its engine died", requeue=True)
+
+    def _refuse_poison(self, work: _Work) -> None:
+        if work.crashes >= CRASHES_TO_POISON:
+            reason = f"{work.crashes} engines of {work.model} died with it on them"
+        elif work.losses >= LOSSES_TO_POISON:
+            reason = f"{work.losses} workers died that held it"
+        else:
+            return
+        letter = {"reason": reason, "at": time.monotonic() + self.offset}
+        self.courier.bury(work.tag, work.task, letter)
+        raise PoisonError(
+            f"request {work.task} was set aside: {reason}; look at it with "
+            f"`modelserver dead`, send it again with `modelserver dead --resubmit "
+            f"{work.task}`"
+        )
+
+
+def too_late(model: str) -> str:
+    """What a caller reads whose deadline passed."""
+    return (
+        f"no answer from {model} before the request's deadline; allow more time than "
+        "it was given, or look at the model with `modelserver status`"
+    )
 
 
 def _deadline(request: InferenceRequest, context: Any) -> float | None:
@@ -146,8 +216,7 @@ def _deadline(request: InferenceRequest, context: Any) -> float | None:
     return time.time() + request.deadline if request.deadline else None
 
 
-def _backoff(attempt: int, asked: float) -> float:
+def _backoff(attempt: int) -> float:
     first, most = BACKOFF_SECONDS
     # Jitter, or all requests of a broken engine come back at the same moment.
-    wait = min(most, first * 2.0**attempt) * random.uniform(0.5, 1.0)
-    return max(asked, wait)
+    return min(most, first * 2.0**attempt) * random.uniform(0.5, 1.0)

@@ -16,7 +16,7 @@ import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from modelserver.store.delivery import Deliveries, Delivery, unknown
+from modelserver.store.delivery import DEADLINE, Deliveries, Delivery, unknown
 from modelserver.transport import Channel
 from modelserver.wire import CONTROL_QUEUE
 from workers.courier import Courier
@@ -156,11 +156,15 @@ class Intake:
         self.must_reconcile = False
 
     async def _deliver_all(self, queue: str, deliveries: list[Delivery]) -> None:
-        messages = [self._read(delivery) for delivery in deliveries]
+        messages = [
+            message for delivery in deliveries if (message := self._read(delivery))
+        ]
         again = [message for message in messages if _may_be_answered(message)]
         answered = await self._answered_tags(again) if again else frozenset()
         for message in messages:
             tag = message["properties"]["delivery_tag"]
+            if DEADLINE in message["headers"]:
+                self.courier.held[tag].deadline_of = message["headers"]["id"]
             due = _due(message["headers"])
             if tag in answered:
                 self.courier.ack(tag)
@@ -170,9 +174,22 @@ class Intake:
                 message["headers"]["eta"] = None
                 self._hand_over(queue, message)
 
-    def _read(self, delivery: Delivery) -> dict[str, Any]:
-        message: dict[str, Any] = orjson.loads(delivery.raw)
-        message["properties"]["delivery_tag"] = delivery.tag
+    def _read(self, delivery: Delivery) -> dict[str, Any] | None:
+        """The message; what no producer of tasks has written is dropped, as None."""
+        try:
+            message: dict[str, Any] = orjson.loads(delivery.raw)
+            message["properties"]["delivery_tag"] = delivery.tag
+            # Looked at here, so that only this message suffers if they are wrong.
+            _ = message["headers"]["id"], _due(message["headers"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.error(
+                "dropped %d bytes in %s that are no task's message (%r)",
+                len(delivery.raw),
+                delivery.source,
+                error,
+            )
+            self.courier.ack(delivery.tag)
+            return None
         return message
 
     async def _answered_tags(self, messages: list[dict[str, Any]]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -31,12 +32,15 @@ class Lease:
         roster: Roster,
         nodename: str,
         seconds: float,
+        expire: Callable[[str], None],
     ) -> None:
         self.deliveries = deliveries
         self.intake = intake
         self.roster = roster
         self.nodename = nodename
         self.seconds = seconds
+        #: Answers a request whose deadline passed while nobody could execute it.
+        self.expire = expire
         self._renewed = False
 
     async def run(self) -> None:
@@ -64,10 +68,12 @@ class Lease:
             logger.warning("%d messages of dead workers go back", moved)
 
     async def wake(self) -> None:
-        """Put what is due back into its queue, for ever."""
+        """Put what is due back into its queue, answer what is overdue, for ever."""
         while True:
             try:
                 await self.deliveries.wake()
+                for task in await self.deliveries.overdue():
+                    self.expire(task)
             except (RedisError, OSError):
                 logger.debug("Redis away: due messages wait", exc_info=True)
             await asyncio.sleep(WAKE_SECONDS)

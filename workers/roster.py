@@ -67,6 +67,8 @@ class Roster:
     def __init__(self, host: str) -> None:
         self.host = host
         self.slots: dict[str, Slot] = {}
+        #: By engine of this host: its last incarnation that died while it served.
+        self.died: dict[str, int] = {}
 
     def update(self, reports: Mapping[str, Engine]) -> None:
         """Take over what the launchers report. A new incarnation starts clean."""
@@ -76,6 +78,11 @@ class Roster:
             for engine in reports.values()
             if engine.host == self.host
             and engine.state in (EngineState.READY, EngineState.DRAINING)
+        }
+        self.died = {
+            engine.id: engine.died
+            for engine in reports.values()
+            if engine.host == self.host and engine.died
         }
         for name in set(self.slots) - set(mine):
             del self.slots[name]

@@ -12,13 +12,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from modelserver.client import open_session
+from modelserver.errors import DeadlineExceededError
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
 from modelserver.store.delivery import StoreResult
 from modelserver.store.state import read_engine
 from workers import bridge
 from workers.courier import Courier
-from workers.executor import Executor
+from workers.executor import Executor, too_late
 from workers.intake import Intake
 from workers.lease import Lease
 from workers.roster import Roster
@@ -58,7 +59,7 @@ class Service:
         self.roster = Roster(settings.host)
         self.session = open_session()
         specs = {spec.name: spec for spec in settings.fleet.specs()}
-        self.executor = Executor(self.roster, self.courier, self.session, specs, {})
+        self.executor = Executor(self.roster, self.courier, self.session, specs)
         self.intake = Intake(
             self.loop,
             self.deliveries,
@@ -73,6 +74,7 @@ class Service:
             self.roster,
             worker,
             settings.fleet.rules.lease_seconds,
+            self._expire,
         )
         self.app.backend.sink = self
         for part in (
@@ -109,9 +111,7 @@ class Service:
 
     async def close(self) -> None:
         """Give back what is held, write the last batch, end the lease."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cancel_parts()
         for tag in list(self.courier.held):
             self.courier.give_back(tag)
         try:
@@ -129,6 +129,16 @@ class Service:
         await self.client.aclose()
         if self.results:
             await self.results.aclose()
+
+    async def _cancel_parts(self) -> None:
+        pending: set[asyncio.Task[None]] = set(self._tasks)
+        while pending:
+            # Again and again: a library's timeout can swallow a cancellation.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.5)
+            for task in pending:
+                logger.warning("still running at the end: %s", task.get_stack())
 
     # Engines.
 
@@ -188,6 +198,12 @@ class Service:
         self.courier.lost(tag)
         if job := self._jobs.get(tag):
             job.interrupt(None)
+
+    def _expire(self, task: str) -> None:
+        """The request may wait in its queue for ever; its caller does not."""
+        error = DeadlineExceededError(too_late("its model"))
+        key, value, seconds = self.app.backend.failure(task, error)
+        self.courier.settle(task, StoreResult("", key, value, seconds, True))
 
     def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
         """The answer to a request. Only inside the pool's bridge."""

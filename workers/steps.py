@@ -77,5 +77,6 @@ def _leave_out(sender: Any, **_: Any) -> None:
 def _quieten(**_: Any) -> None:
     # Two lines for each request, with its answer: changes of state are logged, not
     # requests, and answers stay out of logs.
-    for name in ("celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+    # A traceback for each request that goes back to its queue when its engine dies.
+    logging.getLogger("celery.app.trace").setLevel(logging.ERROR)

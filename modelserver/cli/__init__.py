@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from modelserver.cli.dead import dead
 from modelserver.cli.demo import demo
 from modelserver.cli.doctor import doctor
 from modelserver.cli.engines import engines
@@ -25,6 +26,7 @@ def cli() -> None:
 
 for command in (
     beat,
+    dead,
     demo,
     doctor,
     engines,

@@ -20,6 +20,12 @@ from modelserver.store.state import pack_sample
 
 #: Header that counts how often a message went back because its worker died.
 LOSSES = "losses"
+#: Header that counts how often an engine died with the message's request on it.
+CRASHES = "crashes"
+#: Header that names who submits, for fairness among submitters; a process by default.
+SUBMITTER = "submitter"
+#: Header with the time by which the answer must be there, seconds since the epoch.
+DEADLINE = "deadline_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,15 @@ class Park:
     due: float
 
 
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Keep one held message as a dead letter; acknowledged by the one who asks."""
+
+    tag: str
+    task: str
+    letter: bytes
+
+
 @dataclass(slots=True)
 class Batch:
     """What one round trip carries. Sent in this order."""
@@ -67,12 +82,12 @@ class Batch:
     acks: list[str] = field(default_factory=list)
     returns: list[GiveBack] = field(default_factory=list)
     parked: list[Park] = field(default_factory=list)
+    buried: list[Bury] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(
-            self.results or self.acks or self.returns or self.parked or self.samples
-        )
+        return any(getattr(self, name) for name in self.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,11 @@ class Deliveries:
         for result in batch.results:
             self._add_result(target, result)
         stored = await target.execute() if target is not pipe else []
+        for bury in batch.buried:
+            keys = (self._unacked, self.keys.dead)
+            pipe.eval(scripts.BURY, 2, *keys, bury.tag, bury.task, bury.letter)
+        if batch.answered:
+            pipe.zrem(self.keys.deadlines, *batch.answered)
         if batch.acks:
             pipe.hdel(self._unacked, *batch.acks)
         for back in batch.returns:
@@ -216,15 +236,30 @@ class Deliveries:
         for key in keys:
             pipe.getrange(key, 0, 24)
         heads: list[bytes] = await pipe.execute()
-        return [b'"SUCCESS"' in head or b'"FAILURE"' in head for head in heads]
+        finals = (b'"SUCCESS"', b'"FAILURE"', b'"REVOKED"')
+        return [any(final in head for final in finals) for head in heads]
+
+    async def overdue(self, most: int = 200) -> list[str]:
+        """Unanswered requests whose deadline has passed, by this server's clock."""
+        whole, micros = await self.client.time()
+        due: list[bytes] = await _bytes(
+            self.client.zrangebyscore(
+                self.keys.deadlines, "-inf", whole + micros / 1e6, start=0, num=most
+            )
+        )
+        return [task.decode() for task in due]
 
     async def wake(self, most: int = 100) -> int:
         """Put messages that are due back into their lists; returns how many."""
-        return int(
+        moved = int(
             await _bytes(
                 self.client.eval(scripts.WAKE, 1, self.keys.delayed, str(most))
             )
         )
+        if moved:
+            # Workers hear every bell, and only the script knows the queues.
+            await self.client.publish(self.keys.bell(""), "1")
+        return moved
 
     async def reap(self, most: int = 500) -> int:
         """Give back what dead workers held; returns how many messages moved.
@@ -267,10 +302,16 @@ async def _bytes(reply: Any) -> Any:
 
 
 def mark_redelivered(raw: bytes) -> bytes:
-    """The message with kombu's ``redelivered`` set and its losses counted."""
-    message = orjson.loads(raw)
-    message["properties"].setdefault("delivery_info", {})["redelivered"] = True
-    message["headers"][LOSSES] = message["headers"].get(LOSSES, 0) + 1
+    """The message with kombu's ``redelivered`` set and its losses counted.
+
+    What is no message stays as it is: the intake drops it.
+    """
+    try:
+        message = orjson.loads(raw)
+        message["properties"].setdefault("delivery_info", {})["redelivered"] = True
+        message["headers"][LOSSES] = message["headers"].get(LOSSES, 0) + 1
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return raw
     return orjson.dumps(message)
 
 

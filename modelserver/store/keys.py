@@ -50,6 +50,16 @@ class Keys:
         """Sorted set of messages with an ETA: list and message by due time."""
         return f"{self.prefix}delayed"
 
+    @property
+    def dead(self) -> str:
+        """Hash of dead letters: task -> list, reason, time and message as JSON."""
+        return f"{self.prefix}dead"
+
+    @property
+    def deadlines(self) -> str:
+        """Sorted set of unanswered requests by deadline (seconds since the epoch)."""
+        return f"{self.prefix}deadlines"
+
     def host(self, name: str) -> str:
         """A launcher's lease, whose value is its report."""
         return f"{self.prefix}host:{name}"

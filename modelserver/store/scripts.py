@@ -1,31 +1,133 @@
 """The Lua scripts. Each is atomic on the server, so a killed process leaves no half."""
 
-#: Puts a message into a queue's list and rings the bell if the list was empty.
-#: KEYS list; ARGV message, bell. Returns the list's length.
-PUT = """
-local n = redis.call('LPUSH', KEYS[1], ARGV[1])
-if n == 1 then redis.call('PUBLISH', ARGV[2], '1') end
-return n
+#: Of each queue and priority there is one main list, of whoever found it empty, and a
+#: side list for each other submitter. The ring holds the lists that have messages, the
+#: next to be served first; there is none while only the main list has. What follows is
+#: the beginning of every script that adds to a list: it keeps the ring.
+_ARRIVED = """
+local mark = '\\6\\22'
+local function main_of(list)
+  local cut = string.find(list, mark .. 'from:', 1, true)
+  return cut and string.sub(list, 1, cut - 1) or list
+end
+local function arrived(list, length)
+  if length ~= 1 then return end
+  local main = main_of(list)
+  local ring = main .. mark .. 'ring'
+  local going = redis.call('EXISTS', ring) == 1
+  if list ~= main and not going and redis.call('EXISTS', main) == 1 then
+    redis.call('RPUSH', ring, main)
+  end
+  if going or list ~= main then redis.call('RPUSH', ring, list) end
+end
 """
 
-#: Moves up to ARGV[1] messages from the lists KEYS[2..] (most urgent first) into the
-#: worker's hash KEYS[1] and returns {tag, list, message, ...}. The tag is made here so
-#: that a message delivered twice has two tags: that is what fences a late answer.
+#: Puts a message into its submitter's list and rings the bell if that was empty.
+#: KEYS main list, deadlines; ARGV message, bell, task, deadline ('' for none),
+#: submitter. Returns the list's length.
+PUT = (
+    _ARRIVED
+    + """
+if ARGV[4] ~= '' then redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3]) end
+local list, owner = KEYS[1], KEYS[1] .. mark .. 'owner'
+if redis.call('EXISTS', list) == 0 then
+  redis.call('SET', owner, ARGV[5], 'EX', 86400)
+elseif redis.call('GET', owner) ~= ARGV[5] then
+  list = list .. mark .. 'from:' .. ARGV[5]
+end
+local length = redis.call('LPUSH', list, ARGV[1])
+arrived(list, length)
+if length == 1 then redis.call('PUBLISH', ARGV[2], '1') end
+return length
+"""
+)
+
+#: Messages in the main lists KEYS and in the side lists beside them.
+DEPTH = """
+local total = 0
+for _, main in ipairs(KEYS) do
+  total = total + redis.call('LLEN', main)
+  for _, list in ipairs(redis.call('LRANGE', main .. '\\6\\22ring', 0, -1)) do
+    if list ~= main then total = total + redis.call('LLEN', list) end
+  end
+end
+return total
+"""
+
+#: Deletes the main lists KEYS and the side lists beside them; returns how many
+#: messages there were.
+PURGE = """
+local total = 0
+for _, main in ipairs(KEYS) do
+  local ring = main .. '\\6\\22ring'
+  for _, list in ipairs(redis.call('LRANGE', ring, 0, -1)) do
+    if list ~= main then
+      total = total + redis.call('LLEN', list)
+      redis.call('DEL', list)
+    end
+  end
+  total = total + redis.call('LLEN', main)
+  redis.call('DEL', main, ring)
+end
+return total
+"""
+
+#: Sets a held message aside for good. KEYS unacked hash, dead letters; ARGV tag, task,
+#: letter. Returns 1 if it was held. The caller acknowledges it afterwards.
+BURY = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+return 1
+"""
+
+#: Puts a dead letter back into its list as if it were new, its result forgotten. KEYS
+#: dead letters, list, result; ARGV task, message, bell. Returns 1 if it was there.
+RAISE = (
+    _ARRIVED
+    + """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('DEL', KEYS[3])
+arrived(KEYS[2], redis.call('LPUSH', KEYS[2], ARGV[2]))
+redis.call('PUBLISH', ARGV[3], '1')
+return 1
+"""
+)
+
+#: Moves up to ARGV[1] messages from the main lists KEYS[2..] (most urgent first) and
+#: the lists beside them, in equal shares, into the worker's hash KEYS[1]. Returns
+#: {tag, list, message, ...}. The tag is made here so that a message delivered twice has
+#: two tags: that is what fences a late answer.
 PULL = """
 local room = tonumber(ARGV[1])
 local out = {}
+local function take(list, most)
+  local got = redis.call('RPOP', list, most) or {}
+  for _, message in ipairs(got) do
+    local tag = tostring(redis.call('HINCRBY', KEYS[1], 'next', 1))
+    redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
+    out[#out + 1] = tag
+    out[#out + 1] = list
+    out[#out + 1] = message
+  end
+  room = room - #got
+end
 for i = 2, #KEYS do
   if room <= 0 then break end
-  local got = redis.call('RPOP', KEYS[i], room)
-  if got then
-    for _, message in ipairs(got) do
-      local tag = tostring(redis.call('HINCRBY', KEYS[1], 'next', 1))
-      redis.call('HSET', KEYS[1], tag, KEYS[i] .. '\\n' .. message)
-      out[#out + 1] = tag
-      out[#out + 1] = KEYS[i]
-      out[#out + 1] = message
-      room = room - 1
+  local ring = KEYS[i] .. '\\6\\22ring'
+  local lists = redis.call('LLEN', ring)
+  if lists == 0 then take(KEYS[i], room) end
+  while lists > 0 and room > 0 do
+    local share = math.max(1, math.floor(room / lists))
+    for _ = 1, lists do
+      if room <= 0 then break end
+      local list = redis.call('LPOP', ring)
+      take(list, math.min(share, room))
+      if redis.call('EXISTS', list) == 1 then redis.call('RPUSH', ring, list) end
     end
+    lists = redis.call('LLEN', ring)
+  end
+  if lists == 1 and redis.call('LINDEX', ring, 0) == KEYS[i] then
+    redis.call('DEL', ring)
   end
 end
 return out
@@ -54,16 +156,19 @@ return 1
 
 #: Gives a held message back to the head of its list, changed to ARGV[2] if that is not
 #: empty. KEYS unacked hash, list; ARGV tag, message, bell. Returns 1 if it was held.
-GIVE_BACK = """
+GIVE_BACK = (
+    _ARRIVED
+    + """
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return 0 end
 local message = ARGV[2]
 if message == '' then message = string.sub(held, #KEYS[2] + 2) end
 redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('RPUSH', KEYS[2], message)
+arrived(KEYS[2], redis.call('RPUSH', KEYS[2], message))
 redis.call('PUBLISH', ARGV[3], '1')
 return 1
 """
+)
 
 #: Sets a held message aside until it is due. KEYS unacked hash, delayed set; ARGV tag,
 #: due time. The member keeps list and message. Returns 1 if it was held.
@@ -77,17 +182,21 @@ return 1
 
 #: Puts due messages back into their lists. KEYS delayed set; ARGV most to move.
 #: The lists are named in the members: a cluster would need them in KEYS.
-WAKE = """
+WAKE = (
+    _ARRIVED
+    + """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, member in ipairs(due) do
   local cut = string.find(member, '\\n', 1, true)
-  redis.call('RPUSH', string.sub(member, 1, cut - 1), string.sub(member, cut + 1))
+  local list = string.sub(member, 1, cut - 1)
+  arrived(list, redis.call('RPUSH', list, string.sub(member, cut + 1)))
   redis.call('ZREM', KEYS[1], member)
 end
 return #due
 """
+)
 
 #: Records one request. KEYS samples, counters; ARGV packed sample, number kept, seconds
 #: kept, outcome, prompt tokens, completion tokens.
@@ -115,13 +224,16 @@ return 1
 
 #: Gives a dead worker's message back, unless that worker lives again. KEYS unacked
 #: hash, list, lease; ARGV tag, message, bell. Returns 1 if it was moved.
-REAP = """
+REAP = (
+    _ARRIVED
+    + """
 if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[2], ARGV[2])
+arrived(KEYS[2], redis.call('RPUSH', KEYS[2], ARGV[2]))
 redis.call('PUBLISH', ARGV[3], '1')
 return 1
 """
+)
 
 #: Takes the controller's lock, or renews one's own. KEYS lock, token; ARGV owner,
 #: milliseconds. Returns the fencing token, 0 if somebody else holds the lock.

@@ -227,10 +227,7 @@ class Store:
 
     def backlog(self, queue: str) -> int:
         """Requests that wait in a queue, all priorities."""
-        with self.client.pipeline(transaction=False) as pipe:
-            for key in self.keys.queue(queue):
-                pipe.llen(key)
-            return sum(pipe.execute())
+        return int(self._script(scripts.DEPTH, self.keys.queue(queue)))
 
     def answers(self) -> dict[str, int]:
         """Totals: results stored, and late or repeated ones that were refused."""

@@ -143,6 +143,8 @@ class App:
             await self._faults.changed()
         rid = self._in_flight[key] = ask.rid or uuid.uuid4().hex
         tokens = await self._pace.run(key, ask.job)
+        if fault.poison and any(fault.poison in text for text in ask.texts):
+            os._exit(1)
         if tokens < ask.job.max_tokens:
             self._counts.aborted += 1
             return json_response(self._answer(ask, rid, tokens))

@@ -46,6 +46,8 @@ class Fault:
     #: End the process on the first request after `after` more.
     die: bool = False
     after: int = 0
+    #: End the process when it has worked on a prompt with this text in it.
+    poison: str = ""
     #: Health 503 and requests 503, for ever.
     never_ready: bool = False
     #: The same, for so many seconds from now.
@@ -75,9 +77,9 @@ class Fault:
 
 
 def value_type(name: str) -> type:
-    """The type of a fault's value: bool, int or float."""
+    """The type of a fault's value: bool, int, float or str."""
     annotation = Fault.__annotations__[name]
-    return annotation if annotation in (bool, int, float) else int
+    return annotation if annotation in (bool, int, float, str) else int
 
 
 def fault_from_json(data: object) -> Fault:

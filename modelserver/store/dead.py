@@ -1,0 +1,53 @@
+"""Dead letters: requests set aside because engines or workers died of them."""
+
+import json
+from dataclasses import dataclass
+
+from modelserver.store import scripts
+from modelserver.store.delivery import CRASHES, LOSSES
+from modelserver.store.state import Store
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One of them. ``at`` is seconds since the epoch by the server's clock."""
+
+    task: str
+    queue: str
+    reason: str
+    at: float
+    source: str
+    message: str
+
+
+def dead_letters(store: Store) -> tuple[DeadLetter, ...]:
+    """All of them, oldest first."""
+    values = store.client.hgetall(store.keys.dead)
+    letters = [
+        DeadLetter(task=str(task), **json.loads(value))
+        for task, value in values.items()
+    ]
+    return tuple(sorted(letters, key=lambda letter: letter.at))
+
+
+def resubmit(store: Store, letter: DeadLetter, result_key: str) -> bool:
+    """Queue it again as if it were new; False if somebody else has done so.
+
+    Its result, the error, is forgotten, so the caller's ``.get()`` can wait again.
+    """
+    message = json.loads(letter.message)
+    for name in (CRASHES, LOSSES):
+        message["headers"].pop(name, None)
+    message["properties"].get("delivery_info", {}).pop("redelivered", None)
+    keys = [store.keys.dead, letter.source, result_key]
+    bell = store.keys.bell(letter.queue)
+    return bool(
+        store.client.eval(
+            scripts.RAISE, len(keys), *keys, letter.task, json.dumps(message), bell
+        )
+    )
+
+
+def discard(store: Store, letter: DeadLetter) -> bool:
+    """Forget it; its result stays."""
+    return bool(store.client.hdel(store.keys.dead, letter.task))

@@ -1,0 +1,73 @@
+"""One request on one engine: counted in and out, and recorded whatever happens."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from modelserver.client import EngineFault, RequestFault
+from modelserver.model import Outcome, Sample
+from workers.roster import Slot
+
+
+class Attempt:
+    """A context in which a request runs on an engine; leaves a sample behind.
+
+    ``admit`` takes the tokens that the engine reported, ``began`` is of the monotonic
+    clock. ``record`` gets the sample; ``offset`` is the server's clock minus it.
+    """
+
+    def __init__(
+        self, slot: Slot, record: Callable[[Sample], None], offset: float
+    ) -> None:
+        self.slot = slot
+        self.engine = slot.engine
+        self.began = time.monotonic()
+        self._record = record
+        self._offset = offset
+        self._inflight = slot.inflight
+        self._admitted = slot.admitted
+        self._tokens = (0, 0)
+
+    def __enter__(self) -> Self:
+        self._number = self.slot.begin(self.began)
+        return self
+
+    def admit(self, prompt: int, completion: int) -> None:
+        """The tokens of this request, by the engine's account."""
+        self._tokens = (prompt, completion)
+        self.slot.admitted += prompt
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        now = time.monotonic()
+        outcome = _outcome(error)
+        self.slot.end(
+            self._number, now, well=outcome in (Outcome.OK, Outcome.REQUEST_FAULT)
+        )
+        self._record(
+            Sample(
+                engine=self.engine.id,
+                incarnation=self.engine.incarnation,
+                ended_at=now + self._offset,
+                seconds=now - self.began,
+                prompt_tokens=self._tokens[0],
+                completion_tokens=self._tokens[1],
+                inflight_start=self._inflight,
+                inflight_end=self.slot.inflight,
+                prompt_admitted=self.slot.admitted - self._admitted,
+                outcome=outcome,
+            )
+        )
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    if error is None:
+        return Outcome.OK
+    if isinstance(error, RequestFault):
+        return Outcome.REQUEST_FAULT
+    return Outcome.ENGINE_FAULT if isinstance(error, EngineFault) else Outcome.CANCELLED

@@ -1,0 +1,36 @@
+"""A bound on retries, so that a storm of faults does not double the load."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class RetryBudget:
+    """A bucket of retries for one model: each first attempt pays in a share of one.
+
+    ``share`` is the part of all attempts that may be retries in the long run; ``most``
+    may be saved up; ``per_second`` trickles in besides, so that a lone request is never
+    without hope. Times are seconds of any clock that only goes forward.
+    """
+
+    share: float = 0.2
+    most: float = 100.0
+    per_second: float = 1.0
+    saved: float = 100.0
+    at: float = 0.0
+
+    def attempted(self) -> None:
+        """A request made its first attempt."""
+        self.saved = min(self.most, self.saved + self.share)
+
+    def take(self, now: float) -> float:
+        """Take one retry; returns the seconds to wait until it is there.
+
+        >>> budget = RetryBudget(saved=1.0)
+        >>> budget.take(0.0), budget.take(0.0), budget.take(0.0), budget.take(3.0)
+        (0.0, 1.0, 2.0, 0.0)
+        """
+        trickled = max(0.0, now - self.at) * self.per_second if self.at else 0.0
+        self.saved = min(self.most, self.saved + trickled)
+        self.at = max(now, self.at)
+        self.saved -= 1.0
+        return max(0.0, -self.saved / self.per_second)
