@@ -20,9 +20,13 @@ EMBEDDINGS = "/v1/embeddings"
 
 #: Answers of this status are the request's fault; every other error is the engine's.
 REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
-#: Counters that tell how many tokens an engine has generated.
+#: Counters that tell how many tokens an engine has generated. SGLang adds an answer's
+#: to the first of them when it is complete, and to the second on the way: long answers
+#: in every slot must not look like a hang.
 TOKEN_COUNTERS = re.compile(
-    rb"^(?:sglang|vllm):generation_tokens_total(?:\{[^}]*\})? ([0-9.eE+]+)$", re.M
+    rb"^(?:(?:sglang|vllm):generation|sglang:realtime)_tokens_total"
+    rb"(?:\{[^}]*\})? ([0-9.eE+]+)$",
+    re.M,
 )
 #: One complaint in the text that SGLang makes of a validation error: the end of
 #: "('body', 'messages', 0)" and what is wrong there. The input beside it, which can be
@@ -185,7 +189,7 @@ async def generated_tokens(
     seconds: float = 2.0,
     headers: Mapping[str, str] | None = None,
 ) -> float | None:
-    """Tokens that the engine has generated, by its own metrics; None if unknown."""
+    """A sum that grows with each token, by the engine's metrics; None if unknown."""
     timeout = aiohttp.ClientTimeout(total=seconds)
     try:
         async with session.get(

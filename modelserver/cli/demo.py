@@ -86,7 +86,7 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
     finally:
         engines = _engine_pids(settings)
         stack.stop()
-    left = [pid for pid in engines if psutil.pid_exists(pid)]
+    left = [pid for pid in engines if _lives(pid)]
     if outcome is None:
         sys.exit(1)
     screen.print(f"Processes left behind: {len(left)}. Logs are in {stack.logs}.")
@@ -191,3 +191,11 @@ def _engine_pids(settings: Settings) -> list[int]:
             children = psutil.Process(engine.pid).children(recursive=True)
             pids += [child.pid for child in children]
     return pids
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; an ended one may wait long for this machine's init."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

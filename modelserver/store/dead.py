@@ -33,7 +33,7 @@ def dead_letters(store: Store) -> tuple[DeadLetter, ...]:
 def resubmit(store: Store, letter: DeadLetter, result_key: str) -> bool:
     """Queue it again as if it were new; False if somebody else has done so.
 
-    Its result, the error, is forgotten, so the caller's ``.get()`` can wait again.
+    Its result, the error, is forgotten: ``AsyncResult(task)`` waits for a new one.
     """
     message = json.loads(letter.message)
     for name in (CRASHES, LOSSES):

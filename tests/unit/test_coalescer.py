@@ -1,0 +1,129 @@
+"""Single texts that go to the engine together."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import pytest
+
+from modelserver.client import EngineFault, RequestFault
+from workers.coalescer import MOST_TEXTS, Coalescer
+
+
+class Asked:
+    """Stands where the HTTP call stands, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Mapping[str, Any]] = []
+        self.vectors_missing = 0
+        self.fault: Exception | None = None
+
+    async def __call__(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        self.bodies.append(body)
+        content = body["input"]
+        texts = [content] if isinstance(content, str) else content
+        if self.fault:
+            raise self.fault
+        if any("bad" in text for text in texts):
+            raise RequestFault("a bad text")
+        data = [{"index": i, "embedding": [text]} for i, text in enumerate(texts)]
+        # In another order than asked, as an engine may.
+        data = data[: len(data) - self.vectors_missing][::-1]
+        return {"data": data, "usage": {"prompt_tokens": 10 * len(texts)}}
+
+
+def embed_all(
+    asked: Asked, texts: list[str], **fields: str
+) -> list[dict[str, Any] | BaseException]:
+    async def all_of_them() -> list[dict[str, Any] | BaseException]:
+        coalescer = Coalescer()
+        waits: list[Coroutine[Any, Any, dict[str, Any]]] = [
+            coalescer.embed("e0", {"model": "m", "input": text, **fields}, asked)
+            for text in texts
+        ]
+        return await asyncio.gather(*waits, return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+def vectors(responses: list[Any]) -> list[Any]:
+    return [response["data"][0]["embedding"][0] for response in responses]
+
+
+def test_texts_that_wait_together_are_one_request():
+    asked = Asked()
+    responses = embed_all(asked, ["a", "b", "c"])
+    assert vectors(responses) == ["a", "b", "c"]
+    assert [body["input"] for body in asked.bodies] == [["a", "b", "c"]]
+
+
+def test_a_lone_text_is_asked_as_it_is():
+    asked = Asked()
+    assert vectors(embed_all(asked, ["a"])) == ["a"]
+    assert asked.bodies == [{"model": "m", "input": "a"}]
+
+
+def test_a_request_has_a_bound():
+    asked = Asked()
+    texts = [f"t{i}" for i in range(MOST_TEXTS + 3)]
+    assert vectors(embed_all(asked, texts)) == texts
+    assert sorted(len(body["input"]) for body in asked.bodies) == [3, MOST_TEXTS]
+
+
+def test_one_bad_text_fails_alone():
+    asked = Asked()
+    good, bad, other = embed_all(asked, ["a", "bad", "c"])
+    assert vectors([good, other]) == ["a", "c"]
+    assert isinstance(bad, RequestFault)
+
+
+def test_a_fault_of_the_engine_reaches_all():
+    asked = Asked()
+    asked.fault = EngineFault("gone")
+    assert all(isinstance(each, EngineFault) for each in embed_all(asked, ["a", "b"]))
+
+
+def test_too_few_vectors_are_a_fault_of_the_engine():
+    asked = Asked()
+    asked.vectors_missing = 1
+    assert all(isinstance(each, EngineFault) for each in embed_all(asked, ["a", "b"]))
+
+
+def test_tokens_are_shared_out_by_length():
+    responses: list[Any] = embed_all(Asked(), ["aaa", "b"])
+    assert [response["usage"]["prompt_tokens"] for response in responses] == [15, 5]
+
+
+def test_other_parameters_go_apart():
+    asked = Asked()
+
+    async def two() -> None:
+        coalescer = Coalescer()
+        await asyncio.gather(
+            coalescer.embed("e0", {"model": "m", "input": "a", "user": "x"}, asked),
+            coalescer.embed("e0", {"model": "m", "input": "b", "user": "y"}, asked),
+            coalescer.embed("e1", {"model": "m", "input": "c", "user": "x"}, asked),
+        )
+
+    asyncio.run(two())
+    assert sorted(body["input"] for body in asked.bodies) == ["a", "b", "c"]
+
+
+def test_who_gave_up_is_not_asked_for():
+    asked = Asked()
+
+    async def one_gives_up() -> dict[str, Any]:
+        coalescer = Coalescer()
+        body = {"model": "m", "input": "given up"}
+        leaving = asyncio.create_task(coalescer.embed("e0", body, asked))
+        staying = asyncio.create_task(
+            coalescer.embed("e0", {"model": "m", "input": "kept"}, asked)
+        )
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        return await staying
+
+    assert vectors([asyncio.run(one_gives_up())]) == ["kept"]
+    assert [body["input"] for body in asked.bodies] == ["kept"]

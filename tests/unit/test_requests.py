@@ -1,0 +1,232 @@
+"""What a request must be, and what its answer means."""
+
+import base64
+import struct
+from typing import Any
+
+import pytest
+
+from modelserver.client import EngineFault
+from modelserver.errors import RequestError
+from modelserver.model import Kind
+from modelserver.requests import (
+    answer,
+    build,
+    check_context,
+    describe,
+    tokens,
+    with_model,
+)
+from modelserver.wire import CHAT, COMPLETE, EMBED, Vector
+
+HELLO = [{"role": "user", "content": "hi"}]
+
+# (task, args, kwargs, what the error must say)
+BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
+    (COMPLETE, (), {}, r"complete\(\) needs a prompt"),
+    (COMPLETE, ("a", "b"), {}, r"one positional argument, the prompt, and got 2; pass"),
+    (COMPLETE, ("a",), {"prompt": "b"}, r"complete\(\) got its prompt twice"),
+    (COMPLETE, (["a", "b"],), {}, r"one text, not a list; .*group\(complete\.s"),
+    (COMPLETE, (b"a",), {}, r"prompt must be text, not bytes"),
+    (COMPLETE, (None,), {}, r"prompt must be text, not NoneType"),
+    (COMPLETE, ("",), {}, r"prompt is empty; .* at least one character"),
+    (COMPLETE, ("a",), {"model": 3}, r"model must be a model's name, not 3"),
+    (COMPLETE, ("a",), {"model": ""}, r"model must be a model's name, not ''"),
+    (COMPLETE, ("a",), {"deadline": 0}, r"deadline must be .* above 0, not 0"),
+    (COMPLETE, ("a",), {"deadline": "5"}, r"deadline must be a number .* not '5'"),
+    (COMPLETE, ("a",), {"deadline": True}, r"deadline must be a number .* not True"),
+    (COMPLETE, ("a",), {"stream": True}, r"stream is not offered: .*; leave it out"),
+    (COMPLETE, ("a",), {"n": 0}, r"n must be a whole number from 1, not 0"),
+    (COMPLETE, ("a",), {"n": "2"}, r"n must be a whole number from 1, not '2'"),
+    (COMPLETE, ("a",), {"n": 1.5}, r"n must be a whole number from 1, not 1\.5"),
+    (COMPLETE, ("a",), {"max_tokens": -1}, r"max_tokens must be .* from 1, not -1"),
+    (
+        CHAT,
+        (HELLO,),
+        {"max_completion_tokens": 0},
+        r"max_completion_tokens must be a whole number from 1",
+    ),
+    (COMPLETE, ("a",), {"temperature": -1}, r"temperature must be a number from 0, "),
+    (COMPLETE, ("a",), {"temperature": "0"}, r"temperature must be a number .*'0'"),
+    (COMPLETE, ("a",), {"top_p": 2}, r"top_p must be a number from 0 to 1, not 2"),
+    (COMPLETE, ("a",), {"stop": {1, 2}}, r"stop cannot be sent as JSON .*; pass text"),
+    (COMPLETE, ("\ud800",), {}, r"prompt cannot be sent as JSON"),
+    (CHAT, (), {}, r"chat\(\) needs a messages"),
+    (CHAT, ([],), {}, r"messages must be a list like .*, not an empty list"),
+    (CHAT, ("hi",), {}, r"messages must be a list like .*, not str"),
+    (CHAT, (["hi"],), {}, r"messages\[0\] must be an object .*, not str"),
+    (CHAT, ([{"content": "hi"}],), {}, r"messages\[0\] has no role; say \"system\""),
+    (CHAT, ([*HELLO, {"role": "user"}],), {}, r"messages\[1\] has no content"),
+    (EMBED, (3,), {}, r"embed\(\) takes a text or a list of texts, not int"),
+    (EMBED, ([],), {}, r"embed\(\) got an empty list; there is nothing to embed"),
+    (EMBED, ("",), {}, r"text 0 is empty; leave it out"),
+    (EMBED, (["a", ""],), {}, r"text 1 is empty; leave it out"),
+    (EMBED, (["a", 1],), {}, r"text 1 is int, not text"),
+]
+
+
+@pytest.mark.parametrize(("task", "args", "kwargs", "says"), BAD_REQUESTS)
+def test_a_bad_request_names_the_thing_the_fact_and_the_remedy(
+    task: str, args: tuple[Any, ...], kwargs: dict[str, Any], says: str
+):
+    with pytest.raises(RequestError, match=says):
+        build(task, args, kwargs)
+
+
+def test_sampling_parameters_go_to_the_engine_and_the_others_do_not():
+    request = build(
+        COMPLETE,
+        ("a",),
+        {"model": "m", "raw": True, "deadline": 5, "temperature": 0.5, "stop": ["."]},
+    )
+    assert request.body == {"prompt": "a", "temperature": 0.5, "stop": ["."]}
+    assert (request.model, request.raw, request.deadline) == ("m", True, 5)
+    assert request.kind is Kind.COMPLETION
+    assert build(EMBED, ("a",), {}).kind is Kind.EMBEDDING
+
+
+def test_the_callers_parameters_win_over_the_models_own():
+    request = build(COMPLETE, ("a",), {"temperature": 0})
+    assert request.body_for("m", {"temperature": 1, "max_tokens": 8}) == {
+        "prompt": "a",
+        "temperature": 0,
+        "max_tokens": 8,
+        "model": "m",
+    }
+
+
+def test_a_parameter_of_none_is_one_that_was_not_given():
+    nothing = {"n": None, "max_tokens": None, "temperature": None, "top_p": None}
+    assert not build(COMPLETE, ("a",), nothing).many
+
+
+def test_the_subject_may_be_named():
+    assert build(CHAT, (), {"messages": HELLO}) == build(CHAT, (HELLO,), {})
+
+
+def test_more_tokens_than_the_context_has_are_refused():
+    request = with_model(build(COMPLETE, ("a",), {"max_tokens": 4096}), "m")
+    with pytest.raises(RequestError, match=r'context of "m" is 4096 .* ask for fewer'):
+        check_context(request, 4096)
+    check_context(request, 4097)
+    check_context(request, None)
+
+
+def test_a_description_says_how_much_and_not_what():
+    request = with_model(build(COMPLETE, ("secret",), {"n": 2, "stop": "key"}), "m")
+    args, kwargs = describe(request)
+    assert args == "(<prompt: 6 characters>,)"
+    assert kwargs == "{'n': 2, 'model': 'm'}"
+
+
+# Answers.
+
+
+def completion(*texts: Any, **usage: Any) -> dict[str, Any]:
+    choices = [{"index": place, "text": text} for place, text in enumerate(texts)]
+    return {"choices": choices, "usage": usage}
+
+
+def vectors(*values: Any) -> dict[str, Any]:
+    entries = [
+        {"index": place, "embedding": value} for place, value in enumerate(values)
+    ]
+    return {"data": entries}
+
+
+def test_one_answer_is_a_text_and_several_are_a_list_in_the_engines_order():
+    response = completion("a", "b")
+    response["choices"].reverse()
+    assert answer(build(COMPLETE, ("p",), {"n": 2}), response) == ["a", "b"]
+    assert answer(build(COMPLETE, ("p",), {}), completion("a")) == "a"
+    assert answer(build(COMPLETE, ("p",), {"n": 1}), completion("a")) == "a"
+
+
+def test_a_chats_answer_is_its_content():
+    response = {"choices": [{"message": {"role": "assistant", "content": "yes"}}]}
+    assert answer(build(CHAT, (HELLO,), {}), response) == "yes"
+
+
+def test_raw_is_the_response_as_it_came():
+    response = completion("a")
+    assert answer(build(COMPLETE, ("p",), {"raw": True}), response) is response
+    response = vectors([0.5])
+    assert answer(build(EMBED, ("p",), {"raw": True}), response) is response
+
+
+def test_an_empty_text_that_cost_tokens_is_an_answer():
+    response = completion("", completion_tokens=1)
+    assert answer(build(COMPLETE, ("p",), {}), response) == ""
+
+
+def test_vectors_come_in_the_order_of_their_texts():
+    response = vectors([0.5], [0.25])
+    response["data"].reverse()
+    found = answer(build(EMBED, (["a", "b"],), {}), response)
+    assert [vector.floats() for vector in found] == [[0.5], [0.25]]
+    assert answer(build(EMBED, ("a",), {}), vectors([0.5])).floats() == [0.5]
+    (alone,) = answer(build(EMBED, (["a"],), {}), vectors([0.5]))
+    assert alone.floats() == [0.5]
+
+
+def test_a_vector_in_base64_stays_as_it_came():
+    text = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
+    found = answer(build(EMBED, ("a",), {}), vectors(text))
+    assert found == Vector(text)
+    assert found.floats() == [0.5, -0.25]
+
+
+COMPLETION = build(COMPLETE, ("p",), {})
+EMBEDDING = build(EMBED, ("p",), {})
+
+
+@pytest.mark.parametrize(
+    ("request_", "response"),
+    [
+        (COMPLETION, {}),
+        (COMPLETION, {"choices": None}),
+        (COMPLETION, {"choices": []}),
+        (COMPLETION, {"choices": ["a"]}),
+        (COMPLETION, {"choices": [{}]}),
+        (COMPLETION, {"choices": {"text": "a"}}),
+        (COMPLETION, completion("a", "b")),
+        (COMPLETION, completion(None)),
+        (COMPLETION, completion("", completion_tokens=0)),
+        (COMPLETION, {"choices": [{"index": "x", "text": "a"}, {"text": "b"}]}),
+        (build(COMPLETE, ("p",), {"n": 2}), completion("a")),
+        (build(CHAT, (HELLO,), {}), {"choices": [{"text": "a"}]}),
+        (build(CHAT, (HELLO,), {}), {"choices": [{"message": None}]}),
+        (build(COMPLETE, ("p",), {"raw": True}), {"result": "what?"}),
+        (EMBEDDING, {}),
+        (EMBEDDING, vectors()),
+        (EMBEDDING, vectors([])),
+        (EMBEDDING, vectors(None)),
+        (EMBEDDING, vectors(["a"])),
+        (EMBEDDING, vectors([0.5], [0.5])),
+        (build(EMBED, (["a", "b"],), {}), vectors([0.5])),
+    ],
+)
+def test_a_body_that_is_no_answer_is_the_engines_fault(
+    request_: Any, response: dict[str, Any]
+):
+    with pytest.raises(EngineFault, match="answered 200 with"):
+        answer(request_, response)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
+        ({"prompt_tokens": 3}, (3, None)),
+        ({"prompt_tokens": "3", "completion_tokens": "4"}, (0, None)),
+        ({}, (0, None)),
+        (None, (0, None)),
+        ([3, 4], (0, None)),
+        ("3", (0, None)),
+    ],
+)
+def test_tokens_are_what_the_response_says_if_it_says_so(
+    usage: Any, counts: tuple[int, int | None]
+):
+    assert tokens({"usage": usage}) == counts
+    assert tokens({}) == (0, None)

@@ -1,0 +1,108 @@
+"""Engines of one host, and who gets the next request."""
+
+import time
+from dataclasses import replace
+
+from modelserver.model import Engine, EngineState
+from workers.roster import SUSPECT_SECONDS, Roster, Slot
+
+BIG = Engine("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
+SMALL = replace(BIG, id="small", limit=2)
+
+
+def roster(*engines: Engine) -> Roster:
+    here = Roster("here")
+    here.update({engine.id: engine for engine in engines})
+    return here
+
+
+def begin(slot: Slot | None, number: int) -> None:
+    assert slot
+    for _ in range(number):
+        slot.begin(time.monotonic())
+
+
+def test_only_ready_engines_of_this_host_count():
+    here = roster(
+        BIG,
+        replace(BIG, id="elsewhere", host="there", model="foreign"),
+        replace(BIG, id="starting", state=EngineState.STARTING, model="young"),
+        replace(BIG, id="draining", state=EngineState.DRAINING, model="old"),
+    )
+    assert here.models() == {"writer"}
+    assert here.capacity("writer") == 8
+    assert here.capacity("foreign") == here.capacity("young") == 0
+    assert here.choose("old") is None
+
+
+def test_a_bigger_engine_gets_more():
+    here = roster(BIG, SMALL)
+    for _ in range(10):
+        begin(here.choose("writer"), 1)
+    assert here.slots["big"].inflight == 8
+    assert here.slots["small"].inflight == 2
+
+
+def test_an_engine_to_avoid_is_chosen_only_if_there_is_no_other():
+    here = roster(BIG, SMALL)
+    begin(here.slots["small"], 2)
+    chosen = here.choose("writer", avoid=["big"])
+    assert chosen is here.slots["small"]
+    assert here.choose("writer", avoid=["big", "small"]) is here.slots["big"]
+
+
+def test_a_suspected_engine_gets_nothing_and_counts_for_nothing():
+    here = roster(BIG)
+    here.slots["big"].suspect(time.monotonic())
+    assert here.choose("writer") is None
+    assert here.capacity("writer") == 0
+    assert here.models() == frozenset()
+    wait = here.next_change()
+    assert wait is not None
+    assert 0 < wait <= SUSPECT_SECONDS[0]
+
+
+def test_suspicion_doubles_up_to_a_bound_and_ends_with_an_answer():
+    slot = Slot(BIG, seen_at=0)
+    waits = []
+    for _ in range(8):
+        slot.suspect(now=100)
+        waits.append(slot.suspect_until - 100)
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    slot.end(slot.begin(now=200), now=201, well=True)
+    slot.suspect(now=300)
+    assert slot.suspect_until == 301
+
+
+def test_what_is_in_flight_survives_a_new_report_but_not_a_new_incarnation():
+    here = roster(BIG)
+    begin(here.slots["big"], 3)
+    here.update({"big": replace(BIG, limit=4)})
+    assert here.slots["big"].inflight == 3
+    assert here.capacity("writer") == 4
+    here.update({"big": replace(BIG, incarnation=2)})
+    assert here.slots["big"].inflight == 0
+    here.update({})
+    assert here.slots == {}
+
+
+def test_an_end_that_comes_twice_counts_once():
+    slot = Slot(BIG, seen_at=0)
+    first, _ = slot.begin(now=1), slot.begin(now=2)
+    slot.end(first, now=3, well=False)
+    slot.end(first, now=4, well=False)
+    assert slot.inflight == 1
+    assert slot.finished_at == 0
+
+
+def test_loads_tell_what_is_in_flight_the_oldest_and_the_last_good_end():
+    here = roster(BIG)
+    now = time.monotonic()
+    slot = here.slots["big"]
+    slot.begin(now - 5)
+    slot.begin(now - 1)
+    slot.end(slot.begin(now - 4), now - 3, well=True)
+    inflight, oldest, idle = here.loads()["big"]
+    assert inflight == 2
+    assert 5 <= oldest < 8
+    assert 3 <= idle < 6
