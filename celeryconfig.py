@@ -23,7 +23,15 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
         "worker_hijack_root_logger": True,
-        "worker_soft_shutdown_timeout": rules.grace_seconds,
+        # The pool keeps the grace time; a second signal is not to wait once more.
+        "worker_soft_shutdown_timeout": 0.0,
+        # What a chain's next step waits for Redis; beside the loop, so it may be long.
+        "task_publish_retry_policy": {
+            "max_retries": 60,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_failure_or_timeout": True,

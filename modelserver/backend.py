@@ -11,6 +11,8 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 
+from modelserver.store.delivery import Stored
+
 
 class ResultSink(Protocol):
     """Where a worker's pool stores results."""
@@ -18,8 +20,10 @@ class ResultSink(Protocol):
     def accepts(self) -> bool:
         """Whether the caller runs where it may wait for a batch."""
 
-    def store(self, tag: str, key: str, value: str, seconds: int, final: bool) -> bool:
-        """Store and wait until it is written; False if it was refused."""
+    def store(
+        self, tag: str, key: str, value: str, seconds: int, final: bool
+    ) -> Stored:
+        """Store and wait until it is written; says what became of it."""
 
     def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a blocking function beside the loop and wait for its result."""
@@ -51,7 +55,9 @@ class Backend(RedisBackend):  # type: ignore[misc]
         meta["task_id"] = bytes_to_str(task_id)
         key = self.backend_key(task_id)
         final = state in states.READY_STATES
-        self.sink.store(tag, key, self.encode(meta), self._lifetime(state), final)
+        request.stored = self.sink.store(
+            tag, key, self.encode(meta), self._lifetime(state), final
+        )
         return result
 
     def failure(self, task_id: str, error: Exception) -> tuple[str, str, int]:
@@ -83,8 +89,18 @@ class Backend(RedisBackend):  # type: ignore[misc]
             self.client.ping()
         super().on_task_call(producer, task_id)
 
-    def on_chord_part_return(self, *args: Any, **kwargs: Any) -> Any:
-        """Count a chord's part, beside the loop because it blocks."""
+    def on_chord_part_return(
+        self, request: Any, state: str, result: Any, **kwargs: Any
+    ) -> Any:
+        """Count a chord's part by the answer that counts; beside the loop."""
         if self.sink is None or not self.sink.accepts():
-            return super().on_chord_part_return(*args, **kwargs)
-        return self.sink.aside(super().on_chord_part_return, *args, **kwargs)
+            return super().on_chord_part_return(request, state, result, **kwargs)
+        stored = getattr(request, "stored", Stored.STORED)
+        if stored is Stored.FENCED:
+            return None  # The worker that has the request now counts its answer.
+        if stored is Stored.REPEATED:
+            # The run that answered may have died before it counted.
+            meta = self.sink.aside(self._get_task_meta_for, request.id)
+            state, result = meta["status"], meta["result"]
+        count = super().on_chord_part_return
+        return self.sink.aside(count, request, state, result, **kwargs)

@@ -34,7 +34,7 @@ class EngineError(ModelserverError):
 
 
 class PoisonError(ModelserverError):
-    """The request was set aside because engines or workers died of it, again and again.
+    """The request was set aside because engines died of it, one after the other.
 
     It lies among the dead letters; `modelserver dead` lists and resubmits them.
     """

@@ -16,6 +16,8 @@ from modelserver.errors import RequestError
 from modelserver.model import Kind
 from modelserver.wire import CHAT, COMPLETE, EMBED, Vector
 
+#: An answer of so few tokens may decode to no text: an end token, half a character.
+SILENT_TOKENS = 2
 #: Values of ``deadline_from``: what a deadline's seconds are counted from.
 FROM_SUBMISSION, FROM_START = "submission", "start"
 
@@ -261,10 +263,18 @@ def _texts(request: InferenceRequest, response: dict[str, Any]) -> list[Any]:
         texts = [_text(choice["text"]) for choice in choices]
     else:
         texts = [choice["message"]["content"] for choice in choices]
-    generated = tokens(response)[1]
-    if generated == 0 and not any(texts):
-        raise ValueError("no token was generated")
+    if not any(texts) and not _may_be_empty(response, choices):
+        raise ValueError("an empty answer of many tokens, or of none")
     return texts
+
+
+def _may_be_empty(response: dict[str, Any], choices: list[dict[str, Any]]) -> bool:
+    """Whether an answer without text is one: a tool's call, or but an end token."""
+    said = ("tool_calls", "reasoning_content", "refusal")
+    if any(choice.get("message", {}).get(name) for choice in choices for name in said):
+        return True
+    generated = tokens(response)[1]
+    return generated is None or 0 < generated <= SILENT_TOKENS * len(choices)
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ and the channel's consumers then say which queues it may read.
 
 from typing import Any, Protocol
 
+from celery._state import _task_stack, get_current_task
 from celery.app.amqp import AMQP as CeleryAMQP
 from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
@@ -155,3 +156,23 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     """Celery's messaging over the connection above."""
 
     Connection = Connection
+
+    def _retry_publish(self, publish: Any, *args: Any, **kwargs: Any) -> Any:
+        """Publish a chain's next step, inside a worker beside the loop: it blocks."""
+        sink = getattr(self.app.backend, "sink", None)
+        task = get_current_task()
+        if sink is None or not sink.accepts():
+            return super()._retry_publish(publish, *args, **kwargs)
+        request, send = task.request_stack.top, super()._retry_publish
+
+        def beside() -> Any:
+            # Celery finds the parent of what it publishes on the thread's own stack.
+            _task_stack.push(task)
+            task.request_stack.push(request)
+            try:
+                return send(publish, *args, **kwargs)
+            finally:
+                task.request_stack.pop()
+                _task_stack.pop()
+
+        return sink.aside(beside)

@@ -33,9 +33,10 @@ KINDS = {
 }
 
 
-#: How long ``.get()`` outlasts a server that is away: five minutes, in kombu's terms.
+#: How long ``.get()`` outlasts a server that is away: a minute, in kombu's terms. Not
+#: longer: a program that ends with unanswered results waits for it as well.
 PATIENCE = {
-    "max_retries": 300,
+    "max_retries": 60,
     "interval_start": 0,
     "interval_step": 0.2,
     "interval_max": 1,

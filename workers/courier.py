@@ -6,6 +6,7 @@ While Redis is away nothing is lost: the batch is kept and tried until it is thr
 """
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from modelserver.store.delivery import (
     Delivery,
     GiveBack,
     Park,
+    Stored,
     StoreResult,
 )
 
@@ -63,7 +65,7 @@ class Courier:
         #: Called when a message is let go, which makes room for another.
         self.on_freed: Callable[[], None] = lambda: None
         self._batch = Batch()
-        self._waiting: list[asyncio.Future[bool]] = []
+        self._waiting: list[asyncio.Future[Stored]] = []
         self._work = asyncio.Event()
         self._carrying: asyncio.Task[None] | None = None
         self._settling: set[str] = set()
@@ -77,9 +79,9 @@ class Courier:
         self.held[delivery.tag] = Held(queue, delivery)
         self.active[queue] += 1
 
-    def store(self, result: StoreResult) -> "asyncio.Future[bool]":
-        """Store a result; the future says whether it was taken."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    def store(self, result: StoreResult) -> "asyncio.Future[Stored]":
+        """Store a result; the future says what became of it."""
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         self._batch.results.append(result)
         self._waiting.append(future)
         self._work.set()
@@ -87,8 +89,7 @@ class Courier:
 
     def settle(self, task: str, result: StoreResult) -> None:
         """Answer a request whose message is elsewhere, unless it is answered."""
-        self.store(result)
-        self._batch.answered.append(task)
+        self.store(dataclasses.replace(result, settles=task))
 
     def ack(self, tag: str) -> None:
         """The message is dealt with."""
@@ -165,7 +166,7 @@ class Courier:
         while self._batch:
             await self._carry(*self._take())
 
-    def _take(self) -> tuple[Batch, list["asyncio.Future[bool]"]]:
+    def _take(self) -> tuple[Batch, list["asyncio.Future[Stored]"]]:
         batch, self._batch = self._batch, Batch()
         waiting, self._waiting = self._waiting, []
         batch.results, more = (
@@ -179,7 +180,9 @@ class Courier:
             self._work.clear()
         return batch, waiting
 
-    async def _carry(self, batch: Batch, waiting: list["asyncio.Future[bool]"]) -> None:
+    async def _carry(
+        self, batch: Batch, waiting: list["asyncio.Future[Stored]"]
+    ) -> None:
         tries = 0
         while True:
             try:

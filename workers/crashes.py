@@ -13,8 +13,6 @@ from workers.roster import Roster, Slot
 
 #: So many deaths of engines, with the request on them, make it poison.
 CRASHES_TO_POISON = 2
-#: So many deaths of workers that held it do as well.
-LOSSES_TO_POISON = 5
 #: How long after a broken connection a death may be reported, in seconds.
 REPORT_SECONDS = 3.0
 LOOK_SECONDS = 0.1

@@ -26,12 +26,12 @@ from modelserver.errors import (
 )
 from modelserver.model import Kind, ModelSpec
 from modelserver.requests import InferenceRequest, answer, build, tokens, with_model
-from modelserver.store.delivery import CRASHES, DEADLINE, LOSSES
+from modelserver.store.delivery import CRASHES, DEADLINE
 from workers.attempt import Attempt
 from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
 from workers.courier import Courier
-from workers.crashes import CRASHES_TO_POISON, LOSSES_TO_POISON, Crashes
+from workers.crashes import CRASHES_TO_POISON, Crashes
 from workers.roster import Roster, Slot
 
 #: Attempts before a request is given up as failed by engines.
@@ -50,7 +50,6 @@ class _Work:
     tag: str
     task: str
     crashes: int
-    losses: int
 
 
 class Executor:
@@ -104,7 +103,6 @@ class Executor:
             tag=str((context.properties or {}).get("delivery_tag", "")),
             task=context.id,
             crashes=int(context.get(CRASHES) or 0),
-            losses=int(context.get(LOSSES) or 0),
         )
 
     async def _in_turn(self, work: _Work) -> Any:
@@ -185,12 +183,9 @@ class Executor:
             raise Reject("its engine died", requeue=True)
 
     def _refuse_poison(self, work: _Work) -> None:
-        if work.crashes >= CRASHES_TO_POISON:
-            reason = f"{work.crashes} engines of {work.model} died with it on them"
-        elif work.losses >= LOSSES_TO_POISON:
-            reason = f"{work.losses} workers died that held it"
-        else:
+        if work.crashes < CRASHES_TO_POISON:
             return
+        reason = f"{work.crashes} engines of {work.model} died with it on them"
         letter = {"reason": reason, "at": time.monotonic() + self.offset}
         self.courier.bury(work.tag, work.task, letter)
         raise PoisonError(

@@ -31,6 +31,7 @@ class Slot:
     suspect_until: float = 0.0
     suspicions: int = 0
     sequence: int = 0
+    began_at: float = 0.0
 
     @property
     def inflight(self) -> int:
@@ -40,7 +41,7 @@ class Slot:
     def begin(self, now: float) -> int:
         """Count a request in; returns its number."""
         self.sequence += 1
-        self.started[self.sequence] = now
+        self.started[self.sequence] = self.began_at = now
         return self.sequence
 
     def end(self, number: int, now: float, well: bool) -> None:
@@ -123,7 +124,8 @@ class Roster:
         fresh = [slot for slot in usable if slot.engine.id not in frozenset(avoid)]
         return min(
             fresh or usable,
-            key=lambda slot: slot.inflight / max(1, slot.engine.limit),
+            # Among equals the one that waited longest, so that all leave samples.
+            key=lambda slot: (slot.inflight / max(1, slot.engine.limit), slot.began_at),
             default=None,
         )
 

@@ -15,7 +15,7 @@ from modelserver.client import open_session
 from modelserver.errors import DeadlineExceededError
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
-from modelserver.store.delivery import StoreResult
+from modelserver.store.delivery import Stored, StoreResult
 from modelserver.store.state import read_engine
 from workers import bridge
 from workers.courier import Courier
@@ -220,7 +220,9 @@ class Service:
         """Whether the caller is inside the pool's bridge."""
         return bridge.inside()
 
-    def store(self, tag: str, key: str, value: str, seconds: int, final: bool) -> bool:
+    def store(
+        self, tag: str, key: str, value: str, seconds: int, final: bool
+    ) -> Stored:
         """Store a result in the batch of the moment and wait for it."""
         result = StoreResult(tag, key, value, seconds, final)
         return bridge.wait(self.courier.store(result))

@@ -26,6 +26,10 @@ class Subscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
         """Attach the intake to this connection's channel."""
         service = c.pool.service
         service.intake.attach(c.task_consumer.channel)
+        # Celery leaves acknowledgements to its main loop, which a warm shutdown has
+        # ended: they would come after what is held was given back. The intake takes
+        # them on any thread.
+        c.call_soon_ack = lambda function, *args, **kwargs: function(*args, **kwargs)
         service.on_models = lambda models: c.hub.call_soon(self._follow, c, models)
         self._follow(c, service.roster.models())
 

@@ -1,4 +1,4 @@
-"""``modelserver dead``: requests that engines or workers died of."""
+"""``modelserver dead``: requests that engines died of."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Dead letters: requests set aside because engines or workers died of them."""
+"""Dead letters: requests set aside because engines died of them."""
 
 import json
 from dataclasses import dataclass

@@ -8,6 +8,7 @@ of a worker that was taken for dead is refused.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import orjson
@@ -28,6 +29,16 @@ SUBMITTER = "submitter"
 DEADLINE = "deadline_at"
 
 
+class Stored(IntEnum):
+    """What became of a result."""
+
+    STORED = 1
+    #: The delivery was no longer the worker's: another worker answers.
+    FENCED = 0
+    #: A final result stood there already.
+    REPEATED = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message as pulled: its tag, the list that it came from, its raw JSON."""
@@ -46,6 +57,8 @@ class StoreResult:
     value: str | bytes
     seconds: int
     final: bool
+    #: The task whose deadline this settles, if its message is elsewhere.
+    settles: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +133,12 @@ class Deliveries:
         lists = self.keys.queue(queue)
         flat = await _bytes(
             self.client.eval(
-                scripts.PULL, 1 + len(lists), self._unacked, *lists, str(room)
+                scripts.PULL,
+                2 + len(lists),
+                self._unacked,
+                self.keys.tags,
+                *lists,
+                str(room),
             )
         )
         return [
@@ -128,8 +146,8 @@ class Deliveries:
             for i in range(0, len(flat), 3)
         ]
 
-    async def commit(self, batch: Batch) -> list[bool]:
-        """Carry out one batch; says of each result whether it was stored.
+    async def commit(self, batch: Batch) -> list["Stored"]:
+        """Carry out one batch; says of each result what became of it.
 
         Safe to repeat after a lost connection: a result that the first try stored is
         refused the second time, and nothing is given back twice.
@@ -142,8 +160,9 @@ class Deliveries:
         for bury in batch.buried:
             keys = (self._unacked, self.keys.dead)
             pipe.eval(scripts.BURY, 2, *keys, bury.tag, bury.task, bury.letter)
-        if batch.answered:
-            pipe.zrem(self.keys.deadlines, *batch.answered)
+        settled = [result.settles for result in batch.results if result.settles]
+        if settled or batch.answered:
+            pipe.zrem(self.keys.deadlines, *settled, *batch.answered)
         if batch.acks:
             pipe.hdel(self._unacked, *batch.acks)
         for back in batch.returns:
@@ -156,7 +175,7 @@ class Deliveries:
             self._add_sample(pipe, sample)
         replies = await pipe.execute()
         stored = stored or replies[: len(batch.results)]
-        return [bool(reply) for reply in stored]
+        return [Stored(reply) for reply in stored]
 
     def _add_result(self, pipe: Any, result: StoreResult) -> None:
         pipe.eval(
@@ -227,7 +246,6 @@ class Deliveries:
         return {
             tag.decode(): value.partition(b"\n")[0].decode()
             for tag, value in values.items()
-            if tag != b"next"
         }
 
     async def answered(self, keys: Sequence[str]) -> list[bool]:
@@ -283,8 +301,6 @@ class Deliveries:
         _, held = await _bytes(self.client.hscan(unacked, count=most))
         pipe = self.client.pipeline(transaction=False)
         for tag, value in held.items():
-            if tag == b"next":
-                continue
             source, _, raw = value.partition(b"\n")
             bell = self._bell(source.decode())
             marked = mark_redelivered(raw)

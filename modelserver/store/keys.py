@@ -36,6 +36,11 @@ class Keys:
         """Hash of what a worker holds: delivery tag -> list and message."""
         return f"{self.prefix}unacked:{worker}"
 
+    @property
+    def tags(self) -> str:
+        """Counter of deliveries: no two ever have the same tag."""
+        return f"{self.prefix}tags"
+
     def worker(self, worker: str) -> str:
         """A worker's lease, whose value is its report. Ends with its time to live."""
         return f"{self.prefix}worker:{worker}"

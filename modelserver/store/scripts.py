@@ -93,17 +93,17 @@ return 1
 """
 )
 
-#: Moves up to ARGV[1] messages from the main lists KEYS[2..] (most urgent first) and
-#: the lists beside them, in equal shares, into the worker's hash KEYS[1]. Returns
-#: {tag, list, message, ...}. The tag is made here so that a message delivered twice has
-#: two tags: that is what fences a late answer.
+#: Moves up to ARGV[1] messages from the main lists KEYS[3..] (most urgent first) and
+#: the lists beside them, in equal shares, into the worker's hash KEYS[1], tagged by the
+#: counter KEYS[2]. Returns {tag, list, message, ...}. A message that is delivered twice
+#: has two tags: that is what fences a late answer.
 PULL = """
 local room = tonumber(ARGV[1])
 local out = {}
 local function take(list, most)
   local got = redis.call('RPOP', list, most) or {}
   for _, message in ipairs(got) do
-    local tag = tostring(redis.call('HINCRBY', KEYS[1], 'next', 1))
+    local tag = tostring(redis.call('INCR', KEYS[2]))
     redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
     out[#out + 1] = tag
     out[#out + 1] = list
@@ -111,7 +111,7 @@ local function take(list, most)
   end
   room = room - #got
 end
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   if room <= 0 then break end
   local ring = KEYS[i] .. '\\6\\22ring'
   local lists = redis.call('LLEN', ring)
@@ -136,7 +136,8 @@ return out
 #: Stores a final result unless this delivery is no longer the worker's or a final
 #: result is there. KEYS unacked hash, result, totals; ARGV tag, value, seconds kept,
 #: 1 if the state is final. An empty tag leaves the delivery unchecked (results on a
-#: server of their own cannot see it). Returns 1 stored, 0 refused.
+#: server of their own cannot see it). Returns 1 stored, 0 not the worker's delivery, -1
+#: answered before.
 STORE = """
 if ARGV[1] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   redis.call('HINCRBY', KEYS[3], 'fenced', 1)
@@ -146,7 +147,7 @@ local head = redis.call('GETRANGE', KEYS[2], 0, 24)
 if string.find(head, '"SUCCESS"', 1, true) or string.find(head, '"FAILURE"', 1, true)
     or string.find(head, '"REVOKED"', 1, true) then
   redis.call('HINCRBY', KEYS[3], 'repeated', 1)
-  return 0
+  return -1
 end
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[2], ARGV[2])
@@ -215,9 +216,7 @@ return 1
 #: workers; ARGV worker. Returns 1 if it was forgotten.
 FORGET = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-local tag = redis.call('HEXISTS', KEYS[2], 'next')
-if redis.call('HLEN', KEYS[2]) > tag then return 0 end
-redis.call('DEL', KEYS[2])
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 redis.call('SREM', KEYS[3], ARGV[1])
 return 1
 """
