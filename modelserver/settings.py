@@ -147,7 +147,8 @@ class RulesSection(_Section):
     """``[rules]``: when control acts, and how long leases last. All in seconds."""
 
     steer_seconds: float = Field(default=2.0, gt=0)
-    hang_seconds: float = Field(default=60.0, gt=0)
+    # An idle engine is probed every few seconds, and a probe may take 15.
+    hang_seconds: float = Field(default=60.0, ge=10)
     lease_seconds: float = Field(default=5.0, ge=1)
     relaunch_pause_seconds: float = Field(default=10.0, ge=0)
     grace_seconds: float = Field(default=30.0, ge=0)

@@ -10,6 +10,7 @@ from modelserver.cli.doctor import doctor
 from modelserver.cli.engines import engines
 from modelserver.cli.probes import fastest, latency
 from modelserver.cli.programs import beat, flower, launcher, worker
+from modelserver.cli.relaunch import relaunch
 from modelserver.cli.status import models, status
 from modelserver.cli.up import up
 from modelserver.errors import ConfigurationError, ModelserverError
@@ -35,6 +36,7 @@ for command in (
     latency,
     launcher,
     models,
+    relaunch,
     status,
     up,
     worker,

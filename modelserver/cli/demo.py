@@ -18,7 +18,7 @@ from modelserver.cli.status import render
 from modelserver.cli.up import Stopped, changes, refresh_flower, stop_by_signal
 from modelserver.errors import ModelserverError
 from modelserver.model import EngineState, Kind
-from modelserver.report import EngineStatus, read_status
+from modelserver.report import EngineStatus, Status, read_status
 from modelserver.settings import Settings, load, read_fleet
 from modelserver.store import Store, connect
 
@@ -138,8 +138,19 @@ def _run(stack: Stack, settings: Settings, screen: Console, began: float) -> Out
     screen.rule("Answers")
     load.show_answers()
     screen.rule("Engines, as read from Redis")
-    screen.print(render(read_status(store, settings)))
+    screen.print(render(_settled(store, settings)))
     return outcome
+
+
+def _settled(store: Store, settings: Settings) -> Status:
+    """The status once the workers' reports, half a second old, say that all is done."""
+    end = time.monotonic() + 3
+    while True:
+        status = read_status(store, settings)
+        busy = sum(engine.inflight for engine in status.engines)
+        if not busy or time.monotonic() > end:
+            return status
+        time.sleep(0.1)
 
 
 def _await_ready(

@@ -245,8 +245,9 @@ class Store:
 
 
 def read_engine(value: str | bytes) -> Engine:
-    """An engine's report from its JSON."""
-    fields = json.loads(value)
+    """An engine's report from its JSON; ignores what a newer launcher adds."""
+    known = Engine.__dataclass_fields__
+    fields = {key: v for key, v in json.loads(value).items() if key in known}
     fields["state"] = EngineState(fields["state"])
     fields["gpus"] = tuple(fields["gpus"])
     return Engine(**fields)

@@ -75,7 +75,7 @@ def test_only_a_ready_engine_can_hang(state: EngineState):
 
 
 def test_an_engine_ready_for_less_than_the_pause_is_left_alone():
-    rules = RulesSection(hang_seconds=5, relaunch_pause_seconds=120)
+    rules = RulesSection(hang_seconds=10, relaunch_pause_seconds=120)
     engine = replace(ENGINE, since=900.0, alive_at=900.0)
     assert decide(snapshot(engine), rules, NOW) == ()
     assert decide(snapshot(engine), rules, NOW + 20)

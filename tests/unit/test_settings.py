@@ -100,12 +100,12 @@ def test_the_environment_wins_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MODELSERVER_REDIS_URL", "redis://far:1/0")
-    monkeypatch.setenv("MODELSERVER_RULES_HANG_SECONDS", "7")
+    monkeypatch.setenv("MODELSERVER_RULES_HANG_SECONDS", "17")
     text = '[redis]\nurl = "redis://near:1/0"\nprefix = "x:"\n'
     settings = read(tmp_path, text)
     assert settings.redis_url == settings.results_url == "redis://far:1/0"
     assert settings.fleet.redis.prefix == "x:"
-    assert settings.fleet.rules.hang_seconds == 7
+    assert settings.fleet.rules.hang_seconds == 17
 
 
 def test_results_may_have_a_server_of_their_own(tmp_path: Path):
