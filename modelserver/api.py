@@ -39,8 +39,8 @@ class InferenceTask(Task):  # type: ignore[misc]
     typing = False
     throws = (ModelserverError,)
     ignore_result = False
-    #: Answers are kept out of events and logs; characters that may appear there.
-    resultrepr_maxsize = 64
+    #: Characters of an answer in events and logs: none, unless the fleet shows prompts.
+    resultrepr_maxsize = 0
     models: Callable[[], Catalogue]
     fleet: Settings
 
@@ -116,7 +116,12 @@ def declare(
 
         body.__doc__ = doc
         # staticmethod-like: Celery makes attributes of what it is given.
-        attributes = {"fleet": settings, "models": staticmethod(models)}
+        attributes: dict[str, Any] = {
+            "fleet": settings,
+            "models": staticmethod(models),
+        }
+        if settings.fleet.rules.show_prompts:
+            attributes["resultrepr_maxsize"] = 1024
         bound: InferenceTask = app.task(
             body, name=name, base=InferenceTask, bind=True, **attributes
         )

@@ -148,6 +148,8 @@ class Executor:
             attempt.admit(prompt, completion or 0)
             value = answer(request, response)
             if request.raw:
+                # Not the engine's own name for it, which may be a folder.
+                value["model"] = work.model
                 value["engine"] = attempt.engine.id
                 value["seconds"] = round(time.monotonic() - attempt.began, 4)
             return value

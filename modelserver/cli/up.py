@@ -17,6 +17,9 @@ from modelserver.store import connect
 
 #: How often the programs and the engines are looked at, in seconds.
 LOOK_SECONDS = 0.5
+#: A worker subscribes to a queue soon after an engine's change: for so long after one
+#: Flower is made to look again, in seconds.
+FOLLOW_SECONDS = 5.0
 
 
 class Stopped(Exception):
@@ -64,13 +67,17 @@ def watch(stack: Stack) -> None:
     """Keep the programs alive and say what becomes of the engines, for ever."""
     store = connect(stack.settings)
     seen: dict[str, str] = {}
+    refresh_until = 0.0
     while True:
-        stack.look_after(time.monotonic())
+        now = time.monotonic()
+        stack.look_after(now)
         try:
             lines = changes(seen, read_status(store, stack.settings))
             for line in lines:
                 stack.say(line)
             if lines:
+                refresh_until = now + FOLLOW_SECONDS
+            if now < refresh_until:
                 refresh_flower(stack.flower_url)
         except ModelserverError as error:
             stack.say(str(error))

@@ -1,0 +1,1 @@
+"""The whole product on real engines, as its users meet it."""

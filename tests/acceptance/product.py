@@ -1,0 +1,245 @@
+"""The whole product as a user runs it: ``modelserver up`` on a fleet file."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import Celery
+from celery.result import AsyncResult
+
+from modelserver.api import InferenceTask, client
+from modelserver.model import Engine, EngineState
+from modelserver.settings import Settings, load
+from modelserver.store import Store, connect
+from tests.support import ROOT, carriers, end, eventually
+
+#: Two engines start together in 10 to 25 s, and a busy machine takes longer.
+START_SECONDS = 180.0
+#: An answer is there within so long, even when an engine starts again in between.
+PATIENCE = 90.0
+CHAT, EMBED = "tiny-chat-0", "tiny-embed-0"
+#: Says the same each time, and nothing but its number of tokens ends it.
+EXACT = {"temperature": 0, "ignore_eos": True}
+
+FLEET = """
+[[models]]
+name = "tiny-chat"
+path = "builtin:tiny-chat"
+engine = "sglang-cpu"
+context_length = 4096
+drain_seconds = 5
+
+[[models]]
+name = "tiny-embed"
+kind = "embedding"
+path = "builtin:tiny-embed"
+engine = "sglang-cpu"
+context_length = 4096
+drain_seconds = 5
+
+[rules]
+hang_seconds = 12
+relaunch_pause_seconds = 2
+grace_seconds = 5
+"""
+
+
+def borrowed_home(folder: Path, home: Path) -> Path:
+    """A home in ``folder`` with the engines and models of the user's own."""
+    borrowed = folder / "home"
+    borrowed.mkdir()
+    for name in ("engines", "models"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+        (borrowed / name).symlink_to(home / name)
+    return borrowed
+
+
+def clean_environment(**own: str) -> dict[str, str]:
+    """This process's environment with no settings of modelserver's but ``own``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MODELSERVER_")}
+    return kept | own
+
+
+class Product:
+    """``modelserver up`` as a process, and a client beside it."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        file = folder / "fleet.toml"
+        file.write_text(FLEET)
+        self.environment = {
+            "MODELSERVER_FLEET": str(file),
+            "MODELSERVER_HOME": str(borrowed_home(folder, home)),
+        }
+        self.settings: Settings = load(self.environment)
+        self.log = folder / "up.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "modelserver.cli", "up"],
+                cwd=ROOT,
+                env=clean_environment(**self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.store: Store
+        self.app: Celery
+
+    def await_ready(self) -> None:
+        """Wait until both engines can be used."""
+        eventually(self._answers, START_SECONDS)
+        self.store = connect(self.settings)
+        self.app = client(self.settings)
+        eventually(self._all_ready, START_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return (self.settings.run_dir / "valkey.json").exists()
+
+    def _all_ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        states = {name: engine.state for name, engine in self.store.engines().items()}
+        if EngineState.FATAL in states.values():
+            raise RuntimeError(self.said())
+        assert states == dict.fromkeys((CHAT, EMBED), EngineState.READY), self.said()
+        return True
+
+    def said(self) -> str:
+        """All that ``up`` has printed."""
+        return self.log.read_text()
+
+    @property
+    def flower_url(self) -> str:
+        """Where ``up`` says that Flower is."""
+        found = re.search(r"Flower at (\S+)", self.said())
+        assert found, self.said()
+        return found[1]
+
+    # Requests.
+
+    @property
+    def complete(self) -> InferenceTask:
+        """The client's task."""
+        return self._tasks[0]
+
+    @property
+    def chat(self) -> InferenceTask:
+        """The client's task."""
+        return self._tasks[1]
+
+    @property
+    def embed(self) -> InferenceTask:
+        """The client's task."""
+        return self._tasks[2]
+
+    @property
+    def _tasks(self) -> Sequence[InferenceTask]:
+        tasks: Sequence[InferenceTask] = self.app.modelserver_tasks
+        return tasks
+
+    def send(
+        self, number: int, max_tokens: int, name: str = "story", **options: Any
+    ) -> list[AsyncResult]:
+        """Send so many different completions of so many tokens."""
+        return [
+            self.complete.apply_async(
+                (f"{name} {place}",), EXACT | {"max_tokens": max_tokens}, **options
+            )
+            for place in range(number)
+        ]
+
+    def give_up(self, results: Sequence[AsyncResult]) -> None:
+        """Revoke requests and wait until the chat engine has dropped them."""
+        self.app.control.revoke([result.id for result in results], terminate=True)
+        eventually(lambda: not self.running(), PATIENCE)
+
+    # The engines.
+
+    def engine(self, name: str = CHAT) -> Engine:
+        """An engine as its launcher reports it."""
+        return self.store.engines()[name]
+
+    def is_ready(self, incarnation: int, name: str = CHAT) -> bool:
+        """Whether this start of an engine can be used."""
+        engine = self.engine(name)
+        return engine.state is EngineState.READY and engine.incarnation == incarnation
+
+    def running(self) -> int:
+        """Requests that the chat engine works on, by its own account."""
+        with urllib.request.urlopen(self.engine().url + "/v1/loads", timeout=5) as got:
+            return int(json.load(got)["loads"][0]["num_running_reqs"])
+
+    def aborted(self) -> int:
+        """Requests that the chat engine gave up since it started."""
+        with urllib.request.urlopen(self.engine().url + "/metrics", timeout=5) as got:
+            text = got.read().decode()
+        counters = re.findall(
+            r"^sglang:num_aborted_requests_total.* (\S+)$", text, re.M
+        )
+        return int(sum(map(float, counters)))
+
+    def last_decision(self) -> dict[str, str]:
+        """What control decided last, and from what."""
+        client: Any = self.store.client
+        ((_, decision),) = client.xrevrange(self.store.keys.decisions, count=1)
+        return dict(decision)
+
+    def ask_engine(self, name: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Ask an engine itself, past workers and queues."""
+        request = urllib.request.Request(
+            self.engine(name).url + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as got:
+            return json.load(got)
+
+    # Other processes.
+
+    def run(
+        self, *argv: str, folder: Path = ROOT
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a program of this fleet to its end."""
+        return subprocess.run(
+            argv,
+            cwd=folder,
+            env=clean_environment(**self.environment),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def command(self, *arguments: str) -> str:
+        """What a command of modelserver's prints."""
+        done = self.run(sys.executable, "-m", "modelserver.cli", *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this fleet, ``up`` among them."""
+        return carriers("MODELSERVER_FLEET", self.environment["MODELSERVER_FLEET"])
+
+    def close(self) -> None:
+        """Ask ``up`` to end; AssertionError if anything of it stays behind."""
+        if hasattr(self, "app"):
+            self.app.backend.result_consumer.stop()
+            self.app.close()
+            self.store.client.close()
+        try:
+            self.process.send_signal(signal.SIGTERM)
+            code = self.process.wait(PATIENCE)
+        finally:
+            end(self.process)
+            left = self.processes()
+            for process in left:
+                process.kill()
+        assert not left, f"left behind: {left}\n{self.said()}"
+        assert code == 0, self.said()

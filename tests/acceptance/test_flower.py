@@ -1,0 +1,142 @@
+"""Flower's pages in a real browser, or over HTTP where there is none."""
+
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.product import PATIENCE, Product
+from tests.support import ROOT, eventually
+from tests.worker_support import answers
+
+pytestmark = pytest.mark.sglang
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+#: No profile, no network of its own, and nothing that asks the user.
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=8000",
+)
+#: Words that stand in a prompt and nowhere else.
+SECRET = "a heron in the reeds"
+READ_SECONDS = 60.0
+
+
+def read(url: str) -> str:
+    """A page as the server sends it."""
+    with urllib.request.urlopen(url, timeout=PATIENCE) as got:
+        return str(got.read().decode())
+
+
+def words(html: str) -> str:
+    """What a reader sees of a page, in one line."""
+    seen = re.sub(r"<(script|style|head)\b.*?</\1>|<[^>]+>", " ", html, flags=re.S)
+    return " ".join(unescape(seen).split())
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., str]:
+    """The browser: opens a page, runs its scripts, and returns what became of it."""
+    if BROWSER is None:
+        pytest.skip("no chromium or google-chrome is installed")
+    argv = [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}"]
+
+    def browse(url: str, *options: str) -> str:
+        done = subprocess.run(
+            [*argv, *(options or ("--dump-dom",)), url],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return done.stdout
+
+    return browse
+
+
+@pytest.fixture
+def tasks(fleet: Product) -> list[str]:
+    """Requests of every kind that were answered; their numbers."""
+    results = [
+        fleet.complete.delay(SECRET, max_tokens=8),
+        fleet.chat.delay([{"role": "user", "content": SECRET}], max_tokens=8),
+        fleet.embed.delay(SECRET),
+    ]
+    answers(results, PATIENCE)
+    return [result.id for result in results]
+
+
+def test_flower_serves_workers_queues_and_requests(
+    fleet: Product, tasks: list[str]
+) -> None:
+    def pages() -> bool:
+        broker = words(read(f"{fleet.flower_url}/broker"))
+        assert re.search(r"tiny-chat \d.* tiny-embed \d", broker), broker
+        workers = read(f"{fleet.flower_url}/workers?json=1")
+        assert '"status": true' in workers, workers
+        return True
+
+    eventually(pages, READ_SECONDS)
+    for task, name in zip(tasks, ("complete", "chat", "embed"), strict=True):
+        page = eventually(
+            lambda task=task: task_page(fleet, task, "SUCCESS"),  # type: ignore[misc]
+            READ_SECONDS,
+        )
+        assert f"modelserver.{name}" in page
+        assert "characters>" in page
+        assert SECRET not in page
+
+
+def task_page(fleet: Product, task: str, state: str) -> str:
+    """The page of one request, once it shows its state."""
+    page = words(read(f"{fleet.flower_url}/task/{task}"))
+    assert state in page, page
+    return page
+
+
+def test_the_browser_shows_the_fleet(
+    fleet: Product, tasks: list[str], browse: Callable[..., str]
+) -> None:
+    def workers() -> bool:
+        page = words(browse(fleet.flower_url))
+        assert re.search(r"Online workers 1 .*celery@\S+ Online", page), page
+        return True
+
+    eventually(workers, READ_SECONDS)
+    broker = words(browse(f"{fleet.flower_url}/broker"))
+    assert re.search(r"control \d+ .*tiny-chat \d+ .*tiny-embed \d+ ", broker), broker
+    shown = browse(f"{fleet.flower_url}/tasks")
+    for name in ("complete", "chat", "embed"):
+        assert f"modelserver.{name}" in words(shown)
+    assert all(task in shown for task in tasks)
+    assert SECRET not in shown
+
+
+def test_the_browser_takes_pictures(
+    fleet: Product, tasks: list[str], browse: Callable[..., str]
+) -> None:
+    results = ROOT / "results"
+    results.mkdir(exist_ok=True)
+    for name in ("workers", "tasks", "broker", f"task/{tasks[0]}"):
+        picture = results / f"flower-{name.partition('/')[0]}.png"
+        picture.unlink(missing_ok=True)
+        browse(
+            f"{fleet.flower_url}/{name}",
+            f"--screenshot={picture}",
+            "--window-size=1280,800",
+        )
+        assert picture.stat().st_size > 10_000
