@@ -1,0 +1,21 @@
+"""``python -m benchmarks [NAME]``: all benchmarks, or the one that is named."""
+
+import sys
+
+from benchmarks.embeddings import embeddings
+from benchmarks.engine_bound import engine_bound
+from benchmarks.queue_depth import queue_depth
+from benchmarks.report import main
+from benchmarks.submit import submit
+from benchmarks.throughput import throughput
+
+CASES = {
+    "engine-bound": engine_bound,
+    "throughput": throughput,
+    "embeddings": embeddings,
+    "queue-depth": queue_depth,
+    "submit": submit,
+}
+
+if __name__ == "__main__":
+    sys.exit(main("bench", CASES, sys.argv[1:]))

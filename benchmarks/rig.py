@@ -1,0 +1,212 @@
+"""What a measurement runs on: a server, engines and workers of its own, on loopback.
+
+Everything lives in a folder of its own and ends with the rig, by process number, even
+where a run fails. Engines are the tests' fault-injecting ones and are reported as ready
+in a launcher's place.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from celery import Celery
+
+from benchmarks.machine import START_SECONDS, Processes, Server
+from modelserver import settings as settings_module
+from modelserver.api import client
+from modelserver.model import Engine, EngineState
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from tests.engine.process import EngineProcess
+from tests.support import eventually
+
+HOST = "rig"
+#: The completion model and the embedding model of every rig.
+CHAT_MODEL, EMBED_MODEL = "bench", "vectors"
+PREFIX = "bench:"
+FLEET = """
+[[models]]
+name = "{chat}"
+engine = "external"
+
+[[models]]
+name = "{embed}"
+kind = "embedding"
+engine = "external"
+
+[redis]
+url = "{url}"
+prefix = "{prefix}"
+
+[rules]
+lease_seconds = {lease}
+grace_seconds = {grace}
+"""
+
+
+class Rig:
+    """A fleet of two models on engines of its own. A context manager.
+
+    ``limit`` is what every engine takes at once. Workers are started by ``worker``.
+    """
+
+    def __init__(
+        self,
+        *engine_options: str,
+        engines: int = 1,
+        limit: int = 256,
+        lease_seconds: float = 5.0,
+        grace_seconds: float = 30.0,
+        server_options: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.limit = limit
+        self._engine_options = engine_options
+        self._engines = engines
+        self._rules = (lease_seconds, grace_seconds)
+        self._server_options = server_options
+        self._stack = ExitStack()
+        self.engines: list[EngineProcess] = []
+        self.workers: list[Processes] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._show_logs()
+        self._stack.close()
+
+    def _open(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="modelserver-rig-"))
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.server = Server(self.folder / "valkey", **self._server_options).start()
+        self._stack.callback(self.server.stop)
+        self.settings = self.settings_at(self.server.url)
+        self.store: Store = connect(self.settings)
+        self._stack.callback(self.store.client.close)
+        for _ in range(self._engines):
+            self.add_engine(*self._engine_options)
+
+    def settings_at(self, url: str) -> Settings:
+        """This fleet's settings with its server reached under ``url``."""
+        lease, grace = self._rules
+        path = self.folder / f"fleet-{url.rpartition(':')[2].partition('/')[0]}.toml"
+        path.write_text(
+            FLEET.format(
+                chat=CHAT_MODEL,
+                embed=EMBED_MODEL,
+                url=url,
+                prefix=PREFIX,
+                lease=lease,
+                grace=grace,
+            )
+        )
+        return settings_module.load(self.environment(path))
+
+    def environment(self, fleet: Path) -> dict[str, str]:
+        """A program's environment: this one's without its fleet, with the rig's."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("MODELSERVER_")}
+        own = {
+            "MODELSERVER_FLEET": str(fleet),
+            "MODELSERVER_HOME": str(self.folder / "home"),
+            "MODELSERVER_HOST": HOST,
+        }
+        return kept | own
+
+    def add_engine(self, *options: str) -> EngineProcess:
+        """Start one more engine and report it as ready for both models."""
+        engine = EngineProcess("--model", CHAT_MODEL, *options)
+        self._stack.callback(engine.kill)
+        self.engines.append(engine)
+        self.report(len(self.engines) - 1)
+        return engine
+
+    def report(self, number: int, state: EngineState = EngineState.READY) -> None:
+        """Say of an engine what a launcher would say, for both models."""
+        process = self.engines[number]
+        for model in (CHAT_MODEL, EMBED_MODEL):
+            self.store.report_engine(
+                Engine(
+                    id=f"{model}-{number}",
+                    model=model,
+                    host=HOST,
+                    state=state,
+                    incarnation=1,
+                    url=process.url,
+                    pid=process.pid,
+                    limit=self.limit,
+                )
+            )
+
+    def worker(
+        self, settings: Settings | None = None, wait: bool = True, **extra: str
+    ) -> Processes:
+        """Start one worker; with ``wait`` it holds its lease when this returns.
+
+        ``extra`` goes into its environment.
+        """
+        fleet = (settings or self.settings).fleet_file
+        number = len(self.workers)
+        argv = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "INFO"]
+        worker = Processes(
+            [*argv, "-n", f"w{number}@{HOST}"],
+            self.folder / f"worker-{number}.log",
+            self.environment(fleet) | extra,
+        )
+        self._stack.callback(worker.end)
+        self.workers.append(worker)
+        if wait:
+            eventually(lambda: self.name_of(worker), within=START_SECONDS)
+        return worker
+
+    def program(self, argv: Iterable[str], name: str, **extra: str) -> Processes:
+        """Start any other program in the rig's environment."""
+        environment = self.environment(self.settings.fleet_file) | extra
+        program = Processes(argv, self.folder / f"{name}.log", environment)
+        self._stack.callback(program.end)
+        return program
+
+    def name_of(self, worker: Processes) -> str:
+        """The name under which a worker holds its lease, "" if it holds none."""
+        for name, report in self.store.workers().items():
+            if report["pid"] == worker.pid:
+                return name
+        return ""
+
+    def client(self) -> Celery:
+        """A client application; its tasks are ``modelserver_tasks``."""
+        return client(self.settings)
+
+    def keep(self, callback: Any, *arguments: Any) -> None:
+        """Call this at the end."""
+        self._stack.callback(callback, *arguments)
+
+    def executed(self) -> dict[str, int]:
+        """How often the engines that live have executed each prompt, by prompt."""
+        total: dict[str, int] = {}
+        for engine in self.engines:
+            if engine.exit_code is None:
+                for prompt, times in engine.stats()["executed"].items():
+                    total[prompt] = total.get(prompt, 0) + times
+        return total
+
+    def _show_logs(self) -> None:
+        for log in sorted(self.folder.glob("*.log")):
+            tail = log.read_text(errors="replace").splitlines()[-30:]
+            print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)

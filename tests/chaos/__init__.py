@@ -1,0 +1,1 @@
+"""Fault runs against real processes: ``python -m tests.chaos [NAME]``."""

@@ -1,0 +1,27 @@
+"""``python -m tests.chaos [NAME]``: all fault runs, or the one that is named."""
+
+import sys
+
+from benchmarks.report import main
+from tests.chaos.engines import engine_faults
+from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
+from tests.chaos.workers import (
+    worker_killed,
+    worker_killed_often,
+    worker_paused,
+    worker_terminated,
+)
+
+CASES = {
+    "worker-killed": worker_killed,
+    "worker-killed-often": worker_killed_often,
+    "worker-paused": worker_paused,
+    "worker-terminated": worker_terminated,
+    "engine-faults": engine_faults,
+    "redis-restarted": redis_restarted,
+    "redis-cut-off": redis_cut_off,
+    "clock-shifted": clock_shifted,
+}
+
+if __name__ == "__main__":
+    sys.exit(main("chaos", CASES, sys.argv[1:]))
