@@ -7,11 +7,32 @@ goes on when the batch has been written: the result stands before the acknowledg
 
 from typing import Any, Protocol
 
+import orjson
 from celery import states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import JSONEncoder
+from kombu.utils.json import dumps as kombu_dumps
 
 from modelserver.store.delivery import Stored
+
+#: What orjson would write in a way of its own is left to kombu.
+_AS_KOMBU = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+#: What kombu makes of a value that JSON has no form for.
+as_kombu_does = JSONEncoder().default
+
+
+def encode(meta: dict[str, Any]) -> bytes:
+    """A result as Celery's JSON serializer writes it, several times faster."""
+    try:
+        return orjson.dumps(meta, default=as_kombu_does, option=_AS_KOMBU)
+    except TypeError:
+        # Such as numbers beyond 64 bits; kombu knows what to do, or says what is wrong.
+        return str(kombu_dumps(meta)).encode()
 
 
 class ResultSink(Protocol):
@@ -21,7 +42,7 @@ class ResultSink(Protocol):
         """Whether the caller runs where it may wait for a batch."""
 
     def store(
-        self, tag: str, key: str, value: str, seconds: int, final: bool
+        self, tag: str, key: str, value: bytes, seconds: int, final: bool
     ) -> Stored:
         """Store and wait until it is written; says what became of it."""
 
@@ -56,7 +77,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
         key = self.backend_key(task_id)
         final = state in states.READY_STATES
         request.stored = self.sink.store(
-            tag, key, self.encode(meta), self._lifetime(state), final
+            tag, key, encode(meta), self._lifetime(state), final
         )
         return result
 

@@ -4,6 +4,7 @@ Sorts what goes wrong into the two classes that matter: a fault of the engine, w
 tried again elsewhere, and a fault of the request, which goes to its caller.
 """
 
+import functools
 import re
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import yarl
 
 from modelserver.model import Kind
 
@@ -40,6 +42,8 @@ COMPLAINTS_TOLD = 3
 #: library of it puts that before the message, and the folders of files.
 SOURCE_PLACE = re.compile(r"\s+File \".*|\[[\d:]+\] \S+:\d+: ", re.S)
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
+#: No limit but on connecting: how long an answer takes is its caller's business.
+UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=5)
 #: What a proof of life asks for.
 PROOF_PROMPT = "The"
 
@@ -64,10 +68,22 @@ def open_session(limit: int = 0) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=limit, ttl_dns_cache=300)
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        timeout=UNLIMITED,
         auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+        skip_auto_headers=("User-Agent", "Accept"),
     )
+
+
+def _within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=5)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(url: str) -> yarl.URL:
+    """An engine's few URLs, parsed once."""
+    return yarl.URL(url)
 
 
 async def ask(
@@ -81,10 +97,10 @@ async def ask(
 
     Raises EngineFault, RequestFault; TimeoutError after ``seconds``.
     """
-    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=5)
+    timeout = UNLIMITED if seconds is None else _within(seconds)
     try:
         async with session.post(
-            url, data=orjson.dumps(body), timeout=timeout, headers=headers
+            _parsed(url), data=orjson.dumps(body), timeout=timeout, headers=headers
         ) as response:
             content = await response.read()
             if response.status != 200:

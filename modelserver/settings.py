@@ -152,6 +152,7 @@ class RulesSection(_Section):
     lease_seconds: float = Field(default=5.0, ge=1)
     relaunch_pause_seconds: float = Field(default=10.0, ge=0)
     grace_seconds: float = Field(default=30.0, ge=0)
+    events_per_second: float = Field(default=100.0, ge=0)
     show_prompts: bool = False
 
 

@@ -17,3 +17,4 @@ def _execute(task: InferenceTask, args: Any, kwargs: Any) -> Any:
 complete, chat, embed = declare(app, app.modelserver_settings, _execute)
 for request in (complete, chat, embed):
     request.on_loop = True
+    request.Request = "workers.request:Request"

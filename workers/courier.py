@@ -43,6 +43,7 @@ class Held:
     queue: str
     delivery: Delivery
     deadline_of: str = ""
+    answered: bool = False
     amendments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,6 +79,14 @@ class Courier:
         """Note a message that was pulled."""
         self.held[delivery.tag] = Held(queue, delivery)
         self.active[queue] += 1
+
+    def answered(self, tag: str) -> None:
+        """The engine is done with it: another may be pulled while this is stored."""
+        held = self.held.get(tag)
+        if held is not None and not held.answered:
+            held.answered = True
+            self.active[held.queue] -= 1
+            self.on_freed()
 
     def store(self, result: StoreResult) -> "asyncio.Future[Stored]":
         """Store a result; the future says what became of it."""
@@ -147,8 +156,9 @@ class Courier:
         held = self.held.pop(tag, None)
         if held is not None:
             self._settling.add(tag)
-            self.active[held.queue] -= 1
-            self.on_freed()
+            if not held.answered:
+                self.active[held.queue] -= 1
+                self.on_freed()
         return held
 
     async def run(self) -> None:

@@ -124,7 +124,9 @@ class Executor:
                 text = f"no ready engine of {work.model} on this host"
                 raise Reject(text, requeue=True)
             try:
-                return await self._attempt(slot, work)
+                value = await self._attempt(slot, work)
+                self.courier.answered(work.tag)
+                return value
             except RequestFault as fault:
                 raise RequestError(
                     f"{work.model} refused the request: {fault}"

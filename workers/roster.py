@@ -6,7 +6,7 @@ knowledge and travels with its lease, so that it ends when the worker does.
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from modelserver.model import Engine, EngineState
@@ -110,24 +110,23 @@ class Roster:
             if slot.engine.model == model and slot.usable(now)
         )
 
-    def choose(self, model: str, avoid: Iterable[str] = ()) -> Slot | None:
+    def choose(self, model: str, avoid: Collection[str] = ()) -> Slot | None:
         """The least loaded usable engine, one of ``avoid`` only if there is no other.
 
         Load is in-flight over limit, so that a bigger engine gets more.
         """
         now = time.monotonic()
-        usable = [
-            slot
-            for slot in self.slots.values()
-            if slot.engine.model == model and slot.usable(now)
-        ]
-        fresh = [slot for slot in usable if slot.engine.id not in frozenset(avoid)]
-        return min(
-            fresh or usable,
+        best, best_rank = None, (True, 0.0, 0.0)
+        for slot in self.slots.values():
+            engine = slot.engine
+            if engine.model != model or not slot.usable(now):
+                continue
             # Among equals the one that waited longest, so that all leave samples.
-            key=lambda slot: (slot.inflight / max(1, slot.engine.limit), slot.began_at),
-            default=None,
-        )
+            load = slot.inflight / max(1, engine.limit)
+            rank = (engine.id in avoid, load, slot.began_at)
+            if best is None or rank < best_rank:
+                best, best_rank = slot, rank
+        return best
 
     def next_change(self) -> float | None:
         """Seconds until a suspected engine may be tried again."""

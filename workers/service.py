@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import uuid
 from collections.abc import Callable, Coroutine
@@ -30,6 +31,8 @@ logger = get_logger(__name__)
 LOOK_SECONDS = 0.5
 #: For how long a stopping worker tries to hand over its last batch, in seconds.
 LAST_BATCH_SECONDS = 10.0
+#: New objects before a collection of the youngest generation, and so on.
+GC_THRESHOLDS = (20_000, 20, 20)
 
 
 class Service:
@@ -48,6 +51,7 @@ class Service:
 
     async def start(self) -> None:
         """Open connections, take the lease, begin to run."""
+        _tame_garbage_collection()
         settings = self.settings
         keys = Keys(settings.fleet.redis.prefix)
         self.client = self._open(settings.redis_url)
@@ -221,7 +225,7 @@ class Service:
         return bridge.inside()
 
     def store(
-        self, tag: str, key: str, value: str, seconds: int, final: bool
+        self, tag: str, key: str, value: bytes, seconds: int, final: bool
     ) -> Stored:
         """Store a result in the batch of the moment and wait for it."""
         result = StoreResult(tag, key, value, seconds, final)
@@ -230,3 +234,14 @@ class Service:
     def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a blocking function in a thread and wait for it."""
         return bridge.wait(asyncio.to_thread(function, *args, **kwargs))
+
+
+def _tame_garbage_collection() -> None:
+    """Leave what is loaded once out of every collection, and collect less often.
+
+    A request makes a few hundred objects that reference counting frees; at Python's own
+    thresholds a tenth of the time went into looking through all others.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 
 from modelserver.wire import CONTROL_QUEUE
+from workers.events import Thinned
 
 #: Task events are published so often, in one message each time, in seconds.
 EVENTS_SECONDS = 0.25
@@ -23,9 +24,12 @@ class Subscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, c: Any) -> None:
-        """Attach the intake to this connection's channel."""
+        """Attach the intake to this connection's channel, once its loop runs.
+
+        Before, Celery does not know yet what to do with a message.
+        """
         service = c.pool.service
-        service.intake.attach(c.task_consumer.channel)
+        c.hub.call_soon(service.intake.attach, c.task_consumer.channel)
         # Celery leaves acknowledgements to its main loop, which a warm shutdown has
         # ended: they would come after what is held was given back. The intake takes
         # them on any thread.
@@ -58,6 +62,8 @@ class Events(bootsteps.StartStopStep):  # type: ignore[misc]
         dispatcher = c.event_dispatcher
         dispatcher.buffer_limit = EVENTS_MOST
         dispatcher.on_send_buffered = None
+        rules = c.app.modelserver_settings.fleet.rules
+        dispatcher.send = Thinned(dispatcher.send, rules.events_per_second)
         self._timer = c.timer.call_repeatedly(EVENTS_SECONDS, dispatcher.flush)
 
     def stop(self, c: Any) -> None:

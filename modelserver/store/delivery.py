@@ -6,6 +6,7 @@ A result is stored only while its delivery is still the worker's own, so the lat
 of a worker that was taken for dead is refused.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -154,9 +155,16 @@ class Deliveries:
         """
         pipe = self.client.pipeline(transaction=False)
         target = self.results.pipeline(transaction=False) if self.results else pipe
-        for result in batch.results:
-            self._add_result(target, result)
-        stored = await target.execute() if target is not pipe else []
+        if batch.results:
+            self._add_results(target, batch.results)
+        apart = await target.execute() if target is not pipe else []
+        self._add_rest(pipe, batch)
+        replies = await pipe.execute()
+        if not batch.results:
+            return []
+        return [Stored(reply) for reply in (apart or replies)[0]]
+
+    def _add_rest(self, pipe: Any, batch: Batch) -> None:
         for bury in batch.buried:
             keys = (self._unacked, self.keys.dead)
             pipe.eval(scripts.BURY, 2, *keys, bury.tag, bury.task, bury.letter)
@@ -171,23 +179,43 @@ class Deliveries:
             pipe.eval(
                 scripts.PARK, 2, self._unacked, self.keys.delayed, park.tag, park.due
             )
+        by_engine: defaultdict[str, list[Sample]] = defaultdict(list)
         for sample in batch.samples:
-            self._add_sample(pipe, sample)
-        replies = await pipe.execute()
-        stored = stored or replies[: len(batch.results)]
-        return [Stored(reply) for reply in stored]
+            by_engine[sample.engine].append(sample)
+        for engine, samples in by_engine.items():
+            self._add_samples(pipe, engine, samples)
 
-    def _add_result(self, pipe: Any, result: StoreResult) -> None:
+    def _add_results(self, pipe: Any, results: list[StoreResult]) -> None:
+        keys = [result.key for result in results]
+        arguments: list[Any] = []
+        for result in results:
+            tag = "" if self.results else result.tag
+            arguments += (tag, result.value, result.seconds, int(result.final))
         pipe.eval(
             scripts.STORE,
-            3,
+            2 + len(keys),
             self._unacked,
-            result.key,
             self.keys.answers,
-            "" if self.results else result.tag,
-            result.value,
-            result.seconds,
-            int(result.final),
+            *keys,
+            *arguments,
+        )
+
+    def _add_samples(self, pipe: Any, engine: str, samples: list[Sample]) -> None:
+        totals: Counter[str] = Counter(sample.outcome.value for sample in samples)
+        totals["prompt_tokens"] = sum(sample.prompt_tokens for sample in samples)
+        totals["completion_tokens"] = sum(
+            sample.completion_tokens for sample in samples
+        )
+        pipe.eval(
+            scripts.RECORD,
+            2,
+            self.keys.samples(engine),
+            self.keys.counters(engine),
+            SAMPLES_KEPT,
+            SAMPLES_SECONDS,
+            len(totals),
+            *[part for pair in totals.items() for part in pair],
+            *[orjson.dumps(pack_sample(sample)) for sample in samples[-SAMPLES_KEPT:]],
         )
 
     def _add_return(self, pipe: Any, back: GiveBack) -> None:

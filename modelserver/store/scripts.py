@@ -133,26 +133,39 @@ end
 return out
 """
 
-#: Stores a final result unless this delivery is no longer the worker's or a final
-#: result is there. KEYS unacked hash, result, totals; ARGV tag, value, seconds kept,
-#: 1 if the state is final. An empty tag leaves the delivery unchecked (results on a
-#: server of their own cannot see it). Returns 1 stored, 0 not the worker's delivery, -1
-#: answered before.
+#: Stores results, each unless its delivery is no longer the worker's or a final result
+#: is there. KEYS unacked hash, totals, then the results' keys; ARGV for each result its
+#: tag, value, seconds kept, 1 if its state is final. An empty tag leaves the delivery
+#: unchecked (results on a server of their own cannot see it). Returns for each: 1
+#: stored, 0 not the worker's delivery, -1 answered before.
 STORE = """
-if ARGV[1] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
-  redis.call('HINCRBY', KEYS[3], 'fenced', 1)
-  return 0
+local out = {}
+local totals = {}
+local function count(name)
+  totals[name] = (totals[name] or 0) + 1
 end
-local head = redis.call('GETRANGE', KEYS[2], 0, 24)
-if string.find(head, '"SUCCESS"', 1, true) or string.find(head, '"FAILURE"', 1, true)
-    or string.find(head, '"REVOKED"', 1, true) then
-  redis.call('HINCRBY', KEYS[3], 'repeated', 1)
-  return -1
+local function store(key, tag, value, seconds, final)
+  if tag ~= '' and redis.call('HEXISTS', KEYS[1], tag) == 0 then
+    count('fenced')
+    return 0
+  end
+  local head = redis.call('GETRANGE', key, 0, 24)
+  if string.find(head, '"SUCCESS"', 1, true) or string.find(head, '"FAILURE"', 1, true)
+      or string.find(head, '"REVOKED"', 1, true) then
+    count('repeated')
+    return -1
+  end
+  redis.call('SET', key, value, 'EX', seconds)
+  redis.call('PUBLISH', key, value)
+  if final == '1' then count('stored') end
+  return 1
 end
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-redis.call('PUBLISH', KEYS[2], ARGV[2])
-if ARGV[4] == '1' then redis.call('HINCRBY', KEYS[3], 'stored', 1) end
-return 1
+for i = 3, #KEYS do
+  local at = (i - 3) * 4
+  out[i - 2] = store(KEYS[i], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+end
+for name, number in pairs(totals) do redis.call('HINCRBY', KEYS[2], name, number) end
+return out
 """
 
 #: Gives a held message back to the head of its list, changed to ARGV[2] if that is not
@@ -199,16 +212,17 @@ return #due
 """
 )
 
-#: Records one request. KEYS samples, counters; ARGV packed sample, number kept, seconds
-#: kept, outcome, prompt tokens, completion tokens.
+#: Records an engine's requests. KEYS samples, counters; ARGV number kept, seconds kept,
+#: how many counters follow, each name and addend, then the packed samples.
 RECORD = """
-redis.call('LPUSH', KEYS[1], ARGV[1])
-redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[2]) - 1)
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('HINCRBY', KEYS[2], ARGV[4], 1)
-redis.call('HINCRBY', KEYS[2], 'prompt_tokens', ARGV[5])
-redis.call('HINCRBY', KEYS[2], 'completion_tokens', ARGV[6])
-redis.call('EXPIRE', KEYS[2], ARGV[3])
+local counters = tonumber(ARGV[3])
+for i = 1, counters do
+  redis.call('HINCRBY', KEYS[2], ARGV[2 * i + 2], ARGV[2 * i + 3])
+end
+for i = 2 * counters + 4, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[i]) end
+redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[1]) - 1)
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
 return 1
 """
 

@@ -275,3 +275,12 @@ def test_killed_server_loses_no_request(tmp_path: Path):
         assert worker.process.poll() is None
         assert answers(fleet.send(prompts(20))) == expected[:20]
     valkey.stop()
+
+
+def test_a_starting_worker_takes_what_waits_without_stumbling(fleet: FleetSite):
+    fleet.engine("writer-0")
+    names = [f"early {place}" for place in range(200)]
+    results = fleet.send(names)
+    worker = fleet.worker()
+    assert answers(results) == [answer_text(name) for name in names]
+    assert "could not be handed over" not in worker.said()

@@ -2,12 +2,14 @@
 
 import base64
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kombu.utils.json import dumps, loads
 
+from modelserver.backend import encode
 from modelserver.catalogue import Catalogue
 from modelserver.errors import UnknownModelError
 from modelserver.settings import Fleet, RedisSection, Settings
@@ -78,3 +80,14 @@ def test_everything_but_requests_has_a_queue_of_its_own(tmp_path: Path):
     assert shared["broker_url"] == "redis://h/1"
     assert shared["result_backend"].endswith("+redis://r/2")
     assert shared["accept_content"] == ["json"]
+
+
+def test_a_workers_results_read_as_kombus_own():
+    meta = {
+        "status": "SUCCESS",
+        "result": [Vector.of([0.5, -1.0]), "text", None, 1.5, {"deep": [1, 2]}],
+        "date_done": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "big": 2**70,
+    }
+    assert loads(encode(meta)) == loads(dumps(meta))
+    assert encode(meta).startswith(b'{"status"')

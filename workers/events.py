@@ -1,0 +1,49 @@
+"""Thins task events: at a thousand requests a second nobody reads them all."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+#: Events that end a task; after one of them it is forgotten.
+LAST = frozenset(
+    {"task-succeeded", "task-failed", "task-rejected", "task-revoked", "task-retried"}
+)
+#: Tasks whose events are followed at once; the oldest gives way.
+FOLLOWED_MOST = 10_000
+
+
+class Thinned:
+    """An event dispatcher's ``send`` for so many tasks a second, each with all events.
+
+    Failures are always sent. Events that are not about a task pass.
+    """
+
+    def __init__(self, send: Callable[..., Any], tasks_per_second: float) -> None:
+        self._send = send
+        self._rate = tasks_per_second
+        self._followed: OrderedDict[str, None] = OrderedDict()
+        self._second = 0
+        self._used = 0.0
+
+    def __call__(self, type: str, **fields: Any) -> Any:
+        """Send, or not."""
+        task = fields.get("uuid")
+        if task is None or not type.startswith("task-"):
+            return self._send(type, **fields)
+        if type == "task-received" and self._follow():
+            self._followed[task] = None
+            if len(self._followed) > FOLLOWED_MOST:
+                self._followed.popitem(last=False)
+        if task in self._followed or type == "task-failed":
+            if type in LAST:
+                self._followed.pop(task, None)
+            return self._send(type, **fields)
+        return None
+
+    def _follow(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._used = second, 0.0
+        self._used += 1
+        return self._used <= self._rate
