@@ -1,112 +1,239 @@
-"""Single texts to embed, against a bare client with singles and with ideal batches."""
+"""Single texts to embed on a real engine, against a bare client that knows them all."""
 
 import asyncio
+import os
+import shutil
 import statistics
+import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import redis
+import psutil
+from celery import Celery
 
+from benchmarks.engine_bound import READY_SECONDS
 from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
-from benchmarks.rig import EMBED_MODEL, Rig
-from benchmarks.steady import Steady, steady
+from modelserver import settings as settings_module
+from modelserver.api import client
+from modelserver.cli.stack import Stack
 from modelserver.client import EMBEDDINGS, ask, open_session
+from modelserver.model import Engine, EngineState
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from tests.support import eventually
 
-TEXTS = 5_000
-IN_FLIGHT = 256
-IDEAL_BATCH = 32
+MODEL = "tiny-embed"
+TEXTS = int(os.environ.get("EMBED_TEXTS", "3000"))
 ROUNDS = 3
-WINDOW_SECONDS = 4.0
-ENGINE_SECONDS = 0.05
+#: What the engine runs at once, and the worker has in flight.
+MAX_RUNNING = int(os.environ.get("EMBED_RUNNING", "256"))
+#: Texts in a request and requests in flight with which the bare client is quickest:
+#: measured with 1, 32, 64 and 128 texts, two to eight in flight.
+IDEAL_BATCH, IDEAL_IN_FLIGHT = 32, 4
+SINGLES_IN_FLIGHT = 64
+#: Answers that are read back and looked at.
+READ_BACK = 20
+FLEET = f"""
+[[models]]
+name = "{MODEL}"
+path = "builtin:tiny-embed"
+kind = "embedding"
+engine = "sglang-cpu"
+context_length = 4096
+max_running = {MAX_RUNNING}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One run: texts per second, and CPU time for a text in worker and engine."""
+
+    rate: float
+    worker_ms: float
+    engine_ms: float
 
 
 def embeddings() -> Report:
-    """One text per task against an engine of 50 ms, whatever the size of a request.
+    """One text per task on real SGLang (CPU), and bare HTTP to the same engine.
 
-    The queue is filled first. The bare asyncio client sends the same texts as singles
-    with as many in flight, and in batches of 32 with eight in flight: what would be
-    ideal if one knew all the texts beforehand. All take turns.
+    The queue is filled first, while the worker is told not to consume. Measured is
+    from the word to consume until the last result is stored: what reads the results is
+    the worker here, and the bare client there. ``raw`` requests go one by one, where
+    all others go together with those that wait with them. All take turns; no text is
+    sent twice.
     """
-    ours, singles, batches = [], [], []
+    runs: dict[str, list[Figures]] = defaultdict(list)
     elsewhere = Elsewhere()
-    for _ in range(ROUNDS):
-        ours.append(_ours())
-        singles.append(_bare(1, IN_FLIGHT))
-        batches.append(_bare(IDEAL_BATCH, IN_FLIGHT // IDEAL_BATCH))
-    rate = statistics.median(one.rate for one in ours)
-    cpu = statistics.median(one.cpu_ms for one in ours)
-    single, batch = statistics.median(singles), statistics.median(batches)
+    with _site() as site:
+        ways: dict[str, Callable[[str], Figures]] = {
+            "modelserver": lambda name: site.ours(name),
+            "modelserver, one by one": lambda name: site.ours(name, raw=True),
+            f"bare, batches of {IDEAL_BATCH}": site.batches,
+            "bare, singles": site.singles,
+        }
+        for number in range(ROUNDS + 1):
+            for name, way in ways.items():
+                figures = way(f"{name} {number}")
+                if number:  # The first round is to warm up.
+                    runs[name].append(figures)
+    return _report(runs, elsewhere)
+
+
+def _report(runs: dict[str, list[Figures]], elsewhere: Elsewhere) -> Report:
+    rows, rates = [], []
+    for name, figures in runs.items():
+        each = [one.rate for one in figures]
+        rates.append(statistics.median(each))
+        worker = statistics.median(one.worker_ms for one in figures)
+        engine = statistics.median(one.engine_ms for one in figures)
+        rows.append((name, rates[-1], min(each), max(each), worker, engine))
+    ours, alone, batches, singles = rates
     return Report(
-        ("way", "texts/s", "least", "most", "CPU ms/text"),
+        ("way", "texts/s", "least", "most", "worker ms", "engine ms"),
+        tuple(rows),
         (
-            ("modelserver", rate, *_spread([one.rate for one in ours]), cpu),
-            ("bare, singles", single, *_spread(singles), ""),
-            (f"bare, batches of {IDEAL_BATCH}", batch, *_spread(batches), ""),
+            Goal("embeddings over ideal batches", ours / batches, 0.9),
+            Goal("embeddings over bare singles", ours / singles, 1.0),
+            Goal("embeddings together over one by one", ours / alone, 1.0),
         ),
         (
-            Goal("embeddings texts/s", rate, 1000),
-            Goal("embeddings over bare singles", rate / single, 0.9),
-            Goal("embeddings over ideal batches", rate / batch, 0.4),
+            f"{TEXTS} texts a run; worker and engine: CPU time for a text",
+            f"others used {elsewhere.cores():.1f} cores meanwhile",
         ),
-        (f"others used {elsewhere.cores():.1f} cores meanwhile",),
     )
 
 
-def _spread(rates: list[float]) -> tuple[float, float]:
-    return min(rates), max(rates)
+class Site:
+    """One engine, one worker, and the ways to send texts to it."""
 
-
-def _text(place: int) -> str:
-    return f"text {place}: a clean mug stands on the countertop beside the sink"
-
-
-def _ours() -> Steady:
-    with Rig("--latency", str(ENGINE_SECONDS), limit=IN_FLIGHT) as rig:
-        return _embed(rig)
-
-
-def _embed(rig: Rig) -> Steady:
-    embed = rig.client().modelserver_tasks[2]
-    first = embed.delay(_text(0))
-    for place in range(1, TEXTS):
-        embed.delay(_text(place))
-    with redis.Redis.from_url(rig.server.url) as client:
-        before = int(client.dbsize())
-        figures = steady(
-            rig.worker(wait=False),
-            lambda: int(client.dbsize()) - before,
-            2 * IN_FLIGHT,
-            TEXTS - IN_FLIGHT,
-            WINDOW_SECONDS,
+    def __init__(self, app: Celery, store: Store, stack: Stack, engine: Engine) -> None:
+        self.app = app
+        self.store = store
+        self.engine = engine
+        self.worker = next(
+            program.process.pid
+            for program in stack.programs
+            if program.name == "worker" and program.process
         )
-    vector = first.get(timeout=30)
-    if not (isinstance(vector, list) and isinstance(vector[0], float)):
-        raise RuntimeError(f"no vector came back but {vector!r}")
-    return figures
+
+    def ours(self, name: str, **options: Any) -> Figures:
+        """Through the queue; ``options`` are the task's."""
+        embed, control = self.app.modelserver_tasks[2], self.app.control
+        control.cancel_consumer(MODEL, reply=True, limit=1, timeout=10)
+        sent = [embed.delay(text, **options) for text in _texts(name)]
+        if self.store.backlog(MODEL) != TEXTS:
+            raise RuntimeError("not all texts are in the queue")
+        stored = self._stored() + TEXTS
+        with self._measured() as figures:
+            control.add_consumer(MODEL)
+            eventually(lambda: self._stored() >= stored, 120)
+        for result in sent[:: TEXTS // READ_BACK]:
+            if not result.get(timeout=30):
+                raise RuntimeError("an answer is empty")
+        return figures[0]
+
+    def batches(self, name: str) -> Figures:
+        """By the bare client, as if one knew all texts beforehand."""
+        return self._bare(name, IDEAL_BATCH, IDEAL_IN_FLIGHT)
+
+    def singles(self, name: str) -> Figures:
+        """By the bare client, one text in each request."""
+        return self._bare(name, 1, SINGLES_IN_FLIGHT)
+
+    def _bare(self, name: str, batch: int, in_flight: int) -> Figures:
+        with self._measured() as figures:
+            asyncio.run(_send(self.engine.url, _texts(name), batch, in_flight))
+        return figures[0]
+
+    def _stored(self) -> int:
+        return self.store.answers().get("stored", 0)
+
+    @contextmanager
+    def _measured(self) -> Iterator[list[Figures]]:
+        """The figures of what is done within, put into the list at the end."""
+        figures: list[Figures] = []
+        worker, engine = _cpu_seconds(self.worker), _cpu_seconds(self.engine.pid)
+        began = time.monotonic()
+        yield figures
+        seconds = time.monotonic() - began
+        worker = _cpu_seconds(self.worker) - worker
+        engine = _cpu_seconds(self.engine.pid) - engine
+        each = 1000 / TEXTS
+        figures.append(Figures(TEXTS / seconds, worker * each, engine * each))
 
 
-def _bare(batch: int, in_flight: int) -> float:
-    with Rig("--latency", str(ENGINE_SECONDS)) as rig:
-        url = rig.engines[0].url + EMBEDDINGS
-        return asyncio.run(_send(url, batch, in_flight))
+@contextmanager
+def _site() -> Iterator[Site]:
+    """The stack of the one model, in a run folder that goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="modelserver-bench-"))
+    fleet = folder / "fleet.toml"
+    fleet.write_text(FLEET)
+    home = str(settings_module.load().home)
+    settings = settings_module.load(
+        {"MODELSERVER_FLEET": str(fleet), "MODELSERVER_HOME": home}
+    )
+    programs = Stack(settings, print, flower=False)
+    try:
+        programs.start()
+        yield from _ready(settings, programs)
+    finally:
+        programs.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(settings.run_dir, ignore_errors=True)
 
 
-async def _send(url: str, batch: int, in_flight: int) -> float:
-    """Texts per second."""
+def _ready(settings: Settings, programs: Stack) -> Iterator[Site]:
+    store, app = connect(settings), client(settings)
+
+    def engine() -> Engine | None:
+        for engine in store.engines().values():
+            if engine.state is EngineState.FATAL:
+                raise RuntimeError(f"engine {engine.id} cannot run: {engine.reason}")
+            if engine.state is EngineState.READY:
+                return engine
+        return None
+
+    try:
+        yield Site(app, store, programs, eventually(engine, READY_SECONDS))
+    finally:
+        app.close()
+        store.client.close()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a program and its children so far."""
+    parent = psutil.Process(pid)
+    family = [parent, *parent.children(recursive=True)]
+    times = [process.cpu_times() for process in family]
+    return sum(spent.user + spent.system for spent in times)
+
+
+def _texts(name: str) -> list[str]:
+    # The name comes first, or a cached prefix would save the engine its work.
+    return [f"{name}, {place}: the mug stands by the sink" for place in range(TEXTS)]
+
+
+async def _send(url: str, texts: list[str], batch: int, in_flight: int) -> None:
+    """Send all texts; raises unless as many vectors come back."""
     gate = asyncio.Semaphore(in_flight)
 
     async def one(start: int) -> int:
-        texts = [_text(place) for place in range(start, min(TEXTS, start + batch))]
-        body: dict[str, Any] = {"model": EMBED_MODEL, "input": texts}
+        body: dict[str, Any] = {
+            "model": MODEL,
+            "input": texts[start : start + batch],
+            "encoding_format": "base64",
+        }
         async with gate:
-            answer = await ask(session, url, body | {"encoding_format": "base64"})
+            answer = await ask(session, url + EMBEDDINGS, body)
         return len(answer["data"])
 
     async with open_session() as session:
-        began = time.monotonic()
-        counts = await asyncio.gather(*map(one, range(0, TEXTS, batch)))
-        seconds = time.monotonic() - began
-    if sum(counts) != TEXTS:
-        raise RuntimeError(f"{TEXTS} texts sent, {sum(counts)} vectors came back")
-    return TEXTS / seconds
+        counts = await asyncio.gather(*map(one, range(0, len(texts), batch)))
+    if sum(counts) != len(texts):
+        raise RuntimeError(f"{len(texts)} texts sent, {sum(counts)} vectors came back")

@@ -43,13 +43,15 @@ class Goal:
         return self.figure >= self.goal
 
     def __str__(self) -> str:
-        """The goal's line in a report."""
-        unit = f" {self.unit}" if self.unit else ""
-        sign = "<=" if self.at_most else ">="
-        return (
-            f"{'ok' if self.ok else 'short'} {self.name} {show(self.figure)}{unit} "
-            f"(goal {sign} {show(self.goal)}{unit})"
+        """The goal's line in a report: four words, so that a program can read it."""
+        name = (
+            f"{self.name} {self.unit}".strip().replace(" ", "-").replace("/", "-per-")
         )
+        figure, goal = (
+            show(value).replace(",", "") for value in (self.figure, self.goal)
+        )
+        sign = "<=" if self.at_most else ">="
+        return f"{'ok' if self.ok else 'short'} {name} {figure} (goal {sign}{goal})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,8 @@ from modelserver.requests import (
     describe,
     with_model,
 )
-from modelserver.settings import Settings
+from modelserver.settings import Settings, plain_url
 from modelserver.store.delivery import DEADLINE
-from modelserver.store.state import plain_url
 from modelserver.transport import AMQP
 from modelserver.wire import CHAT, COMPLETE, EMBED, CatalogueSource, shared_settings
 

@@ -20,7 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -56,6 +63,12 @@ Thought:"""
 
 EngineType = Literal["sglang", "sglang-cpu", "external", "command"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+
+
+def plain_url(url: str) -> str:
+    """The URL without its password, for messages."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.split('://')[0]}://***@{tail}" if at else url
 
 
 class _Section(BaseModel):
@@ -132,6 +145,16 @@ class RedisSection(_Section):
     results_url: str = ""
     prefix: str = Field(default="ms:", pattern=r"^[A-Za-z0-9_.:-]*$")
     max_connections: int = Field(default=64, ge=8)
+
+    @field_validator("url", "results_url")
+    @classmethod
+    def _is_known(cls, url: str) -> str:
+        if url not in ("", EMBEDDED) and not re.match(r"rediss?://.", url):
+            raise ValueError(
+                f'"{plain_url(url)}" must be redis://host:port/db, rediss://... or '
+                f'"{EMBEDDED}"'
+            )
+        return url
 
 
 class DefaultsSection(_Section):

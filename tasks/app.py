@@ -12,6 +12,7 @@ from modelserver import settings
 from modelserver.errors import StoreUnreachableError
 from modelserver.transport import AMQP
 from workers import pool, steps  # noqa: F401
+from workers.events import Events
 
 
 def _configuration() -> dict[str, Any]:
@@ -25,7 +26,7 @@ def _configuration() -> dict[str, Any]:
         raise
 
 
-app = Celery("modelserver", amqp=AMQP)
+app = Celery("modelserver", amqp=AMQP, events=Events)
 app.modelserver_settings = settings.load()
 app.add_defaults(_configuration)
 steps.install(app)

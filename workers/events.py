@@ -5,6 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from celery.app.events import Events as CeleryEvents
+from celery.events.dispatcher import EventDispatcher
+
 #: Events that end a task; after one of them it is forgotten.
 LAST = frozenset(
     {"task-succeeded", "task-failed", "task-rejected", "task-revoked", "task-retried"}
@@ -47,3 +50,25 @@ class Thinned:
             self._second, self._used = second, 0.0
         self._used += 1
         return self._used <= self._rate
+
+
+class Dispatcher(EventDispatcher):  # type: ignore[misc]
+    """Celery's dispatcher, thinned as the fleet file says.
+
+    A class and not an attribute: Celery takes ``send`` from it when it starts.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        rules = self.app.modelserver_settings.fleet.rules
+        self._thinned = Thinned(super().send, rules.events_per_second)
+
+    def send(self, type: str, **fields: Any) -> Any:
+        """Send, or not."""
+        return self._thinned(type, **fields)
+
+
+class Events(CeleryEvents):  # type: ignore[misc]
+    """Celery's events with the dispatcher above."""
+
+    dispatcher_cls = Dispatcher

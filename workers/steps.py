@@ -6,7 +6,6 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 
 from modelserver.wire import CONTROL_QUEUE
-from workers.events import Thinned
 
 #: Task events are published so often, in one message each time, in seconds.
 EVENTS_SECONDS = 0.25
@@ -62,8 +61,6 @@ class Events(bootsteps.StartStopStep):  # type: ignore[misc]
         dispatcher = c.event_dispatcher
         dispatcher.buffer_limit = EVENTS_MOST
         dispatcher.on_send_buffered = None
-        rules = c.app.modelserver_settings.fleet.rules
-        dispatcher.send = Thinned(dispatcher.send, rules.events_per_second)
         self._timer = c.timer.call_repeatedly(EVENTS_SECONDS, dispatcher.flush)
 
     def stop(self, c: Any) -> None:

@@ -21,18 +21,12 @@ from modelserver.model import (
     Outcome,
     Sample,
 )
-from modelserver.settings import Settings
+from modelserver.settings import Settings, plain_url
 from modelserver.store import scripts
 from modelserver.store.keys import Keys
 
 #: Decisions kept in the stream.
 DECISIONS_KEPT = 10_000
-
-
-def plain_url(url: str) -> str:
-    """The URL without its password, for messages."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://***@{tail}" if at else url
 
 
 def connect(settings: Settings) -> "Store":

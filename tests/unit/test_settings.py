@@ -151,3 +151,12 @@ def test_two_fleets_have_run_folders_of_their_own(tmp_path: Path):
         environ = {"MODELSERVER_HOME": str(tmp_path)}
         folders.add(load(environ, cwd=tmp_path / name).run_dir)
     assert len(folders) == 2
+
+
+def test_a_url_that_is_not_redis_is_refused_without_its_password(tmp_path: Path):
+    wrong = '[redis]\nurl = "sentinel://:secret@host:26379"\n'
+    with pytest.raises(
+        ConfigurationError, match=r"redis\.url.* must be redis://"
+    ) as it:
+        read(tmp_path, wrong)
+    assert "secret" not in str(it.value)

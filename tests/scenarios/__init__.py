@@ -1,0 +1,1 @@
+"""Control's decisions in simulated hours: the real ``decide`` in a small world."""
