@@ -121,8 +121,10 @@ def declare(
         }
         if settings.fleet.rules.show_prompts:
             attributes["resultrepr_maxsize"] = 1024
+        # Not shared: by default Celery adds a task to every application of the process,
+        # and this one belongs to one fleet.
         bound: InferenceTask = app.task(
-            body, name=name, base=InferenceTask, bind=True, **attributes
+            body, name=name, base=InferenceTask, bind=True, shared=False, **attributes
         )
         return bound
 

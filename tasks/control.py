@@ -11,7 +11,7 @@ from tasks.app import app
 
 # Without events: a tick every two seconds would push the requests out of Flower's list.
 @app.task(  # type: ignore[untyped-decorator]
-    name=STEER, ignore_result=True, expires=10, send_events=False
+    name=STEER, ignore_result=True, expires=10, send_events=False, shared=False
 )
 def steer() -> int:
     """Read the fleet's state, decide, publish what is wanted; the number of actions."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kombu.utils.json import dumps, loads
 
+from modelserver.api import client
 from modelserver.backend import encode
 from modelserver.catalogue import Catalogue
 from modelserver.errors import UnknownModelError
@@ -91,3 +92,15 @@ def test_a_workers_results_read_as_kombus_own():
     }
     assert loads(encode(meta)) == loads(dumps(meta))
     assert encode(meta).startswith(b'{"status"')
+
+
+def test_two_fleets_in_one_process_keep_their_tasks_apart(tmp_path: Path):
+    one, two = (
+        client(Settings(Fleet(), tmp_path / name / "fleet.toml", tmp_path, "h"))
+        for name in ("one", "two")
+    )
+    for app, name in ((one, "one"), (two, "two")):
+        bound = app.tasks[COMPLETE]
+        assert bound.app is app
+        assert bound.fleet.fleet_file.parent.name == name
+        assert bound is app.modelserver_tasks[0]
