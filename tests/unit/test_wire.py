@@ -95,12 +95,12 @@ def test_a_workers_results_read_as_kombus_own():
 
 
 def test_two_fleets_in_one_process_keep_their_tasks_apart(tmp_path: Path):
+    section = Fleet(redis=RedisSection(url="redis://127.0.0.1:1/0"))
     one, two = (
-        client(Settings(Fleet(), tmp_path / name / "fleet.toml", tmp_path, "h"))
+        client(Settings(section, tmp_path / name / "fleet.toml", tmp_path, "h"))
         for name in ("one", "two")
     )
     for app, name in ((one, "one"), (two, "two")):
         bound = app.tasks[COMPLETE]
         assert bound.app is app
         assert bound.fleet.fleet_file.parent.name == name
-        assert bound is app.modelserver_tasks[0]
