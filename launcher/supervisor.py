@@ -18,8 +18,8 @@ from launcher.records import Record
 from launcher.tools import Tools
 from modelserver.catalogue import catalogue
 from modelserver.errors import StoreUnreachableError
+from modelserver.fleet import Fleet
 from modelserver.model import Engine, Kind, ModelSpec
-from modelserver.settings import Fleet
 
 _log = logging.getLogger(__name__)
 

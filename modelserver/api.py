@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from modelserver import settings as settings_module
 from modelserver.catalogue import Catalogue
 from modelserver.errors import ModelserverError, StoreUnreachableError
+from modelserver.fleet import plain_url
 from modelserver.requests import (
     FROM_START,
     InferenceRequest,
@@ -25,8 +26,8 @@ from modelserver.requests import (
     describe,
     with_model,
 )
-from modelserver.settings import Settings, plain_url
-from modelserver.store.delivery import DEADLINE
+from modelserver.settings import Settings
+from modelserver.store.batch import DEADLINE
 from modelserver.transport import AMQP
 from modelserver.wire import CHAT, COMPLETE, EMBED, CatalogueSource, shared_settings
 

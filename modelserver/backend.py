@@ -14,7 +14,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import dumps as kombu_dumps
 
-from modelserver.store.delivery import Stored
+from modelserver.store.batch import Stored
 
 #: What orjson would write in a way of its own is left to kombu.
 _AS_KOMBU = (

@@ -12,7 +12,7 @@ from modelserver.errors import UnknownModelError
 from modelserver.model import Json, Kind
 
 if TYPE_CHECKING:
-    from modelserver.settings import Fleet
+    from modelserver.fleet import Fleet
 
 
 def catalogue(fleet: "Fleet") -> dict[str, Any]:

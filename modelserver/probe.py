@@ -23,9 +23,10 @@ from modelserver.client import (
     open_session,
 )
 from modelserver.errors import EngineError, ModelUnavailableError, UnknownModelError
+from modelserver.fleet import ProbeSection
 from modelserver.model import Engine, EngineState, Kind
 from modelserver.report import read_catalogue
-from modelserver.settings import ProbeSection, Settings
+from modelserver.settings import Settings
 from modelserver.store.state import Store
 
 #: A probe without an answer after so many seconds has failed.

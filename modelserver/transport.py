@@ -17,7 +17,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 
 from modelserver.store import scripts
-from modelserver.store.delivery import DEADLINE, SUBMITTER
+from modelserver.store.batch import DEADLINE, SUBMITTER
 from modelserver.store.keys import Keys
 
 

@@ -17,16 +17,16 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.model import Sample
-from modelserver.store.delivery import (
+from modelserver.store.batch import (
     Batch,
     Bury,
-    Deliveries,
     Delivery,
     GiveBack,
     Park,
     Stored,
     StoreResult,
 )
+from modelserver.store.delivery import Deliveries
 
 logger = get_logger(__name__)
 

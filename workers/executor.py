@@ -26,7 +26,7 @@ from modelserver.errors import (
 )
 from modelserver.model import Kind, ModelSpec
 from modelserver.requests import InferenceRequest, answer, build, tokens, with_model
-from modelserver.store.delivery import CRASHES, DEADLINE
+from modelserver.store.batch import CRASHES, DEADLINE
 from workers.attempt import Attempt
 from workers.budget import RetryBudget
 from workers.coalescer import Coalescer

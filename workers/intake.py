@@ -16,7 +16,8 @@ import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from modelserver.store.delivery import DEADLINE, Deliveries, Delivery, unknown
+from modelserver.store.batch import DEADLINE, Delivery
+from modelserver.store.delivery import Deliveries, unknown
 from modelserver.transport import Channel
 from modelserver.wire import CONTROL_QUEUE
 from workers.courier import Courier

@@ -16,7 +16,7 @@ from modelserver.client import open_session
 from modelserver.errors import DeadlineExceededError
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
-from modelserver.store.delivery import Stored, StoreResult
+from modelserver.store.batch import Stored, StoreResult
 from modelserver.store.state import read_engine
 from workers import bridge
 from workers.courier import Courier

@@ -17,9 +17,10 @@ from modelserver.cli.stack import Stack
 from modelserver.cli.status import render
 from modelserver.cli.up import Stopped, changes, refresh_flower, stop_by_signal
 from modelserver.errors import ModelserverError
+from modelserver.fleet import read_fleet
 from modelserver.model import EngineState, Kind
 from modelserver.report import EngineStatus, Status, read_status
-from modelserver.settings import Settings, load, read_fleet
+from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 
 ENGINE = "sglang-cpu"

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from modelserver.store import scripts
-from modelserver.store.delivery import CRASHES, LOSSES
+from modelserver.store.batch import CRASHES, LOSSES
 from modelserver.store.state import Store
 
 

@@ -11,6 +11,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from modelserver.errors import StoreUnreachableError
+from modelserver.fleet import plain_url
 from modelserver.model import (
     Desired,
     Engine,
@@ -21,7 +22,7 @@ from modelserver.model import (
     Outcome,
     Sample,
 )
-from modelserver.settings import Settings, plain_url
+from modelserver.settings import Settings
 from modelserver.store import scripts
 from modelserver.store.keys import Keys
 

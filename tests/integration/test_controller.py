@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 from modelserver.controller import steer
+from modelserver.fleet import (
+    Fleet,
+    HostSection,
+    ModelSection,
+    RedisSection,
+    RulesSection,
+)
 from modelserver.model import (
     Desired,
     Engine,
@@ -17,14 +24,7 @@ from modelserver.model import (
     Relaunch,
     Want,
 )
-from modelserver.settings import (
-    Fleet,
-    HostSection,
-    ModelSection,
-    RedisSection,
-    RulesSection,
-    Settings,
-)
+from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from tests.support import ValkeyProcess
 

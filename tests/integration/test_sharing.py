@@ -8,7 +8,8 @@ import redis
 from redis.asyncio import Redis
 
 from modelserver.store import scripts
-from modelserver.store.delivery import Batch, Deliveries, GiveBack
+from modelserver.store.batch import Batch, GiveBack
+from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
 from tests.support import ValkeyProcess
 

@@ -6,6 +6,7 @@ wish is fulfilled at the next tick. Time is the tick's, nothing sleeps.
 
 from dataclasses import dataclass, field, replace
 
+from modelserver.fleet import RulesSection
 from modelserver.model import (
     Action,
     Desired,
@@ -18,7 +19,6 @@ from modelserver.model import (
     Snapshot,
 )
 from modelserver.policy.decide import apply, decide
-from modelserver.settings import RulesSection
 
 #: Seconds between two looks of control, and of a launcher at its engines' tokens.
 TICK_SECONDS = 2.0

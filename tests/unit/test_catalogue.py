@@ -8,8 +8,8 @@ import pytest
 
 from modelserver.catalogue import Catalogue, Entry, catalogue
 from modelserver.errors import UnknownModelError
+from modelserver.fleet import DefaultsSection, Fleet, ModelSection
 from modelserver.model import Kind
-from modelserver.settings import DefaultsSection, Fleet, ModelSection
 
 FLEET = Fleet(
     models=(

@@ -3,7 +3,8 @@
 import redis.asyncio
 
 from modelserver.store import Deliveries, Keys
-from modelserver.store.delivery import Batch, Delivery, mark_redelivered, unknown
+from modelserver.store.batch import Batch, Delivery
+from modelserver.store.delivery import mark_redelivered, unknown
 from workers.courier import Courier
 
 QUEUE = "writer"

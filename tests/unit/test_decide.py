@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from modelserver.fleet import RulesSection
 from modelserver.model import (
     Desired,
     Drop,
@@ -19,7 +20,6 @@ from modelserver.model import (
     Want,
 )
 from modelserver.policy import apply, decide
-from modelserver.settings import RulesSection
 
 NOW = 1000.0
 RULES = RulesSection(hang_seconds=60, relaunch_pause_seconds=10)

@@ -13,7 +13,8 @@ from modelserver.api import client
 from modelserver.backend import encode
 from modelserver.catalogue import Catalogue
 from modelserver.errors import UnknownModelError
-from modelserver.settings import Fleet, RedisSection, Settings
+from modelserver.fleet import Fleet, RedisSection
+from modelserver.settings import Settings
 from modelserver.wire import (
     COMPLETE,
     CONTROL_QUEUE,
