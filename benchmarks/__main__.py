@@ -4,8 +4,10 @@ import sys
 
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
+from benchmarks.events import events
 from benchmarks.queue_depth import queue_depth
 from benchmarks.report import main
+from benchmarks.soak import soak
 from benchmarks.submit import submit
 from benchmarks.throughput import throughput
 
@@ -15,6 +17,8 @@ CASES = {
     "embeddings": embeddings,
     "queue-depth": queue_depth,
     "submit": submit,
+    "events": events,
+    "soak": soak,
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Single texts to embed on a real engine, against a bare client that knows them all."""
 
 import asyncio
-import os
 import shutil
 import statistics
 import tempfile
@@ -29,10 +28,12 @@ from modelserver.store import Store, connect
 from tests.support import eventually
 
 MODEL = "tiny-embed"
-TEXTS = int(os.environ.get("EMBED_TEXTS", "3000"))
+#: Texts of a run; a quarter of them where they go one by one.
+TEXTS = 4_000
 ROUNDS = 3
-#: What the engine runs at once, and the worker has in flight.
-MAX_RUNNING = int(os.environ.get("EMBED_RUNNING", "256"))
+#: What the engine runs at once, and the worker has in flight: several batches' worth,
+#: or the engine waits for the next batch to collect.
+MAX_RUNNING = 512
 #: Texts in a request and requests in flight with which the bare client is quickest:
 #: measured with 1, 32, 64 and 128 texts, two to eight in flight.
 IDEAL_BATCH, IDEAL_IN_FLIGHT = 32, 4
@@ -72,7 +73,7 @@ def embeddings() -> Report:
     elsewhere = Elsewhere()
     with _site() as site:
         ways: dict[str, Callable[[str], Figures]] = {
-            "modelserver": lambda name: site.ours(name),
+            "modelserver": site.ours,
             "modelserver, one by one": lambda name: site.ours(name, raw=True),
             f"bare, batches of {IDEAL_BATCH}": site.batches,
             "bare, singles": site.singles,
@@ -124,38 +125,39 @@ class Site:
 
     def ours(self, name: str, **options: Any) -> Figures:
         """Through the queue; ``options`` are the task's."""
+        texts = _texts(name, TEXTS // 4 if options else TEXTS)
         embed, control = self.app.modelserver_tasks[2], self.app.control
         control.cancel_consumer(MODEL, reply=True, limit=1, timeout=10)
-        sent = [embed.delay(text, **options) for text in _texts(name)]
-        if self.store.backlog(MODEL) != TEXTS:
+        sent = [embed.delay(text, **options) for text in texts]
+        if self.store.backlog(MODEL) != len(texts):
             raise RuntimeError("not all texts are in the queue")
-        stored = self._stored() + TEXTS
-        with self._measured() as figures:
+        stored = self._stored() + len(texts)
+        with self._measured(len(texts)) as figures:
             control.add_consumer(MODEL)
             eventually(lambda: self._stored() >= stored, 120)
-        for result in sent[:: TEXTS // READ_BACK]:
+        for result in sent[:: len(sent) // READ_BACK]:
             if not result.get(timeout=30):
                 raise RuntimeError("an answer is empty")
         return figures[0]
 
     def batches(self, name: str) -> Figures:
         """By the bare client, as if one knew all texts beforehand."""
-        return self._bare(name, IDEAL_BATCH, IDEAL_IN_FLIGHT)
+        return self._bare(_texts(name, TEXTS), IDEAL_BATCH, IDEAL_IN_FLIGHT)
 
     def singles(self, name: str) -> Figures:
         """By the bare client, one text in each request."""
-        return self._bare(name, 1, SINGLES_IN_FLIGHT)
+        return self._bare(_texts(name, TEXTS // 4), 1, SINGLES_IN_FLIGHT)
 
-    def _bare(self, name: str, batch: int, in_flight: int) -> Figures:
-        with self._measured() as figures:
-            asyncio.run(_send(self.engine.url, _texts(name), batch, in_flight))
+    def _bare(self, texts: list[str], batch: int, in_flight: int) -> Figures:
+        with self._measured(len(texts)) as figures:
+            asyncio.run(_send(self.engine.url, texts, batch, in_flight))
         return figures[0]
 
     def _stored(self) -> int:
         return self.store.answers().get("stored", 0)
 
     @contextmanager
-    def _measured(self) -> Iterator[list[Figures]]:
+    def _measured(self, texts: int) -> Iterator[list[Figures]]:
         """The figures of what is done within, put into the list at the end."""
         figures: list[Figures] = []
         worker, engine = _cpu_seconds(self.worker), _cpu_seconds(self.engine.pid)
@@ -164,8 +166,8 @@ class Site:
         seconds = time.monotonic() - began
         worker = _cpu_seconds(self.worker) - worker
         engine = _cpu_seconds(self.engine.pid) - engine
-        each = 1000 / TEXTS
-        figures.append(Figures(TEXTS / seconds, worker * each, engine * each))
+        each = 1000 / texts
+        figures.append(Figures(texts / seconds, worker * each, engine * each))
 
 
 @contextmanager
@@ -214,9 +216,9 @@ def _cpu_seconds(pid: int) -> float:
     return sum(spent.user + spent.system for spent in times)
 
 
-def _texts(name: str) -> list[str]:
+def _texts(name: str, number: int) -> list[str]:
     # The name comes first, or a cached prefix would save the engine its work.
-    return [f"{name}, {place}: the mug stands by the sink" for place in range(TEXTS)]
+    return [f"{name}, {place}: the mug stands by the sink" for place in range(number)]
 
 
 async def _send(url: str, texts: list[str], batch: int, in_flight: int) -> None:

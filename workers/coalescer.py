@@ -1,11 +1,13 @@
 """Sends single texts to embed that wait together as one request.
 
 An engine embeds 32 texts in one request several times faster than in 32. What arrives
-within a moment, for one engine and with the same parameters, goes together; a text that
-the engine refuses makes the others go again one by one, so it fails alone.
+within a moment, for one engine and with the same parameters, goes together; while the
+engine has enough to do, what arrives goes on collecting. A text that the engine refuses
+makes the others go again one by one, so it fails alone.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +20,12 @@ from modelserver.client import EngineFault, RequestFault
 MOST_TEXTS = 64
 #: How long a text waits for others, in seconds.
 WAIT_SECONDS = 0.002
+#: With so many requests under way, a group that is not full waits for one to end: small
+#: ones would cost the engine more than they gain.
+ENOUGH_UNDER_WAY = 3
 
+#: An engine, and the parameters that texts must share to go together.
+_Key = tuple[str, bytes]
 Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -28,6 +35,7 @@ class _Group:
 
     ask: Ask
     body: dict[str, Any]
+    ripe: bool = False
     texts: list[str] = field(default_factory=list)
     waiting: list["asyncio.Future[dict[str, Any]]"] = field(default_factory=list)
 
@@ -36,7 +44,8 @@ class Coalescer:
     """Groups by engine and parameters. Lives on the loop's thread."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, bytes], _Group] = {}
+        self._groups: dict[_Key, _Group] = {}
+        self._under_way: Counter[_Key] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
 
     async def embed(
@@ -52,7 +61,7 @@ class Coalescer:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(ask, rest)
-            loop.call_later(WAIT_SECONDS, self._close, key, group)
+            loop.call_later(WAIT_SECONDS, self._ripen, key, group)
         future: asyncio.Future[dict[str, Any]] = loop.create_future()
         group.texts.append(body["input"])
         group.waiting.append(future)
@@ -60,13 +69,29 @@ class Coalescer:
             self._close(key, group)
         return await future
 
-    def _close(self, key: tuple[str, bytes], group: _Group) -> None:
+    def _ripen(self, key: _Key, group: _Group) -> None:
+        """The moment is over: the group goes now, or when the engine has less to do."""
+        group.ripe = True
+        if self._under_way[key] < ENOUGH_UNDER_WAY:
+            self._close(key, group)
+
+    def _close(self, key: _Key, group: _Group) -> None:
         if self._groups.get(key) is not group:
             return
         del self._groups[key]
+        self._under_way[key] += 1
         sending = asyncio.get_running_loop().create_task(self._send(group))
         self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
+        sending.add_done_callback(lambda done: self._ended(key, done))
+
+    def _ended(self, key: _Key, done: "asyncio.Task[None]") -> None:
+        self._sending.discard(done)
+        self._under_way[key] -= 1
+        if not self._under_way[key]:
+            del self._under_way[key]
+        group = self._groups.get(key)
+        if group is not None and group.ripe:
+            self._close(key, group)
 
     async def _send(self, group: _Group) -> None:
         # Whoever gave up meanwhile (revoked, past its deadline) is not asked for.

@@ -119,7 +119,7 @@ class Executor:
         budget.attempted()
         tried: list[str] = []
         for attempt in range(ATTEMPTS):
-            slot = self.roster.choose(work.model, tried)
+            slot = await self.roster.admit(work.model, tried)
             if slot is None:
                 text = f"no ready engine of {work.model} on this host"
                 raise Reject(text, requeue=True)
@@ -143,6 +143,12 @@ class Executor:
         )
 
     async def _attempt(self, slot: Slot, work: _Work) -> Any:
+        try:
+            return await self._on(slot, work)
+        finally:
+            self.roster.release(work.model)
+
+    async def _on(self, slot: Slot, work: _Work) -> Any:
         request = work.request
         with Attempt(slot, self.courier.record, self.offset) as attempt:
             response = await self._ask(slot, request, work.body)

@@ -1,8 +1,8 @@
 """Pulls messages: for each subscribed queue exactly as many as there is room for.
 
-Room is what the usable engines of the queue's model take at once, less what this worker
-holds; so nothing is hoarded, and a model that is stuck keeps no other waiting. Messages
-with an ETA are set aside in Redis rather than in memory.
+Room is what the usable engines of the queue's model take at once and a few to spare,
+less what this worker holds; so nothing is hoarded, and a model that is stuck keeps no
+other waiting. Messages with an ETA are set aside in Redis rather than in memory.
 """
 
 import asyncio
@@ -25,6 +25,11 @@ from workers.roster import Roster
 
 logger = get_logger(__name__)
 
+#: So many requests more than the engines take are at hand, one for each 16 and at most
+#: 16, so that an engine's free place does not wait for Redis. They go back at once when
+#: the engine drains or dies.
+SPARE_SHARE = 16
+SPARE_MOST = 16
 #: Messages of the control queue held at once.
 CONTROL_ROOM = 16
 #: Most messages that one pull moves; keeps the script's time on the server short.
@@ -103,7 +108,11 @@ class Intake:
 
     def room(self, queue: str) -> int:
         """Messages of this queue that may still be pulled."""
-        most = CONTROL_ROOM if queue == CONTROL_QUEUE else self.roster.capacity(queue)
+        if queue == CONTROL_QUEUE:
+            most = CONTROL_ROOM
+        else:
+            most = self.roster.capacity(queue)
+            most += min(SPARE_MOST, most // SPARE_SHARE)
         return max(0, min(PULL_MOST, most - self.courier.active[queue]))
 
     async def run(self) -> None:

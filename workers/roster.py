@@ -4,8 +4,9 @@ The launcher's report says what an engine is; what is in flight is this worker's
 knowledge and travels with its lease, so that it ends when the worker does.
 """
 
+import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -70,6 +71,7 @@ class Roster:
         self.slots: dict[str, Slot] = {}
         #: By engine of this host: its last incarnation that died while it served.
         self.died: dict[str, int] = {}
+        self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     def update(self, reports: Mapping[str, Engine]) -> None:
         """Take over what the launchers report. A new incarnation starts clean."""
@@ -93,6 +95,10 @@ class Roster:
                 self.slots[name] = Slot(engine, seen_at=now)
             else:
                 slot.engine = engine
+        # Limits may have risen, engines may have come or gone: all look again.
+        for model in list(self._lines):
+            while self.release(model):
+                pass
 
     def models(self) -> frozenset[str]:
         """Models that have an engine here which may get requests."""
@@ -127,6 +133,34 @@ class Roster:
             if best is None or rank < best_rank:
                 best, best_rank = slot, rank
         return best
+
+    async def admit(self, model: str, avoid: Collection[str] = ()) -> Slot | None:
+        """A usable engine below its limit, waited for in line; None if none is usable.
+
+        What waits here was pulled a moment early, so that an engine never waits for it.
+        """
+        while True:
+            slot = self.choose(model, avoid)
+            if slot is None or slot.inflight < slot.engine.limit:
+                return slot
+            turn = asyncio.get_running_loop().create_future()
+            self._lines[model].append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.release(model)
+                raise
+
+    def release(self, model: str) -> bool:
+        """A place came free: the first in line looks again. False if nobody waits."""
+        line = self._lines[model]
+        while line:
+            turn = line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return True
+        return False
 
     def next_change(self) -> float | None:
         """Seconds until a suspected engine may be tried again."""

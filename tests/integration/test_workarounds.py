@@ -129,15 +129,15 @@ def test_kombu_reads_and_writes_json_by_the_standard_library():
 
 @pytest.mark.parametrize("what", ["gossip", "mingle", "events_per", "buffer"])
 def test_celery_has_no_setting_for(what: str):
-    """workers/steps.py: gossip and mingle are switched off by a signal, events are
-    buffered and thinned by a step of ours."""
+    """workers/steps.py switches off gossip and mingle by a signal, workers/events.py
+    thins events and a step of ours buffers them."""
     assert not [name for name, _ in flatten(NAMESPACES) if what in name]
 
 
 def test_celery_publishes_events_within_the_send_of_one(
     stock: Celery, valkey: ValkeyProcess
 ):
-    """workers/steps.py: Events.start, so that no request waits for the flush."""
+    """workers/steps.py: Events.start; no request waits for the flush."""
     with stock.connection_for_write() as connection:
         events = stock.events.Dispatcher(connection, buffer_group={"task"})
         with events, commands(valkey.url) as seen:

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from modelserver.client import EngineFault, RequestFault
-from workers.coalescer import MOST_TEXTS, Coalescer
+from workers.coalescer import (
+    ENOUGH_UNDER_WAY,
+    MOST_TEXTS,
+    WAIT_SECONDS,
+    Coalescer,
+)
 
 
 class Asked:
@@ -127,3 +132,28 @@ def test_who_gave_up_is_not_asked_for():
 
     assert vectors([asyncio.run(one_gives_up())]) == ["kept"]
     assert [body["input"] for body in asked.bodies] == ["kept"]
+
+
+def test_texts_collect_while_the_engine_has_enough_to_do():
+    asked = Asked()
+    ends = asyncio.Event()
+
+    async def slow(body: Mapping[str, Any]) -> dict[str, Any]:
+        response = await asked(body)
+        await ends.wait()
+        return response
+
+    async def in_turns() -> list[dict[str, Any]]:
+        coalescer = Coalescer()
+        waits = []
+        for turn in range(ENOUGH_UNDER_WAY + 3):
+            body = {"model": "m", "input": f"t{turn}"}
+            waits.append(asyncio.create_task(coalescer.embed("e0", body, slow)))
+            await asyncio.sleep(2 * WAIT_SECONDS)
+        ends.set()
+        return await asyncio.gather(*waits)
+
+    got = vectors(asyncio.run(in_turns()))
+    assert got == [f"t{turn}" for turn in range(ENOUGH_UNDER_WAY + 3)]
+    sizes = [body["input"] for body in asked.bodies]
+    assert sizes == ["t0", "t1", "t2", ["t3", "t4", "t5"]]

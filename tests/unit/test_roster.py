@@ -1,5 +1,6 @@
 """Engines of one host, and who gets the next request."""
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -106,3 +107,58 @@ def test_loads_tell_what_is_in_flight_the_oldest_and_the_last_good_end():
     assert inflight == 2
     assert 5 <= oldest < 8
     assert 3 <= idle < 6
+
+
+def test_a_full_engine_is_waited_for_in_line():
+    async def two_for_one_place() -> list[str]:
+        here = Roster("a")
+        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        order = []
+
+        async def one(name: str) -> None:
+            slot = await here.admit("m")
+            assert slot is not None
+            number = slot.begin(0.0)
+            order.append(name)
+            await asyncio.sleep(0)
+            assert slot.inflight == 1
+            slot.end(number, 1.0, well=True)
+            here.release("m")
+
+        await asyncio.gather(one("first"), one("second"), one("third"))
+        return order
+
+    assert asyncio.run(two_for_one_place()) == ["first", "second", "third"]
+
+
+def test_who_waits_is_told_when_the_engine_goes():
+    async def waits_in_vain() -> object:
+        here = Roster("a")
+        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        slot = await here.admit("m")
+        assert slot is not None
+        slot.begin(0.0)
+        waiting = asyncio.create_task(here.admit("m"))
+        await asyncio.sleep(0)
+        here.update({})
+        return await waiting
+
+    assert asyncio.run(waits_in_vain()) is None
+
+
+def test_a_place_is_not_lost_on_one_who_gave_up():
+    async def the_second_gives_up() -> bool:
+        here = Roster("a")
+        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        slot = await here.admit("m")
+        assert slot is not None
+        number = slot.begin(0.0)
+        second = asyncio.create_task(here.admit("m"))
+        third = asyncio.create_task(here.admit("m"))
+        await asyncio.sleep(0)
+        slot.end(number, 1.0, well=True)
+        here.release("m")
+        second.cancel()
+        return await third is slot
+
+    assert asyncio.run(the_second_gives_up())
