@@ -12,10 +12,12 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import aiohttp
 from celery.exceptions import Reject
+from celery.worker.state import revoked
 
 from modelserver.client import EngineFault, RequestFault, ask
 from modelserver.errors import (
@@ -50,6 +52,7 @@ class _Work:
     tag: str
     task: str
     crashes: int
+    expires: str | None
 
 
 class Executor:
@@ -103,6 +106,7 @@ class Executor:
             tag=str((context.properties or {}).get("delivery_tag", "")),
             task=context.id,
             crashes=int(context.get(CRASHES) or 0),
+            expires=context.expires,
         )
 
     async def _in_turn(self, work: _Work) -> Any:
@@ -123,6 +127,9 @@ class Executor:
             if slot is None:
                 text = f"no ready engine of {work.model} on this host"
                 raise Reject(text, requeue=True)
+            if attempt == 0 and _unwanted(work):
+                # It waited in line: Celery settles it when it is received again.
+                raise Reject("expired or revoked before its start", requeue=True)
             try:
                 value = await self._attempt(slot, work)
                 self.courier.answered(work.tag)
@@ -219,6 +226,14 @@ def _deadline(request: InferenceRequest, context: Any) -> float | None:
     if at is not None:
         return float(at)
     return time.time() + request.deadline if request.deadline else None
+
+
+def _unwanted(work: _Work) -> bool:
+    if work.task in revoked:
+        return True
+    if work.expires is None:
+        return False
+    return datetime.fromisoformat(work.expires).timestamp() < time.time()
 
 
 def _backoff(attempt: int) -> float:

@@ -1,14 +1,16 @@
 """Events for whoever looks on, and deadlines that nobody could meet."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from celery.exceptions import TaskRevokedError
 
 from modelserver.errors import DeadlineExceededError, RequestError
 from tests.engine.openai_api import answer_text
 from tests.support import ValkeyProcess, eventually
-from tests.worker_support import PATIENCE, FleetSite, open_fleet
+from tests.worker_support import PATIENCE, FleetSite, answers, open_fleet
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,35 @@ def test_a_deadline_from_the_start_does_not_count_the_wait(fleet: FleetSite):
 def test_a_deadline_from_elsewhere_is_refused_at_once(fleet: FleetSite):
     with pytest.raises(RequestError, match="deadline_from must be"):
         fleet.complete.delay("x", deadline=1.0, deadline_from="dinner")
+
+
+@pytest.fixture
+def full(fleet: FleetSite) -> Iterator[FleetSite]:
+    """The writer's engine with all its places taken and requests at hand for more."""
+    fleet.engines["writer-0"].fault(hang=True)
+    busy = fleet.send([f"busy {place}" for place in range(64)])
+    eventually(lambda: fleet.in_flight("writer-0") == 64, PATIENCE)
+    yield fleet
+    fleet.engines["writer-0"].fault()
+    assert len(answers(busy)) == 64
+
+
+def test_what_expires_while_it_is_at_hand_is_not_executed(full: FleetSite):
+    late = full.complete.apply_async(("late",), expires=0.5)
+    over = time.monotonic() + 0.7
+    eventually(lambda: full.held() == 65, PATIENCE)
+    eventually(lambda: time.monotonic() > over, PATIENCE)
+    full.engines["writer-0"].fault()
+    with pytest.raises(TaskRevokedError):
+        late.get(timeout=PATIENCE)
+    assert "late" not in full.engines["writer-0"].stats()["executed"]
+
+
+def test_what_is_revoked_while_it_is_at_hand_is_not_executed(full: FleetSite):
+    unwanted = full.complete.delay("unwanted")
+    eventually(lambda: full.held() == 65, PATIENCE)
+    full.app.control.revoke(unwanted.id, reply=True, timeout=PATIENCE, limit=1)
+    full.engines["writer-0"].fault()
+    with pytest.raises(TaskRevokedError):
+        unwanted.get(timeout=PATIENCE)
+    assert "unwanted" not in full.engines["writer-0"].stats()["executed"]
