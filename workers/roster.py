@@ -71,6 +71,7 @@ class Roster:
         self.slots: dict[str, Slot] = {}
         #: By engine of this host: its last incarnation that died while it served.
         self.died: dict[str, int] = {}
+        self.closed = False
         self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     def update(self, reports: Mapping[str, Engine]) -> None:
@@ -95,10 +96,8 @@ class Roster:
                 self.slots[name] = Slot(engine, seen_at=now)
             else:
                 slot.engine = engine
-        # Limits may have risen, engines may have come or gone: all look again.
-        for model in list(self._lines):
-            while self.release(model):
-                pass
+        # Limits may have risen, engines may have come or gone.
+        self._all_look_again()
 
     def models(self) -> frozenset[str]:
         """Models that have an engine here which may get requests."""
@@ -143,6 +142,8 @@ class Roster:
             slot = self.choose(model, avoid)
             if slot is None or slot.inflight < slot.engine.limit:
                 return slot
+            if self.closed:
+                return None
             turn = asyncio.get_running_loop().create_future()
             self._lines[model].append(turn)
             try:
@@ -151,6 +152,16 @@ class Roster:
                 if turn.done() and not turn.cancelled():
                     self.release(model)
                 raise
+
+    def close(self) -> None:
+        """Nobody waits in line any more: the worker ends."""
+        self.closed = True
+        self._all_look_again()
+
+    def _all_look_again(self) -> None:
+        for model in list(self._lines):
+            while self.release(model):
+                pass
 
     def release(self, model: str) -> bool:
         """A place came free: the first in line looks again. False if nobody waits."""

@@ -110,8 +110,9 @@ class Service:
                 await asyncio.sleep(1)
 
     def stop_pulling(self) -> None:
-        """Take nothing new. Any thread."""
+        """Take nothing new; what has not begun goes back at once. Any thread."""
         self.intake.pulling = False
+        self.loop.call_soon_threadsafe(self.roster.close)
 
     async def close(self) -> None:
         """Give back what is held, write the last batch, end the lease."""

@@ -79,7 +79,7 @@ def test_killed_worker_loses_no_request(fleet: FleetSite, publications: Publicat
     fleet.engine("writer-0", "--latency", "0.4", limit=16)
     killed, _ = fleet.worker(), fleet.worker()
     results = fleet.send(prompts(200))
-    eventually(lambda: holds(fleet, killed) == 16, PATIENCE)
+    eventually(lambda: holds(fleet, killed) >= 16, PATIENCE)
     killed.signal(signal.SIGKILL)
     killed.wait()
     killed_at = time.monotonic()
@@ -89,6 +89,7 @@ def test_killed_worker_loses_no_request(fleet: FleetSite, publications: Publicat
     assert_answered_once(fleet, publications, results)
     executed = fleet.engines["writer-0"].stats()["executed"]
     assert set(executed) == set(prompts(200))
+    # Sixteen on the engine; one was at hand and had not begun.
     assert sum(executed.values()) <= 200 + 16
 
 
@@ -209,7 +210,7 @@ def test_a_frozen_worker_that_wakes_up_in_mid_load_harms_nothing(
     frozen = fleet.worker()
     fleet.worker()
     results = fleet.send(prompts(400))
-    eventually(lambda: holds(fleet, frozen) == 16, PATIENCE)
+    eventually(lambda: holds(fleet, frozen) >= 16, PATIENCE)
     frozen.signal(signal.SIGSTOP)
     eventually(lambda: not holds(fleet, frozen), PATIENCE)
     frozen.signal(signal.SIGCONT)

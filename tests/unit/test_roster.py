@@ -162,3 +162,18 @@ def test_a_place_is_not_lost_on_one_who_gave_up():
         return await third is slot
 
     assert asyncio.run(the_second_gives_up())
+
+
+def test_nobody_waits_in_line_for_a_worker_that_ends():
+    async def closes_on_one() -> object:
+        here = Roster("a")
+        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        slot = await here.admit("m")
+        assert slot is not None
+        slot.begin(0.0)
+        waiting = asyncio.create_task(here.admit("m"))
+        await asyncio.sleep(0)
+        here.close()
+        return await waiting
+
+    assert asyncio.run(closes_on_one()) is None
