@@ -104,7 +104,10 @@ class Coalescer:
         futures = [future for _, future in wanted]
         try:
             responses = await _together(group, texts)
-        except RequestFault:
+        except RequestFault as fault:
+            if len(wanted) == 1:
+                _fail(futures, fault)  # It has been asked alone.
+                return
             await asyncio.gather(
                 *[_alone(group, text, future) for text, future in wanted]
             )

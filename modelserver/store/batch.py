@@ -5,8 +5,6 @@ from enum import IntEnum
 
 from modelserver.model import Sample
 
-#: Header that counts how often a message went back because its worker died.
-LOSSES = "losses"
 #: Header that counts how often an engine died with the message's request on it.
 CRASHES = "crashes"
 #: Header that names who submits, for fairness among submitters; a process by default.

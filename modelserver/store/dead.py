@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from modelserver.store import scripts
-from modelserver.store.batch import CRASHES, LOSSES
+from modelserver.store.batch import CRASHES
 from modelserver.store.state import Store
 
 
@@ -36,8 +36,7 @@ def resubmit(store: Store, letter: DeadLetter, result_key: str) -> bool:
     Its result, the error, is forgotten: ``AsyncResult(task)`` waits for a new one.
     """
     message = json.loads(letter.message)
-    for name in (CRASHES, LOSSES):
-        message["headers"].pop(name, None)
+    message["headers"].pop(CRASHES, None)
     message["properties"].get("delivery_info", {}).pop("redelivered", None)
     keys = [store.keys.dead, letter.source, result_key]
     bell = store.keys.bell(letter.queue)

@@ -16,7 +16,6 @@ from redis.asyncio import Redis
 from modelserver.model import Sample
 from modelserver.store import scripts
 from modelserver.store.batch import (
-    LOSSES,
     Batch,
     Delivery,
     GiveBack,
@@ -262,14 +261,13 @@ async def _bytes(reply: Any) -> Any:
 
 
 def mark_redelivered(raw: bytes) -> bytes:
-    """The message with kombu's ``redelivered`` set and its losses counted.
+    """The message with kombu's ``redelivered`` set.
 
     What is no message stays as it is: the intake drops it.
     """
     try:
         message = orjson.loads(raw)
         message["properties"].setdefault("delivery_info", {})["redelivered"] = True
-        message["headers"][LOSSES] = message["headers"].get(LOSSES, 0) + 1
     except (ValueError, KeyError, TypeError, AttributeError):
         return raw
     return orjson.dumps(message)

@@ -157,3 +157,10 @@ def test_texts_collect_while_the_engine_has_enough_to_do():
     assert got == [f"t{turn}" for turn in range(ENOUGH_UNDER_WAY + 3)]
     sizes = [body["input"] for body in asked.bodies]
     assert sizes == ["t0", "t1", "t2", ["t3", "t4", "t5"]]
+
+
+def test_a_lone_bad_text_is_asked_once():
+    asked = Asked()
+    (refused,) = embed_all(asked, ["bad"])
+    assert isinstance(refused, RequestFault)
+    assert len(asked.bodies) == 1
