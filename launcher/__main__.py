@@ -14,7 +14,7 @@ from launcher.supervisor import Supervisor
 from launcher.tools import Tools
 from modelserver.client import open_session
 from modelserver.errors import ModelserverError
-from modelserver.model import Host
+from modelserver.inventory import Host
 from modelserver.settings import Settings, load
 from modelserver.store.state import Store, connect
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 async def _serve(settings: Settings, store: Store) -> None:
     gpus = await asyncio.to_thread(inventory)
-    host = Host(settings.host, len(gpus), os.getpid())
+    host = Host(settings.host, gpus, os.getpid())
     link = Link(store, host, settings.fleet.rules.lease_seconds)
     try:
         async with open_session() as session:

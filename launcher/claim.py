@@ -9,7 +9,7 @@ from typing import Self
 import psutil
 
 from modelserver.errors import ConfigurationError
-from modelserver.model import Host
+from modelserver.inventory import Host
 from modelserver.store.state import Store
 
 

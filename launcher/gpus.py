@@ -3,37 +3,17 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pynvml
+
+from modelserver.inventory import GIB, Gpu, GpuProcess
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 #: A GPU with less than this share of its memory free is somebody's.
 FREE_SHARE = 0.85
-GIB = 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU of this host. Sizes are bytes, 0 where the driver does not say.
-
-    ``processes`` are numbers as the host sees them, which differ inside a container.
-    """
-
-    index: int
-    uuid: str
-    name: str
-    total: int
-    free: int
-    processes: tuple[int, ...] = ()
-
-    @property
-    def free_share(self) -> float:
-        """The part of its memory that nobody holds, 0 to 1."""
-        return self.free / self.total if self.total else 0.0
 
 
 def inventory() -> tuple[Gpu, ...]:
@@ -65,7 +45,7 @@ def _read(index: int) -> Gpu:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     except pynvml.NVMLError as error:
         _log.warning("gpu %d cannot be read: %s", index, error)
-        return Gpu(index, "", "?", 0, 0)
+        return Gpu(index, "", "?")
     memory = _field(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle), None)
     running: list[Any] = _field(
         lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle), []
@@ -75,8 +55,9 @@ def _read(index: int) -> Gpu:
         uuid=_field(lambda: str(pynvml.nvmlDeviceGetUUID(handle)), ""),
         name=_field(lambda: str(pynvml.nvmlDeviceGetName(handle)), "?"),
         total=int(memory.total) if memory else 0,
+        used=int(memory.used) if memory else 0,
         free=int(memory.free) if memory else 0,
-        processes=tuple(int(process.pid) for process in running),
+        processes=tuple(GpuProcess(int(process.pid)) for process in running),
     )
 
 
@@ -130,7 +111,7 @@ def _why_not(gpu: Gpu, promised: Collection[int]) -> str:
     if not gpu.total:
         return f"gpu {gpu.index} does not answer"
     if gpu.free_share < FREE_SHARE:
-        pids = ", ".join(str(pid) for pid in gpu.processes) or "unknown"
+        pids = ", ".join(str(each.pid) for each in gpu.processes) or "unknown"
         used = (gpu.total - gpu.free) / GIB
         return f"gpu {gpu.index} holds {used:.1f} GiB of pids {pids}"
     return ""

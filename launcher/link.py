@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import redis
 
 from modelserver.errors import StoreUnreachableError
-from modelserver.model import Desired, Engine, EngineLoad, Host
+from modelserver.inventory import Host
+from modelserver.model import Desired, Engine, EngineLoad
 from modelserver.store.state import Store
 
 _log = logging.getLogger(__name__)

@@ -67,7 +67,8 @@ class Records:
 def _parse(text: str) -> Record:
     fields = json.loads(text)
     spec = fields.pop("spec")
-    spec["gpus"] = tuple(spec["gpus"])
+    for name in ("gpus", "uuids"):
+        spec[name] = tuple(spec.get(name, ()))
     process = Identity(**fields.pop("process"))
     fields["gpus"] = tuple(fields["gpus"])
     return Record(spec=EngineSpec(**spec), process=process, **fields)

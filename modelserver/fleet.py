@@ -73,6 +73,8 @@ class ModelSection(_Section):
     path: str = ""
     engine: EngineType = "sglang"
     gpus: int = Field(default=0, ge=0, le=64)
+    gpu_memory_gib: float = Field(default=0.0, ge=0)
+    share_gpu: bool = False
     min_engines: int = Field(default=1, ge=0)
     max_engines: int = Field(default=0, ge=0, description="0: the same as min_engines")
     context_length: int | None = Field(default=None, ge=16)
@@ -92,6 +94,10 @@ class ModelSection(_Section):
             raise ValueError(
                 f"max_engines {self.max_engines} is below min_engines "
                 f"{self.min_engines}; raise it or leave it out"
+            )
+        if self.share_gpu and not self.gpu_memory_gib:
+            raise ValueError(
+                "share_gpu needs gpu_memory_gib, what each engine takes of a GPU"
             )
         if self.engine == "command" and not self.command:
             raise ValueError('engine "command" needs command = ["program", ...]')

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from modelserver.inventory import Host
+
 Json = Any
 
 
@@ -40,9 +42,10 @@ class Outcome(StrEnum):
 class EngineSpec:
     """One engine that the fleet wants: which model, on which host, in what way.
 
-    ``gpus`` are indexes on that host, ``()`` where the engine needs none or where the
-    launcher chooses. ``port`` 0 means that the launcher chooses a free one. ``url`` is
-    set for an engine that somebody else runs.
+    ``gpus`` are indexes on that host as the fleet file pins them; ``uuids`` are the
+    GPUs that placement chose, ``()`` where the engine needs none. ``port`` 0 means that
+    the launcher chooses a free one. ``url`` is set for an engine that somebody else
+    runs.
     """
 
     id: str
@@ -51,6 +54,7 @@ class EngineSpec:
     gpus: tuple[int, ...] = ()
     port: int = 0
     url: str = ""
+    uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +133,6 @@ class EngineLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """A host whose launcher has reported within its lease."""
-
-    name: str
-    gpus: int = 0
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a decision may depend on, read at one time.
 
@@ -186,7 +181,8 @@ class ModelSpec:
 
     ``path`` is a folder or a Hugging Face id; ``sampling`` are parameters that every
     request gets unless it says otherwise; ``command`` is the argv of an engine of type
-    ``command``.
+    ``command``. ``gpu_memory_gib`` is what each of its GPUs must have free, 0 for the
+    whole GPU; with ``share_gpu`` other engines may have the rest.
     """
 
     name: str
@@ -194,6 +190,8 @@ class ModelSpec:
     path: str
     engine: str
     gpus: int = 0
+    gpu_memory_gib: float = 0.0
+    share_gpu: bool = False
     min_engines: int = 1
     max_engines: int = 1
     context_length: int | None = None

@@ -206,7 +206,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
             for entry in models.models
         ),
         engines=engines,
-        hosts=tuple(HostStatus(host.name, host.gpus, host.pid) for host in hosts),
+        hosts=tuple(HostStatus(host.name, len(host.gpus), host.pid) for host in hosts),
         workers=workers,
         control=queue(CONTROL_QUEUE, len(workers)),
     )

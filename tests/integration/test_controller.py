@@ -15,12 +15,12 @@ from modelserver.fleet import (
     RedisSection,
     RulesSection,
 )
+from modelserver.inventory import Host
 from modelserver.model import (
     Desired,
     Engine,
     EngineSpec,
     EngineState,
-    Host,
     Relaunch,
     Want,
 )

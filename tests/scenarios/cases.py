@@ -1,7 +1,8 @@
 """The scenarios: what happens to a fleet, and what control should make of it."""
 
 from benchmarks.report import Goal, Report
-from modelserver.model import Host
+from modelserver.inventory import Host
+from tests import support
 from tests.scenarios.world import World
 
 HOUR = 3600.0
@@ -90,4 +91,4 @@ def short_of_gpus() -> Report:
 
 
 def _hosts(number: int, gpus: int = 0) -> list[Host]:
-    return [Host(f"h{place}", gpus=gpus) for place in range(number)]
+    return [Host(f"h{place}", gpus=support.gpus(gpus)) for place in range(number)]

@@ -7,12 +7,12 @@ wish is fulfilled at the next tick. Time is the tick's, nothing sleeps.
 from dataclasses import dataclass, field, replace
 
 from modelserver.fleet import RulesSection
+from modelserver.inventory import Host
 from modelserver.model import (
     Action,
     Desired,
     Engine,
     EngineState,
-    Host,
     Kind,
     ModelSpec,
     Relaunch,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from modelserver.fleet import RulesSection
+from modelserver.inventory import Host
 from modelserver.model import (
     Desired,
     Drop,
@@ -12,7 +13,6 @@ from modelserver.model import (
     EngineLoad,
     EngineSpec,
     EngineState,
-    Host,
     Kind,
     ModelSpec,
     Relaunch,

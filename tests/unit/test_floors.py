@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: From the ground up; a module may import from its own floor and from those below it.
 FLOORS = (
-    ("modelserver.model", "modelserver.errors"),
+    ("modelserver.model", "modelserver.errors", "modelserver.inventory"),
     ("modelserver.fleet", "modelserver.settings"),
     ("modelserver.policy",),
     ("modelserver.store", "modelserver.client", "modelserver.catalogue"),

@@ -14,10 +14,11 @@ from launcher import gpus, ports, process
 from launcher.claim import Claim
 from launcher.diagnosis import hopeless, last_words
 from launcher.engines import Launch
-from launcher.gpus import GIB, Gpu, choose
+from launcher.gpus import choose
 from launcher.process import EngineProcess, Identity
 from launcher.records import Record, Records
 from modelserver.errors import ConfigurationError
+from modelserver.inventory import GIB, Gpu, GpuProcess
 from modelserver.model import EngineSpec
 from tests.support import eventually, lives
 
@@ -59,7 +60,16 @@ def test_damaged_record_is_dropped_and_the_others_stay(
 
 def gpu(index: int, used_gib: float = 0, pids: tuple[int, ...] = ()) -> Gpu:
     total = 80 * GIB
-    return Gpu(index, f"GPU-{index}", "H", total, total - int(used_gib * GIB), pids)
+    used = int(used_gib * GIB)
+    holders = tuple(GpuProcess(pid) for pid in pids)
+    return Gpu(
+        index,
+        f"GPU-{index}",
+        total=total,
+        used=used,
+        free=total - used,
+        processes=holders,
+    )
 
 
 def test_emptiest_gpus_are_chosen_in_the_order_of_their_slots() -> None:
@@ -102,7 +112,7 @@ def test_pinned_gpu_that_is_not_there_is_named() -> None:
 
 
 def test_pinned_gpu_that_is_lost_is_named() -> None:
-    lost = Gpu(0, "", "?", 0, 0)
+    lost = Gpu(0, "")
     assert choose((lost,), 1, pinned=(0,)) == "gpu 0 does not answer"
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelserver.inventory import Host
 from modelserver.model import (
     Desired,
     Drop,
     EngineSpec,
-    Host,
     Kind,
     ModelSpec,
     Snapshot,
@@ -18,6 +18,7 @@ from modelserver.model import (
 )
 from modelserver.policy import apply
 from modelserver.policy.placement import place
+from tests.support import gpus
 
 
 def model(name: str = "m", engines: int = 1, gpus: int = 0, engine: str = "sglang-cpu"):
@@ -39,7 +40,7 @@ def placed(snapshot: Snapshot) -> dict[str, str]:
     return {a.spec.id: a.spec.host for a in place(snapshot) if isinstance(a, Want)}
 
 
-A, B = Host("a", gpus=2), Host("b", gpus=2)
+A, B = Host("a", gpus=gpus(2)), Host("b", gpus=gpus(2))
 
 
 def test_min_engines_are_spread_over_the_live_hosts():
@@ -89,7 +90,7 @@ def test_an_engine_without_gpus_goes_to_a_host_whose_gpus_are_taken():
 def test_an_engine_that_no_longer_fits_its_host_moves():
     snapshot = fleet(
         model(engines=2, gpus=1),
-        hosts=[Host("a", gpus=1), B],
+        hosts=[Host("a", gpus=gpus(1)), B],
         desired=[wish("m-0", "a"), wish("m-1", "a")],
     )
     assert placed(snapshot) == {"m-1": "b"}
@@ -160,7 +161,7 @@ def fleets(draw: st.DrawFn) -> Snapshot:
         for each in models
         for n in range(draw(st.integers(0, 2)))
     ]
-    hosts = [Host(name, draw(st.integers(0, 4))) for name in draw(st.sets(HOSTS))]
+    hosts = [Host(name, gpus(draw(st.integers(0, 4)))) for name in draw(st.sets(HOSTS))]
     wishes = draw(st.dictionaries(ENGINES, HOSTS))
     desired = [wish(engine, host) for engine, host in wishes.items()]
     return fleet(*models, hosts=hosts, pins=pins, desired=desired)
@@ -184,7 +185,7 @@ def test_placement_applied_to_its_own_outcome_changes_nothing(snapshot: Snapshot
 def test_new_engines_never_need_more_gpus_than_their_host_has(snapshot: Snapshot):
     needs = {each.name: each.gpus for each in snapshot.specs}
     pinned = {pin.id for pin in snapshot.pins if pin.host}
-    hosts = {host.name: host.gpus for host in snapshot.hosts}
+    hosts = {host.name: len(host.gpus) for host in snapshot.hosts}
     for engine, host in placed(snapshot).items():
         if engine not in pinned:
             total = needs[engine.rsplit("-", 1)[0]]
