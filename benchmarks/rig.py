@@ -64,12 +64,14 @@ class Rig:
         lease_seconds: float = 5.0,
         grace_seconds: float = 30.0,
         server_options: Mapping[str, str] = MappingProxyType({}),
+        server: type[Server] = Server,
     ) -> None:
         self.limit = limit
         self._engine_options = engine_options
         self._engines = engines
         self._rules = (lease_seconds, grace_seconds)
         self._server_options = server_options
+        self._server_type = server
         self._stack = ExitStack()
         self.engines: list[EngineProcess] = []
         self.workers: list[Processes] = []
@@ -95,8 +97,9 @@ class Rig:
     def _open(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="modelserver-rig-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self.server = Server(self.folder / "valkey", **self._server_options).start()
+        self.server = self._server_type(self.folder / "valkey", **self._server_options)
         self._stack.callback(self.server.stop)
+        self.server.start()
         self.settings = self.settings_at(self.server.url)
         self.store: Store = connect(self.settings)
         self._stack.callback(self.store.client.close)

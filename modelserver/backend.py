@@ -15,6 +15,7 @@ from kombu.utils.json import JSONEncoder
 from kombu.utils.json import dumps as kombu_dumps
 
 from modelserver.store.batch import Stored
+from modelserver.store.connections import blocking
 
 #: What orjson would write in a way of its own is left to kombu.
 _AS_KOMBU = (
@@ -47,7 +48,7 @@ class ResultSink(Protocol):
         """Store and wait until it is written; says what became of it."""
 
     def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a blocking function beside the loop and wait for its result."""
+        """Run a blocking function beside the loop, as the same task; its result."""
 
 
 class Backend(RedisBackend):  # type: ignore[misc]
@@ -55,6 +56,10 @@ class Backend(RedisBackend):  # type: ignore[misc]
 
     #: Set by the worker that this process is.
     sink: ResultSink | None = None
+
+    def _params_from_url(self, url: str, defaults: Any) -> Any:
+        parameters = super()._params_from_url(url, defaults)
+        return parameters | {"connection_class": blocking(url)}
 
     def _store_result(
         self,

@@ -10,13 +10,12 @@ and the channel's consumers then say which queues it may read.
 from typing import Any, Protocol
 
 import orjson
-from celery._state import _task_stack, get_current_task
 from celery.app.amqp import AMQP as CeleryAMQP
 from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 
-from modelserver.store import scripts
+from modelserver.store import connections, scripts
 from modelserver.store.batch import DEADLINE, SUBMITTER
 from modelserver.store.keys import Keys
 
@@ -81,6 +80,8 @@ class Channel(redis.Channel):
     """A Redis channel that rings and that an intake can attach to."""
 
     Message = Message
+    connection_class = connections.Connection
+    connection_class_ssl = connections.SSLConnection
     intake: Intake | None = None
 
     def attach(self, intake: Intake) -> None:
@@ -176,19 +177,7 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     def _retry_publish(self, publish: Any, *args: Any, **kwargs: Any) -> Any:
         """Publish a chain's next step, inside a worker beside the loop: it blocks."""
         sink = getattr(self.app.backend, "sink", None)
-        task = get_current_task()
+        send = super()._retry_publish
         if sink is None or not sink.accepts():
-            return super()._retry_publish(publish, *args, **kwargs)
-        request, send = task.request_stack.top, super()._retry_publish
-
-        def beside() -> Any:
-            # Celery finds the parent of what it publishes on the thread's own stack.
-            _task_stack.push(task)
-            task.request_stack.push(request)
-            try:
-                return send(publish, *args, **kwargs)
-            finally:
-                task.request_stack.pop()
-                _task_stack.pop()
-
-        return sink.aside(beside)
+            return send(publish, *args, **kwargs)
+        return sink.aside(send, publish, *args, **kwargs)

@@ -8,7 +8,7 @@ While Redis is away nothing is lost: the batch is kept and tried until it is thr
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from modelserver.store.batch import (
     Stored,
     StoreResult,
 )
-from modelserver.store.delivery import Deliveries
+from modelserver.store.delivery import Deliveries, mark_redelivered
 
 logger = get_logger(__name__)
 
@@ -48,6 +48,8 @@ class Held:
 
 
 def _amended(held: Held) -> bytes:
+    if not held.amendments:
+        return held.delivery.raw
     message = orjson.loads(held.delivery.raw)
     message["headers"].update(held.amendments)
     return orjson.dumps(message)
@@ -70,6 +72,8 @@ class Courier:
         self._work = asyncio.Event()
         self._carrying: asyncio.Task[None] | None = None
         self._settling: set[str] = set()
+        #: Answers by tag, stored or on their way there, until the tag is settled.
+        self._answers: dict[str, StoreResult] = {}
 
     def knows(self) -> frozenset[str]:
         """Tags that are held, or whose settling has not reached the server yet."""
@@ -91,6 +95,8 @@ class Courier:
     def store(self, result: StoreResult) -> "asyncio.Future[Stored]":
         """Store a result; the future says what became of it."""
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        if result.final and result.tag:
+            self._answers[result.tag] = result
         self._batch.results.append(result)
         self._waiting.append(future)
         self._work.set()
@@ -109,9 +115,9 @@ class Courier:
             self._work.set()
 
     def give_back(self, tag: str) -> None:
-        """The message goes back to the head of its queue."""
+        """The message goes back to the head of its queue, marked as redelivered."""
         if held := self._let_go(tag):
-            raw = _amended(held) if held.amendments else b""
+            raw = mark_redelivered(_amended(held))
             self._batch.returns.append(GiveBack(tag, held.delivery.source, raw))
             self._work.set()
 
@@ -145,7 +151,7 @@ class Courier:
     def lost(self, tag: str) -> None:
         """The message was given to others, because this worker was taken for dead."""
         self._let_go(tag)
-        self._settling.discard(tag)
+        self._settled([tag])
 
     def record(self, sample: Sample) -> None:
         """Keep a sample; nobody waits for it."""
@@ -160,6 +166,11 @@ class Courier:
                 self.active[held.queue] -= 1
                 self.on_freed()
         return held
+
+    def _settled(self, tags: Iterable[str]) -> None:
+        for tag in tags:
+            self._settling.discard(tag)
+            self._answers.pop(tag, None)
 
     async def run(self) -> None:
         """Carry batches for ever."""
@@ -206,13 +217,16 @@ class Courier:
                         len(batch.acks),
                         error,
                     )
+                # Where a replica took over, it may not have heard of the answers.
+                known = [self._answers.get(tag) for tag in batch.acks]
+                batch.again = [answer for answer in known if answer]
                 await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
                 tries += 1
         if tries:
             logger.warning("Redis back after %d tries: the batch is through", tries)
-        self._settling.difference_update(batch.acks)
-        self._settling.difference_update(back.tag for back in batch.returns)
-        self._settling.difference_update(park.tag for park in batch.parked)
+        self._settled(batch.acks)
+        self._settled(back.tag for back in batch.returns)
+        self._settled(park.tag for park in batch.parked)
         for future, taken in zip(waiting, stored, strict=True):
             if not future.done():
                 future.set_result(taken)

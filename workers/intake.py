@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.store.batch import DEADLINE, Delivery
-from modelserver.store.delivery import Deliveries, unknown
+from modelserver.store.delivery import Deliveries
 from modelserver.transport import Channel
 from modelserver.wire import CONTROL_QUEUE
 from workers.courier import Courier
@@ -30,12 +30,15 @@ logger = get_logger(__name__)
 #: the engine drains or dies.
 SPARE_SHARE = 16
 SPARE_MOST = 16
-#: Messages of the control queue held at once.
-CONTROL_ROOM = 16
+#: Messages of the control queue held at once: as many as run at once. One that waits
+#: stays in its queue, where it may still expire or be revoked.
+CONTROL_ROOM = 8
 #: Most messages that one pull moves; keeps the script's time on the server short.
 PULL_MOST = 128
 #: The longest wait for the bell, in seconds, in case a ring was lost.
 BELL_SECONDS = 1.0
+#: How often what is held is compared with the server's account, in seconds.
+RECONCILE_SECONDS = 5.0
 #: Wait between tries while Redis is away, in seconds.
 RETRY_SECONDS = 0.2
 
@@ -68,6 +71,7 @@ class Intake:
         self._result_key = result_key
         self._channel: Channel | None = None
         self._turn = 0
+        self._reconciled_at = loop.time()
 
     # Called by kombu and Celery, on any thread.
 
@@ -120,7 +124,7 @@ class Intake:
         while True:
             self.wakeup.clear()
             try:
-                if self.must_reconcile:
+                if self.must_reconcile or self._reconcile_is_due():
                     await self._reconcile()
                 pulled = await self._pull_all()
             except (RedisError, OSError) as error:
@@ -130,6 +134,9 @@ class Intake:
                 continue
             if not pulled:
                 await self._wait()
+
+    def _reconcile_is_due(self) -> bool:
+        return self.loop.time() - self._reconciled_at > RECONCILE_SECONDS
 
     async def _pull_all(self) -> int:
         pulled = 0
@@ -155,15 +162,18 @@ class Intake:
 
         A pull whose reply was lost left messages with us that nobody here knows: they
         go back. Messages that were reaped while we were taken for dead are others' now.
+        After a failover the server may have forgotten anything of the last moment, and
+        no error need tell of it: so this is done now and then, too.
         """
         known = self.courier.knows()
         held = await self.deliveries.held()
-        if returns := unknown(held, known):
+        if returns := await self.deliveries.returns(held - known):
             logger.warning("%d messages were pulled unseen; given back", len(returns))
             self.courier.give_back_unknown(returns)
-        for tag in known & frozenset(self.courier.held) - frozenset(held):
+        for tag in known & frozenset(self.courier.held) - held:
             self.abandon(tag)
         self.must_reconcile = False
+        self._reconciled_at = self.loop.time()
 
     async def _deliver_all(self, queue: str, deliveries: list[Delivery]) -> None:
         messages = [
@@ -181,7 +191,6 @@ class Intake:
             elif due is not None and due > self.loop.time() + self.offset:
                 self.courier.park(tag, due)
             else:
-                message["headers"]["eta"] = None
                 self._hand_over(queue, message)
 
     def _read(self, delivery: Delivery) -> dict[str, Any] | None:

@@ -82,6 +82,8 @@ class Batch:
     buried: list[Bury] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    #: Results of ``acks`` once more: a failover may have lost them, and nobody waits.
+    again: list[StoreResult] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)

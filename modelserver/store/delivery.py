@@ -43,10 +43,12 @@ class Deliveries:
         self.keys = keys
         self.worker = worker
         self._unacked = keys.unacked(worker)
+        self._pulls = 0
 
     async def pull(self, queue: str, room: int) -> list[Delivery]:
         """Take up to ``room`` messages of one queue, most urgent first."""
         lists = self.keys.queue(queue)
+        self._pulls += 1
         flat = await _bytes(
             self.client.eval(
                 scripts.PULL,
@@ -55,6 +57,7 @@ class Deliveries:
                 self.keys.tags,
                 *lists,
                 str(room),
+                str(self._pulls),
             )
         )
         return [
@@ -70,14 +73,14 @@ class Deliveries:
         """
         pipe = self.client.pipeline(transaction=False)
         target = self.results.pipeline(transaction=False) if self.results else pipe
-        if batch.results:
-            self._add_results(target, batch.results)
+        if results := batch.results + batch.again:
+            self._add_results(target, results)
         apart = await target.execute() if target is not pipe else []
         self._add_rest(pipe, batch)
         replies = await pipe.execute()
         if not batch.results:
             return []
-        return [Stored(reply) for reply in (apart or replies)[0]]
+        return [Stored(reply) for reply in (apart or replies)[0][: len(batch.results)]]
 
     def _add_rest(self, pipe: Any, batch: Batch) -> None:
         for bury in batch.buried:
@@ -183,13 +186,34 @@ class Deliveries:
         )
         await pipe.execute()
 
-    async def held(self) -> dict[str, str]:
-        """What this worker holds by the server's account: tag -> list."""
-        values: dict[bytes, bytes] = await _bytes(self.client.hgetall(self._unacked))
-        return {
-            tag.decode(): value.partition(b"\n")[0].decode()
-            for tag, value in values.items()
-        }
+    async def held(self) -> frozenset[str]:
+        """Tags of what this worker holds by the server's account.
+
+        Asked together with a write, which a demoted primary refuses: what it says may
+        be out of date.
+        """
+        pipe = self.client.pipeline(transaction=True)
+        pipe.sadd(self.keys.workers, self.worker)
+        pipe.hkeys(self._unacked)
+        _, tags = await pipe.execute()
+        return frozenset(tag.decode() for tag in tags)
+
+    async def returns(self, tags: Iterable[str]) -> list[GiveBack]:
+        """What to give back for messages of which only the server knows.
+
+        A pull whose reply was lost with its connection leaves such messages behind, and
+        so does a failover that lost their acknowledgement.
+        """
+        if not (names := sorted(tags)):
+            return []
+        values: list[bytes | None] = await _bytes(
+            self.client.hmget(self._unacked, names)
+        )
+        return [
+            GiveBack(tag, value.partition(b"\n")[0].decode())
+            for tag, value in zip(names, values, strict=True)
+            if value is not None
+        ]
 
     async def answered(self, keys: Sequence[str]) -> list[bool]:
         """Of each key, whether a final result stands there."""
@@ -271,15 +295,3 @@ def mark_redelivered(raw: bytes) -> bytes:
     except (ValueError, KeyError, TypeError, AttributeError):
         return raw
     return orjson.dumps(message)
-
-
-def unknown(held: dict[str, str], known: Iterable[str]) -> list[GiveBack]:
-    """Returns for what the server says is held but the worker does not know.
-
-    A pull whose reply was lost with its connection leaves such messages behind.
-    """
-    return [
-        GiveBack(tag, source)
-        for tag, source in held.items()
-        if tag not in frozenset(known)
-    ]

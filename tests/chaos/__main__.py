@@ -3,7 +3,11 @@
 import sys
 
 from benchmarks.report import main
+from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
+from tests.chaos.failover import redis_failed_over
+from tests.chaos.launcher import launcher_killed
+from tests.chaos.placement import placement
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
 from tests.chaos.workers import (
     worker_killed,
@@ -13,13 +17,17 @@ from tests.chaos.workers import (
 )
 
 CASES = {
+    "placement": placement,
     "worker-killed": worker_killed,
     "worker-killed-often": worker_killed_often,
     "worker-paused": worker_paused,
     "worker-terminated": worker_terminated,
     "engine-faults": engine_faults,
+    "engine-killed": engine_killed,
+    "launcher-killed": launcher_killed,
     "redis-restarted": redis_restarted,
     "redis-cut-off": redis_cut_off,
+    "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
 }
 

@@ -1,10 +1,11 @@
 """Load whose every request is accounted for, watched from outside the workers."""
 
+import itertools
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,15 +137,21 @@ class Load:
         rig.keep(self.watcher.stop)
         #: Request's id -> its prompt.
         self.prompts: dict[str, str] = {}
+        self.accepted_at: dict[str, float] = {}
         self.struck_at: dict[str, float] = {}
+        self._numbers = itertools.count()
 
     def send(self, number: int, **options: object) -> list[str]:
-        """Submit so many more, with options of ``apply_async``; their ids."""
+        """Submit so many more, with options of ``apply_async``; their ids.
+
+        On any thread. What is refused is raised, and not counted as sent.
+        """
         complete = self.app.modelserver_tasks[0]
         ids = []
         for _ in range(number):
-            prompt = f"{self.name} {len(self.prompts)}"
+            prompt = f"{self.name} {next(self._numbers)}"
             sent = complete.apply_async((prompt,), {"max_tokens": 64}, **options)
+            self.accepted_at[sent.id] = time.monotonic()
             self.prompts[sent.id] = prompt
             ids.append(sent.id)
         return ids
@@ -173,17 +180,17 @@ class Load:
         bodies = [v.partition("\n")[2] for tag, v in values.items() if tag != "next"]
         return {json.loads(body)["headers"]["id"] for body in bodies}
 
-    def settle(self, within: float) -> None:
-        """Until every request is answered, or ``within`` seconds have passed."""
-        deadline = time.monotonic() + within
-        while time.monotonic() < deadline and len(self._results()) < len(self.prompts):
+    def settle(self, within: float, gone: Collection[str] = ()) -> None:
+        """Until every request but those ``gone`` is answered, or ``within`` is over."""
+        deadline, awaited = time.monotonic() + within, set(self.prompts) - set(gone)
+        while time.monotonic() < deadline and awaited - set(self.results()):
             time.sleep(0.2)
         # A result stored twice would come right behind.
         time.sleep(0.5)
 
     def account(self, run: str, alive: Callable[[], int] | None = None) -> Account:
         """What became of the requests."""
-        results = self._results()
+        results = self.results()
         executed = self.rig.executed()
         aside = {key for key in results if _is_set_aside(results[key])}
         again = sum(executed.get(prompt, 0) > 1 for prompt in self.prompts.values())
@@ -216,7 +223,7 @@ class Load:
                 seconds.append(float("inf"))
         return tuple(one for one in seconds if one > 0)
 
-    def _results(self) -> dict[str, object]:
+    def results(self) -> dict[str, object]:
         """Final results by request, read from the store's keys."""
         found: dict[str, object] = {}
         ids = list(self.prompts)

@@ -1,66 +1,100 @@
-"""A TCP proxy that can stop forwarding without closing anything."""
+"""A TCP proxy that can stop forwarding without closing anything, as a process."""
 
 import asyncio
-import threading
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
+
+from tests.support import end
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Proxy:
-    """Forwards from a port of its own to ``port``, in a thread; a context manager.
+    """Forwards from a port of its own to ``port``; a context manager.
 
     ``cut`` stops all forwarding: connections stay, new ones are taken, nothing comes
-    through, as with a broken link. ``mend`` lets everything through again.
+    through, as with a broken link. ``mend`` lets everything through again. ``retarget``
+    leads new connections elsewhere, as a name does that is given another address. A
+    process of its own: a thread here might have to wait for what it should forward.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._loop = asyncio.new_event_loop()
-        self._open = asyncio.Event()
-        self._open.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> "Proxy":
-        self._thread.start()
-        starting = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.proxy"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.port = self._say(f"target {self._target}")
         self.url = f"redis://127.0.0.1:{self.port}/0"
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-        self._loop.close()
+        end(self._process)
 
     def cut(self) -> None:
         """Let nothing through."""
-        self._loop.call_soon_threadsafe(self._open.clear)
+        self._say("cut")
 
     def mend(self) -> None:
         """Let everything through, what has waited first."""
-        self._loop.call_soon_threadsafe(self._open.set)
+        self._say("mend")
 
-    async def _close(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def retarget(self, port: int) -> None:
+        """Lead new connections to another port; those that there are stay."""
+        self._say(f"target {port}")
+
+    def _say(self, command: str) -> int:
+        """Have it do something; returns its port when it is done."""
+        into, out = self._process.stdin, self._process.stdout
+        assert into is not None
+        assert out is not None
+        into.write(f"{command}\n".encode())
+        into.flush()
+        return int(out.readline())
+
+
+class Forwarder:
+    """What runs in the process. Commands are lines, each answered by the port."""
+
+    def __init__(self) -> None:
+        self._target = 0
+        self._open = asyncio.Event()
+        self._open.set()
+
+    async def run(self) -> None:
+        """Forward and obey until nobody commands any more."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            self._obey(*line.split())
+            print(port, flush=True)
+
+    def _obey(self, command: str, argument: str = "0") -> None:
+        if command == "target":
+            self._target = int(argument)
+        elif command == "cut":
+            self._open.clear()
+        else:
+            self._open.set()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        with suppress(OSError, asyncio.CancelledError):
-            await self._open.wait()
-            there = await asyncio.open_connection("127.0.0.1", self._target)
-            await asyncio.gather(
-                self._pump(reader, there[1]), self._pump(there[0], writer)
-            )
+        with suppress(OSError):
+            try:
+                await self._open.wait()
+                there = await asyncio.open_connection("127.0.0.1", self._target)
+                await asyncio.gather(
+                    self._pump(reader, there[1]), self._pump(there[0], writer)
+                )
+            finally:
+                writer.close()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -72,3 +106,7 @@ class Proxy:
                 await writer.drain()
         finally:
             writer.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(Forwarder().run())

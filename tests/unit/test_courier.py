@@ -4,7 +4,7 @@ import redis.asyncio
 
 from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import Batch, Delivery
-from modelserver.store.delivery import mark_redelivered, unknown
+from modelserver.store.delivery import mark_redelivered
 from workers.courier import Courier
 
 QUEUE = "writer"
@@ -52,15 +52,6 @@ def test_what_others_took_over_is_forgotten_without_a_word():
 def test_a_batch_is_true_if_there_is_anything_to_carry():
     assert not Batch()
     assert Batch(acks=["1"])
-
-
-def test_what_nobody_knows_goes_back():
-    held = {"1": "ms:writer", "2": "ms:writer", "3": "ms:other"}
-    returns = unknown(held, known=["1"])
-    assert [(back.tag, back.source) for back in returns] == [
-        ("2", "ms:writer"),
-        ("3", "ms:other"),
-    ]
 
 
 def test_a_message_of_a_dead_worker_says_that_it_comes_again():
