@@ -4,6 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 GIB = 1024**3
+#: So many processes of a GPU are named in a message; the others are counted.
+HOLDERS_NAMED = 3
+
+
+def gib(size: float) -> str:
+    """Bytes for people: "66 GiB", "0.5 GiB".
+
+    >>> gib(66.2 * GIB), gib(GIB / 2)
+    ('66 GiB', '0.5 GiB')
+    """
+    number = size / GIB
+    return f"{number:.0f} GiB" if number >= 10 else f"{float(f'{number:.1f}'):g} GiB"
+
+
+def _part(process: "GpuProcess") -> str:
+    size = gib(process.used) if process.used else "some memory"
+    return f"{size} by {process}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +35,13 @@ class GpuProcess:
     owner: str = ""
     command: str = ""
     engine: str = ""
+
+    def __str__(self) -> str:
+        """Whom to ask: "engine m-0", "pid 4711 python (anna)", "pid 4711"."""
+        if self.engine:
+            return f"engine {self.engine}"
+        owner = f"({self.owner})" if self.owner else ""
+        return " ".join(filter(None, (f"pid {self.pid}", self.command, owner)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +73,36 @@ class Gpu:
         """The part of its memory that nobody holds, 0 to 1."""
         return self.free / self.total if self.total else 0.0
 
+    @property
+    def label(self) -> str:
+        """How messages name it: "gpu 3", or "gpu 3 slice 1" where MIG divides it."""
+        return f"gpu {self.index}" + (f" slice {self.mig}" if self.mig else "")
+
+    @property
+    def holders(self) -> str:
+        """Who has its memory, the most first: "66 GiB held by pid 4711 python"."""
+        most = sorted(self.processes, key=lambda each: (-each.used, each.pid))
+        parts = [_part(process) for process in most[:HOLDERS_NAMED]]
+        if len(most) > HOLDERS_NAMED:
+            rest = sum(process.used for process in most[HOLDERS_NAMED:])
+            others = len(most) - HOLDERS_NAMED
+            parts.append(f"{gib(rest)} by {others} other processes")
+        unseen = self.used - sum(process.used for process in self.processes)
+        if not parts and unseen >= GIB:
+            return f"{gib(unseen)} held by what cannot be seen from here"
+        return ", ".join(parts).replace(" by ", " held by ", 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """A host whose launcher has reported within its lease.
 
-    ``driver`` is the driver's version, or why there are no GPUs to be seen.
+    ``driver`` is the driver's version, or why there are no GPUs to be seen. ``fleet``
+    is the version of the fleet that the launcher goes by.
     """
 
     name: str
     gpus: tuple[Gpu, ...] = ()
     pid: int = 0
     driver: str = ""
+    fleet: int = 0

@@ -13,14 +13,25 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one engine runs: its port, its GPUs, and the share of them that is free.
+    """Where one engine runs: its port and its GPUs, as they were just before its start.
 
-    ``free_share`` is that of the fullest of these GPUs, 0 to 1.
+    ``gpus`` are indexes for people, ``uuids`` name the same GPUs for CUDA.
+    ``total_bytes`` and ``free_bytes`` are those of the GPU that has least, 0 where
+    there are no figures. ``promised_bytes`` is what the engine may take of each, 0 for
+    all that is free.
     """
 
     port: int
     gpus: tuple[int, ...] = ()
-    free_share: float = 1.0
+    uuids: tuple[str, ...] = ()
+    free_bytes: int = 0
+    total_bytes: int = 0
+    promised_bytes: int = 0
+
+    @property
+    def visible(self) -> str:
+        """``CUDA_VISIBLE_DEVICES``: UUIDs, since CUDA's numbers are not NVML's."""
+        return ",".join(self.uuids or map(str, self.gpus))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +62,8 @@ class Adapter(Protocol):
 
         Raises ConfigurationError where the model's section makes no command.
         """
+        ...
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """The environment variable that gives the engine its API key, "" for none."""
         ...

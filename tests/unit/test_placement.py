@@ -82,7 +82,10 @@ def test_gpus_that_other_engines_need_are_not_given_twice():
 
 def test_an_engine_without_gpus_goes_to_a_host_whose_gpus_are_taken():
     snapshot = fleet(
-        model("big", gpus=2), model(), hosts=[A], desired=[wish("big-0", "a")]
+        model("big", gpus=2),
+        model(),
+        hosts=[A],
+        desired=[wish("big-0", "a", uuids=("GPU-0", "GPU-1"))],
     )
     assert placed(snapshot) == {"m-0": "a"}
 
@@ -91,7 +94,7 @@ def test_an_engine_that_no_longer_fits_its_host_moves():
     snapshot = fleet(
         model(engines=2, gpus=1),
         hosts=[Host("a", gpus=gpus(1)), B],
-        desired=[wish("m-0", "a"), wish("m-1", "a")],
+        desired=[wish(f"m-{n}", "a", uuids=("GPU-0",)) for n in range(2)],
     )
     assert placed(snapshot) == {"m-1": "b"}
 

@@ -1,0 +1,283 @@
+"""From the fleet and its hosts' GPUs to wishes, and to reasons where there is no room.
+
+Big needs come first. An engine that has been started stays; one that has not is placed
+anew when its GPUs are taken. The same snapshot gives the same plan.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from modelserver.model import Drop, EngineSpec, EngineState, Snapshot, Want
+from modelserver.policy.placement import reasons
+from modelserver.policy.placement.needs import Need, wanted
+from modelserver.policy.placement.rooms import Fit, HostRoom
+
+#: In these states an engine has its place whatever else is on its GPUs: its own memory
+#: is what fills them. A FATAL one would be started again by a move.
+SETTLED = frozenset(
+    {
+        EngineState.STARTING,
+        EngineState.READY,
+        EngineState.DEGRADED,
+        EngineState.DRAINING,
+        EngineState.FATAL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to change, and for each engine without a place why it has none."""
+
+    actions: tuple[Want | Drop, ...]
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+
+def place(snapshot: Snapshot) -> tuple[Want | Drop, ...]:
+    """The changes that take the present wishes to the wanted ones."""
+    return plan(snapshot).actions
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """Place every wanted engine, or say why it cannot be placed.
+
+    An engine that fits on no live host keeps the wish it has, if any: it may fit when
+    its host comes back. On a live host that wish names no GPUs then.
+    """
+    planner = _Planner(snapshot)
+    planner.settle_started()
+    planner.settle_pinned()
+    planner.settle_kept()
+    planner.settle_new()
+    specs = [planner.placed[spec.id] for spec in planner.wanted if planner.has(spec)]
+    wants = [Want(spec) for spec in specs if spec != planner.wish(spec)]
+    drops = _drops({spec.id for spec in planner.wanted}, snapshot)
+    return Plan((*wants, *drops), planner.waiting)
+
+
+def _drops(ids: set[str], snapshot: Snapshot) -> list[Drop]:
+    models = {spec.name for spec in snapshot.specs}
+    drops = []
+    for engine, desired in snapshot.desired.items():
+        model = desired.spec.model
+        if model not in models:
+            drops.append(Drop(engine, f"model {model} left the fleet"))
+        elif engine not in ids:
+            drops.append(Drop(engine, f"model {model} wants fewer engines"))
+    return drops
+
+
+class _Planner:
+    """One run over the wanted engines; it fills ``placed`` and ``waiting``."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.wanted = wanted(snapshot.specs, snapshot.pins)
+        self.placed: dict[str, EngineSpec] = {}
+        self.waiting: dict[str, str] = {}
+        self._snapshot = snapshot
+        models = {spec.name: spec for spec in snapshot.specs}
+        self._needs = {
+            spec.id: Need.of(spec, models.get(spec.model)) for spec in self.wanted
+        }
+        hosts = sorted(snapshot.hosts, key=lambda host: host.name)
+        self._hosts = {host.name: HostRoom(host) for host in hosts}
+        self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._offers: dict[Need, dict[str, Fit]] = {}
+        self._changed: dict[Need, set[str]] = {}
+        self._nowhere: dict[Need, str] = {}
+        self._by_need = sorted(self.wanted, key=lambda each: self._needs[each.id].rank)
+
+    def has(self, spec: EngineSpec) -> bool:
+        """Whether it has been dealt with, so that later rules leave it alone."""
+        return spec.id in self.placed
+
+    def wish(self, spec: EngineSpec) -> EngineSpec | None:
+        """What control has wished of it before."""
+        desired = self._snapshot.desired.get(spec.id)
+        return desired.spec if desired else None
+
+    def _settle(self, spec: EngineSpec, host: str, uuids: tuple[str, ...]) -> None:
+        self.placed[spec.id] = replace(spec, host=host, uuids=uuids)
+        self._peers[spec.model][host] += 1
+        if host in self._hosts:
+            self._hosts[host].claim(spec.id, self._needs[spec.id], uuids)
+            for changed in self._changed.values():
+                changed.add(host)
+
+    def _leave(self, spec: EngineSpec, reason: str) -> None:
+        """Place it without a claim on anything: it waits where it is."""
+        self.placed[spec.id] = spec
+        self.waiting[spec.id] = reason
+
+    def _kept(self, spec: EngineSpec) -> EngineSpec | None:
+        """Its present wish, unless the fleet file says something else by now."""
+        wish = self.wish(spec)
+        if wish is None or spec.host not in ("", wish.host):
+            return None
+        count = len(wish.uuids) in (0, self._needs[spec.id].gpus)
+        same = replace(spec, host=wish.host, uuids=wish.uuids) == wish
+        return wish if count and same else None
+
+    # What has been started stays.
+
+    def settle_started(self) -> None:
+        """Keep the engines whose start has happened where they are."""
+        for spec in self.wanted:
+            wish = self._kept(spec)
+            if wish is not None and self._is_started(wish):
+                self._settle(spec, wish.host, wish.uuids)
+                self._claim_by_index(wish)
+
+    def _is_started(self, wish: EngineSpec) -> bool:
+        report = self._snapshot.engines.get(wish.id)
+        return (
+            report is not None
+            and report.host == wish.host
+            and wish.host in self._hosts
+            and report.state in SETTLED
+        )
+
+    def _claim_by_index(self, wish: EngineSpec) -> None:
+        """A wish that was made before its host reported names no GPUs; it has some."""
+        if wish.uuids:
+            return
+        gpus = self._snapshot.engines[wish.id].gpus
+        for room in self._hosts[wish.host].rooms:
+            if room.gpu.index in gpus:
+                room.claims[wish.id] = self._needs[wish.id]
+
+    # What the fleet file pins.
+
+    def settle_pinned(self) -> None:
+        """Place pins, those with GPUs of their own first."""
+        for spec in self._by_need:
+            if spec.host and spec.gpus and not self.has(spec):
+                self._settle_pinned_gpus(spec)
+        for spec in self._by_need:
+            if spec.host and not self.has(spec):
+                self._settle_on_host(spec)
+
+    def _settle_pinned_gpus(self, spec: EngineSpec) -> None:
+        host = self._hosts.get(spec.host)
+        if host is None:
+            self._await_host(spec)
+            return
+        rooms = host.at(spec.gpus)
+        if isinstance(rooms, str):
+            self._leave(spec, rooms)
+            return
+        uuids = tuple(room.gpu.uuid for room in rooms)
+        need = self._needs[spec.id]
+        refusals = [room.refusal(need, spec.id) for room in rooms]
+        if any(refusals):
+            reason = (
+                f"needs {need}; host {host.name}: {', '.join(filter(None, refusals))}"
+            )
+            self._leave(replace(spec, uuids=uuids), reason)
+        else:
+            self._settle(spec, spec.host, uuids)
+
+    def _settle_on_host(self, spec: EngineSpec) -> None:
+        host = self._hosts.get(spec.host)
+        if host is None:
+            self._await_host(spec)
+        elif not self._settle_as_kept(spec):
+            need = self._needs[spec.id]
+            fit = host.fit(need, spec.id)
+            if fit is None:
+                why = reasons.on_host(need, host, spec.id)
+                self._leave(spec, f"needs {need}; {why}")
+            else:
+                self._settle(spec, spec.host, fit.uuids)
+
+    def _await_host(self, spec: EngineSpec) -> None:
+        # Its engine may be running there: what it has stays as it is.
+        kept = self._kept(spec)
+        self._leave(kept or spec, f"the launcher of host {spec.host} does not report")
+
+    # What has been placed and not started stays if it can.
+
+    def settle_kept(self) -> None:
+        """Keep what has a place that is still free."""
+        for spec in self._by_need:
+            if not spec.host and not self.has(spec):
+                self._settle_as_kept(spec)
+
+    def _settle_as_kept(self, spec: EngineSpec) -> bool:
+        wish, need = self._kept(spec), self._needs[spec.id]
+        if wish is None or wish.host not in self._hosts:
+            return False
+        rooms = self._hosts[wish.host].find(wish.uuids)
+        if len(rooms) != need.gpus:
+            return False
+        if not all(room.fits(need, spec.id) for room in rooms):
+            return False
+        self._settle(spec, wish.host, wish.uuids)
+        return True
+
+    # Everything else.
+
+    def settle_new(self) -> None:
+        """Place the rest: engines of a model apart, as little broken up as can be."""
+        for spec in self._by_need:
+            if not self.has(spec):
+                self._settle_anywhere(spec)
+
+    def _settle_anywhere(self, spec: EngineSpec) -> None:
+        need, wish = self._needs[spec.id], self.wish(spec)
+        present = self._hosts.get(wish.host) if wish else None
+        fit = present and self._fit(spec, present, spec.id)
+        if present and fit:
+            self._settle(spec, present.name, fit.uuids)
+            return
+        if spec.gpus:
+            fits = ((host, self._fit(spec, host)) for host in self._hosts.values())
+            offers = {host.name: fit for host, fit in fits if fit}
+        else:
+            offers = self._offers_for(need)
+        if not offers:
+            self._give_up(spec, wish)
+            return
+        peers = self._peers[spec.model]
+        name = min(offers, key=lambda host: (peers[host], offers[host].cost, host))
+        self._settle(spec, name, offers[name].uuids)
+
+    def _offers_for(self, need: Need) -> dict[str, Fit]:
+        """What each host with room offers; looks anew at those that have changed."""
+        offers = self._offers.setdefault(need, {})
+        changed = self._changed.setdefault(need, set(self._hosts))
+        for name in changed:
+            fit = self._hosts[name].fit(need)
+            if fit is None:
+                offers.pop(name, None)
+            else:
+                offers[name] = fit
+        changed.clear()
+        return offers
+
+    def _fit(self, spec: EngineSpec, host: HostRoom, engine: str = "") -> Fit | None:
+        """The GPUs that this host offers; those that a pin names, where it does."""
+        need = self._needs[spec.id]
+        if not spec.gpus:
+            return host.fit(need, engine)
+        rooms = host.at(spec.gpus)
+        if isinstance(rooms, str) or not all(room.fits(need, engine) for room in rooms):
+            return None
+        return Fit(tuple(room.gpu.uuid for room in rooms), (host.engines,))
+
+    def _give_up(self, spec: EngineSpec, wish: EngineSpec | None) -> None:
+        need = self._needs[spec.id]
+        if need not in self._nowhere:
+            self._nowhere[need] = reasons.nowhere(need, list(self._hosts.values()))
+        reason = self._nowhere[need]
+        if wish is None:
+            self.waiting[spec.id] = reason
+        elif self._is_started(wish):
+            # It serves by an earlier fleet file; better that than not at all.
+            self._leave(wish, reason)
+        elif wish.host in self._hosts:
+            self._leave(replace(spec, host=wish.host), reason)
+        else:
+            gone = f"the launcher of host {wish.host} does not report"
+            self._leave(wish, f"{gone}; {reason}")

@@ -1,0 +1,170 @@
+"""What hosts and their GPUs still have to give while engines are being placed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from modelserver.inventory import GIB, Gpu, Host, gib
+from modelserver.policy.placement.needs import Need
+
+#: A GPU with less than this share of its memory free is somebody's.
+FREE_SHARE = 0.85
+
+
+class _Problem(Enum):
+    FAULTY = auto()
+    SILENT = auto()
+    SLICE = auto()
+    TAKEN = auto()
+    FULL = auto()
+
+
+class GpuRoom:
+    """One GPU, and what engines have been promised of it."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+        self.claims: dict[str, Need] = {}
+        self._held: dict[str, int] = {}
+        for process in gpu.processes:
+            if process.engine:
+                held = self._held.get(process.engine, 0)
+                self._held[process.engine] = held + process.used
+
+    @property
+    def whole(self) -> bool:
+        """Whether an engine that needs all of a GPU could have it."""
+        return self._problem(Need(1), "") is None
+
+    def spare(self, engine: str = "") -> int:
+        """Bytes that can be promised to this engine.
+
+        Each other engine counts with the greater of its promise and what it holds; what
+        anybody else holds is not free. What the engine itself holds is its own.
+        """
+        owed = sum(
+            max(0, (claim.each or self.gpu.total) - self._held.get(name, 0))
+            for name, claim in self.claims.items()
+            if name != engine
+        )
+        return max(0, self.gpu.free + self._held.get(engine, 0) - owed)
+
+    def fits(self, need: Need, engine: str = "") -> bool:
+        """Whether this GPU can be one of those that the engine needs."""
+        return self._problem(need, engine) is None
+
+    def refusal(self, need: Need, engine: str = "") -> str:
+        """Why it cannot, with the figures; "" where it can."""
+        name = self.gpu.label
+        match self._problem(need, engine):
+            case None:
+                return ""
+            case _Problem.FAULTY:
+                return f"{name} is faulty: {self.gpu.fault}"
+            case _Problem.SILENT:
+                why = self.gpu.missing.get("memory", "")
+                return f"{name} does not answer" + (f" ({why})" if why else "")
+            case _Problem.SLICE:
+                return f"{name} is a MIG slice, and an engine can use only one"
+            case _Problem.TAKEN:
+                others = sorted((self.claims.keys() | self._held.keys()) - {engine})
+                return f"{name} has engine {', '.join(others)}"
+        promised = [
+            f"{gib(claim.each or self.gpu.total)} promised to engine {other}"
+            for other, claim in sorted(self.claims.items())
+            if other != engine and not self._held.get(other)
+        ]
+        causes = ", ".join(filter(None, (self.gpu.holders, *promised)))
+        return f"{name} has {gib(self.spare(engine))} free" + f": {causes}" * bool(
+            causes
+        )
+
+    def _problem(self, need: Need, engine: str) -> _Problem | None:
+        gpu = self.gpu
+        if gpu.fault:
+            return _Problem.FAULTY
+        if not gpu.total:
+            return _Problem.SILENT
+        if need.gpus > 1 and gpu.mig:
+            return _Problem.SLICE
+        for name, claim in self.claims.items():
+            if name != engine and not (need.shares and claim.shares):
+                return _Problem.TAKEN
+        if not need.shares and any(name != engine for name in self._held):
+            return _Problem.TAKEN
+        least = need.each or FREE_SHARE * gpu.total
+        return _Problem.FULL if self.spare(engine) < least else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """GPUs of a host for an engine; the smaller ``cost``, the less is broken up."""
+
+    uuids: tuple[str, ...]
+    cost: tuple[int, ...]
+
+
+class HostRoom:
+    """One live host: its GPUs, and the engines that have been placed on it."""
+
+    def __init__(self, host: Host) -> None:
+        self.name = host.name
+        gpus = sorted(host.gpus, key=lambda gpu: (gpu.index, gpu.uuid))
+        self.rooms = [GpuRoom(gpu) for gpu in gpus]
+        self.engines = 0
+
+    def find(self, uuids: Iterable[str]) -> list[GpuRoom]:
+        """The GPUs with these UUIDs, as far as they are there."""
+        wanted = set(uuids)
+        return [room for room in self.rooms if room.gpu.uuid in wanted]
+
+    def at(self, indexes: Sequence[int]) -> list[GpuRoom] | str:
+        """The GPUs with these indexes, in this order; or which one there is not."""
+        found = []
+        for index in indexes:
+            rooms = [room for room in self.rooms if room.gpu.index == index]
+            if len(rooms) > 1:
+                return (
+                    f"gpu {index} is pinned, and MIG divides it into {len(rooms)} "
+                    "slices; leave gpus out"
+                )
+            if not rooms:
+                number = len({room.gpu.index for room in self.rooms})
+                count = f"{number} GPU{'s' * (number != 1)}"
+                return f"gpu {index} is pinned, and host {self.name} has {count}"
+            found += rooms
+        return found
+
+    def claim(self, engine: str, need: Need, uuids: Iterable[str]) -> None:
+        """Promise these GPUs to an engine, which counts as one of this host."""
+        self.engines += 1
+        for room in self.find(uuids):
+            room.claims[engine] = need
+
+    def fit(self, need: Need, engine: str = "") -> Fit | None:
+        """The GPUs that suit best, None where there are not enough.
+
+        One that is used already comes before a whole one, and the fullest first; then
+        by index, so that groups stay together. What ``engine`` holds is free for it.
+        """
+        if not need.gpus:
+            return Fit((), (self.engines,))
+        fitting = [room for room in self.rooms if room.fits(need, engine)]
+        if len(fitting) < need.gpus:
+            return None
+        whole = {room.gpu.uuid for room in self.rooms if room.whole}
+
+        def cost(room: GpuRoom) -> tuple[bool, int]:
+            spare = room.spare(engine) // GIB if need.each else 0
+            return (room.gpu.uuid in whole, spare)
+
+        fitting.sort(key=cost)
+        chosen = fitting[: need.gpus]
+        broken = sum(room.gpu.uuid in whole for room in chosen)
+        spare = sum(room.spare(engine) // GIB for room in chosen)
+        uuids = tuple(room.gpu.uuid for room in sorted(chosen, key=_slot))
+        return Fit(uuids, (broken, len(whole), spare, self.engines))
+
+
+def _slot(room: GpuRoom) -> tuple[int, str]:
+    return (room.gpu.index, room.gpu.uuid)
