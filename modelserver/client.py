@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 import yarl
 
+from modelserver.keyring import Keyring
 from modelserver.model import Kind
 
 COMPLETIONS = "/v1/completions"
@@ -60,10 +61,11 @@ class RequestFault(Exception):
     """The engine refused the request; the message is the engine's own."""
 
 
-def open_session(limit: int = 0) -> aiohttp.ClientSession:
+def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientSession:
     """A session for many requests at once to few engines; 0 means no limit.
 
-    Redirects and proxies play no part on a way that never leaves the fleet.
+    With ``keys`` every request carries its engine's API key. Redirects and proxies play
+    no part on a way that never leaves the fleet.
     """
     connector = aiohttp.TCPConnector(limit=limit, ttl_dns_cache=300)
     return aiohttp.ClientSession(
@@ -73,7 +75,27 @@ def open_session(limit: int = 0) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
         skip_auto_headers=("User-Agent", "Accept"),
+        middlewares=() if keys is None else (_authorising(keys),),
     )
+
+
+def _authorising(keys: Keyring) -> aiohttp.ClientMiddlewareType:
+    async def send(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        address = request.url.authority
+        key = keys.key(address)
+        if key:
+            request.headers["Authorization"] = f"Bearer {key}"
+        response = await handler(request)
+        # An engine that was started anew has another key.
+        if response.status == 401 and (new := keys.reread(address)) not in ("", key):
+            response.release()
+            request.headers["Authorization"] = f"Bearer {new}"
+            response = await handler(request)
+        return response
+
+    return send
 
 
 def _within(seconds: float) -> aiohttp.ClientTimeout:

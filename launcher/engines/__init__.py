@@ -1,7 +1,7 @@
 """How each type of engine is run. The one place that branches on the type.
 
 To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the
-name in ``EngineType`` of modelserver.settings, and a test of its exact command.
+name in ``EngineType`` of modelserver.fleet, and a test of its exact command.
 """
 
 from launcher.engines.absent import Absent
@@ -10,6 +10,8 @@ from launcher.engines.command import Command
 from launcher.engines.external import External
 from launcher.engines.sglang import SGLang
 from launcher.engines.sglang_cpu import SGLangCPU
+from launcher.engines.vllm import VLLM
+from launcher.engines.vllm_cpu import VLLMCPU
 from modelserver.errors import ConfigurationError
 
 #: The type of a model that this host's fleet file does not have.
@@ -23,6 +25,8 @@ def adapter(engine_type: str) -> Adapter:
     adapters: dict[str, Adapter] = {
         "sglang": SGLang(),
         "sglang-cpu": SGLangCPU(),
+        "vllm": VLLM(),
+        "vllm-cpu": VLLMCPU(),
         "command": Command(),
         "external": External(),
         ABSENT: Absent(),

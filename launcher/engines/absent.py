@@ -1,4 +1,4 @@
-"""A model that control wants here and this host's fleet file does not have."""
+"""A model that control wants here and the fleet in force does not have."""
 
 from pathlib import Path
 
@@ -15,10 +15,14 @@ class Absent:
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Raises ConfigurationError."""
         raise ConfigurationError(
-            f'model "{model.name}" is not in the fleet file of this host; give all '
-            "hosts the same fleet file and restart this launcher"
+            f'model "{model.name}" is not in the fleet in force; add it to the fleet '
+            "file and run `modelserver apply`"
         )
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """Never comes so far."""
         return Launch(())
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """None."""
+        return ""

@@ -31,10 +31,14 @@ class Command:
         if place.gpus:
             environment = {
                 "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-                "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in place.gpus),
+                "CUDA_VISIBLE_DEVICES": place.visible,
                 **environment,
             }
         return Launch(argv, environment)
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """What the fleet file names; a command may know of no key."""
+        return model.api_key_env
 
 
 def _fill(model: ModelSpec, word: str, values: dict[str, str]) -> str:

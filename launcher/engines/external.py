@@ -17,3 +17,7 @@ class External:
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """An empty command, which is not started."""
         return Launch(())
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """None: its key is its owner's business."""
+        return ""

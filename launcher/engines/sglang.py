@@ -1,70 +1,100 @@
 """SGLang on GPUs."""
 
-import math
 from pathlib import Path
 
 from launcher import environments
 from launcher.engines import builtin
 from launcher.engines.base import LOOPBACK, Launch, Place
+from launcher.engines.memory import sglang_fraction
 from modelserver.model import Kind, ModelSpec
 
-#: Share of a GPU's memory that stays free of weights and cache: activations and CUDA
-#: graphs take it.
-MARGIN_SHARE = 0.12
 #: Prompts are read in pieces of this part of the context, so that a long one does not
 #: hold up the others.
 CHUNKS_PER_CONTEXT = 8
 #: What would lead an environment's interpreter to the launcher's own packages, or keep
 #: it from writing the bytecode that makes the next start short; empty is unset.
 CLEAN = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
+#: Where the starter of ``sglang serve`` reads the API key.
+KEY_VARIABLE = "MODELSERVER_ENGINE_KEY"
 
 
 class SGLang:
-    """``sglang serve`` of the environment ``sglang``, one GPU per tensor rank."""
+    """``sglang serve`` of the environment ``sglang``.
+
+    Its GPUs are shared out among ``data_parallel`` replicas.
+    """
 
     starts_process = True
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment; write the builtin models where one is wanted."""
-        builtin.ensure(model, interpreter(model, "sglang", home), home)
+        builtin.ensure(model, interpreter(model, home), home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
         argv = [
-            *serve(model, place, "sglang", home),
-            "--tp-size",
-            str(max(1, len(place.gpus))),
+            *serve(model, place, home),
+            *_parallel(model, place),
             *context(model),
             "--mem-fraction-static",
-            f"{mem_fraction(place.free_share):.2f}",
+            str(sglang_fraction(place)),
             "--max-running-requests",
             str(model.max_running),
             "--enable-metrics",
         ]
-        if model.kind is Kind.EMBEDDING:
-            argv.append("--is-embedding")
-        environment = {
-            **CLEAN,
-            # CUDA's own order is by speed, NVML's is by slot.
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in place.gpus),
-            **model.environment,
-        }
+        argv += kind_and_compile(model)
+        environment = {**CLEAN, **devices(place), **_uneven(place), **model.environment}
         return Launch((*argv, *model.extra_args), environment)
 
+    def key_variable(self, model: ModelSpec) -> str:
+        """For the starter, which hands it on."""
+        return KEY_VARIABLE
 
-def interpreter(model: ModelSpec, environment: str, home: Path) -> Path:
-    """The python that runs the engine: the model's own, else the environment's."""
+
+def interpreter(model: ModelSpec, home: Path) -> Path:
+    """The python that runs the engine: the model's own, else its environment's."""
     if model.interpreter:
         return Path(model.interpreter).expanduser()
-    return environments.interpreter(environment, home)
+    return environments.interpreter(model.environment_name, home)
 
 
-def serve(model: ModelSpec, place: Place, environment: str, home: Path) -> list[str]:
+def devices(place: Place) -> dict[str, str]:
+    """The variables by which CUDA sees this engine's GPUs only."""
+    return {
+        # CUDA's own order is by speed, NVML's is by slot.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": place.visible,
+    }
+
+
+def _uneven(place: Place) -> dict[str, str]:
+    """SGLang refuses a group whose GPUs differ in what is free, which sharing brings.
+
+    Its fraction is of the least of them, so that each has what the engine takes.
+    """
+    if len(place.gpus) < 2 or not place.promised_bytes:
+        return {}
+    return {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "false"}
+
+
+def _parallel(model: ModelSpec, place: Place) -> list[str]:
+    replicas = model.data_parallel
+    argv = ["--tp-size", str(max(1, len(place.gpus) // replicas))]
+    return [*argv, "--dp-size", str(replicas)] if replicas > 1 else argv
+
+
+def kind_and_compile(model: ModelSpec) -> list[str]:
+    """Its kind, and whether torch compiles it; SGLang's own way is not to."""
+    argv = ["--is-embedding"] if model.kind is Kind.EMBEDDING else []
+    return [*argv, "--enable-torch-compile"] if model.torch_compile else argv
+
+
+def serve(model: ModelSpec, place: Place, home: Path) -> list[str]:
     """The beginning of the command, the same with and without GPUs."""
-    python = interpreter(model, environment, home)
+    python = interpreter(model, home)
     return [
-        str(python.with_name("sglang")),
+        str(python),
+        str(environments.starter("sglang")),
         "serve",
         "--model-path",
         builtin.model_path(model, home),
@@ -84,12 +114,3 @@ def context(model: ModelSpec) -> list[str]:
     chunk = max(1, model.context_length // CHUNKS_PER_CONTEXT)
     length = str(model.context_length)
     return ["--context-length", length, "--chunked-prefill-size", str(chunk)]
-
-
-def mem_fraction(free_share: float) -> float:
-    """Share of a GPU for weights and cache, from what is free of it at launch.
-
-    >>> mem_fraction(1.0), mem_fraction(0.9)
-    (0.88, 0.78)
-    """
-    return max(0.1, math.floor((free_share - MARGIN_SHARE) * 100 + 1e-6) / 100)

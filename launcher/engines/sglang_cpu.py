@@ -6,7 +6,13 @@ from pathlib import Path
 from launcher import environments
 from launcher.engines import builtin
 from launcher.engines.base import Launch, Place
-from launcher.engines.sglang import CLEAN, interpreter, serve
+from launcher.engines.sglang import (
+    CLEAN,
+    KEY_VARIABLE,
+    interpreter,
+    kind_and_compile,
+    serve,
+)
 from modelserver.model import Kind, ModelSpec
 
 #: Room for tokens; without it SGLang takes 15 GB and half a minute more.
@@ -25,13 +31,13 @@ class SGLangCPU:
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment; write the builtin models where one is wanted."""
-        builtin.ensure(model, interpreter(model, "sglang-cpu", home), home)
+        builtin.ensure(model, interpreter(model, home), home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
         path = builtin.model_path(model, home)
         argv = [
-            *serve(model, place, "sglang-cpu", home),
+            *serve(model, place, home),
             "--device",
             "cpu",
             # "auto" would take half precision, which no CPU here is quick at.
@@ -53,8 +59,7 @@ class SGLangCPU:
             # Without it an idle engine keeps a core busy.
             "--sleep-on-idle",
         ]
-        if model.kind is Kind.EMBEDDING:
-            argv.append("--is-embedding")
+        argv += kind_and_compile(model)
         environment = {
             **CLEAN,
             "SGLANG_USE_CPU_ENGINE": "1",
@@ -67,6 +72,10 @@ class SGLangCPU:
             **model.environment,
         }
         return Launch((*argv, *model.extra_args), environment)
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """For the starter, which hands it on."""
+        return KEY_VARIABLE
 
 
 def _prompts(model: ModelSpec, path: str) -> list[str]:

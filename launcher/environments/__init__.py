@@ -14,6 +14,7 @@ from launcher.environments.places import (
     interpreter,
     is_installed,
     standins_path,
+    starter,
 )
 from launcher.environments.recipes import RECIPES, Recipe
 from launcher.environments.tiny import ensure_tiny_models
@@ -31,4 +32,5 @@ __all__ = [
     "is_installed",
     "remove",
     "standins_path",
+    "starter",
 ]

@@ -1,6 +1,7 @@
 """``python -m launcher.environments``: what ``modelserver engines`` starts."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,13 @@ from rich.table import Table
 from launcher.environments import RECIPES, Installed, Progress, installed
 from launcher.environments import install as install_environment
 from launcher.environments import remove as remove_environment
+from launcher.environments.check import examine
+from launcher.environments.judgement import Level
+from launcher.environments.recipes import recipe_of
 from modelserver.errors import EngineEnvironmentError
 
 GB = 1e9
+COLOURS = {Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
 class Screen:
@@ -47,7 +52,7 @@ def cli(context: click.Context, home: Path) -> None:
 @click.argument("name")
 @click.pass_obj
 def install(home: Path, name: str) -> None:
-    """Install engine NAME."""
+    """Install engine NAME, or NAME==VERSION."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -66,18 +71,26 @@ def install(home: Path, name: str) -> None:
 @click.pass_obj
 def list_engines(home: Path, as_json: bool) -> None:
     """Show what can be installed, and what is."""
-    present = {each.name: each for each in installed(home)}
+    rows: dict[str, Installed | None] = dict.fromkeys(RECIPES)
+    rows |= {_called(each): each for each in installed(home)}
     if as_json:
-        rows = {name: _fields(present.get(name)) for name in RECIPES}
-        click.echo(json.dumps(rows, indent=2))
+        fields = {name: _fields(found) for name, found in rows.items()}
+        click.echo(json.dumps(fields, indent=2))
         return
     table = Table("engine", "version", "installed in", "GB", box=None, pad_edge=False)
-    for name, recipe in RECIPES.items():
-        found = present.get(name)
+    for requirement, found in sorted(rows.items()):
+        recipe = recipe_of(requirement)
         size = f"{found.size_bytes / GB:.1f}" if found else "-"
-        table.add_row(name, recipe.version, str(found.path) if found else "-", size)
+        path = str(found.path) if found else "-"
+        table.add_row(recipe.name, recipe.version, path, size)
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)
+
+
+def _called(found: Installed) -> str:
+    """By its name alone at the version that is installed by that."""
+    usual = RECIPES[found.name].version == found.version
+    return found.name if usual else f"{found.name}=={found.version}"
 
 
 def _fields(found: Installed | None) -> dict[str, object] | None:
@@ -88,9 +101,25 @@ def _fields(found: Installed | None) -> dict[str, object] | None:
 @click.argument("name")
 @click.pass_obj
 def remove(home: Path, name: str) -> None:
-    """Remove the environment of engine NAME."""
+    """Remove the environment of engine NAME, or NAME==VERSION."""
     remove_environment(name, home)
     click.echo(f"{name} is removed")
+
+
+@cli.command()
+@click.pass_obj
+def check(home: Path) -> None:
+    """Look for what engines on this host could clash with."""
+    problems = 0
+    for finding in examine(home, os.environ):
+        problems += finding.level is Level.PROBLEM
+        mark = click.style(f"{finding.level:<7}", fg=COLOURS.get(finding.level))
+        click.echo(f"{mark} {finding.what}: {finding.fact}")
+        if finding.remedy:
+            click.echo(f"        -> {finding.remedy}")
+    if problems:
+        click.echo(f"{problems} problem{'s' * (problems > 1)} found", err=True)
+        sys.exit(1)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from modelserver.errors import EngineEnvironmentError
 POLL_SECONDS = 0.5
 #: Bytes from the end of the log in which its last line is looked for.
 TAIL_BYTES = 4096
+#: Characters of a complaint that are told.
+COMPLAINT_CHARACTERS = 500
 
 #: Variables of the caller that would lead a child to the caller's own packages, or (the
 #: last) keep it from writing the bytecode that makes an engine's start short.
@@ -52,6 +54,18 @@ def last_line(log: Path) -> str:
         text = stream.read().decode(errors="replace")
     lines = [line.strip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line), "")
+
+
+def complaint(log: Path) -> str:
+    """Return what the end of a log complains of: uv and pip tell the cause after it."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = stream.read().decode(errors="replace").splitlines()
+    for place in reversed(range(len(lines))):
+        if lines[place].lower().startswith("error:"):
+            said = " ".join(line.strip() for line in lines[place:] if line.strip())
+            return said[:COMPLAINT_CHARACTERS]
+    return last_line(log)
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ class Children:
         if child.returncode not in accept:
             raise EngineEnvironmentError(
                 f"{progress.what} failed (exit code {child.returncode}): "
-                f"{last_line(self.log)}; all of the output is in {self.log}"
+                f"{complaint(self.log)}; all of the output is in {self.log}"
             )
 
     def _wait(

@@ -216,6 +216,10 @@ class _Installation:
     def _install_packages(self) -> None:
         for index, step in enumerate(self.recipe.steps, start=self._packages_step):
             options = () if step.with_dependencies else ("--no-deps",)
+            if step.excluded:
+                excluded = self.path / "excluded.txt"
+                excluded.write_text("\n".join(step.excluded), encoding="utf-8")
+                options = (*options, "--excludes", str(excluded))
             self.children.run(
                 self._uv_install(*options, *step.requirements),
                 self._progress(index, step.what, step.why),
@@ -254,7 +258,7 @@ class _Installation:
             raise EngineEnvironmentError(
                 f"engine {recipe.name} is installed in {self.path} but cannot be "
                 f"imported; see {self.children.log}, then run: "
-                f"modelserver engines install {recipe.name}"
+                f"modelserver engines install {recipe.requirement}"
             )
         versions = json.loads(output.splitlines()[-1])
         return str(versions["package"]), str(versions["torch"])

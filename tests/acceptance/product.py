@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,9 +72,16 @@ def clean_environment(**own: str) -> dict[str, str]:
 class Product:
     """``modelserver up`` as a process, and a client beside it."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        home: Path,
+        text: str = FLEET,
+        engines: Sequence[str] = (CHAT, EMBED),
+    ) -> None:
         file = folder / "fleet.toml"
-        file.write_text(FLEET)
+        file.write_text(text)
+        self._engines = engines
         self.environment = {
             "MODELSERVER_FLEET": str(file),
             "MODELSERVER_HOME": str(borrowed_home(folder, home)),
@@ -108,7 +116,7 @@ class Product:
         states = {name: engine.state for name, engine in self.store.engines().items()}
         if EngineState.FATAL in states.values():
             raise RuntimeError(self.said())
-        assert states == dict.fromkeys((CHAT, EMBED), EngineState.READY), self.said()
+        assert states == dict.fromkeys(self._engines, EngineState.READY), self.said()
         return True
 
     def said(self) -> str:
@@ -173,7 +181,8 @@ class Product:
 
     def running(self) -> int:
         """Requests that the chat engine works on, by its own account."""
-        with urllib.request.urlopen(self.engine().url + "/v1/loads", timeout=5) as got:
+        asked = self._to_engine(CHAT, "/v1/loads")
+        with urllib.request.urlopen(asked, timeout=5) as got:
             return int(json.load(got)["loads"][0]["num_running_reqs"])
 
     def aborted(self) -> int:
@@ -193,13 +202,37 @@ class Product:
 
     def ask_engine(self, name: str, path: str, body: Mapping[str, Any]) -> Any:
         """Ask an engine itself, past workers and queues."""
-        request = urllib.request.Request(
-            self.engine(name).url + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
+        request = self._to_engine(name, path, json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=PATIENCE) as got:
             return json.load(got)
+
+    def key(self, name: str = CHAT) -> str:
+        """The API key of an engine as it runs now."""
+        address = self.engine(name).url.removeprefix("http://")
+        return self.settings.keyring().key(address)
+
+    def status_without_key(self, name: str) -> int:
+        """The status by which an engine refuses who has no key, 200 if it does not."""
+        try:
+            with urllib.request.urlopen(self.engine(name).url + "/v1/models") as got:
+                return int(got.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def in_flight(self, name: str) -> int:
+        """Requests that the workers have on an engine."""
+        load = self.store.loads().get(name)
+        return load.inflight if load else 0
+
+    def _to_engine(
+        self, name: str, path: str, body: bytes | None = None
+    ) -> urllib.request.Request:
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.key(name)}",
+        }
+        url = self.engine(name).url + path
+        return urllib.request.Request(url, body, headers)
 
     # Other processes.
 

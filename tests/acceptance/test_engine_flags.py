@@ -1,4 +1,4 @@
-"""The installed SGLang still knows every flag by which the adapters start it."""
+"""The installed engines still know every flag by which the adapters start them."""
 
 import json
 import os
@@ -9,18 +9,28 @@ from typing import Any
 import pytest
 
 from launcher import environments
-from launcher.engines import Place, adapter
+from launcher.engines import Launch, Place, adapter
 from modelserver.model import Kind, ModelSpec
 
 pytestmark = pytest.mark.sglang
 
 #: Prints what SGLang's own parser makes of each argv on its standard input.
-PARSE = """
+SGLANG = """
 import argparse, json, sys
 from sglang.srt.server_args import ServerArgs
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 ServerArgs.add_cli_args(parser)
+"""
+#: The same for vLLM, whose parser is made for ``vllm serve`` and its older entry.
+VLLM = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser = make_arg_parser(FlexibleArgumentParser())
+"""
+PARSE = """
 parsed = []
 for argv in json.load(sys.stdin):
     known, unknown = parser.parse_known_args(argv)
@@ -41,11 +51,23 @@ def encoder(folder: Path) -> str:
     return str(folder)
 
 
-def test_every_flag_is_known_and_taken_as_it_was_meant(
+def test_every_flag_of_sglang_is_known_and_taken_as_it_was_meant(
     home: Path, tmp_path: Path
 ) -> None:
-    python = environments.interpreter("sglang-cpu", home)
-    path = encoder(tmp_path)
+    understood(SGLANG, "sglang", home, encoder(tmp_path))
+
+
+@pytest.mark.vllm
+def test_every_flag_of_vllm_is_known_and_taken_as_it_was_meant(
+    home_with_vllm: Path, tmp_path: Path
+) -> None:
+    understood(VLLM, "vllm", home_with_vllm, encoder(tmp_path))
+
+
+def understood(parser: str, engine: str, home: Path, path: str) -> None:
+    """Have the engine's own parser read what starts it with and without GPUs."""
+    python = environments.interpreter(f"{engine}-cpu", home)
+    cpu, gpu = f"{engine}-cpu", engine
     commands = [
         adapter(engine).launch(
             ModelSpec(
@@ -55,17 +77,26 @@ def test_every_flag_is_known_and_taken_as_it_was_meant(
                 engine=engine,
                 gpus=2,
                 context_length=4096,
+                data_parallel=2 if engine == gpu else 1,
+                torch_compile=compiled,
                 interpreter=str(python),
             ),
-            Place(30_000, (0, 1) if engine == "sglang" else ()),
+            Place(30_000, (0, 1) if engine == gpu else ()),
             home,
         )
-        for engine in ("sglang-cpu", "sglang")
+        for engine in (cpu, gpu)
         for kind in Kind
+        for compiled in (True, False)
     ]
+    read_by(parser, python, commands)
+
+
+def read_by(parser: str, python: Path, commands: list[Launch]) -> None:
+    """Compare what each command says with what the parser makes of it."""
+    arguments = [launch.argv[first_flag(launch) :] for launch in commands]
     done = subprocess.run(
-        [python, "-c", PARSE],
-        input=json.dumps([launch.argv[2:] for launch in commands]),
+        [python, "-c", parser + PARSE],
+        input=json.dumps(arguments),
         env=os.environ | {"PYTHONPATH": str(environments.standins_path())},
         capture_output=True,
         text=True,
@@ -73,13 +104,24 @@ def test_every_flag_is_known_and_taken_as_it_was_meant(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for launch, (flags, unknown) in zip(
-        commands, json.loads(done.stdout.splitlines()[-1]), strict=True
-    ):
+    parsed = json.loads(done.stdout.splitlines()[-1])
+    for argv, (flags, unknown) in zip(arguments, parsed, strict=True):
         assert unknown == []
-        assert {flag: as_text(value) for flag, value in flags.items()} == meant(
-            launch.argv[2:]
-        )
+        found = {flag: as_text(value) for flag, value in flags.items()}
+        assert found == {flag: as_text(value) for flag, value in meant(argv).items()}
+
+
+def first_flag(launch: Launch) -> int:
+    """Where the program ends and its flags begin."""
+    entry = "vllm.entrypoints.openai.api_server"
+    if entry in launch.argv:
+        return launch.argv.index(entry) + 1
+    serve = launch.argv.index("serve")
+    return next(
+        place
+        for place, word in enumerate(launch.argv)
+        if place > serve and word.startswith("--")
+    )
 
 
 def meant(argv: tuple[str, ...]) -> dict[str, str]:
@@ -95,7 +137,9 @@ def meant(argv: tuple[str, ...]) -> dict[str, str]:
 
 
 def as_text(value: Any) -> str:
-    """A parsed value as it stood on the command line, but for zeros at its end."""
+    """A value as it stood on the command line; a list of one as that one."""
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.2f}" if isinstance(value, float) and value != 0.3 else str(value)
+    return str(value)

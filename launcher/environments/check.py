@@ -1,0 +1,152 @@
+"""Looks at what engines on this host could clash with; ``judgement`` judges it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from launcher.environments import judgement
+from launcher.environments.judgement import Finding, problem, warning
+from launcher.environments.marker import FILE_NAME, Installed
+from launcher.environments.places import engines_folder, installed, python_of
+from launcher.gpus import Inventory
+
+#: An interpreter that takes longer than this to start is taken as broken.
+INTERPRETER_SECONDS = 30.0
+CUDA_OF_TORCH = re.compile(r"^cuda.*= ?'([\d.]+)'", re.M)
+
+
+def examine(home: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Every check, as it is done; works without a GPU and without an environment."""
+    environments = installed(home)
+    builds = {_called(each): cuda_of(each.path) for each in environments}
+    inventory = Inventory()
+    gpus = inventory.read()
+    for each in environments:
+        name = _called(each)
+        yield _interpreter(each)
+        yield judgement.driver(name, builds[name], inventory.driver)
+    yield from _incomplete(home)
+    on_gpus = bool(gpus) and any(builds.values())
+    yield judgement.glibc(*platform.libc_ver())
+    yield judgement.library("libcuda.so.1", _loads("libcuda.so.1"), on_gpus)
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    compiler = shutil.which(environ.get("CC") or "cc") or shutil.which("gcc") or ""
+    yield judgement.compiler(compiler, headers.is_file(), on_gpus)
+    yield _kernels(environ, environments)
+    yield _disk("disk for environments", home)
+    yield _disk("disk for weights", hub_folder(environ))
+    yield judgement.files(*_limits(resource.RLIMIT_NOFILE))
+    yield judgement.memlock(_limits(resource.RLIMIT_MEMLOCK)[0], len(gpus))
+    if Path("/dev/shm").is_dir():
+        yield judgement.shared_memory(shutil.disk_usage("/dev/shm").total)
+
+
+def cuda_of(environment: Path) -> str:
+    """The CUDA that an environment's torch is built for, "" for a CPU build."""
+    for file in environment.glob("lib/python3*/site-packages/torch/version.py"):
+        found = CUDA_OF_TORCH.search(file.read_text(encoding="utf-8"))
+        return found[1] if found else ""
+    return ""
+
+
+def hub_folder(environ: Mapping[str, str]) -> Path:
+    """Where Hugging Face's libraries keep weights, by their own rules."""
+    if named := environ.get("HF_HUB_CACHE"):
+        return Path(named)
+    if named := environ.get("HF_HOME"):
+        return Path(named) / "hub"
+    cache = environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "huggingface/hub"
+
+
+def stale_bytes(folder: Path, before: float) -> int:
+    """What the files below a folder take that were not used since a time."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                status = (Path(parent) / file).lstat()
+                last = max(status.st_mtime, status.st_atime)
+                total += status.st_blocks * 512 if last < before else 0
+    return total
+
+
+def _called(environment: Installed) -> str:
+    return f"{environment.name} {environment.version}"
+
+
+def _interpreter(environment: Installed) -> Finding:
+    what = f"environment {_called(environment)}"
+    python = python_of(environment.path)
+    try:
+        done = subprocess.run(
+            [str(python), "-c", ""], capture_output=True, timeout=INTERPRETER_SECONDS
+        )
+        starts = done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        starts = False
+    if starts:
+        return Finding(what, f"{python}, torch {environment.torch_version}")
+    requirement = f"{environment.name}=={environment.version}"
+    remedy = f"run: modelserver engines remove {requirement}, then install it again"
+    return problem(what, f"{python} does not start", remedy)
+
+
+def _incomplete(home: Path) -> Iterator[Finding]:
+    whole = {each.path for each in installed(home)}
+    for path in sorted(engines_folder(home).glob("*/")):
+        if path not in whole:
+            why = (
+                "unknown to this version"
+                if (path / FILE_NAME).exists()
+                else "unfinished, or being installed just now"
+            )
+            remedy = f"install its engine again, or remove the folder: rm -r {path}"
+            yield warning(f"environment {path.name}", f"{path} is {why}", remedy)
+
+
+def _kernels(environ: Mapping[str, str], environments: Sequence[Installed]) -> Finding:
+    named = environ.get("TRITON_CACHE_DIR")
+    folder = Path(named) if named else Path.home() / ".triton" / "cache"
+    there = _existing(folder)
+    oldest = min(
+        ((each.path / FILE_NAME).stat().st_mtime for each in environments), default=0.0
+    )
+    return judgement.kernels(
+        str(folder),
+        writable=os.access(there, os.W_OK | os.X_OK),
+        executable=not os.statvfs(there).f_flag & os.ST_NOEXEC,
+        stale_bytes=stale_bytes(folder, oldest),
+    )
+
+
+def _disk(what: str, folder: Path) -> Finding:
+    free = shutil.disk_usage(_existing(folder)).free
+    return judgement.disk(what, str(folder), free)
+
+
+def _existing(folder: Path) -> Path:
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _limits(kind: int) -> tuple[int, int]:
+    return resource.getrlimit(kind)

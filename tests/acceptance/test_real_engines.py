@@ -1,0 +1,188 @@
+"""Real SGLang and real vLLM beside each other, each by its own adapter."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from launcher.process import MARK
+from modelserver.client import generated_tokens, open_session, prove
+from modelserver.model import Kind
+from tests.acceptance.product import EXACT, PATIENCE, Product
+from tests.support import carriers, eventually
+
+pytestmark = [pytest.mark.sglang, pytest.mark.vllm]
+
+ENGINES = {
+    "vllm-chat": "vllm-cpu",
+    "vllm-embed": "vllm-cpu",
+    "sglang-chat": "sglang-cpu",
+}
+FLEET = "\n".join(
+    f"""
+[[models]]
+name = "{name}"
+kind = "{"embedding" if name.endswith("embed") else "completion"}"
+path = "builtin:tiny-{name.rpartition("-")[2]}"
+engine = "{engine}"
+context_length = 4096
+drain_seconds = 5
+"""
+    for name, engine in ENGINES.items()
+)
+VLLM, VECTORS, SGLANG = (f"{name}-0" for name in ENGINES)
+SHORT = EXACT | {"max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    home_with_vllm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Product]:
+    """``modelserver up`` with engines of both kinds."""
+    folder = tmp_path_factory.mktemp("both")
+    product = Product(folder, home_with_vllm, FLEET, (VLLM, VECTORS, SGLANG))
+    try:
+        product.await_ready()
+        yield product
+    finally:
+        product.close()
+
+
+@pytest.mark.parametrize("model", ["vllm-chat", "sglang-chat"])
+def test_both_complete_and_chat(fleet: Product, model: str) -> None:
+    found = fleet.complete.delay("Once", model=model, raw=True, **SHORT).get(PATIENCE)
+    assert found["engine"] == f"{model}-0"
+    assert found["usage"]["completion_tokens"] == 8
+    messages = [{"role": "user", "content": "hello"}]
+    assert fleet.chat.delay(messages, model=model, **SHORT).get(PATIENCE)
+
+
+def test_both_give_the_same_text_at_temperature_0(fleet: Product) -> None:
+    asked = [
+        fleet.complete.delay("Once upon a time", model=model, **SHORT)
+        for model in ("vllm-chat", "sglang-chat")
+    ]
+    one, other = [result.get(PATIENCE) for result in asked]
+    assert one == other
+
+
+def test_vllm_embeds(fleet: Product) -> None:
+    vectors = fleet.embed.delay(["a sentence", "another"]).get(PATIENCE)
+    assert [len(vector) for vector in vectors] == [128, 128]
+    assert vectors[0] != vectors[1]
+    alone = fleet.embed.delay("a sentence").get(PATIENCE)
+    assert alone == pytest.approx(vectors[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [VLLM, VECTORS, SGLANG])
+def test_each_proves_itself_and_counts_its_tokens(fleet: Product, name: str) -> None:
+    kind = Kind.EMBEDDING if name == VECTORS else Kind.COMPLETION
+    url, model = fleet.engine(name).url, name.removesuffix("-0")
+
+    async def measure() -> tuple[float | None, float, float | None]:
+        async with open_session(keys=fleet.settings.keyring()) as session:
+            before = await generated_tokens(session, url)
+            seconds = await prove(session, url, model, kind, PATIENCE)
+            return before, seconds, await generated_tokens(session, url)
+
+    before, seconds, after = asyncio.run(measure())
+    assert before is not None
+    assert after is not None
+    assert 0 < seconds < PATIENCE
+    # A vector is no generated token.
+    assert after == before if kind is Kind.EMBEDDING else after > before
+
+
+def test_no_key_stands_where_others_could_read_it(fleet: Product) -> None:
+    keys = [fleet.key(name) for name in (VLLM, VECTORS, SGLANG)]
+    assert len(set(keys)) == 3
+    places = {**command_lines(), **logs(fleet), **stored(fleet)}
+    assert any("--served-model-name" in text for text in places.values())
+    found = {place for place, text in places.items() for key in keys if key in text}
+    assert found == set()
+
+
+def test_who_does_not_have_the_key_is_refused(fleet: Product) -> None:
+    for name in (VLLM, SGLANG):
+        assert fleet.status_without_key(name) == 401
+
+
+def command_lines() -> dict[str, str]:
+    """What every user of this host can see of its processes."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "name"]):
+        words = [process.info["name"] or "", *(process.info["cmdline"] or [])]
+        found[f"process {process.pid}"] = " ".join(words)
+    return found
+
+
+def logs(fleet: Product) -> dict[str, str]:
+    """Every log of the fleet, and what ``up`` has printed."""
+    folder = fleet.settings.run_dir / "logs"
+    files = {str(path): path.read_text() for path in folder.rglob("*.log*")}
+    assert len(files) > 5
+    return files | {"up": fleet.said()}
+
+
+def stored(fleet: Product) -> dict[str, str]:
+    """Every key and value of the server."""
+    client: Any = fleet.store.client
+    found = {}
+    for key in client.scan_iter(count=1000):
+        dumped = client.dump(key)
+        found[f"redis {key}"] = f"{key} {dumped!r} {client.object('encoding', key)}"
+        found[f"redis {key} read"] = repr(read(client, key))
+    assert found
+    return found
+
+
+def read(client: Any, key: Any) -> Any:
+    """A value by its type: a dump may be compressed."""
+    match client.type(key):
+        case b"hash" | "hash":
+            return client.hgetall(key)
+        case b"list" | "list":
+            return client.lrange(key, 0, -1)
+        case b"set" | "set":
+            return client.smembers(key)
+        case b"zset" | "zset":
+            return client.zrange(key, 0, -1)
+        case b"stream" | "stream":
+            return client.xrange(key)
+        case _:
+            return client.get(key)
+
+
+# Last: these end an engine.
+
+
+def test_an_engine_of_vllm_that_dies_leaves_no_process(fleet: Product) -> None:
+    engine = fleet.engine(VLLM)
+    head = psutil.Process(engine.pid)
+    mark = head.environ()[MARK]
+    family = carriers(MARK, mark)
+    assert len(family) > 1, "vLLM's core is a process of its own"
+    old = fleet.key(VLLM)
+    head.send_signal(signal.SIGKILL)
+    eventually(lambda: fleet.is_ready(engine.incarnation + 1, VLLM), 180)
+    assert carriers(MARK, mark) == []
+    assert not any(process.is_running() for process in family)
+    assert fleet.key(VLLM) != old, "each start has a key of its own"
+    # The worker knew the old one.
+    again = fleet.complete.delay("Once", model="vllm-chat", **SHORT)
+    assert again.get(PATIENCE)
+
+
+def test_vllm_finishes_what_it_has_when_it_is_asked_to_end(fleet: Product) -> None:
+    engine = fleet.engine(VLLM)
+    asked = EXACT | {"max_tokens": 500}
+    running = fleet.complete.delay("Long", model="vllm-chat", **asked)
+    eventually(lambda: fleet.in_flight(VLLM) == 1, PATIENCE)
+    psutil.Process(engine.pid).send_signal(signal.SIGTERM)
+    assert running.get(180)
+    assert not fleet.is_ready(engine.incarnation + 1, VLLM), "the next one answered"
+    eventually(lambda: fleet.is_ready(engine.incarnation + 1, VLLM), 180)
