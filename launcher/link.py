@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import redis
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
-from modelserver.model import Desired, Engine, EngineLoad
+from modelserver.model import Desired, Engine, EngineLoad, Sample
+from modelserver.store.decisions import last_decisions
 from modelserver.store.state import Store
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class World:
     ``desired`` holds the wishes for this host, ``elsewhere`` the engines that another
     host shall have, ``reported`` those of this host of which the store knows.
     ``steered`` is False as long as no controller has ever spoken: then the absence of a
-    wish means nothing.
+    wish means nothing. ``fleet`` is the applied fleet as it stands there.
     """
 
     desired: Mapping[str, Desired] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class World:
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
     reported: frozenset[str] = frozenset()
     steered: bool = False
+    fleet: str = ""
     clock_offset: float = 0.0
     read_at: float = float("-inf")
 
@@ -53,8 +55,13 @@ class Link:
 
     def __init__(self, store: Store, host: Host, lease_seconds: float) -> None:
         self._store = store
-        self._host = host
-        self._lease_seconds = lease_seconds
+        self._name = host.name
+        #: Gives the host as it is now, in no time; may be set.
+        self.look: Callable[[], Host] = lambda: host
+        #: May be changed at any time.
+        self.lease_seconds = lease_seconds
+        #: The version of the fleet that this launcher goes by.
+        self.fleet_version = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._closing = threading.Event()
         self.away = False
@@ -97,7 +104,7 @@ class Link:
     def _exchange(
         self, reports: Sequence[Engine], removed: Sequence[str], now: float
     ) -> World:
-        store, host = self._store, self._host.name
+        store, host = self._store, self._name
         # Before writing: what is missing here was lost by the store.
         engines = store.engines()
         for report in reports:
@@ -106,7 +113,8 @@ class Link:
             if engine in engines and engines[engine].host == host:
                 store.remove_engine(engine)
         # Last: a live host with reports from before its absence would look hung.
-        store.report_host(self._host, self._lease_seconds)
+        report_of_host = replace(self.look(), fleet=self.fleet_version)
+        store.report_host(report_of_host, self.lease_seconds)
         desired = store.desired()
         return World(
             desired={key: d for key, d in desired.items() if d.spec.host == host},
@@ -114,17 +122,27 @@ class Link:
             loads=store.loads(),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
             steered=store.steered()[0] > 0,
+            # After the wishes: a wish for a new model never comes before the model.
+            fleet=store.fleet(),
             clock_offset=store.now() - time.monotonic(),
             read_at=now,
         )
 
+    async def samples(self, engine: str) -> tuple[Sample, ...]:
+        """An engine's last requests. Raises StoreUnreachableError."""
+        return await self.call(self._store.samples, engine)
+
+    async def decisions(self, engine: str) -> list[dict[str, str]]:
+        """Control's last decisions about an engine. Raises StoreUnreachableError."""
+        return await self.call(last_decisions, self._store, engine)
+
     async def leave(self) -> None:
         """End the host's lease. Raises StoreUnreachableError."""
-        await self.call(self._store.leave, self._host.name)
+        await self.call(self._store.leave, self._name)
 
-    async def publish(self, catalogue: Mapping[str, Any]) -> None:
-        """Tell clients which models there are. Raises StoreUnreachableError."""
-        await self.call(self._store.publish_fleet, catalogue)
+    async def publish(self, fleet: str, replaces: int) -> bool:
+        """Bring the applied fleet to the store. Raises StoreUnreachableError."""
+        return await self.call(self._store.publish_fleet, fleet, replaces)
 
     def watch(self, ring: Callable[[], None]) -> None:
         """Call ``ring`` in the loop whenever a wish changes, until ``close``."""
@@ -147,7 +165,7 @@ class Link:
         while not self._closing.is_set():
             message = sub.get_message(timeout=1.0)
             # Reports ring as well, with the engine's name.
-            if message and message["data"] == "desired":
+            if message and message["data"] in ("desired", "fleet"):
                 ring()
 
     def close(self) -> None:

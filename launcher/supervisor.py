@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from launcher.engines import ABSENT
+from launcher.following import Following
 from launcher.keeper import Keeper
 from launcher.link import World
-from launcher.process import EngineProcess, alive
+from launcher.process import EngineProcess, is_its
 from launcher.records import Record
 from launcher.tools import Tools
-from modelserver.catalogue import catalogue
 from modelserver.errors import StoreUnreachableError
-from modelserver.fleet import Fleet
 from modelserver.model import Engine, Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
@@ -38,8 +37,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 class Supervisor:
     """Makes the wishes for one host true until it is told to end."""
 
-    def __init__(self, fleet: Fleet, tools: Tools) -> None:
-        self._models = {spec.name: spec for spec in fleet.specs()}
+    def __init__(self, following: Following, tools: Tools) -> None:
+        self._following = following
         self._tools = tools
         self._keepers: dict[str, Keeper] = {}
         self._world = World()
@@ -48,8 +47,6 @@ class Supervisor:
         self._exchange: asyncio.Task[None] | None = None
         self._next_exchange = 0.0
         self._sent: dict[str, tuple[float, Engine | None]] = {}
-        self._catalogue = catalogue(fleet)
-        self._published = False
         self._removed: set[str] = set()
         self._amnesty_until = 0.0
         self._stopping = False
@@ -152,13 +149,10 @@ class Supervisor:
         removed = tuple(self._removed)
         link = self._tools.link
         try:
-            if not self._published:
-                await link.publish(self._catalogue)
             self._world = await link.exchange(reports, removed, now)
-            self._published = True
+            await self._following.repair(self._world)
         except StoreUnreachableError:
             # It may come back empty: then everything is told again.
-            self._published = False
             self._sent = dict.fromkeys(self._sent, NEVER)
             self._next_exchange = time.monotonic() + EXCHANGE_SECONDS
             if self._stopping and not self._keepers:
@@ -168,7 +162,6 @@ class Supervisor:
         if lost:
             _log.warning("the store lost its data; its wishes are awaited again")
             self._amnesty_until = now + AMNESTY_SECONDS
-            self._published = False
         self._removed.difference_update(removed)
         for name in removed:
             self._sent.pop(name, None)
@@ -176,12 +169,18 @@ class Supervisor:
         self._sent |= {report.id: (now, report) for report in kept}
 
     def _apply_wishes(self, now: float) -> None:
+        models = self._following.models
+        if self._following.take(self._world):
+            models = self._following.models
+            for keeper in self._keepers.values():
+                # A model that left stays as it was, until control drops its engines.
+                keeper.model = models.get(keeper.spec.model, keeper.model)
         if self._stopping or not self._world.known:
             return
         desired = self._world.desired
         for name, wish in desired.items():
             if name not in self._keepers:
-                model = self._models.get(wish.spec.model) or _absent(wish.spec.model)
+                model = models.get(wish.spec.model) or _absent(wish.spec.model)
                 self._keepers[name] = Keeper(wish.spec, model, self._tools)
             self._keepers[name].want(wish)
         known = self._world.steered and now >= self._amnesty_until
@@ -200,8 +199,9 @@ class Supervisor:
         """Go on with engines that live; end what is left of the others."""
         for record in records:
             name, identity = record.spec.id, record.process
-            model = self._models.get(record.spec.model)
-            if identity.pid and model and alive(identity.pid, identity.created):
+            # One whose model has left meanwhile is ended like others: drained first.
+            model = self._following.models.get(record.spec.model) or record.model
+            if model and is_its(identity):
                 keeper = self._keepers[name] = Keeper(record.spec, model, self._tools)
                 keeper.adopt(record)
                 # Nobody has wanted it from this launcher yet.

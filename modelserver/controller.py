@@ -7,8 +7,9 @@ nothing from one call to the next: all that it goes by stands in the store.
 import logging
 from collections.abc import Mapping
 
+from modelserver.applied import in_force
 from modelserver.model import Action, Relaunch, Snapshot, Want
-from modelserver.policy import apply, decide
+from modelserver.policy import apply, consider
 from modelserver.settings import Settings
 from modelserver.store.state import Store
 
@@ -28,9 +29,12 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         if not token:
             return []
         store.report_steered(owner)
+        settings = in_force(store, settings)
         snapshot = read_snapshot(store, settings)
         now = store.now()
-        actions = decide(snapshot, settings.fleet.rules, now)
+        decision = consider(snapshot, settings.fleet.rules, now)
+        actions = decision.actions
+        store.report_waiting(decision.waiting)
         if not actions:
             return []
         if not store.wish(token, apply(actions, snapshot.desired, token)):

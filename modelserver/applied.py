@@ -1,0 +1,170 @@
+"""The fleet that is in force: one for all programs, with a version, in the store.
+
+A fleet file takes effect by being applied: what it says, but for ``[redis]``, stands in
+the store under the next version. Values of a model's ``environment`` may be secrets, so
+the store holds a fingerprint of each in its place; a launcher takes the values from the
+fleet file of its own host.
+"""
+
+import dataclasses
+import functools
+import getpass
+import hashlib
+import json
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from modelserver.errors import ConfigurationError
+from modelserver.fleet import Fleet, RedisSection, make_fleet
+from modelserver.policy.changes import FleetSpec
+from modelserver.settings import Settings
+from modelserver.store.state import Store
+
+#: Sections that stand in the store. ``[redis]`` is each program's own: it leads there.
+SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe")
+#: Rounds of a fingerprint: dear enough that short values are not simply tried out.
+FINGERPRINT_ROUNDS = 100_000
+#: Tries to write over others that write at the same moment.
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The fleet as it was applied. ``at`` is seconds since the epoch.
+
+    ``left`` maps models that have left, and whose queues may not be empty, to their
+    kind; ``text`` is all of it as it stands in the store.
+    """
+
+    version: int
+    at: float
+    by: str
+    salt: str
+    left: Mapping[str, str]
+    fleet: Fleet
+    text: str
+
+    def spec(self) -> FleetSpec:
+        """The fleet as plain values; fingerprints stand for the environments."""
+        return spec_of(self.fleet)
+
+
+def spec_of(fleet: Fleet) -> FleetSpec:
+    """A fleet as plain values, to be compared with another."""
+    values = {
+        f"{section}.{key}": value
+        for section in ("defaults", "rules", "probe")
+        for key, value in getattr(fleet, section).model_dump(mode="json").items()
+    }
+    values["hosts"] = [host.name for host in fleet.hosts]
+    return FleetSpec(fleet.specs(), fleet.pins(), values)
+
+
+def fingerprint(value: str, salt: str) -> str:
+    """What stands for a secret in the store: equal for equal values, says no more."""
+    return _fingerprint(value, salt)
+
+
+@functools.lru_cache(maxsize=256)
+def _fingerprint(value: str, salt: str) -> str:
+    data = hashlib.pbkdf2_hmac(
+        "sha256", value.encode(), salt.encode(), FINGERPRINT_ROUNDS
+    )
+    return data.hex()[:24]
+
+
+def sealed(fleet: Fleet, salt: str) -> Fleet:
+    """The fleet without secrets: a fingerprint for each value of an environment."""
+    models = tuple(
+        model.model_copy(
+            update={
+                "environment": {
+                    name: fingerprint(value, salt)
+                    for name, value in model.environment.items()
+                }
+            }
+        )
+        for model in fleet.models
+    )
+    return fleet.model_copy(update={"models": models})
+
+
+def compose(
+    fleet: Fleet,
+    before: Applied | None,
+    now: float,
+    left: Mapping[str, str] = MappingProxyType({}),
+) -> Applied:
+    """The next version, not written yet; ``fleet`` is as its file says."""
+    salt = before.salt if before else secrets.token_hex(8)
+    fleet = sealed(fleet, salt)
+    head: dict[str, Any] = {
+        "version": before.version + 1 if before else 1,
+        "at": round(now, 3),
+        "by": f"{getpass.getuser()}@{socket.gethostname()}",
+        "salt": salt,
+        "left": dict(left),
+    }
+    sections = fleet.model_dump(mode="json", include=set(SECTIONS))
+    return _read(json.dumps({**head, **sections}), fleet.redis)
+
+
+def read(store: Store, settings: Settings) -> Applied | None:
+    """The fleet in force, None before any was applied.
+
+    Raises ConfigurationError where a newer modelserver has written it.
+    """
+    with store.reachable():
+        text = store.fleet()
+    return parse(text, settings) if text else None
+
+
+def parse(text: str, settings: Settings) -> Applied:
+    """The fleet from its JSON. Raises ConfigurationError."""
+    return _read(text, settings.fleet.redis)
+
+
+# A pure function, asked for the same text every other second.
+@functools.lru_cache(maxsize=8)
+def _read(text: str, redis: RedisSection) -> Applied:
+    values: Mapping[str, Any] = json.loads(text)
+    try:
+        version, by = values["version"], values["by"]
+        sections = {name: values[name] for name in SECTIONS}
+    except KeyError as error:
+        raise ConfigurationError(f"the applied fleet has no {error}") from error
+    source = (
+        f"version {version} of the fleet, applied by {by} (upgrade this host, or apply "
+        "a fleet file from it)"
+    )
+    fleet = make_fleet(source, {**sections, "redis": redis.model_dump()})
+    salt, left = values["salt"], values["left"]
+    return Applied(version, values["at"], by, salt, left, fleet, text)
+
+
+def publish(store: Store, applied: Applied) -> bool:
+    """Write a composed version; False if somebody else has written one meanwhile."""
+    with store.reachable():
+        return store.publish_fleet(applied.text, applied.version - 1)
+
+
+def provide(store: Store, settings: Settings) -> Applied:
+    """The fleet in force; the file of this program where there is none yet."""
+    for _ in range(TRIES):
+        applied = read(store, settings)
+        if applied is None:
+            applied = compose(settings.fleet, None, store.now())
+            if not publish(store, applied):
+                continue
+        return applied
+    raise ConfigurationError("the fleet in the store changes all the time; try again")
+
+
+def in_force(store: Store, settings: Settings) -> Settings:
+    """The settings with the fleet that is in force, the file's before any is."""
+    applied = read(store, settings)
+    return dataclasses.replace(settings, fleet=applied.fleet) if applied else settings

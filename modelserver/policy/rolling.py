@@ -1,0 +1,98 @@
+"""Restarts that a changed fleet asks for: a few engines of a model at a time. Pure.
+
+Engines that fail under the new section count as away, so a section that no engine can
+start with stops at the first of them and the others go on serving.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from modelserver.model import Drop, EngineState, Relaunch, Snapshot, Want
+
+#: Of so many engines of a model one may be away at a time, and of fewer, one.
+ENGINES_PER_RESTART = 4
+#: States in which an engine will serve again, or failed to.
+AWAY = frozenset(
+    {
+        EngineState.STARTING,
+        EngineState.DRAINING,
+        EngineState.BACKOFF,
+        EngineState.FATAL,
+    }
+)
+
+
+class Budget:
+    """How many more engines of each model may be taken away now."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._live = {host.name for host in snapshot.hosts}
+        wanted = Counter(wish.spec.model for wish in snapshot.desired.values())
+        self._left = Counter(
+            {
+                model: max(1, count // ENGINES_PER_RESTART)
+                for model, count in wanted.items()
+            }
+        )
+        for engine, wish in snapshot.desired.items():
+            if self._is_away(engine):
+                self._left[wish.spec.model] -= 1
+
+    def _is_away(self, engine: str) -> bool:
+        report = self._snapshot.engines.get(engine)
+        if report is None or report.host not in self._live:
+            return False  # Nobody's restart: it waits for a place or for its host.
+        wish = self._snapshot.desired[engine]
+        asked = wish.relaunch >= report.incarnation > 0
+        return asked or bool(wish.hold) or report.state in AWAY
+
+    def serves(self, engine: str) -> bool:
+        """Whether the engine is ready where it is wanted, and is to stay so."""
+        report = self._snapshot.engines.get(engine)
+        wish = self._snapshot.desired.get(engine)
+        return (
+            report is not None
+            and wish is not None
+            and report.state.serves
+            and report.host in self._live
+            and report.host == wish.spec.host
+            and not self._is_away(engine)
+        )
+
+    def take(self, model: str) -> bool:
+        """Take one engine of the model away, if that is still allowed."""
+        if self._left[model] < 1:
+            return False
+        self._left[model] -= 1
+        return True
+
+
+def spread(
+    placed: Iterable[Want | Drop], snapshot: Snapshot, budget: Budget
+) -> tuple[Want | Drop, ...]:
+    """The changes of place without those that have to wait for others to be over."""
+    return tuple(
+        action
+        for action in placed
+        if not isinstance(action, Want)
+        or not budget.serves(action.spec.id)
+        or budget.take(action.spec.model)
+    )
+
+
+def restarts_due(
+    snapshot: Snapshot, budget: Budget, busy: Collection[str]
+) -> tuple[Relaunch, ...]:
+    """The engines that run by an earlier fleet and are to be restarted now.
+
+    Leaves out those of ``busy``, about which something else has been decided.
+    """
+    return tuple(
+        Relaunch(engine.id, engine.incarnation, engine.stale)
+        for engine in sorted(snapshot.engines.values(), key=lambda each: each.id)
+        if engine.stale
+        and engine.id not in busy
+        and budget.serves(engine.id)
+        and budget.take(engine.model)
+    )
