@@ -7,13 +7,13 @@ from fleet to fleet.
 from typing import Any
 
 from modelserver.settings import Settings
-from modelserver.wire import CONTROL_QUEUE, STEER, shared_settings
+from modelserver.wire import CONTROL_QUEUE, STEER, CatalogueSource, shared_settings
 
 
-def configuration(settings: Settings) -> dict[str, Any]:
+def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]:
     """All settings of the application in ``tasks``."""
     rules = settings.fleet.rules
-    return shared_settings(settings) | {
+    return shared_settings(settings, models) | {
         "worker_pool": "workers.pool:AsyncPool",
         # Only a label here: engines' limits bound what is in flight.
         "worker_concurrency": 1024,

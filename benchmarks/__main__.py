@@ -5,6 +5,7 @@ import sys
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
+from benchmarks.placement import placement
 from benchmarks.queue_depth import queue_depth
 from benchmarks.report import main
 from benchmarks.soak import soak
@@ -18,6 +19,7 @@ CASES = {
     "queue-depth": queue_depth,
     "submit": submit,
     "events": events,
+    "placement": placement,
     "soak": soak,
 }
 

@@ -22,6 +22,7 @@ from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.cli.stack import Stack
 from modelserver.client import EMBEDDINGS, ask, open_session
+from modelserver.keyring import Keyring
 from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
@@ -115,6 +116,7 @@ class Site:
 
     def __init__(self, app: Celery, store: Store, stack: Stack, engine: Engine) -> None:
         self.app = app
+        self.keys = stack.settings.keyring()
         self.store = store
         self.engine = engine
         self.worker = next(
@@ -150,7 +152,7 @@ class Site:
 
     def _bare(self, texts: list[str], batch: int, in_flight: int) -> Figures:
         with self._measured(len(texts)) as figures:
-            asyncio.run(_send(self.engine.url, texts, batch, in_flight))
+            asyncio.run(_send(self.keys, self.engine.url, texts, batch, in_flight))
         return figures[0]
 
     def _stored(self) -> int:
@@ -197,7 +199,7 @@ def _ready(settings: Settings, programs: Stack) -> Iterator[Site]:
         for engine in store.engines().values():
             if engine.state is EngineState.FATAL:
                 raise RuntimeError(f"engine {engine.id} cannot run: {engine.reason}")
-            if engine.state is EngineState.READY:
+            if engine.serves:
                 return engine
         return None
 
@@ -221,7 +223,9 @@ def _texts(name: str, number: int) -> list[str]:
     return [f"{name}, {place}: the mug stands by the sink" for place in range(number)]
 
 
-async def _send(url: str, texts: list[str], batch: int, in_flight: int) -> None:
+async def _send(
+    keys: Keyring, url: str, texts: list[str], batch: int, in_flight: int
+) -> None:
     """Send all texts; raises unless as many vectors come back."""
     gate = asyncio.Semaphore(in_flight)
 
@@ -235,7 +239,7 @@ async def _send(url: str, texts: list[str], batch: int, in_flight: int) -> None:
             answer = await ask(session, url + EMBEDDINGS, body)
         return len(answer["data"])
 
-    async with open_session() as session:
+    async with open_session(keys=keys) as session:
         counts = await asyncio.gather(*map(one, range(0, len(texts), batch)))
     if sum(counts) != len(texts):
         raise RuntimeError(f"{len(texts)} texts sent, {sum(counts)} vectors came back")

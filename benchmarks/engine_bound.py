@@ -50,7 +50,7 @@ def engine_bound() -> Report:
     with stack() as settings:
         url = _ready_engine(settings)
         _through_tasks(settings, _prompts("warm", 64))
-        asyncio.run(_bare(url, _prompts("bare", 64)))
+        asyncio.run(_bare(settings, url, _prompts("bare", 64)))
         for number in range(ROUNDS):
             elsewhere = Elsewhere()
             ours, bare = _one_round(settings, url, number)
@@ -75,7 +75,7 @@ def _one_round(settings: Settings, url: str, number: int) -> tuple[float, float]
         if way == "task":
             seconds[way] = _through_tasks(settings, prompts)
         else:
-            seconds[way] = asyncio.run(_bare(url, prompts))
+            seconds[way] = asyncio.run(_bare(settings, url, prompts))
     return seconds["task"], seconds["bare"]
 
 
@@ -106,7 +106,7 @@ def _ready_engine(settings: Settings) -> str:
         for engine in store.engines().values():
             if engine.state is EngineState.FATAL:
                 raise RuntimeError(f"engine {engine.id} cannot run: {engine.reason}")
-            if engine.state is EngineState.READY:
+            if engine.serves:
                 return engine.url
         return ""
 
@@ -136,7 +136,7 @@ def _through_tasks(settings: Settings, prompts: list[str]) -> float:
     return seconds
 
 
-async def _bare(url: str, prompts: list[str]) -> float:
+async def _bare(settings: Settings, url: str, prompts: list[str]) -> float:
     """Seconds that a bare asyncio client takes for the same."""
     gate = asyncio.Semaphore(IN_FLIGHT)
 
@@ -146,7 +146,7 @@ async def _bare(url: str, prompts: list[str]) -> float:
             answer = await ask(session, url + COMPLETIONS, body)
         return str(answer["choices"][0]["text"])
 
-    async with open_session() as session:
+    async with open_session(keys=settings.keyring()) as session:
         began = time.monotonic()
         answers = await asyncio.gather(*map(one, prompts))
         seconds = time.monotonic() - began

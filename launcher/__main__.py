@@ -6,12 +6,19 @@ import os
 import sys
 
 from launcher.claim import Claim, await_lease
-from launcher.gpus import inventory
+from launcher.following import Following, warn_of_differences
+from launcher.gpus import Inventory
+from launcher.holders import Holders
+from launcher.incidents import Incidents
 from launcher.link import Link
 from launcher.places import Places
+from launcher.process import Identity
 from launcher.records import Records
+from launcher.secrets import Secrets
 from launcher.supervisor import Supervisor
 from launcher.tools import Tools
+from launcher.watch import Watch
+from modelserver.applied import Applied, provide
 from modelserver.client import open_session
 from modelserver.errors import ModelserverError
 from modelserver.inventory import Host
@@ -33,36 +40,54 @@ def main() -> None:
         settings = load()
         store = connect(settings)
         claim = Claim.take(settings.run_dir / LOCK_FILE)
-        lease_seconds = settings.fleet.rules.lease_seconds
+        applied = provide(store, settings)
+        warn_of_differences(applied, settings)
+        lease_seconds = applied.fleet.rules.lease_seconds
         await_lease(store, settings.host, claim, lease_seconds)
-        asyncio.run(_serve(settings, store))
+        asyncio.run(_serve(settings, store, applied))
     except ModelserverError as error:
         print(f"launcher: {error}", file=sys.stderr)
         sys.exit(2)
     claim.release()
 
 
-async def _serve(settings: Settings, store: Store) -> None:
-    gpus = await asyncio.to_thread(inventory)
-    host = Host(settings.host, gpus, os.getpid())
-    link = Link(store, host, settings.fleet.rules.lease_seconds)
+async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
+    records = Records(settings.run_dir / "engines")
+
+    def started() -> list[tuple[str, Identity]]:
+        return [(each.spec.id, each.process) for each in records.read_all()]
+
+    inventory = Inventory(Holders(started))
+    host = Host(settings.host, pid=os.getpid())
+    watch = Watch(host, inventory)
+    watch.start()
+    link = Link(store, host, applied.fleet.rules.lease_seconds)
+    link.look = watch.host
     try:
-        async with open_session() as session:
+        await asyncio.to_thread(watch.await_first)
+        keys = settings.keyring()
+        async with open_session(keys=keys) as session:
             tools = Tools(
                 home=settings.home,
                 logs=settings.run_dir / "logs",
                 host=settings.host,
-                records=Records(settings.run_dir / "engines"),
-                places=Places(),
+                records=records,
+                places=Places(settings.host, inventory.read),
                 session=session,
+                keys=keys,
                 link=link,
+                incidents=Incidents(settings.run_dir, link),
+                secrets=Secrets(settings.fleet, settings.fleet_file),
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),
             )
-            _log.info("host=%s gpus=%d launcher up", settings.host, len(gpus))
-            await Supervisor(settings.fleet, tools).run()
+            number = len(watch.host().gpus)
+            _log.info("host=%s gpus=%d launcher up", settings.host, number)
+            following = Following(applied, settings, link)
+            await Supervisor(following, tools).run()
             _log.info("host=%s launcher down", settings.host)
     finally:
+        watch.close()
         link.close()
 
 

@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+#: Lines of the log that are looked at: vLLM puts long tracebacks after the cause.
+LINES = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -20,34 +23,73 @@ def _cause(pattern: str, meaning: str, remedy: str) -> Cause:
 CAUSES = (
     # A CUDA out-of-memory at load never heals by retrying: straight to FATAL.
     _cause(
-        r"CUDA out of memory|OutOfMemoryError|Not enough memory\. Please",
+        r"less than desired GPU memory utilization",
+        "its GPUs are not as empty as it needs them",
+        "end what else is on them, or give the model gpu_memory_gib and share_gpu",
+    ),
+    _cause(
+        r"CUDA out of memory|OutOfMemoryError|Not enough memory\. Please"
+        r"|No available memory for the cache blocks"
+        r"|maximum number of tokens that can be stored in KV cache"
+        r"|KV cache is needed, which is larger than"
+        r"|DefaultCPUAllocator: (?:can't|not enough)",
         "its model does not fit the GPUs' memory",
         "give it more gpus, a smaller context_length or a smaller model",
     ),
     _cause(
-        r"unrecognized arguments?:|error: argument |invalid choice:",
+        r"value ?error.*(?:context_length|max_model_len) \(\d+\) is greater",
+        "context_length is above what the model was made for",
+        "give this model a smaller context_length in the fleet file, or leave it out",
+    ),
+    _cause(
+        r"divisible by (?:the )?(?:tensor[ _]parallel|tp)[ _]?size",
+        "its model cannot be split over so many GPUs",
+        "give it a number of gpus that divides its attention heads: 1, 2, 4 or 8",
+    ),
+    _cause(
+        r"unrecognized arguments?:|error: argument |invalid choice:"
+        r"|error: ambiguous option|the following arguments are required",
         "the engine does not know an argument",
         "correct extra_args or command of this model in the fleet file",
     ),
     _cause(
-        r"gated repo|GatedRepoError|401 Client Error|Access to model .* is restricted",
+        r"gated repo|GatedRepoError|401 Client Error|403 Client Error"
+        r"|Access to model .* is restricted",
         "its model is behind a licence or a login",
         "accept the licence on the model's page and set HF_TOKEN",
     ),
     _cause(
+        r"Model architectures? .*(?:not supported|failed to be inspected)"
+        r"|Transformers does not recognize this architecture"
+        r"|has no (?:SGLang|vLLM) implementation and the Transformers"
+        r"|Cannot find model module\. |Unsupported model type",
+        "the engine does not know this kind of model",
+        "use a version or a type of engine that does, or another model",
+    ),
+    _cause(
+        r"Cannot find any model weights with|No safetensors? weights found"
+        r"|contains no weights|HeaderTooLarge|InvalidHeaderDeserialization"
+        r"|MetadataIncompleteBuffer|incomplete metadata",
+        "its weights are not there, or not whole",
+        "download the model again, or correct path of this model in the fleet file",
+    ),
+    _cause(
         r"RepositoryNotFoundError|is not a local folder and is not a valid model"
-        r"|Repo id must|does not appear to have a file named config\.json"
-        r"|Can't load the configuration of|Unrecognized model in"
-        r"|No such file or directory|can't open file",
+        r"|Repo id must|does not appear to have (?:a|the) files? named"
+        r"|Can't load the (?:configuration|tokenizer|model)|Unrecognized model in"
+        r"|Invalid repository ID or local directory specified"
+        r"|No such file or directory|can't open file|EntryNotFoundError",
         "a file or a model is not there",
         "correct path or command of this model in the fleet file",
     ),
     _cause(
-        r"ModuleNotFoundError|No module named",
+        r"ModuleNotFoundError: |: No module named [\w.]+$",
         "the engine's environment is incomplete",
         "run `modelserver engines install` for this engine, or correct interpreter",
     ),
 )
+#: What an engine says on every start, however well it goes.
+HARMLESS = re.compile(r"Ignore import error|server_args=|non-default args")
 
 
 def hopeless(log: str) -> str:
@@ -60,8 +102,8 @@ def hopeless(log: str) -> str:
     >>> hopeless("exit")
     ''
     """
-    for line in reversed(log.splitlines()[-60:]):
-        for cause in CAUSES:
+    for line in reversed(log.splitlines()[-LINES:]):
+        for cause in CAUSES if not HARMLESS.search(line) else ():
             if cause.pattern.search(line):
                 return f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
     return ""

@@ -3,26 +3,32 @@
 ``tick`` never waits: what takes time (a start, a proof, a stop) is one task beside it.
 """
 
-import asyncio
 import dataclasses
 import logging
 import time
 
 from launcher.chores import Chores
+from launcher.credentials import forget_key
 from launcher.engines import adapter
 from launcher.link import World
 from launcher.liveness import Pulse
 from launcher.records import Record
 from launcher.starting import Start, adopted, ending, start, try_ready
+from launcher.stopping import clear, stop
+from launcher.telling import limit, report, say
 from launcher.tools import Tools
 from modelserver.model import Desired, Engine, EngineSpec, EngineState, ModelSpec
+from modelserver.policy.changes import restarts, sentence
 from modelserver.policy.lifecycle import (
+    CannotHeal,
+    Degraded,
     Died,
     DrainAsked,
     Event,
     Life,
     Lost,
     Proved,
+    Recovered,
     RetryDue,
     Started,
     StartTimedOut,
@@ -38,17 +44,9 @@ _log = logging.getLogger(__name__)
 HELD_SECONDS = 1.0
 #: Pause between two questions whether a starting engine is ready.
 READY_PAUSE_SECONDS = 0.3
-#: How long one question for a first token may take; a first one may compile kernels.
-PROOF_SECONDS = 60.0
-#: From SIGTERM to SIGKILL. Nothing is in flight then, and an idle SGLang takes 3-10 s.
-STOP_SECONDS = 5.0
-#: The same for an engine that hangs, which rarely hears a SIGTERM.
-HUNG_STOP_SECONDS = 2.0
 #: A worker may have pulled a request just before it saw the drain; its report of that
 #: is here after this time.
 SETTLE_SECONDS = 2.0
-#: An adopted engine that was ready has so long to prove itself again.
-ADOPTED_SECONDS = 30.0
 #: Failed probes until an engine that somebody else runs counts as lost.
 LOST_MISSES = 2
 
@@ -62,6 +60,9 @@ class Keeper:
         self.wanted = True
         self.life = Life(since=time.monotonic())
         self.log = tools.log_of(spec.id)
+        self._desired = Desired(spec)
+        #: What it was last started as, or tried to.
+        self._tried = model
         #: False while an adopted engine has not yet had the time to prove itself.
         self.speaks = True
         self._tools = tools
@@ -76,22 +77,23 @@ class Keeper:
         self._hurry = False
         self._farewell = ""
         self._alive_at = 0.0
+        self._hung_seconds = 0
+        self._inflight = 0
 
     # Wishes.
 
     def adopt(self, record: Record) -> None:
         """Go on with an engine that an earlier launcher started."""
-        self._start = adopted(record)
-        self._tools.places.keep(self.spec.id, self._start.place)
+        self._tried = record.model or self.model
+        self._start = adopted(record, self.model, self._tools)
+        place = self._start.place
+        self._tools.places.keep(self.spec, self._tried, place, record.ready)
         self._move(Started(record.incarnation, "adopted"))
-        age = max(0.0, time.time() - record.started_at)
-        left = ADOPTED_SECONDS if record.ready else self.model.start_seconds - age
-        self._deadline = time.monotonic() + left
         self.speaks = not record.ready
 
     def want(self, desired: Desired) -> None:
         """Take a wish; the same wish again changes nothing."""
-        self.wanted = True
+        self.wanted, self._desired = True, desired
         reason = ""
         if desired.spec != self.spec:
             reason = "its place changed"
@@ -111,6 +113,13 @@ class Keeper:
         self._farewell = reason
 
     @property
+    def stale(self) -> str:
+        """What changed in the fleet since its start, if that needs a restart."""
+        if self._tried == self.model:
+            return ""
+        return sentence(restarts(self._tried, self.model))
+
+    @property
     def gone(self) -> bool:
         """Whether it has ended and nobody wants it."""
         stopped = self.life.state is EngineState.STOPPED
@@ -127,16 +136,20 @@ class Keeper:
     def tick(self, now: float, world: World) -> None:
         """Do what is due now."""
         self._collect()
+        load = world.loads.get(self.spec.id)
+        self._inflight = load.inflight if load else 0
         if not self.wanted:
             self._drain(self._farewell)
+        elif self._tried != self.model and not self._chores.at_work:
+            self._catch_up()
         match self.life.state:
             case EngineState.PENDING:
                 if not self._chores.at_work and now >= self._next_try:
                     self._chores.work(self._launch())
             case EngineState.STARTING:
                 self._tick_starting(now)
-            case EngineState.READY:
-                self._tick_ready(now, world)
+            case EngineState.READY | EngineState.DEGRADED:
+                self._tick_serving(now, world)
             case EngineState.DRAINING:
                 self._tick_draining(now, world)
             case EngineState.BACKOFF if not self._chores.at_work:
@@ -144,21 +157,36 @@ class Keeper:
             case EngineState.STOPPED if self.wanted and not self._chores.at_work:
                 self._move(Wanted())
 
+    def _catch_up(self) -> None:
+        """Begin anew by the changed fleet, unless it serves: then control says when."""
+        match self.life.state:
+            case EngineState.STARTING if self.stale:
+                self._drain(self.stale)
+            case EngineState.BACKOFF:
+                self._drain("its section of the fleet changed")
+            case EngineState.FATAL:
+                self._move(Wanted())
+
     def _tick_starting(self, now: float) -> None:
         if self._died() or self._start is None:
             return
-        if self._adapter.starts_process and now > self._deadline:
-            why = f"{self._start.fault or 'it does not listen'}; see {self.log}"
-            seconds = now - self.life.since
-            self._end(StartTimedOut(f"not ready after {seconds:.0f} s: {why}"))
+        if self._adapter.starts_process and self._start.overdue(now):
+            self._end(StartTimedOut(f"{self._start.delay(now)}; see {self.log}"))
         elif not self._chores.asking and now >= self._next_try:
             self._chores.ask(self._prove(self._start))
 
-    def _tick_ready(self, now: float, world: World) -> None:
+    def _tick_serving(self, now: float, world: World) -> None:
         if self._died() or self._pulse is None:
             return
-        self._pulse.tick(now, world.loads.get(self.spec.id), world.read_at)
+        load = world.loads.get(self.spec.id)
+        self._pulse.tick(now, load, world.read_at)
         self._alive_at = self._pulse.alive_at
+        self._hung_seconds = self._pulse.silence(now, load)
+        why = self._desired.degraded
+        if why and (self.life.state, self.life.reason) != (EngineState.DEGRADED, why):
+            self._move(Degraded(why))
+        elif not why:
+            self._move(Recovered())
         if not self._adapter.starts_process and self._pulse.misses >= LOST_MISSES:
             self._move(Lost(f"{self.spec.url} gives no token: {self._pulse.fault}"))
 
@@ -172,9 +200,8 @@ class Keeper:
         waited = world.read_at - self.life.since
         if waited < 0:
             return False
-        load = world.loads.get(self.spec.id)
         settled = waited >= SETTLE_SECONDS or not world.loads
-        return settled and (load is None or load.inflight == 0)
+        return settled and not self._inflight
 
     def _died(self) -> bool:
         if self._start is None:
@@ -189,6 +216,8 @@ class Keeper:
 
     async def _launch(self) -> None:
         self._next_try = time.monotonic() + HELD_SECONDS
+        self._tried = self.model
+        self._adapter = adapter(self.model.engine)
         begun = await start(self.spec, self.model, self._tools)
         if not isinstance(begun, Start):
             self._move(begun)
@@ -196,14 +225,10 @@ class Keeper:
         self._start = begun
         self._alive_at = 0.0
         self._next_try = 0.0
-        self._deadline = time.monotonic() + self.model.start_seconds
         self._move(Started(begun.record.incarnation))
 
     async def _prove(self, start: Start) -> None:
-        limit = PROOF_SECONDS
-        if self._adapter.starts_process:
-            limit = min(limit, max(1.0, self._deadline - time.monotonic()))
-        if not await try_ready(self._tools.session, start, self.model, limit):
+        if not await try_ready(self._tools.session, start, self.model):
             self._next_try = time.monotonic() + READY_PAUSE_SECONDS
             return
         now = time.monotonic()
@@ -212,29 +237,22 @@ class Keeper:
         self._tools.records.write(record)
         self._pulse = Pulse(self._tools.session, start.url, self.model, now)
         self._alive_at = now
+        self._tools.places.loaded(self.spec.id)
         self._move(Proved())
 
     async def _stop(self) -> None:
-        start = self._start
-        if start is not None and start.process is not None:
-            hopeless = drain_is_hopeless(self.life.reason)
-            grace = HUNG_STOP_SECONDS if hopeless else STOP_SECONDS
-            until = time.monotonic() + grace
-            start.process.terminate()
-            while start.process.ended() is None and time.monotonic() < until:
-                if self._hurry:
-                    break
-                await asyncio.sleep(0.05)
+        if self._start is not None:
+            load, tools = self._inflight, self._tools
+            await stop(self._start, self.life, load, tools, lambda: self._hurry)
         await self._clear()
         self._move(Stopped())
 
-    async def _clear(self) -> None:
+    async def _clear(self, incident: Life | None = None) -> None:
         """End what is left of the engine's processes and give its place back."""
         start, self._start = self._start, None
-        if start is not None and start.process is not None:
-            left = await asyncio.to_thread(start.process.kill)
-            if left:
-                _log.error("engine=%s cannot end its pids %s", self.spec.id, left)
+        if start is not None:
+            await clear(start, incident, self._inflight, self._tools)
+            forget_key(start.url, self._tools)
         self._tools.places.release(self.spec.id)
         self._tools.records.remove(self.spec.id)
 
@@ -252,26 +270,30 @@ class Keeper:
         if self._hurry:
             self._deadline = 0.0
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: Died | StartTimedOut | CannotHeal) -> None:
         """Leave a failed start or a dead engine; the rest of its processes goes."""
         self._chores.drop_question()
+        served = self.life.state.serves
+        incident = None
+        if served or isinstance(event, StartTimedOut):
+            incident = dataclasses.replace(self.life, reason=event.reason)
         self._move(event)
-        self._chores.work(self._clear())
+        self._chores.work(self._clear(incident))
 
     def _move(self, event: Event) -> bool:
         now = time.monotonic()
         before, self.life = self.life, advance(self.life, event, now)
         if self.life is before:
             return False
-        if isinstance(event, Died) and before.state is EngineState.READY:
+        if isinstance(event, Died) and before.state.serves:
             self._died_serving = before.incarnation
-        if self._pulse is not None and self.life.state is not EngineState.READY:
+        if self._pulse is not None and not self.life.state.serves:
             self._pulse.stop()
-            self._pulse = None
+            self._pulse, self._hung_seconds = None, 0
         if self.life.state is not EngineState.STARTING:
             self.speaks = True
         if (self.life.state, self.life.reason) != (before.state, before.reason):
-            _say(self.spec.id, before, self.life, now)
+            say(self.spec.id, before, self.life, now)
             self._tools.wake()
         return True
 
@@ -284,39 +306,14 @@ class Keeper:
 
     def report(self, world: World) -> Engine:
         """What the store shall know."""
-        life, start = self.life, self._start
-        process = start.process if start else None
-        reason = life.reason
-        if start and life.state is EngineState.STARTING and process is None:
-            reason = reason or start.fault
         alive_at = world.store_time(self._alive_at) if self._alive_at else 0.0
-        return Engine(
-            id=self.spec.id,
-            model=self.spec.model,
-            host=self._tools.host,
-            state=life.state,
-            incarnation=life.incarnation,
-            url=start.url if start else "",
-            pid=process.identity.pid if process else 0,
-            limit=self.model.max_running,
-            gpus=start.place.gpus if start else self.spec.gpus,
-            reason=reason,
-            since=round(world.store_time(life.since), 3),
+        return dataclasses.replace(
+            report(self.spec, self._tools.host, self.life, self._start),
+            limit=limit(self._desired, self.model),
+            since=round(world.store_time(self.life.since), 3),
             alive_at=round(alive_at, 3),
-            starts=life.starts,
             died=self._died_serving,
+            hung_seconds=self._hung_seconds,
+            stale=self.stale if self.life.state.serves else "",
             log=str(self.log) if self._adapter.starts_process else "",
         )
-
-
-def _say(engine: str, before: Life, life: Life, now: float) -> None:
-    bad = life.state in (EngineState.BACKOFF, EngineState.FATAL)
-    seconds = f" seconds={now - before.since:.1f}" if life.since == now else ""
-    news = life.reason and life.reason != before.reason
-    reason = f' reason="{life.reason}"' if news else ""
-    _log.log(
-        logging.WARNING if bad else logging.INFO,
-        "engine=%s %s -> %s incarnation=%d%s%s",
-        *(engine, before.state.value, life.state.value, life.incarnation),
-        *(seconds, reason),
-    )

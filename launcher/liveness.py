@@ -15,6 +15,9 @@ _log = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
 #: Without other evidence for so long, the engine is asked for a token.
 QUIET_SECONDS = 5.0
+#: With requests on it and no token for so long, an engine is reported as silent, and
+#: for how long in steps of this, so that not every second is news. In seconds.
+SILENT_SECONDS = 10
 #: How long that token may take; behind long prompts it waits its turn.
 PROBE_SECONDS = 15.0
 
@@ -49,6 +52,10 @@ class Pulse:
             self._next_check = now + CHECK_SECONDS
             self._check = asyncio.create_task(self._look())
 
+    def silence(self, now: float, load: EngineLoad | None) -> int:
+        """Seconds without a token although it has requests, 0 while that is short."""
+        return silence(now - self.alive_at, load.inflight if load else 0)
+
     def stop(self) -> None:
         """Ask the engine nothing more."""
         if self._check is not None:
@@ -80,3 +87,12 @@ class Pulse:
     def _answered(self) -> None:
         self._alive(time.monotonic())
         self.misses = 0
+
+
+def silence(seconds: float, inflight: int) -> int:
+    """What is reported of an engine that gave its last token so long ago.
+
+    >>> silence(27.4, 3), silence(27.4, 0), silence(4.0, 3)
+    (20, 0, 0)
+    """
+    return int(seconds) // SILENT_SECONDS * SILENT_SECONDS if inflight else 0

@@ -150,6 +150,15 @@ def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
         return ""
 
 
+def is_its(identity: Identity) -> bool:
+    """Whether this very engine's head lives: its pid, its start time and its mark."""
+    if not identity.pid or not alive(identity.pid, identity.created):
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return _mark_of(psutil.Process(identity.pid)) == identity.mark
+    return False
+
+
 def alive(pid: int, created: float) -> bool:
     """Whether this very process lives; a zombie does not."""
     try:
@@ -184,12 +193,16 @@ def _group_is_its_own(identity: Identity) -> bool:
     if not identity.pid:
         return False
     # A number is not given anew while a group has it: only a leader with another
-    # start time means that the group is a stranger's.
+    # start time, or without the mark, means that the group is a stranger's.
     try:
-        created = psutil.Process(identity.pid).create_time()
+        leader = psutil.Process(identity.pid)
+        created = leader.create_time()
     except psutil.NoSuchProcess:
         return True
-    return bool(abs(created - identity.created) < CLOCK_SLACK_SECONDS)
+    if abs(created - identity.created) >= CLOCK_SLACK_SECONDS:
+        return False
+    dead = leader.status() == psutil.STATUS_ZOMBIE
+    return dead or not identity.mark or _mark_of(leader) == identity.mark
 
 
 def _mark_of(process: psutil.Process) -> str:

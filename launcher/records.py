@@ -6,10 +6,11 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from launcher.process import Identity
-from modelserver.model import EngineSpec
+from modelserver.model import EngineSpec, Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ class Record:
     """One started engine. ``started_at`` is an epoch time of this host.
 
     ``log_offset`` is where this start begins in the log; ``ready`` whether it ever was.
+    ``model`` is what it was started as, without the values of its environment; None in
+    the records of earlier versions.
     """
 
     spec: EngineSpec
@@ -29,6 +32,8 @@ class Record:
     log_offset: int
     started_at: float
     ready: bool = False
+    uuids: tuple[str, ...] = ()
+    model: ModelSpec | None = None
 
 
 class Records:
@@ -58,6 +63,8 @@ class Records:
         for path in sorted(self._folder.glob("*.json")):
             try:
                 records.append(_parse(path.read_text()))
+            except FileNotFoundError:
+                continue  # It has just been removed.
             except (ValueError, KeyError, TypeError) as error:
                 _log.warning("record %s is damaged (%r) and removed", path, error)
                 path.unlink(missing_ok=True)
@@ -70,5 +77,17 @@ def _parse(text: str) -> Record:
     for name in ("gpus", "uuids"):
         spec[name] = tuple(spec.get(name, ()))
     process = Identity(**fields.pop("process"))
-    fields["gpus"] = tuple(fields["gpus"])
+    for name in ("gpus", "uuids"):
+        fields[name] = tuple(fields.get(name, ()))
+    if model := fields.get("model"):
+        fields["model"] = _parse_model(model)
     return Record(spec=EngineSpec(**spec), process=process, **fields)
+
+
+def _parse_model(fields: dict[str, Any]) -> ModelSpec | None:
+    fields["kind"] = Kind(fields["kind"])
+    lists = {key: tuple(each) for key, each in fields.items() if isinstance(each, list)}
+    try:
+        return ModelSpec(**fields | lists)
+    except TypeError:
+        return None  # Written by another version, which is not told of changes.

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import aiohttp
 
-from launcher import diagnosis, engines, process
-from launcher.engines import LOOPBACK, Place
+from launcher import diagnosis, engines, process, progress, weights
+from launcher.credentials import lend_key, with_key
+from launcher.engines import LOOPBACK, Place, builtin
+from launcher.family import Member, members, missing
 from launcher.process import EngineProcess, Identity
+from launcher.progress import Progress
 from launcher.records import Record
 from launcher.tools import Tools
 from modelserver.client import EngineFault, prove
@@ -17,6 +20,10 @@ from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.model import EngineSpec, ModelSpec
 from modelserver.policy.lifecycle import CannotHeal, Died, Held
 
+#: An adopted engine that was ready has so long to prove itself again.
+ADOPTED_SECONDS = 30.0
+#: How long one question for a first token may take; a first one may compile kernels.
+PROOF_SECONDS = 60.0
 #: How long the cheap question may take.
 KNOCK_SECONDS = 2.0
 
@@ -25,25 +32,59 @@ KNOCK_SECONDS = 2.0
 class Start:
     """A start under way; ``process`` is None where somebody else runs the engine.
 
-    ``fault`` is what came instead of a token when it was last asked for one.
+    ``began`` is a monotonic time; ``patience`` is how many seconds a token may take, 0
+    where that depends on the weights. ``fault`` is what came instead of a token when it
+    was last asked for one; ``family`` are the processes that it needs once it serves.
     """
 
     record: Record
     process: EngineProcess | None
     url: str
+    progress: Progress
+    began: float
+    patience: float = 0.0
     fault: str = ""
+    family: tuple[Member, ...] = ()
+
+    @property
+    def limit(self) -> float:
+        """Seconds that it may take to the first token."""
+        return self.patience or progress.start_limit(self.progress.size)
+
+    def overdue(self, now: float) -> bool:
+        """Whether it is beyond its limit and does not get on either."""
+        # One that was ready has nothing to load: its log shows the past.
+        moved = float("-inf") if self.record.ready else self.progress.moved
+        return progress.is_overdue(now, self.began, self.limit, moved)
+
+    def proof_seconds(self, now: float) -> float:
+        """How long a question for the first token may take."""
+        if self.process is None:
+            return PROOF_SECONDS
+        return min(PROOF_SECONDS, max(1.0, self.began + self.limit - now))
+
+    def delay(self, now: float) -> str:
+        """What an engine that is not ready in time is told of."""
+        said = f"not ready after {now - self.began:.0f} s (limit {self.limit:.0f} s)"
+        doing = self.progress.doing
+        last = f"the last thing it did: {doing}; " if doing else ""
+        return f"{said}: {last}{self.fault or 'it does not listen'}"
 
     @property
     def place(self) -> Place:
         """Where it runs."""
-        return Place(self.record.port, self.record.gpus)
+        record = self.record
+        return Place(record.port, record.gpus, uuids=record.uuids or record.spec.uuids)
 
 
 def ending(start: Start, log: Path, starting: bool) -> Died | CannotHeal | None:
-    """What the end of its head process means, None while that lives."""
+    """What the end of a process that it needs means, None while all of them live."""
     how = start.process.ended() if start.process else None
     if how is None:
-        return None
+        lost = missing(start.family)
+        if lost is None:
+            return None
+        how = f"its process {lost.title} (pid {lost.pid}) ended"
     text = process.read_tail(log, start.record.log_offset)
     if starting and (cause := diagnosis.hopeless(text)):
         return CannotHeal(f"{cause}; see {log}")
@@ -52,10 +93,32 @@ def ending(start: Start, log: Path, starting: bool) -> Died | CannotHeal | None:
     return Died(f"{how}{said}; see {log}")
 
 
-def adopted(record: Record) -> Start:
+def adopted(record: Record, model: ModelSpec, tools: Tools) -> Start:
     """The start that an earlier launcher made."""
-    url = _url(record.spec, record.port)
-    return Start(record, EngineProcess(record.process), url)
+    age = max(0.0, time.time() - record.started_at)
+    begun = _started(record, EngineProcess(record.process), model, tools)
+    begun.began = time.monotonic() - age
+    if record.ready:
+        begun.began, begun.patience = time.monotonic(), ADOPTED_SECONDS
+    return begun
+
+
+def _started(
+    record: Record, running: EngineProcess | None, model: ModelSpec, tools: Tools
+) -> Start:
+    try:
+        path = builtin.model_path(model, tools.home)
+    except ConfigurationError:
+        path = ""  # The fleet file has changed since.
+    files = weights.of(path, tools.secrets.known(model))
+    return Start(
+        record,
+        running,
+        _url(record.spec, record.port),
+        Progress(tools.log_of(record.spec.id), record.log_offset, files),
+        began=time.monotonic(),
+        patience=model.start_seconds,
+    )
 
 
 async def start(
@@ -78,13 +141,14 @@ async def start(
             await asyncio.to_thread(adapter.prepare, model, tools.home)
         if adapter.starts_process:
             return _begin(spec, model, incarnation, place, tools)
+        lend_key(model, spec.url, tools)
     except ConfigurationError as error:
         tools.records.remove(spec.id)
         tools.places.release(spec.id)
         return CannotHeal(str(error), incarnation)
     nobody = Identity(0, 0.0, "")
-    record = Record(spec, incarnation, nobody, 0, (), 0, time.time())
-    return Start(record, None, spec.url)
+    record = Record(spec, incarnation, nobody, 0, (), 0, time.time(), model=model)
+    return _started(record, None, model, tools)
 
 
 def _begin(
@@ -95,7 +159,7 @@ def _begin(
     tools: Tools,
 ) -> Start:
     adapter = engines.adapter(model.engine)
-    launch = adapter.launch(model, place, tools.home)
+    launch = adapter.launch(tools.secrets.fill(model), place, tools.home)
     log = tools.log_of(spec.id)
     unborn = process.unborn()
     record = Record(
@@ -104,16 +168,19 @@ def _begin(
         process=unborn,
         port=place.port,
         gpus=place.gpus,
+        uuids=place.uuids,
         log_offset=process.rotate(log),
         started_at=time.time(),
+        model=model,
     )
     # Before there is a process, so that no crash of the launcher leaves one unknown.
     tools.records.write(record)
     title = f"engine={spec.id} incarnation={incarnation}"
+    launch = with_key(launch, model, _url(spec, place.port), tools)
     running = process.start(launch, log, title, unborn.mark)
     record = replace(record, process=running.identity)
     tools.records.write(record)
-    return Start(record, running, _url(spec, place.port))
+    return _started(record, running, model, tools)
 
 
 def _url(spec: EngineSpec, port: int) -> str:
@@ -121,12 +188,14 @@ def _url(spec: EngineSpec, port: int) -> str:
 
 
 async def try_ready(
-    session: aiohttp.ClientSession, start: Start, model: ModelSpec, limit: float
+    session: aiohttp.ClientSession, start: Start, model: ModelSpec
 ) -> bool:
     """Whether the engine gives a token now; sets ``start.fault`` if it does not.
 
     Knocks first: an engine that does not listen yet is not worth a request.
     """
+    if start.process is not None:
+        await asyncio.to_thread(start.progress.look)
     timeout = aiohttp.ClientTimeout(total=KNOCK_SECONDS)
     try:
         async with session.get(start.url + "/v1/models", timeout=timeout):
@@ -135,8 +204,11 @@ async def try_ready(
         start.fault = f"nothing listens at {start.url}"
         return False
     try:
-        await prove(session, start.url, model.name, model.kind, limit)
+        seconds = start.proof_seconds(time.monotonic())
+        await prove(session, start.url, model.name, model.kind, seconds)
     except EngineFault as error:
         start.fault = str(error)
         return False
+    if start.process is not None:
+        start.family = members(start.process.identity)
     return True

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import aiohttp
 
+from launcher.incidents import Incidents
 from launcher.link import Link
 from launcher.places import Places
 from launcher.records import Records
+from launcher.secrets import Secrets
+from modelserver.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,10 @@ class Tools:
     records: Records
     places: Places
     session: aiohttp.ClientSession
+    keys: Keyring
     link: Link
+    incidents: Incidents
+    secrets: Secrets
     preparing: asyncio.Lock
     woken: asyncio.Event
 

@@ -92,7 +92,7 @@ class InferenceTask(Task):  # type: ignore[misc]
         kwargs.pop("deadline_from", None)
         seconds = kwargs.get("deadline")
         if seconds is None:
-            seconds = self.fleet.fleet.defaults.deadline_seconds
+            seconds = self.models().defaults.get("deadline_seconds")
         # What is no number stays among the arguments, where executing finds it.
         if isinstance(seconds, (int, float)):
             kwargs.pop("deadline", None)
@@ -102,13 +102,15 @@ class InferenceTask(Task):  # type: ignore[misc]
 
 
 def declare(
-    app: Celery, settings: Settings, run: Callable[..., Any]
+    app: Celery,
+    settings: Settings,
+    run: Callable[..., Any],
+    models: CatalogueSource,
 ) -> tuple[InferenceTask, InferenceTask, InferenceTask]:
     """Bind complete, chat and embed to an application.
 
     ``run(task, args, kwargs)`` is what a call does where it is executed.
     """
-    models = CatalogueSource(settings)
 
     def bind(name: str, doc: str) -> InferenceTask:
         def body(self: InferenceTask, *args: Any, **kwargs: Any) -> Any:
@@ -164,6 +166,7 @@ def client(settings: Settings | None = None) -> Celery:
     """A Celery application that sends requests, configured when it is first used."""
     settings = settings or settings_module.load()
     app = Celery("modelserver", amqp=AMQP, set_as_current=False)
-    app.add_defaults(lambda: shared_settings(settings))
-    app.modelserver_tasks = declare(app, settings, _call_from_a_client)
+    models = CatalogueSource(settings)
+    app.add_defaults(lambda: shared_settings(settings, models))
+    app.modelserver_tasks = declare(app, settings, _call_from_a_client, models)
     return app

@@ -8,7 +8,7 @@ import difflib
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -51,7 +52,7 @@ Action: take mug 2 from sinkbasin 1
 You pick up the mug 2 from the sinkbasin 1.
 Thought:"""
 
-EngineType = Literal["sglang", "sglang-cpu", "external", "command"]
+EngineType = Literal["sglang", "sglang-cpu", "vllm", "vllm-cpu", "command", "external"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 
 
@@ -78,13 +79,17 @@ class ModelSection(_Section):
     min_engines: int = Field(default=1, ge=0)
     max_engines: int = Field(default=0, ge=0, description="0: the same as min_engines")
     context_length: int | None = Field(default=None, ge=16)
+    data_parallel: int = Field(default=1, ge=1)
+    torch_compile: bool | None = None
     max_running: int = Field(default=64, ge=1)
-    start_seconds: float = Field(default=600.0, gt=0)
+    start_seconds: float = Field(default=0.0, ge=0, description="0: by size")
     drain_seconds: float = Field(default=60.0, ge=0)
     extra_args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     interpreter: str = ""
+    engine_version: str = Field(default="", pattern=r"^([0-9][0-9a-z.+]*)?$")
+    api_key_env: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
     sampling: dict[str, Any] = {}
     fallback: str = ""
 
@@ -101,14 +106,8 @@ class ModelSection(_Section):
             )
         if self.engine == "command" and not self.command:
             raise ValueError('engine "command" needs command = ["program", ...]')
-        if self.engine in ("sglang", "sglang-cpu") and not self.path:
-            raise ValueError(
-                f'engine "{self.engine}" needs path = a folder or a Hugging Face id'
-            )
-        if self.engine == "sglang" and self.gpus == 0:
-            raise ValueError(
-                'engine "sglang" needs gpus = 1 or more; without a GPU use "sglang-cpu"'
-            )
+        for problem in _engine_disagreements(self):
+            raise ValueError(problem)
         return self
 
     def spec(self) -> ModelSpec:
@@ -116,6 +115,34 @@ class ModelSection(_Section):
         values = self.model_dump()
         values["max_engines"] = self.max_engines or max(1, self.min_engines)
         return ModelSpec(**values)
+
+
+def _engine_disagreements(model: ModelSection) -> Iterator[str]:
+    ours = model.engine not in ("command", "external")
+    if ours and not model.path:
+        yield f'engine "{model.engine}" needs path = a folder or a Hugging Face id'
+    if model.engine in ("sglang", "vllm") and model.gpus == 0:
+        yield (
+            f'engine "{model.engine}" needs gpus = 1 or more; without a GPU use '
+            f'"{model.engine}-cpu"'
+        )
+    if model.data_parallel > 1 and model.gpus % model.data_parallel:
+        yield (
+            f"gpus {model.gpus} cannot be shared out evenly among data_parallel "
+            f"{model.data_parallel}"
+        )
+    if model.data_parallel > 1 and model.engine not in ("sglang", "vllm"):
+        yield f'engine "{model.engine}" knows no data_parallel; leave it out'
+    if ours and model.api_key_env:
+        yield (
+            f'engine "{model.engine}" gets a key of its own at each start; leave '
+            "api_key_env out"
+        )
+    if any(word.split("=")[0] == "--api-key" for word in model.extra_args):
+        yield (
+            "extra_args must not hold --api-key, which every user of the host could "
+            "read; an engine gets a key by itself"
+        )
 
 
 class EngineSection(_Section):
@@ -313,13 +340,24 @@ def read_fleet(path: Path) -> Fleet:
         values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    return make_fleet(str(path), values)
+
+
+def make_fleet(source: str, values: dict[str, Any]) -> Fleet:
+    """Validate a fleet's sections. Raises ConfigurationError with ``source``."""
     try:
         return Fleet(**values)
     except ValidationError as error:
-        raise ConfigurationError(_explain(path, values, error)) from error
+        raise ConfigurationError(_explain(source, error)) from error
 
 
-def _explain(path: Path, values: dict[str, Any], error: ValidationError) -> str:
+def environment_defaults() -> dict[str, Any]:
+    """The keys of ``[defaults]`` that the environment lays over the fleet."""
+    values = EnvSettingsSource(Fleet)().get("defaults", {})
+    return DefaultsSection(**values).model_dump(mode="json", exclude_unset=True)
+
+
+def _explain(source: str, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "the fleet"
@@ -330,7 +368,7 @@ def _explain(path: Path, values: dict[str, Any], error: ValidationError) -> str:
         else:
             what = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{where}: {what}")
-    return f"{path}: " + "\n  ".join(["the fleet file is not valid", *lines])
+    return f"{source}: " + "\n  ".join(["the fleet file is not valid", *lines])
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -23,10 +23,16 @@ class EngineState(StrEnum):
     PENDING = "PENDING"  # wanted, not started; the report's reason says why
     STARTING = "STARTING"  # its process runs, no token has come back yet
     READY = "READY"  # a token came back
+    DEGRADED = "DEGRADED"  # serves as READY does, with what control thinks it can bear
     DRAINING = "DRAINING"  # takes nothing new, finishes what it has
     STOPPED = "STOPPED"  # ended because somebody wanted it
     BACKOFF = "BACKOFF"  # died or never got ready; waits to be started again
     FATAL = "FATAL"  # will not heal by starting it again
+
+    @property
+    def serves(self) -> bool:
+        """Whether an engine in this state takes requests."""
+        return self in (EngineState.READY, EngineState.DEGRADED)
 
 
 class Outcome(StrEnum):
@@ -62,13 +68,23 @@ class Desired:
     """What control wants of one engine; level-triggered, so losing one only delays.
 
     ``relaunch`` names the incarnation that must go. Once the engine has a later one the
-    wish is fulfilled, so a stale wish does nothing. ``token`` is the fencing token of
-    the controller that wrote it.
+    wish is fulfilled, so a stale wish does nothing. ``limit`` is how many requests it
+    may get at once, 0 for the model's ``max_running``, which it never exceeds;
+    ``degraded`` says why the engine counts as degraded, "" where it does not. ``hold``
+    says why it gets nothing new for now, "" where it does. ``abort`` names the
+    incarnation whose requests have to run elsewhere. ``canary`` numbers the canaries
+    that control asks for: a higher number than before asks for another round. ``token``
+    is the fencing token of the controller that wrote it.
     """
 
     spec: EngineSpec
     relaunch: int = 0
     reason: str = ""
+    limit: int = 0
+    degraded: str = ""
+    hold: str = ""
+    abort: int = 0
+    canary: int = 0
     token: int = 0
 
 
@@ -78,7 +94,11 @@ class Engine:
 
     ``incarnation`` counts the starts of this engine, for ever upwards. ``alive_at`` is
     when it last proved itself by a token; 0 before the first. ``died`` is the last
-    incarnation that ended by itself while it served, 0 if none has.
+    incarnation that ended by itself while it served, 0 if none has. ``progress`` is
+    what a starting engine does, by its log. ``hung_seconds`` is since when it has had
+    requests and given no token, in steps of a few seconds; 0 while it is well.
+    ``stale`` says what changed in the fleet since it was started, if that needs a
+    restart.
     """
 
     id: str
@@ -96,6 +116,14 @@ class Engine:
     starts: int = 0
     died: int = 0
     log: str = ""
+    progress: str = ""
+    hung_seconds: int = 0
+    stale: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests, ready or degraded."""
+        return self.state.serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +161,45 @@ class EngineLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """An engine's own account of itself, of the last few seconds.
+
+    ``waiting`` are requests that it has taken and not begun, ``kv_use`` the part of its
+    KV cache in use, ``itl_seconds`` the median time between two tokens of a request, 0
+    where unknown. ``tokens_at`` is when its token counter last moved by the store's
+    clock, 0 where it has no such counter.
+    """
+
+    waiting: int = 0
+    kv_use: float = 0.0
+    itl_seconds: float = 0.0
+    tokens_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """One small request of 64 + 32 tokens, sent only to see how long it takes.
+
+    It was sent to an engine that was empty before, meanwhile and after. ``loaded``: the
+    median of eight sent at once. ``round`` is the number by which control asked, 0
+    where the launcher sent it unasked.
+    """
+
+    engine: str
+    incarnation: int
+    at: float
+    seconds: float
+    loaded: bool = False
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a decision may depend on, read at one time.
 
     ``loads`` maps an engine's id to the sum over the live workers; ``hosts`` holds the
-    live ones only.
+    live ones only. ``samples`` and ``canaries`` are each engine's last, newest first.
+    ``memory`` is a ``policy.memory.Memory``; without one, slowness is not judged.
     """
 
     specs: tuple["ModelSpec", ...]
@@ -146,6 +208,10 @@ class Snapshot:
     engines: Mapping[str, Engine]
     desired: Mapping[str, Desired]
     loads: Mapping[str, EngineLoad]
+    samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    canaries: Mapping[str, tuple[Canary, ...]] = field(default_factory=dict)
+    memory: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +238,29 @@ class Drop:
     reason: str
 
 
-Action = Want | Relaunch | Drop
+@dataclass(frozen=True, slots=True)
+class Treat:
+    """Action: use this incarnation thus; the fields are those of ``Desired``."""
+
+    engine: str
+    incarnation: int
+    limit: int = 0
+    degraded: str = ""
+    hold: str = ""
+    abort: int = 0
+    canary: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Action: tell people. ``engine`` is an engine's id, or a model's name."""
+
+    engine: str
+    reason: str
+
+
+Action = Want | Relaunch | Drop | Treat | Alert
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +270,10 @@ class ModelSpec:
     ``path`` is a folder or a Hugging Face id; ``sampling`` are parameters that every
     request gets unless it says otherwise; ``command`` is the argv of an engine of type
     ``command``. ``gpu_memory_gib`` is what each of its GPUs must have free, 0 for the
-    whole GPU; with ``share_gpu`` other engines may have the rest.
+    whole GPU; with ``share_gpu`` other engines may have the rest. ``start_seconds`` 0
+    means that a start may take the longer the larger the weights are. ``data_parallel``
+    replicas share the GPUs; ``torch_compile`` None is the engine's own choice.
+    ``api_key_env`` names a variable, never the key.
     """
 
     name: str
@@ -195,12 +286,21 @@ class ModelSpec:
     min_engines: int = 1
     max_engines: int = 1
     context_length: int | None = None
+    data_parallel: int = 1
+    torch_compile: bool | None = None
     max_running: int = 64
-    start_seconds: float = 600.0
+    start_seconds: float = 0.0
     drain_seconds: float = 60.0
     extra_args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     interpreter: str = ""
+    engine_version: str = ""
+    api_key_env: str = ""
     sampling: Mapping[str, Json] = field(default_factory=dict)
     fallback: str = ""
+
+    @property
+    def environment_name(self) -> str:
+        """The engine environment that it needs: "sglang", or "sglang==0.5.22"."""
+        return "==".join(filter(None, (self.engine, self.engine_version)))

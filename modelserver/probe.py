@@ -24,7 +24,7 @@ from modelserver.client import (
 )
 from modelserver.errors import EngineError, ModelUnavailableError, UnknownModelError
 from modelserver.fleet import ProbeSection
-from modelserver.model import Engine, EngineState, Kind
+from modelserver.model import Engine, Kind
 from modelserver.report import read_catalogue
 from modelserver.settings import Settings
 from modelserver.store.state import Store
@@ -59,7 +59,7 @@ async def latency(
     if model is not None:
         _kind(models, model)
     chosen = [e for e in _ready(engines) if model in (None, e.model)]
-    async with _probing(chosen, models, settings.fleet.probe, seconds) as probes:
+    async with _probing(chosen, models, settings, seconds) as probes:
         return tuple(await asyncio.gather(*probes))
 
 
@@ -77,7 +77,7 @@ async def fastest(
     if not chosen:
         raise ModelUnavailableError(_why_none(engines, model))
     failed = []
-    async with _probing(chosen, models, settings.fleet.probe, seconds) as probes:
+    async with _probing(chosen, models, settings, seconds) as probes:
         for done in asyncio.as_completed(probes):
             probe = await done
             if not probe.error:
@@ -103,7 +103,7 @@ def _kind(models: Catalogue, model: str) -> Kind:
 
 
 def _ready(engines: Iterable[Engine]) -> list[Engine]:
-    return [engine for engine in engines if engine.state is EngineState.READY]
+    return [engine for engine in engines if engine.serves]
 
 
 def _why_none(engines: Iterable[Engine], model: str) -> str:
@@ -118,10 +118,11 @@ def _why_none(engines: Iterable[Engine], model: str) -> str:
 
 @asynccontextmanager
 async def _probing(
-    engines: Iterable[Engine], models: Catalogue, message: ProbeSection, seconds: float
+    engines: Iterable[Engine], models: Catalogue, settings: Settings, seconds: float
 ) -> AsyncIterator[list[asyncio.Task[Probe]]]:
     """A running probe for each engine; at the end what still runs is cancelled."""
-    async with open_session() as session:
+    message = settings.fleet.probe
+    async with open_session(keys=settings.keyring()) as session:
         probes = []
         for engine in engines:
             entry = models.entry(engine.model)

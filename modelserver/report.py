@@ -1,12 +1,14 @@
 """What operators read: the fleet's state, and what real traffic measured of it."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from modelserver.catalogue import Catalogue, catalogue
+from modelserver.catalogue import Catalogue, Entry, catalogue
+from modelserver.inventory import Gpu
 from modelserver.model import (
     Desired,
     Engine,
@@ -19,6 +21,9 @@ from modelserver.model import (
 from modelserver.settings import Settings
 from modelserver.store.state import Store
 from modelserver.wire import CONTROL_QUEUE
+
+#: What a model waits for that is no longer part of the fleet.
+LEFT = "it left the fleet; requests wait for it to come back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,9 @@ class EngineStatus:
     since: float
     alive_at: float
     reason: str
+    progress: str
+    hung_seconds: int
+    stale: str
     log: str
 
 
@@ -82,22 +90,27 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model of the fleet: engines that are ready and wanted, and its queue."""
+    """One model of the fleet: engines that are ready and wanted, and its queue.
+
+    ``waiting_for`` says which of its engines have no place, and why.
+    """
 
     name: str
     kind: Kind
     ready: int
     wanted: int
     queue: QueueStatus
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """A host whose launcher lives."""
+    """A host whose launcher lives; ``driver`` as in ``inventory.Host``."""
 
     name: str
-    gpus: int
+    gpus: tuple[Gpu, ...]
     pid: int
+    driver: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +126,15 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """Which fleet is in force; ``version`` 0 as long as none was applied."""
+
+    version: int = 0
+    applied_at: float = 0.0
+    applied_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The whole fleet at one time; ``at`` and ``steered_at`` by the store's clock.
 
@@ -122,6 +144,7 @@ class Status:
     at: float
     steered_at: float
     steered_by: str
+    fleet: FleetStatus
     models: tuple[ModelStatus, ...]
     engines: tuple[EngineStatus, ...]
     hosts: tuple[HostStatus, ...]
@@ -168,10 +191,24 @@ def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
 
 
 def read_catalogue(store: Store, settings: Settings) -> Catalogue:
-    """The models by the fleet file, else by what the store knows."""
-    fleet = settings.fleet
-    values = catalogue(fleet) if fleet.models else store.fleet()
-    return Catalogue.read(values) if values else Catalogue()
+    """The models of the fleet in force, else those of the fleet file."""
+    return _read_fleet(store, settings)[0]
+
+
+def _read_fleet(
+    store: Store, settings: Settings
+) -> tuple[Catalogue, FleetStatus, tuple[Entry, ...]]:
+    """The models, what is in force, and models that left with requests waiting."""
+    text = store.fleet()
+    if not text:
+        return Catalogue.read(catalogue(settings.fleet)), FleetStatus(), ()
+    values = json.loads(text)
+    left = [Entry(name, Kind(kind)) for name, kind in values["left"].items()]
+    return (
+        Catalogue.read(values),
+        FleetStatus(values["version"], values["at"], values["by"]),
+        tuple(entry for entry in left if store.backlog(entry.name)),
+    )
 
 
 def read_status(store: Store, settings: Settings) -> Status:
@@ -181,12 +218,13 @@ def read_status(store: Store, settings: Settings) -> Status:
 
 
 def _read_status(store: Store, settings: Settings) -> Status:
-    models = read_catalogue(store, settings)
+    models, fleet, left = _read_fleet(store, settings)
     hosts, desired = store.hosts(), store.desired()
     engines = _engines(store, models, desired, {host.name for host in hosts})
     workers = _workers(store.workers(), engines)
     takers = Counter(model for worker in workers for model in worker.models)
     steered_at, steered_by = store.steered()
+    waiting = store.waiting()
 
     def queue(name: str, takers: int) -> QueueStatus:
         return QueueStatus(name, store.backlog(name), takers)
@@ -195,6 +233,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
         at=store.now(),
         steered_at=steered_at,
         steered_by=steered_by,
+        fleet=fleet,
         models=tuple(
             ModelStatus(
                 entry.name,
@@ -202,18 +241,33 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 ready=sum(_ready(e) and e.model == entry.name for e in engines),
                 wanted=sum(wish.spec.model == entry.name for wish in desired.values()),
                 queue=queue(entry.name, takers[entry.name]),
+                waiting_for=LEFT
+                if entry in left
+                else _waiting_for(entry.name, waiting),
             )
-            for entry in models.models
+            for entry in (*models.models, *left)
         ),
         engines=engines,
-        hosts=tuple(HostStatus(host.name, len(host.gpus), host.pid) for host in hosts),
+        hosts=tuple(
+            HostStatus(host.name, host.gpus, host.pid, host.driver) for host in hosts
+        ),
         workers=workers,
         control=queue(CONTROL_QUEUE, len(workers)),
     )
 
 
 def _ready(engine: EngineStatus) -> bool:
-    return engine.state is EngineState.READY and engine.host_live
+    return engine.state.serves and engine.host_live
+
+
+def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
+    """The engines of a model by what they wait for: "m-1, m-2: needs ..."."""
+    engines: dict[str, list[str]] = {}
+    for engine, reason in waiting.items():
+        if engine.rpartition("-")[0] == model:
+            engines.setdefault(reason, []).append(engine)
+    parts = (f"{', '.join(names)}: {reason}" for reason, names in engines.items())
+    return " | ".join(parts)
 
 
 def _awaited(wish: Desired, live: set[str]) -> Engine:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet import EMBEDDED, Fleet, read_fleet
+from modelserver.keyring import FOLDER, Keyring
 
 FLEET_FILE = "fleet.toml"
 #: Name of the file in the run folder that says where the embedded server listens.
@@ -36,6 +37,10 @@ class Settings:
         """Logs and data of this fleet on this host; one folder per fleet file."""
         digest = hashlib.sha256(str(self.fleet_file).encode()).hexdigest()[:8]
         return self.home / "run" / f"{self.fleet_file.parent.name or 'root'}-{digest}"
+
+    def keyring(self) -> Keyring:
+        """The API keys of this fleet's engines on this host."""
+        return Keyring(self.run_dir / FOLDER)
 
     @property
     def embedded(self) -> bool:
@@ -86,6 +91,20 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         home=Path(home).expanduser().absolute(),
         host=environ.get("MODELSERVER_HOST") or socket.gethostname(),
     )
+
+
+def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The value of a variable that the fleet file names.
+
+    Raises ConfigurationError where it is not set.
+    """
+    value = environ.get(variable, "")
+    if not value:
+        raise ConfigurationError(
+            f"the environment variable {variable}, which the fleet file names by "
+            "api_key_env, is not set for this launcher; set it and restart the launcher"
+        )
+    return value
 
 
 def _default_home(environ: Mapping[str, str]) -> Path:

@@ -5,6 +5,7 @@ times smaller and faster than decimal numbers, and is a list of floats again on 
 """
 
 import base64
+import json
 import time
 from array import array
 from collections.abc import Callable, Iterable
@@ -14,9 +15,11 @@ from typing import Any
 from kombu.utils.json import register_type
 
 from modelserver.catalogue import Catalogue, catalogue
+from modelserver.errors import StoreUnreachableError
+from modelserver.fleet import environment_defaults
 from modelserver.model import Kind
 from modelserver.settings import Settings
-from modelserver.store import connect
+from modelserver.store import Store, connect
 
 #: Queue of the control tasks and of everything that is no request to a model.
 CONTROL_QUEUE = "control"
@@ -72,34 +75,61 @@ def result_key(settings: Settings, task: str) -> str:
 
 
 class CatalogueSource:
-    """The fleet's models: from the fleet file, else from the store every minute."""
+    """The models of the fleet in force; until there is one, those of the fleet file.
+
+    Looks into the store at most once a second, and not at all once it is fed.
+    """
 
     #: Seconds for which what the store said is taken as it was.
-    FRESH_SECONDS = 60.0
+    FRESH_SECONDS = 1.0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._store: Store | None = None
+        self._text = ""
         self._read: Catalogue | None = None
-        self._read_at = 0.0
+        self._look_at = 0.0
+        self._fed = False
 
     def __call__(self) -> Catalogue:
         """The models of now. Raises StoreUnreachableError."""
-        now = time.monotonic()
-        if self._read is None or now - self._read_at > self.FRESH_SECONDS:
-            fleet = self._settings.fleet
-            values = catalogue(fleet) if fleet.models else self._from_store()
-            self._read, self._read_at = Catalogue.read(values), now
-            if not self._read.models:
-                self._read_at = -self.FRESH_SECONDS
+        if self._read is None or (not self._fed and time.monotonic() > self._look_at):
+            self._take(self._look())
+            self._look_at = time.monotonic() + self.FRESH_SECONDS
+        assert self._read is not None
         return self._read
 
-    def _from_store(self) -> dict[str, Any]:
-        store = connect(self._settings)
-        with store.reachable():
-            return store.fleet() or {"models": [], "defaults": {}}
+    def feed(self, text: str) -> None:
+        """Go by this applied fleet, from now on without looking into the store.
+
+        For a worker, whose loop must not wait for it.
+        """
+        self._fed = True
+        self._take(text)
+
+    def _take(self, text: str) -> None:
+        if self._read is not None and text == self._text:
+            return
+        if text:
+            values = json.loads(text)
+            values["defaults"] |= environment_defaults()
+        else:
+            values = catalogue(self._settings.fleet)
+        self._text, self._read = text, Catalogue.read(values)
+
+    def _look(self) -> str:
+        try:
+            if self._store is None:
+                self._store = connect(self._settings)
+            with self._store.reachable():
+                return self._store.fleet()
+        except StoreUnreachableError:
+            if self._read is None and not self._settings.fleet.models:
+                raise
+            return self._text
 
 
-def shared_settings(settings: Settings) -> dict[str, Any]:
+def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, Any]:
     """Celery's settings that clients and workers share.
 
     Raises StoreUnreachableError where the embedded server does not run.
@@ -132,7 +162,7 @@ def shared_settings(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "result_accept_content": ["json"],
         "task_default_queue": CONTROL_QUEUE,
-        "task_routes": (Router(CatalogueSource(settings)),),
+        "task_routes": (Router(models),),
         "task_send_sent_event": False,
         "enable_utc": True,
     }

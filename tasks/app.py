@@ -9,16 +9,22 @@ from celery import Celery
 # the import path only while it loads the application.
 import celeryconfig
 from modelserver import settings
-from modelserver.errors import StoreUnreachableError
+from modelserver.applied import in_force
+from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.store import connect
 from modelserver.transport import AMQP
+from modelserver.wire import CatalogueSource
 from workers import pool, steps  # noqa: F401
 from workers.events import Events
 
 
 def _configuration() -> dict[str, Any]:
     try:
-        return celeryconfig.configuration(app.modelserver_settings)
-    except StoreUnreachableError as error:
+        app.modelserver_settings = _in_force(app.modelserver_settings)
+        return celeryconfig.configuration(
+            app.modelserver_settings, app.modelserver_models
+        )
+    except (ConfigurationError, StoreUnreachableError) as error:
         context = click.get_current_context(silent=True)
         if context and context.find_root().command.name == "celery":
             # `celery -A tasks ...` would show the user a traceback.
@@ -26,7 +32,20 @@ def _configuration() -> dict[str, Any]:
         raise
 
 
+def _in_force(own: settings.Settings) -> settings.Settings:
+    """What was applied last, whatever this host's file says meanwhile."""
+    try:
+        store = connect(own)
+    except StoreUnreachableError:
+        return own  # A worker waits for the store, and follows it from then on.
+    try:
+        return in_force(store, own)
+    finally:
+        store.client.close()
+
+
 app = Celery("modelserver", amqp=AMQP, events=Events)
 app.modelserver_settings = settings.load()
+app.modelserver_models = CatalogueSource(app.modelserver_settings)
 app.add_defaults(_configuration)
 steps.install(app)

@@ -14,7 +14,9 @@ def _execute(task: InferenceTask, args: Any, kwargs: Any) -> Any:
     return task.backend.sink.execute(task.name, args, kwargs, task.request)
 
 
-complete, chat, embed = declare(app, app.modelserver_settings, _execute)
+complete, chat, embed = declare(
+    app, app.modelserver_settings, _execute, app.modelserver_models
+)
 for request in (complete, chat, embed):
     request.on_loop = True
     request.Request = "workers.request:Request"

@@ -14,18 +14,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from celery.worker import state
 
 from workers import bridge
+from workers.intake import CONTROL_ROOM
 from workers.service import Service
 
 logger = get_logger(__name__)
 
-#: Threads for tasks that are not made for the loop: control ticks, canvas helpers.
-SYNC_THREADS = 8
+#: Wait before a message goes back whose task could not even be run, in seconds: it may
+#: be here again at once.
+FAULT_SECONDS = 1.0
 #: How often a shutdown looks whether it was told to hurry, in seconds.
 SHUTDOWN_LOOK_SECONDS = 0.1
 
@@ -65,7 +68,8 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         self._thread = threading.Thread(
             target=self._run_loop, name="requests", daemon=True
         )
-        self._threads = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="task")
+        # For tasks that are not made for the loop: control ticks, canvas helpers.
+        self._threads = ThreadPoolExecutor(CONTROL_ROOM, thread_name_prefix="task")
         self._jobs: set[Job] = set()
         self._pid = os.getpid()
 
@@ -150,10 +154,11 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         kwargs: Any,
         options: dict[str, Any],
     ) -> None:
-        timers = self._limit(job, options)
+        on_loop = getattr(self.app.tasks.get(args[0]), "on_loop", False)
+        timers = self._limit(job, options, on_loop)
         try:
             options["accept_callback"](self._pid, time.monotonic())
-            if getattr(self.app.tasks.get(args[0]), "on_loop", False):
+            if on_loop:
                 outcome = await self._on_loop(job, target, args, kwargs)
             else:
                 outcome = await self.loop.run_in_executor(
@@ -164,8 +169,14 @@ class AsyncPool(BasePool):  # type: ignore[misc]
             # Whoever cancelled has settled the message: revoked, timed out, or given
             # back. It must be neither acknowledged nor reported here.
             pass
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Let through, it would end the loop and all that runs on it.
+            fault = RuntimeError(f"the task raised {error!r}")
+            info = ExceptionInfo((RuntimeError, fault, error.__traceback__))
+            await self.loop.run_in_executor(None, options["error_callback"], info)
         except Exception:
             logger.exception("task %s failed outside its body; given back", args[1])
+            await asyncio.sleep(FAULT_SECONDS)
             self.service.intake.reject(job.tag, True)
         finally:
             for timer in timers:
@@ -184,11 +195,13 @@ class AsyncPool(BasePool):  # type: ignore[misc]
 
         return await bridge.run(target, args, kwargs, translate)
 
-    def _limit(self, job: Job, options: dict[str, Any]) -> list[asyncio.TimerHandle]:
+    def _limit(
+        self, job: Job, options: dict[str, Any], on_loop: bool
+    ) -> list[asyncio.TimerHandle]:
         timers = []
         tell = options["timeout_callback"]
         soft, hard = options.get("soft_timeout"), options.get("timeout")
-        if soft:
+        if soft and on_loop:  # Nothing can be raised inside a thread.
             timers.append(self.loop.call_later(soft, self._soft, job, tell, soft))
         if hard:
             timers.append(self.loop.call_later(hard, self._hard, job, tell, hard))
@@ -200,8 +213,9 @@ class AsyncPool(BasePool):  # type: ignore[misc]
 
     def _hard(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
         job.interrupt(None)
-        # Celery stores the failure by a blocking call: not on the loop.
-        self._threads.submit(tell, soft=False, timeout=seconds)
+        # Celery stores the failure by a blocking call: not on the loop, and not in the
+        # tasks' threads, which may all be stuck.
+        self.loop.run_in_executor(None, lambda: tell(soft=False, timeout=seconds))
 
     # What Celery asks of a pool.
 

@@ -60,7 +60,7 @@ class Slot:
 
     def usable(self, now: float) -> bool:
         """Whether the engine may get requests."""
-        return self.engine.state is EngineState.READY and now >= self.suspect_until
+        return self.engine.serves and now >= self.suspect_until
 
 
 class Roster:
@@ -81,7 +81,7 @@ class Roster:
             engine.id: engine
             for engine in reports.values()
             if engine.host == self.host
-            and engine.state in (EngineState.READY, EngineState.DRAINING)
+            and (engine.serves or engine.state is EngineState.DRAINING)
         }
         self.died = {
             engine.id: engine.died

@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import socket
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from celery._state import _task_stack, get_current_task
 from celery.utils.log import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from modelserver.applied import parse
 from modelserver.client import open_session
-from modelserver.errors import DeadlineExceededError
+from modelserver.errors import ConfigurationError, DeadlineExceededError
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import Stored, StoreResult
+from modelserver.store.connections import open_async
 from modelserver.store.state import read_engine
 from workers import bridge
 from workers.courier import Courier
@@ -45,7 +49,10 @@ class Service:
         self.grace_seconds = self.settings.fleet.rules.grace_seconds
         #: Called on the loop's thread when the set of servable models changes.
         self.on_models: Callable[[frozenset[str]], None] = lambda models: None
+        #: Models that the fleet has or had: their queues are not subscribed by hand.
+        self.known: set[str] = set()
         self._models: frozenset[str] = frozenset()
+        self._fleet_text = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._jobs: dict[str, Any] = {}
 
@@ -61,8 +68,9 @@ class Service:
         self.deliveries = Deliveries(self.client, keys, worker, self.results)
         self.courier = Courier(self.deliveries)
         self.roster = Roster(settings.host)
-        self.session = open_session()
+        self.session = open_session(keys=settings.keyring())
         specs = {spec.name: spec for spec in settings.fleet.specs()}
+        self.known |= specs.keys()
         self.executor = Executor(self.roster, self.courier, self.session, specs)
         self.intake = Intake(
             self.loop,
@@ -92,13 +100,7 @@ class Service:
             self._tasks.append(self.loop.create_task(self._forever(part)))
 
     def _open(self, url: str) -> Redis:
-        return Redis.from_url(
-            url,
-            max_connections=self.settings.fleet.redis.max_connections,
-            socket_connect_timeout=5,
-            socket_timeout=10,
-            health_check_interval=15,
-        )
+        return open_async(url, self.settings.fleet.redis.max_connections)
 
     async def _forever(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run one part; a fault in it is logged and the part begun again."""
@@ -149,11 +151,13 @@ class Service:
 
     async def _watch(self) -> None:
         """Keep the roster as the launchers report."""
-        key = self.deliveries.keys.engines
+        keys = self.deliveries.keys
         while True:
             self._look = asyncio.Event()
             try:
-                values = await self.client.hgetall(key)
+                # First: an engine of a new model comes after the fleet that has it.
+                self._follow(await self.client.get(keys.fleet))
+                values = await self.client.hgetall(keys.engines)
                 reports = [read_engine(value) for value in values.values()]
                 self.roster.update({engine.id: engine for engine in reports})
             except (RedisError, OSError) as error:
@@ -162,6 +166,28 @@ class Service:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._look.wait()
+
+    def _follow(self, value: Any) -> None:
+        """Go by the fleet that was applied last, if it is another than before."""
+        text = value.decode() if value else ""
+        if not text and not self._fleet_text:
+            self.app.modelserver_models.feed("")
+        if text in ("", self._fleet_text):
+            return  # A store that lost its data gets it again from a launcher.
+        self._fleet_text = text
+        self.app.modelserver_models.feed(text)
+        try:
+            applied = parse(text, self.settings)
+        except ConfigurationError as error:
+            logger.error("goes on with the fleet that it has: %s", error)
+            return
+        fleet = applied.fleet
+        self.settings = dataclasses.replace(self.settings, fleet=fleet)
+        self.grace_seconds = fleet.rules.grace_seconds
+        self.lease.seconds = fleet.rules.lease_seconds
+        self.executor.specs = {spec.name: spec for spec in fleet.specs()}
+        self.known |= self.executor.specs.keys()
+        logger.info("fleet version=%d applied by %s", applied.version, applied.by)
 
     def _announce(self) -> None:
         self.intake.wakeup.set()
@@ -233,8 +259,23 @@ class Service:
         return bridge.wait(self.courier.store(result))
 
     def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a blocking function in a thread and wait for it."""
-        return bridge.wait(asyncio.to_thread(function, *args, **kwargs))
+        """Run a blocking function in a thread, as the task of now, and wait for it."""
+        task = get_current_task()
+        if task is None:
+            return bridge.wait(asyncio.to_thread(function, *args, **kwargs))
+        request = task.request_stack.top
+
+        def as_task() -> Any:
+            # Celery finds the parent of what it publishes on the thread's own stack.
+            _task_stack.push(task)
+            task.request_stack.push(request)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                task.request_stack.pop()
+                _task_stack.pop()
+
+        return bridge.wait(asyncio.to_thread(as_task))
 
 
 def _tame_garbage_collection() -> None:

@@ -44,10 +44,9 @@ class Subscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
         if not c.task_consumer:
             return
         mine = {queue.name for queue in c.task_consumer.queues} - {CONTROL_QUEUE}
-        known = {spec.name for spec in c.pool.service.settings.fleet.specs()}
         for model in sorted(models - mine):
             c.add_task_queue(model)
-        for model in sorted((mine & known) - models):
+        for model in sorted((mine & c.pool.service.known) - models):
             c.cancel_task_queue(model)
 
 
@@ -74,11 +73,18 @@ def install(app: Celery) -> None:
     app.steps["consumer"].update({Subscriptions, Events})
     signals.worker_init.connect(_leave_out, weak=False)
     signals.after_setup_logger.connect(_quieten, weak=False)
+    signals.task_received.connect(_due, weak=False)
 
 
 def _leave_out(sender: Any, **_: Any) -> None:
     # With many hosts these cost a message each way between all pairs, for nothing here.
     sender.options.update(without_gossip=True, without_mingle=True)
+
+
+def _due(request: Any, **_: Any) -> None:
+    # The intake hands over what is due. Celery would note it for later once more; the
+    # task still sees its ETA.
+    request._eta = None
 
 
 def _quieten(**_: Any) -> None:

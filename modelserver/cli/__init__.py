@@ -4,10 +4,12 @@ import sys
 
 import click
 
+from modelserver.cli.apply import apply
 from modelserver.cli.dead import dead
 from modelserver.cli.demo import demo
 from modelserver.cli.doctor import doctor
 from modelserver.cli.engines import engines
+from modelserver.cli.incidents import incidents
 from modelserver.cli.probes import fastest, latency
 from modelserver.cli.programs import beat, flower, launcher, worker
 from modelserver.cli.relaunch import relaunch
@@ -26,6 +28,7 @@ def cli() -> None:
 
 
 for command in (
+    apply,
     beat,
     dead,
     demo,
@@ -33,6 +36,7 @@ for command in (
     engines,
     fastest,
     flower,
+    incidents,
     latency,
     launcher,
     models,

@@ -167,7 +167,7 @@ def _await_ready(
                 stack.say(line)
             states = {engine.state for engine in status.engines}
             waited = time.monotonic() - began
-            if status.engines and states == {EngineState.READY}:
+            if status.engines and all(state.serves for state in states):
                 return
             if EngineState.FATAL in states or waited > READY_SECONDS:
                 raise ModelserverError(

@@ -25,7 +25,6 @@ from rich.progress import (
 
 from modelserver.api import client
 from modelserver.errors import ModelserverError
-from modelserver.model import EngineState
 from modelserver.report import EngineStatus
 from modelserver.settings import Settings
 from modelserver.store import Store
@@ -175,10 +174,7 @@ class Load:
 
     def _is_back(self, victim: EngineStatus) -> bool:
         engine = self.store.engines()[victim.id]
-        return (
-            engine.incarnation > victim.incarnation
-            and engine.state is EngineState.READY
-        )
+        return engine.incarnation > victim.incarnation and engine.state.serves
 
     def _done(self) -> Counter[str]:
         published = list(self.published)

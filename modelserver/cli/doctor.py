@@ -104,19 +104,38 @@ def _server(store: Store) -> Check:
 
 
 def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
-    hosts = ", ".join(f"{h.name} ({h.gpus} GPUs)" for h in status.hosts)
+    hosts = ", ".join(f"{h.name} ({len(h.gpus)} GPUs)" for h in status.hosts)
     start = "start it on {}: modelserver {}"
     remedy = "" if hosts else start.format("each host with engines", "launcher")
     yield Check("launchers", hosts or "none reports", remedy)
     workers = ", ".join(worker.name for worker in status.workers)
     remedy = "" if workers else start.format("each host with engines", "worker")
     yield Check("workers", workers or "none reports", remedy)
+    yield from _gpus(status, settings)
     yield _beat(status, settings.fleet.rules.steer_seconds)
     for engine in status.engines:
         if engine.state in (EngineState.FATAL, EngineState.BACKOFF):
             fact = f"{engine.state}: {engine.reason}"
             remedy = f"see {engine.log or 'its log'} on host {engine.host}"
             yield Check(f"engine {engine.id}", fact, remedy)
+
+
+def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
+    """GPUs that nothing can be started on, and models that find no room."""
+    needed = any(model.gpus for model in settings.fleet.specs())
+    gpus = [(host.name, gpu) for host in status.hosts for gpu in host.gpus]
+    if needed and status.hosts and not gpus:
+        told = ", ".join(f"{host.name}: {host.driver}" for host in status.hosts)
+        remedy = "install NVIDIA's driver on the hosts with GPUs"
+        yield Check("GPUs", f"no host has any ({told})", remedy)
+    for host, gpu in gpus:
+        if gpu.fault:
+            remedy = "reset or replace it, then restart the launcher of that host"
+            yield Check(f"{gpu.label} of {host}", gpu.fault, remedy)
+    for model in status.models:
+        if model.waiting_for:
+            remedy = "free GPUs, add a host, or ask for less in the fleet file"
+            yield Check(f"model {model.name}", f"waits: {model.waiting_for}", remedy)
 
 
 def _beat(status: Status, steer_seconds: float) -> Check:
@@ -137,8 +156,10 @@ def _runs_engines(settings: Settings) -> bool:
 def _environments(settings: Settings) -> Iterator[Check]:
     present = _installed(settings)
     models = settings.fleet.specs()
-    for name in sorted({m.engine for m in models if not m.interpreter} & set(present)):
-        yield _environment(name, present[name])
+    needed = {m.environment_name: m.engine for m in models if not m.interpreter}
+    for name, engine in sorted(needed.items()):
+        if engine in present:
+            yield _environment(name, present.get(name))
     for model in models:
         yield from _program(model)
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 
 from modelserver import embedded
+from modelserver.cli.apply import bring
 from modelserver.cli.programs import environment, house, python_program
 from modelserver.errors import ModelserverError
 from modelserver.settings import Settings
+from modelserver.store import connect
 
 #: A program that ends by itself is started again after so long, doubling, in seconds.
 RESTART_SECONDS = (1.0, 30.0)
@@ -98,6 +100,9 @@ class Stack:
         self._end_leftovers()
         if self.settings.embedded:
             self._start_server()
+        store = connect(self.settings)
+        bring(store, self.settings, self.say)
+        store.client.close()
         for program in self._wanted():
             self._begin(program)
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.inventory import GIB, Gpu
 from modelserver.model import EngineState
 from modelserver.report import EngineStatus, ModelStatus, Status, read_status
 from modelserver.settings import load
@@ -19,6 +20,7 @@ WATCH_SECONDS = 2.0
 
 COLOURS = {
     EngineState.READY: "green",
+    EngineState.DEGRADED: "yellow",
     EngineState.FATAL: "red",
     EngineState.BACKOFF: "red",
     EngineState.DRAINING: "yellow",
@@ -63,8 +65,14 @@ def models(as_json: bool) -> None:
 
 def render(found: Status) -> Group:
     """The whole status as tables."""
-    tables = [_engines(found), _models(found), _hosts(found), _workers(found)]
-    return Group(*(line for each in tables for line in (each, "")), _control(found))
+    tables = [_engines(found), _models(found), _hosts(found)]
+    tables += [_gpus(found)] * any(host.gpus for host in found.hosts)
+    tables.append(_workers(found))
+    return Group(
+        *(line for each in tables for line in (each, "")),
+        _fleet(found),
+        _control(found),
+    )
 
 
 def _engines(found: Status) -> Table:
@@ -100,7 +108,12 @@ def _state(engine: EngineStatus) -> str:
 
 
 def _reason(engine: EngineStatus) -> str:
-    notes = [engine.reason]
+    notes = [engine.progress, engine.reason]
+    if engine.hung_seconds:
+        silence = f"no token for {engine.hung_seconds} s"
+        notes.append(f"{silence} with {engine.inflight} in flight")
+    if engine.stale:
+        notes.append(f"to be restarted: {engine.stale}")
     if engine.incarnation and not engine.host_live:
         notes.append(f"host {engine.host} does not report")
     if not engine.wanted:
@@ -119,18 +132,49 @@ def _models(found: Status) -> Table:
 
 def _note(model: ModelStatus) -> str:
     waits = f"{model.queue.backlog} wait" * bool(model.queue.backlog)
+    place = f"[yellow]{escape(model.waiting_for)}[/yellow]" * bool(model.waiting_for)
+    notes = [place]
     if not model.ready:
-        return f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]"
-    if not model.queue.workers:
-        return "[yellow]no worker on a host with a ready engine[/yellow]"
-    return ""
+        notes = [f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]", place]
+    elif not model.queue.workers:
+        notes.insert(0, "[yellow]no worker on a host with a ready engine[/yellow]")
+    return "; ".join(filter(None, notes))
 
 
 def _hosts(found: Status) -> Table:
-    made = table("Hosts", "host", "GPUs", "launcher", numbers=("GPUs",))
+    """Drivers are of interest where there are GPUs; else doctor tells of them."""
+    drivers = any(host.gpus for host in found.hosts)
+    columns = ("host", "GPUs", "launcher", *["driver"] * drivers)
+    made = table("Hosts", *columns, numbers=("GPUs",))
     for host in found.hosts:
-        made.add_row(host.name, str(host.gpus), f"pid {host.pid}")
+        cells = (host.name, str(len(host.gpus)), f"pid {host.pid}")
+        made.add_row(*cells, *[escape(host.driver or "-")] * drivers)
     return made
+
+
+def _gpus(found: Status) -> Table:
+    numbers = ("memory", "util", "temp")
+    columns = ("host", "gpu", "name", *numbers, "held by", "fault")
+    made = table("GPUs", *columns, numbers=numbers)
+    for host in found.hosts:
+        for gpu in host.gpus:
+            notes = [*gpu.throttled, *_xids(gpu)]
+            fault = f"[red]{escape(gpu.fault)}[/red]" if gpu.fault else ", ".join(notes)
+            made.add_row(
+                host.name,
+                gpu.label.removeprefix("gpu "),
+                escape(gpu.name or "-"),
+                f"{gpu.used / GIB:.1f}/{gpu.total / GIB:.1f} GiB" if gpu.total else "-",
+                "-" if gpu.utilization is None else f"{gpu.utilization:.0%}",
+                "-" if gpu.temperature is None else f"{gpu.temperature} °C",
+                escape(gpu.holders or "-"),
+                fault,
+            )
+    return made
+
+
+def _xids(gpu: Gpu) -> list[str]:
+    return [f"XID {', '.join(map(str, gpu.xids))}"] if gpu.xids else []
 
 
 def _workers(found: Status) -> Table:
@@ -141,6 +185,14 @@ def _workers(found: Status) -> Table:
         serves = ", ".join(worker.models) or "-"
         made.add_row(worker.name, worker.host, *counts, serves)
     return made
+
+
+def _fleet(found: Status) -> str:
+    fleet = found.fleet
+    if not fleet.version:
+        return "No fleet was applied yet: the first launcher brings its fleet file"
+    ago = seconds(max(0.0, found.at - fleet.applied_at))
+    return f"Fleet version {fleet.version}, applied {ago} ago by {fleet.applied_by}"
 
 
 def _control(found: Status) -> str:

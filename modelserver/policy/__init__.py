@@ -3,6 +3,6 @@
 ``decide`` is the entry; ``placement`` says which engines the fleet wants, and where.
 """
 
-from modelserver.policy.decide import Rules, apply, decide
+from modelserver.policy.decide import Decision, Rules, apply, consider, decide
 
-__all__ = ["Rules", "apply", "decide"]
+__all__ = ["Decision", "Rules", "apply", "consider", "decide"]

@@ -1,7 +1,7 @@
 """From what is to what should be done about it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from modelserver.model import (
@@ -9,12 +9,12 @@ from modelserver.model import (
     Desired,
     Drop,
     Engine,
-    EngineState,
     Relaunch,
     Snapshot,
     Want,
 )
-from modelserver.policy.placement import place
+from modelserver.policy.placement import plan
+from modelserver.policy.rolling import Budget, restarts_due, spread
 
 
 class Rules(Protocol):
@@ -27,12 +27,27 @@ class Rules(Protocol):
     def relaunch_pause_seconds(self) -> float: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, and for each engine that has no place why it has none."""
+
+    actions: tuple[Action, ...] = ()
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+
 def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
     """What control should do now; nothing where nothing changes.
 
     ``now`` is by the store's clock. Does not restart dead engines: their launcher does.
     """
-    placed = place(snapshot)
+    return consider(snapshot, rules, now).actions
+
+
+def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
+    """The same as ``decide``, and why what was not done could not be done."""
+    budget = Budget(snapshot)
+    planned = plan(snapshot)
+    placed = spread(planned.actions, snapshot, budget)
     changed = {
         action.spec.id if isinstance(action, Want) else action.engine
         for action in placed
@@ -44,7 +59,9 @@ def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
         and _may_be_relaunched(engine, snapshot, rules, now)
         and _silence(engine, now) > rules.hang_seconds
     ]
-    return (*placed, *relaunches)
+    busy = changed | {action.engine for action in relaunches}
+    restarts = restarts_due(snapshot, budget, busy)
+    return Decision((*placed, *relaunches, *restarts), planned.waiting)
 
 
 def _silence(engine: Engine, now: float) -> float:
@@ -58,7 +75,7 @@ def _may_be_relaunched(
     # A dead launcher reports nothing, which says nothing about its engines.
     live = any(host.name == engine.host for host in snapshot.hosts)
     return (
-        engine.state is EngineState.READY
+        engine.serves
         and live
         and desired is not None
         and desired.spec.host == engine.host

@@ -12,13 +12,15 @@ from modelserver.model import EngineState
 
 #: Seconds until an engine is started again after its 1st, 2nd, ... death in a row.
 BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0)
-#: An engine that was READY for so long has its earlier deaths forgiven, in seconds.
+#: An engine that served for so long has its earlier deaths forgiven, in seconds.
 FORGIVEN_AFTER_SECONDS = 300.0
 #: So many deaths within the window mean that starting it again does not heal it.
 FATAL_DEATHS = 5
 FATAL_WINDOW_SECONDS = 600.0
 #: Words in a reason to relaunch that say that waiting for answers is in vain.
 HOPELESS = frozenset({"dead", "died", "hang", "hangs", "hung"})
+#: Words in a reason to relaunch that name a fault of the engine, not a wish of people.
+FAULTS = HOPELESS | {"error", "errors", "slow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,18 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class Proved:
     """A token came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Control wants it to be used with care; ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Control trusts it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,8 @@ Event = (
     | Held
     | Started
     | Proved
+    | Degraded
+    | Recovered
     | Lost
     | Died
     | StartTimedOut
@@ -121,9 +137,15 @@ _MOVES: dict[tuple[EngineState, type[Event]], EngineState] = {
     (_S.STARTING, StartTimedOut): _S.BACKOFF,
     (_S.STARTING, CannotHeal): _S.FATAL,
     (_S.STARTING, DrainAsked): _S.DRAINING,
+    (_S.READY, Degraded): _S.DEGRADED,
+    (_S.DEGRADED, Degraded): _S.DEGRADED,
+    (_S.DEGRADED, Recovered): _S.READY,
     (_S.READY, Died): _S.BACKOFF,
+    (_S.DEGRADED, Died): _S.BACKOFF,
     (_S.READY, Lost): _S.STARTING,
+    (_S.DEGRADED, Lost): _S.STARTING,
     (_S.READY, DrainAsked): _S.DRAINING,
+    (_S.DEGRADED, DrainAsked): _S.DRAINING,
     # It ends a little early, but it was to end.
     (_S.DRAINING, Died): _S.STOPPED,
     (_S.DRAINING, Stopped): _S.STOPPED,
@@ -140,7 +162,8 @@ class Life:
     """Where an engine stands. ``since`` is the time of its last change of state.
 
     ``deaths`` are the times at which it died, oldest first; ``retry_at`` is when a
-    backoff is over; ``starts`` counts what this launcher started.
+    backoff is over; ``starts`` counts what this launcher started; ``serves_since`` is
+    when its last token of proof came.
     """
 
     state: EngineState = EngineState.PENDING
@@ -150,6 +173,7 @@ class Life:
     deaths: tuple[float, ...] = ()
     retry_at: float = 0.0
     starts: int = 0
+    serves_since: float = 0.0
 
 
 def advance(life: Life, event: Event, now: float) -> Life:
@@ -162,6 +186,8 @@ def advance(life: Life, event: Event, now: float) -> Life:
     match event:
         case Started():
             return replace(moved, incarnation=event.incarnation, starts=life.starts + 1)
+        case Proved():
+            return replace(moved, serves_since=now)
         case Died() | StartTimedOut() if state is EngineState.BACKOFF:
             return _after_death(life, moved, now)
         case CannotHeal():
@@ -190,9 +216,8 @@ def _after_death(life: Life, moved: Life, now: float) -> Life:
 
 
 def _unforgiven(life: Life, now: float) -> tuple[float, ...]:
-    was_ready = life.state is EngineState.READY
-    forgiven = was_ready and now - life.since >= FORGIVEN_AFTER_SECONDS
-    return () if forgiven else life.deaths
+    served = now - life.serves_since if life.state.serves else 0.0
+    return () if served >= FORGIVEN_AFTER_SECONDS else life.deaths
 
 
 def backoff_seconds(deaths: int) -> float:
@@ -210,4 +235,17 @@ def drain_is_hopeless(reason: str) -> bool:
     >>> drain_is_hopeless("hung: no token for 61 s"), drain_is_hopeless("slow 3.1x")
     (True, False)
     """
-    return not HOPELESS.isdisjoint(re.findall(r"[a-z]+", reason.lower()))
+    return not HOPELESS.isdisjoint(_words(reason))
+
+
+def is_forced(reason: str) -> bool:
+    """Whether a reason to relaunch is the engine's fault, so worth an incident.
+
+    >>> is_forced("slow: 3.1x"), is_forced("asked for by anna"), is_forced("hung")
+    (True, False, True)
+    """
+    return not FAULTS.isdisjoint(_words(reason))
+
+
+def _words(reason: str) -> list[str]:
+    return re.findall(r"[a-z]+", reason.lower())

@@ -38,7 +38,7 @@ class Keys:
 
     @property
     def tags(self) -> str:
-        """Counter of deliveries: no two ever have the same tag."""
+        """Counter of deliveries, a part of each one's tag."""
         return f"{self.prefix}tags"
 
     def worker(self, worker: str) -> str:
@@ -104,7 +104,7 @@ class Keys:
 
     @property
     def fleet(self) -> str:
-        """The catalogue of models, for clients without a fleet file."""
+        """The applied fleet: models, engines, rules and the like, with a version."""
         return f"{self.prefix}fleet"
 
     @property
@@ -121,6 +121,11 @@ class Keys:
     def steered(self) -> str:
         """When control last looked at the fleet, and which controller that was."""
         return f"{self.prefix}control:steered"
+
+    @property
+    def waiting(self) -> str:
+        """Hash of engines without a place: engine -> why. Replaced at each look."""
+        return f"{self.prefix}control:waiting"
 
     @property
     def decisions(self) -> str:

@@ -95,15 +95,16 @@ return 1
 
 #: Moves up to ARGV[1] messages from the main lists KEYS[3..] (most urgent first) and
 #: the lists beside them, in equal shares, into the worker's hash KEYS[1], tagged by the
-#: counter KEYS[2]. Returns {tag, list, message, ...}. A message that is delivered twice
-#: has two tags: that is what fences a late answer.
+#: worker's own number of the pull ARGV[2] and the counter KEYS[2], which may go back in
+#: a failover. Returns {tag, list, message, ...}. A message that is delivered twice has
+#: two tags: that is what fences a late answer.
 PULL = """
 local room = tonumber(ARGV[1])
 local out = {}
 local function take(list, most)
   local got = redis.call('RPOP', list, most) or {}
   for _, message in ipairs(got) do
-    local tag = tostring(redis.call('INCR', KEYS[2]))
+    local tag = ARGV[2] .. '-' .. redis.call('INCR', KEYS[2])
     redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
     out[#out + 1] = tag
     out[#out + 1] = list
@@ -261,6 +262,17 @@ return redis.call('INCR', KEYS[2])
 UNLOCK = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
+"""
+
+#: Writes the fleet unless somebody was faster. KEYS fleet, changed; ARGV the version
+#: that it replaces (0: none), JSON. Returns 1 if written.
+PUBLISH_FLEET = """
+local present, version = redis.call('GET', KEYS[1]), 0
+if present then version = cjson.decode(present)['version'] or 0 end
+if version ~= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('PUBLISH', KEYS[2], 'fleet')
+return 1
 """
 
 #: Writes wishes if the token is still the newest. KEYS token, desired, changed; ARGV

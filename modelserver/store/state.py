@@ -24,6 +24,7 @@ from modelserver.model import (
 )
 from modelserver.settings import Settings
 from modelserver.store import scripts
+from modelserver.store.connections import blocking
 from modelserver.store.keys import Keys
 
 _T = TypeVar("_T")
@@ -37,6 +38,7 @@ def connect(settings: Settings) -> "Store":
     url = settings.redis_url
     client: redis.Redis = redis.Redis.from_url(
         url,
+        connection_class=blocking(url),
         decode_responses=True,
         socket_connect_timeout=5,
         socket_timeout=10,
@@ -179,6 +181,19 @@ class Store:
         at, owner = json.loads(str(value)) if value else (0.0, "")
         return at, owner
 
+    def report_waiting(self, waiting: Mapping[str, str]) -> None:
+        """Say which engines have no place now, and why; replaces what was said."""
+        with self.client.pipeline() as pipe:
+            pipe.delete(self.keys.waiting)
+            if waiting:
+                pairs = [part for pair in waiting.items() for part in pair]
+                pipe.hset(self.keys.waiting, items=pairs)
+            pipe.execute()
+
+    def waiting(self) -> dict[str, str]:
+        """Why control found no place for an engine, by engine."""
+        return dict(sorted(self._run("HGETALL", self.keys.waiting).items()))
+
     def log_decision(self, fields: Mapping[str, str]) -> None:
         """Append one decision and what it was made from."""
         self.client.xadd(
@@ -231,14 +246,17 @@ class Store:
         values = self._run("HGETALL", self.keys.answers)
         return {key: int(value) for key, value in values.items()}
 
-    def publish_fleet(self, catalogue: Mapping[str, Any]) -> None:
-        """Tell clients without a fleet file which models there are."""
-        self.client.set(self.keys.fleet, json.dumps(catalogue))
+    def publish_fleet(self, fleet: str, replaces: int) -> bool:
+        """Write the applied fleet, as JSON, in place of version ``replaces``.
 
-    def fleet(self) -> dict[str, Any] | None:
-        """The catalogue of models, None before any launcher has started."""
-        value = self.client.get(self.keys.fleet)
-        return json.loads(str(value)) if value else None
+        False if another version stands there by now. See ``modelserver.applied``.
+        """
+        keys = [self.keys.fleet, self.keys.changed]
+        return bool(self._script(scripts.PUBLISH_FLEET, keys, replaces, fleet))
+
+    def fleet(self) -> str:
+        """The applied fleet as JSON, "" before any program has brought one."""
+        return str(self.client.get(self.keys.fleet) or "")
 
 
 def read_host(value: str | bytes) -> Host:
@@ -274,7 +292,7 @@ def _read_desired(value: str) -> Desired:
     for name in ("gpus", "uuids"):
         fields["spec"][name] = tuple(fields["spec"].get(name, ()))
     fields["spec"] = EngineSpec(**fields["spec"])
-    return Desired(**fields)
+    return _known(Desired, fields)
 
 
 def pack_sample(sample: Sample) -> list[Any]:

@@ -65,8 +65,11 @@ class Counts:
 class App:
     """Answers every request of the process."""
 
-    def __init__(self, model: Model, faults: FaultBoard, pace: Pace) -> None:
+    def __init__(
+        self, model: Model, faults: FaultBoard, pace: Pace, key: str = ""
+    ) -> None:
         self.draining = False
+        self._bearer = f"Bearer {key}" if key else ""
         #: Set while nothing is in flight.
         self.idle = asyncio.Event()
         self.idle.set()
@@ -96,6 +99,9 @@ class App:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        told = request.headers.get("Authorization")
+        if self._bearer not in ("", told) and request.path.startswith("/v1/"):
+            return error_response(401, "no or another key", "AuthenticationError")
         kind = self._kinds.get(request.path)
         if kind and request.method == "POST":
             return await self._generation(kind, request)

@@ -5,6 +5,7 @@ It listens on 127.0.0.1 only, and says on standard output when it does.
 
 import argparse
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default="test-model")
     parser.add_argument("--context-length", type=int, default=32768)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--key-env", default="", help="names a variable with a key")
     parser.add_argument("--spawn-child", action="store_true")
     parser.add_argument(
         "--sigterm", choices=("exit", "drain", "ignore"), default="exit"
@@ -97,7 +99,7 @@ async def serve(options: argparse.Namespace, fault: Fault) -> None:
     pace = pace_from_options(options, faults)
     child_pid = spawn_child() if options.spawn_child else None
     model = Model(options.model, options.context_length, options.max_running, child_pid)
-    app = App(model, faults, pace)
+    app = App(model, faults, pace, os.environ.get(options.key_env, ""))
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, stop.set)
     if options.sigterm == "ignore":

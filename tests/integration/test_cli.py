@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from modelserver.applied import compose, publish
+from modelserver.fleet import Fleet, ModelSection
 from modelserver.inventory import Host
-from modelserver.model import Desired, Engine, EngineSpec, EngineState, Kind
+from modelserver.model import Desired, Engine, EngineSpec, EngineState
 from modelserver.probe import fastest
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
@@ -105,6 +108,7 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
     spec = EngineSpec("waits-0", "waits", "b")
     with store.control("test", 60) as token:
         store.wish(token, {"waits-0": Desired(spec)})
+    store.report_waiting({"waits-0": "needs 1 free GPU; host a has no GPUs"})
     store.client.lpush(store.keys.queue("waits")[0], "one", "two")
     store.client.lpush(store.keys.queue("waits")[2], "urgent")
     work(store, {"fast-0": [3, 1.5, 0.2]})
@@ -120,6 +124,7 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
         "ready": 0,
         "wanted": 1,
         "queue": {"name": "waits", "backlog": 3, "workers": 0},
+        "waiting_for": "waits-0: needs 1 free GPU; host a has no GPUs",
     }
     assert models["fast"]["ready"] == models["fast"]["queue"]["workers"] == 1
     assert [(w["name"], w["models"]) for w in found["workers"]] == [("w@a", ["fast"])]
@@ -129,7 +134,9 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
     assert engines["fast-0"]["traffic"]["p50_seconds"] is None
     assert engines["waits-0"]["state"] == "PENDING"
     assert engines["waits-0"]["reason"] == "the launcher of host b does not run"
-    assert found["hosts"] == [{"name": "a", "gpus": 2, "pid": 7}]
+    (host,) = found["hosts"]
+    assert (host["name"], host["pid"]) == ("a", 7)
+    assert [gpu["uuid"] for gpu in host["gpus"]] == ["GPU-0", "GPU-1"]
     assert found["steered_at"] == 0
 
 
@@ -217,8 +224,8 @@ def test_a_client_without_a_fleet_file_learns_the_models_from_the_store(
     folder: Path, store: Store, valkey: ValkeyProcess
 ):
     (folder / "fleet.toml").unlink()
-    entry = {"name": "far", "kind": Kind.COMPLETION.value}
-    store.publish_fleet({"models": [entry], "defaults": {}})
+    far = Fleet(models=(ModelSection(name="far", engine="external"),))
+    assert publish(store, compose(far, None, store.now()))
     done = run(
         folder,
         "models",
@@ -296,6 +303,18 @@ def test_doctor_names_each_problem_and_its_remedy(folder: Path):
     assert "problem engine sglang-cpu: is not installed on this host" in lines
     assert "        -> run: modelserver engines install sglang-cpu" in lines
     assert "Traceback" not in done.stderr
+
+
+def test_doctor_names_faulty_gpus_and_what_waits_for_room(folder: Path, store: Store):
+    lost = replace(gpus(2)[1], fault="GPU is lost; reset it, or restart the host")
+    store.report_host(Host("a", gpus=(gpus(1)[0], lost), pid=7), lease_seconds=60)
+    store.report_waiting({"waits-0": "needs 2 free GPUs; host a: 1 of 2 GPUs fits"})
+    done = run(folder, "doctor")
+    assert "problem gpu 1 of a: GPU is lost; " in done.stdout
+    assert (
+        "problem model waits: waits: waits-0: needs 2 free GPUs; host a: 1 of 2 GPUs "
+        "fits\n        -> free GPUs, add a host, or ask for less in the fleet file"
+    ) in done.stdout
 
 
 def test_doctor_finds_a_port_that_something_else_has(folder: Path):

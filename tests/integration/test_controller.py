@@ -68,6 +68,18 @@ def test_a_fleet_without_hosts_gets_no_wish(store: Store, settings: Settings):
     assert store.desired() == {}
 
 
+def test_why_an_engine_has_no_place_stands_in_the_store_as_long_as_it_is_so(
+    store: Store, settings: Settings
+):
+    steer(store, settings, "one")
+    assert store.waiting() == {
+        "m-0": "no launcher reports; start one on each host with engines"
+    }
+    store.report_host(Host("a"), lease_seconds=60)
+    steer(store, settings, "one")
+    assert store.waiting() == {}
+
+
 def test_a_host_that_reports_gets_the_engine_and_the_decision_is_logged(
     store: Store, settings: Settings, caplog: pytest.LogCaptureFixture
 ):

@@ -109,7 +109,7 @@ class World:
         if starting and self.now - engine.since >= self.start_seconds:
             ready = replace(engine, state=EngineState.READY, since=self.now)
             return replace(ready, alive_at=self.now)
-        if engine.state is EngineState.READY and engine.id not in self.hung:
+        if engine.serves and engine.id not in self.hung:
             return replace(engine, alive_at=self.now)
         return engine
 
@@ -121,8 +121,6 @@ class World:
         """Engines that serve: ready, on a live host, not hanging."""
         alive = {host.name for host in self.hosts}
         return sum(
-            engine.state is EngineState.READY
-            and engine.host in alive
-            and engine.id not in self.hung
+            engine.serves and engine.host in alive and engine.id not in self.hung
             for engine in self.engines.values()
         )

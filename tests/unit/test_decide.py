@@ -69,7 +69,7 @@ def test_the_next_incarnation_can_be_relaunched_again():
     assert decide(snapshot(wish=wish), RULES, NOW) == (HUNG,)
 
 
-@pytest.mark.parametrize("state", set(EngineState) - {EngineState.READY})
+@pytest.mark.parametrize("state", [state for state in EngineState if not state.serves])
 def test_only_a_ready_engine_can_hang(state: EngineState):
     assert decide(snapshot(replace(ENGINE, state=state)), RULES, NOW) == ()
 
@@ -117,7 +117,7 @@ def test_an_engine_whose_model_left_is_dropped_and_not_relaunched():
 
 def test_a_relaunch_applied_gives_no_second_one():
     wishes = apply([HUNG], {"m-0": Desired(SPEC)}, token=7)
-    assert wishes == {"m-0": Desired(SPEC, 3, "hung: no token for 63 s", 7)}
+    assert wishes == {"m-0": Desired(SPEC, 3, "hung: no token for 63 s", token=7)}
     assert decide(snapshot(desired=wishes), RULES, NOW) == ()
 
 
@@ -130,3 +130,16 @@ def test_a_new_place_keeps_the_pending_relaunch():
 def test_a_first_wish_and_a_drop():
     wishes = apply([Want(SPEC), Drop("x-0", "")], {}, token=7)
     assert wishes == {"m-0": Desired(SPEC, token=7), "x-0": None}
+
+
+def test_a_lowered_limit_outlives_a_new_place_and_a_relaunch():
+    old = Desired(SPEC, limit=4, degraded="slow: 2.1x")
+    for action in (HUNG, Want(replace(SPEC, host="b"))):
+        wish = apply([action], {"m-0": old}, token=7)["m-0"]
+        assert wish
+        assert (wish.limit, wish.degraded) == (4, "slow: 2.1x")
+
+
+def test_a_degraded_engine_that_hangs_is_relaunched_too():
+    degraded = replace(ENGINE, state=EngineState.DEGRADED)
+    assert decide(snapshot(degraded), RULES, NOW) == (HUNG,)

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher import gpus, ports, process
+from launcher import family, ports, process
 from launcher.claim import Claim
-from launcher.diagnosis import hopeless, last_words
 from launcher.engines import Launch
-from launcher.gpus import choose
+from launcher.gpus import Inventory
 from launcher.process import EngineProcess, Identity
 from launcher.records import Record, Records
 from modelserver.errors import ConfigurationError
-from modelserver.inventory import GIB, Gpu, GpuProcess
 from modelserver.model import EngineSpec
 from tests.support import eventually, lives
 
@@ -58,97 +56,12 @@ def test_damaged_record_is_dropped_and_the_others_stay(
     assert not damaged.exists()
 
 
-def gpu(index: int, used_gib: float = 0, pids: tuple[int, ...] = ()) -> Gpu:
-    total = 80 * GIB
-    used = int(used_gib * GIB)
-    holders = tuple(GpuProcess(pid) for pid in pids)
-    return Gpu(
-        index,
-        f"GPU-{index}",
-        total=total,
-        used=used,
-        free=total - used,
-        processes=holders,
-    )
-
-
-def test_emptiest_gpus_are_chosen_in_the_order_of_their_slots() -> None:
-    chosen = choose((gpu(0, 4), gpu(1, 1), gpu(2, 0)), 2)
-    assert isinstance(chosen, tuple)
-    assert [each.index for each in chosen] == [1, 2]
-
-
-def test_gpu_with_anybodys_memory_on_it_is_not_free() -> None:
-    reason = choose((gpu(0, 60, (77, 78)), gpu(1)), 2)
-    assert reason == (
-        "needs 2 free GPUs, and 1 are free: gpu 0 holds 60.0 GiB of pids 77, 78"
-    )
-
-
-def test_gpu_promised_to_another_engine_is_not_free() -> None:
-    reason = choose((gpu(0),), 1, promised={0})
-    assert isinstance(reason, str)
-    assert "gpu 0 has another engine of this host" in reason
-
-
-def test_host_with_too_few_gpus_says_how_many_it_has() -> None:
-    assert choose((), 1) == "needs 1 GPUs, and this host has 0"
-
-
-def test_engine_without_gpus_needs_none() -> None:
-    assert choose((), 0) == ()
-
-
-def test_pinned_gpus_are_taken_in_the_given_order() -> None:
-    chosen = choose((gpu(0), gpu(1)), 0, pinned=(1, 0))
-    assert isinstance(chosen, tuple)
-    assert [each.index for each in chosen] == [1, 0]
-
-
-def test_pinned_gpu_that_is_not_there_is_named() -> None:
-    assert choose((gpu(0),), 1, pinned=(3,)) == (
-        "gpu 3 is pinned, and this host has 1 GPUs"
-    )
-
-
-def test_pinned_gpu_that_is_lost_is_named() -> None:
-    lost = Gpu(0, "")
-    assert choose((lost,), 1, pinned=(0,)) == "gpu 0 does not answer"
-
-
 def test_inventory_without_a_driver_is_empty() -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
-    assert gpus.inventory() == ()
-
-
-@pytest.mark.parametrize(
-    ("line", "remedy"),
-    [
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to", "smaller model"),
-        ("sglang: error: unrecognized arguments: --x", "correct extra_args"),
-        ("OSError: You are trying to access a gated repo.", "HF_TOKEN"),
-        ("OSError: /m does not appear to have a file named config.json", "path"),
-        ("FileNotFoundError: [Errno 2] No such file or directory: '/m'", "path"),
-        ("ModuleNotFoundError: No module named 'sglang'", "engines install"),
-    ],
-)
-def test_cause_that_no_retry_heals_comes_with_its_remedy(
-    line: str, remedy: str
-) -> None:
-    found = hopeless(f"loading\n{line}\nbye\n")
-    assert line in found
-    assert remedy in found
-
-
-def test_crash_without_a_known_cause_may_heal() -> None:
-    assert hopeless("Segmentation fault\n[Errno 98] address already in use") == ""
-
-
-def test_last_words_are_the_engines_own() -> None:
-    assert last_words("--- 2026 engine=a: srv\nloading\n\n") == "loading"
-    assert last_words("--- 2026 engine=a: srv\n") == ""
-    assert last_words("") == ""
+    inventory = Inventory()
+    assert inventory.read() == ()
+    assert inventory.driver == "no GPUs: NVML Shared Library Not Found"
 
 
 def test_chosen_port_is_free_and_not_promised() -> None:
@@ -202,6 +115,32 @@ def test_stranger_with_a_dead_engines_number_is_left_alone() -> None:
     assert process.survivors(stranger) == []
     assert EngineProcess(stranger).ended() == "ended"
     assert EngineProcess(stranger).kill() == []
+
+
+def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(
+    tmp_path: Path,
+) -> None:
+    stranger = run(tmp_path, "/bin/sleep", "300")
+    taken = replace(stranger.identity, mark="of an engine that has ended")
+    assert process.is_its(stranger.identity)
+    assert not process.is_its(taken)
+    assert process.survivors(taken) == []
+    assert EngineProcess(taken).kill() == []
+    assert lives(stranger.identity.pid)
+    assert stranger.kill() == []
+    assert not process.is_its(stranger.identity)
+
+
+def test_engine_that_lost_a_process_it_needs_is_noticed(tmp_path: Path) -> None:
+    shell = "(exec -a sglang::scheduler_TP0 sleep 300) & (exec -a helper sleep 300) & "
+    engine = run(tmp_path, "/bin/bash", "-c", shell + "exec sleep 300")
+    found = eventually(lambda: family.members(engine.identity))
+    assert [each.title for each in found] == ["sglang::scheduler_TP0 300"]
+    assert family.missing(found) is None
+    os.kill(found[0].pid, 9)
+    eventually(lambda: family.missing(found) == found[0])
+    assert engine.ended() is None
+    assert engine.kill() == []
 
 
 def test_empty_mark_finds_nobody() -> None:

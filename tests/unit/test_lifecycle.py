@@ -8,6 +8,7 @@ from modelserver.policy.lifecycle import (
     FATAL_WINDOW_SECONDS,
     FORGIVEN_AFTER_SECONDS,
     CannotHeal,
+    Degraded,
     Died,
     DrainAsked,
     Event,
@@ -15,6 +16,7 @@ from modelserver.policy.lifecycle import (
     Life,
     Lost,
     Proved,
+    Recovered,
     RetryDue,
     Started,
     StartTimedOut,
@@ -23,12 +25,14 @@ from modelserver.policy.lifecycle import (
     advance,
     backoff_seconds,
     drain_is_hopeless,
+    is_forced,
 )
 
-PENDING, STARTING, READY, DRAINING, STOPPED, BACKOFF, FATAL = (
+PENDING, STARTING, READY, DEGRADED, DRAINING, STOPPED, BACKOFF, FATAL = (
     EngineState.PENDING,
     EngineState.STARTING,
     EngineState.READY,
+    EngineState.DEGRADED,
     EngineState.DRAINING,
     EngineState.STOPPED,
     EngineState.BACKOFF,
@@ -39,6 +43,8 @@ EVENTS: tuple[Event, ...] = (
     Held("port 1 is taken"),
     Started(7),
     Proved(),
+    Degraded("slow: 2.1x"),
+    Recovered(),
     Lost("no answer"),
     Died("exit code 1"),
     StartTimedOut("not ready after 9 s"),
@@ -61,6 +67,12 @@ MOVES = {
     (READY, "Died"): BACKOFF,
     (READY, "Lost"): STARTING,
     (READY, "DrainAsked"): DRAINING,
+    (READY, "Degraded"): DEGRADED,
+    (DEGRADED, "Degraded"): DEGRADED,
+    (DEGRADED, "Recovered"): READY,
+    (DEGRADED, "Died"): BACKOFF,
+    (DEGRADED, "Lost"): STARTING,
+    (DEGRADED, "DrainAsked"): DRAINING,
     (DRAINING, "Died"): STOPPED,
     (DRAINING, "Stopped"): STOPPED,
     (BACKOFF, "RetryDue"): PENDING,
@@ -121,7 +133,8 @@ def test_second_death_waits_out_its_backoff() -> None:
 
 
 def test_deaths_are_forgiven_after_a_long_ready_time() -> None:
-    life = Life(state=READY, since=0.0, deaths=(-3.0, -2.0, -1.0))
+    life = Life(state=STARTING, deaths=(-3.0, -2.0, -1.0))
+    life = advance(life, Proved(), now=0.0)
     died = Died("exit code 1")
     early = advance(life, died, now=FORGIVEN_AFTER_SECONDS - 0.1)
     assert len(early.deaths) == 4
@@ -166,6 +179,38 @@ def test_wish_after_a_fatal_end_starts_with_a_clean_slate() -> None:
 def test_backoff_grows_to_its_limit() -> None:
     waits = [backoff_seconds(deaths) for deaths in (0, 1, 2, 3, 4, 5, 6, 50)]
     assert waits == [0, 0, 5, 15, 45, 135, 300, 300]
+
+
+def test_degraded_engine_says_why_until_control_trusts_it_again() -> None:
+    ready = Life(state=READY, since=1.0, serves_since=1.0)
+    careful = advance(ready, Degraded("slow: 2.1x"), now=5.0)
+    assert (careful.reason, careful.since) == ("slow: 2.1x", 5.0)
+    worse = advance(careful, Degraded("slow: 4.0x"), now=6.0)
+    assert (worse.reason, worse.since) == ("slow: 4.0x", 5.0)
+    again = advance(worse, Recovered(), now=9.0)
+    assert (again.state, again.reason, again.since) == (READY, "", 9.0)
+
+
+def test_change_between_ready_and_degraded_does_not_put_forgiveness_off() -> None:
+    life = advance(Life(state=STARTING, deaths=(-1.0,)), Proved(), now=0.0)
+    life = advance(life, Degraded("slow: 2.1x"), now=FORGIVEN_AFTER_SECONDS - 1)
+    life = advance(life, Died("exit code 1"), now=FORGIVEN_AFTER_SECONDS)
+    assert life.deaths == (FORGIVEN_AFTER_SECONDS,)
+
+
+@pytest.mark.parametrize("reason", ["hung: no token", "slow: 3.1x", "errors: 20 %"])
+def test_relaunch_for_the_engines_fault_is_an_incident(reason: str) -> None:
+    assert is_forced(reason)
+
+
+@pytest.mark.parametrize("reason", ["asked for by anna", "its place changed", ""])
+def test_relaunch_that_somebody_wished_is_none(reason: str) -> None:
+    assert not is_forced(reason)
+
+
+@pytest.mark.parametrize("state", EngineState)
+def test_only_ready_and_degraded_engines_serve(state: EngineState) -> None:
+    assert state.serves == (state in (READY, DEGRADED))
 
 
 @pytest.mark.parametrize("reason", ["hung for 61 s", "its process is DEAD", "hang"])

@@ -35,6 +35,30 @@ def test_a_sound_file_gives_plain_values(tmp_path: Path):
 
 PORT = '[[engines]]\nmodel = "qwen"\nhost = "a"\nport = 8001\n'
 WRONG = {
+    "a key in the open": (
+        MODEL + 'extra_args = ["--api-key=x"]',
+        "extra_args must not hold --api-key",
+    ),
+    "a key for an engine that has one": (
+        MODEL + 'api_key_env = "KEY"',
+        'engine "sglang" gets a key of its own',
+    ),
+    "uneven replicas": (
+        MODEL.replace("gpus = 1", "gpus = 3") + "data_parallel = 2",
+        "gpus 3 cannot be shared out evenly among data_parallel 2",
+    ),
+    "replicas without GPUs": (
+        EXTERNAL + "data_parallel = 2",
+        'engine "external" knows no data_parallel',
+    ),
+    "vllm without a GPU": (
+        MODEL.replace("sglang", "vllm").replace("gpus = 1", ""),
+        'engine "vllm" needs gpus = 1 or more; without a GPU use "vllm-cpu"',
+    ),
+    "vllm without a model": (
+        '[[models]]\nname = "m"\nengine = "vllm-cpu"',
+        'engine "vllm-cpu" needs path',
+    ),
     "wrong key": (
         MODEL + "min_engine = 2",
         'models[0].min_engine: is not a key; did you mean "min_engines"?',

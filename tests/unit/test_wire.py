@@ -20,6 +20,7 @@ from modelserver.wire import (
     CONTROL_QUEUE,
     EMBED,
     STEER,
+    CatalogueSource,
     Router,
     Vector,
     shared_settings,
@@ -77,7 +78,7 @@ def test_a_request_to_an_unknown_model_is_not_routed():
 def test_everything_but_requests_has_a_queue_of_its_own(tmp_path: Path):
     fleet = Fleet(redis=RedisSection(url="redis://h/1", results_url="redis://r/2"))
     settings = Settings(fleet, tmp_path / "fleet.toml", tmp_path, "h")
-    shared = shared_settings(settings)
+    shared = shared_settings(settings, CatalogueSource(settings))
     assert shared["task_default_queue"] == CONTROL_QUEUE
     assert shared["broker_url"] == "redis://h/1"
     assert shared["result_backend"].endswith("+redis://r/2")

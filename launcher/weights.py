@@ -1,0 +1,76 @@
+"""How large a model's weights are on this host's disk, and how far a download is."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: What files with weights are called; the rest of a model's folder is small.
+SAFE = frozenset({".safetensors"})
+OTHERS = frozenset({".bin", ".gguf", ".pt", ".pth"})
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One model's files: a folder, or a Hugging Face id in the cache of its engine.
+
+    ``environment`` is what the engine gets, which may move the cache.
+    """
+
+    path: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def size(self) -> int:
+        """Bytes of the weights; 0 where nothing is there yet."""
+        folders = [self._folder] if self._folder else self._snapshots()
+        # Where both are, engines load the first.
+        sizes = (_weigh(each, SAFE) or _weigh(each, OTHERS) for each in folders)
+        return max(sizes, default=0)
+
+    def downloaded(self) -> int:
+        """Bytes that the cache has of this model, unfinished files included."""
+        if not self.path or self._folder:
+            return 0
+        return _weigh(self._cached() / "blobs", None)
+
+    @property
+    def _folder(self) -> Path | None:
+        folder = Path(self.path).expanduser()
+        return folder if self.path and folder.is_dir() else None
+
+    def _snapshots(self) -> list[Path]:
+        try:
+            return list((self._cached() / "snapshots").iterdir())
+        except OSError:
+            return []
+
+    def _cached(self) -> Path:
+        value = self.environment.get
+        home = value("HF_HOME") or str(
+            Path(value("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+        )
+        hub = value("HF_HUB_CACHE") or str(Path(home) / "hub")
+        return Path(hub).expanduser() / f"models--{self.path.replace('/', '--')}"
+
+
+def of(path: str, environment: Mapping[str, str]) -> Weights:
+    """The weights of a model whose engine gets this on top of our environment."""
+    return Weights(path, {**os.environ, **environment})
+
+
+def _weigh(folder: Path, suffixes: frozenset[str] | None) -> int:
+    return sum(_sizes(folder, suffixes))
+
+
+def _sizes(folder: Path, suffixes: frozenset[str] | None) -> Iterator[int]:
+    try:
+        files = list(os.scandir(folder))
+    except OSError:
+        return
+    for file in files:
+        if suffixes is not None and Path(file.name).suffix not in suffixes:
+            continue
+        try:
+            yield file.stat().st_size
+        except OSError:
+            continue  # A download has just been finished and renamed.

@@ -1,0 +1,174 @@
+"""What control remembers from one look to the next. Frozen; kept as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from modelserver.model import Json
+from modelserver.policy.cost import Fit, Reservoir
+
+_T = TypeVar("_T")
+
+#: Relaunches of a model that may follow each other at once.
+TOKENS = 3.0
+#: Seconds that a start is thought to take before one has been seen.
+LOAD_SECONDS = 300.0
+
+
+class Health(StrEnum):
+    """Where control stands with an engine; policy/health has the moves."""
+
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"  # a tick said slow; it serves until enough ticks do
+    DRAINING = "draining"  # takes nothing new, finishes what it has
+    VERIFY = "verify"  # empty; canaries tell whether it is slow
+    RELAUNCHING = "relaunching"  # its incarnation has to go
+    CHECKING = "checking"  # the next one is up; canaries tell whether that helped
+    PROBATION = "probation"  # serves again, a little more every few seconds
+    DEGRADED = "degraded"  # slow, and a relaunch does not help or is not allowed
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an engine gets no requests while control is here."""
+        return self in _HELD
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether others may be compared with it."""
+        return self in (Health.HEALTHY, Health.PROBATION)
+
+
+_HELD = (Health.DRAINING, Health.VERIFY, Health.RELAUNCHING, Health.CHECKING)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """One engine. Times are seconds of the store's clock, 0 for never.
+
+    ``cause`` is the verdict that led here ("slow", "error", "hang", "canary"), ``reason``
+    that verdict in words, ``residual`` its logarithm of measured over expected.
+    ``slowdown`` is what canaries measured. ``slow_ticks`` and ``error_ticks`` are the
+    verdicts of the last ticks, newest last. Samples before ``fresh_from`` belong to
+    another life and do not count; those up to ``seen_at`` are in the reservoir.
+    ``offset`` is the engine's own level against the fit, None before it is known;
+    ``baseline`` and ``loaded_baseline`` are the seconds of its canaries when well, 0
+    before they are known. ``round`` numbers the canaries that were asked for. ``passes``
+    are verifications passed, ``relaunches`` those of late; until ``quiet_until``
+    slowness is not acted on, before ``relaunch_from`` it is not relaunched. ``limit`` is
+    its concurrency as control regulates it, 0 for the model's.
+    """
+
+    incarnation: int
+    place: str = ""
+    health: Health = Health.HEALTHY
+    since: float = 0.0
+    cause: str = ""
+    reason: str = ""
+    blocked: str = ""
+    residual: float = 0.0
+    slowdown: float = 1.0
+    slow_ticks: tuple[bool, ...] = ()
+    error_ticks: tuple[bool, ...] = ()
+    clear_ticks: int = 0
+    fresh_from: float = 0.0
+    seen_at: float = 0.0
+    offset: float | None = None
+    baseline: float = 0.0
+    loaded_baseline: float = 0.0
+    canary_passed_at: float = 0.0
+    round: int = 0
+    abort: bool = False
+    incurable: bool = False
+    passes: int = 0
+    relaunches: int = 0
+    quiet_until: float = 0.0
+    relaunch_from: float = 0.0
+    starting_since: float = 0.0
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TypeMemory:
+    """A model on one type of GPU: the requests for a fit, and the fit.
+
+    ``fitted_count`` is how many requests had been offered at the last fit.
+    """
+
+    reservoir: Reservoir = field(default_factory=Reservoir)
+    fit: Fit | None = None
+    frozen: bool = False
+    first_at: float = 0.0
+    fitted_at: float = 0.0
+    fitted_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMemory:
+    """A model: relaunches that are left, when that was counted, how long a load takes.
+
+    ``common`` is the alert that stands: all its engines are slow together.
+    """
+
+    tokens: float = TOKENS
+    counted_at: float = 0.0
+    load_seconds: float = LOAD_SECONDS
+    common: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that control remembers; ``types`` by ``type_key``."""
+
+    engines: Mapping[str, EngineMemory] = field(default_factory=dict)
+    types: Mapping[str, TypeMemory] = field(default_factory=dict)
+    models: Mapping[str, ModelMemory] = field(default_factory=dict)
+    judged_at: float = 0.0
+    limited_at: float = 0.0
+
+
+def type_key(model: str, gpu: str) -> str:
+    """The name of a model on a type of GPU, "" for none."""
+    return f"{model}@{gpu}"
+
+
+def to_json(memory: Memory) -> str:
+    """The memory as it is stored."""
+    return json.dumps(asdict(memory), separators=(",", ":"))
+
+
+def from_json(text: str) -> Memory:
+    """The reverse; "" is an empty memory, and unknown fields are ignored."""
+    if not text:
+        return Memory()
+    values: dict[str, Json] = json.loads(text)
+    return Memory(
+        engines={key: _engine(value) for key, value in values["engines"].items()},
+        types={key: _type(value) for key, value in values["types"].items()},
+        models={key: _known(ModelMemory, v) for key, v in values["models"].items()},
+        judged_at=values["judged_at"],
+        limited_at=values["limited_at"],
+    )
+
+
+def _engine(value: dict[str, Any]) -> EngineMemory:
+    ticks = {name: tuple(value[name]) for name in ("slow_ticks", "error_ticks")}
+    health = Health(value["health"])
+    return _known(EngineMemory, {**value, **ticks, "health": health})
+
+
+def _type(value: dict[str, Any]) -> TypeMemory:
+    bands = tuple(
+        tuple(tuple(row) for row in band) for band in value["reservoir"]["bands"]
+    )
+    reservoir = Reservoir(bands, tuple(value["reservoir"]["counts"]))
+    fit = value["fit"]
+    if fit is not None:
+        fit = Fit(tuple(fit["shares"]), fit["sigma"], fit["rows"])
+    return _known(TypeMemory, {**value, "reservoir": reservoir, "fit": fit})
+
+
+def _known(kind: type[_T], values: dict[str, Any]) -> _T:
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in names})

@@ -1,0 +1,113 @@
+"""From counters to rates: how fast requests come, and how fast an engine can answer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from modelserver.policy.rebalance.values import EngineView, Meter, ModelView, Rules
+
+#: Of so much of its limit an engine in use is taken to be saturated.
+SATURATED = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one look saw of one model: its engines, and those that finished what."""
+
+    model: ModelView
+    serving: tuple[EngineView, ...]
+    inflight: int
+    finished: float
+    seconds: float
+
+
+def finished_since(
+    engines: Sequence[EngineView], before: Mapping[str, float]
+) -> dict[str, float]:
+    """The work that each engine finished since ``before``; new ones from nothing."""
+    gains = {}
+    for engine in engines:
+        start = before.get(engine.id, engine.finished)
+        # A counter that went back was begun anew.
+        gain = engine.finished - start if engine.finished >= start else engine.finished
+        gains[engine.id] = gain
+    return gains
+
+
+def measure(meter: Meter, tick: Tick, rules: Rules) -> Meter:
+    """The meter after a tick.
+
+    λ is an exponentially weighted mean over 300 s of what arrived: what was finished,
+    and what waits or is in flight more than before. μ is the mean of what an engine
+    finished in ticks at both ends of which the same engines were full and work waited.
+    """
+    held = tick.model.queue + tick.inflight * tick.model.request_work
+    saturated = _full(tick)
+    after = replace(meter, held=held, full=saturated)
+    if tick.seconds <= 0:
+        return after
+    arrived = max(0.0, tick.finished + held - meter.held) / tick.seconds
+    after = replace(
+        after,
+        arrivals=_mean(meter.arrivals, arrived, tick.seconds, rules.average_seconds),
+        recent=_mean(meter.recent, arrived, tick.seconds, rules.recent_seconds),
+        observed=min(meter.observed + tick.seconds, 10 * rules.average_seconds),
+    )
+    if not tick.serving:
+        return after
+    each = tick.finished / tick.seconds / len(tick.serving)
+    if saturated and saturated == meter.full and each > 0:
+        mean = each if meter.capacity is None else meter.capacity
+        mean = _mean(mean, each, tick.seconds, rules.average_seconds)
+        return replace(after, capacity=mean)
+    guess = _guess(each, tick)
+    if guess is None:
+        return after
+    old = guess if meter.guess is None else meter.guess
+    mean = _mean(old, guess, tick.seconds, rules.average_seconds)
+    return replace(after, guess=mean)
+
+
+def _full(tick: Tick) -> tuple[str, ...]:
+    limit = tick.model.spec.max_running * len(tick.serving)
+    busy = tick.model.waiting > 0 and tick.inflight >= SATURATED * limit > 0
+    return tuple(sorted(each.id for each in tick.serving)) if busy else ()
+
+
+def _guess(each: float, tick: Tick) -> float | None:
+    """What an engine could do at its limit, from what it does below it.
+
+    A batch of half the size takes more than half the time, so throughput grows slower
+    than the number in flight; its square root is on the safe side for batches that
+    cost a fixed time and a time for each request.
+    """
+    limit = tick.model.spec.max_running * len(tick.serving)
+    if each <= 0 or not tick.inflight:
+        return None
+    return each / math.sqrt(min(1.0, tick.inflight / limit))
+
+
+def _mean(old: float, new: float, seconds: float, window_seconds: float) -> float:
+    weight = 1 - math.exp(-seconds / window_seconds)
+    return old + weight * (new - old)
+
+
+def rate(meter: Meter, rules: Rules) -> float:
+    """λ, corrected for the time in which the mean was still filling up."""
+    return _corrected(meter.arrivals, meter.observed, rules.average_seconds)
+
+
+def peak_rate(meter: Meter, rules: Rules) -> float:
+    """The greater of λ and the same over a minute, for those who are to give."""
+    recent = _corrected(meter.recent, meter.observed, rules.recent_seconds)
+    return max(rate(meter, rules), recent)
+
+
+def _corrected(mean: float, observed: float, window_seconds: float) -> float:
+    filled = 1 - math.exp(-observed / window_seconds)
+    return mean / filled if filled > 0 else 0.0
+
+
+def capacity(meter: Meter) -> float | None:
+    """μ as measured, else as guessed; None before anything was finished."""
+    return meter.capacity if meter.capacity is not None else meter.guess

@@ -1,0 +1,93 @@
+"""Causes of a failed start, by what SGLang and vLLM really write."""
+
+import pytest
+
+from launcher.diagnosis import LINES, hopeless, last_words
+
+CORE = "(EngineCore pid=3709) ERROR 09-18 21:38:02 [core.py:1374] "
+#: A line, and a word of the remedy that it comes with.
+CAUSES = {
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB": "more gpus",
+    "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static. "
+    "Current value: mem_fraction_static=0.3": "smaller context_length",
+    f"{CORE}ValueError: Free memory on device cuda:0 (6.9/8.0 GiB) on startup is less "
+    "than desired GPU memory utilization (0.9, 7.2 GiB).": "end what else is on them",
+    f"{CORE}ValueError: No available memory for the cache blocks. Try increasing "
+    "`gpu_memory_utilization` when initializing the engine.": "more gpus",
+    f"{CORE}ValueError: The model's max seq len (131072) is larger than the maximum "
+    "number of tokens that can be stored in KV cache (93936).": "context_length",
+    "(5.62 GiB KV cache is needed, which is larger than the available KV cache memory "
+    "(4.50 GiB). Based on the available memory": "context_length",
+    "ValueError: Warning: User-specified context_length (65536) is greater than the "
+    "derived context_length (4096).": "smaller context_length in the fleet file",
+    "  Value error, User-specified max_model_len (65536) is greater than the derived "
+    "max_model_len (max_position_embeddings=4096)": "smaller context_length",
+    "  Value error, Total number of attention heads (32) must be divisible by tensor "
+    "parallel size (3).": "divides its attention heads",
+    "sglang: error: unrecognized arguments: --x": "extra_args",
+    "vllm: error: argument --dtype: invalid choice: 'int3'": "extra_args",
+    "OSError: You are trying to access a gated repo.": "HF_TOKEN",
+    "huggingface_hub.errors.GatedRepoError: 403 Client Error.": "HF_TOKEN",
+    "ValueError: Model architectures ['MadeUpForCausalLM'] are not supported for now. "
+    "Supported architectures: dict_keys(['A'])": "another model",
+    "  Value error, Model architectures ['MadeUp'] are not supported for now.": (
+        "another model"
+    ),
+    "ValueError: MadeUp has no vLLM implementation and the Transformers implementation "
+    "is not compatible with vLLM.": "another model",
+    "ValueError: The checkpoint you are trying to load has model type `made_up` but "
+    "Transformers does not recognize this architecture.": "another model",
+    "RuntimeError: Cannot find any model weights with `/m`": "download the model",
+    "safetensors_rust.SafetensorError: Error while deserializing header: "
+    "incomplete metadata, file not fully covered": "download the model",
+    "OSError: /m does not appear to have a file named config.json": "correct path",
+    "OSError: Can't load the configuration of '/m'.": "correct path",
+    "  Value error, Invalid repository ID or local directory specified: '/m'.": (
+        "correct path"
+    ),
+    "FileNotFoundError: [Errno 2] No such file or directory: '/m'": "correct path",
+    "ModuleNotFoundError: No module named 'sglang'": "engines install",
+    "/opt/python: No module named vllm": "engines install",
+}
+
+
+@pytest.mark.parametrize("line", CAUSES)
+def test_cause_that_no_retry_heals_comes_with_its_remedy(line: str) -> None:
+    found = hopeless(f"loading\n{line}\nbye\n")
+    assert line.strip()[:60] in found
+    assert CAUSES[line] in found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Segmentation fault",
+        "[Errno 98] address already in use",
+        "[2026-11-22 20:50:16] Ignore import error when loading sglang.srt.models."
+        "inkling: No module named 'cutlass'",
+        "TransformersForCausalLM has no vLLM implementation, falling back to "
+        "Transformers implementation.",
+        "server_args={'model_path': '/m', 'api': 'invalid choice: no'}",
+        "Warning: User-specified context_length (65536) is greater than the derived "
+        "context_length (4096).",
+    ],
+)
+def test_line_that_a_healthy_start_writes_too_is_no_cause(line: str) -> None:
+    assert hopeless(f"loading\n{line}\nbye\n") == ""
+
+
+def test_cause_before_a_long_traceback_of_the_head_is_found() -> None:
+    cause = f"{CORE}ValueError: No available memory for the cache blocks."
+    tail = '(APIServer pid=1)   File "x.py", line 1, in run\n' * (LINES - 10)
+    assert "more gpus" in hopeless(f"{cause}\n{tail}")
+
+
+def test_last_telling_line_decides() -> None:
+    log = "OSError: You are trying to access a gated repo.\nCUDA out of memory\n"
+    assert "more gpus" in hopeless(log)
+
+
+def test_last_words_are_the_engines_own() -> None:
+    assert last_words("--- 2026 engine=a: srv\nloading\n\n") == "loading"
+    assert last_words("--- 2026 engine=a: srv\n") == ""
+    assert last_words("") == ""
