@@ -1,6 +1,7 @@
 """One start of one engine: a place, a process, and the question whether it is ready."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,16 @@ from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.model import EngineSpec, ModelSpec
 from modelserver.policy.lifecycle import CannotHeal, Died, Held
 
+_log = logging.getLogger(__name__)
+
 #: An adopted engine that was ready has so long to prove itself again.
 ADOPTED_SECONDS = 30.0
 #: How long one question for a first token may take; a first one may compile kernels.
 PROOF_SECONDS = 60.0
 #: How long the cheap question may take.
 KNOCK_SECONDS = 2.0
+#: How long a new engine may take to settle.
+SETTLE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -211,4 +216,18 @@ async def try_ready(
         return False
     if start.process is not None:
         start.family = members(start.process.identity)
+        if path := engines.adapter(model.engine).settle_path:
+            await _settle(session, start.url + path)
     return True
+
+
+async def _settle(session: aiohttp.ClientSession, url: str) -> None:
+    """Have a new engine do what is better done before it serves."""
+    timeout = aiohttp.ClientTimeout(total=SETTLE_SECONDS)
+    try:
+        async with session.post(url, timeout=timeout) as response:
+            if response.status != 200:
+                _log.warning("%s answered %d", url, response.status)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        # It only serves less smoothly.
+        _log.warning("%s failed: %r", url, error)

@@ -11,6 +11,7 @@ class Absent:
     """Starts nothing and says what is wrong."""
 
     starts_process = True
+    settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Raises ConfigurationError."""

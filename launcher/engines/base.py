@@ -50,6 +50,11 @@ class Adapter(Protocol):
         """False where somebody else runs the engine."""
         ...
 
+    @property
+    def settle_path(self) -> str:
+        """What to post to, once, after the first token; "" for nothing."""
+        ...
+
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Provide what has to be there before a start; may take many seconds.
 

@@ -13,6 +13,7 @@ class Command:
     """The model's ``command``, with ``{port}`` and the like filled in."""
 
     starts_process = True
+    settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Nothing: what the command needs is its author's business."""

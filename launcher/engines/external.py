@@ -10,6 +10,7 @@ class External:
     """Knows no command."""
 
     starts_process = False
+    settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Nothing."""

@@ -25,6 +25,7 @@ class SGLang:
     """
 
     starts_process = True
+    settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment; write the builtin models where one is wanted."""

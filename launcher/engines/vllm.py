@@ -24,6 +24,7 @@ class VLLM:
     """
 
     starts_process = True
+    settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment; write the builtin models where one is wanted."""

