@@ -84,6 +84,7 @@ class ModelSection(_Section):
     max_running: int = Field(default=64, ge=1)
     start_seconds: float = Field(default=0.0, ge=0, description="0: by size")
     drain_seconds: float = Field(default=60.0, ge=0)
+    idle_seconds: float = Field(default=900.0, gt=0)
     extra_args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: dict[str, str] = {}
@@ -92,6 +93,8 @@ class ModelSection(_Section):
     api_key_env: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
     sampling: dict[str, Any] = {}
     fallback: str = ""
+    when_down: Literal["wait", "fallback", "fail"] = "wait"
+    down_after_seconds: float = Field(default=60.0, ge=0)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -118,6 +121,10 @@ class ModelSection(_Section):
 
 
 def _engine_disagreements(model: ModelSection) -> Iterator[str]:
+    if model.when_down == "fallback" and not model.fallback:
+        yield 'when_down "fallback" needs fallback = the name of another model'
+    if model.fallback == model.name:
+        yield f'model "{model.name}" cannot be its own fallback; name another model'
     ours = model.engine not in ("command", "external")
     if ours and not model.path:
         yield f'engine "{model.engine}" needs path = a folder or a Hugging Face id'
@@ -210,6 +217,16 @@ class ProbeSection(_Section):
     max_tokens: int = Field(default=64, ge=1)
 
 
+class AlertsSection(_Section):
+    """``[alerts]``: how people are told; each alert as JSON to a command or a URL."""
+
+    command: tuple[str, ...] = ()
+    webhook: str = Field(default="", pattern=r"^(https?://.+)?$")
+    webhook_token_env: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    hook_seconds: float = Field(default=10.0, gt=0)
+    repeat_seconds: float = Field(default=3600.0, ge=1)
+
+
 class Fleet(BaseSettings):
     """The whole fleet file, with the environment laid over it."""
 
@@ -228,6 +245,7 @@ class Fleet(BaseSettings):
     defaults: DefaultsSection = DefaultsSection()
     rules: RulesSection = RulesSection()
     probe: ProbeSection = ProbeSection()
+    alerts: AlertsSection = AlertsSection()
 
     @classmethod
     def settings_customise_sources(
@@ -380,6 +398,7 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
         "defaults": DefaultsSection,
         "rules": RulesSection,
         "probe": ProbeSection,
+        "alerts": AlertsSection,
     }
     section = sections.get(str(loc[0])) if len(loc) > 1 else None
     return sorted((section or Fleet).model_fields)

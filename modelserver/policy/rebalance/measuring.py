@@ -108,6 +108,7 @@ def _corrected(mean: float, observed: float, window_seconds: float) -> float:
     return mean / filled if filled > 0 else 0.0
 
 
-def capacity(meter: Meter) -> float | None:
-    """μ as measured, else as guessed; None before anything was finished."""
-    return meter.capacity if meter.capacity is not None else meter.guess
+def capacity(meter: Meter, model: ModelView) -> float | None:
+    """μ as measured, else as told, else as guessed; None if nobody knows."""
+    known = (meter.capacity, model.capacity, meter.guess)
+    return next((each for each in known if each is not None), None)

@@ -1,7 +1,7 @@
 """What the rules see, remember and say. All values are frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from modelserver.inventory import Host
 from modelserver.model import EngineSpec, EngineState, ModelSpec, Snapshot
@@ -65,7 +65,8 @@ class ModelView:
 
     Work has any unit that is proportional to the time of an engine: requests where they
     are of one size, estimated tokens where they are not. ``waiting_work`` None is
-    ``waiting`` times ``request_work``, the work of a usual request.
+    ``waiting`` times ``request_work``, the work of a usual request. ``capacity`` is
+    what an engine should do in a second, if that is known before it was measured.
     """
 
     spec: ModelSpec
@@ -73,6 +74,7 @@ class ModelView:
     waiting_work: float | None = None
     request_work: float = 1.0
     load_seconds: float = LOAD_SECONDS
+    capacity: float | None = None
 
     @property
     def queue(self) -> float:
@@ -100,6 +102,7 @@ class Queue:
     waiting_work: float | None = None
     request_work: float = 1.0
     load_seconds: float = LOAD_SECONDS
+    capacity: float | None = None
 
 
 def view_of(
@@ -131,11 +134,10 @@ def view_of(
             uuids = _uuids(snapshot, there, report.gpus)
         work, inflight = finished.get(name, 0.0), load.inflight if load else 0
         engines.append(EngineView(name, model, there, state, uuids, inflight, work))
-    models = []
-    for each in snapshot.specs:
-        queue = queues.get(each.name, Queue())
-        work_of = (queue.waiting_work, queue.request_work, queue.load_seconds)
-        models.append(ModelView(each, queue.waiting, *work_of))
+    models = [
+        ModelView(each, **asdict(queues.get(each.name, Queue())))
+        for each in snapshot.specs
+    ]
     return View(tuple(models), tuple(engines), snapshot.hosts, snapshot.pins)
 
 

@@ -1,0 +1,320 @@
+"""The rules in their order: moves in flight go on, idle models sleep, asleep ones wake,
+hot ones grow, surplus ends.
+"""
+
+import math
+from collections.abc import Mapping
+
+from modelserver.policy.rebalance.candidates import (
+    Candidate,
+    donated_places,
+    free_places,
+    refusals,
+)
+from modelserver.policy.rebalance.measuring import (
+    Tick,
+    capacity,
+    finished_since,
+    measure,
+)
+from modelserver.policy.rebalance.pressure import NEVER_SECONDS
+from modelserver.policy.rebalance.scene import Scene
+from modelserver.policy.rebalance.transit import advance
+from modelserver.policy.rebalance.values import (
+    Memory,
+    Move,
+    Outcome,
+    Rules,
+    View,
+    Wanted,
+)
+
+
+def rebalance(view: View, memory: Memory, rules: Rules, now: float) -> Outcome:
+    """Which engines to want from now on, what to remember, and why.
+
+    May be called as often as wished: it measures and moves every ``tick_seconds``,
+    between them it only lets moves go on, wakes models and lets idle ones sleep.
+    ``now`` is seconds of a clock that ``memory`` was made by as well. Pinned engines
+    are counted and never moved; models that somebody else runs are left out.
+    """
+    scene = Scene(view, memory, rules, now)
+    advance(scene)
+    ticked_at, finished = memory.ticked_at, memory.finished
+    if ticked_at is None or now - ticked_at >= rules.tick_seconds or now < ticked_at:
+        seconds = 0.0 if ticked_at is None else max(0.0, now - ticked_at)
+        _measure(scene, finished, seconds)
+        finished = {each.id: each.finished for each in view.engines}
+        _note_quiet(scene)
+        _heat(scene)
+        _wake(scene)
+        _grow(scene)
+        _shrink(scene)
+        ticked_at = now
+    else:
+        _note_quiet(scene)
+        _wake(scene)
+    _sleep(scene)
+    return _outcome(
+        scene,
+        Memory(
+            ticked_at,
+            dict(scene.meters),
+            finished,
+            tuple(scene.moves),
+            tuple(scene.past),
+        ),
+    )
+
+
+def _outcome(scene: Scene, memory: Memory) -> Outcome:
+    places = {move.engine: move for move in scene.moves if move.starts_at is not None}
+    wanted = []
+    for name, meter in scene.meters.items():
+        for engine in meter.wanted:
+            place = places.get(engine)
+            if place is None:
+                wanted.append(Wanted(engine, name))
+            else:
+                wanted.append(Wanted(engine, name, place.host, place.uuids))
+    reserved = {uuid: move.engine for move in scene.moves for uuid in move.uuids}
+    return Outcome(tuple(wanted), memory, tuple(scene.reasons), reserved)
+
+
+# Measuring.
+
+
+def _measure(scene: Scene, before: Mapping[str, float], seconds: float) -> None:
+    for name, model in scene.models.items():
+        gains = finished_since(scene.of(name), before)
+        tick = Tick(
+            model,
+            tuple(scene.serving(name)),
+            scene.inflight(name),
+            sum(gains.values()),
+            seconds,
+        )
+        scene.meters[name] = measure(scene.meters[name], tick, scene.rules)
+
+
+def _note_quiet(scene: Scene) -> None:
+    for name, model in scene.models.items():
+        meter = scene.meters[name]
+        seen = sum(each.finished for each in scene.of(name))
+        busy = model.waiting > 0 or scene.inflight(name) > 0 or seen > meter.seen
+        since = None if busy else meter.quiet_since
+        if not busy and since is None:
+            since = scene.now
+        scene.update(name, quiet_since=since, seen=seen)
+
+
+def _heat(scene: Scene) -> None:
+    """Count for how many ticks in a row each model has needed more."""
+    for name in scene.models:
+        hot = _is_hot(scene, name)
+        ticks = scene.meters[name].hot_ticks + 1 if hot else 0
+        scene.update(name, hot_ticks=ticks)
+
+
+def _is_hot(scene: Scene, name: str) -> bool:
+    if scene.fails(name):
+        return False
+    if scene.unplaced(name):
+        return True
+    engines = len(scene.planned(name))
+    pressure = scene.pressure(name, engines)
+    if engines and capacity(scene.meters[name], scene.models[name]) is None:
+        return False  # Its first engine has answered nothing yet.
+    if not pressure.is_hot(0.0, scene.rules):
+        return False
+    places = free_places(scene, name) or donated_places(scene, name)
+    if places:
+        seconds = places[0].seconds
+    else:
+        spec = scene.models[name].spec
+        seconds = scene.load_seconds(name, "") + spec.drain_seconds
+    return pressure.is_hot(seconds, scene.rules)
+
+
+# Waking and sleeping.
+
+
+def _wake(scene: Scene) -> None:
+    """Start an engine of a model that has none and is asked for."""
+    for name, model in scene.models.items():
+        if not model.waiting or scene.own(name) or scene.planned(name):
+            continue
+        if not model.spec.max_engines:
+            continue
+        places = free_places(scene, name)
+        if not places:
+            idle = [each for each in donated_places(scene, name) if each.idle]
+            places = [each for each in idle if _may_move(scene, each, alone=True)]
+        if places:
+            _begin(scene, name, places[0], "is asked for and has no engine")
+
+
+def _sleep(scene: Scene) -> None:
+    """End the engines of a model that nobody has asked for, down to min_engines."""
+    for name, model in scene.models.items():
+        spec, quiet = model.spec, scene.quiet_seconds(name)
+        if quiet < spec.idle_seconds or any(m.model == name for m in scene.moves):
+            continue
+        for engine in scene.by_worth(name):
+            if len(scene.own(name)) <= spec.min_engines:
+                break
+            scene.unwant(name, engine)
+            scene.say(
+                name,
+                f"ends {engine}: nobody asks for it",
+                idle_seconds=quiet,
+                after_seconds=spec.idle_seconds,
+            )
+
+
+# Growing and shrinking.
+
+
+def _grow(scene: Scene) -> None:
+    """Give the hottest models an engine each, from donors one in all."""
+    ready = [
+        name
+        for name, meter in scene.meters.items()
+        if meter.hot_ticks >= scene.rules.hot_ticks
+    ]
+
+    def heat(name: str) -> tuple[float, float, str]:
+        pressure = scene.pressure(name, len(scene.planned(name)))
+        return (-pressure.drain_seconds, -pressure.work_seconds, name)
+
+    for name in sorted(ready, key=heat):
+        _grow_one(scene, name)
+
+
+def _grow_one(scene: Scene, name: str) -> None:
+    spec, planned = scene.models[name].spec, scene.planned(name)
+    unplaced = scene.unplaced(name)
+    pressure = scene.pressure(name, len(planned))
+    if len(planned | set(scene.own(name))) >= spec.max_engines and not unplaced:
+        most = spec.max_engines
+        scene.say(name, f"is hot and has its max_engines {most}", **pressure.figures())
+        return
+    if _since_growth(scene, name) < scene.rules.pause_seconds:
+        return
+    free = free_places(scene, name)
+    if free and unplaced:
+        return  # It is being placed there.
+    if free and (not planned or pressure.pays(free[0].seconds)):
+        _begin(scene, name, free[0], "is hot")
+        return
+    places = [
+        each
+        for each in donated_places(scene, name)
+        if unplaced or not planned or pressure.pays(each.seconds)
+    ]
+    allowed = [each for each in places if _may_move(scene, each)]
+    if allowed:
+        _begin(scene, name, allowed[0], "is hot")
+    else:
+        why = _why_not(scene, name, places)
+        scene.say(name, f"is hot; {why}", **pressure.figures())
+
+
+def _why_not(scene: Scene, name: str, places: list[Candidate]) -> str:
+    if places:
+        return "another move has to be over first"
+    offers = donated_places(scene, name)
+    if not offers:
+        return refusals(scene, name)
+    pressure = scene.pressure(name, len(scene.planned(name)))
+    seconds = offers[0].seconds
+    gain = pressure.gain_seconds(seconds)
+    return f"a move would take {seconds:.0f} s and gain {gain:.0f} s"
+
+
+def _since_growth(scene: Scene, name: str) -> float:
+    times = [each.at for each in scene.past if each.taker == name]
+    return scene.now - max(times, default=-math.inf)
+
+
+def _may_move(scene: Scene, candidate: Candidate, alone: bool = False) -> bool:
+    """Whether so many GPUs may start to move now.
+
+    ``alone`` allows for any number where nothing else moves: the GPUs of an idle donor
+    do no work that could be missed.
+    """
+    given = [each.at for each in scene.past if each.donor]
+    if scene.now - max(given, default=-math.inf) < scene.rules.pause_seconds:
+        return False
+    moving = scene.moving_gpus
+    total = sum(bool(gpu.total) for host in scene.view.hosts for gpu in host.gpus)
+    most = max(1, int(total * scene.rules.moving_share))
+    return moving + candidate.gpus <= most or (alone and not moving)
+
+
+def _begin(scene: Scene, name: str, place: Candidate, why: str) -> None:
+    pressure = scene.pressure(name, len(scene.planned(name)))
+    figures = pressure.figures()
+    spare = scene.unplaced(name)
+    engine = spare[0] if spare else scene.new_id(name)
+    donors = tuple(each.id for each in place.donors)
+    models = tuple(dict.fromkeys(each.model for each in place.donors))
+    for donor in models:
+        left = len(set(scene.planned(donor)) - set(donors))
+        given = scene.pressure(donor, left, peak=True).figures()
+        figures |= {f"{key} of {donor}": value for key, value in given.items()}
+    scene.begin(
+        Move(
+            at=scene.now,
+            engine=engine,
+            model=name,
+            host=place.host,
+            uuids=place.uuids,
+            donors=donors,
+            donor_models=models,
+            gpus=place.gpus,
+            starts_at=None if donors else scene.now,
+        )
+    )
+    what = f"{engine} gets a place on host {place.host}: {name} {why}"
+    if donors:
+        what += f"; {', '.join(donors)} end for it"
+    else:
+        what += "; its GPUs are free" if place.uuids else ""
+    scene.say(name, what, T=place.seconds, **figures)
+
+
+def _shrink(scene: Scene) -> None:
+    """End one engine of a model that has not needed it for its idle_seconds."""
+    for name, model in scene.models.items():
+        meter = scene.meters[name]
+        if not _has_surplus(scene, name):
+            scene.update(name, surplus_since=None)
+        elif meter.surplus_since is None:
+            scene.update(name, surplus_since=scene.now)
+        elif scene.now - meter.surplus_since >= model.spec.idle_seconds:
+            engine = scene.by_worth(name)[0]
+            pressure = scene.pressure(name, len(scene.planned(name)), peak=True)
+            scene.unwant(name, engine)
+            scene.update(name, surplus_since=scene.now)
+            since = scene.now - meter.surplus_since
+            what = f"ends {engine}: not needed for {since:.0f} s"
+            scene.say(name, what, **pressure.figures())
+
+
+def _has_surplus(scene: Scene, name: str) -> bool:
+    rules, spec = scene.rules, scene.models[name].spec
+    meter, serving = scene.meters[name], scene.serving(name)
+    left = len(serving) - 1
+    if not meter.wanted or len(scene.own(name)) <= max(1, spec.min_engines):
+        return False
+    if left < max(1, spec.min_engines) or meter.observed < rules.average_seconds:
+        return False
+    if meter.hot_ticks or any(move.model == name for move in scene.moves):
+        return False
+    if scene.inflight(name) > rules.surplus_load * spec.max_running * left:
+        return False
+    after = scene.pressure(name, left, peak=True)
+    return after.drain_seconds < NEVER_SECONDS and after.bears(
+        rules.surplus_load, rules.donor_drain_seconds
+    )

@@ -1,0 +1,223 @@
+"""One run over the fleet: what the view shows, what is remembered, what is decided."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from modelserver.model import EngineState
+from modelserver.policy.placement import EXTERNAL, Need
+from modelserver.policy.rebalance.measuring import capacity, peak_rate, rate
+from modelserver.policy.rebalance.pressure import Pressure
+from modelserver.policy.rebalance.values import (
+    EngineView,
+    Memory,
+    Meter,
+    Move,
+    Past,
+    Reason,
+    Rules,
+    View,
+)
+
+#: So long a move is remembered that has been decided.
+PAST_SECONDS = 3600.0
+
+
+class Scene:
+    """The fleet as it is to be: ``meters``, ``moves`` and ``reasons`` are filled."""
+
+    def __init__(self, view: View, memory: Memory, rules: Rules, now: float) -> None:
+        self.view, self.rules, self.now = view, rules, now
+        self.models = {
+            each.spec.name: each for each in view.models if each.spec.engine != EXTERNAL
+        }
+        self.engines = {each.id: each for each in view.engines}
+        self.pins: defaultdict[str, list[str]] = defaultdict(list)
+        for pin in view.pins:
+            self.pins[pin.model].append(pin.id)
+        self.moves = [move for move in memory.moves if move.model in self.models]
+        self.past = [each for each in memory.past if now - each.at <= PAST_SECONDS]
+        self.reasons: list[Reason] = []
+        self.meters: dict[str, Meter] = {}
+        for name in self.models:
+            self.meters[name] = self._adopted(name, memory.meters.get(name))
+        for name in self.models:
+            self._clamp(name)
+
+    def _adopted(self, name: str, meter: Meter | None) -> Meter:
+        """What is remembered; of a model that is new here, what runs of it already."""
+        if meter is not None:
+            pinned = set(self.pins[name])
+            return replace(meter, wanted=_sorted(set(meter.wanted) - pinned))
+        ids = {
+            each.id
+            for each in self.view.engines
+            if each.model == name and each.state is not EngineState.DRAINING
+        }
+        seen = sum(each.finished for each in self.of(name))
+        wanted = _sorted(ids - set(self.pins[name]))
+        return Meter(wanted=wanted, quiet_since=self.now, seen=seen)
+
+    def _clamp(self, name: str) -> None:
+        spec = self.models[name].spec
+        while len(self.own(name)) < spec.min_engines:
+            self.want(name, self.new_id(name))
+        while len(self.own(name)) > spec.max_engines and self.meters[name].wanted:
+            last = self.by_worth(name)[0]
+            self.unwant(name, last)
+            self.say(name, f"ends {last}: max_engines is {spec.max_engines}")
+
+    # What is wanted.
+
+    def own(self, name: str) -> list[str]:
+        """The engines that the model shall have, pinned ones included."""
+        return [*self.pins[name], *self.meters[name].wanted]
+
+    def want(self, name: str, engine: str) -> None:
+        """Have one more engine."""
+        wanted = {*self.meters[name].wanted, engine}
+        self.update(name, wanted=_sorted(wanted))
+
+    def unwant(self, name: str, engine: str) -> None:
+        """Have an engine no longer."""
+        wanted = set(self.meters[name].wanted) - {engine}
+        self.update(name, wanted=_sorted(wanted))
+
+    def update(self, name: str, **values: object) -> None:
+        """Change what is remembered of a model."""
+        self.meters[name] = replace(self.meters[name], **values)  # type: ignore[arg-type]
+
+    def say(self, name: str, what: str, **figures: float | str) -> None:
+        """Give a reason, with its figures."""
+        self.reasons.append(Reason(name, what, figures))
+
+    def new_id(self, name: str) -> str:
+        """The first number that no engine has, not even one that is ending."""
+        taken = {*self.engines, *self.own(name), *(each.engine for each in self.moves)}
+        number = len(self.pins[name])
+        while f"{name}-{number}" in taken:
+            number += 1
+        return f"{name}-{number}"
+
+    # What there is.
+
+    def of(self, name: str) -> list[EngineView]:
+        """Every engine of the model that has a wish or a report."""
+        return [each for each in self.view.engines if each.model == name]
+
+    def serving(self, name: str) -> list[EngineView]:
+        """The engines that serve and are to stay."""
+        own = set(self.own(name))
+        return [each for each in self.of(name) if each.id in own and each.state.serves]
+
+    def planned(self, name: str) -> set[str]:
+        """The engines that serve or will: n, with those on their way."""
+        own = {engine for engine in self.own(name) if self._comes(engine)}
+        return own | {move.engine for move in self.moves if move.model == name}
+
+    def _comes(self, engine: str) -> bool:
+        view = self.engines.get(engine)
+        if view is None or view.state is EngineState.DRAINING or view.failed:
+            return False
+        if view.state is EngineState.PENDING:
+            need = self.need(view.model)
+            return bool(view.host) and len(view.uuids) >= min(need.gpus, 1)
+        return True
+
+    def unplaced(self, name: str) -> list[str]:
+        """The engines that are wanted and have no place."""
+        planned = self.planned(name)
+        views = ((each, self.engines.get(each)) for each in self.meters[name].wanted)
+        return [
+            engine
+            for engine, view in views
+            if engine not in planned
+            and (view is None or view.state is EngineState.PENDING)
+        ]
+
+    def fails(self, name: str) -> bool:
+        """Whether more of its engines died than serve: more of them would not help."""
+        own = set(self.own(name))
+        failed = sum(each.failed for each in self.of(name) if each.id in own)
+        return failed > len(self.serving(name))
+
+    def inflight(self, name: str) -> int:
+        """Requests in flight on all its engines, also those that end."""
+        return sum(each.inflight for each in self.of(name))
+
+    def by_worth(self, name: str) -> list[str]:
+        """Its engines without the pinned ones, first those that are missed least."""
+
+        def worth(engine: str) -> tuple[int, int, int]:
+            view = self.engines.get(engine)
+            if view is None or view.failed:
+                return (0, 0, -_number(engine))
+            return (1 + view.state.serves, view.inflight, -_number(engine))
+
+        return sorted(self.meters[name].wanted, key=worth)
+
+    def need(self, name: str) -> Need:
+        """What each engine of a model takes of a host."""
+        model = self.models.get(name)
+        if model is None:
+            return Need()
+        spec = model.spec
+        return Need(spec.gpus, int(spec.gpu_memory_gib * 1024**3), spec.share_gpu)
+
+    # How it goes.
+
+    def pressure(self, name: str, engines: int, peak: bool = False) -> Pressure:
+        """Its figures, had it so many engines; with ``peak``, λ as a donor has it."""
+        meter = self.meters[name]
+        arrivals = (peak_rate if peak else rate)(meter, self.rules)
+        mu = capacity(meter, self.models[name]) or 0.0
+        return Pressure(self.models[name].queue, arrivals, mu, engines)
+
+    def quiet_seconds(self, name: str) -> float:
+        """How long it has had nothing to do."""
+        since = self.meters[name].quiet_since
+        return 0.0 if since is None else self.now - since
+
+    def load_seconds(self, name: str, host: str) -> float:
+        """How long an engine takes from its start to its first token."""
+        measured = self.meters[name].load_seconds
+        if host in measured or not measured:
+            return measured.get(host, self.models[name].load_seconds)
+        return sum(measured.values()) / len(measured)
+
+    def drain_seconds(self, engines: Iterable[EngineView]) -> float:
+        """How long it takes until the last of these engines has ended."""
+        return max((self._drain(engine) for engine in engines), default=0.0)
+
+    def _drain(self, engine: EngineView) -> float:
+        if not (engine.state.serves and engine.inflight):
+            return 0.0
+        measured = self.meters[engine.model].drain_seconds
+        limit = self.models[engine.model].spec.drain_seconds
+        return limit if measured is None else min(limit, measured)
+
+    # Moves.
+
+    def begin(self, move: Move) -> None:
+        """Remember a move; its donors end from now on."""
+        self.moves.append(move)
+        for engine in move.donors:
+            self.unwant(self.engines[engine].model, engine)
+        givers = dict.fromkeys(move.donor_models or ("",))
+        self.past += [Past(self.now, giver, move.model) for giver in givers]
+        if not move.donors:
+            self.want(move.model, move.engine)
+
+    @property
+    def moving_gpus(self) -> int:
+        """The GPUs that are on their way from one model to another."""
+        return sum(move.gpus for move in self.moves if move.donors)
+
+
+def _sorted(engines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(engines, key=lambda each: (_number(each), each)))
+
+
+def _number(engine: str) -> int:
+    tail = engine.rpartition("-")[2]
+    return int(tail) if tail.isdecimal() else 0

@@ -1,0 +1,334 @@
+"""A world of several models and their queues that the real ``rebalance`` steers.
+
+Requests come by chance (a seeded draw), wait, and are answered by engines whose time
+for a batch of ``b`` is ``12.8 + 0.24·b`` seconds: decoding is bound by memory, so a
+large batch costs little more than a small one. A second is a step.
+"""
+
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from modelserver.inventory import GIB, GpuProcess, Host
+from modelserver.model import EngineState, Kind, ModelSpec
+from modelserver.policy.placement import HostRoom, Need
+from modelserver.policy.rebalance import (
+    EngineView,
+    Memory,
+    ModelView,
+    Move,
+    Outcome,
+    Rules,
+    View,
+    from_json,
+    rebalance,
+    to_json,
+)
+from tests import support
+
+#: Control looks this often; it measures every 30 s by itself.
+LOOK_SECONDS = 10
+#: Time of a batch: fixed, and for each request in it.
+BATCH_SECONDS, REQUEST_SECONDS = 12.8, 0.24
+#: What an engine answers in a second with its 64 requests in flight.
+FULL_RATE = 64 / (BATCH_SECONDS + 64 * REQUEST_SECONDS)
+
+Load = Callable[[float], float]
+
+
+def model(name: str, least: int, most: int, gpus: int = 1, **more: float) -> ModelSpec:
+    """A model on so many GPUs with so many engines."""
+    return replace(
+        ModelSpec(name, Kind.COMPLETION, "/m", "sglang", gpus=gpus),
+        min_engines=least,
+        max_engines=most,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@dataclass
+class SimulatedEngine:
+    """One engine: what it holds, and how far it is with it."""
+
+    id: str
+    model: str
+    host: str
+    uuids: tuple[str, ...]
+    ready_at: float
+    state: EngineState = EngineState.STARTING
+    inflight: int = 0
+    credit: float = 0.0
+    finished: int = 0
+    drained_at: float = math.inf
+
+    def work(self) -> None:
+        """Answer what a second is enough for."""
+        if self.inflight:
+            seconds = BATCH_SECONDS + REQUEST_SECONDS * self.inflight
+            self.credit += self.inflight / seconds
+            done = min(self.inflight, int(self.credit))
+            self.credit -= done
+            self.inflight -= done
+            self.finished += done
+
+
+@dataclass
+class World:
+    """Models, hosts, and what has happened so far. ``loads`` are requests a second.
+
+    ``steers`` False leaves all engines where they are. ``bursts`` are (time, model,
+    requests). ``start`` is how many engines each model has at the beginning.
+    """
+
+    specs: Sequence[ModelSpec]
+    loads: dict[str, Load]
+    start: dict[str, int]
+    seed: int = 0
+    bursts: Sequence[tuple[float, str, int]] = ()
+    hosts: tuple[Host, ...] = (Host("h", support.gpus(8)),)
+    load_seconds: float = 90.0
+    steers: bool = True
+    rules: Rules = field(default_factory=Rules)
+    now: float = 0.0
+    memory: Memory = field(default_factory=Memory)
+    engines: dict[str, SimulatedEngine] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+    starts: Counter[str] = field(default_factory=Counter)
+    ended: list[tuple[float, str]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    said: list[tuple[float, str]] = field(default_factory=list)
+    arrived: Counter[str] = field(default_factory=Counter)
+    finished: Counter[str] = field(default_factory=Counter)
+    waited_seconds: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        """Start with engines that are ready."""
+        self.queues: dict[str, deque[list[float]]] = {
+            spec.name: deque() for spec in self.specs
+        }
+        self.by_name = {spec.name: spec for spec in self.specs}
+        self.counters: Counter[str] = Counter()
+        self.chance = random.Random(self.seed)
+        for spec in self.specs:
+            for number in range(self.start[spec.name]):
+                self._place(f"{spec.name}-{number}", spec.name, "", ())
+        for engine in self.engines.values():
+            engine.ready_at = 0.0
+        self.starts.clear()
+
+    def run(self, seconds: float) -> "World":
+        """Let so much time pass."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 1.0
+            self._arrive()
+            self._live()
+            if self.steers and self.now % LOOK_SECONDS == 0:
+                self._steer()
+        return self
+
+    # Requests.
+
+    def _arrive(self) -> None:
+        for name, load in self.loads.items():
+            self._enqueue(name, self._draw(load(self.now)))
+        for at, name, count in self.bursts:
+            if at == self.now:
+                self._enqueue(name, count)
+
+    def _draw(self, mean: float) -> int:
+        """A number of arrivals in one second."""
+        if mean <= 0:
+            return 0
+        limit, number, product = math.exp(-mean), 0, self.chance.random()
+        while product > limit:
+            number += 1
+            product *= self.chance.random()
+        return number
+
+    def _enqueue(self, name: str, count: int) -> None:
+        if count:
+            self.arrived[name] += count
+            self.queues[name].append([self.now, count])
+
+    def waiting(self, name: str) -> int:
+        """Requests in the queue."""
+        return int(sum(count for _, count in self.queues[name]))
+
+    def _take(self, name: str, room: int) -> int:
+        queue, taken = self.queues[name], 0
+        while queue and taken < room:
+            at, count = queue[0]
+            number = min(int(count), room - taken)
+            self.waited_seconds[name] += number * (self.now - at)  # type: ignore[assignment]
+            taken += number
+            queue[0][1] -= number
+            if not queue[0][1]:
+                queue.popleft()
+        return taken
+
+    # Engines.
+
+    def _live(self) -> None:
+        for engine in list(self.engines.values()):
+            before = engine.finished
+            engine.work()
+            self.counters[engine.id] += engine.finished - before
+            self.finished[engine.model] += engine.finished - before
+            if engine.state is EngineState.STARTING and self.now >= engine.ready_at:
+                engine.state = EngineState.READY
+            if engine.state is EngineState.DRAINING and not engine.inflight:
+                del self.engines[engine.id]
+            elif self.now >= engine.drained_at:
+                # What it has not finished goes back to its queue.
+                self.queues[engine.model].appendleft([self.now, engine.inflight])
+                del self.engines[engine.id]
+        serving = [each for each in self.engines.values() if each.state.serves]
+        for engine in sorted(serving, key=lambda each: each.inflight):
+            peers = [each for each in serving if each.model == engine.model]
+            most = self.by_name[engine.model].max_running
+            share = math.ceil(self.waiting_room(peers, most) / len(peers))
+            engine.inflight += self._take(
+                engine.model, min(most - engine.inflight, max(1, share))
+            )
+
+    def waiting_room(self, peers: Sequence[SimulatedEngine], most: int) -> int:
+        """How many of the waiting requests these engines can take now."""
+        free = sum(most - each.inflight for each in peers)
+        return min(free, self.waiting(peers[0].model))
+
+    def _need(self, name: str) -> Need:
+        spec = self.by_name[name]
+        return Need(spec.gpus, int(spec.gpu_memory_gib * GIB), spec.share_gpu)
+
+    def shown_hosts(self) -> tuple[Host, ...]:
+        """The hosts as launchers report them, with what engines hold of each GPU."""
+        held: dict[str, list[SimulatedEngine]] = {}
+        for engine in self.engines.values():
+            for uuid in engine.uuids:
+                held.setdefault(uuid, []).append(engine)
+        shown = []
+        for host in self.hosts:
+            gpus = []
+            for gpu in host.gpus:
+                mine = [
+                    GpuProcess(1, self._need(e.model).each or gpu.total, engine=e.id)
+                    for e in held.get(gpu.uuid, ())
+                ]
+                used = sum(process.used for process in mine)
+                free = gpu.total - used
+                if free < 0:
+                    self.broken.append(f"{self.now:.0f}: {gpu.uuid} is full")
+                gpus.append(
+                    replace(gpu, used=used, free=max(0, free), processes=tuple(mine))
+                )
+            shown.append(replace(host, gpus=tuple(gpus)))
+        return tuple(shown)
+
+    def _place(self, engine: str, name: str, host: str, uuids: tuple[str, ...]) -> None:
+        need = self._need(name)
+        for each in self.shown_hosts():
+            if host and each.name != host:
+                continue
+            room = HostRoom(each)
+            for other in self.engines.values():
+                if other.host == each.name:
+                    room.claim(other.id, self._need(other.model), other.uuids)
+            fit = room.fit(need)
+            chosen = uuids or (fit.uuids if fit else None)
+            if chosen is None:
+                continue
+            if not all(gpu.fits(need, engine) for gpu in room.find(chosen)):
+                self.broken.append(f"{self.now:.0f}: {engine} starts where others are")
+            ready = self.now + self.load_seconds
+            self.engines[engine] = SimulatedEngine(
+                engine, name, each.name, chosen, ready
+            )
+            self.starts[name] += 1
+            return
+
+    # Control.
+
+    def view(self) -> View:
+        """What control sees."""
+        engines = tuple(
+            EngineView(
+                each.id,
+                each.model,
+                each.host,
+                each.state,
+                each.uuids,
+                each.inflight,
+                float(self.counters[each.id]),
+            )
+            for each in self.engines.values()
+        )
+        models = tuple(
+            ModelView(spec, self.waiting(spec.name), load_seconds=self.load_seconds)
+            for spec in self.specs
+        )
+        return View(models, engines, self.shown_hosts())
+
+    def _steer(self) -> None:
+        outcome = rebalance(self.view(), self.memory, self.rules, self.now)
+        known = {(move.at, move.engine) for move in self.memory.moves}
+        for move in outcome.memory.moves:
+            if (move.at, move.engine) not in known:
+                self.moves.append(move)
+        # It must live through the store.
+        self.memory = from_json(to_json(outcome.memory))
+        self.said += [(self.now, str(reason)) for reason in outcome.reasons]
+        self._check(outcome)
+        self._obey(outcome)
+
+    def _obey(self, outcome: Outcome) -> None:
+        wanted = {each.engine: each for each in outcome.wanted}
+        for engine in self.engines.values():
+            ending = engine.state is EngineState.DRAINING
+            if engine.id not in wanted and not ending:
+                engine.state = EngineState.DRAINING
+                limit = self.by_name[engine.model].drain_seconds
+                engine.drained_at = self.now + limit
+                self.ended.append((self.now, engine.id))
+        for want in wanted.values():
+            if want.engine not in self.engines:
+                self._place(want.engine, want.model, want.host, want.uuids)
+
+    def _check(self, outcome: Outcome) -> None:
+        counts = Counter(each.model for each in outcome.wanted)
+        for spec in self.specs:
+            if not spec.min_engines <= counts[spec.name] <= spec.max_engines:
+                self.broken.append(
+                    f"{self.now:.0f}: {counts[spec.name]} engines of {spec.name}"
+                )
+
+    # What came of it.
+
+    @property
+    def donations(self) -> list[Move]:
+        """The moves from one model to another."""
+        return [move for move in self.moves if move.donors]
+
+    def reversals(self, within_seconds: float = 900.0) -> int:
+        """Moves that undo another within so many seconds."""
+        return sum(
+            earlier.model in later.donor_models and later.model in earlier.donor_models
+            for place, later in enumerate(self.donations)
+            for earlier in self.donations[:place]
+            if later.at - earlier.at < within_seconds
+        )
+
+    def mean_wait(self) -> float:
+        """Seconds that a request waited for an engine, or waits still."""
+        total, number = sum(self.waited_seconds.values()), sum(self.arrived.values())
+        for queue in self.queues.values():
+            total += sum(count * (self.now - at) for at, count in queue)  # type: ignore[misc]
+        return total / number if number else 0.0
+
+    def lost(self) -> int:
+        """Requests that are neither answered nor waiting nor in flight."""
+        held = sum(engine.inflight for engine in self.engines.values())
+        held += sum(self.waiting(name) for name in self.queues)
+        return sum(self.arrived.values()) - sum(self.finished.values()) - held

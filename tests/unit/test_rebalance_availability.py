@@ -1,0 +1,124 @@
+"""What a model's requests do when no engine of it serves."""
+
+from typing import Any
+
+import pytest
+
+from modelserver.errors import ConfigurationError
+from modelserver.fleet import make_fleet
+from modelserver.inventory import Host
+from modelserver.model import (
+    Desired,
+    Engine,
+    EngineSpec,
+    EngineState,
+    Kind,
+    ModelSpec,
+    Snapshot,
+)
+from modelserver.policy.availability import (
+    Outage,
+    Standing,
+    availability,
+    from_json,
+    observe,
+    to_json,
+)
+
+NOW = 1000.0
+MODEL = ModelSpec(
+    "m", Kind.COMPLETION, "/m", "sglang", when_down="fallback", fallback="n"
+)
+ASLEEP = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", min_engines=0)
+
+
+def snapshot(*states: EngineState, reason: str = "") -> Snapshot:
+    engines = {
+        f"m-{n}": Engine(f"m-{n}", "m", "h", state, reason=reason)
+        for n, state in enumerate(states)
+    }
+    desired = {name: Desired(EngineSpec(name, "m", "h")) for name in engines}
+    return Snapshot((MODEL,), (), (Host("h"),), engines, desired, {})
+
+
+def test_one_ready_engine_is_enough() -> None:
+    found = availability(MODEL, snapshot(EngineState.FATAL, EngineState.READY), NOW)
+    assert (found.standing, found.then) == (Standing.SERVING, "go")
+
+
+def test_a_first_load_may_take_as_long_as_it_takes() -> None:
+    found = availability(
+        MODEL, snapshot(EngineState.STARTING), NOW, Outage(NOW - 900, False)
+    )
+    assert (found.standing, found.then) == (Standing.STARTING, "wait")
+
+
+def test_a_restart_has_its_grace() -> None:
+    seen = snapshot(EngineState.BACKOFF, reason="out of memory")
+    found = availability(MODEL, seen, NOW, Outage(NOW - 59, True))
+    assert (found.standing, found.then) == (Standing.STARTING, "wait")
+
+
+def test_a_model_whose_attempts_all_failed_is_down_and_says_why() -> None:
+    seen = snapshot(EngineState.FATAL, reason="out of memory")
+    found = availability(MODEL, seen, NOW, Outage(NOW - 60, True))
+    assert (found.standing, found.then, found.fallback) == (
+        Standing.DOWN,
+        "fallback",
+        "n",
+    )
+    assert found.reason == ("no ready engine for 60 s: m-0 is FATAL: out of memory")
+
+
+def test_the_next_attempt_of_one_that_failed_is_no_promise() -> None:
+    seen = snapshot(EngineState.STARTING)
+    found = availability(MODEL, seen, NOW, Outage(NOW - 60, True))
+    assert found.standing is Standing.DOWN
+
+
+def test_a_model_without_a_gpu_waits_and_then_is_down() -> None:
+    why = "m-0: needs 2 free GPUs"
+    early = availability(MODEL, snapshot(), NOW, Outage(NOW - 10), why)
+    late = availability(MODEL, snapshot(), NOW, Outage(NOW - 90), why)
+    assert (early.standing, early.then) == (Standing.WAITING, "wait")
+    assert late.standing is Standing.DOWN
+    assert late.reason == f"no ready engine for 90 s: {why}"
+
+
+def test_asleep_is_not_down() -> None:
+    outage = observe(Outage(NOW - 500), ASLEEP, snapshot(), 0, NOW)
+    found = availability(ASLEEP, snapshot(), NOW, outage)
+    assert outage == Outage()
+    assert (found.standing, found.then) == (Standing.WAITING, "wait")
+
+
+def test_an_outage_begins_with_the_first_look_and_ends_with_a_ready_engine() -> None:
+    outage = observe(Outage(), MODEL, snapshot(EngineState.BACKOFF), 3, NOW)
+    assert outage == Outage(NOW, failed=True)
+    outage = observe(outage, MODEL, snapshot(EngineState.STARTING), 3, NOW + 9)
+    assert outage == Outage(NOW, failed=True)
+    assert from_json(to_json({"m": outage})) == {"m": outage}
+    assert observe(outage, MODEL, snapshot(EngineState.READY), 3, NOW + 20) == Outage()
+
+
+def test_a_model_that_shall_wait_waits_also_when_it_is_down() -> None:
+    found = availability(ASLEEP, snapshot(), NOW, Outage(NOW - 90))
+    assert (found.standing, found.then) == (Standing.DOWN, "wait")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"when_down": "fallback"}, 'when_down "fallback" needs fallback'),
+        ({"fallback": "m"}, 'model "m" cannot be its own fallback'),
+        ({"when_down": "panic"}, "when_down"),
+        ({"idle_seconds": 0}, "idle_seconds"),
+    ],
+)
+def test_a_fleet_file_that_contradicts_itself_is_refused(
+    keys: dict[str, Any], said: str
+) -> None:
+    values = {"name": "m", "engine": "command", "command": ["serve"], **keys}
+    with pytest.raises(ConfigurationError) as refused:
+        make_fleet("fleet.toml", {"models": [values]})
+    assert said in str(refused.value)
