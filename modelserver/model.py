@@ -98,7 +98,8 @@ class Engine:
     what a starting engine does, by its log. ``hung_seconds`` is since when it has had
     requests and given no token, in steps of a few seconds; 0 while it is well.
     ``stale`` says what changed in the fleet since it was started, if that needs a
-    restart.
+    restart. ``hold`` says why it gets nothing new although it serves, ``abort`` names
+    the incarnation whose requests its workers have to run elsewhere.
     """
 
     id: str
@@ -119,11 +120,23 @@ class Engine:
     progress: str = ""
     hung_seconds: int = 0
     stale: str = ""
+    hold: str = ""
+    abort: int = 0
 
     @property
     def serves(self) -> bool:
         """Whether it takes requests, ready or degraded."""
         return self.state.serves
+
+    @property
+    def is_given_work(self) -> bool:
+        """Whether it is to get new requests: it serves, and nobody holds it."""
+        return self.serves and not self.hold and not self.is_called_off
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether the requests on it have to run elsewhere."""
+        return bool(self.abort) and self.abort == self.incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +207,32 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator said about an engine or a model, ``target``.
+
+    ``kind`` "drain": the engine gets nothing new; "pause": control keeps its hands off.
+    ``until`` is when that ends by itself, 0 for never. Times are seconds of the store's
+    clock.
+    """
+
+    kind: str
+    target: str
+    who: str = ""
+    at: float = 0.0
+    until: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that a decision may depend on, read at one time.
 
     ``loads`` maps an engine's id to the sum over the live workers; ``hosts`` holds the
     live ones only. ``samples`` and ``canaries`` are each engine's last, newest first.
     ``memory`` is a ``policy.memory.Memory``; without one, slowness is not judged.
+    ``queues`` are the requests that wait by model, ``finished`` those that each engine
+    ever answered. ``moves`` is a ``policy.rebalance.Memory``; without one, models have
+    their ``min_engines``, whatever waits.
     """
 
     specs: tuple["ModelSpec", ...]
@@ -212,6 +245,10 @@ class Snapshot:
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
     canaries: Mapping[str, tuple[Canary, ...]] = field(default_factory=dict)
     memory: object = None
+    orders: tuple[Order, ...] = ()
+    queues: Mapping[str, int] = field(default_factory=dict)
+    finished: Mapping[str, int] = field(default_factory=dict)
+    moves: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +310,9 @@ class ModelSpec:
     whole GPU; with ``share_gpu`` other engines may have the rest. ``start_seconds`` 0
     means that a start may take the longer the larger the weights are. ``data_parallel``
     replicas share the GPUs; ``torch_compile`` None is the engine's own choice.
-    ``api_key_env`` names a variable, never the key.
+    ``api_key_env`` names a variable, never the key. After ``idle_seconds`` without a
+    request, engines above ``min_engines`` end; ``when_down`` ("wait", "fallback",
+    "fail") says what requests do that find the model down.
     """
 
     name: str
@@ -291,6 +330,7 @@ class ModelSpec:
     max_running: int = 64
     start_seconds: float = 0.0
     drain_seconds: float = 60.0
+    idle_seconds: float = 900.0
     extra_args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -299,6 +339,8 @@ class ModelSpec:
     api_key_env: str = ""
     sampling: Mapping[str, Json] = field(default_factory=dict)
     fallback: str = ""
+    when_down: str = "wait"
+    down_after_seconds: float = 60.0
 
     @property
     def environment_name(self) -> str:

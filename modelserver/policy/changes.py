@@ -27,8 +27,11 @@ AT_ONCE = frozenset(
         "max_engines",
         "start_seconds",
         "drain_seconds",
+        "idle_seconds",
         "sampling",
         "fallback",
+        "when_down",
+        "down_after_seconds",
     }
 )
 #: The same for engines of type ``command``, beyond those above.

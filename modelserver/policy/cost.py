@@ -73,7 +73,9 @@ class Fit:
 
 def fit(rows: Sequence[Row]) -> Fit:
     """Fit the shares to requests; meaningful from about a hundred on."""
-    table = [(1.0, p, c, c * inflight, admitted) for p, c, inflight, admitted, _ in rows]
+    table = [
+        (1.0, p, c, c * inflight, admitted) for p, c, inflight, admitted, _ in rows
+    ]
     measured = [max(each[4], LEAST_SECONDS) for each in rows]
     expected, trust = measured, [1.0] * len(rows)
     shares = [0.0] * 5
@@ -102,7 +104,9 @@ def spread(values: Sequence[float]) -> float:
 
 
 def _least_squares(
-    table: Sequence[Sequence[float]], measured: Sequence[float], weights: Sequence[float]
+    table: Sequence[Sequence[float]],
+    measured: Sequence[float],
+    weights: Sequence[float],
 ) -> list[float]:
     """The shares, none negative, with the least weighted squared error."""
     size = len(table[0])

@@ -11,10 +11,16 @@ from modelserver.model import (
     Engine,
     Relaunch,
     Snapshot,
+    Treat,
     Want,
 )
+from modelserver.policy.control import Control, control
+from modelserver.policy.memory import Memory
+from modelserver.policy.orders import Orders
 from modelserver.policy.placement import plan
 from modelserver.policy.rolling import Budget, restarts_due, spread
+from modelserver.policy.scaling import Scaling, scale
+from modelserver.policy.verdicts import Verdict
 
 
 class Rules(Protocol):
@@ -29,10 +35,18 @@ class Rules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and for each engine that has no place why it has none."""
+    """What to do, and for each engine that has no place why it has none.
+
+    ``memory`` is to be stored together with the wishes, or not at all; it is empty
+    where the snapshot brought none. ``verdicts`` are those of this look. ``scaling``
+    says how many engines there are to be, and brings a memory of its own.
+    """
 
     actions: tuple[Action, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    verdicts: tuple[Verdict, ...] = ()
+    scaling: Scaling = field(default_factory=Scaling)
 
 
 def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
@@ -46,22 +60,50 @@ def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
 def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
     """The same as ``decide``, and why what was not done could not be done."""
     budget = Budget(snapshot)
-    planned = plan(snapshot)
-    placed = spread(planned.actions, snapshot, budget)
-    changed = {
+    scaling = scale(snapshot, now)
+    planned = plan(snapshot, scaling.demand)
+    orders = Orders(snapshot, now)
+    spreadable = [each for each in planned.actions if not orders.pauses(each)]
+    placed = spread(spreadable, snapshot, budget)
+    changed = orders.left_alone() | {
         action.spec.id if isinstance(action, Want) else action.engine
         for action in placed
     }
-    relaunches = [
-        Relaunch(engine.id, engine.incarnation, _symptom(engine, snapshot, now))
+    hung = {
+        engine.id: _symptom(engine, snapshot, now)
         for engine in snapshot.engines.values()
         if engine.id not in changed
         and _may_be_relaunched(engine, snapshot, rules, now)
         and _silence(engine, now) > rules.hang_seconds
-    ]
-    busy = changed | {action.engine for action in relaunches}
+    }
+    if isinstance(snapshot.memory, Memory):
+        judged = control(snapshot, snapshot.memory, budget, hung, changed, now)
+    else:
+        judged = Control(
+            tuple(
+                Relaunch(name, snapshot.engines[name].incarnation, reason)
+                for name, reason in hung.items()
+            )
+        )
+    busy = changed | {engine for each in judged.actions if (engine := _touched(each))}
     restarts = restarts_due(snapshot, budget, busy)
-    return Decision((*placed, *relaunches, *restarts), planned.waiting)
+    return Decision(
+        (*placed, *orders.treats(), *judged.actions, *restarts),
+        planned.waiting,
+        judged.memory,
+        judged.verdicts,
+        scaling,
+    )
+
+
+def _touched(action: Action) -> str:
+    """The engine that an action takes away, "" where it leaves it serving."""
+    match action:
+        case Relaunch(engine):
+            return engine
+        case Treat(engine, hold=hold) if hold:
+            return engine
+    return ""
 
 
 def _silence(engine: Engine, now: float) -> float:
@@ -104,8 +146,20 @@ def apply(
                 old = desired.get(spec.id, Desired(spec))
                 wishes[spec.id] = replace(old, spec=spec, token=token)
             case Relaunch(engine, incarnation, reason):
+                wish = wishes.get(engine) or desired[engine]
                 wishes[engine] = replace(
-                    desired[engine], relaunch=incarnation, reason=reason, token=token
+                    wish, relaunch=incarnation, reason=reason, token=token
+                )
+            case Treat(engine):
+                wish = wishes.get(engine) or desired[engine]
+                wishes[engine] = replace(
+                    wish,
+                    limit=action.limit,
+                    degraded=action.degraded,
+                    hold=action.hold,
+                    abort=action.abort,
+                    canary=action.canary,
+                    token=token,
                 )
             case Drop(engine):
                 wishes[engine] = None

@@ -1,10 +1,11 @@
 """What control remembers from one look to the next. Frozen; kept as JSON."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
+
+import orjson
 
 from modelserver.model import Json
 from modelserver.policy.cost import Fit, Reservoir
@@ -47,17 +48,18 @@ _HELD = (Health.DRAINING, Health.VERIFY, Health.RELAUNCHING, Health.CHECKING)
 class EngineMemory:
     """One engine. Times are seconds of the store's clock, 0 for never.
 
-    ``cause`` is the verdict that led here ("slow", "error", "hang", "canary"), ``reason``
-    that verdict in words, ``residual`` its logarithm of measured over expected.
-    ``slowdown`` is what canaries measured. ``slow_ticks`` and ``error_ticks`` are the
-    verdicts of the last ticks, newest last. Samples before ``fresh_from`` belong to
-    another life and do not count; those up to ``seen_at`` are in the reservoir.
-    ``offset`` is the engine's own level against the fit, None before it is known;
-    ``baseline`` and ``loaded_baseline`` are the seconds of its canaries when well, 0
-    before they are known. ``round`` numbers the canaries that were asked for. ``passes``
-    are verifications passed, ``relaunches`` those of late; until ``quiet_until``
-    slowness is not acted on, before ``relaunch_from`` it is not relaunched. ``limit`` is
-    its concurrency as control regulates it, 0 for the model's.
+    ``cause`` is the verdict that led here ("slow", "error", "hang", "canary"),
+    ``reason`` that verdict in words, ``residual`` its logarithm of measured over
+    expected, ``blocked`` why nothing followed from it yet. ``slowdown`` is what
+    canaries measured. ``slow_ticks`` and ``error_ticks`` are the verdicts of the last
+    ticks, newest last. Samples before ``fresh_from`` belong to another life and do not
+    count; those up to ``seen_at`` are in the reservoir. ``offset`` is the engine's own
+    level against the fit, None before it is known; ``baseline`` and ``loaded_baseline``
+    are the seconds of its canaries when well, 0 before they are known. ``round``
+    numbers the canaries that were asked for. ``incurable``: a relaunch did not help.
+    ``passes`` are verifications passed, ``relaunches`` those of late; until
+    ``quiet_until`` slowness is not acted on, before ``relaunch_from`` it is not
+    relaunched. ``limit`` is its concurrency as control regulates it, 0 for the model's.
     """
 
     incarnation: int
@@ -135,14 +137,14 @@ def type_key(model: str, gpu: str) -> str:
 
 def to_json(memory: Memory) -> str:
     """The memory as it is stored."""
-    return json.dumps(asdict(memory), separators=(",", ":"))
+    return orjson.dumps(memory, default=dict).decode()
 
 
 def from_json(text: str) -> Memory:
     """The reverse; "" is an empty memory, and unknown fields are ignored."""
     if not text:
         return Memory()
-    values: dict[str, Json] = json.loads(text)
+    values: dict[str, Json] = orjson.loads(text)
     return Memory(
         engines={key: _engine(value) for key, value in values["engines"].items()},
         types={key: _type(value) for key, value in values["types"].items()},

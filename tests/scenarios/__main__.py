@@ -4,12 +4,16 @@ import sys
 
 from benchmarks.report import main
 from tests.scenarios.cases import healthy, hung_engine, lost_host, short_of_gpus
+from tests.scenarios.moves import MOVES
+from tests.scenarios.table import TABLES
 
 CASES = {
     "healthy": healthy,
     "hung-engine": hung_engine,
     "lost-host": lost_host,
     "short-of-gpus": short_of_gpus,
+    **MOVES,
+    **TABLES,
 }
 
 if __name__ == "__main__":

@@ -164,3 +164,31 @@ def test_a_lone_bad_text_is_asked_once():
     (refused,) = embed_all(asked, ["bad"])
     assert isinstance(refused, RequestFault)
     assert len(asked.bodies) == 1
+
+
+def test_a_request_that_nobody_waits_for_any_longer_is_ended():
+    async def given_up() -> bool:
+        asked, ended = asyncio.Event(), asyncio.Event()
+
+        async def never(body: Mapping[str, Any]) -> dict[str, Any]:
+            asked.set()
+            try:
+                return await asyncio.Future()
+            finally:
+                ended.set()
+
+        coalescer = Coalescer()
+        waits = [
+            asyncio.create_task(coalescer.embed("e0", {"input": text}, never))
+            for text in ("one", "two")
+        ]
+        await asked.wait()
+        waits[0].cancel()
+        await asyncio.gather(waits[0], return_exceptions=True)
+        early = ended.is_set()
+        waits[1].cancel()
+        await asyncio.gather(waits[1], return_exceptions=True)
+        await ended.wait()
+        return not early
+
+    assert asyncio.run(given_up())

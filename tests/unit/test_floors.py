@@ -16,9 +16,11 @@ FLOORS = (
     ("modelserver.policy",),
     ("modelserver.store", "modelserver.client", "modelserver.catalogue"),
     (
+        "modelserver.alerts",
         "modelserver.applied",
         "modelserver.controller",
         "modelserver.embedded",
+        "modelserver.outages",
         "modelserver.report",
         "modelserver.probe",
         "modelserver.wire",

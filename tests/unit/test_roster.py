@@ -4,6 +4,8 @@ import asyncio
 import time
 from dataclasses import replace
 
+import pytest
+
 from modelserver.model import Engine, EngineState
 from workers.roster import SUSPECT_SECONDS, Roster, Slot
 
@@ -34,6 +36,48 @@ def test_only_ready_engines_of_this_host_count():
     assert here.capacity("writer") == 8
     assert here.capacity("foreign") == here.capacity("young") == 0
     assert here.choose("old") is None
+
+
+def test_a_held_engine_gets_nothing_and_counts_for_nothing():
+    here = roster(replace(BIG, hold="draining: slow"), SMALL)
+    assert here.choose("writer") is here.slots["small"]
+    assert here.capacity("writer") == 2
+    here.update({"big": BIG})
+    assert here.capacity("writer") == 8
+
+
+def test_a_held_engine_keeps_what_it_has():
+    here = roster(BIG)
+    begin(here.slots["big"], 3)
+    here.update({"big": replace(BIG, hold="draining: slow")})
+    assert here.slots["big"].inflight == 3
+    assert here.models() == frozenset()
+
+
+def test_an_engine_whose_requests_were_called_off_gets_nothing():
+    here = roster(replace(BIG, abort=1))
+    assert here.choose("writer") is None
+    here.update({"big": replace(BIG, abort=1, incarnation=2)})
+    assert here.choose("writer") is here.slots["big"]
+
+
+@pytest.mark.parametrize(("abort", "ends"), [(1, True), (2, False), (0, False)])
+def test_requests_are_called_off_the_incarnation_that_is_named(abort: int, ends: bool):
+    async def one_request() -> bool:
+        here = roster(BIG)
+        leash = asyncio.timeout(None)
+        try:
+            async with leash:
+                here.slots["big"].leashes.add(leash)
+                here.update({"big": replace(BIG, abort=abort)})
+                here.update({"big": replace(BIG, abort=abort)})
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        except TimeoutError:
+            return True
+        return False
+
+    assert asyncio.run(one_request()) is ends
 
 
 def test_a_bigger_engine_gets_more():

@@ -1,8 +1,8 @@
 """Which engines are wanted, and what each of them takes of a host."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 from modelserver.inventory import GIB, gib
@@ -44,12 +44,36 @@ class Need:
         return f"{self.gpus} {plural} with {gib(self.each)} free"
 
 
-def wanted(models: Iterable[ModelSpec], pins: Iterable[EngineSpec]) -> list[EngineSpec]:
-    """The pins, then as many more of each model as its min_engines asks for.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Which engines to have beside the pinned ones, in place of ``min_engines``.
+
+    One with a host is to have these GPUs of that host. ``reserved`` maps GPUs to the
+    engine that will get them: nothing else is placed there.
+    """
+
+    engines: tuple[EngineSpec, ...] = ()
+    reserved: Mapping[str, EngineSpec] = field(default_factory=dict)
+
+    @property
+    def places(self) -> dict[str, EngineSpec]:
+        """The engines that are to have a certain place."""
+        return {each.id: each for each in self.engines if each.host}
+
+
+def wanted(
+    models: Iterable[ModelSpec],
+    pins: Iterable[EngineSpec],
+    demand: Demand | None = None,
+) -> list[EngineSpec]:
+    """The pins, then what is demanded, or as many of each model as its min_engines.
 
     An engine with an empty host may run on any.
     """
     engines = list(pins)
+    if demand is not None:
+        more = [EngineSpec(each.id, each.model, "") for each in demand.engines]
+        return engines + more
     pinned = Counter(pin.model for pin in engines)
     for model in models:
         if model.engine == EXTERNAL:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from modelserver.model import Drop, EngineSpec, EngineState, Snapshot, Want
 from modelserver.policy.placement import reasons
-from modelserver.policy.placement.needs import Need, wanted
+from modelserver.policy.placement.needs import Demand, Need, wanted
 from modelserver.policy.placement.rooms import Fit, HostRoom
 
 #: In these states an engine has its place whatever else is on its GPUs: its own memory
@@ -39,16 +39,19 @@ def place(snapshot: Snapshot) -> tuple[Want | Drop, ...]:
     return plan(snapshot).actions
 
 
-def plan(snapshot: Snapshot) -> Plan:
+def plan(snapshot: Snapshot, demand: Demand | None = None) -> Plan:
     """Place every wanted engine, or say why it cannot be placed.
+
+    Wanted are those of ``demand``; without one, each model's ``min_engines``.
 
     An engine that fits on no live host keeps the wish it has, if any: it may fit when
     its host comes back. On a live host that wish names no GPUs then.
     """
-    planner = _Planner(snapshot)
+    planner = _Planner(snapshot, demand)
     planner.settle_started()
     planner.settle_pinned()
     planner.settle_kept()
+    planner.settle_ordered()
     planner.settle_new()
     specs = [planner.placed[spec.id] for spec in planner.wanted if planner.has(spec)]
     wants = [Want(spec) for spec in specs if spec != planner.wish(spec)]
@@ -71,8 +74,9 @@ def _drops(ids: set[str], snapshot: Snapshot) -> list[Drop]:
 class _Planner:
     """One run over the wanted engines; it fills ``placed`` and ``waiting``."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.wanted = wanted(snapshot.specs, snapshot.pins)
+    def __init__(self, snapshot: Snapshot, demand: Demand | None) -> None:
+        self.wanted = wanted(snapshot.specs, snapshot.pins, demand)
+        self._places = demand.places if demand else {}
         self.placed: dict[str, EngineSpec] = {}
         self.waiting: dict[str, str] = {}
         self._snapshot = snapshot
@@ -82,6 +86,11 @@ class _Planner:
         }
         hosts = sorted(snapshot.hosts, key=lambda host: host.name)
         self._hosts = {host.name: HostRoom(host) for host in hosts}
+        for uuid, taker in (demand.reserved if demand else {}).items():
+            if taker.host in self._hosts:
+                need = Need.of(taker, models.get(taker.model))
+                for room in self._hosts[taker.host].find([uuid]):
+                    room.claims[taker.id] = need
         self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._offers: dict[Need, dict[str, Fit]] = {}
         self._changed: dict[Need, set[str]] = {}
@@ -215,6 +224,19 @@ class _Planner:
             return False
         self._settle(spec, wish.host, wish.uuids)
         return True
+
+    # What has been ordered to a place goes there if it can.
+
+    def settle_ordered(self) -> None:
+        """Place the engines that a move has found GPUs for."""
+        for spec in self._by_need:
+            place = self._places.get(spec.id)
+            if place is None or self.has(spec) or place.host not in self._hosts:
+                continue
+            need = self._needs[spec.id]
+            rooms = self._hosts[place.host].find(place.uuids)
+            if len(rooms) == need.gpus and all(r.fits(need, spec.id) for r in rooms):
+                self._settle(spec, place.host, place.uuids)
 
     # Everything else.
 

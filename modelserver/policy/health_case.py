@@ -1,0 +1,55 @@
+"""One engine at one look: what is known of it, and what comes of it. Pure."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modelserver.policy.health_guards import Guard
+from modelserver.policy.health_sight import Sight
+from modelserver.policy.memory import EngineMemory, Health
+from modelserver.policy.verdicts import Errors, Slow, SlowCanary, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found of an engine now. ``tick``: this look counts for the ticks.
+
+    ``hung`` is the verdict in words; ``slowdown`` what its canaries measured, 0 before
+    they are back.
+    """
+
+    tick: bool = False
+    standing: Standing | None = None
+    slow: Slow | SlowCanary | None = None
+    errors: Errors | None = None
+    hung: str = ""
+    inflight: int = 0
+    slowdown: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One engine at one look."""
+
+    sight: Sight
+    memory: EngineMemory
+    found: Findings
+    guard: Guard
+    now: float
+
+    def moved(self, health: Health, **values: Any) -> EngineMemory:
+        """The memory in another health, since now."""
+        return replace(self.memory, health=health, since=self.now, **values)
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it came where it stands."""
+        return self.now - self.memory.since
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What becomes of the memory; ``relaunch`` and ``alert`` are reasons, "" for no."""
+
+    memory: EngineMemory
+    relaunch: str = ""
+    alert: str = ""

@@ -1,0 +1,203 @@
+"""What control learns of engines that are well: the fit, their levels, baselines. Pure.
+
+Whatever is learned is frozen afterwards: a fault that comes slowly must not be learned
+as normal. Only engines whose idle canary passed teach anything after that.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from statistics import median
+
+from modelserver.model import Outcome
+from modelserver.policy.cost import Fit, fit, row
+from modelserver.policy.health_sight import Sight
+from modelserver.policy.memory import EngineMemory, Health, TypeMemory
+
+#: Requests that a first fit needs; it is made anew at each doubling until it is frozen.
+FIRST_FIT = 128
+#: A fit is frozen with so many requests and this old, or so old; both in seconds.
+FREEZE_ROWS, FREEZE_SECONDS, FREEZE_LATEST_SECONDS = 1024, 600.0, 3600.0
+#: A frozen fit is made anew so often, by engines whose canary passed so lately.
+REFIT_SECONDS, CANARY_FRESH_SECONDS = 1800.0, 900.0
+#: Requests that an engine's own level needs.
+LEVEL_SAMPLES = 40
+#: Idle canaries that a baseline needs.
+BASELINE_CANARIES = 3
+#: A canary below so many times its baseline passes.
+PASSES = 1.25
+#: A new engine with a canary so far above the others of its type teaches nothing.
+SUSPICIOUS = 1.3
+#: What the loaded canary takes, next to the idle one, before any has been seen.
+LOADED = 1.5
+
+
+Engines = Mapping[str, EngineMemory]
+Sights = Mapping[str, Sight]
+
+
+def baselines(sight: Sight, engines: Engines, sights: Sights) -> tuple[float, float]:
+    """What its idle and its loaded canary should take, in seconds; 0 where unknown.
+
+    Its own of better days, else the median of its type.
+    """
+    own = engines[sight.report.id]
+    idle = own.baseline or _typical(sight, engines, sights, "baseline")
+    loaded = own.loaded_baseline or _typical(sight, engines, sights, "loaded_baseline")
+    return idle, loaded
+
+
+def _typical(sight: Sight, engines: Engines, sights: Sights, name: str) -> float:
+    values: list[float] = [
+        getattr(engines[other], name)
+        for other, each in sights.items()
+        if other != sight.report.id and each.type == sight.type
+    ]
+    known = [value for value in values if value]
+    return median(known) if known else 0.0
+
+
+def slowdown(sight: Sight, engines: Engines, sights: Sights) -> float:
+    """Times that its canaries take of what they should; 0 before all have come back."""
+    since = engines[sight.report.id].fresh_from
+    idle, loaded = sight.idle(since), sight.loaded(since)
+    if len(idle) < BASELINE_CANARIES or not loaded:
+        return 0.0
+    normal, normal_loaded = baselines(sight, engines, sights)
+    if not normal:
+        return 1.0
+    took = median(idle[:BASELINE_CANARIES])
+    return max(took / normal, loaded[0] / (normal_loaded or LOADED * normal))
+
+
+def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
+    """The memories with new baselines, and with who has passed a canary."""
+    learned = dict(engines)
+    for name in sorted(sights):
+        sight, old = sights[name], learned[name]
+        idle = sight.idle()
+        if not idle or old.health.is_held:
+            continue
+        normal, _ = baselines(sight, learned, sights)
+        new = old
+        if not old.baseline and len(idle) >= BASELINE_CANARIES:
+            took = median(idle[:BASELINE_CANARIES])
+            if took < SUSPICIOUS * (normal or took):
+                new = replace(new, baseline=took)
+        if not old.loaded_baseline and new.baseline and (loaded := sight.loaded()):
+            normal_loaded = baselines(sight, learned, sights)[1]
+            if loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0]):
+                new = replace(new, loaded_baseline=loaded[0])
+        last = max(each.at for each in sight.own() if not each.loaded)
+        if new.baseline and idle[0] < PASSES * new.baseline:
+            new = replace(new, canary_passed_at=min(last, now))
+        learned[name] = new
+    return learned
+
+
+def _teaches(sight: Sight, memory: EngineMemory, frozen: bool, now: float) -> bool:
+    """Whether an engine's requests may be learned from."""
+    if memory.health is not Health.HEALTHY or any(memory.slow_ticks):
+        return False
+    if frozen:
+        return now - memory.canary_passed_at <= CANARY_FRESH_SECONDS
+    # At first an engine without canaries is believed, one with bad ones is not.
+    return bool(memory.canary_passed_at) or not sight.idle()
+
+
+def with_samples(
+    sights: Sights,
+    engines: Engines,
+    types: Mapping[str, TypeMemory],
+    calm: Collection[str],
+    now: float,
+) -> tuple[Engines, Mapping[str, TypeMemory]]:
+    """Reservoirs, fits and levels after new samples. ``calm``: models to learn from."""
+    engines, types = dict(engines), dict(types)
+    for name in sorted(sights):
+        sight, own = sights[name], engines[name]
+        kind = types.get(sight.type, TypeMemory())
+        new = [
+            each
+            for each in sight.fresh(own)
+            if each.outcome is Outcome.OK and each.ended_at > own.seen_at
+        ]
+        if not new:
+            continue
+        engines[name] = replace(own, seen_at=max(each.ended_at for each in new))
+        if sight.spec.name in calm and _teaches(sight, own, kind.frozen, now):
+            rows = [row(each, sight.spec.max_running) for each in reversed(new)]
+            types[sight.type] = replace(
+                kind,
+                reservoir=kind.reservoir.offer(rows),
+                first_at=kind.first_at or now,
+            )
+    for key in sorted(types):
+        kind = types[key]
+        types[key] = _refitted(kind, now)
+        if kind.fit and kind.frozen and types[key].fit is not kind.fit:
+            of_type = [each for each in sights.values() if each.type == key]
+            engines.update(_moved_levels(of_type, engines, kind.fit, types[key].fit))
+    return _with_levels(sights, engines, types, calm, now), types
+
+
+def _refitted(kind: TypeMemory, now: float) -> TypeMemory:
+    offered = kind.reservoir.offered
+    if offered < FIRST_FIT:
+        return kind
+    age = now - kind.first_at
+    if kind.frozen:
+        if now - kind.fitted_at < REFIT_SECONDS or offered < 1.1 * kind.fitted_count:
+            return kind
+    else:
+        freeze = age >= FREEZE_SECONDS and offered >= FREEZE_ROWS
+        freeze = freeze or age >= FREEZE_LATEST_SECONDS
+        if not freeze and offered < 2 * kind.fitted_count:
+            return kind
+        kind = replace(kind, frozen=freeze)
+    return replace(
+        kind, fit=fit(kind.reservoir.rows), fitted_at=now, fitted_count=offered
+    )
+
+
+def _moved_levels(
+    sights: Iterable[Sight], engines: Engines, old: Fit, new: Fit | None
+) -> dict[str, EngineMemory]:
+    """Levels by a new fit, such that no engine's residual jumps."""
+    moved = {}
+    for sight in sights:
+        own = engines[sight.report.id]
+        rows = [
+            row(each, sight.spec.max_running)
+            for each in sight.fresh(own)
+            if each.outcome is Outcome.OK
+        ]
+        if own.offset is not None and rows and new:
+            shift = median(new.log_ratio(each) - old.log_ratio(each) for each in rows)
+            moved[sight.report.id] = replace(own, offset=own.offset + shift)
+    return moved
+
+
+def _with_levels(
+    sights: Sights,
+    engines: Engines,
+    types: Mapping[str, TypeMemory],
+    calm: Collection[str],
+    now: float,
+) -> Engines:
+    """Levels of the engines that have none yet, once their type's fit is frozen."""
+    learned = dict(engines)
+    for name, sight in sights.items():
+        own, kind = engines[name], types.get(sight.type)
+        if own.offset is not None or kind is None or not kind.frozen or not kind.fit:
+            continue
+        if sight.spec.name not in calm or not _teaches(sight, own, False, now):
+            continue
+        logs = [
+            kind.fit.log_ratio(row(each, sight.spec.max_running))
+            for each in sight.fresh(own)
+            if each.outcome is Outcome.OK
+        ]
+        if len(logs) >= LEVEL_SAMPLES and median(logs) < math.log(PASSES):
+            learned[name] = replace(own, offset=median(logs))
+    return learned

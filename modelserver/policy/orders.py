@@ -1,0 +1,104 @@
+"""What operators have ordered, and how control keeps to it. Pure.
+
+A paused engine or model is left alone altogether. A drained engine gets nothing new and
+is not judged; it keeps its place, and moves with it if its host is lost.
+"""
+
+from collections.abc import Collection, Iterable
+
+from modelserver.model import (
+    Action,
+    Alert,
+    Desired,
+    Engine,
+    Order,
+    Snapshot,
+    Treat,
+    Want,
+)
+
+DRAIN, PAUSE = "drain", "pause"
+#: How a hold begins that an operator asked for; all others are control's own.
+DRAINED = "drained by "
+
+
+class Orders:
+    """The orders that are in force at one look."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self._snapshot = snapshot
+        orders = in_force(snapshot.orders, now)
+        self._paused = {each.target for each in orders if each.kind == PAUSE}
+        self._drained = {each.target: each for each in orders if each.kind == DRAIN}
+
+    def pauses(self, action: Action) -> bool:
+        """Whether an action is about something of which control keeps its hands off."""
+        match action:
+            case Want(spec):
+                return bool({spec.id, spec.model} & self._paused)
+            case Alert():
+                return False
+        return self.is_paused(action.engine)
+
+    def is_paused(self, engine: str) -> bool:
+        """Whether an engine, or its model, is paused."""
+        model = model_of(self._snapshot, engine)
+        return bool({engine, model} & self._paused)
+
+    def left_alone(self) -> frozenset[str]:
+        """The engines that are not judged: paused, drained, or only just let go."""
+        known = self._snapshot.desired.keys() | self._snapshot.engines.keys()
+        paused = {engine for engine in known if self.is_paused(engine)}
+        changed = {treat.engine for treat in self.treats()}
+        return frozenset(paused | self._drained.keys() | changed)
+
+    def treats(self) -> tuple[Treat, ...]:
+        """The holds that operators want and that do not stand, or no longer should."""
+        changes = []
+        for name, wish in sorted(self._snapshot.desired.items()):
+            order = self._drained.get(name)
+            hold = hold_of(order) if order else ""
+            ours = wish.hold.startswith(DRAINED)
+            if hold != wish.hold and (hold or ours):
+                said = hold or "an operator lets it serve again"
+                changes.append(_treat(name, wish, self._report(name), hold, said))
+        return tuple(changes)
+
+    def _report(self, engine: str) -> Engine | None:
+        return self._snapshot.engines.get(engine)
+
+
+def _treat(
+    name: str, wish: Desired, report: Engine | None, hold: str, reason: str
+) -> Treat:
+    return Treat(
+        name,
+        report.incarnation if report else 0,
+        limit=wish.limit,
+        degraded=wish.degraded,
+        hold=hold,
+        canary=wish.canary,
+        reason=reason,
+    )
+
+
+def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:
+    """The orders whose time is not over."""
+    return tuple(each for each in orders if not each.until or now < each.until)
+
+
+def hold_of(order: Order) -> str:
+    """What an engine's wish says whose operator drains it."""
+    return f"{DRAINED}{order.who}" + (f": {order.reason}" if order.reason else "")
+
+
+def orders_about(orders: Collection[Order], *targets: str) -> tuple[Order, ...]:
+    """The orders about any of these, drains first."""
+    about = (each for each in orders if each.target in targets)
+    return tuple(sorted(about, key=lambda each: (each.kind, each.target)))
+
+
+def model_of(snapshot: Snapshot, engine: str) -> str:
+    """The model of an engine that is wanted or reported, "" of any other."""
+    wish, report = snapshot.desired.get(engine), snapshot.engines.get(engine)
+    return wish.spec.model if wish else report.model if report else ""

@@ -1,0 +1,135 @@
+"""Slow, sick or merely busy: verdicts on engines, each with its figures. Pure.
+
+A verdict is a value; its text says in plain words what it was made from. How they are
+made is in ``judging``.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an engine's recent requests say of its speed.
+
+    ``residual`` is the median logarithm of measured over expected seconds, ``error``
+    its standard error, ``requests`` how many it was made from.
+    """
+
+    residual: float
+    error: float
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """An engine takes longer than its requests and its peers explain."""
+
+    engine: str
+    incarnation: int
+    residual: float
+    peers_residual: float
+    error: float
+    requests: int
+    peers: int
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        against = (
+            f"its {self.peers} peers {_times(self.peers_residual)}"
+            if self.peers
+            else "no peers"
+        )
+        return (
+            f"slow: takes {_times(self.residual)} of what its requests explain "
+            f"({against}; {self.requests} requests, standard error "
+            f"{100 * self.error:.0f} %)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """An engine fails at more requests than chance and its peers explain."""
+
+    engine: str
+    incarnation: int
+    failed: int
+    requests: int
+    at_least: float
+    allowed: float
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return (
+            f"errors: {self.failed} of {self.requests} requests failed, surely more "
+            f"than {100 * self.at_least:.0f} %; allowed are {100 * self.allowed:.0f} %"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """An engine with requests gives nothing for longer than they can explain."""
+
+    engine: str
+    incarnation: int
+    silent_seconds: float
+    allowed_seconds: float
+    inflight: int
+    sign: str
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return (
+            f"hung: no {self.sign} for {self.silent_seconds:.0f} s with "
+            f"{self.inflight} in flight; {self.allowed_seconds:.0f} s can be explained"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SlowCanary:
+    """An empty engine is slow at a request whose cost is known."""
+
+    engine: str
+    incarnation: int
+    seconds: tuple[float, ...]
+    baseline: float
+
+    @property
+    def ratio(self) -> float:
+        """Its median canary over its baseline."""
+        return median(self.seconds) / self.baseline
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        took = ", ".join(f"{each:.2f}" for each in self.seconds)
+        return f"slow canary: {took} s while idle; {self.baseline:.2f} s is normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Most engines of a model are slow together, so none of them is to blame."""
+
+    model: str
+    residual: float
+    engines: int
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return (
+            f"{self.engines} engines of {self.model} together take "
+            f"{_times(self.residual)} of what their requests explain: it is the load "
+            "or the hosts, so none is relaunched"
+        )
+
+
+Verdict = Slow | Errors | Hang | SlowCanary | Common
+
+
+def _times(residual: float) -> str:
+    return f"{math.exp(residual):.2f}x"

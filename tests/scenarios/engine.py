@@ -1,0 +1,226 @@
+"""A simulated engine: continuous batching with chunked prefill.
+
+A step takes ``factor * (8 ms + 0.15 ms * batch + a KV term + 0.09 ms * prefill token)``
+and gives every running request a token. While nothing changes, many steps are one
+event.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from random import Random
+
+STEP_SECONDS, BATCH_SECONDS = 0.008, 0.00015
+KV_SECONDS, PREFILL_SECONDS = 3e-8, 0.00009
+#: Prompt tokens that a step takes at most, and tokens that the KV cache holds.
+CHUNK, KV_TOKENS = 2048, 400_000
+CANARY_PROMPT, CANARY_COMPLETION, CANARY_CROWD = 64, 32, 8
+#: How much a canary's time scatters.
+CANARY_NOISE = 0.02
+
+
+@dataclass(slots=True)
+class Request:
+    """One task of a pipeline, and its present attempt."""
+
+    id: int
+    model: str
+    prompt: int
+    cached: int
+    completion: int
+    began: float = 0.0
+    inflight: int = 0
+    admitted: int = 0
+    attempts: int = 0
+    done: int = 0
+    avoid: str = ""
+    fails: bool = False
+    todo: int = 0
+
+
+@dataclass(slots=True)
+class Fault:
+    """What is wrong with an engine. ``sticky``: a relaunch does not remove it.
+
+    ``factor`` makes steps slower, from a batch of ``from_batch`` on; ``ramp_seconds``
+    is how long it takes to grow; ``errors`` is the share of requests that fail.
+    """
+
+    factor: float = 1.0
+    from_batch: int = 0
+    ramp_seconds: float = 0.0
+    began: float = 0.0
+    hang: bool = False
+    errors: float = 0.0
+    sticky: bool = False
+
+
+@dataclass(slots=True)
+class SimEngine:
+    """One engine's process: what it runs, how far it is, what it would report."""
+
+    id: str
+    model: str
+    speed: float
+    random: Random
+    fault: Fault = field(default_factory=Fault)
+    drift: float = 1.0
+    at: float = 0.0
+    steps: float = 0.0
+    context: float = 0.0
+    running: list[tuple[float, int, Request]] = field(default_factory=list)
+    prefill: deque[Request] = field(default_factory=deque)
+    waiting: deque[Request] = field(default_factory=deque)
+    chunk: int = 0
+    chunk_ends: float = 0.0
+    tokens_at: float = 0.0
+    paces: list[tuple[float, float]] = field(default_factory=list)
+    history: list[tuple[float, float]] | None = None
+
+    def factor(self) -> float:
+        """How many times slower than its type its steps are now."""
+        fault = self.fault
+        factor = fault.factor
+        if fault.ramp_seconds:
+            grown = min(1.0, max(0.0, self.at - fault.began) / fault.ramp_seconds)
+            factor = 1 + (factor - 1) * grown
+        if len(self.running) < fault.from_batch:
+            factor = 1.0
+        return self.speed * self.drift * factor
+
+    def pace(self) -> float:
+        """Seconds of a step without prefill."""
+        crowd = BATCH_SECONDS * len(self.running) + KV_SECONDS * self.context
+        return self.factor() * (STEP_SECONDS + crowd)
+
+    def advance(self, now: float) -> None:
+        """Let it decode until now; nothing finishes in between."""
+        if self.running and not self.chunk and not self.fault.hang and now > self.at:
+            pace = self.pace()
+            steps = (now - self.at) / pace
+            self.steps += steps
+            self.context += steps * len(self.running)
+            self.paces.append((pace, steps * len(self.running)))
+            self.tokens_at = now
+        self.at = now
+
+    def submit(self, request: Request, now: float) -> None:
+        """Take a request."""
+        request.todo = max(1, request.prompt - request.cached)
+        if not self.chunk:
+            self.advance(now)
+        self.waiting.append(request)
+        if not self.chunk:
+            self._begin_chunk()
+
+    def _begin_chunk(self) -> None:
+        """Start a step that prefills, if there is something to prefill."""
+        while self.waiting and (
+            self.context + self.waiting[0].prompt < KV_TOKENS or not self.running
+        ):
+            request = self.waiting.popleft()
+            self.context += request.prompt
+            self.prefill.append(request)
+        self.chunk = min(CHUNK, sum(request.todo for request in self.prefill))
+        if self.chunk:
+            extra = self.factor() * PREFILL_SECONDS * self.chunk
+            self.chunk_ends = self.at + self.pace() + extra
+
+    def next_event(self) -> float:
+        """When something changes next by itself."""
+        if self.fault.hang:
+            return float("inf")
+        if self.chunk:
+            return self.chunk_ends
+        if self.running:
+            return self.at + max(0.0, self.running[0][0] - self.steps) * self.pace()
+        return float("inf")
+
+    def happen(self, now: float) -> list[Request]:
+        """Go to the next event, which is now; returns the requests that finished."""
+        finished = []
+        if self.chunk:
+            if self.running:
+                self.paces.append((now - self.at, float(len(self.running))))
+            self.at, self.tokens_at = now, now
+            self.steps += 1
+            self.context += len(self.running)
+            finished += self._end_chunk()
+        else:
+            target = self.running[0][0]
+            self.advance(now)
+            self.steps = max(self.steps, target)
+        while self.running and self.running[0][0] <= self.steps + 1e-6:
+            request = heappop(self.running)[2]
+            self.context -= request.prompt + request.completion
+            finished.append(request)
+        if not self.running and not self.prefill:
+            self.context = 0.0
+        self._begin_chunk()
+        return finished
+
+    def _end_chunk(self) -> list[Request]:
+        left, failed = self.chunk, []
+        while left and self.prefill:
+            request = self.prefill[0]
+            part = min(left, request.todo)
+            request.todo -= part
+            left -= part
+            if request.todo:
+                break
+            self.prefill.popleft()
+            if request.fails:
+                self.context -= request.prompt
+                failed.append(request)
+            else:
+                heappush(
+                    self.running, (self.steps + request.completion, request.id, request)
+                )
+        self.chunk = 0
+        return failed
+
+    def clear(self) -> list[Request]:
+        """Abort everything; returns what it had."""
+        had = [each[2] for each in self.running] + [*self.prefill, *self.waiting]
+        self.running, self.chunk, self.context = [], 0, 0.0
+        self.prefill.clear()
+        self.waiting.clear()
+        return had
+
+    def canary(self, crowd: int) -> float:
+        """Seconds of a canary among ``crowd`` of them on the empty engine."""
+        fault = self.fault
+        before, self.running = self.running, [(0.0, 0, None)] * crowd  # type: ignore[list-item]
+        step = self.factor() * (STEP_SECONDS + BATCH_SECONDS * crowd)
+        prefill = self.factor() * PREFILL_SECONDS * CANARY_PROMPT * crowd
+        self.running = before
+        seconds = prefill + CANARY_COMPLETION * step
+        return float("inf") if fault.hang else seconds * self._noise()
+
+    def _noise(self) -> float:
+        return max(0.5, self.random.gauss(1.0, CANARY_NOISE))
+
+    def median_pace(self) -> float:
+        """The median time between two tokens since it was asked last, in seconds."""
+        paces, self.paces = self.paces, []
+        if self.history is not None:
+            self.history += paces
+        return quantile(paces, 0.5)
+
+    def slowest_pace(self, share: float) -> float:
+        """The quantile of the times between two tokens in its history."""
+        return quantile(self.history or [], share)
+
+
+def quantile(weighted: list[tuple[float, float]], share: float) -> float:
+    """The value below which so much of the weight is; 0 of nothing.
+
+    >>> quantile([(0.2, 1.0), (0.1, 9.0)], 0.5)
+    0.1
+    """
+    whole, seen = sum(weight for _, weight in weighted), 0.0
+    for value, weight in sorted(weighted):
+        seen += weight
+        if seen >= share * whole:
+            return value
+    return 0.0

@@ -1,0 +1,378 @@
+"""A simulated fleet that the real ``consider`` steers, hours in a moment.
+
+Streams send requests, workers pull them below the limits that control sets, launchers
+make control's wishes true, and the store takes wishes and memory only from the newest
+controller. Whatever is random comes from one seed.
+"""
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+from modelserver.inventory import Host
+from modelserver.model import (
+    Canary,
+    Desired,
+    Engine,
+    EngineState,
+    ModelSpec,
+    Outcome,
+    Sample,
+    Snapshot,
+)
+from tests.scenarios.engine import CANARY_CROWD, Fault, Request, SimEngine
+from tests.scenarios.slots import Slot, load_of, metrics_of
+from tests.scenarios.store import Store
+from tests.scenarios.traffic import Stream
+
+#: Control and the launchers look so often; verdicts come at every second look.
+LOOK_SECONDS = 5.0
+#: An empty engine gets a canary unasked so often.
+IDLE_CANARY_SECONDS = 30.0
+#: A request that fails by the engine's fault is known to after so long.
+LEASE_SECONDS = 5.0
+#: How much of its momentary speed an engine keeps from look to look, if that wavers.
+WAVER_KEPT = 0.95
+#: A healthy engine is so much faster or slower than its type.
+ENGINE_SPREAD = 0.03
+
+
+@dataclass
+class Fleet:
+    """Hosts, models, streams, and everything that happened."""
+
+    hosts: list[Host]
+    models: tuple[ModelSpec, ...]
+    streams: list[Stream]
+    seed: int
+    load_seconds: float = 60.0
+    speeds: dict[str, float] = field(default_factory=lambda: {"fast": 1.0, "slow": 2.0})
+    token_counter: bool = True
+    late_prompts: bool = False
+    waver: float = 0.0
+    now: float = 1000.0
+    slots: dict[str, Slot] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
+    control_until: float = 0.0
+    queues: dict[str, deque[Request]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    counts: Counter[str] = field(default_factory=Counter)
+    most_down: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+        self._events: list[tuple[float, int, Any, int]] = []
+        self._number = 0
+        self._requeued: list[tuple[float, Request]] = []
+        self._look_at = self.now
+        for stream in self.streams:
+            self._arrive_later(stream)
+
+    # Time.
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        end = self.now + seconds
+        events = self._events
+        while True:
+            upto = min(end, self._look_at)
+            while events and events[0][0] <= upto:
+                at, _, what, version = heappop(events)
+                if what.version != version:
+                    continue
+                self.now = at
+                if isinstance(what, Slot):
+                    self._engine_event(what)
+                else:
+                    self._arrival(what)
+            self.now = upto
+            if upto < self._look_at:
+                return
+            self._look()
+            self._look_at += LOOK_SECONDS
+
+    def _later(self, at: float, what: Any) -> None:
+        self._number += 1
+        heappush(self._events, (at, self._number, what, what.version))
+
+    def _reschedule(self, slot: Slot) -> None:
+        slot.version += 1
+        at = slot.sim.next_event()
+        if at < float("inf"):
+            self._later(max(at, self.now), slot)
+
+    # Requests.
+
+    def _arrive_later(self, stream: Stream) -> None:
+        gap = stream.gap(self.random, self.now)
+        if gap < float("inf"):
+            self._later(self.now + gap, stream)
+
+    def _arrival(self, stream: Stream) -> None:
+        for _ in range(stream.burst):
+            self.counts["sent"] += 1
+            self._dispatch(stream.request(self.random, self.counts["sent"]))
+        self._arrive_later(stream)
+
+    def change(self, stream: Stream, **values: Any) -> None:
+        """Change a stream now."""
+        for name, value in values.items():
+            setattr(stream, name, value)
+        stream.version += 1
+        self._arrive_later(stream)
+
+    def _dispatch(self, request: Request, first: bool = False) -> None:
+        free = [
+            slot
+            for slot in self.slots.values()
+            if slot.report.model == request.model and slot.room > 0
+        ]
+        elsewhere = [slot for slot in free if slot.report.id != request.avoid]
+        if elsewhere or free:
+            self._begin(self.random.choice(elsewhere or free), request)
+        elif first:
+            self.queues[request.model].appendleft(request)
+        else:
+            self.queues[request.model].append(request)
+
+    def _begin(self, slot: Slot, request: Request) -> None:
+        request.began = self.now
+        request.inflight = len(slot.inflight)
+        request.admitted = slot.admitted
+        request.attempts += 1
+        request.fails = self.random.random() < slot.sim.fault.errors
+        if not self.late_prompts:
+            slot.admitted += request.prompt
+        slot.inflight[request.id] = request
+        was_in_chunk = slot.sim.chunk
+        slot.sim.submit(request, self.now)
+        if not was_in_chunk:
+            self._reschedule(slot)
+
+    def _pull(self, slot: Slot) -> None:
+        queue = self.queues[slot.report.model]
+        while queue and slot.room > 0:
+            self._begin(slot, queue.popleft())
+
+    def _engine_event(self, slot: Slot) -> None:
+        for request in slot.sim.happen(self.now):
+            self._end(slot, request)
+        self._reschedule(slot)
+        self._pull(slot)
+
+    def _end(self, slot: Slot, request: Request) -> None:
+        del slot.inflight[request.id]
+        if self.late_prompts:
+            slot.admitted += request.prompt
+        failed = request.fails
+        slot.samples.appendleft(
+            Sample(
+                engine=slot.report.id,
+                incarnation=slot.report.incarnation,
+                ended_at=self.now,
+                seconds=self.now - request.began,
+                prompt_tokens=request.prompt,
+                completion_tokens=request.completion,
+                inflight_start=request.inflight,
+                inflight_end=len(slot.inflight),
+                prompt_admitted=slot.admitted - request.admitted,
+                outcome=Outcome.ENGINE_FAULT if failed else Outcome.OK,
+            )
+        )
+        if failed:
+            self.counts["failed attempts"] += 1
+            request.avoid = slot.report.id
+            self._dispatch(request, first=True)
+            return
+        slot.answered_at = self.now
+        request.done += 1
+        self.counts["done"] += 1
+        self.counts["tokens"] += request.completion
+        if request.done > 1:
+            self.counts["done twice"] += 1
+
+    def _give_back(self, slot: Slot, why: str) -> list[Request]:
+        """The engine stops all its requests; they have to run again."""
+        slot.sim.advance(self.now)
+        had = slot.sim.clear()
+        slot.inflight.clear()
+        self._reschedule(slot)
+        self.counts[why] += len(had)
+        return had
+
+    # Launchers.
+
+    def _launch(self) -> None:
+        for name, wish in self.store.desired.items():
+            slot = self.slots.get(name)
+            if slot is None:
+                slot = self.slots[name] = self._new_slot(name, wish)
+            elif wish.relaunch >= slot.report.incarnation:
+                self._requeue(self._give_back(slot, "aborted"))
+                self._start(slot)
+            if slot.report.state is EngineState.STARTING and self.now >= slot.ready_at:
+                self._ready(slot)
+            self._obey(slot, wish)
+
+    def _new_slot(self, name: str, wish: Desired) -> Slot:
+        host = next(each for each in self.hosts if each.name == wish.spec.host)
+        gpu = next((g.name for g in host.gpus if g.uuid in wish.spec.uuids), "fast")
+        spread = min(1.1, max(0.9, self.random.gauss(1.0, ENGINE_SPREAD)))
+        sim = SimEngine(name, wish.spec.model, self.speeds[gpu] * spread, self.random)
+        sim.at = self.now
+        report = Engine(name, wish.spec.model, wish.spec.host, EngineState.STARTING, 1)
+        most = next(m.max_running for m in self.models if m.name == report.model)
+        slot = Slot(sim, replace(report, since=self.now), most)
+        slot.ready_at = self.now + self.load_seconds
+        return slot
+
+    def _start(self, slot: Slot) -> None:
+        slot.report = replace(
+            slot.report,
+            state=EngineState.STARTING,
+            incarnation=slot.report.incarnation + 1,
+            since=self.now,
+        )
+        slot.ready_at = self.now + self.load_seconds
+        if not slot.sim.fault.sticky:
+            slot.sim.fault = Fault()
+
+    def _ready(self, slot: Slot) -> None:
+        slot.report = replace(
+            slot.report, state=EngineState.READY, since=self.now, alive_at=self.now
+        )
+        slot.answered_at = slot.sim.tokens_at = slot.canary_at = self.now
+        self._canaries(slot, 0)
+
+    def _obey(self, slot: Slot, wish: Desired) -> None:
+        most = next(m.max_running for m in self.models if m.name == slot.report.model)
+        slot.limit, slot.held = min(wish.limit or most, most), bool(wish.hold)
+        report, sim = slot.report, slot.sim
+        if wish.abort == report.incarnation and slot.inflight:
+            self._requeue(self._give_back(slot, "aborted"))
+        if report.serves and not sim.fault.hang and not slot.inflight:
+            if wish.canary > slot.canary_done:
+                slot.canary_done = wish.canary
+                self._canaries(slot, wish.canary)
+            elif self.now - slot.canary_at >= IDLE_CANARY_SECONDS:
+                self._canary(slot, 1, 0)
+        if report.serves and (not sim.fault.hang):
+            state = EngineState.DEGRADED if wish.degraded else EngineState.READY
+            slot.report = replace(report, state=state, alive_at=self.now)
+
+    def _canaries(self, slot: Slot, number: int) -> None:
+        for _ in range(3):
+            self._canary(slot, 1, number)
+        self._canary(slot, CANARY_CROWD, number)
+
+    def _canary(self, slot: Slot, crowd: int, number: int) -> None:
+        slot.canary_at = self.now
+        slot.sim.at = self.now
+        took = slot.sim.canary(crowd)
+        if took < float("inf"):
+            report = slot.report
+            slot.canaries.appendleft(
+                Canary(report.id, report.incarnation, self.now, took, crowd > 1, number)
+            )
+
+    def _requeue(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            request.avoid = ""
+            self._dispatch(request, first=True)
+
+    # Control.
+
+    def _look(self) -> None:
+        late = [each for each in self._requeued if each[0] <= self.now]
+        self._requeued = [each for each in self._requeued if each[0] > self.now]
+        self._requeue(request for _, request in late)
+        for slot in self.slots.values():
+            if not slot.sim.chunk:
+                slot.sim.advance(self.now)
+            self._waver(slot.sim)
+            self._reschedule(slot)
+            if slot.worker_until and self.now >= slot.worker_until:
+                slot.worker_until = 0.0
+        self._launch()
+        if self.now >= self.control_until:
+            self.store.steer(snapshot_of(self), self.now)
+        self._launch()
+        for slot in self.slots.values():
+            self._pull(slot)
+        held = sum(
+            bool(wish.hold) or not self.slots[name].report.serves
+            for name, wish in self.store.desired.items()
+            if self.slots[name].report.incarnation > 1 or wish.hold
+        )
+        self.most_down = max(self.most_down, held)
+
+    def _waver(self, sim: SimEngine) -> None:
+        """Its speed goes up and down a little, over a minute or two."""
+        if self.waver:
+            kept = math.log(sim.drift) * WAVER_KEPT
+            step = self.waver * math.sqrt(1 - WAVER_KEPT**2)
+            sim.drift = math.exp(kept + self.random.gauss(0.0, step))
+
+    # Faults.
+
+    def break_engine(self, name: str, **values: Any) -> None:
+        """Switch a fault on now."""
+        slot = self.slots[name]
+        slot.sim.advance(self.now)
+        slot.sim.fault = Fault(began=self.now, **values)
+        self._reschedule(slot)
+
+    def kill_worker(self, host: str, back_after: float = 10.0) -> int:
+        """A worker dies; its leases end later. Returns how many requests it had."""
+        lost: list[Request] = []
+        for slot in self.slots.values():
+            if slot.report.host == host:
+                slot.worker_until = self.now + back_after
+                lost += self._give_back(slot, "lost with a worker")
+        self._requeued += [(self.now + LEASE_SECONDS, each) for each in lost]
+        return len(lost)
+
+    def restart_control(self, after: float) -> None:
+        """The controller dies; the next one knows only what was stored."""
+        self.control_until = self.now + after
+        self.store.restart()
+
+    # What happened.
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait or run."""
+        running = sum(len(slot.inflight) for slot in self.slots.values())
+        waiting = sum(len(queue) for queue in self.queues.values())
+        return running + waiting + len(self._requeued)
+
+    def lost(self) -> int:
+        """Requests that nobody has and nobody answered."""
+        answered = self.counts["done"] - self.counts["done twice"]
+        return self.counts["sent"] - answered - self.pending
+
+
+def snapshot_of(fleet: Fleet) -> Snapshot:
+    """What control reads from the store."""
+    slots = fleet.slots
+    return Snapshot(
+        specs=fleet.models,
+        pins=(),
+        hosts=tuple(fleet.hosts),
+        engines={name: slot.report for name, slot in slots.items()},
+        desired=dict(fleet.store.desired),
+        loads={name: load_of(slot, fleet.now) for name, slot in slots.items()},
+        samples={name: tuple(slot.samples) for name, slot in slots.items()},
+        metrics={
+            name: metrics_of(slot, fleet.token_counter)
+            for name, slot in slots.items()
+            if slot.report.serves and (fleet.token_counter or not slot.sim.fault.hang)
+        },
+        canaries={name: tuple(slot.canaries) for name, slot in slots.items()},
+        memory=fleet.store.memory,
+    )

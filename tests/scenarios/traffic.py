@@ -1,0 +1,81 @@
+"""Simulated requests: how many, how long, and how that wanders."""
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.scenarios.engine import Request
+
+#: How often the wandering takes a step, in seconds, and how fast it goes home.
+WANDER_SECONDS, WANDER_HOME = 30.0, 0.02
+#: The part of requests with a cached prefix, of which nobody reports.
+CACHED = 0.3
+
+
+@dataclass(slots=True)
+class Lengths:
+    """Log-normal lengths in tokens, and the longest that there is."""
+
+    prompt_median: float = 500.0
+    prompt_sigma: float = 0.9
+    completion_median: float = 250.0
+    completion_sigma: float = 0.7
+    prompt_most: int = 30_000
+    completion_most: int = 1_500
+
+
+@dataclass(slots=True)
+class Stream:
+    """The requests for one model. ``per_second`` may be changed while it runs.
+
+    ``wander`` is how far the load and the lengths go up and down by themselves, as a
+    logarithm; with ``burst`` requests come so many at a time.
+    """
+
+    model: str
+    per_second: float
+    lengths: Lengths = field(default_factory=Lengths)
+    wander: float = 0.0
+    burst: int = 1
+    prompt_times: float = 1.0
+    completion_times: float = 1.0
+    paths: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    wandered_at: float = 0.0
+    version: int = 0
+    sent: int = 0
+
+    def gap(self, random: Random, now: float) -> float:
+        """Seconds until the next requests come."""
+        if self.wander and now - self.wandered_at >= WANDER_SECONDS:
+            self.wandered_at = now
+            step = self.wander * math.sqrt(2 * WANDER_HOME)
+            self.paths = [
+                path * (1 - WANDER_HOME) + random.gauss(0.0, step)
+                for path in self.paths
+            ]
+        rate = self.per_second * math.exp(self.paths[0]) / self.burst
+        return random.expovariate(rate) if rate > 0 else float("inf")
+
+    def request(self, random: Random, number: int) -> Request:
+        """The next request."""
+        self.sent += 1
+        lengths = self.lengths
+        prompt = random.lognormvariate(
+            math.log(lengths.prompt_median) + self.paths[1], lengths.prompt_sigma
+        )
+        completion = random.lognormvariate(
+            math.log(lengths.completion_median) + self.paths[2],
+            lengths.completion_sigma,
+        )
+        tokens = max(1, min(lengths.prompt_most, int(prompt * self.prompt_times)))
+        cached = 0
+        if random.random() < CACHED:
+            cached = int(tokens * random.uniform(0.3, 0.95))
+        answer = int(completion * self.completion_times)
+        return Request(
+            id=number,
+            model=self.model,
+            prompt=tokens,
+            cached=cached,
+            completion=max(1, min(lengths.completion_most, answer)),
+        )

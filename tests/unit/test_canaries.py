@@ -1,0 +1,116 @@
+"""When a canary is sent, and when it counts."""
+
+from dataclasses import replace
+
+from launcher.canaries import (
+    EMPTY_SECONDS,
+    NEVER,
+    PAUSE_SECONDS,
+    REPORT_SECONDS,
+    ROUND,
+    SETTLE_SECONDS,
+    UNASKED_SECONDS,
+    Due,
+    Plan,
+    Sight,
+    Taken,
+)
+from modelserver.model import Desired, EngineLoad, EngineSpec
+
+WISH = Desired(EngineSpec("m-0", "m", "here"))
+EMPTY = Sight(inflight=0, answered_at=NEVER, read_at=100.0)
+FULL = replace(EMPTY, inflight=3)
+TAKEN = (Taken(100.0, 101.0, 1.0, False), Taken(101.0, 103.0, 2.0, True))
+
+
+def measured(done: int = 0) -> Plan:
+    return Plan(done, measured=True, now=0.0)
+
+
+def at(plan: Plan, now: float, sight: Sight = EMPTY, canary: int = 0) -> Due | None:
+    return plan.due(now, sight, replace(WISH, canary=canary))
+
+
+def test_an_engine_without_a_baseline_gets_a_round_once_it_is_empty():
+    plan = Plan(0, measured=False, now=0.0)
+    assert at(plan, 0.0, FULL) is None
+    assert at(plan, 1.0) is None
+    assert at(plan, 1.0 + EMPTY_SECONDS) == Due(ROUND)
+    plan.passed(Due(ROUND), 10.0)
+    assert at(plan, 11.0) is None
+    assert plan.done == 0
+
+
+def test_an_empty_engine_gets_one_now_and_then():
+    plan = measured()
+    assert at(plan, 1.0) is None
+    assert at(plan, UNASKED_SECONDS) == Due((False,))
+    plan.passed(Due((False,)), UNASKED_SECONDS + 1)
+    assert at(plan, UNASKED_SECONDS + 2) is None
+    assert at(plan, 2 * UNASKED_SECONDS + 1) == Due((False,))
+
+
+def test_a_round_that_control_asks_for_comes_as_soon_as_the_engine_is_empty():
+    plan = measured()
+    assert at(plan, 1.0, FULL, canary=4) is None
+    assert at(plan, 2.0, EMPTY, canary=4) is None
+    assert at(plan, 2.0 + SETTLE_SECONDS, EMPTY, canary=4) == Due(ROUND, 4)
+    plan.passed(Due(ROUND, 4), 5.0)
+    assert plan.done == 4
+    assert at(plan, 10.0, EMPTY, canary=4) is None
+    assert at(plan, 10.0, EMPTY, canary=5) == Due(ROUND, 5)
+
+
+def test_a_round_that_was_done_is_not_done_again_by_the_next_launcher():
+    plan = measured(done=4)
+    at(plan, 0.0, EMPTY, canary=4)
+    assert at(plan, 20.0, EMPTY, canary=4) is None
+
+
+def test_requests_between_two_looks_keep_an_engine_from_being_empty():
+    plan = measured()
+    at(plan, 0.0, EMPTY, canary=1)
+    just_answered = replace(EMPTY, answered_at=9.0)
+    assert at(plan, 10.0, just_answered, canary=1) is None
+    assert at(plan, 9.0 + SETTLE_SECONDS, just_answered, canary=1)
+
+
+def test_an_engine_that_says_it_is_busy_is_not_empty():
+    plan = measured()
+    busy = replace(EMPTY, busy_at=19.0)
+    at(plan, 0.0, busy, canary=1)
+    assert at(plan, 20.0, busy, canary=1) is None
+
+
+def test_after_a_failed_round_comes_a_pause():
+    plan = measured()
+    at(plan, 0.0, EMPTY, canary=1)
+    plan.failed(5.0)
+    assert at(plan, 5.1, EMPTY, canary=1) is None
+    assert at(plan, 5.0 + PAUSE_SECONDS, EMPTY, canary=1) == Due(ROUND, 1)
+
+
+def test_canaries_count_once_reports_show_that_nothing_ran_beside_them():
+    early = replace(EMPTY, read_at=103.0 + REPORT_SECONDS / 2)
+    late = replace(EMPTY, read_at=103.1 + REPORT_SECONDS)
+    assert early.confirms(TAKEN) is None
+    assert late.confirms(TAKEN) is True
+
+
+def test_canaries_with_a_request_beside_them_do_not_count():
+    late = replace(EMPTY, read_at=110.0)
+    assert replace(late, inflight=1).confirms(TAKEN) is False
+    assert replace(late, busy_at=104.0).confirms(TAKEN) is False
+    assert replace(late, answered_at=101.5).confirms(TAKEN) is False
+    assert replace(late, answered_at=99.0).confirms(TAKEN) is True
+
+
+def test_what_an_engine_said_of_its_canaries_is_not_held_against_them():
+    late = replace(EMPTY, read_at=110.0)
+    assert replace(late, busy_at=102.5).confirms(TAKEN) is True
+
+
+def test_what_is_on_an_engine_comes_from_the_workers():
+    load = EngineLoad(inflight=2, oldest_seconds=3.0, idle_seconds=4.0)
+    assert Sight.of(load, 100.0, NEVER) == Sight(2, 96.0, 100.0)
+    assert Sight.of(None, 100.0, NEVER).empty

@@ -1,0 +1,83 @@
+"""How many requests an engine gets."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from modelserver.model import Metrics
+from modelserver.policy.limits import (
+    LATENCY_SECONDS,
+    THROUGHPUT_SECONDS,
+    Flow,
+    next_limit,
+)
+
+QUIET = Metrics(itl_seconds=0.02)
+
+
+def after(limit: float, inflight: int, failures: int = 0, **metrics) -> float:
+    flow = Flow(Metrics(**{"itl_seconds": 0.02} | metrics), inflight, failures)
+    return next_limit(limit, flow, 64, THROUGHPUT_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"waiting": 4}, {"kv_use": 0.96}, {"itl_seconds": 0.0881}]
+)
+def test_an_engine_with_too_much_gets_a_tenth_less(metrics):
+    assert after(32.0, 32, **metrics) == pytest.approx(28.8)
+
+
+@pytest.mark.parametrize("metrics", [{"waiting": 3}, {"kv_use": 0.95}])
+def test_just_enough_is_not_too_much(metrics):
+    assert after(32.0, 10, **metrics) == 32.0
+
+
+def test_one_may_wait_however_low_the_limit():
+    assert after(4.0, 4, waiting=1) == 4.0
+
+
+def test_load_alone_leaves_two():
+    assert after(2.0, 2, waiting=5) == 2.0
+
+
+def test_a_full_engine_with_room_gets_half_a_square_root_more():
+    assert after(36.0, 29) == 39.0
+    assert after(2.0, 2) == 3.0
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"waiting": 1}, {"kv_use": 0.85}, {"itl_seconds": 0.076}]
+)
+def test_without_room_it_holds(metrics):
+    assert after(36.0, 36, **metrics) == 36.0
+
+
+def test_an_engine_that_is_not_used_holds():
+    assert after(36.0, 28) == 36.0
+
+
+def test_failures_take_three_tenths_and_leave_one():
+    assert after(40.0, 40, failures=1) == 28.0
+    assert after(1.0, 1, failures=3) == 1.0
+
+
+def test_where_people_wait_the_same_pace_is_too_much():
+    flow = Flow(Metrics(itl_seconds=0.034), 32)
+    assert next_limit(32.0, flow, 64, LATENCY_SECONDS) == pytest.approx(28.8)
+
+
+@given(
+    limit=some.floats(1, 64),
+    inflight=some.integers(0, 64),
+    waiting=some.integers(0, 64),
+    kv=some.floats(0, 1),
+    itl=some.floats(0, 1),
+    failures=some.integers(0, 3),
+    most=some.integers(1, 64),
+)
+def test_it_stays_between_one_and_what_the_engine_runs(
+    limit, inflight, waiting, kv, itl, failures, most
+):
+    flow = Flow(Metrics(waiting, kv, itl), inflight, failures)
+    new = next_limit(min(limit, most), flow, most, THROUGHPUT_SECONDS)
+    assert 1.0 <= new <= most

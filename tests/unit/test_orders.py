@@ -1,0 +1,110 @@
+"""Operators' orders in the decisions of control."""
+
+from dataclasses import replace
+
+from modelserver.inventory import Host
+from modelserver.model import (
+    Desired,
+    Engine,
+    EngineSpec,
+    EngineState,
+    Kind,
+    ModelSpec,
+    Order,
+    Relaunch,
+    Snapshot,
+    Treat,
+    Want,
+)
+from modelserver.policy import apply, decide
+from modelserver.policy.memory import EngineMemory, Health, Memory
+from modelserver.policy.orders import DRAIN, PAUSE, in_force
+
+NOW = 1000.0
+MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang-cpu")
+DRAINED = Order(DRAIN, "m-0", who="ada", reason="new driver")
+
+
+class Rules:
+    hang_seconds = 60.0
+    relaunch_pause_seconds = 10.0
+
+
+def look(*orders: Order, hold: str = "", silent_seconds: float = 0.0) -> Snapshot:
+    """One ready engine where it is wanted."""
+    at = NOW - silent_seconds
+    engine = Engine(
+        "m-0", "m", "a", EngineState.READY, 3, limit=64, since=at, alive_at=at
+    )
+    wish = Desired(EngineSpec("m-0", "m", "a"), hold=hold, limit=16, canary=2)
+    return Snapshot(
+        specs=(MODEL,),
+        pins=(),
+        hosts=(Host("a"),),
+        engines={"m-0": engine},
+        desired={"m-0": wish},
+        loads={},
+        orders=orders,
+    )
+
+
+def test_a_drained_engine_is_held_with_the_operators_reason():
+    snapshot = look(DRAINED)
+    (action,) = decide(snapshot, Rules(), NOW)
+    assert isinstance(action, Treat)
+    assert (action.incarnation, action.hold) == (3, "drained by ada: new driver")
+    wish = apply([action], snapshot.desired, 7)["m-0"]
+    assert wish
+    assert (wish.hold, wish.limit, wish.canary) == (action.hold, 16, 2)
+
+
+def test_a_hold_that_stands_is_not_written_again():
+    assert decide(look(DRAINED, hold="drained by ada: new driver"), Rules(), NOW) == ()
+
+
+def test_an_engine_that_is_no_longer_drained_serves_again():
+    (action,) = decide(look(hold="drained by ada: new driver"), Rules(), NOW)
+    assert isinstance(action, Treat)
+    assert (action.hold, action.limit) == ("", 16)
+
+
+def test_an_order_never_ends_a_hold_of_control():
+    assert decide(look(hold="draining: slow"), Rules(), NOW) == ()
+
+
+def test_control_does_not_end_a_hold_of_an_operator():
+    snapshot = look(DRAINED, hold="drained by ada: new driver")
+    memory = Memory(engines={"m-0": EngineMemory(3, "a", Health.HEALTHY)})
+    assert decide(replace(snapshot, memory=memory), Rules(), NOW) == ()
+
+
+def test_a_drained_engine_that_hangs_is_left_to_the_operator():
+    held = "drained by ada: new driver"
+    assert decide(look(DRAINED, hold=held, silent_seconds=90), Rules(), NOW) == ()
+    (action,) = decide(look(silent_seconds=90), Rules(), NOW)
+    assert isinstance(action, Relaunch)
+
+
+def test_nothing_is_done_about_what_is_paused():
+    for target in ("m", "m-0"):
+        order = Order(PAUSE, target, who="ada")
+        hung = look(order, silent_seconds=90)
+        assert decide(hung, Rules(), NOW) == ()
+        stale = replace(hung.engines["m-0"], stale="path changed", alive_at=NOW)
+        assert decide(replace(hung, engines={"m-0": stale}), Rules(), NOW) == ()
+
+
+def test_a_paused_model_gets_no_engine():
+    empty = replace(look(), engines={}, desired={})
+    assert decide(empty, Rules(), NOW) == (Want(EngineSpec("m-0", "m", "a")),)
+    paused = replace(empty, orders=(Order(PAUSE, "m"),))
+    assert decide(paused, Rules(), NOW) == ()
+
+
+def test_a_pause_ends_at_its_time():
+    order = Order(PAUSE, "m", until=NOW + 1)
+    hung = look(order, silent_seconds=90)
+    assert decide(hung, Rules(), NOW) == ()
+    assert in_force(hung.orders, NOW + 1) == ()
+    (action,) = decide(hung, Rules(), NOW + 1)
+    assert isinstance(action, Relaunch)
