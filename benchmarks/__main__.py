@@ -2,6 +2,7 @@
 
 import sys
 
+from benchmarks.control import control
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
@@ -20,6 +21,7 @@ CASES = {
     "submit": submit,
     "events": events,
     "placement": placement,
+    "control": control,
     "soak": soak,
 }
 

@@ -7,15 +7,16 @@ import dataclasses
 import logging
 import time
 
+from launcher.canaries import first_round
+from launcher.checkup import Checkup
 from launcher.chores import Chores
 from launcher.credentials import forget_key
 from launcher.engines import adapter
 from launcher.link import World
-from launcher.liveness import Pulse
 from launcher.records import Record
 from launcher.starting import Start, adopted, ending, start, try_ready
 from launcher.stopping import clear, stop
-from launcher.telling import limit, report, say
+from launcher.telling import report, say, with_wish
 from launcher.tools import Tools
 from modelserver.model import Desired, Engine, EngineSpec, EngineState, ModelSpec
 from modelserver.policy.changes import restarts, sentence
@@ -69,8 +70,10 @@ class Keeper:
         self._adapter = adapter(model.engine)
         #: The last incarnation that died while it served.
         self._died_serving = 0
+        #: The last round of canaries that it was through.
+        self._rounds = 0
         self._start: Start | None = None
-        self._pulse: Pulse | None = None
+        self._checkup: Checkup | None = None
         self._chores = Chores(tools.wake)
         self._next_try = 0.0
         self._deadline = 0.0
@@ -85,6 +88,7 @@ class Keeper:
     def adopt(self, record: Record) -> None:
         """Go on with an engine that an earlier launcher started."""
         self._tried = record.model or self.model
+        self._rounds = record.canary
         self._start = adopted(record, self.model, self._tools)
         place = self._start.place
         self._tools.places.keep(self.spec, self._tried, place, record.ready)
@@ -128,8 +132,8 @@ class Keeper:
     def forsake(self) -> None:
         """Leave the engine running and do nothing more with it."""
         self._chores.drop_question()
-        if self._pulse is not None:
-            self._pulse.stop()
+        if self._checkup is not None:
+            self._checkup.forsake()
 
     # The loop.
 
@@ -176,19 +180,19 @@ class Keeper:
             self._chores.ask(self._prove(self._start))
 
     def _tick_serving(self, now: float, world: World) -> None:
-        if self._died() or self._pulse is None:
+        if self._died() or self._checkup is None:
             return
-        load = world.loads.get(self.spec.id)
-        self._pulse.tick(now, load, world.read_at)
-        self._alive_at = self._pulse.alive_at
-        self._hung_seconds = self._pulse.silence(now, load)
+        self._checkup.tick(now, world, self._desired)
+        self._rounds, pulse = self._checkup.rounds, self._checkup.pulse
+        self._alive_at = pulse.alive_at
+        self._hung_seconds = pulse.silence(now, world.loads.get(self.spec.id))
         why = self._desired.degraded
         if why and (self.life.state, self.life.reason) != (EngineState.DEGRADED, why):
             self._move(Degraded(why))
         elif not why:
             self._move(Recovered())
-        if not self._adapter.starts_process and self._pulse.misses >= LOST_MISSES:
-            self._move(Lost(f"{self.spec.url} gives no token: {self._pulse.fault}"))
+        if not self._adapter.starts_process and pulse.misses >= LOST_MISSES:
+            self._move(Lost(f"{self.spec.url} gives no token: {pulse.fault}"))
 
     def _tick_draining(self, now: float, world: World) -> None:
         if not self._chores.at_work and (
@@ -231,12 +235,17 @@ class Keeper:
         if not await try_ready(self._tools.session, start, self.model):
             self._next_try = time.monotonic() + READY_PAUSE_SECONDS
             return
-        now = time.monotonic()
-        record = dataclasses.replace(start.record, ready=True)
+        known, first = start.record.ready, []
+        if start.process is not None and not known:
+            first = await first_round(self._tools.session, start.url, self.model)
+        record = dataclasses.replace(start.record, ready=True, canary=self._rounds)
         start.record = record
         self._tools.records.write(record)
-        self._pulse = Pulse(self._tools.session, start.url, self.model, now)
-        self._alive_at = now
+        measured = known or bool(first)
+        self._checkup = Checkup(
+            start, self.model, self._tools, first, measured, self._rounds
+        )
+        self._alive_at = time.monotonic()
         self._tools.places.loaded(self.spec.id)
         self._move(Proved())
 
@@ -287,9 +296,9 @@ class Keeper:
             return False
         if isinstance(event, Died) and before.state.serves:
             self._died_serving = before.incarnation
-        if self._pulse is not None and not self.life.state.serves:
-            self._pulse.stop()
-            self._pulse, self._hung_seconds = None, 0
+        if self._checkup is not None and not self.life.state.serves:
+            self._checkup.stop()
+            self._checkup, self._hung_seconds = None, 0
         if self.life.state is not EngineState.STARTING:
             self.speaks = True
         if (self.life.state, self.life.reason) != (before.state, before.reason):
@@ -307,9 +316,9 @@ class Keeper:
     def report(self, world: World) -> Engine:
         """What the store shall know."""
         alive_at = world.store_time(self._alive_at) if self._alive_at else 0.0
+        told = report(self.spec, self._tools.host, self.life, self._start)
         return dataclasses.replace(
-            report(self.spec, self._tools.host, self.life, self._start),
-            limit=limit(self._desired, self.model),
+            with_wish(told, self._desired, self.model),
             since=round(world.store_time(self.life.since), 3),
             alive_at=round(alive_at, 3),
             died=self._died_serving,

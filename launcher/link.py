@@ -13,12 +13,15 @@ import redis
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
-from modelserver.model import Desired, Engine, EngineLoad, Sample
+from modelserver.model import Canary, Desired, Engine, EngineLoad, Metrics, Sample
 from modelserver.store.decisions import last_decisions
 from modelserver.store.state import Store
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+#: Canaries that wait for the store at most.
+UNSENT_MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,9 @@ class Link:
         self.lease_seconds = lease_seconds
         #: The version of the fleet that this launcher goes by.
         self.fleet_version = 0
+        #: What goes along with the next exchange.
+        self._metrics: dict[str, Metrics | None] = {}
+        self._canaries: list[Canary] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._closing = threading.Event()
         self.away = False
@@ -95,11 +101,34 @@ class Link:
         """Count one more start. Raises StoreUnreachableError."""
         return await self.call(self._store.next_incarnation, engine)
 
+    def tell_metrics(self, engine: str, metrics: Metrics | None) -> None:
+        """Say how an engine copes, with the next exchange; None: no longer."""
+        self._metrics[engine] = metrics
+
+    def tell_canary(self, canary: Canary) -> None:
+        """Keep what a canary took, with the next exchange."""
+        self._canaries.append(canary)
+
     async def exchange(
         self, reports: Sequence[Engine], removed: Sequence[str], now: float
     ) -> World:
         """Renew the lease, send reports, read wishes and loads, in one go."""
+        await self._tell()
         return await self.call(self._exchange, reports, removed, now)
+
+    async def _tell(self) -> None:
+        """Send what was measured; what cannot be sent is not worth keeping long."""
+        metrics, self._metrics = self._metrics, {}
+        canaries, self._canaries = self._canaries, []
+        try:
+            if metrics:
+                await self.call(self._store.report_metrics, metrics)
+            if canaries:
+                await self.call(self._store.add_canaries, canaries)
+        except StoreUnreachableError:
+            # Metrics are soon old, canaries are not.
+            self._canaries = [*canaries, *self._canaries][-UNSENT_MOST:]
+            raise
 
     def _exchange(
         self, reports: Sequence[Engine], removed: Sequence[str], now: float

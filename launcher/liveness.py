@@ -1,18 +1,27 @@
-"""Evidence that an engine generates tokens: from traffic, its counters, or a probe."""
+"""Evidence that an engine generates tokens: from traffic, its counters, or a probe.
+
+The same look at its metrics tells how it copes, as long as it has requests.
+"""
 
 import asyncio
 import logging
 import time
+from collections import deque
 
 import aiohttp
 
-from modelserver.client import EngineFault, generated_tokens, prove
-from modelserver.model import EngineLoad, ModelSpec
+from launcher.metrics import Reading, median_gap, read
+from modelserver.client import EngineFault, count_tokens, metrics_page, prove
+from modelserver.model import EngineLoad, Metrics, ModelSpec
 
 _log = logging.getLogger(__name__)
 
 #: How often the counters are read while no finished request proves the engine alive.
 CHECK_SECONDS = 2.0
+#: How often its metrics are read while it has requests.
+METRICS_SECONDS = 2.5
+#: Between so many looks lies the time for which it says how it copes.
+LOOKS = 3
 #: Without other evidence for so long, the engine is asked for a token.
 QUIET_SECONDS = 5.0
 #: With requests on it and no token for so long, an engine is reported as silent, and
@@ -35,6 +44,9 @@ class Pulse:
         self._url = url
         self._model = model
         self._tokens: float | None = None
+        self._moved_at = self._looked_at = now
+        self._looks: deque[Reading] = deque(maxlen=LOOKS)
+        self._inflight = 0
         self._next_check = now + CHECK_SECONDS
         self._check: asyncio.Task[None] | None = None
         self.alive_at = now
@@ -43,14 +55,39 @@ class Pulse:
 
     def tick(self, now: float, load: EngineLoad | None, load_at: float) -> None:
         """Take what traffic shows, and look closer where it shows nothing."""
+        self._inflight = load.inflight if load else 0
         if load is not None and load.idle_seconds < QUIET_SECONDS:
             self._alive(load_at - load.idle_seconds)
         if self._check is not None and not self._check.done():
             return
         quiet = now - self.alive_at >= CHECK_SECONDS
-        if quiet and now >= self._next_check:
-            self._next_check = now + CHECK_SECONDS
+        if (quiet or self._inflight) and now >= self._next_check:
+            pause = METRICS_SECONDS if self._inflight else CHECK_SECONDS
+            self._next_check = now + pause
             self._check = asyncio.create_task(self._look())
+
+    def busy_at(self, now: float) -> float:
+        """When it was last seen to have requests, -inf if it has none any more."""
+        has_some = bool(self._looks) and self._looks[-1].requests > 0
+        # A number that stands still while no token comes is an old one.
+        busy = has_some and now - self._moved_at < QUIET_SECONDS
+        return self._looked_at if busy else float("-inf")
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """How it copes, None without requests or metrics. ``tokens_at`` is monotonic.
+
+        Does not outlive its requests.
+        """
+        if not self._looks or not self._inflight:
+            return None
+        first, last = self._looks[0], self._looks[-1]
+        return Metrics(
+            waiting=last.waiting,
+            kv_use=round(last.kv_use, 3),
+            itl_seconds=round(median_gap(first.gaps, last.gaps), 4),
+            tokens_at=0.0 if last.tokens is None else self._moved_at,
+        )
 
     def silence(self, now: float, load: EngineLoad | None) -> int:
         """Seconds without a token although it has requests, 0 while that is short."""
@@ -65,10 +102,17 @@ class Pulse:
         self.alive_at = max(self.alive_at, at)
 
     async def _look(self) -> None:
-        tokens = await generated_tokens(self._session, self._url)
+        page = await metrics_page(self._session, self._url)
+        self._looked_at = time.monotonic()
+        tokens, reading = count_tokens(page), read(page)
+        if reading is not None:
+            self._looks.append(reading)
+        elif page:
+            self._looks.clear()  # Else it may only be too slow to say.
         before, self._tokens = self._tokens, tokens
         if None not in (before, tokens) and tokens != before:
-            self._answered()
+            self._moved_at = self._looked_at
+            self.answered()
         elif time.monotonic() - self.alive_at >= QUIET_SECONDS:
             await self._probe()
 
@@ -82,9 +126,10 @@ class Pulse:
             if self.misses == 1:
                 _log.warning("no proof of life: %s", error)
         else:
-            self._answered()
+            self.answered()
 
-    def _answered(self) -> None:
+    def answered(self) -> None:
+        """It has just given a token."""
         self._alive(time.monotonic())
         self.misses = 0
 

@@ -19,7 +19,8 @@ _log = logging.getLogger(__name__)
 class Record:
     """One started engine. ``started_at`` is an epoch time of this host.
 
-    ``log_offset`` is where this start begins in the log; ``ready`` whether it ever was.
+    ``log_offset`` is where this start begins in the log; ``ready`` whether it ever was;
+    ``canary`` the last round of canaries that it was through.
     ``model`` is what it was started as, without the values of its environment; None in
     the records of earlier versions.
     """
@@ -34,6 +35,7 @@ class Record:
     ready: bool = False
     uuids: tuple[str, ...] = ()
     model: ModelSpec | None = None
+    canary: int = 0
 
 
 class Records:

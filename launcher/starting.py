@@ -39,7 +39,8 @@ class Start:
 
     ``began`` is a monotonic time; ``patience`` is how many seconds a token may take, 0
     where that depends on the weights. ``fault`` is what came instead of a token when it
-    was last asked for one; ``family`` are the processes that it needs once it serves.
+    was last asked for one; ``family`` are the processes that it needs once it serves;
+    ``sound`` is whether a token came.
     """
 
     record: Record
@@ -50,6 +51,7 @@ class Start:
     patience: float = 0.0
     fault: str = ""
     family: tuple[Member, ...] = ()
+    sound: bool = False
 
     @property
     def limit(self) -> float:
@@ -58,6 +60,8 @@ class Start:
 
     def overdue(self, now: float) -> bool:
         """Whether it is beyond its limit and does not get on either."""
+        if self.sound:
+            return False
         # One that was ready has nothing to load: its log shows the past.
         moved = float("-inf") if self.record.ready else self.progress.moved
         return progress.is_overdue(now, self.began, self.limit, moved)
@@ -214,6 +218,7 @@ async def try_ready(
     except EngineFault as error:
         start.fault = str(error)
         return False
+    start.sound = True
     if start.process is not None:
         start.family = members(start.process.identity)
         if path := engines.adapter(model.engine).settle_path:

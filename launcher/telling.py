@@ -1,6 +1,7 @@
 """What a keeper tells of its engine: the log's lines, and the store's report."""
 
 import logging
+from dataclasses import replace
 
 from launcher.starting import Start
 from modelserver.model import Desired, Engine, EngineSpec, EngineState, ModelSpec
@@ -23,9 +24,14 @@ def say(engine: str, before: Life, life: Life, now: float) -> None:
     )
 
 
-def limit(desired: Desired, model: ModelSpec) -> int:
-    """Requests that the engine may get at once: control's wish, never above its own."""
-    return min(desired.limit or model.max_running, model.max_running)
+def with_wish(engine: Engine, desired: Desired, model: ModelSpec) -> Engine:
+    """A report with how control wants this engine used, never above its own limit."""
+    return replace(
+        engine,
+        limit=min(desired.limit or model.max_running, model.max_running),
+        hold=desired.hold if engine.serves else "",
+        abort=desired.abort if desired.abort == engine.incarnation else 0,
+    )
 
 
 def report(spec: EngineSpec, host: str, life: Life, start: Start | None) -> Engine:

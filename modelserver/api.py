@@ -16,7 +16,11 @@ from redis.exceptions import RedisError
 
 from modelserver import settings as settings_module
 from modelserver.catalogue import Catalogue
-from modelserver.errors import ModelserverError, StoreUnreachableError
+from modelserver.errors import (
+    ModelserverError,
+    ModelUnavailableError,
+    StoreUnreachableError,
+)
 from modelserver.fleet import plain_url
 from modelserver.requests import (
     FROM_START,
@@ -49,7 +53,8 @@ class InferenceTask(Task):  # type: ignore[misc]
     ) -> AsyncResult:
         """Send the request. Options are Celery's, ``deadline`` among the arguments.
 
-        Raises RequestError, UnknownModelError, StoreUnreachableError.
+        Raises RequestError, UnknownModelError, StoreUnreachableError, and where the
+        fleet file says so for a model that is down, ModelUnavailableError.
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         # Inside a worker (a chain's next step) an error must reach the request itself,
@@ -78,6 +83,9 @@ class InferenceTask(Task):  # type: ignore[misc]
         entry = models.entry(model)
         request = with_model(request, model)
         check_context(request, entry.context_length if entry else None)
+        down = models.down.get(model)
+        if down and down.then == "fail":
+            raise ModelUnavailableError(down.text)
         return request
 
     def _describe(self, request: InferenceRequest, options: dict[str, Any]) -> None:

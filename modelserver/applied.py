@@ -25,7 +25,7 @@ from modelserver.settings import Settings
 from modelserver.store.state import Store
 
 #: Sections that stand in the store. ``[redis]`` is each program's own: it leads there.
-SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe")
+SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts")
 #: Rounds of a fingerprint: dear enough that short values are not simply tried out.
 FINGERPRINT_ROUNDS = 100_000
 #: Tries to write over others that write at the same moment.
@@ -57,7 +57,7 @@ def spec_of(fleet: Fleet) -> FleetSpec:
     """A fleet as plain values, to be compared with another."""
     values = {
         f"{section}.{key}": value
-        for section in ("defaults", "rules", "probe")
+        for section in ("defaults", "rules", "probe", "alerts")
         for key, value in getattr(fleet, section).model_dump(mode="json").items()
     }
     values["hosts"] = [host.name for host in fleet.hosts]
@@ -134,6 +134,7 @@ def _read(text: str, redis: RedisSection) -> Applied:
     values: Mapping[str, Any] = json.loads(text)
     try:
         version, by = values["version"], values["by"]
+        values = {"alerts": {}, **values}  # The first fleets had none.
         sections = {name: values[name] for name in SECTIONS}
     except KeyError as error:
         raise ConfigurationError(f"the applied fleet has no {error}") from error

@@ -4,8 +4,10 @@ Without pydantic: a pipeline that only sends requests need not load it.
 """
 
 import difflib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from modelserver.errors import UnknownModelError
@@ -43,6 +45,41 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Down:
+    """A model that nothing can answer for now, and what its requests are to do.
+
+    ``then`` is "wait", "fail", or "fallback" to the model ``fallback``; ``since`` are
+    seconds since the epoch.
+    """
+
+    model: str
+    then: str = "wait"
+    fallback: str = ""
+    reason: str = ""
+    since: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What a caller reads whose request is not to wait."""
+        began = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return (
+            f"{self.model} has been down since {began} UTC ({self.reason}), and the "
+            'fleet file says when_down = "fail"; see `modelserver why '
+            f"{self.model}`, and send the request again when it is back"
+        )
+
+
+def read_down(text: str) -> dict[str, Down]:
+    """The models that are down, from what control published; "" is none."""
+    values = json.loads(text) if text else {}
+    return {
+        name: Down(name, each["then"], each["fallback"], each["reason"], each["since"])
+        for name, each in values.items()
+        if each["standing"] == "down"
+    }
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """The models of a fleet, and which one a request gets that names none.
 
@@ -53,6 +90,7 @@ class Catalogue:
 
     models: tuple[Entry, ...] = ()
     defaults: Mapping[str, Json] = field(default_factory=dict)
+    down: Mapping[str, Down] = field(default_factory=dict)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Catalogue":
@@ -63,6 +101,10 @@ class Catalogue:
             known = {key: value for key, value in model.items() if key in names}
             entries.append(Entry(**{**known, "kind": Kind(known["kind"])}))
         return cls(tuple(entries), dict(values["defaults"]))
+
+    def with_down(self, down: Mapping[str, Down]) -> "Catalogue":
+        """The same models, of which these are down."""
+        return replace(self, down=down)
 
     def entry(self, name: str) -> Entry | None:
         """The model of this name."""

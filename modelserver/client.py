@@ -221,20 +221,29 @@ async def prove(
     return time.monotonic() - began
 
 
-async def generated_tokens(
+async def metrics_page(
     session: aiohttp.ClientSession,
     url: str,
     seconds: float = 2.0,
     headers: Mapping[str, str] | None = None,
-) -> float | None:
-    """A sum that grows with each token, by the engine's metrics; None if unknown."""
+) -> bytes:
+    """What an engine says of itself in Prometheus' format, b"" if nothing comes."""
     timeout = aiohttp.ClientTimeout(total=seconds)
     try:
         async with session.get(
             url + "/metrics", timeout=timeout, headers=headers
         ) as response:
-            content = await response.read()
+            return await response.read()
     except (TimeoutError, aiohttp.ClientError):
-        return None
-    found = TOKEN_COUNTERS.findall(content)
+        return b""
+
+
+def count_tokens(page: bytes) -> float | None:
+    """A sum that grows with each token, by an engine's metrics; None if unknown."""
+    found = TOKEN_COUNTERS.findall(page)
     return sum(float(value) for value in found) if found else None
+
+
+async def generated_tokens(session: aiohttp.ClientSession, url: str) -> float | None:
+    """The tokens that an engine has generated, by its metrics; None if unknown."""
+    return count_tokens(await metrics_page(session, url))

@@ -4,19 +4,28 @@ Beat calls ``steer`` every few seconds, on whichever worker comes first. Control
 nothing from one call to the next: all that it goes by stands in the store.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 
+from modelserver.alerts import raise_alert
 from modelserver.applied import in_force
-from modelserver.model import Action, Relaunch, Snapshot, Want
-from modelserver.policy import apply, consider
+from modelserver.model import Action, Alert, Snapshot
+from modelserver.outages import follow_outages
+from modelserver.policy import Decision, apply, consider, memory, rebalance
+from modelserver.policy.accounts import account, noteworthy
+from modelserver.policy.snapshots import look_to_json
 from modelserver.settings import Settings
+from modelserver.store.decisions import keep_look
+from modelserver.store.operator import orders
 from modelserver.store.state import Store
 
 log = logging.getLogger(__name__)
 
 #: A controller that is killed at work blocks the others for no longer than this.
 LOCK_SECONDS = 10.0
+#: The parts of what control remembers: of health, and of how many engines there are.
+HEALTH, MOVES = "health", "moves"
 
 
 def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
@@ -33,74 +42,92 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         snapshot = read_snapshot(store, settings)
         now = store.now()
         decision = consider(snapshot, settings.fleet.rules, now)
-        actions = decision.actions
         store.report_waiting(decision.waiting)
-        if not actions:
-            return []
-        if not store.wish(token, apply(actions, snapshot.desired, token)):
+        follow_outages(store, settings, snapshot, decision.waiting, now)
+        wishes = apply(decision.actions, snapshot.desired, token)
+        learnt = _learnt(snapshot, decision)
+        if (wishes or learnt) and not store.wish(token, wishes, learnt):
             log.warning("token=%d superseded by a newer controller", token)
             return []
-        for action in actions:
-            _record(store, action, _values(action, snapshot, settings, now))
-        return list(actions)
+        _record(store, settings, snapshot, decision, now)
+        return list(decision.actions)
 
 
 def read_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Everything that decisions depend on; hosts that the fleet does not list aside."""
     allowed = {host.name for host in settings.fleet.hosts}
-    hosts = store.hosts()
+    specs, hosts, engines = settings.fleet.specs(), store.hosts(), store.engines()
+    remembered = store.memory()
     return Snapshot(
-        specs=settings.fleet.specs(),
+        specs=specs,
         pins=settings.fleet.pins(),
         hosts=tuple(host for host in hosts if not allowed or host.name in allowed),
-        engines=store.engines(),
+        engines=engines,
         desired=store.desired(),
         loads=store.loads(),
+        orders=orders(store),
+        samples=store.all_samples(list(engines)),
+        metrics=store.metrics(),
+        canaries=store.canaries(),
+        memory=_health(remembered),
+        queues=store.backlogs([spec.name for spec in specs]),
+        finished=store.finished(list(engines)),
+        moves=_moves(remembered),
     )
 
 
-def _values(
-    action: Action, snapshot: Snapshot, settings: Settings, now: float
-) -> dict[str, str]:
-    """The values that an action was decided from, as the decision log keeps them."""
-    hosts = ",".join(host.name for host in snapshot.hosts)
-    match action:
-        case Want(spec):
-            old = snapshot.desired.get(spec.id)
-            values = {
-                "model": spec.model,
-                "host": spec.host,
-                "was_on": old.spec.host if old else "",
-                "live_hosts": hosts,
-            }
-        case Relaunch(engine, incarnation, reason):
-            values = {"reason": reason, "incarnation": str(incarnation)}
-            values |= _symptoms(engine, snapshot, settings)
-        case _:
-            values = {"reason": action.reason, "live_hosts": hosts}
-    return {"at": f"{now:.3f}", **values}
+def _health(remembered: Mapping[str, str]) -> memory.Memory:
+    try:
+        return memory.from_json(remembered.get(HEALTH, ""))
+    except (KeyError, TypeError, ValueError):
+        # Of another version. To learn anew is better than to decide nothing any more.
+        log.exception("what was remembered of the engines' health cannot be read")
+        return memory.Memory()
 
 
-def _symptoms(engine: str, snapshot: Snapshot, settings: Settings) -> dict[str, str]:
-    report = snapshot.engines[engine]
-    values = {
-        "model": report.model,
-        "host": report.host,
-        "alive_at": f"{report.alive_at:.3f}",
-        "since": f"{report.since:.3f}",
-        "hang_seconds": f"{settings.fleet.rules.hang_seconds:g}",
-    }
-    load = snapshot.loads.get(engine)
-    if load:
-        values["inflight"] = str(load.inflight)
-        values["oldest_seconds"] = f"{load.oldest_seconds:.1f}"
-        values["idle_seconds"] = f"{load.idle_seconds:.1f}"
-    return values
+def _moves(remembered: Mapping[str, str]) -> rebalance.Memory:
+    try:
+        return rebalance.from_json(json.loads(remembered.get(MOVES, "{}")))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        log.exception("what was remembered of the models' engines cannot be read")
+        return rebalance.Memory()
 
 
-def _record(store: Store, action: Action, values: Mapping[str, str]) -> None:
-    engine = action.spec.id if isinstance(action, Want) else action.engine
-    name = type(action).__name__.lower()
-    store.log_decision({"engine": engine, "action": name, **values})
-    text = " ".join(f'{key}="{value}"' for key, value in values.items() if value)
-    log.info("engine=%s %s %s", engine, name, text)
+def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:
+    """The parts of the memory that have changed, as they are stored."""
+    parts = {}
+    if decision.memory != snapshot.memory:
+        parts[HEALTH] = memory.to_json(decision.memory)
+    moves = decision.scaling.memory
+    if moves is not None and moves != snapshot.moves:
+        parts[MOVES] = json.dumps(rebalance.to_json(moves), separators=(",", ":"))
+    return parts
+
+
+def _record(
+    store: Store, settings: Settings, snapshot: Snapshot, decision: Decision, now: float
+) -> None:
+    """Log what was decided and what it was decided from, and tell people."""
+    rules = settings.fleet.rules
+    actions = noteworthy(decision.actions)
+    if actions:
+        look = look_to_json(snapshot, rules, now, decision.actions)
+        key = keep_look(store, look)
+    for action in actions:
+        values = account(action, snapshot, decision, rules, now)
+        store.log_decision({**values, "snapshot": key})
+        _log(values)
+        if isinstance(action, Alert):
+            raise_alert(store, settings, action.engine, action.reason, now)
+    for reason in decision.scaling.reasons:
+        values = {"engine": "", "action": "rebalance", "at": f"{now:.3f}"}
+        values |= {"model": reason.model, "reason": str(reason)}
+        store.log_decision(values)
+        _log(values)
+
+
+def _log(values: Mapping[str, str]) -> None:
+    aside = ("engine", "action")
+    parts = [f'{k}="{v}"' for k, v in values.items() if v and k not in aside]
+    about = f"engine={values['engine']}" if values["engine"] else "models"
+    log.info("%s %s %s", about, values["action"], " ".join(parts))

@@ -15,10 +15,15 @@ from modelserver.model import (
     EngineLoad,
     EngineState,
     Kind,
+    Order,
     Outcome,
     Sample,
 )
+from modelserver.policy.orders import in_force
 from modelserver.settings import Settings
+from modelserver.store.alerts import open_alerts
+from modelserver.store.availability import standings
+from modelserver.store.operator import orders
 from modelserver.store.state import Store
 from modelserver.wire import CONTROL_QUEUE
 
@@ -73,6 +78,8 @@ class EngineStatus:
     progress: str
     hung_seconds: int
     stale: str
+    hold: str
+    abort: int
     log: str
 
 
@@ -92,7 +99,9 @@ class QueueStatus:
 class ModelStatus:
     """One model of the fleet: engines that are ready and wanted, and its queue.
 
-    ``waiting_for`` says which of its engines have no place, and why.
+    ``waiting_for`` says which of its engines have no place, and why; ``standing`` how
+    it stood at control's last look ("serving", "starting", "waiting", "down", "" if not
+    known), ``because`` why.
     """
 
     name: str
@@ -101,6 +110,8 @@ class ModelStatus:
     wanted: int
     queue: QueueStatus
     waiting_for: str = ""
+    standing: str = ""
+    because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,7 @@ class Status:
     """The whole fleet at one time; ``at`` and ``steered_at`` by the store's clock.
 
     ``steered_at`` is when control last looked at the fleet, 0 if it never did.
+    ``orders`` are what operators drain and pause now, ``alerts`` how many stand.
     """
 
     at: float
@@ -150,6 +162,8 @@ class Status:
     hosts: tuple[HostStatus, ...]
     workers: tuple[WorkerStatus, ...]
     control: QueueStatus
+    orders: tuple[Order, ...] = ()
+    alerts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values; a dataclass becomes an object."""
@@ -224,13 +238,13 @@ def _read_status(store: Store, settings: Settings) -> Status:
     workers = _workers(store.workers(), engines)
     takers = Counter(model for worker in workers for model in worker.models)
     steered_at, steered_by = store.steered()
-    waiting = store.waiting()
+    waiting, found, now = store.waiting(), standings(store), store.now()
 
     def queue(name: str, takers: int) -> QueueStatus:
         return QueueStatus(name, store.backlog(name), takers)
 
     return Status(
-        at=store.now(),
+        at=now,
         steered_at=steered_at,
         steered_by=steered_by,
         fleet=fleet,
@@ -244,6 +258,8 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 waiting_for=LEFT
                 if entry in left
                 else _waiting_for(entry.name, waiting),
+                standing=found.get(entry.name, {}).get("standing", ""),
+                because=found.get(entry.name, {}).get("reason", ""),
             )
             for entry in (*models.models, *left)
         ),
@@ -253,11 +269,13 @@ def _read_status(store: Store, settings: Settings) -> Status:
         ),
         workers=workers,
         control=queue(CONTROL_QUEUE, len(workers)),
+        orders=in_force(orders(store), now),
+        alerts=len(open_alerts(store)),
     )
 
 
 def _ready(engine: EngineStatus) -> bool:
-    return engine.state.serves and engine.host_live
+    return engine.state.serves and engine.host_live and not engine.hold
 
 
 def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:

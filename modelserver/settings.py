@@ -93,8 +93,13 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
     )
 
 
-def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The value of a variable that the fleet file names.
+def secret(
+    variable: str,
+    key: str = "api_key_env",
+    program: str = "launcher",
+    environ: Mapping[str, str] = os.environ,
+) -> str:
+    """The value of a variable that the fleet file names by ``key``, for a program.
 
     Raises ConfigurationError where it is not set.
     """
@@ -102,7 +107,7 @@ def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str:
     if not value:
         raise ConfigurationError(
             f"the environment variable {variable}, which the fleet file names by "
-            "api_key_env, is not set for this launcher; set it and restart the launcher"
+            f"{key}, is not set for this {program}; set it and restart the {program}"
         )
     return value
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from kombu.utils.json import register_type
 
-from modelserver.catalogue import Catalogue, catalogue
+from modelserver.catalogue import Catalogue, catalogue, read_down
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet import environment_defaults
 from modelserver.model import Kind
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.store.availability import fleet_and_standings
 
 #: Queue of the control tasks and of everything that is no request to a model.
 CONTROL_QUEUE = "control"
@@ -87,6 +88,7 @@ class CatalogueSource:
         self._settings = settings
         self._store: Store | None = None
         self._text = ""
+        self._down = ""
         self._read: Catalogue | None = None
         self._look_at = 0.0
         self._fed = False
@@ -94,7 +96,9 @@ class CatalogueSource:
     def __call__(self) -> Catalogue:
         """The models of now. Raises StoreUnreachableError."""
         if self._read is None or (not self._fed and time.monotonic() > self._look_at):
-            self._take(self._look())
+            text, down = self._look()
+            self._take(text)
+            self._take_down(down)
             self._look_at = time.monotonic() + self.FRESH_SECONDS
         assert self._read is not None
         return self._read
@@ -115,18 +119,23 @@ class CatalogueSource:
             values["defaults"] |= environment_defaults()
         else:
             values = catalogue(self._settings.fleet)
-        self._text, self._read = text, Catalogue.read(values)
+        self._text, self._down, self._read = text, "", Catalogue.read(values)
 
-    def _look(self) -> str:
+    def _take_down(self, down: str) -> None:
+        if self._read is not None and down != self._down:
+            self._down, self._read = down, self._read.with_down(read_down(down))
+
+    def _look(self) -> tuple[str, str]:
         try:
             if self._store is None:
                 self._store = connect(self._settings)
             with self._store.reachable():
-                return self._store.fleet()
+                return fleet_and_standings(self._store)
         except StoreUnreachableError:
             if self._read is None and not self._settings.fleet.models:
                 raise
-            return self._text
+            # What was down may be back: that is found out when Redis is.
+            return self._text, ""
 
 
 def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, Any]:

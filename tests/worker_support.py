@@ -168,8 +168,9 @@ class FleetSite:
         *,
         model: str = "writer",
         limit: int = 64,
+        **use: Any,
     ) -> None:
-        """Report an engine's state as its launcher would."""
+        """Report an engine's state, and how to use it, as its launcher would."""
         engine = Engine(
             id=name,
             model=model,
@@ -179,6 +180,7 @@ class FleetSite:
             url=self.engines[name].url,
             limit=limit,
             alive_at=self.store.now(),
+            **use,
         )
         self.store.report_engine(engine)
 

@@ -38,6 +38,12 @@ class _Group:
     ripe: bool = False
     texts: list[str] = field(default_factory=list)
     waiting: list["asyncio.Future[dict[str, Any]]"] = field(default_factory=list)
+    sending: "asyncio.Task[None] | None" = None
+
+    def left(self) -> None:
+        """Somebody gave up: once all have, the engine need not go on."""
+        if self.sending and all(future.done() for future in self.waiting):
+            self.sending.cancel()
 
 
 class Coalescer:
@@ -67,7 +73,11 @@ class Coalescer:
         group.waiting.append(future)
         if len(group.texts) >= MOST_TEXTS:
             self._close(key, group)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            group.left()
+            raise
 
     def _ripen(self, key: _Key, group: _Group) -> None:
         """The moment is over: the group goes now, or when the engine has less to do."""
@@ -81,6 +91,7 @@ class Coalescer:
         del self._groups[key]
         self._under_way[key] += 1
         sending = asyncio.get_running_loop().create_task(self._send(group))
+        group.sending = sending
         self._sending.add(sending)
         sending.add_done_callback(lambda done: self._ended(key, done))
 

@@ -23,6 +23,7 @@ from modelserver.client import EngineFault, RequestFault, ask
 from modelserver.errors import (
     DeadlineExceededError,
     EngineError,
+    ModelUnavailableError,
     PoisonError,
     RequestError,
 )
@@ -34,6 +35,7 @@ from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes
+from workers.detours import Detours
 from workers.roster import Roster, Slot
 
 #: Attempts before a request is given up as failed by engines.
@@ -42,12 +44,17 @@ ATTEMPTS = 20
 BACKOFF_SECONDS = (0.1, 10.0)
 
 
+class _CalledOff(EngineFault):
+    """Control wants this engine's requests elsewhere: no fault of theirs."""
+
+
 @dataclass(slots=True)
 class _Work:
     """One request under way: what its message says, and what has been tried."""
 
     request: InferenceRequest
     model: str
+    asked: str
     body: dict[str, Any]
     tag: str
     task: str
@@ -61,11 +68,13 @@ class Executor:
     def __init__(
         self,
         roster: Roster,
+        detours: Detours,
         courier: Courier,
         session: aiohttp.ClientSession,
         specs: Mapping[str, ModelSpec],
     ) -> None:
         self.roster = roster
+        self.detours = detours
         self.courier = courier
         self.session = session
         self.specs = specs
@@ -97,11 +106,13 @@ class Executor:
     def _work(self, task: str, args: Any, kwargs: Any, context: Any) -> _Work:
         request = build(task, args, kwargs)
         queue = (context.delivery_info or {}).get("routing_key")
-        model = request.model or str(queue or "")
+        asked = request.model or str(queue or "")
+        model = self.detours.serving(asked)
         spec = self.specs.get(model)
         return _Work(
             request=with_model(request, model),
             model=model,
+            asked=asked,
             body=request.body_for(model, spec.sampling if spec else {}),
             tag=str((context.properties or {}).get("delivery_tag", "")),
             task=context.id,
@@ -125,6 +136,9 @@ class Executor:
         for attempt in range(ATTEMPTS):
             slot = await self.roster.admit(work.model, tried)
             if slot is None:
+                down = self.detours.of(work.asked)
+                if down and down.then == "fail":
+                    raise ModelUnavailableError(down.text)
                 text = f"no ready engine of {work.model} on this host"
                 raise Reject(text, requeue=True)
             if attempt == 0 and _unwanted(work):
@@ -135,9 +149,13 @@ class Executor:
                 self.courier.answered(work.tag)
                 return value
             except RequestFault as fault:
-                raise RequestError(
-                    f"{work.model} refused the request: {fault}"
-                ) from None
+                raise RequestError(f"{_told(work)} refused the request: {fault}") from (
+                    None
+                )
+            except _CalledOff as fault:
+                last: EngineFault = fault
+                tried.append(slot.engine.id)
+                continue  # At once: it has waited enough.
             except EngineFault as fault:
                 last = fault
                 tried.append(slot.engine.id)
@@ -150,8 +168,20 @@ class Executor:
         )
 
     async def _attempt(self, slot: Slot, work: _Work) -> Any:
+        """Raises EngineFault, RequestFault; _CalledOff once control says so."""
+        leash = asyncio.timeout(None)
         try:
-            return await self._on(slot, work)
+            async with leash:
+                slot.leashes.add(leash)
+                try:
+                    return await self._on(slot, work)
+                finally:
+                    slot.leashes.discard(leash)
+        except TimeoutError:
+            if not leash.expired():
+                raise
+            engine = slot.engine.id
+            raise _CalledOff(f"control took the requests off {engine}") from None
         finally:
             self.roster.release(work.model)
 
@@ -165,6 +195,8 @@ class Executor:
             if request.raw:
                 # Not the engine's own name for it, which may be a folder.
                 value["model"] = work.model
+                if work.model != work.asked:
+                    value["fallback_for"] = work.asked
                 value["engine"] = attempt.engine.id
                 value["seconds"] = round(time.monotonic() - attempt.began, 4)
             return value
@@ -210,6 +242,12 @@ class Executor:
             f"`modelserver dead`, send it again with `modelserver dead --resubmit "
             f"{work.task}`"
         )
+
+
+def _told(work: _Work) -> str:
+    if work.model == work.asked:
+        return work.model
+    return f"{work.model}, the fallback of {work.asked}, which is down,"
 
 
 def too_late(model: str) -> str:

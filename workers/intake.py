@@ -21,6 +21,7 @@ from modelserver.store.delivery import Deliveries
 from modelserver.transport import Channel
 from modelserver.wire import CONTROL_QUEUE
 from workers.courier import Courier
+from workers.detours import REFUSED_AT_ONCE, Detours
 from workers.roster import Roster
 
 logger = get_logger(__name__)
@@ -52,6 +53,7 @@ class Intake:
         deliveries: Deliveries,
         courier: Courier,
         roster: Roster,
+        detours: Detours,
         result_key: Callable[[str], str],
         abandon: Callable[[str], None],
     ) -> None:
@@ -59,6 +61,7 @@ class Intake:
         self.deliveries = deliveries
         self.courier = courier
         self.roster = roster
+        self.detours = detours
         self.wakeup = asyncio.Event()
         courier.on_freed = self.wakeup.set
         self.pulling = True
@@ -112,12 +115,16 @@ class Intake:
 
     def room(self, queue: str) -> int:
         """Messages of this queue that may still be pulled."""
+        active = self.courier.active
         if queue == CONTROL_QUEUE:
-            most = CONTROL_ROOM
-        else:
-            most = self.roster.capacity(queue)
-            most += min(SPARE_MOST, most // SPARE_SHARE)
-        return max(0, min(PULL_MOST, most - self.courier.active[queue]))
+            return max(0, CONTROL_ROOM - active[queue])
+        model = self.detours.serving(queue)
+        most = self.roster.capacity(model)
+        most += min(SPARE_MOST, most // SPARE_SHARE)
+        if not most and (down := self.detours.of(queue)) and down.then == "fail":
+            return max(0, REFUSED_AT_ONCE - active[queue])
+        taken = sum(n for q, n in active.items() if self.detours.serving(q) == model)
+        return max(0, min(PULL_MOST, most - taken))
 
     async def run(self) -> None:
         """Pull for ever."""

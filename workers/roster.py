@@ -21,7 +21,8 @@ class Slot:
     """One engine as this worker sees it. Times are of the monotonic clock.
 
     ``admitted`` counts the prompt tokens of all requests so far: the difference over a
-    request's life is what the engine had to prefill meanwhile.
+    request's life is what the engine had to prefill meanwhile. ``leashes`` are the
+    requests that can be called off the engine.
     """
 
     engine: Engine
@@ -33,6 +34,7 @@ class Slot:
     suspicions: int = 0
     sequence: int = 0
     began_at: float = 0.0
+    leashes: set[asyncio.Timeout] = field(default_factory=set)
 
     @property
     def inflight(self) -> int:
@@ -60,7 +62,13 @@ class Slot:
 
     def usable(self, now: float) -> bool:
         """Whether the engine may get requests."""
-        return self.engine.serves and now >= self.suspect_until
+        return self.engine.is_given_work and now >= self.suspect_until
+
+    def call_off(self) -> None:
+        """End this worker's requests on the engine; they run elsewhere."""
+        leashes, self.leashes = self.leashes, set()
+        for leash in leashes:
+            leash.reschedule(asyncio.get_running_loop().time())
 
 
 class Roster:
@@ -96,6 +104,8 @@ class Roster:
                 self.slots[name] = Slot(engine, seen_at=now)
             else:
                 slot.engine = engine
+                if engine.is_called_off:
+                    slot.call_off()
         # Limits may have risen, engines may have come or gone.
         self._all_look_again()
 

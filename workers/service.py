@@ -24,6 +24,7 @@ from modelserver.store.connections import open_async
 from modelserver.store.state import read_engine
 from workers import bridge
 from workers.courier import Courier
+from workers.detours import Detours
 from workers.executor import Executor, too_late
 from workers.intake import Intake
 from workers.lease import Lease
@@ -69,14 +70,18 @@ class Service:
         self.courier = Courier(self.deliveries)
         self.roster = Roster(settings.host)
         self.session = open_session(keys=settings.keyring())
+        self.detours = Detours(self.roster)
         specs = {spec.name: spec for spec in settings.fleet.specs()}
         self.known |= specs.keys()
-        self.executor = Executor(self.roster, self.courier, self.session, specs)
+        self.executor = Executor(
+            self.roster, self.detours, self.courier, self.session, specs
+        )
         self.intake = Intake(
             self.loop,
             self.deliveries,
             self.courier,
             self.roster,
+            self.detours,
             self.app.backend.backend_key,
             self._abandon,
         )
@@ -156,7 +161,10 @@ class Service:
             self._look = asyncio.Event()
             try:
                 # First: an engine of a new model comes after the fleet that has it.
-                self._follow(await self.client.get(keys.fleet))
+                # Bytes: this client decodes nothing.
+                both: Any = await self.client.mget(keys.fleet, keys.availability)
+                self._follow(both[0])
+                self.detours.update(both[1].decode() if both[1] else "")
                 values = await self.client.hgetall(keys.engines)
                 reports = [read_engine(value) for value in values.values()]
                 self.roster.update({engine.id: engine for engine in reports})
@@ -189,9 +197,13 @@ class Service:
         self.known |= self.executor.specs.keys()
         logger.info("fleet version=%d applied by %s", applied.version, applied.by)
 
+    def models(self) -> frozenset[str]:
+        """The models whose queues this worker can take requests from."""
+        return self.roster.models() | self.detours.models()
+
     def _announce(self) -> None:
         self.intake.wakeup.set()
-        models = self.roster.models()
+        models = self.models()
         if models != self._models:
             self._models = models
             self.on_models(models)

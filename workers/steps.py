@@ -34,7 +34,7 @@ class Subscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
         # them on any thread.
         c.call_soon_ack = lambda function, *args, **kwargs: function(*args, **kwargs)
         service.on_models = lambda models: c.hub.call_soon(self._follow, c, models)
-        self._follow(c, service.roster.models())
+        self._follow(c, service.models())
 
     def stop(self, c: Any) -> None:
         """Follow no longer; the consumer set is about to go."""

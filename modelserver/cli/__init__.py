@@ -4,10 +4,12 @@ import sys
 
 import click
 
+from modelserver.cli.alerts import alerts
 from modelserver.cli.apply import apply
 from modelserver.cli.dead import dead
 from modelserver.cli.demo import demo
 from modelserver.cli.doctor import doctor
+from modelserver.cli.drain import drain, pause, resume, undrain
 from modelserver.cli.engines import engines
 from modelserver.cli.incidents import incidents
 from modelserver.cli.probes import fastest, latency
@@ -15,6 +17,7 @@ from modelserver.cli.programs import beat, flower, launcher, worker
 from modelserver.cli.relaunch import relaunch
 from modelserver.cli.status import models, status
 from modelserver.cli.up import up
+from modelserver.cli.why import why
 from modelserver.errors import ConfigurationError, ModelserverError
 
 
@@ -28,11 +31,13 @@ def cli() -> None:
 
 
 for command in (
+    alerts,
     apply,
     beat,
     dead,
     demo,
     doctor,
+    drain,
     engines,
     fastest,
     flower,
@@ -40,9 +45,13 @@ for command in (
     latency,
     launcher,
     models,
+    pause,
     relaunch,
+    resume,
     status,
+    undrain,
     up,
+    why,
     worker,
 ):
     cli.add_command(command)

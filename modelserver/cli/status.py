@@ -8,15 +8,20 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from modelserver.cli.decisions import clock
 from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.inventory import GIB, Gpu
-from modelserver.model import EngineState
+from modelserver.model import EngineState, Order
+from modelserver.policy.orders import PAUSE
 from modelserver.report import EngineStatus, ModelStatus, Status, read_status
 from modelserver.settings import load
 from modelserver.store import connect
 
 #: How often ``--watch`` reads the fleet, in seconds.
 WATCH_SECONDS = 2.0
+
+#: So much of the reason for which an engine is held stands beside its state.
+HOLD_WIDTH = 30
 
 COLOURS = {
     EngineState.READY: "green",
@@ -70,6 +75,8 @@ def render(found: Status) -> Group:
     tables.append(_workers(found))
     return Group(
         *(line for each in tables for line in (each, "")),
+        *map(_order, found.orders),
+        *_alerts(found),
         _fleet(found),
         _control(found),
     )
@@ -103,8 +110,15 @@ def _engines(found: Status) -> Table:
 def _state(engine: EngineStatus) -> str:
     if not engine.host_live:
         return f"[dim]{engine.state}?[/dim]"
+    if engine.hold:
+        return f"[yellow]{engine.state} (held: {escape(_short(engine.hold))})[/yellow]"
     colour = COLOURS.get(engine.state)
     return f"[{colour}]{engine.state}[/{colour}]" if colour else str(engine.state)
+
+
+def _short(hold: str) -> str:
+    cut = hold[: HOLD_WIDTH - 3].rstrip() + "..."
+    return hold if len(hold) <= HOLD_WIDTH else cut
 
 
 def _reason(engine: EngineStatus) -> str:
@@ -112,6 +126,8 @@ def _reason(engine: EngineStatus) -> str:
     if engine.hung_seconds:
         silence = f"no token for {engine.hung_seconds} s"
         notes.append(f"{silence} with {engine.inflight} in flight")
+    if engine.hold:
+        notes.append(f"gets nothing new: {engine.hold}")
     if engine.stale:
         notes.append(f"to be restarted: {engine.stale}")
     if engine.incarnation and not engine.host_live:
@@ -134,7 +150,9 @@ def _note(model: ModelStatus) -> str:
     waits = f"{model.queue.backlog} wait" * bool(model.queue.backlog)
     place = f"[yellow]{escape(model.waiting_for)}[/yellow]" * bool(model.waiting_for)
     notes = [place]
-    if not model.ready:
+    if model.standing == "down":
+        notes = [f"[red]down: {escape(model.because)}[/red]", waits]
+    elif not model.ready:
         notes = [f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]", place]
     elif not model.queue.workers:
         notes.insert(0, "[yellow]no worker on a host with a ready engine[/yellow]")
@@ -185,6 +203,19 @@ def _workers(found: Status) -> Table:
         serves = ", ".join(worker.models) or "-"
         made.add_row(worker.name, worker.host, *counts, serves)
     return made
+
+
+def _order(order: Order) -> str:
+    what = "is paused" if order.kind == PAUSE else "is drained"
+    until = f" until {clock(order.until)}" * bool(order.until)
+    reason = f": {escape(order.reason)}" * bool(order.reason)
+    return f"[yellow]{order.target} {what} by {order.who}{until}{reason}[/yellow]"
+
+
+def _alerts(found: Status) -> list[str]:
+    number = f"{found.alerts} alert" + "s" * (found.alerts != 1)
+    stand = "stands" if found.alerts == 1 else "stand"
+    return [f"[red]{number} {stand}: modelserver alerts[/red]"] * bool(found.alerts)
 
 
 def _fleet(found: Status) -> str:

@@ -1,11 +1,14 @@
-"""What control decided, newest first, as ``Store.log_decision`` keeps it."""
+"""What control decided, newest first, and what it decided from."""
 
+import zlib
 from typing import Any
 
-from modelserver.store.state import Store
+from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
 
 #: Decisions that are looked through; the stream keeps more.
 SCANNED = 500
+#: Snapshots kept, and how many bytes of them: of a large fleet fewer are kept.
+SNAPSHOTS_KEPT, SNAPSHOT_BYTES_KEPT = 200, 16 * 2**20
 
 
 def last_decisions(store: Store, engine: str, number: int = 5) -> list[dict[str, str]]:
@@ -14,3 +17,34 @@ def last_decisions(store: Store, engine: str, number: int = 5) -> list[dict[str,
     entries = client.xrevrange(store.keys.decisions, count=SCANNED)
     about = [{"id": key, **values} for key, values in entries]
     return [each for each in about if each.get("engine") == engine][:number]
+
+
+def decisions_about(store: Store, target: str, number: int) -> list[dict[str, str]]:
+    """The last decisions about an engine or a model, newest last."""
+    client: Any = store.client
+    entries = client.xrevrange(store.keys.decisions)
+    about = [values for _, values in entries if target in _subjects(values)]
+    return about[:number][::-1]
+
+
+def _subjects(values: dict[str, str]) -> tuple[str, ...]:
+    engine = values.get("engine", "")
+    return engine, values.get("model", ""), engine.rpartition("-")[0]
+
+
+def keep_look(store: Store, look: bytes) -> str:
+    """Keep what decisions were made from, as JSON; returns its id for the log."""
+    data = zlib.compress(look, DEFLATE_LEVEL)
+    client: Any = store.client
+    kept = max(1, min(SNAPSHOTS_KEPT, SNAPSHOT_BYTES_KEPT // len(data)))
+    key: str = client.xadd(
+        store.keys.snapshots, {"look": data}, maxlen=kept, approximate=False
+    )
+    return key
+
+
+def kept_look(store: Store, key: str) -> bytes | None:
+    """What decisions with this id were made from, None if it is kept no longer."""
+    command = ("XRANGE", store.keys.snapshots, key, key)
+    entries: Any = store.client.execute_command(*command, **RAW)
+    return zlib.decompress(entries[0][1][b"look"]) if entries else None

@@ -24,7 +24,7 @@ from modelserver.store.batch import (
     StoreResult,
 )
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
-from modelserver.store.state import pack_sample
+from modelserver.store.measurements import pack_sample
 
 
 class Deliveries:

@@ -8,6 +8,8 @@ PRIORITY_SEPARATOR = "\x06\x16"
 PRIORITIES = (0, 3, 6, 9)
 #: Requests that each engine's list of samples keeps.
 SAMPLES_KEPT = 64
+#: Canaries that each engine's list keeps: several rounds.
+CANARIES_KEPT = 16
 #: How long samples and counters outlive an engine's last request, in seconds.
 SAMPLES_SECONDS = 7 * 86_400
 
@@ -102,6 +104,15 @@ class Keys:
         """Hash of an engine's totals: requests by outcome, tokens."""
         return f"{self.prefix}counters:{engine}"
 
+    def canaries(self, engine: str) -> str:
+        """List of an engine's last canaries, newest first."""
+        return f"{self.prefix}canaries:{engine}"
+
+    @property
+    def metrics(self) -> str:
+        """Hash of what engines tell of themselves now: engine -> JSON."""
+        return f"{self.prefix}metrics"
+
     @property
     def fleet(self) -> str:
         """The applied fleet: models, engines, rules and the like, with a version."""
@@ -131,6 +142,50 @@ class Keys:
     def decisions(self) -> str:
         """Stream of decisions with the values that they were made from."""
         return f"{self.prefix}decisions"
+
+    @property
+    def operator(self) -> str:
+        """Hash of operators' orders: "kind:target" -> JSON."""
+        return f"{self.prefix}operator"
+
+    @property
+    def availability(self) -> str:
+        """How each model stands, as JSON. Ends soon after control's last look."""
+        return f"{self.prefix}availability"
+
+    @property
+    def outages(self) -> str:
+        """Since when each model is missed, as JSON: control's memory of it."""
+        return f"{self.prefix}control:outages"
+
+    @property
+    def alerts(self) -> str:
+        """Stream of alerts."""
+        return f"{self.prefix}alerts"
+
+    @property
+    def open_alerts(self) -> str:
+        """Hash of alerts that still stand: what and about whom -> JSON."""
+        return f"{self.prefix}alerts:open"
+
+    @property
+    def alert_counts(self) -> str:
+        """Hash of totals: alerts raised, repeated, ended; hooks that failed."""
+        return f"{self.prefix}alerts:counts"
+
+    def alerted(self, digest: str) -> str:
+        """There as long as an alert is not to be repeated."""
+        return f"{self.prefix}alerted:{digest}"
+
+    @property
+    def memory(self) -> str:
+        """Hash of what control remembers: part -> JSON, deflated."""
+        return f"{self.prefix}control:memory"
+
+    @property
+    def snapshots(self) -> str:
+        """Stream of what the last decisions were made from, deflated."""
+        return f"{self.prefix}control:snapshots"
 
     @property
     def answers(self) -> str:

@@ -275,17 +275,21 @@ redis.call('PUBLISH', KEYS[2], 'fleet')
 return 1
 """
 
-#: Writes wishes if the token is still the newest. KEYS token, desired, changed; ARGV
-#: token, then pairs of engine and JSON ('' deletes). Returns 1 if written.
+#: Writes wishes and what control remembers, both or neither: only if the token is still
+#: the newest. KEYS token, desired, changed, memory; ARGV token, number of wishes, that
+#: many pairs of engine and JSON ('' deletes), then pairs of a part of the memory and
+#: its bytes. Returns 1 if written.
 WISH = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-for i = 2, #ARGV, 2 do
+local memory = 2 * tonumber(ARGV[2]) + 3
+for i = 3, memory - 1, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', KEYS[2], ARGV[i])
   else
     redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('PUBLISH', KEYS[3], 'desired')
+for i = memory, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
+if memory > 3 then redis.call('PUBLISH', KEYS[3], 'desired') end
 return 1
 """

@@ -2,28 +2,32 @@
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet import plain_url
 from modelserver.inventory import Gpu, GpuProcess, Host
 from modelserver.model import (
+    Canary,
     Desired,
     Engine,
     EngineLoad,
     EngineSpec,
     EngineState,
+    Metrics,
     Outcome,
     Sample,
 )
 from modelserver.settings import Settings
-from modelserver.store import scripts
+from modelserver.store import measurements, scripts
 from modelserver.store.connections import blocking
 from modelserver.store.keys import Keys
 
@@ -31,6 +35,12 @@ _T = TypeVar("_T")
 
 #: Decisions kept in the stream.
 DECISIONS_KEPT = 10_000
+#: Counters of the requests that an engine has dealt with.
+ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
+#: What is kept of control is deflated; a higher level costs more and saves little.
+DEFLATE_LEVEL = 1
+#: An option of redis-py: the reply as bytes, for values that are no text.
+RAW = {NEVER_DECODE: True}
 
 
 def connect(settings: Settings) -> "Store":
@@ -80,8 +90,8 @@ class Store:
         name = str(info.get("server_name", "redis"))
         return name, str(info.get(f"{name}_version", info["redis_version"]))
 
-    def _run(self, *command: Any) -> Any:
-        return self.client.execute_command(*command)
+    def _run(self, *command: Any, **options: Any) -> Any:
+        return self.client.execute_command(*command, **options)
 
     def _script(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
         return self.client.eval(script, len(keys), *keys, *arguments)
@@ -131,7 +141,9 @@ class Store:
         """Forget an engine that is wanted no longer and has ended."""
         with self.client.pipeline() as pipe:
             pipe.hdel(self.keys.engines, engine)
+            pipe.hdel(self.keys.metrics, engine)
             pipe.delete(self.keys.samples(engine), self.keys.counters(engine))
+            pipe.delete(self.keys.canaries(engine))
             pipe.publish(self.keys.changed, engine)
             pipe.execute()
 
@@ -162,14 +174,32 @@ class Store:
         values = self._run("HGETALL", self.keys.desired)
         return {key: _read_desired(value) for key, value in sorted(values.items())}
 
-    def wish(self, token: int, wishes: Mapping[str, Desired | None]) -> bool:
-        """Write wishes (None deletes) unless a newer controller has come."""
-        pairs: list[str] = []
+    def wish(
+        self,
+        token: int,
+        wishes: Mapping[str, Desired | None],
+        memory: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Write wishes (None deletes), and parts of control's memory with them.
+
+        Writes neither, and returns False, if a newer controller has come.
+        """
+        pairs: list[str | bytes] = []
         for engine, desired in wishes.items():
             value = json.dumps(dataclasses.asdict(desired)) if desired else ""
             pairs += [engine, value]
-        keys = [self.keys.token, self.keys.desired, self.keys.changed]
-        return bool(self._script(scripts.WISH, keys, token, *pairs))
+        for part, text in (memory or {}).items():
+            pairs += [part, zlib.compress(text.encode(), DEFLATE_LEVEL)]
+        keys = [self.keys.token, self.keys.desired, self.keys.changed, self.keys.memory]
+        return bool(self._script(scripts.WISH, keys, token, len(wishes), *pairs))
+
+    def memory(self) -> dict[str, str]:
+        """What control remembers, by part."""
+        values: dict[bytes, bytes] = self._run("HGETALL", self.keys.memory, **RAW)
+        return {
+            part.decode(): zlib.decompress(value).decode()
+            for part, value in values.items()
+        }
 
     def report_steered(self, owner: str) -> None:
         """Leave a sign that control has looked at the fleet now."""
@@ -229,17 +259,58 @@ class Store:
 
     def samples(self, engine: str) -> tuple[Sample, ...]:
         """An engine's last requests, newest first, at most SAMPLES_KEPT."""
-        values = self._run("LRANGE", self.keys.samples(engine), 0, -1)
-        return tuple(read_sample(engine, json.loads(value)) for value in values)
+        return self.all_samples([engine])[engine]
+
+    def all_samples(self, engines: Sequence[str]) -> dict[str, tuple[Sample, ...]]:
+        """The same of several engines in one round trip."""
+        return measurements.all_samples(self.client, self.keys, engines)
+
+    # Canaries and metrics: written by launchers.
+
+    def add_canaries(self, canaries: Sequence[Canary]) -> None:
+        """Keep what canaries took, given oldest first."""
+        measurements.add_canaries(self.client, self.keys, canaries)
+
+    def canaries(self) -> dict[str, tuple[Canary, ...]]:
+        """Each reported engine's last canaries, newest first, by engine."""
+        engines = sorted(self._run("HKEYS", self.keys.engines))
+        return measurements.read_canaries(self.client, self.keys, engines)
+
+    def report_metrics(self, metrics: Mapping[str, Metrics | None]) -> None:
+        """Say what engines tell of themselves now; None deletes."""
+        measurements.report_metrics(self.client, self.keys, metrics)
+
+    def metrics(self) -> dict[str, Metrics]:
+        """What engines with requests tell of themselves, by engine."""
+        return measurements.read_metrics(self.client, self.keys)
 
     def counters(self, engine: str) -> dict[str, int]:
         """An engine's totals: requests by outcome, prompt and completion tokens."""
         values = self._run("HGETALL", self.keys.counters(engine))
         return {key: int(value) for key, value in values.items()}
 
+    def finished(self, engines: Sequence[str]) -> dict[str, int]:
+        """How many requests each engine has dealt with since it is known."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for engine in engines:
+                pipe.hmget(self.keys.counters(engine), *ANSWERED)
+            counts = pipe.execute()
+        return {
+            engine: sum(int(count or 0) for count in each)
+            for engine, each in zip(engines, counts, strict=True)
+        }
+
     def backlog(self, queue: str) -> int:
         """Requests that wait in a queue, all priorities."""
         return int(self._script(scripts.DEPTH, self.keys.queue(queue)))
+
+    def backlogs(self, queues: Sequence[str]) -> dict[str, int]:
+        """The same of several queues in one round trip."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                lists = self.keys.queue(queue)
+                pipe.eval(scripts.DEPTH, len(lists), *lists)
+            return dict(zip(queues, map(int, pipe.execute()), strict=True))
 
     def answers(self) -> dict[str, int]:
         """Totals: results stored, and late or repeated ones that were refused."""
@@ -293,24 +364,3 @@ def _read_desired(value: str) -> Desired:
         fields["spec"][name] = tuple(fields["spec"].get(name, ()))
     fields["spec"] = EngineSpec(**fields["spec"])
     return _known(Desired, fields)
-
-
-def pack_sample(sample: Sample) -> list[Any]:
-    """A sample as the short list that is stored; the engine is in the key."""
-    return [
-        sample.incarnation,
-        round(sample.ended_at, 3),
-        round(sample.seconds, 4),
-        sample.prompt_tokens,
-        sample.completion_tokens,
-        sample.inflight_start,
-        sample.inflight_end,
-        sample.prompt_admitted,
-        sample.outcome.value,
-    ]
-
-
-def read_sample(engine: str, packed: list[Any]) -> Sample:
-    """The reverse of pack_sample."""
-    values: list[Any] = [engine, *packed[:-1], Outcome(packed[-1])]
-    return Sample(*values)

@@ -125,6 +125,8 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
         "wanted": 1,
         "queue": {"name": "waits", "backlog": 3, "workers": 0},
         "waiting_for": "waits-0: needs 1 free GPU; host a has no GPUs",
+        "standing": "",
+        "because": "",
     }
     assert models["fast"]["ready"] == models["fast"]["queue"]["workers"] == 1
     assert [(w["name"], w["models"]) for w in found["workers"]] == [("w@a", ["fast"])]

@@ -1,6 +1,9 @@
 """Control against a real server."""
 
 import logging
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +20,7 @@ from modelserver.fleet import (
 )
 from modelserver.inventory import Host
 from modelserver.model import (
+    Action,
     Desired,
     Engine,
     EngineSpec,
@@ -24,9 +28,31 @@ from modelserver.model import (
     Relaunch,
     Want,
 )
+from modelserver.policy.memory import from_json
+from modelserver.policy.snapshots import look_from_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from tests.support import ValkeyProcess
+from modelserver.store.decisions import (
+    SNAPSHOT_BYTES_KEPT,
+    SNAPSHOTS_KEPT,
+    keep_look,
+    kept_look,
+)
+from tests.support import ROOT, ValkeyProcess, eventually
+
+#: A controller in a process of its own, which looks as fast as it can.
+CONTROLLER = """
+import sys
+from pathlib import Path
+from modelserver.controller import steer
+from modelserver.store import connect
+from tests.integration.test_controller import settings_of
+settings = settings_of(sys.argv[1], Path("/nowhere"))
+store = connect(settings)
+print("up", flush=True)
+while True:
+    steer(store, settings, sys.argv[2])
+"""
 
 MODEL = ModelSection(name="m", path="/m", engine="sglang-cpu")
 SPEC = EngineSpec("m-0", "m", "a")
@@ -34,12 +60,16 @@ SPEC = EngineSpec("m-0", "m", "a")
 
 @pytest.fixture
 def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
+    return settings_of(valkey.url, tmp_path)
+
+
+def settings_of(url: str, folder: Path) -> Settings:
     fleet = Fleet(
         models=(MODEL,),
-        redis=RedisSection(url=valkey.url),
+        redis=RedisSection(url=url),
         rules=RulesSection(hang_seconds=60),
     )
-    return Settings(fleet, tmp_path / "fleet.toml", tmp_path, "a")
+    return Settings(fleet, folder / "fleet.toml", folder, "a")
 
 
 @pytest.fixture
@@ -89,6 +119,9 @@ def test_a_host_that_reports_gets_the_engine_and_the_decision_is_logged(
     assert store.desired()["m-0"].spec == SPEC
     (decision,) = decisions(store)
     assert float(decision.pop("at")) <= store.now()
+    look = kept_look(store, decision.pop("snapshot"))
+    assert look
+    assert look_from_json(look).again().actions == (Want(SPEC),)
     assert decision == {
         "engine": "m-0",
         "action": "want",
@@ -124,21 +157,117 @@ def test_hosts_that_the_fleet_does_not_list_get_nothing(
     assert steer(store, listed, "one") == []
 
 
+def relaunches(actions: list[Action]) -> list[tuple[str, int]]:
+    return [(a.engine, a.incarnation) for a in actions if isinstance(a, Relaunch)]
+
+
 def test_a_hung_engine_is_relaunched_once(store: Store, settings: Settings):
-    ready(store, silent_seconds=5)
+    ready(store, silent_seconds=5, incarnation=2)
+    steer(store, settings, "one")
     steer(store, settings, "one")
     ready(store, silent_seconds=90, incarnation=2)
-    (action,) = steer(store, settings, "one")
-    assert isinstance(action, Relaunch)
-    assert (action.engine, action.incarnation) == ("m-0", 2)
-    assert steer(store, settings, "two") == []
+    assert relaunches(steer(store, settings, "one")) == [("m-0", 2)]
+    assert relaunches(steer(store, settings, "two")) == []
     wish = store.desired()["m-0"]
-    assert (wish.spec, wish.relaunch) == (SPEC, 2)
+    assert (wish.spec, wish.relaunch, wish.abort) == (SPEC, 2, 2)
     assert wish.reason == "hung: no token for 90 s"
-    decision = decisions(store)[-1]
-    assert (decision["action"], decision["hang_seconds"]) == ("relaunch", "60")
+    decision = next(each for each in decisions(store) if each["action"] == "relaunch")
+    assert decision["hang_seconds"] == "60"
+    assert decision["health"] == "healthy -> relaunching"
+    assert decision["because"] == "hung: no token for 90 s"
     ready(store, silent_seconds=90, incarnation=3)
-    assert len(steer(store, settings, "one")) == 1
+    assert relaunches(steer(store, settings, "one")) == []
+
+
+def test_many_at_once_relaunch_once_and_remember_it_once(
+    store: Store, settings: Settings
+):
+    ready(store, silent_seconds=5)
+    steer(store, settings, "one")
+    ready(store, silent_seconds=90)
+    with ThreadPoolExecutor(8) as pool:
+        owners = [f"owner-{n}" for n in range(40)]
+        done = list(pool.map(lambda owner: steer(store, settings, owner), owners))
+    assert [each for actions in done for each in relaunches(actions)] == [("m-0", 1)]
+    remembered = from_json(store.memory()["health"])
+    assert remembered.engines["m-0"].relaunches == 1
+
+
+def test_a_killed_controller_leaves_wish_and_memory_in_step(
+    store: Store, settings: Settings
+):
+    """Controllers are killed wherever they are; the next ones go on from the store."""
+    ready(store, silent_seconds=5)
+    steer(store, settings, "one")
+    ready(store, silent_seconds=90)
+    url = settings.fleet.redis.url
+    for number in range(4):
+        command = [sys.executable, "-c", CONTROLLER, url, f"killed-{number}"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as controller:
+            assert controller.stdout
+            assert controller.stdout.readline() == b"up\n"
+            looked = lambda: store.steered()[1] == f"killed-{number}"  # noqa: B023, E731
+            eventually(looked, 20)
+            controller.kill()
+        store.client.delete(store.keys.lock)
+        wish = store.desired()["m-0"]
+        own = from_json(store.memory()["health"]).engines.get("m-0")
+        assert wish.relaunch == (own.relaunches if own else 0)
+    steer(store, settings, "last")
+    assert store.desired()["m-0"].relaunch == 1
+    assert from_json(store.memory()["health"]).engines["m-0"].relaunches == 1
+    done = [each for each in decisions(store) if each["action"] == "relaunch"]
+    assert len(done) <= 1
+
+
+def test_control_goes_on_with_what_runs_when_the_store_has_lost_its_data(
+    store: Store, settings: Settings
+):
+    store.report_host(Host("a"), lease_seconds=60)
+    ready(store, silent_seconds=1)
+    store.report_host(Host("b"), lease_seconds=60)
+    store.report_engine(Engine("m-7", "m", "b", EngineState.READY, 3))
+    store.remove_engine("m-0")
+    assert steer(store, settings, "one") == [Want(EngineSpec("m-7", "m", "b"))]
+
+
+def test_what_is_remembered_is_not_written_again_where_nothing_changed(
+    store: Store, settings: Settings
+):
+    steer(store, settings, "one")
+    before = store.memory()
+    assert set(before) == {"health", "moves"}
+    steer(store, settings, "one")
+    assert store.memory()["moves"] == before["moves"]
+
+
+def test_a_memory_that_nobody_can_read_is_begun_anew(store: Store, settings: Settings):
+    store.report_host(Host("a"), lease_seconds=60)
+    with store.control("other", 60) as token:
+        store.wish(token, {}, {"health": "[]", "moves": "[]"})
+    assert steer(store, settings, "one") == [Want(SPEC)]
+    assert from_json(store.memory()["health"]).judged_at
+
+
+def test_memory_alone_does_not_wake_the_launchers(store: Store):
+    with store.control("one", 60) as token, store.client.pubsub() as heard:
+        heard.subscribe(store.keys.changed)
+        assert heard.get_message(timeout=5)
+        store.wish(token, {}, {"health": "new"})
+        store.wish(token, {"m-0": Desired(SPEC)})
+        rings = [heard.get_message(timeout=5), heard.get_message(timeout=0.2)]
+    assert [ring and ring["data"] for ring in rings] == ["desired", None]
+
+
+def test_only_the_last_snapshots_are_kept_and_fewer_of_large_ones(store: Store):
+    first = keep_look(store, b"{}")
+    assert kept_look(store, first) == b"{}"
+    for _ in range(SNAPSHOTS_KEPT):
+        keep_look(store, b"{}")
+    assert kept_look(store, first) is None
+    assert store.client.xlen(store.keys.snapshots) == SNAPSHOTS_KEPT
+    keep_look(store, random.Random(0).randbytes(SNAPSHOT_BYTES_KEPT // 4))
+    assert store.client.xlen(store.keys.snapshots) == 3
 
 
 def test_while_one_controls_another_does_nothing(store: Store, settings: Settings):
@@ -162,8 +291,9 @@ def test_a_controller_that_was_superseded_writes_nothing(store: Store):
     with store.control("slow", 60) as old:
         pass
     with store.control("next", 60):
-        assert not store.wish(old, {"m-0": Desired(SPEC)})
+        assert not store.wish(old, {"m-0": Desired(SPEC)}, {"health": "late"})
     assert store.desired() == {}
+    assert store.memory() == {}
 
 
 def test_control_leaves_a_sign_that_it_looked(store: Store, settings: Settings):

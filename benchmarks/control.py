@@ -1,0 +1,212 @@
+"""What one look of control at a whole fleet costs, and what the store keeps for it."""
+
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.machine import Server
+from benchmarks.report import Cell, Goal, Report
+from modelserver.controller import HEALTH, steer
+from modelserver.fleet import Fleet, ModelSection, RedisSection
+from modelserver.inventory import GIB, Gpu, GpuProcess, Host
+from modelserver.model import Canary, Engine, EngineState, Metrics, Outcome, Sample
+from modelserver.policy.memory import from_json, to_json
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
+from modelserver.store.measurements import pack_sample
+
+#: Engines; the last is the size that has goals.
+SIZES = (10, 100, 500)
+MODELS, GPUS_PER_HOST = 5, 8
+REPEATS = 15
+GOAL_MILLISECONDS, GOAL_BYTES = 500.0, 20_000.0
+#: Looks at which an engine is judged are so far apart in seconds, and a bit more.
+TICK_SECONDS = 11.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A fleet whose engines, hosts and workers stand in the store only."""
+
+    store: Store
+    settings: Settings
+    engines: int
+
+    def look(self) -> float:
+        """Milliseconds of one look."""
+        began = time.perf_counter()
+        steer(self.store, self.settings, "bench")
+        return (time.perf_counter() - began) * 1000
+
+    def judging_look(self) -> float:
+        """The same, at a time when verdicts are due."""
+        memory = from_json(self.store.memory()[HEALTH])
+        earlier = replace(
+            memory,
+            judged_at=memory.judged_at - TICK_SECONDS,
+            limited_at=memory.limited_at - TICK_SECONDS,
+        )
+        with self.store.control("past", 60) as token:
+            self.store.wish(token, {}, {HEALTH: to_json(earlier)})
+        return self.look()
+
+    def deciding_look(self) -> float:
+        """The same, with a decision, so that all that was seen is kept."""
+        with self.store.control("past", 60) as token:
+            self.store.wish(token, {"m0-0": None})
+        return self.judging_look()
+
+    def bytes_of(self, *parts: str) -> int:
+        """Memory of the keys with one of these parts in their name, or of all."""
+        total = 0
+        for key in self.store.client.scan_iter(f"{self.store.keys.prefix}*"):
+            if not parts or any(part in key for part in parts):
+                usage = self.store.client.memory_usage(key, samples=0)
+                total += int(usage or 0)
+        return total
+
+
+def control() -> Report:
+    """Milliseconds of one look at 10, 100 and 500 engines, and bytes for each engine.
+
+    Each engine has its full number of samples and canaries, and requests in flight. A
+    real server is on the same machine. Three looks: one between verdicts, one with
+    verdicts about all engines, one that also gives an engine a place, and so keeps all
+    that it saw.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    judging = each_bytes = 0.0
+    notes: list[str] = []
+    for engines in SIZES:
+        with _site(engines) as site:
+            site.look(), site.judging_look()
+            looks = {
+                "between verdicts": [site.look() for _ in range(REPEATS)],
+                "with verdicts": [site.judging_look() for _ in range(REPEATS)],
+                "with a decision": [site.deciding_look() for _ in range(REPEATS)],
+            }
+            aside = site.bytes_of("control:snapshots", "decisions")
+            each_bytes = (site.bytes_of() - aside) / engines
+            notes.append(_sizes(site, aside))
+        for name, times in looks.items():
+            middle = statistics.median(times)
+            rows.append((name, engines, middle, min(times), max(times), each_bytes))
+        judging = statistics.median(looks["with verdicts"])
+    size = SIZES[-1]
+    goals = (
+        Goal(f"look at {size} engines", judging, GOAL_MILLISECONDS, "ms", True),
+        Goal(f"store at {size} engines", each_bytes, GOAL_BYTES, "B/engine", True),
+    )
+    columns = ("look", "engines", "median ms", "least ms", "most ms", "B/engine")
+    notes.append(f"{REPEATS} looks of each kind; the log of decisions is not counted")
+    return Report(columns, tuple(rows), goals, tuple(notes))
+
+
+def _sizes(site: Site, aside: int) -> str:
+    memory = site.bytes_of("control:memory")
+    samples = site.bytes_of("samples:")
+    number = max(1, int(site.store.client.xlen(site.store.keys.snapshots)))
+    return (
+        f"{site.engines} engines: samples {samples / site.engines:,.0f} B for each, "
+        f"what control remembers {memory:,} B in all, {number} snapshots kept with "
+        f"their decisions {aside:,} B"
+    )
+
+
+@contextmanager
+def _site(engines: int) -> Iterator[Site]:
+    """A fleet on a server of its own, whose engines are where control wants them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server, store = Server(folder / "valkey").start(), None
+        try:
+            settings = _settings(server.url, folder, engines)
+            store = connect(settings)
+            site = Site(store, settings, engines)
+            _report_hosts(site, {})
+            steer(store, settings, "bench")
+            _report_engines(site)
+            yield site
+        finally:
+            if store is not None:
+                store.client.close()
+            server.stop()
+
+
+def _settings(url: str, folder: Path, engines: int) -> Settings:
+    models = tuple(
+        ModelSection(
+            name=f"m{n}",
+            path="/m",
+            gpus=1,
+            min_engines=engines // MODELS,
+        )
+        for n in range(MODELS)
+    )
+    fleet = Fleet(models=models, redis=RedisSection(url=url))
+    return Settings(fleet, folder / "fleet.toml", folder, "bench")
+
+
+def _report_hosts(site: Site, held: dict[str, str]) -> None:
+    for host in range(-(-site.engines // GPUS_PER_HOST)):
+        gpus = tuple(_gpu(f"GPU-{host}-{n}", n, held) for n in range(GPUS_PER_HOST))
+        site.store.report_host(Host(f"h{host}", gpus), lease_seconds=3600)
+
+
+def _gpu(uuid: str, index: int, held: dict[str, str]) -> Gpu:
+    total = 80 * GIB
+    used = 70 * GIB if uuid in held else 0
+    by = (GpuProcess(4711, used, "me", "python", held[uuid]),) if used else ()
+    return Gpu(
+        index, uuid, "H100", total=total, used=used, free=total - used, processes=by
+    )
+
+
+def _report_engines(site: Site) -> None:
+    """Let every engine serve, with a full history, and a worker have requests on it."""
+    store, now, draw = site.store, site.store.now(), random.Random(0)
+    wishes = store.desired()
+    assert len(wishes) == site.engines, f"{len(wishes)} of {site.engines} have a place"
+    held = {uuid: name for name, wish in wishes.items() for uuid in wish.spec.uuids}
+    _report_hosts(site, held)
+    loads = {}
+    for name, wish in wishes.items():
+        spec = wish.spec
+        index = int(spec.uuids[0].rpartition("-")[2])
+        engine = Engine(
+            name, spec.model, spec.host, EngineState.READY, 1, gpus=(index,)
+        )
+        store.report_engine(replace(engine, since=now - 900, alive_at=now + 3600))
+        for sample in _samples(name, now, draw):
+            store.client.lpush(
+                store.keys.samples(name), json.dumps(pack_sample(sample))
+            )
+        store.client.hset(store.keys.counters(name), "ok", 5000)
+        numbers = range(CANARIES_KEPT)
+        store.add_canaries([Canary(name, 1, now, 0.5, n % 4 == 0) for n in numbers])
+        loads[name] = (20, 3.0, 0.2)
+    store.report_metrics({name: Metrics(0, 0.4, 0.02, now) for name in wishes})
+    _report_worker(site, loads)
+
+
+def _samples(engine: str, now: float, draw: random.Random) -> Iterator[Sample]:
+    for number in range(SAMPLES_KEPT):
+        prompt, tokens = draw.randint(50, 2000), draw.randint(10, 500)
+        seconds = (0.2 + 0.0001 * prompt + 0.01 * tokens) * draw.gauss(1, 0.05)
+        ended = now - 60 + number * 0.9
+        values = (engine, 1, ended, seconds, prompt, tokens, 20, 20, 5 * prompt)
+        yield Sample(*values, Outcome.OK)
+
+
+def _report_worker(site: Site, loads: dict[str, tuple[int, float, float]]) -> None:
+    keys = site.store.keys
+    report = {"host": "h0", "pid": 1, "loads": loads}
+    site.store.client.sadd(keys.workers, "w")
+    site.store.client.set(keys.worker("w"), json.dumps(report), ex=3600)

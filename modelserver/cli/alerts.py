@@ -1,0 +1,58 @@
+"""``modelserver alerts``: what people were told."""
+
+import dataclasses
+
+import click
+from rich.markup import escape
+
+from modelserver.cli.decisions import clock
+from modelserver.cli.output import console, print_json, table
+from modelserver.errors import ModelserverError
+from modelserver.settings import load
+from modelserver.store import Store, connect
+from modelserver.store.alerts import Alert, counts, end, last_alerts, open_alerts
+
+
+@click.command()
+@click.option("--close", metavar="ABOUT", help='Alerts are dealt with; "all" for all.')
+@click.option("-n", "number", default=20, show_default=True, help="So many alerts.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def alerts(close: str | None, number: int, as_json: bool) -> None:
+    """List alerts, newest last; those that still stand are "open".
+
+    In the JSON: open, last, counts.
+    """
+    store = connect(load())
+    with store.reachable():
+        if close:
+            _close(store, close)
+            return
+        stand, last = open_alerts(store), last_alerts(store, number)
+        totals = counts(store)
+    if as_json:
+        shown = {"open": _plain(stand), "last": _plain(last), "counts": totals}
+        print_json(shown)
+        return
+    made = table("Alerts", "time", "about", "event", "text")
+    times = {(each.about, each.kind, each.at) for each in stand}
+    for each in last:
+        is_open = each.event == "raised" and (each.about, each.kind, each.at) in times
+        event = "[red]open[/red]" if is_open else each.event
+        made.add_row(clock(each.at), each.about, event, escape(each.text))
+    console().print(made if last else "There are no alerts.")
+
+
+def _plain(found: tuple[Alert, ...]) -> list[dict[str, object]]:
+    return [dataclasses.asdict(each) for each in found]
+
+
+def _close(store: Store, about: str) -> None:
+    found = [each for each in open_alerts(store) if about in (each.about, "all")]
+    if not found:
+        raise ModelserverError(
+            f"there is no open alert about {about}; `modelserver alerts` lists them"
+        )
+    for each in found:
+        closed = dataclasses.replace(each, event="ended", at=store.now())
+        if end(store, closed):
+            click.echo(f"{each.about}: closed: {each.text}")

@@ -1,0 +1,145 @@
+"""``modelserver why``: how an engine or a model stands, and what led to it."""
+
+from collections.abc import Iterable
+
+import click
+
+from modelserver.cli.decisions import clock, in_words, replayed
+from modelserver.cli.output import seconds
+from modelserver.controller import HEALTH
+from modelserver.errors import ModelserverError
+from modelserver.model import Order
+from modelserver.policy import memory
+from modelserver.policy.orders import PAUSE, in_force, orders_about
+from modelserver.report import EngineStatus, ModelStatus, Status, read_status
+from modelserver.settings import load
+from modelserver.store import Store, connect
+from modelserver.store.availability import standings
+from modelserver.store.decisions import decisions_about
+from modelserver.store.operator import orders
+
+#: Width of what stands before a value.
+_LABEL = 12
+
+
+@click.command()
+@click.argument("target", metavar="ENGINE|MODEL")
+@click.option("-n", "number", default=10, show_default=True, help="So many decisions.")
+@click.option("--replay", is_flag=True, help="Say what would be decided today.")
+def why(target: str, number: int, replay: bool) -> None:
+    """Say how an ENGINE or a MODEL stands, and which decisions led to it.
+
+    Decisions come newest last, with the figures that they were made from.
+    """
+    settings = load()
+    store = connect(settings)
+    with store.reachable():
+        found = read_status(store, settings)
+        for line in _standing(store, found, target):
+            click.echo(line)
+        decisions = decisions_about(store, target, number)
+        click.echo("\nDecisions, newest last:" if decisions else "\nNo decisions yet.")
+        for decision in decisions:
+            click.echo(in_words(decision))
+            if replay:
+                click.echo(replayed(store, decision))
+
+
+def _standing(store: Store, found: Status, target: str) -> list[str]:
+    now = found.at
+    given = in_force(orders(store), now)
+    for engine in found.engines:
+        if engine.id == target:
+            about = orders_about(given, engine.id, engine.model)
+            health = memory.from_json(store.memory().get(HEALTH, ""))
+            return _engine(store, found, engine, about, health)
+    for model in found.models:
+        if model.name == target:
+            return _model(store, found, model, orders_about(given, model.name))
+    if waits := store.waiting().get(target):
+        return [f"{target} has no place", _line("waiting", waits)]
+    names = ", ".join([*(m.name for m in found.models), *(e.id for e in found.engines)])
+    raise ModelserverError(f"there is no engine or model {target}; there are: {names}")
+
+
+def _engine(
+    store: Store,
+    found: Status,
+    engine: EngineStatus,
+    about: Iterable[Order],
+    health: memory.Memory,
+) -> list[str]:
+    state = f"{engine.state}" + ("" if engine.host_live else "?")
+    head = f"{engine.id} ({engine.model} on host {engine.host}) is {state}"
+    if engine.since:
+        head += f" since {clock(engine.since)}, incarnation {engine.incarnation}"
+    wish = store.desired().get(engine.id)
+    own = health.engines.get(engine.id)
+    lines = [head, _line("reason", "; ".join(filter(None, (_said(engine),))))]
+    if own is not None:
+        judged = f"{own.health} since {clock(own.since)}" if own.since else own.health
+        lines.append(_line("health", judged + (f": {own.reason}" * bool(own.reason))))
+        lines.append(_line("blocked", own.blocked))
+    if wish is None:
+        lines.append(_line("wanted", "no longer"))
+    else:
+        lines.append(_line("hold", wish.hold))
+        lines.append(_line("degraded", wish.degraded))
+    lines += [_order(order) for order in about]
+    inflight = f"{engine.inflight} of {engine.limit}"
+    if engine.inflight:
+        inflight += f", the oldest for {seconds(engine.oldest_seconds)}"
+    lines.append(_line("in flight", inflight))
+    lines += [_backlog(found, engine.model)]
+    lines.append(_line("waiting", store.waiting().get(engine.id, "")))
+    return [line for line in lines if line]
+
+
+def _said(engine: EngineStatus) -> str:
+    notes = [engine.progress, engine.reason]
+    notes += [f"to be restarted: {engine.stale}"] * bool(engine.stale)
+    notes += [f"host {engine.host} does not report"] * (not engine.host_live)
+    return "; ".join(filter(None, notes))
+
+
+def _model(
+    store: Store, found: Status, model: ModelStatus, about: Iterable[Order]
+) -> list[str]:
+    known = standings(store).get(model.name)
+    head = f"{model.name} ({model.kind}) has {model.ready} ready of {model.wanted}"
+    lines = [f"{head} wanted engines"]
+    if known:
+        standing = f"{known['standing']}: {known['reason']}"
+        since = f", since {clock(known['since'])}" if known["since"] else ""
+        lines.append(_line("standing", standing + since))
+        if known["standing"] == "down":
+            goes = f" to {known['fallback']}" * bool(known["fallback"])
+            lines.append(_line("requests", known["then"] + goes))
+    lines += [_order(order) for order in about]
+    lines.append(_backlog(found, model.name))
+    lines.append(_line("waiting", model.waiting_for))
+    for engine in found.engines:
+        if engine.model == model.name:
+            state = f"{engine.state} on {engine.host}"
+            said = f": {_said(engine)}" * bool(_said(engine))
+            lines.append(_line(engine.id, state + said))
+    return [line for line in lines if line]
+
+
+def _backlog(found: Status, model: str) -> str:
+    for each in found.models:
+        if each.name == model and each.queue.backlog:
+            return _line("backlog", f"{each.queue.backlog} requests of {model} wait")
+    return _line("backlog", "none")
+
+
+def _order(order: Order) -> str:
+    until = f" until {clock(order.until)}" * bool(order.until)
+    reason = f": {order.reason}" * bool(order.reason)
+    label = "paused" if order.kind == PAUSE else "drained"
+    text = f"by {order.who} at {clock(order.at)}{until}{reason}"
+    return _line(label, text)
+
+
+def _line(label: str, value: str) -> str:
+    return f"  {label:{_LABEL}}{value}" if value else ""
