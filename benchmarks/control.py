@@ -16,7 +16,7 @@ from modelserver.controller import HEALTH, steer
 from modelserver.fleet import Fleet, ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
 from modelserver.model import Canary, Engine, EngineState, Metrics, Outcome, Sample
-from modelserver.policy.memory import from_json, to_json
+from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT

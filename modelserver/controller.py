@@ -12,8 +12,9 @@ from modelserver.alerts import raise_alert
 from modelserver.applied import in_force
 from modelserver.model import Action, Alert, Snapshot
 from modelserver.outages import follow_outages
-from modelserver.policy import Decision, apply, consider, memory, rebalance
+from modelserver.policy import Decision, apply, consider, rebalance
 from modelserver.policy.accounts import account, noteworthy
+from modelserver.policy.health import memory
 from modelserver.policy.snapshots import look_to_json
 from modelserver.settings import Settings
 from modelserver.store.decisions import keep_look

@@ -18,9 +18,14 @@ from modelserver.model import (
     Sample,
     Snapshot,
 )
-from modelserver.policy.cost import Fit
 from modelserver.policy.decide import Decision, apply, consider
-from modelserver.policy.memory import EngineMemory, Memory, ModelMemory, TypeMemory
+from modelserver.policy.health.cost import Fit
+from modelserver.policy.health.memory import (
+    EngineMemory,
+    Memory,
+    ModelMemory,
+    TypeMemory,
+)
 
 NOW = 10_000.0
 RULES = RulesSection()

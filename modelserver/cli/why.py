@@ -9,7 +9,7 @@ from modelserver.cli.output import seconds
 from modelserver.controller import HEALTH
 from modelserver.errors import ModelserverError
 from modelserver.model import Order
-from modelserver.policy import memory
+from modelserver.policy.health import memory
 from modelserver.policy.orders import PAUSE, in_force, orders_about
 from modelserver.report import EngineStatus, ModelStatus, Status, read_status
 from modelserver.settings import load

@@ -11,8 +11,8 @@ from dataclasses import asdict
 
 from modelserver.model import Action, Alert, Relaunch, Snapshot, Treat, Want
 from modelserver.policy.decide import Decision, Rules
-from modelserver.policy.memory import Memory
-from modelserver.policy.verdicts import Common, Verdict
+from modelserver.policy.health.memory import Memory
+from modelserver.policy.health.verdicts import Common, Verdict
 
 
 def noteworthy(actions: Iterable[Action]) -> list[Action]:

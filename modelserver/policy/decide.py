@@ -14,13 +14,13 @@ from modelserver.model import (
     Treat,
     Want,
 )
-from modelserver.policy.control import Control, control
-from modelserver.policy.memory import Memory
+from modelserver.policy.health.control import Control, control
+from modelserver.policy.health.memory import Memory
+from modelserver.policy.health.verdicts import Verdict
 from modelserver.policy.orders import Orders
 from modelserver.policy.placement import plan
 from modelserver.policy.rolling import Budget, restarts_due, spread
 from modelserver.policy.scaling import Scaling, scale
-from modelserver.policy.verdicts import Verdict
 
 
 class Rules(Protocol):

@@ -16,9 +16,9 @@ import orjson
 
 from modelserver.model import Action, Json, Sample, Snapshot
 from modelserver.policy.decide import Decision, Rules, consider
-from modelserver.policy.memory import Memory
-from modelserver.policy.memory import from_json as memory_from_json
-from modelserver.policy.memory import to_json as memory_to_json
+from modelserver.policy.health.memory import Memory
+from modelserver.policy.health.memory import from_json as memory_from_json
+from modelserver.policy.health.memory import to_json as memory_to_json
 from modelserver.policy.rebalance import from_json as moves_from_json
 
 #: A sample's fields without its engine, which is the key that it stands under.

@@ -28,7 +28,7 @@ from modelserver.model import (
     Relaunch,
     Want,
 )
-from modelserver.policy.memory import from_json
+from modelserver.policy.health.memory import from_json
 from modelserver.policy.snapshots import look_from_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect

@@ -6,7 +6,7 @@ be answered twice, and never may more engines of a model be down than the budget
 
 from collections.abc import Callable
 
-from modelserver.policy.memory import Health
+from modelserver.policy.health.memory import Health
 from tests.scenarios.fleet import Fleet
 from tests.scenarios.slots import host, model
 from tests.scenarios.staging import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from modelserver.policy.memory import Health
+from modelserver.policy.health.memory import Health
 from tests.scenarios.fleet import Fleet
 from tests.scenarios.slots import host, model
 from tests.scenarios.staging import (

@@ -14,8 +14,8 @@ from modelserver.model import (
     Treat,
 )
 from modelserver.policy.decide import consider
-from modelserver.policy.health_guards import pays
-from modelserver.policy.memory import from_json, to_json
+from modelserver.policy.health.guards import pays
+from modelserver.policy.health.memory import from_json, to_json
 from tests.control_support import RULES, Scene, canaries, samples
 
 EVENTS = ("well", "slow", "slow canary", "fails", "hangs", "empty", "dies", "starts")

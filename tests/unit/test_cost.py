@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.policy.cost import BAND_ROWS, BANDS, Reservoir, Row, band, fit, row
+from modelserver.policy.health.cost import (
+    BAND_ROWS,
+    BANDS,
+    Reservoir,
+    Row,
+    band,
+    fit,
+    row,
+)
 from tests.control_support import FIT, sample
 
 TRUE = (0.02, 0.00002, 0.008, 0.0002, 0.00009)

@@ -18,8 +18,8 @@ from modelserver.model import (
     Treat,
 )
 from modelserver.policy.decide import consider
-from modelserver.policy.health_guards import pays, tokens_left
-from modelserver.policy.memory import (
+from modelserver.policy.health.guards import pays, tokens_left
+from modelserver.policy.health.memory import (
     Health,
     Memory,
     ModelMemory,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from modelserver.model import Outcome
-from modelserver.policy.cost import Reservoir
-from modelserver.policy.memory import Health, TypeMemory
+from modelserver.policy.health.cost import Reservoir
+from modelserver.policy.health.memory import Health, TypeMemory
 from tests.control_support import FIT, Scene, canaries, samples
 
 KEY = "m@"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from modelserver.model import Metrics
-from modelserver.policy.limits import (
+from modelserver.policy.health.limits import (
     LATENCY_SECONDS,
     THROUGHPUT_SECONDS,
     Flow,

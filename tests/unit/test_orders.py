@@ -17,7 +17,7 @@ from modelserver.model import (
     Want,
 )
 from modelserver.policy import apply, decide
-from modelserver.policy.memory import EngineMemory, Health, Memory
+from modelserver.policy.health.memory import EngineMemory, Health, Memory
 from modelserver.policy.orders import DRAIN, PAUSE, in_force
 
 NOW = 1000.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from modelserver.inventory import Host
 from modelserver.model import Desired, EngineSpec, Kind, ModelSpec, Snapshot
 from modelserver.policy import consider
-from modelserver.policy.memory import EngineMemory, Health, Memory
+from modelserver.policy.health.memory import EngineMemory, Health, Memory
 from modelserver.policy.rebalance import Memory as Moves
 from modelserver.policy.snapshots import (
     RulesOf,

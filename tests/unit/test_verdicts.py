@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from modelserver.model import Canary, Engine, EngineLoad, EngineState, Metrics, Outcome
-from modelserver.policy import judging
-from modelserver.policy.verdicts import Standing
+from modelserver.policy.health import judging
+from modelserver.policy.health.verdicts import Standing
 from tests.control_support import FIT, NOW, sample, samples
 
 ENGINE = Engine("m-0", "m", "a", EngineState.READY, 1)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from modelserver.model import Desired, ModelSpec, Treat
-from modelserver.policy.health_sight import Sight
-from modelserver.policy.memory import EngineMemory, Health
+from modelserver.policy.health.memory import EngineMemory, Health
+from modelserver.policy.health.sight import Sight
 
 #: The first part of its limit in probation, which doubles so often, in seconds.
 PROBATION_PART, PROBATION_SECONDS = 0.25, 15.0

@@ -10,9 +10,9 @@ from dataclasses import replace
 from statistics import median
 
 from modelserver.model import Outcome
-from modelserver.policy.cost import Fit, fit, row
-from modelserver.policy.health_sight import Sight
-from modelserver.policy.memory import EngineMemory, Health, TypeMemory
+from modelserver.policy.health.cost import Fit, fit, row
+from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
+from modelserver.policy.health.sight import Sight
 
 #: Requests that a first fit needs; it is made anew at each doubling until it is frozen.
 FIRST_FIT = 128

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 
 from modelserver.model import Json
-from modelserver.policy.cost import Fit, Reservoir
+from modelserver.policy.health.cost import Fit, Reservoir
 
 _T = TypeVar("_T")
 

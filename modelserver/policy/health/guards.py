@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.model import Engine, Snapshot
-from modelserver.policy.memory import TOKENS, EngineMemory, ModelMemory
+from modelserver.policy.health.memory import TOKENS, EngineMemory, ModelMemory
 from modelserver.policy.rolling import Budget
 
 #: Seconds until a model may be relaunched once more often.

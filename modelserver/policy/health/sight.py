@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from modelserver.inventory import Host
 from modelserver.model import Canary, Engine, ModelSpec, Sample, Snapshot
-from modelserver.policy.memory import EngineMemory, Memory, type_key
+from modelserver.policy.health.memory import EngineMemory, Memory, type_key
 
 
 @dataclass(frozen=True, slots=True)

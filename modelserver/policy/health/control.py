@@ -17,22 +17,21 @@ from modelserver.model import (
     Relaunch,
     Snapshot,
 )
-from modelserver.policy import judging
-from modelserver.policy.health import advance
-from modelserver.policy.health_case import Case, Findings
-from modelserver.policy.health_guards import Guard
-from modelserver.policy.health_learning import (
+from modelserver.policy.health import judging
+from modelserver.policy.health.case import Case, Findings
+from modelserver.policy.health.guards import Guard
+from modelserver.policy.health.learning import (
     baselines,
     slowdown,
     with_canaries,
     with_samples,
 )
-from modelserver.policy.health_sight import Sight, remembered, sights_of
-from modelserver.policy.health_treatment import treatment, wished
-from modelserver.policy.limits import THROUGHPUT_SECONDS, Flow, next_limit
-from modelserver.policy.memory import EngineMemory, Memory
-from modelserver.policy.rolling import Budget
-from modelserver.policy.verdicts import (
+from modelserver.policy.health.limits import THROUGHPUT_SECONDS, Flow, next_limit
+from modelserver.policy.health.memory import EngineMemory, Memory
+from modelserver.policy.health.moves import advance
+from modelserver.policy.health.sight import Sight, remembered, sights_of
+from modelserver.policy.health.treatment import treatment, wished
+from modelserver.policy.health.verdicts import (
     Common,
     Errors,
     Slow,
@@ -40,6 +39,7 @@ from modelserver.policy.verdicts import (
     Standing,
     Verdict,
 )
+from modelserver.policy.rolling import Budget
 
 #: Verdicts are made so often, and limits moved so often, in seconds.
 TICK_SECONDS, LIMIT_SECONDS = 10.0, 5.0

@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from modelserver.policy.health_case import Case, Move
-from modelserver.policy.health_guards import cooldown_seconds
-from modelserver.policy.health_learning import PASSES
-from modelserver.policy.health_treatment import probation_part
-from modelserver.policy.memory import EngineMemory, Health
-from modelserver.policy.verdicts import Slow, SlowCanary
+from modelserver.policy.health.case import Case, Move
+from modelserver.policy.health.guards import cooldown_seconds
+from modelserver.policy.health.learning import PASSES
+from modelserver.policy.health.memory import EngineMemory, Health
+from modelserver.policy.health.treatment import probation_part
+from modelserver.policy.health.verdicts import Slow, SlowCanary
 
 #: Slow on so many of so many ticks; well again after so many.
 SLOW_TICKS, OF_TICKS, CLEAN_TICKS = 3, 4, 3

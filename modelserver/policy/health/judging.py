@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median, median_low
 
 from modelserver.model import Canary, Engine, EngineLoad, Metrics, Outcome, Sample
-from modelserver.policy.cost import Fit, row, spread
-from modelserver.policy.verdicts import (
+from modelserver.policy.health.cost import Fit, row, spread
+from modelserver.policy.health.verdicts import (
     Common,
     Errors,
     Hang,

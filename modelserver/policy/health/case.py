@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelserver.policy.health_guards import Guard
-from modelserver.policy.health_sight import Sight
-from modelserver.policy.memory import EngineMemory, Health
-from modelserver.policy.verdicts import Errors, Slow, SlowCanary, Standing
+from modelserver.policy.health.guards import Guard
+from modelserver.policy.health.memory import EngineMemory, Health
+from modelserver.policy.health.sight import Sight
+from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, Standing
 
 
 @dataclass(frozen=True, slots=True)
