@@ -194,11 +194,11 @@ class Product:
         )
         return int(sum(map(float, counters)))
 
-    def last_decision(self) -> dict[str, str]:
-        """What control decided last, and from what."""
+    def last_decision(self, action: str) -> dict[str, str]:
+        """What control decided of this kind last, and from what."""
         client: Any = self.store.client
-        ((_, decision),) = client.xrevrange(self.store.keys.decisions, count=1)
-        return dict(decision)
+        decisions = client.xrevrange(self.store.keys.decisions)
+        return next(dict(each) for _, each in decisions if each["action"] == action)
 
     def ask_engine(self, name: str, path: str, body: Mapping[str, Any]) -> Any:
         """Ask an engine itself, past workers and queues."""

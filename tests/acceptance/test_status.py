@@ -33,11 +33,14 @@ def test_status_shows_the_fleet_at_work(fleet: Product) -> None:
         "at",
         "steered_at",
         "steered_by",
+        "fleet",
         "models",
         "engines",
         "hosts",
         "workers",
         "control",
+        "orders",
+        "alerts",
     ]
     assert 0 <= found["at"] - found["steered_at"] < PATIENCE
     models = {model["name"]: model for model in found["models"]}
