@@ -5,11 +5,15 @@ the moment together with the check that the request is still this worker's, and 
 goes on when the batch has been written: the result stands before the acknowledgement.
 """
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.backends.redis import ResultConsumer as RedisResultConsumer
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import dumps as kombu_dumps
@@ -51,9 +55,40 @@ class ResultSink(Protocol):
         """Run a blocking function beside the loop, as the same task; its result."""
 
 
+class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
+    """Listens for results, and forgets one without keeping anybody waiting.
+
+    A result is forgotten when it is collected as garbage. Celery then tries for a
+    minute to reach a server that is gone, only to tell it that.
+    """
+
+    #: The thread that forgets a result just now, 0 for none.
+    _forgetting = 0
+
+    def cancel_for(self, task_id: str) -> None:
+        """Listen for a task no longer. Does not wait for the server."""
+        self._forgetting = threading.get_ident()
+        try:
+            super().cancel_for(task_id)
+        finally:
+            self._forgetting = 0
+
+    @contextlib.contextmanager
+    def reconnect_on_error(self) -> Iterator[None]:
+        """Celery's own, but for what is forgotten."""
+        if self._forgetting != threading.get_ident():
+            with super().reconnect_on_error():
+                yield
+            return
+        # Whoever listens next connects again.
+        with contextlib.suppress(*self._connection_errors):
+            yield
+
+
 class Backend(RedisBackend):  # type: ignore[misc]
     """The result backend of clients and workers."""
 
+    ResultConsumer = ResultConsumer
     #: Set by the worker that this process is.
     sink: ResultSink | None = None
 

@@ -70,7 +70,7 @@ def read_snapshot(store: Store, settings: Settings) -> Snapshot:
         samples=store.all_samples(list(engines)),
         metrics=store.metrics(),
         canaries=store.canaries(),
-        memory=_health(remembered),
+        memory=_health(remembered) if settings.fleet.rules.judge_engines else None,
         queues=store.backlogs([spec.name for spec in specs]),
         finished=store.finished(list(engines)),
         moves=_moves(remembered),
@@ -97,7 +97,7 @@ def _moves(remembered: Mapping[str, str]) -> rebalance.Memory:
 def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:
     """The parts of the memory that have changed, as they are stored."""
     parts = {}
-    if decision.memory != snapshot.memory:
+    if snapshot.memory is not None and decision.memory != snapshot.memory:
         parts[HEALTH] = memory.to_json(decision.memory)
     moves = decision.scaling.memory
     if moves is not None and moves != snapshot.moves:

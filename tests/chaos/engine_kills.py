@@ -25,13 +25,15 @@ NOTICED_SECONDS = 2.0
 class Kill:
     """One kill: seconds until it was reported, and until the engine was ready again.
 
-    ``left`` counts processes of the old start that live then, ``failed`` requests.
+    ``left`` counts processes of the old start that live then, ``failed`` requests;
+    ``starts`` is how many it took, more than one where SGLang died while it started.
     """
 
     noticed: float
     ready: float
     left: int
     failed: int
+    starts: int
 
 
 def engine_killed() -> Report:
@@ -66,10 +68,9 @@ def _kill(product: Product, title: str) -> Kill:
     eventually(product.running, PATIENCE)
     victim.kill()
     began = time.monotonic()
-    incarnation = before.incarnation + 1
     eventually(lambda: not product.is_ready(before.incarnation), PATIENCE)
     noticed = time.monotonic() - began
-    eventually(lambda: product.is_ready(incarnation), PATIENCE)
+    incarnation = _ready_after(product, before.incarnation)
     ready = time.monotonic() - began
     left = sum(each.is_running() for each in tree)
     failed = 0
@@ -77,8 +78,19 @@ def _kill(product: Product, title: str) -> Kill:
         result.get(timeout=PATIENCE, propagate=False)
         failed += result.failed()
     product.command("relaunch", CHAT)
-    eventually(lambda: product.is_ready(incarnation + 1), PATIENCE)
-    return Kill(noticed, ready, left, failed)
+    _ready_after(product, incarnation)
+    return Kill(noticed, ready, left, failed, incarnation - before.incarnation)
+
+
+def _ready_after(product: Product, incarnation: int) -> int:
+    """The first later incarnation that serves."""
+
+    def later() -> int:
+        engine = product.engine()
+        serves = engine.serves and engine.incarnation > incarnation
+        return engine.incarnation if serves else 0
+
+    return eventually(later, PATIENCE)
 
 
 def _titled(tree: list[psutil.Process], title: str) -> psutil.Process:
@@ -90,7 +102,7 @@ def _titled(tree: list[psutil.Process], title: str) -> psutil.Process:
 
 def _report(runs: dict[str, list[Kill]]) -> Report:
     columns = ("killed", "kills", "noticed max s", "ready p50 s", "ready max s")
-    columns += ("left", "failed")
+    columns += ("left", "failed", "starts max")
     rows, goals = [], []
     for title, done in runs.items():
         ready = sorted(kill.ready for kill in done)
@@ -98,7 +110,10 @@ def _report(runs: dict[str, list[Kill]]) -> Report:
         left = sum(kill.left for kill in done)
         failed = sum(kill.failed for kill in done)
         middle = ready[len(ready) // 2]
-        rows.append((title, len(done), noticed, middle, ready[-1], left, failed))
+        starts = max(kill.starts for kill in done)
+        rows.append(
+            (title, len(done), noticed, middle, ready[-1], left, failed, starts)
+        )
         goals += [
             Goal(f"{title} noticed", noticed, NOTICED_SECONDS, "s", at_most=True),
             Goal(f"{title} ready", ready[-1], READY_SECONDS, "s", at_most=True),

@@ -67,7 +67,7 @@ def settings_of(url: str, folder: Path) -> Settings:
     fleet = Fleet(
         models=(MODEL,),
         redis=RedisSection(url=url),
-        rules=RulesSection(hang_seconds=60),
+        rules=RulesSection(hang_seconds=60, judge_engines=True),
     )
     return Settings(fleet, folder / "fleet.toml", folder, "a")
 
