@@ -36,7 +36,8 @@ class Keyring:
 
     def renew(self, address: str) -> str:
         """Write a new random key for the engine that will listen there."""
-        key = secrets.token_urlsafe(32)
+        # In hexadecimal: a key that begins with "-" would pass for an option.
+        key = secrets.token_hex(32)
         self.write(address, key)
         return key
 
