@@ -327,7 +327,9 @@ class Store:
 
     def fleet(self) -> str:
         """The applied fleet as JSON, "" before any program has brought one."""
-        return str(self.client.get(self.keys.fleet) or "")
+        text = str(self.client.get(self.keys.fleet) or "")
+        # Before there were versions, a list of models stood here.
+        return text if '"version"' in text else ""
 
 
 def read_host(value: str | bytes) -> Host:
