@@ -148,20 +148,6 @@ class Deliveries:
             bell,
         )
 
-    def _add_sample(self, pipe: Any, sample: Sample) -> None:
-        pipe.eval(
-            scripts.RECORD,
-            2,
-            self.keys.samples(sample.engine),
-            self.keys.counters(sample.engine),
-            orjson.dumps(pack_sample(sample)),
-            SAMPLES_KEPT,
-            SAMPLES_SECONDS,
-            sample.outcome.value,
-            sample.prompt_tokens,
-            sample.completion_tokens,
-        )
-
     def _bell(self, source: str) -> str:
         return self.keys.bell(self.keys.queue_of(source))
 
