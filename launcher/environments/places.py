@@ -10,6 +10,7 @@ from launcher.environments.recipes import RECIPES, VERSION, Recipe, recipe_of
 from modelserver.errors import EngineEnvironmentError
 
 STANDINS = Path(__file__).parent / "standins"
+#: Programs of ours that run under an engine's interpreter.
 STARTERS = Path(__file__).parent / "starters"
 
 

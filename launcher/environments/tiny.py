@@ -7,10 +7,12 @@ import subprocess
 from pathlib import Path
 
 from launcher.environments.children import child_environment
-from launcher.environments.places import standins_path
+from launcher.environments.places import STARTERS, standins_path
 from modelserver.errors import EngineEnvironmentError
 
-SCRIPT = Path(__file__).parents[1] / "tiny_models.py"
+#: In a folder of its own: Python puts a program's folder first on its path, where a
+#: module of ours would take the place of a library's.
+SCRIPT = STARTERS / "tiny_models.py"
 #: It takes 5 s where the machine is idle.
 WRITE_SECONDS = 180.0
 

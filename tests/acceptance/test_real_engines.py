@@ -12,6 +12,7 @@ import psutil
 import pytest
 import redis
 
+from launcher import environments
 from launcher.process import MARK
 from modelserver.client import generated_tokens, open_session, prove
 from modelserver.model import Kind
@@ -53,6 +54,16 @@ def fleet(
         yield product
     finally:
         product.close()
+
+
+@pytest.mark.parametrize("engine", ["sglang-cpu", "vllm-cpu"])
+def test_the_first_start_writes_the_tiny_models(
+    engine: str, home_with_vllm: Path, tmp_path: Path
+) -> None:
+    python = environments.interpreter(engine, home_with_vllm)
+    environments.ensure_tiny_models(python, tmp_path)
+    for name in ("tiny-chat", "tiny-embed"):
+        assert (tmp_path / name / "model.safetensors").stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize("model", ["vllm-chat", "sglang-chat"])
