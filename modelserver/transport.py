@@ -13,8 +13,8 @@ import orjson
 from celery.app.amqp import AMQP as CeleryAMQP
 from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
 
+from modelserver.encoding import encode
 from modelserver.store import connections, scripts
 from modelserver.store.batch import DEADLINE, SUBMITTER
 from modelserver.store.keys import Keys
@@ -83,6 +83,15 @@ class Channel(redis.Channel):
     connection_class = connections.Connection
     connection_class_ssl = connections.SSLConnection
     intake: Intake | None = None
+    _blocking: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """A client; one blocking one for each pool, where kombu makes one a command."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._blocking is None or self._blocking.connection_pool is not self.pool:
+            self._blocking = super()._create_client()
+        return self._blocking
 
     def attach(self, intake: Intake) -> None:
         """Leave all reading and acknowledging to ``intake`` from now on."""
@@ -117,7 +126,7 @@ class Channel(redis.Channel):
         task = str(headers.get("id", "")) if due is not None else ""
         arguments = (
             *(scripts.PUT, 2, key, keys.deadlines),
-            *(dumps(message), keys.bell(queue), task, "" if due is None else due),
+            *(encode(message), keys.bell(queue), task, "" if due is None else due),
             str(headers.get(SUBMITTER) or headers.get("origin") or ""),
         )
         batch = kwargs.pop("_publish_batch", None)

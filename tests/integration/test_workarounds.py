@@ -103,6 +103,18 @@ def test_kombu_takes_a_message_before_it_notes_it_as_taken(valkey: ValkeyProcess
     assert not {"EVAL", "EVALSHA", "LMOVE", "BLMOVE"} & set(done)
 
 
+def test_kombu_makes_a_client_for_every_command(valkey: ValkeyProcess):
+    """modelserver/transport.py: Channel._create_client keeps one for each pool."""
+    with KombuConnection(valkey.url) as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is not second
+    with Connection(valkey.url) as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+
+
 def test_kombus_pools_make_connections_of_their_own_class(valkey: ValkeyProcess):
     """modelserver/transport.py: Connection must hand its transport on to the pool's."""
     with Connection(valkey.url) as connection:

@@ -20,6 +20,7 @@ FLOORS = (
         "modelserver.applied",
         "modelserver.controller",
         "modelserver.embedded",
+        "modelserver.encoding",
         "modelserver.outages",
         "modelserver.report",
         "modelserver.probe",

@@ -10,8 +10,8 @@ import pytest
 from kombu.utils.json import dumps, loads
 
 from modelserver.api import client
-from modelserver.backend import encode
 from modelserver.catalogue import Catalogue
+from modelserver.encoding import encode
 from modelserver.errors import UnknownModelError
 from modelserver.fleet import Fleet, RedisSection
 from modelserver.settings import Settings
