@@ -2,7 +2,6 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 from celery.app.events import Events as CeleryEvents
@@ -16,33 +15,34 @@ LAST = frozenset(
 FOLLOWED_MOST = 10_000
 
 
-class Thinned:
-    """An event dispatcher's ``send`` for so many tasks a second, each with all events.
+class Thinning:
+    """Lets through so many tasks a second, each with all of its events.
 
-    Failures are always sent. Events that are not about a task pass.
+    Failures always pass, and so do events that are not about a task.
     """
 
-    def __init__(self, send: Callable[..., Any], tasks_per_second: float) -> None:
-        self._send = send
+    def __init__(self, tasks_per_second: float) -> None:
         self._rate = tasks_per_second
         self._followed: OrderedDict[str, None] = OrderedDict()
         self._second = 0
         self._used = 0.0
 
-    def __call__(self, type: str, **fields: Any) -> Any:
-        """Send, or not."""
-        task = fields.get("uuid")
+    def wants(self, type: str, task: str) -> bool:
+        """Whether an event of a task that was received passes."""
+        return task in self._followed or type == "task-failed"
+
+    def passes(self, type: str, task: str | None) -> bool:
+        """Whether this event is sent; decides about a task as it is received."""
         if task is None or not type.startswith("task-"):
-            return self._send(type, **fields)
+            return True
         if type == "task-received" and self._follow():
             self._followed[task] = None
             if len(self._followed) > FOLLOWED_MOST:
                 self._followed.popitem(last=False)
-        if task in self._followed or type == "task-failed":
-            if type in LAST:
-                self._followed.pop(task, None)
-            return self._send(type, **fields)
-        return None
+        wanted = self.wants(type, task)
+        if type in LAST:
+            self._followed.pop(task, None)
+        return wanted
 
     def _follow(self) -> bool:
         second = int(time.monotonic())
@@ -61,11 +61,13 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rules = self.app.modelserver_settings.fleet.rules
-        self._thinned = Thinned(super().send, rules.events_per_second)
+        self.thinning = Thinning(rules.events_per_second)
 
     def send(self, type: str, **fields: Any) -> Any:
         """Send, or not."""
-        return self._thinned(type, **fields)
+        if self.thinning.passes(type, fields.get("uuid")):
+            return super().send(type, **fields)
+        return None
 
 
 class Events(CeleryEvents):  # type: ignore[misc]

@@ -6,7 +6,6 @@ fault of the request goes to its caller at once.
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import defaultdict
@@ -123,10 +122,9 @@ class Executor:
     async def _in_turn(self, work: _Work) -> Any:
         """Suspected requests run one at a time; the others at will."""
         self._refuse_poison(work)
-        async with contextlib.AsyncExitStack() as stack:
-            if work.crashes:
-                lock = self.crashes.single_file(work.model)
-                await stack.enter_async_context(lock)
+        if not work.crashes:
+            return await self._until_answered(work)
+        async with self.crashes.single_file(work.model):
             return await self._until_answered(work)
 
     async def _until_answered(self, work: _Work) -> Any:

@@ -1,4 +1,4 @@
-"""Celery's request, with its body decoded once instead of twice."""
+"""Celery's request, at less cost: its body is decoded once, its events are thinned."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from celery.worker.request import Request as CeleryRequest
 
 
 class Request(CeleryRequest):  # type: ignore[misc]
-    """Hands the tracer the arguments that it has read itself already."""
+    """Hands the tracer what it has read already; makes no event that would not pass."""
 
     @property
     def body(self) -> Any:
@@ -17,3 +17,9 @@ class Request(CeleryRequest):  # type: ignore[misc]
     def content_type(self) -> None:
         """None tells the tracer that the body is decoded."""
         return None
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Celery's own, for the events that are wanted."""
+        thinning = getattr(self._eventer, "thinning", None)
+        if thinning is None or thinning.wants(type, self.id):
+            super().send_event(type, **fields)

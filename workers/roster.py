@@ -27,6 +27,7 @@ class Slot:
 
     engine: Engine
     seen_at: float
+    is_given_work: bool = field(init=False)
     started: "OrderedDict[int, float]" = field(default_factory=OrderedDict)
     admitted: int = 0
     finished_at: float = 0.0
@@ -35,6 +36,15 @@ class Slot:
     sequence: int = 0
     began_at: float = 0.0
     leashes: set[asyncio.Timeout] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.follow(self.engine)
+
+    def follow(self, engine: Engine) -> None:
+        """Take over what its launcher reports of it now."""
+        self.engine = engine
+        # Looked at for each request, so it is worked out once.
+        self.is_given_work = engine.is_given_work
 
     @property
     def inflight(self) -> int:
@@ -62,7 +72,7 @@ class Slot:
 
     def usable(self, now: float) -> bool:
         """Whether the engine may get requests."""
-        return self.engine.is_given_work and now >= self.suspect_until
+        return self.is_given_work and now >= self.suspect_until
 
     def call_off(self) -> None:
         """End this worker's requests on the engine; they run elsewhere."""
@@ -103,7 +113,7 @@ class Roster:
             if slot is None or slot.engine.incarnation != engine.incarnation:
                 self.slots[name] = Slot(engine, seen_at=now)
             else:
-                slot.engine = engine
+                slot.follow(engine)
                 if engine.is_called_off:
                     slot.call_off()
         # Limits may have risen, engines may have come or gone.
