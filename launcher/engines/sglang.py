@@ -14,6 +14,9 @@ CHUNKS_PER_CONTEXT = 8
 #: What would lead an environment's interpreter to the launcher's own packages, or keep
 #: it from writing the bytecode that makes the next start short; empty is unset.
 CLEAN = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
+#: How often SGLang looks whether anybody still waits for an answer, in seconds: for so
+#: long it generates for nobody after a request was revoked. Its own are 4.
+GIVEN_UP = {"SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1"}
 #: Where the starter of ``sglang serve`` reads the API key.
 KEY_VARIABLE = "MODELSERVER_ENGINE_KEY"
 
@@ -44,7 +47,13 @@ class SGLang:
             "--enable-metrics",
         ]
         argv += kind_and_compile(model)
-        environment = {**CLEAN, **devices(place), **_uneven(place), **model.environment}
+        environment = {
+            **CLEAN,
+            **GIVEN_UP,
+            **devices(place),
+            **_uneven(place),
+            **model.environment,
+        }
         return Launch((*argv, *model.extra_args), environment)
 
     def key_variable(self, model: ModelSpec) -> str:

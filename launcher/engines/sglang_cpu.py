@@ -8,6 +8,7 @@ from launcher.engines import builtin
 from launcher.engines.base import Launch, Place
 from launcher.engines.sglang import (
     CLEAN,
+    GIVEN_UP,
     KEY_VARIABLE,
     interpreter,
     kind_and_compile,
@@ -65,6 +66,7 @@ class SGLangCPU:
         argv += kind_and_compile(model)
         environment = {
             **CLEAN,
+            **GIVEN_UP,
             "SGLANG_USE_CPU_ENGINE": "1",
             # One thread per engine: 3 requests a second became 78.
             "OMP_NUM_THREADS": "1",

@@ -64,6 +64,7 @@ def test_sglang_command() -> None:
     assert launch.environment == {
         "PYTHONPATH": "",
         "PYTHONDONTWRITEBYTECODE": "",
+        "SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-d",
         "HF_TOKEN": "x",
@@ -151,6 +152,7 @@ def test_sglang_cpu_command() -> None:
         "1",
     )
     assert launch.environment == {
+        "SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1",
         "SGLANG_USE_CPU_ENGINE": "1",
         "OMP_NUM_THREADS": "1",
         "MODELSERVER_ENGINE_FORK": "1",
