@@ -12,6 +12,7 @@ from modelserver.cli.doctor import doctor
 from modelserver.cli.drain import drain, pause, resume, undrain
 from modelserver.cli.engines import engines
 from modelserver.cli.incidents import incidents
+from modelserver.cli.metrics import metrics
 from modelserver.cli.probes import fastest, latency
 from modelserver.cli.programs import beat, flower, launcher, worker
 from modelserver.cli.relaunch import relaunch
@@ -44,6 +45,7 @@ for command in (
     incidents,
     latency,
     launcher,
+    metrics,
     models,
     pause,
     relaunch,

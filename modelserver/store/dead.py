@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from modelserver.store import scripts
 from modelserver.store.batch import CRASHES
@@ -28,6 +29,12 @@ def dead_letters(store: Store) -> tuple[DeadLetter, ...]:
         for task, value in values.items()
     ]
     return tuple(sorted(letters, key=lambda letter: letter.at))
+
+
+def count_dead(store: Store) -> int:
+    """How many there are."""
+    count: Any = store.client.hlen(store.keys.dead)
+    return int(count)
 
 
 def resubmit(store: Store, letter: DeadLetter, result_key: str) -> bool:

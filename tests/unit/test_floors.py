@@ -21,6 +21,7 @@ FLOORS = (
         "modelserver.controller",
         "modelserver.embedded",
         "modelserver.encoding",
+        "modelserver.exposition",
         "modelserver.outages",
         "modelserver.report",
         "modelserver.probe",

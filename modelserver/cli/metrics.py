@@ -1,0 +1,43 @@
+"""``modelserver metrics``: the fleet's state for Prometheus."""
+
+import signal
+
+import click
+from prometheus_client import CollectorRegistry, start_http_server
+
+from modelserver.cli.up import Stopped, stop_by_signal
+from modelserver.errors import ModelserverError
+from modelserver.exposition import Fleet
+from modelserver.settings import load
+
+
+@click.command()
+@click.option("--port", default=9808, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where it listens. There is no password: keep it from strangers.",
+)
+def metrics(port: int, address: str) -> None:
+    """Serve metrics of the whole fleet for Prometheus, until Ctrl-C.
+
+    One for a fleet, on any host.
+    """
+    registry = CollectorRegistry()
+    registry.register(Fleet(load()))
+    stop_by_signal()
+    try:
+        server, thread = start_http_server(port, address, registry)
+    except (OSError, OverflowError) as error:
+        raise ModelserverError(
+            f"cannot listen at {address}:{port} ({error}); name another with --port "
+            "or --address"
+        ) from error
+    click.echo(f"Metrics at http://{address}:{server.server_port}/metrics")
+    try:
+        while True:
+            signal.pause()
+    except Stopped:
+        server.shutdown()
+        thread.join()
