@@ -192,6 +192,16 @@ class Rig:
                 return name
         return ""
 
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self.server.url
+
+    def living(self) -> int:
+        """Workers and engines that run."""
+        workers = sum(worker.alive for worker in self.workers)
+        return workers + sum(engine.exit_code is None for engine in self.engines)
+
     def client(self) -> Celery:
         """A client application; its tasks are ``modelserver_tasks``."""
         return client(self.settings)

@@ -207,7 +207,7 @@ class RulesSection(_Section):
     grace_seconds: float = Field(default=30.0, ge=0)
     events_per_second: float = Field(default=100.0, ge=0)
     show_prompts: bool = False
-    judge_engines: bool = False
+    judge_engines: bool = True
 
 
 class ProbeSection(_Section):

@@ -21,7 +21,7 @@ from modelserver.model import Engine
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from tests.support import ROOT, LauncherProcess, carriers, end, eventually
-from tests.worker_support import WorkerProcess
+from tests.worker_support import WorkerProcess, celery_command
 
 #: Marks all processes of one test, engines included.
 MARK = "MODELSERVER_TEST_MARK"
@@ -61,6 +61,7 @@ class Hosts:
     store: Store = field(init=False)
     launchers: dict[str, LauncherProcess] = field(default_factory=dict)
     workers: list[WorkerProcess] = field(default_factory=list)
+    beats: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _client: Celery | None = None
 
@@ -92,14 +93,35 @@ class Hosts:
         self.launchers[host] = launcher
         return launcher
 
-    def worker(self, host: str) -> WorkerProcess:
+    def worker(self, host: str, name: str = "") -> WorkerProcess:
         """Start a worker and wait until it has its lease."""
-        log = self.folder / f"worker-{host}.log"
-        worker = WorkerProcess(log, self.environment(host), f"{host}@{host}")
+        name = name or host
+        log = self.folder / f"worker-{name}.log"
+        worker = WorkerProcess(log, self.environment(host), f"{name}@{host}")
         self.workers.append(worker)
-        hosts = lambda: [each["host"] for each in self.store.workers().values()]  # noqa: E731
-        eventually(lambda: host in hosts() and "ready." in worker.said(), 40)
+
+        def up() -> bool:
+            pids = [each["pid"] for each in self.store.workers().values()]
+            return worker.pid in pids and "ready." in worker.said()
+
+        eventually(up, 40)
         return worker
+
+    def beat(self) -> "subprocess.Popen[bytes]":
+        """Start a beat, so that workers are control, as in production."""
+        name = f"beat-{len(self.beats)}"
+        schedule = str(self.folder / f"{name}-schedule")
+        with (self.folder / f"{name}.log").open("ab") as log:
+            beat = subprocess.Popen(
+                celery_command("beat", "--schedule", schedule),
+                cwd=ROOT,
+                env={**os.environ, **self.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.beats.append(beat)
+        return beat
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """The command line, as an operator uses it."""
@@ -169,6 +191,8 @@ class Hosts:
     def close(self) -> None:
         """End every process and connection."""
         self._over.set()
+        for beat in self.beats:
+            end(beat)
         for launcher in self.launchers.values():
             end(launcher.process)
         for worker in self.workers:
@@ -182,15 +206,21 @@ class Hosts:
         self.store.client.close()
 
 
-@contextmanager
-def open_hosts(
-    folder: Path, url: str, *models: str, extra: str = ""
-) -> Iterator[Hosts]:
-    """A fleet of these models that control looks after; no launcher runs yet."""
+def make_hosts(folder: Path, url: str, *models: str, extra: str = "") -> Hosts:
+    """A fleet of these models; nothing runs yet, and ``close`` ends what will."""
     head = f'[redis]\nurl = "{url}"\n[rules]\nlease_seconds = 2\n{extra}\n'
     hosts = Hosts(folder, head)
     hosts.write(*models)
     hosts.store = connect(hosts.settings)
+    return hosts
+
+
+@contextmanager
+def open_hosts(
+    folder: Path, url: str, *models: str, extra: str = ""
+) -> Iterator[Hosts]:
+    """The same, with control in a thread of the test's; no launcher runs yet."""
+    hosts = make_hosts(folder, url, *models, extra=extra)
     control = threading.Thread(target=hosts.steer, args=(hosts.settings,))
     control.start()
     try:

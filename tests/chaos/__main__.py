@@ -3,6 +3,19 @@
 import sys
 
 from benchmarks.report import main
+from tests.chaos.control.controllers import (
+    controller_killed,
+    redis_restarted_in_relaunch,
+    two_beats,
+)
+from tests.chaos.control.engines import (
+    engine_errors,
+    engine_hung,
+    engine_slow,
+    engines_well,
+    long_prompts,
+    overload,
+)
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
@@ -29,6 +42,15 @@ CASES = {
     "redis-cut-off": redis_cut_off,
     "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
+    "engine-slow": engine_slow,
+    "engine-hung": engine_hung,
+    "engine-errors": engine_errors,
+    "overload": overload,
+    "long-prompts": long_prompts,
+    "engines-well": engines_well,
+    "controller-killed": controller_killed,
+    "two-beats": two_beats,
+    "redis-restarted-in-relaunch": redis_restarted_in_relaunch,
 }
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import redis
+from celery import Celery
 from kombu.utils.json import loads
 
 from benchmarks.report import Cell
-from benchmarks.rig import Rig
+from modelserver.store import Store
 from tests.engine.openai_api import answer_text
 from tests.support import eventually
 
@@ -81,6 +82,28 @@ class Account:
         )
 
 
+class Ground(Protocol):
+    """What a load runs on: a server under an address, and what is known of the rest."""
+
+    store: Store
+
+    @property
+    def url(self) -> str:
+        """The server's address now."""
+
+    def client(self) -> Celery:
+        """A client application."""
+
+    def keep(self, callback: Any, *arguments: Any) -> None:
+        """Call this at the end."""
+
+    def executed(self) -> dict[str, int]:
+        """How often the engines that live have executed each prompt."""
+
+    def living(self) -> int:
+        """Workers and engines that run."""
+
+
 class Watcher:
     """Counts final publications of each result, on a connection of its own.
 
@@ -129,11 +152,11 @@ class Watcher:
 class Load:
     """Requests with a prompt each, sent through the public API."""
 
-    def __init__(self, rig: Rig, name: str = "load") -> None:
+    def __init__(self, rig: Ground, name: str = "load") -> None:
         self.rig = rig
         self.name = name
         self.app = rig.client()
-        self.watcher = Watcher(rig.server.url)
+        self.watcher = Watcher(rig.url)
         rig.keep(self.watcher.stop)
         #: Request's id -> its prompt.
         self.prompts: dict[str, str] = {}
@@ -146,15 +169,16 @@ class Load:
 
         On any thread. What is refused is raised, and not counted as sent.
         """
+        return [self.ask(max_tokens=64, **options) for _ in range(number)]
+
+    def ask(self, text: str = "", max_tokens: int = 64, **options: object) -> str:
+        """Submit one whose prompt goes on with this text; its id."""
+        prompt = f"{self.name} {next(self._numbers)}{text}"
         complete = self.app.modelserver_tasks[0]
-        ids = []
-        for _ in range(number):
-            prompt = f"{self.name} {next(self._numbers)}"
-            sent = complete.apply_async((prompt,), {"max_tokens": 64}, **options)
-            self.accepted_at[sent.id] = time.monotonic()
-            self.prompts[sent.id] = prompt
-            ids.append(sent.id)
-        return ids
+        sent = complete.apply_async((prompt,), {"max_tokens": max_tokens}, **options)
+        self.accepted_at[sent.id] = time.monotonic()
+        self.prompts[sent.id] = prompt
+        return str(sent.id)
 
     def answered(self) -> int:
         """How many are answered so far."""
@@ -206,7 +230,7 @@ class Load:
             stored_twice=sum(times > 1 for times in self.watcher.stored.values()),
             run_twice=again,
             reruns=self._reruns(results),
-            alive=alive() if alive else living(self.rig),
+            alive=alive() if alive else self.rig.living(),
         )
 
     def _reruns(self, results: Mapping[str, object]) -> tuple[float, ...]:
@@ -227,7 +251,7 @@ class Load:
         """Final results by request, read from the store's keys."""
         found: dict[str, object] = {}
         ids = list(self.prompts)
-        client = redis.Redis.from_url(self.rig.server.url)
+        client = redis.Redis.from_url(self.rig.url)
         try:
             for start in range(0, len(ids), 500):
                 part = ids[start : start + 500]
@@ -253,9 +277,3 @@ def _meta(value: bytes | str) -> Any:
 
 def _is_set_aside(result: object) -> bool:
     return isinstance(result, dict) and result.get("exc_type") == "PoisonError"
-
-
-def living(rig: Rig) -> int:
-    """Workers and engines of the rig that run."""
-    workers = sum(worker.alive for worker in rig.workers)
-    return workers + sum(engine.exit_code is None for engine in rig.engines)

@@ -37,6 +37,8 @@ class Model:
     context_length: int = 32768
     max_running: int = 64
     child_pid: int | None = None
+    #: Whether it tells how it copes at /metrics.
+    metrics: bool = True
 
 
 @dataclass(slots=True)
@@ -106,6 +108,8 @@ class App:
         if kind and request.method == "POST":
             return await self._generation(kind, request)
         handler = self._routes.get((request.method, request.path))
+        if request.path == "/metrics" and not self._model.metrics:
+            handler = None
         if handler is None:
             return error_response(
                 404, f"no {request.method} {request.path}", "NotFoundError"

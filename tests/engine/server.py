@@ -39,6 +39,7 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--context-length", type=int, default=32768)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--key-env", default="", help="names a variable with a key")
+    parser.add_argument("--no-metrics", action="store_true")
     parser.add_argument("--spawn-child", action="store_true")
     parser.add_argument(
         "--sigterm", choices=("exit", "drain", "ignore"), default="exit"
@@ -98,7 +99,11 @@ async def serve(options: argparse.Namespace, fault: Fault) -> None:
     faults = FaultBoard(fault, options.seed, loop.time)
     pace = pace_from_options(options, faults)
     child_pid = spawn_child() if options.spawn_child else None
-    model = Model(options.model, options.context_length, options.max_running, child_pid)
+    model = Model(
+        *(options.model, options.context_length, options.max_running),
+        child_pid,
+        metrics=not options.no_metrics,
+    )
     app = App(model, faults, pace, os.environ.get(options.key_env, ""))
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, stop.set)

@@ -1,0 +1,131 @@
+"""One of three engines is slow, hangs or fails; or all are well and have more to do."""
+
+import os
+import random
+import signal
+import time
+
+import psutil
+
+from benchmarks.report import Goal, Report
+from tests.chaos.control.fleet import ENGINES, Fleet
+from tests.chaos.control.run import (
+    Outcomes,
+    Run,
+    promises,
+    relaunched_once,
+    report,
+)
+from tests.chaos.control.traffic import Mix
+
+SICK = ENGINES[1]
+#: Requests a second that leave the engines room: each has about two at once.
+STEADY = Mix(8.0)
+#: Times that a request takes on the slow engine, and its share of failures.
+SLOW, ERRORS = 3.0, 0.2
+#: From the fault until control has taken the engine out of service, in seconds.
+SLOW_SECONDS, HUNG_SECONDS, SILENT_SECONDS, ERRORS_SECONDS = 90.0, 45.0, 90.0, 90.0
+MOST_FAILED = 50
+#: Three engines of 8 sequences, 24 tokens each in steps of 38 ms: 26 a second.
+SUSTAINED, OVER, OVERLOAD_SECONDS = 26.0, 2.2, 80.0
+#: What prompts grow to, and for how long.
+SHORT_WORDS, LONG_WORDS, LONG_SECONDS = (10, 60), (100, 600), 120.0
+#: How long engines that are well are watched, unless WATCH_SECONDS says otherwise.
+WATCH_SECONDS = 600.0
+
+
+def engine_slow() -> Report:
+    """One of three engines three times slower: drained, verified, relaunched once."""
+    with Fleet() as fleet, Run(fleet, ENGINES, STEADY) as run:
+        run.calibrate()
+        run.strike(SICK)
+        fleet.fault(SICK, slow=SLOW)
+        run.await_ready()
+        done = run.finish("slow")
+    return report([done], [*promises([done]), *relaunched_once(done, SLOW_SECONDS)])
+
+
+def engine_hung() -> Report:
+    """SIGSTOP of one of three engines, with a token counter and without."""
+    counted = _hung("hung")
+    silent = _hung("hung, no counter", "--no-metrics")
+    goals = [
+        *promises([counted, silent], may_abort=True),
+        *relaunched_once(counted, HUNG_SECONDS),
+        *relaunched_once(silent, SILENT_SECONDS),
+    ]
+    return report([counted, silent], goals)
+
+
+def _hung(name: str, *options: str) -> Outcomes:
+    with Fleet(*options) as fleet, Run(fleet, ENGINES, STEADY) as run:
+        run.calibrate()
+        run.strike(SICK)
+        fleet.process(SICK).send_signal(signal.SIGSTOP)
+        run.await_ready()
+        return run.finish(name)
+
+
+def engine_errors() -> Report:
+    """One of three engines fails at 20 % of its requests, which others answer."""
+    with Fleet() as fleet, Run(fleet, ENGINES, STEADY) as run:
+        run.calibrate()
+        run.strike(SICK)
+        fleet.fault(SICK, status=500, rate=ERRORS)
+        run.await_ready()
+        done = run.finish("errors")
+    failed = Goal("failed attempts", done.failed, MOST_FAILED, at_most=True)
+    goals = [*promises([done], may_abort=True), failed]
+    return report([done], [*goals, *relaunched_once(done, ERRORS_SECONDS)])
+
+
+def overload() -> Report:
+    """2.2 times the requests that three engines sustain: the backlog grows, no more."""
+    with Fleet() as fleet, Run(fleet, ENGINES, STEADY) as run:
+        run.calibrate()
+        run.strike()
+        run.traffic.mix = Mix(OVER * SUSTAINED)
+        time.sleep(OVERLOAD_SECONDS)
+        waiting = fleet.store.backlog("m")
+        run.traffic.mix = STEADY
+        run.over()
+        done = run.finish("overload")
+    goals = [*promises([done]), Goal("backlog at the end of it", waiting, 1000)]
+    return report([done], goals)
+
+
+def long_prompts() -> Report:
+    """Prompts ten times as long: slower requests on engines that are well."""
+    with Fleet() as fleet, Run(fleet, ENGINES, Mix(6.0, SHORT_WORDS)) as run:
+        run.calibrate()
+        run.strike()
+        run.traffic.mix = Mix(6.0, LONG_WORDS)
+        time.sleep(LONG_SECONDS)
+        run.traffic.mix = Mix(6.0, SHORT_WORDS)
+        run.over()
+        done = run.finish("long prompts")
+    return report([done], promises([done]))
+
+
+def engines_well() -> Report:
+    """Engines that are well, under a load that wanders: nothing is flagged.
+
+    Rate, prompts and answers change every fifteen seconds. WATCH_SECONDS in the
+    environment sets how long that goes.
+    """
+    draw = random.Random(7)
+    with Fleet() as fleet, Run(fleet, ENGINES, STEADY) as run:
+        run.calibrate()
+        run.strike()
+        until = time.monotonic() + float(os.environ.get("WATCH_SECONDS", WATCH_SECONDS))
+        while time.monotonic() < until:
+            run.traffic.mix = Mix(
+                draw.choice((0.5, 2.0, 5.0, 10.0, 18.0)),
+                draw.choice((SHORT_WORDS, (5, 20), LONG_WORDS)),
+                draw.choice(((8, 40), (4, 12), (20, 60))),
+            )
+            time.sleep(15.0)
+        run.over()
+        done = run.finish("well")
+    busy = f"load of the machine at the end: {psutil.getloadavg()[0]:.1f}"
+    return report([done], promises([done]), busy)

@@ -1,0 +1,138 @@
+"""A fleet as in production: server, launcher, engines, workers, beat for control."""
+
+import json
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import psutil
+from celery import Celery
+
+from benchmarks.machine import Server
+from modelserver.api import client
+from modelserver.model import Engine
+from tests.fleet_support import make_hosts, model
+
+HOST, MODEL = "a", "m"
+#: What each engine takes at once.
+MAX_RUNNING = 8
+#: A step of the batch, what each sequence in it adds, and each token of a new prompt:
+#: 24 tokens to a short prompt take 0.75 s alone, and 0.9 s in a full batch.
+COSTS = ("--step-seconds", "0.03", "--batch-seconds", "0.001")
+COSTS += ("--prefill-seconds", "0.0003", "--max-running", str(MAX_RUNNING))
+ENGINES = tuple(f"{MODEL}-{number}" for number in range(3))
+
+
+class Fleet:
+    """Three engines of one model on one host. A context manager.
+
+    ``workers`` and ``beats`` say how many there are, ``options`` are the engines', and
+    ``server`` those of the server.
+    """
+
+    def __init__(
+        self,
+        *options: str,
+        workers: int = 1,
+        beats: int = 1,
+        server: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._counts = (workers, beats)
+        self._options = (*COSTS, *options)
+        self._server_options = server
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._show_logs()
+        self._stack.close()
+
+    def _open(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="modelserver-control-"))
+        self.keep(shutil.rmtree, self.folder, ignore_errors=True)
+        self.server = Server(self.folder / "valkey", **self._server_options)
+        self.keep(self.server.stop)
+        self.server.start()
+        three = model(
+            MODEL, *self._options, min_engines=len(ENGINES), max_running=MAX_RUNNING
+        )
+        self.hosts = make_hosts(self.folder, self.url, three)
+        self.keep(self.hosts.close)
+        self.store = self.hosts.store
+        self.hosts.launch(HOST)
+        workers, beats = self._counts
+        for _ in range(workers):
+            self.add_worker()
+        for _ in range(beats):
+            self.hosts.beat()
+        for engine in ENGINES:
+            self.hosts.ready(engine, within=60)
+
+    def add_worker(self) -> None:
+        """Start one more worker of the host."""
+        self.hosts.worker(HOST, f"w{len(self.hosts.workers)}")
+
+    def engine(self, name: str) -> Engine:
+        """An engine as its launcher reports it."""
+        return self.store.engines()[name]
+
+    def process(self, name: str) -> psutil.Process:
+        """An engine's process."""
+        return psutil.Process(self.engine(name).pid)
+
+    def fault(self, name: str, **values: object) -> None:
+        """Put a fault in force on an engine."""
+        url = f"{self.engine(name).url}/fault"
+        request = urllib.request.Request(url, json.dumps(values).encode())
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            assert reply.status == 200
+
+    # What a load runs on.
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self.server.url
+
+    def client(self) -> Celery:
+        """A client application."""
+        app = client(self.hosts.settings)
+        self.keep(app.close)
+        return app
+
+    def keep(self, callback: Any, *arguments: Any, **options: Any) -> None:
+        """Call this at the end."""
+        self._stack.callback(callback, *arguments, **options)
+
+    def executed(self) -> dict[str, int]:
+        """Unknown: the counts of an engine that is relaunched are lost."""
+        return {}
+
+    def living(self) -> int:
+        """Workers and engines that run."""
+        workers = sum(each.process.poll() is None for each in self.hosts.workers)
+        return workers + sum(each.serves for each in self.store.engines().values())
+
+    def _show_logs(self) -> None:
+        for log in sorted(self.folder.rglob("*.log")):
+            tail = log.read_text(errors="replace").splitlines()[-30:]
+            print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)
