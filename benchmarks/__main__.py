@@ -8,6 +8,7 @@ from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
 from benchmarks.placement import placement
 from benchmarks.queue_depth import queue_depth
+from benchmarks.recording import recording
 from benchmarks.report import main
 from benchmarks.soak import soak
 from benchmarks.submit import submit
@@ -20,6 +21,7 @@ CASES = {
     "queue-depth": queue_depth,
     "submit": submit,
     "events": events,
+    "recording": recording,
     "placement": placement,
     "control": control,
     "soak": soak,
