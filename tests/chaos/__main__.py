@@ -16,7 +16,7 @@ from tests.chaos.control.engines import (
     long_prompts,
     overload,
 )
-from tests.chaos.control.sglang import sglang_slowed
+from tests.chaos.control.sglang import machine_busy, sglang_slowed
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
@@ -49,6 +49,7 @@ CASES = {
     "overload": overload,
     "long-prompts": long_prompts,
     "sglang-slowed": sglang_slowed,
+    "machine-busy": machine_busy,
     "engines-well": engines_well,
     "controller-killed": controller_killed,
     "two-beats": two_beats,

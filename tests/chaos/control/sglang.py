@@ -1,9 +1,13 @@
 """Two real SGLang engines on the CPU; one runs a third of the time."""
 
 import os
+import subprocess
+import sys
 import tempfile
 import threading
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,12 +15,20 @@ from typing import Any, Self
 import psutil
 from celery import Celery
 
-from benchmarks.report import Report
+from benchmarks.report import Goal, Report
 from launcher import environments
 from modelserver.settings import load
-from tests.acceptance.product import Product
-from tests.chaos.control.run import Run, promises, relaunched_once, report
-from tests.chaos.control.traffic import Mix
+from tests.acceptance.product import CHAT, EMBED, Product
+from tests.chaos.control.run import (
+    SETTLE_SECONDS,
+    Run,
+    promises,
+    relaunched_once,
+    report,
+)
+from tests.chaos.control.traffic import Mix, Traffic
+from tests.chaos.load import Load
+from tests.support import end
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
 SICK = ENGINES[1]
@@ -36,6 +48,28 @@ min_engines = 2
 drain_seconds = 10
 sampling = { ignore_eos = true }
 """
+
+#: One engine of each of two models.
+ALONE = (CHAT, EMBED)
+LONE = """
+[[models]]
+name = "tiny-chat"
+path = "builtin:tiny-chat"
+engine = "sglang-cpu"
+max_running = 8
+sampling = { ignore_eos = true }
+
+[[models]]
+name = "tiny-embed"
+kind = "embedding"
+path = "builtin:tiny-embed"
+engine = "sglang-cpu"
+"""
+#: Others keep the machine busy for so long while there are requests, and while there
+#: are none: canaries of an empty engine come every minute.
+BUSY_LOADED_SECONDS, BUSY_IDLE_SECONDS = 90.0, 190.0
+#: What a program that keeps a core busy does; it ends by itself.
+BURN = "import time\nend = time.monotonic() + 400\nwhile time.monotonic() < end: pass"
 
 
 class Site:
@@ -119,23 +153,7 @@ def sglang_slowed() -> Report:
     Its processes are stopped and continued in short turns until it is relaunched; the
     next incarnation is let be.
     """
-    home = load().home
-    environments.interpreter("sglang-cpu", home)
-    with tempfile.TemporaryDirectory(prefix="modelserver-chaos-") as folder:
-        product = Product(Path(folder), home, FLEET, ENGINES)
-        try:
-            product.await_ready()
-            site = Site(product)
-            try:
-                return _slowed(site)
-            finally:
-                site.close()
-        finally:
-            product.close()
-
-
-def _slowed(site: Site) -> Report:
-    with Run(site, ENGINES, STEADY) as run:
+    with _product(FLEET, ENGINES) as site, Run(site, ENGINES, STEADY) as run:
         run.calibrate()
         run.strike(SICK)
         with Slowed(site.product.engine(SICK).pid):
@@ -144,3 +162,68 @@ def _slowed(site: Site) -> Report:
     goals = [*promises([done]), *relaunched_once(done, SLOW_SECONDS)]
     busy = f"load of the machine at the end: {os.getloadavg()[0]:.1f}"
     return report([done], goals, busy)
+
+
+class Texts(Load):
+    """Texts to embed, each a request."""
+
+    def ask(self, text: str = "", max_tokens: int = 0, **options: object) -> str:
+        """Submit one more; its id."""
+        prompt = f"{self.name} {len(self.prompts)}{text}"
+        sent = self.app.modelserver_tasks[2].apply_async((prompt,), **options)
+        self.accepted_at[sent.id] = time.monotonic()
+        self.prompts[sent.id] = prompt
+        return str(sent.id)
+
+
+def machine_busy() -> Report:
+    """Lone engines on a machine that others keep busy, under load and idle: no act.
+
+    Two real SGLang engines of two models, on the CPU, and twice as many programs that
+    do nothing but compute as there are cores.
+    """
+    with _product(LONE, ALONE) as site, Run(site, ALONE, STEADY) as run:
+        texts = Texts(site, "texts")
+        embedding = Traffic(texts, STEADY)
+        run.calibrate()
+        run.strike()
+        with _burners():
+            time.sleep(BUSY_LOADED_SECONDS)
+            run.traffic.stop()
+            embedding.stop()
+            time.sleep(BUSY_IDLE_SECONDS)
+        run.over()
+        done = run.finish("machine busy", echoes=False)
+        texts.settle(SETTLE_SECONDS)
+        unanswered = len(texts.prompts) - len(texts.results())
+    lost = Goal("texts lost", unanswered, 0, at_most=True)
+    return report([done], [*promises([done]), lost])
+
+
+@contextmanager
+def _burners() -> Iterator[None]:
+    argv = [sys.executable, "-c", BURN]
+    number = 2 * (os.cpu_count() or 1)
+    burners = [subprocess.Popen(argv) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            end(burner)
+
+
+@contextmanager
+def _product(fleet: str, engines: Sequence[str]) -> Iterator[Site]:
+    home = load().home
+    environments.interpreter("sglang-cpu", home)
+    with tempfile.TemporaryDirectory(prefix="modelserver-chaos-") as folder:
+        product = Product(Path(folder), home, fleet, engines)
+        try:
+            product.await_ready()
+            site = Site(product)
+            try:
+                yield site
+            finally:
+                site.close()
+        finally:
+            product.close()
