@@ -26,6 +26,7 @@ from modelserver.policy.health.memory import (
     ModelMemory,
     TypeMemory,
 )
+from tests.support import gpus
 
 NOW = 10_000.0
 RULES = RulesSection()
@@ -131,6 +132,17 @@ class Scene:
     def report(self, engine: str, **values: Any) -> None:
         """Change what the launcher says of an engine."""
         self.engines[engine] = replace(self.engines[engine], **values)
+
+    def give_gpus(self) -> None:
+        """Each engine computes on a GPU of its own."""
+        self.hosts = (Host("a", gpus(len(self.engines))),)
+        places = {name: f"GPU-{place}" for place, name in enumerate(self.engines)}
+        for name, uuid in places.items():
+            spec = EngineSpec(name, "m", "a", uuids=(uuid,))
+            self.desired[name] = replace(self.desired[name], spec=spec)
+            self.remember(name, place=f"a/{uuid}")
+        self.spec = replace(self.spec, gpus=1)
+        self.memory = replace(self.memory, types={"m@test": self.memory.types["m@"]})
 
     def empty(self, engine: str = "m-0") -> None:
         """It has no requests any longer."""

@@ -131,11 +131,43 @@ def test_looks_between_ticks_do_not_count():
     assert sum(scene.own.slow_ticks) == 2
 
 
-def test_slow_canaries_of_an_idle_engine_take_it_away_too():
-    scene = Scene()
+def idle_with_slow_canaries(engines: int = 4) -> Scene:
+    scene = Scene(engines)
     scene.samples["m-0"] = ()
     scene.empty()
     scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
+    return scene
+
+
+def test_slow_canaries_of_an_idle_engine_take_it_away_too():
+    scene = idle_with_slow_canaries()
+    scene.canaries["m-1"] = canaries("m-1", idle=0.26, at=scene.now + 10)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
+
+
+def test_canaries_that_are_slow_on_its_peers_too_are_not_held_against_an_engine():
+    scene = idle_with_slow_canaries()
+    for name in ("m-1", "m-2"):
+        scene.canaries[name] = canaries(name, idle=0.45, at=scene.now + 10)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    assert not any(scene.own.slow_ticks)
+
+
+def test_an_engine_on_its_hosts_processors_is_not_slow_without_peers():
+    scene = Scene(1)
+    scene.slow()
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    scene = idle_with_slow_canaries(1)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+
+
+def test_an_engine_on_a_gpu_is_slow_without_peers_too():
+    scene = idle_with_slow_canaries(1)
+    scene.give_gpus()
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
 
@@ -516,6 +548,7 @@ def test_who_waits_for_others_says_so():
 
 def test_the_last_engine_goes_only_if_that_pays():
     scene = Scene(1)
+    scene.give_gpus()
     scene.memory = replace(
         scene.memory, models={"m": ModelMemory(counted_at=1.0, load_seconds=1000.0)}
     )

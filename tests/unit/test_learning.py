@@ -91,6 +91,15 @@ def test_first_canaries_become_the_baseline():
     assert scene.own.canary_passed_at == 10_000.0
 
 
+def test_a_first_round_passes_whichever_of_its_canaries_was_slow():
+    scene = fresh()
+    first, *others = canaries(idle=0.25, loaded=0.3)
+    scene.canaries["m-0"] = (first, replace(others[0], seconds=0.4), *others[1:])
+    scene.look()
+    assert scene.own.baseline == 0.25
+    assert scene.own.canary_passed_at == 10_000.0
+
+
 def test_a_new_engine_slower_than_its_type_gets_no_baseline_and_teaches_nothing():
     scene = Scene(baseline=0.0, loaded_baseline=0.0, offset=None, canary_passed_at=0.0)
     scene.memory = replace(scene.memory, types={})

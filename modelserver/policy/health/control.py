@@ -19,6 +19,7 @@ from modelserver.model import (
 )
 from modelserver.policy.health import judging
 from modelserver.policy.health.case import Case, Findings
+from modelserver.policy.health.company import is_its_own, last_canaries
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.learning import (
     baselines,
@@ -183,6 +184,7 @@ class _Look:
             trusted = self._trusted(sight.spec.name)
             slow = judging.slow(name, report.incarnation, standings, trusted)
             slow = slow or self._slow_canary(sight)
+            slow = slow if slow and self._is_its_own(sight, slow) else None
         errors = self._errors(sight)
         self.found += [each for each in (slow, errors) if each]
         return replace(found, standing=standings.get(name), slow=slow, errors=errors)
@@ -219,6 +221,12 @@ class _Look:
         baseline, _ = baselines(sight, self.engines, self.sights)
         canaries = sight.own(own.fresh_from)
         return judging.slow_canary(sight.report, canaries, baseline, self.now)
+
+    def _is_its_own(self, sight: Sight, found: Slow | SlowCanary) -> bool:
+        last = list(last_canaries(sight, self.engines, self.sights, self.now))
+        # What somebody else runs may have a GPU that nobody tells us of.
+        elsewhere = bool(self.snapshot.desired[sight.report.id].spec.url)
+        return is_its_own(found, last, not sight.gpu and not elsewhere)
 
     def _errors(self, sight: Sight) -> Errors | None:
         name, model = sight.report.id, sight.spec.name

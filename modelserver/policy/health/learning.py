@@ -83,7 +83,9 @@ def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
         if not old.baseline and len(idle) >= BASELINE_CANARIES:
             took = median(idle[:BASELINE_CANARIES])
             if took < SUSPICIOUS * (normal or took):
-                new = replace(new, baseline=took)
+                # What is now its normal speed has passed, whichever came last.
+                at = sight.own()[0].at
+                new = replace(new, baseline=took, canary_passed_at=min(at, now))
         if not old.loaded_baseline and new.baseline and (loaded := sight.loaded()):
             normal_loaded = baselines(sight, learned, sights)[1]
             if loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0]):

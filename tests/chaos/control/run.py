@@ -94,12 +94,13 @@ class Run:
         self.traffic.stop()
         self.watch.stop()
 
-    def calibrate(self) -> None:
-        """Wait until control knows the engines."""
+    def calibrate(self, models: int = 1) -> None:
+        """Wait until control knows the engines of so many models."""
 
         def known() -> bool:
             enough = self.load.answered() >= CALIBRATION_REQUESTS
-            return enough and is_calibrated(self.ground.store, len(self.engines))
+            engines = len(self.engines)
+            return enough and is_calibrated(self.ground.store, models, engines)
 
         eventually(known, CALIBRATION_SECONDS)
 

@@ -1,8 +1,6 @@
 """Two real SGLang engines on the CPU; one runs a third of the time."""
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +16,7 @@ from celery import Celery
 from benchmarks.report import Goal, Report
 from launcher import environments
 from modelserver.settings import load
-from tests.acceptance.product import CHAT, EMBED, Product
+from tests.acceptance.product import EMBED, Product
 from tests.chaos.control.run import (
     SETTLE_SECONDS,
     Run,
@@ -28,7 +26,6 @@ from tests.chaos.control.run import (
 )
 from tests.chaos.control.traffic import Mix, Traffic
 from tests.chaos.load import Load
-from tests.support import end
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
 SICK = ENGINES[1]
@@ -49,27 +46,19 @@ drain_seconds = 10
 sampling = { ignore_eos = true }
 """
 
-#: One engine of each of two models.
-ALONE = (CHAT, EMBED)
-LONE = """
-[[models]]
-name = "tiny-chat"
-path = "builtin:tiny-chat"
-engine = "sglang-cpu"
-max_running = 8
-sampling = { ignore_eos = true }
-
+#: Two engines with a peer and one without.
+BUSY = (*ENGINES, EMBED)
+BUSY_FLEET = f"""{FLEET}
 [[models]]
 name = "tiny-embed"
 kind = "embedding"
 path = "builtin:tiny-embed"
 engine = "sglang-cpu"
+drain_seconds = 10
 """
-#: Others keep the machine busy for so long while there are requests, and while there
-#: are none: canaries of an empty engine come every minute.
-BUSY_LOADED_SECONDS, BUSY_IDLE_SECONDS = 90.0, 190.0
-#: What a program that keeps a core busy does; it ends by itself.
-BURN = "import time\nend = time.monotonic() + 400\nwhile time.monotonic() < end: pass"
+#: The machine is busy for so long while there are requests, and while there are none:
+#: canaries of an empty engine come every minute.
+BUSY_LOADED_SECONDS, BUSY_IDLE_SECONDS = 90.0, 180.0
 
 
 class Site:
@@ -177,17 +166,19 @@ class Texts(Load):
 
 
 def machine_busy() -> Report:
-    """Lone engines on a machine that others keep busy, under load and idle: no act.
+    """All engines of a machine run at a third of their speed, loaded and idle: no act.
 
-    Two real SGLang engines of two models, on the CPU, and twice as many programs that
-    do nothing but compute as there are cores.
+    Three real SGLang engines on the CPU, two of one model and one without peers, as on
+    a machine that something else keeps busy.
     """
-    with _product(LONE, ALONE) as site, Run(site, ALONE, STEADY) as run:
+    with _product(BUSY_FLEET, BUSY) as site, Run(site, BUSY, STEADY) as run:
         texts = Texts(site, "texts")
         embedding = Traffic(texts, STEADY)
-        run.calibrate()
+        run.calibrate(models=2)
         run.strike()
-        with _burners():
+        with ExitStack() as slowed:
+            for engine in BUSY:
+                slowed.enter_context(Slowed(site.product.engine(engine).pid))
             time.sleep(BUSY_LOADED_SECONDS)
             run.traffic.stop()
             embedding.stop()
@@ -198,18 +189,6 @@ def machine_busy() -> Report:
         unanswered = len(texts.prompts) - len(texts.results())
     lost = Goal("texts lost", unanswered, 0, at_most=True)
     return report([done], [*promises([done]), lost])
-
-
-@contextmanager
-def _burners() -> Iterator[None]:
-    argv = [sys.executable, "-c", BURN]
-    number = 2 * (os.cpu_count() or 1)
-    burners = [subprocess.Popen(argv) for _ in range(number)]
-    try:
-        yield
-    finally:
-        for burner in burners:
-            end(burner)
 
 
 @contextmanager

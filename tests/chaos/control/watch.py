@@ -86,9 +86,9 @@ def remembered(store: Store) -> Memory:
     return from_json(store.memory().get("health", ""))
 
 
-def is_calibrated(store: Store, engines: int) -> bool:
+def is_calibrated(store: Store, models: int, engines: int) -> bool:
     """Whether control knows what requests and canaries take where all is well."""
     memory = remembered(store)
-    fits = [kind.fit for kind in memory.types.values()]
-    known = [own for own in memory.engines.values() if own.baseline]
-    return bool(fits) and all(fits) and len(known) == engines
+    fits = [kind.fit for kind in memory.types.values() if kind.fit]
+    known = [own for own in memory.engines.values() if own.canary_passed_at]
+    return len(fits) >= models and len(known) == engines

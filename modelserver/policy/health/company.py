@@ -1,0 +1,43 @@
+"""Whether slowness is an engine's own, or that of the host on which it runs. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from statistics import median
+
+from modelserver.policy.health.judging import CANARY_SECONDS, SLOWER_THAN_PEERS
+from modelserver.policy.health.memory import EngineMemory
+from modelserver.policy.health.sight import Sight
+from modelserver.policy.health.verdicts import Slow, SlowCanary
+
+
+def is_its_own(
+    found: Slow | SlowCanary, last_of_peers: Collection[float], shares_host: bool
+) -> bool:
+    """Whether an engine that was found slow is to blame for that itself.
+
+    ``last_of_peers`` is how many times its normal seconds the last idle canary of each
+    peer took. ``shares_host``: it computes on its host's processors, which whatever
+    else runs there makes slow; only peers can tell that apart.
+    """
+    if isinstance(found, Slow):
+        return bool(found.peers) or not shares_host
+    if last_of_peers:
+        return found.ratio >= SLOWER_THAN_PEERS * median(last_of_peers)
+    return not shares_host
+
+
+def last_canaries(
+    sight: Sight,
+    engines: Mapping[str, EngineMemory],
+    sights: Mapping[str, Sight],
+    now: float,
+) -> Iterator[float]:
+    """Of each peer's last idle canary, how many times its normal seconds it took."""
+    for name, peer in sights.items():
+        own = engines[name]
+        if peer.spec.name != sight.spec.name or not own.health.is_trusted:
+            continue
+        if name == sight.report.id or not own.baseline:
+            continue
+        idle = [each for each in peer.own(own.fresh_from) if not each.loaded]
+        if idle and now - idle[0].at <= CANARY_SECONDS:
+            yield idle[0].seconds / own.baseline
