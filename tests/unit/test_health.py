@@ -619,6 +619,16 @@ def test_limits_move_every_five_seconds_and_are_wished():
     assert scene.desired["m-0"].limit == 25
 
 
+def test_an_engine_that_is_slow_at_every_token_keeps_its_limit():
+    scene = Scene(baseline=8.0)
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.7)
+    scene.looks(3)
+    assert scene.own.limit == 0.0
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.9)
+    scene.look()
+    assert scene.own.limit == pytest.approx(28.8)
+
+
 def test_failures_lower_the_limit_and_a_full_limit_is_the_models():
     scene = Scene(limit=31.9)
     scene.metrics["m-0"] = Metrics(itl_seconds=0.02)

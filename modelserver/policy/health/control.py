@@ -27,7 +27,7 @@ from modelserver.policy.health.learning import (
     with_canaries,
     with_samples,
 )
-from modelserver.policy.health.limits import THROUGHPUT_SECONDS, Flow, next_limit
+from modelserver.policy.health.limits import Flow, next_limit, target_seconds
 from modelserver.policy.health.memory import EngineMemory, Memory
 from modelserver.policy.health.moves import advance
 from modelserver.policy.health.sight import Sight, remembered, sights_of
@@ -287,7 +287,8 @@ class _Look:
             load = self.snapshot.loads.get(name)
             flow = Flow(metrics, load.inflight if load else 0, failures)
             most = sight.spec.max_running
-            limit = next_limit(own.limit or most, flow, most, THROUGHPUT_SECONDS)
+            target = target_seconds(baselines(sight, self.engines, self.sights)[0])
+            limit = next_limit(own.limit or most, flow, most, target)
             self.engines[name] = replace(own, limit=0.0 if limit == most else limit)
         return self.now
 

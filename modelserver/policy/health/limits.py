@@ -11,6 +11,11 @@ from modelserver.model import Metrics
 #: The median time between two tokens that is aimed at, in seconds: for throughput, and
 #: where people wait for each token.
 THROUGHPUT_SECONDS, LATENCY_SECONDS = 0.080, 0.030
+#: No less is aimed at than so many times what an empty engine takes: where that is
+#: long already, as on a CPU, a smaller batch only costs throughput.
+TIMES_ALONE = 3.0
+#: Tokens that a canary generates.
+CANARY_TOKENS = 32
 #: Too much: waiting over limit, use of the KV cache, time between tokens over target.
 WAITING, KV_FULL, ITL_HIGH = 0.1, 0.95, 1.1
 #: Room: in-flight over limit, use of the KV cache, time between tokens over target.
@@ -28,6 +33,17 @@ class Flow:
     metrics: Metrics
     inflight: int
     failures: int = 0
+
+
+def target_seconds(canary_seconds: float) -> float:
+    """The time between tokens to aim at, by what an idle canary takes; 0: unknown.
+
+    >>> target_seconds(0.64), target_seconds(8.0), target_seconds(0.0)
+    (0.08, 0.75, inf)
+    """
+    if not canary_seconds:
+        return math.inf
+    return max(THROUGHPUT_SECONDS, TIMES_ALONE * canary_seconds / CANARY_TOKENS)
 
 
 def next_limit(
