@@ -16,7 +16,7 @@ from tests.chaos.control.engines import (
     long_prompts,
     overload,
 )
-from tests.chaos.control.sglang import machine_busy, sglang_slowed
+from tests.chaos.control.sglang import machine_busy, sglang_slowed, sglang_well
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
@@ -51,6 +51,7 @@ CASES = {
     "sglang-slowed": sglang_slowed,
     "machine-busy": machine_busy,
     "engines-well": engines_well,
+    "sglang-well": sglang_well,
     "controller-killed": controller_killed,
     "two-beats": two_beats,
     "redis-restarted-in-relaunch": redis_restarted_in_relaunch,

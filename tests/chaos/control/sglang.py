@@ -24,7 +24,7 @@ from tests.chaos.control.run import (
     relaunched_once,
     report,
 )
-from tests.chaos.control.traffic import Mix, Traffic
+from tests.chaos.control.traffic import Mix, Traffic, wandering
 from tests.chaos.load import Load
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
@@ -189,6 +189,29 @@ def machine_busy() -> Report:
         unanswered = len(texts.prompts) - len(texts.results())
     lost = Goal("texts lost", unanswered, 0, at_most=True)
     return report([done], [*promises([done]), lost])
+
+
+def sglang_well() -> Report:
+    """Real SGLang engines that are well, chat and embedding, under a load that wanders.
+
+    WATCH_SECONDS in the environment sets how long that goes.
+    """
+    with _product(BUSY_FLEET, BUSY) as site, Run(site, BUSY, STEADY) as run:
+        texts = Texts(site, "texts")
+        embedding = Traffic(texts, STEADY)
+        run.calibrate(models=2)
+        run.strike()
+        for mix in wandering(rates=(0.3, 1.0, 3.0, 6.0, 10.0)):
+            run.traffic.mix = embedding.mix = mix
+        run.traffic.mix = embedding.mix = STEADY
+        run.over()
+        embedding.stop()
+        done = run.finish("sglang well", echoes=False)
+        texts.settle(SETTLE_SECONDS)
+        unanswered = len(texts.prompts) - len(texts.results())
+    lost = Goal("texts lost", unanswered, 0, at_most=True)
+    note = f"{len(texts.prompts)} texts besides"
+    return report([done], [*promises([done]), lost], note)
 
 
 @contextmanager

@@ -1,13 +1,19 @@
 """Requests all the time, at a rate and of a make that can change meanwhile."""
 
+import os
 import random
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelserver.errors import ModelserverError
 from tests.chaos.load import Load
 
+#: How long engines that are well are watched, unless WATCH_SECONDS says otherwise.
+WATCH_SECONDS = 600.0
+#: A load that wanders changes so often.
+CHANGE_SECONDS = 15.0
 #: A server that is away is tried again after so long.
 REFUSED_SECONDS = 0.2
 
@@ -19,6 +25,16 @@ class Mix:
     rate: float
     words: tuple[int, int] = (10, 60)
     tokens: tuple[int, int] = (8, 40)
+
+
+def wandering(rates: Sequence[float]) -> Iterator[Mix]:
+    """Mixes at these rates, each for a while: short and long prompts and answers."""
+    draw = random.Random(7)
+    until = time.monotonic() + float(os.environ.get("WATCH_SECONDS", WATCH_SECONDS))
+    while time.monotonic() < until:
+        words = draw.choice(((5, 20), (10, 60), (100, 600)))
+        yield Mix(draw.choice(rates), words, draw.choice(((8, 40), (4, 12), (20, 60))))
+        time.sleep(CHANGE_SECONDS)
 
 
 class Traffic:
