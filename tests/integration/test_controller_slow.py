@@ -79,7 +79,7 @@ def test_a_slow_engine_is_drained_verified_and_relaunched_and_nothing_is_lost(
     valkey: ValkeyProcess, tmp_path: Path
 ):
     three = model("m", "--latency", str(ANSWER_SECONDS), min_engines=3)
-    with open_hosts(tmp_path, valkey.url, three, extra="judge_engines = true") as hosts:
+    with open_hosts(tmp_path, valkey.url, three) as hosts:
         hosts.launch("a")
         hosts.worker("a")
         for name in ("m-0", "m-1", "m-2"):
