@@ -141,6 +141,7 @@ def idle_with_slow_canaries(engines: int = 4) -> Scene:
 
 def test_slow_canaries_of_an_idle_engine_take_it_away_too():
     scene = idle_with_slow_canaries()
+    scene.give_gpus()
     scene.canaries["m-1"] = canaries("m-1", idle=0.26, at=scene.now + 10)
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
@@ -148,8 +149,9 @@ def test_slow_canaries_of_an_idle_engine_take_it_away_too():
 
 def test_canaries_that_are_slow_on_its_peers_too_are_not_held_against_an_engine():
     scene = idle_with_slow_canaries()
+    scene.give_gpus()
     for name in ("m-1", "m-2"):
-        scene.canaries[name] = canaries(name, idle=0.45, at=scene.now + 10)
+        scene.canaries[name] = canaries(name, idle=0.35, at=scene.now + 10)
     scene.looks(4)
     assert scene.own.health is Health.HEALTHY
     assert not any(scene.own.slow_ticks)
@@ -160,7 +162,10 @@ def test_an_engine_on_its_hosts_processors_is_not_slow_without_peers():
     scene.slow()
     scene.looks(4)
     assert scene.own.health is Health.HEALTHY
-    scene = idle_with_slow_canaries(1)
+
+
+def test_nor_are_its_canaries_held_against_it():
+    scene = idle_with_slow_canaries()
     scene.looks(4)
     assert scene.own.health is Health.HEALTHY
 

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping
 from statistics import median
 
-from modelserver.policy.health.judging import CANARY_SECONDS, SLOWER_THAN_PEERS
+from modelserver.policy.health.judging import CANARY_SECONDS
+from modelserver.policy.health.learning import PASSES
 from modelserver.policy.health.memory import EngineMemory
 from modelserver.policy.health.sight import Sight
 from modelserver.policy.health.verdicts import Slow, SlowCanary
@@ -16,13 +17,14 @@ def is_its_own(
 
     ``last_of_peers`` is how many times its normal seconds the last idle canary of each
     peer took. ``shares_host``: it computes on its host's processors, which whatever
-    else runs there makes slow; only peers can tell that apart.
+    else runs there makes slow. Then only peers with as many requests can tell that
+    apart: a canary a minute meets other moments than theirs.
     """
     if isinstance(found, Slow):
         return bool(found.peers) or not shares_host
-    if last_of_peers:
-        return found.ratio >= SLOWER_THAN_PEERS * median(last_of_peers)
-    return not shares_host
+    if shares_host:
+        return False
+    return not last_of_peers or median(last_of_peers) < PASSES
 
 
 def last_canaries(
