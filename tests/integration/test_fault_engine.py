@@ -353,3 +353,9 @@ def test_the_server_runs_by_its_path_from_anywhere() -> None:
         check=False,
     )
     assert done.stderr.strip() == "bad fault: rate must lie in 0..1, not 3.0"
+
+
+def test_an_engine_may_keep_its_metrics_to_itself():
+    with EngineProcess("--no-metrics") as engine:
+        assert engine.request("GET", "/metrics").status == 404
+        assert engine.complete("hello").status == 200
