@@ -502,6 +502,12 @@ def test_the_last_engine_may_be_relaunched_if_it_hangs():
     assert relaunches(hanging(1).look(after=2.0)) == ["m-0"]
 
 
+def test_the_last_engine_is_relaunched_however_lately_it_hung():
+    lately = {"relaunch_from": 99_999.0, "relaunches": 1}
+    assert relaunches(hanging(1, **lately).look(after=2.0)) == ["m-0"]
+    assert relaunches(hanging(2, **lately).look(after=2.0)) == []
+
+
 def test_a_degraded_engine_that_hangs_is_relaunched():
     scene = hanging(health=Health.DEGRADED, slowdown=2.0)
     assert relaunches(scene.look(after=2.0)) == ["m-0"]

@@ -95,7 +95,9 @@ class Guard:
         """The same without spending anything."""
         if self.snapshot.desired[engine.id].spec.url:
             return "somebody else runs it"
-        if self.now < memory.relaunch_from:
+        # The last engine of a model serves nobody while it hangs: nothing is lost.
+        is_lost = memory.cause == "hang" and not self.others_serve(engine)
+        if self.now < memory.relaunch_from and not is_lost:
             return f"it was relaunched {memory.relaunches} times of late"
         if tokens_left(self.models[engine.model], self.now) < 1:
             return f"{engine.model} has been relaunched too often of late"

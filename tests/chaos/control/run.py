@@ -99,8 +99,7 @@ class Run:
 
         def known() -> bool:
             enough = self.load.answered() >= CALIBRATION_REQUESTS
-            engines = len(self.engines)
-            return enough and is_calibrated(self.ground.store, models, engines)
+            return enough and is_calibrated(self.ground.store, models)
 
         eventually(known, CALIBRATION_SECONDS)
 

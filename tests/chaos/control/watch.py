@@ -86,9 +86,7 @@ def remembered(store: Store) -> Memory:
     return from_json(store.memory().get("health", ""))
 
 
-def is_calibrated(store: Store, models: int, engines: int) -> bool:
-    """Whether control knows what requests and canaries take where all is well."""
-    memory = remembered(store)
-    fits = [kind.fit for kind in memory.types.values() if kind.fit]
-    known = [own for own in memory.engines.values() if own.canary_passed_at]
-    return len(fits) >= models and len(known) == engines
+def is_calibrated(store: Store, models: int) -> bool:
+    """Whether control knows what requests of so many models take where all is well."""
+    types = remembered(store).types.values()
+    return sum(kind.fit is not None for kind in types) >= models
