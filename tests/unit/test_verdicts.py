@@ -24,7 +24,7 @@ def slow(own: Standing | None, *peers: Standing):
     standings = {f"m-{place}": peer for place, peer in enumerate(peers, 1)}
     if own:
         standings["m-0"] = own
-    return judging.slow("m-0", 1, standings, list(standings))
+    return judging.slow(ENGINE, standings, list(standings))
 
 
 # Standing
@@ -107,7 +107,7 @@ def test_who_has_no_standing_is_not_slow():
 
 def test_suspected_engines_are_no_peers():
     standings = {"m-0": Standing(LN2, 0.02, 40), "m-1": WELL}
-    verdict = judging.slow("m-0", 1, standings, ["m-0"])
+    verdict = judging.slow(ENGINE, standings, ["m-0"])
     assert verdict
     assert verdict.peers == 0
 

@@ -27,6 +27,7 @@ from modelserver.policy.health.learning import (
     with_canaries,
     with_samples,
 )
+from modelserver.policy.health.levels import trusted, with_levels, with_wander
 from modelserver.policy.health.limits import Flow, next_limit, target_seconds
 from modelserver.policy.health.memory import EngineMemory, Memory
 from modelserver.policy.health.moves import advance
@@ -115,7 +116,7 @@ class _Look:
         for name in sorted(self.sights):
             self._advance(name, findings[name])
         if self.tick:
-            self._learn(commons)
+            self._learn(standings, commons)
         limited_at = self._limit()
         self._treat()
         judged_at = self.now if self.tick else self.memory.judged_at
@@ -181,20 +182,13 @@ class _Look:
             return found
         slow: Slow | SlowCanary | None = None
         if sight.spec.name not in commons:
-            trusted = self._trusted(sight.spec.name)
-            slow = judging.slow(name, report.incarnation, standings, trusted)
+            peers = trusted(self.sights, self.engines, sight.spec.name)
+            slow = judging.slow(report, standings, peers, self._wander(sight))
             slow = slow or self._slow_canary(sight)
             slow = slow if slow and self._is_its_own(sight, slow) else None
         errors = self._errors(sight)
         self.found += [each for each in (slow, errors) if each]
         return replace(found, standing=standings.get(name), slow=slow, errors=errors)
-
-    def _trusted(self, model: str) -> list[str]:
-        return [
-            name
-            for name, sight in self.sights.items()
-            if sight.spec.name == model and self.engines[name].health.is_trusted
-        ]
 
     def _hang(self, sight: Sight) -> str:
         report = sight.report
@@ -220,7 +214,13 @@ class _Look:
         own = self.engines[sight.report.id]
         baseline, _ = baselines(sight, self.engines, self.sights)
         canaries = sight.own(own.fresh_from)
-        return judging.slow_canary(sight.report, canaries, baseline, self.now)
+        return judging.slow_canary(
+            sight.report, canaries, baseline, self.now, self._wander(sight)
+        )
+
+    def _wander(self, sight: Sight) -> float:
+        kind = self.types.get(sight.type)
+        return kind.wander if kind else 0.0
 
     def _is_its_own(self, sight: Sight, found: Slow | SlowCanary) -> bool:
         last = list(last_canaries(sight, self.engines, self.sights, self.now))
@@ -263,12 +263,22 @@ class _Look:
             self.guard.models[report.model] = replace(model, load_seconds=seconds)
             self.engines[report.id] = replace(own, starting_since=0.0)
 
-    def _learn(self, commons: Mapping[str, Common]) -> None:
+    def _learn(
+        self, standings: Mapping[str, Standing], commons: Mapping[str, Common]
+    ) -> None:
         serving = {k: s for k, s in self.sights.items() if s.report.serves}
-        engines = with_canaries(serving, self.engines, self.now)
+        before, now = self.engines, self.now
+        engines = with_canaries(serving, before, now)
         calm = [spec.name for spec in self.snapshot.specs if spec.name not in commons]
-        engines, self.types = with_samples(serving, engines, self.types, calm, self.now)
-        self.engines = dict(engines)
+        engines, types = with_samples(serving, engines, self.types, calm, now)
+        teachers = {k: s for k, s in serving.items() if s.spec.name in calm}
+        new = {
+            name: standing
+            for name, standing in standings.items()
+            if name in teachers and engines[name].seen_at > before[name].seen_at
+        }
+        self.types = with_wander(teachers, engines, types, new, now)
+        self.engines = dict(with_levels(teachers, engines, types, new, now))
 
     def _limit(self) -> float:
         """Move the limits of engines that give an account of themselves."""

@@ -6,6 +6,7 @@ bound for errors; suspicion by accrual for silence.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median, median_low
 
 from modelserver.model import Canary, Engine, EngineLoad, Metrics, Outcome, Sample
@@ -28,6 +29,8 @@ FEWEST = 8
 MEDIAN_ERROR = 1.2533
 #: Slow: times what the fit expects, times the peers, standard errors beyond them.
 SLOW, SLOWER_THAN_PEERS, CERTAIN = 1.25, 1.4, 4.0
+#: Times beyond what engines wander by themselves; so much slower is slow in any fleet.
+WANDER_CERTAIN, WANDER_MOST = 4.5, 2.2
 #: Slow, where there is no peer to compare with.
 SLOW_ALONE = 1.8
 #: All engines of a model together: it is the load or the host.
@@ -63,36 +66,76 @@ def standing(
     return Standing(median(logs), error, len(logs))
 
 
-def slow(
-    engine: str,
-    incarnation: int,
-    standings: Mapping[str, Standing],
-    trusted: Collection[str],
-) -> Slow | None:
-    """Whether an engine is slow, against the other engines of its model.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An engine against its peers: how far beyond them it is, and how sure that is."""
+
+    excess: float
+    level: float
+    error: float
+    peers: int
+
+
+def compared(
+    engine: str, standings: Mapping[str, Standing], trusted: Collection[str]
+) -> Comparison:
+    """An engine that has a standing against the other engines of its model.
 
     ``trusted`` are those that nobody suspects.
     """
-    own = standings.get(engine)
-    if own is None:
-        return None
+    own = standings[engine]
     peers = [
         standings[name] for name in trusted if name != engine and name in standings
     ]
-    level, error = 0.0, own.error
-    if peers:
-        level = median(peer.residual for peer in peers)
-        shared = median(peer.error for peer in peers) / math.sqrt(len(peers))
-        error = math.hypot(own.error, MEDIAN_ERROR * shared)
-        least, excess = SLOW, own.residual - level
-        is_slow = excess >= math.log(SLOWER_THAN_PEERS)
-    else:
-        least, excess, is_slow = SLOW_ALONE, own.residual, True
-    if not is_slow or own.residual < math.log(least) or excess < CERTAIN * error:
+    if not peers:
+        return Comparison(own.residual, 0.0, own.error, 0)
+    level = median(peer.residual for peer in peers)
+    shared = median(peer.error for peer in peers) / math.sqrt(len(peers))
+    error = math.hypot(own.error, MEDIAN_ERROR * shared)
+    return Comparison(own.residual - level, level, error, len(peers))
+
+
+def slow(
+    engine: Engine,
+    standings: Mapping[str, Standing],
+    trusted: Collection[str],
+    wander: float = 0.0,
+) -> Slow | None:
+    """Whether an engine is slow, against the other engines of its model.
+
+    Requests that are close together share the mood of their engine, so their scatter
+    alone does not tell how sure this is: ``wander`` is how far engines of its type go
+    up and down by themselves.
+    """
+    own = standings.get(engine.id)
+    if own is None:
+        return None
+    by = compared(engine.id, standings, trusted)
+    least = SLOW if by.peers else SLOW_ALONE
+    if by.peers and by.excess < math.log(SLOWER_THAN_PEERS):
+        return None
+    certain = max(CERTAIN * by.error, math.log(beyond_wander(wander)))
+    if own.residual < math.log(least) or by.excess < certain:
         return None
     return Slow(
-        engine, incarnation, own.residual, level, error, own.requests, len(peers)
+        engine.id,
+        engine.incarnation,
+        own.residual,
+        by.level,
+        by.error,
+        own.requests,
+        by.peers,
+        wander,
     )
+
+
+def beyond_wander(wander: float) -> float:
+    """How many times slower an engine is only by a fault, where engines wander so far.
+
+    >>> [round(beyond_wander(each), 2) for each in (0.0, 0.1, 0.3)]
+    [1.0, 1.57, 2.2]
+    """
+    return min(WANDER_MOST, math.exp(WANDER_CERTAIN * wander))
 
 
 def common(
@@ -206,9 +249,17 @@ def _longest_gap(samples: Sequence[Sample], inflight: int) -> float:
 
 
 def slow_canary(
-    engine: Engine, canaries: Iterable[Canary], baseline: float, now: float
+    engine: Engine,
+    canaries: Iterable[Canary],
+    baseline: float,
+    now: float,
+    wander: float = 0.0,
 ) -> SlowCanary | None:
-    """Whether an engine's last idle canaries, newest first, are mostly slow."""
+    """Whether an engine's last idle canaries, newest first, are mostly slow.
+
+    ``wander`` is how far engines of its type go up and down by themselves.
+    """
+    times = max(CANARY_SLOW, beyond_wander(wander))
     last = [
         each.seconds
         for each in canaries
@@ -216,7 +267,7 @@ def slow_canary(
         and not each.loaded
         and now - each.at <= CANARY_SECONDS
     ][:CANARY_LAST]
-    slow_ones = [each for each in last if each >= CANARY_SLOW * baseline]
+    slow_ones = [each for each in last if each >= times * baseline]
     if not baseline or len(slow_ones) < CANARY_MOST:
         return None
     return SlowCanary(engine.id, engine.incarnation, tuple(last), baseline)

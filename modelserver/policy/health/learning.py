@@ -4,13 +4,12 @@ Whatever is learned is frozen afterwards: a fault that comes slowly must not be 
 as normal. Only engines whose idle canary passed teach anything after that.
 """
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
 from modelserver.model import Outcome
-from modelserver.policy.health.cost import Fit, fit, row
+from modelserver.policy.health.cost import Fit, Row, fit, row
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
 from modelserver.policy.health.sight import Sight
 
@@ -20,8 +19,6 @@ FIRST_FIT = 128
 FREEZE_ROWS, FREEZE_SECONDS, FREEZE_LATEST_SECONDS = 1024, 600.0, 3600.0
 #: A frozen fit is made anew so often, by engines whose canary passed so lately.
 REFIT_SECONDS, CANARY_FRESH_SECONDS = 1800.0, 900.0
-#: Requests that an engine's own level needs.
-LEVEL_SAMPLES = 40
 #: Idle canaries that a baseline needs.
 BASELINE_CANARIES = 3
 #: A canary below so many times its baseline passes.
@@ -39,12 +36,13 @@ Sights = Mapping[str, Sight]
 def baselines(sight: Sight, engines: Engines, sights: Sights) -> tuple[float, float]:
     """What its idle and its loaded canary should take, in seconds; 0 where unknown.
 
-    Its own of better days, else the median of its type.
+    Its own of better days or the median of its type, whichever is more: its own may
+    come from a moment in which it was faster than it mostly is.
     """
     own = engines[sight.report.id]
-    idle = own.baseline or _typical(sight, engines, sights, "baseline")
-    loaded = own.loaded_baseline or _typical(sight, engines, sights, "loaded_baseline")
-    return idle, loaded
+    idle = max(own.baseline, _typical(sight, engines, sights, "baseline"))
+    typical = _typical(sight, engines, sights, "loaded_baseline")
+    return idle, max(own.loaded_baseline, typical)
 
 
 def _typical(sight: Sight, engines: Engines, sights: Sights, name: str) -> float:
@@ -91,14 +89,14 @@ def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
             if loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0]):
                 new = replace(new, loaded_baseline=loaded[0])
         last = max(each.at for each in sight.own() if not each.loaded)
-        if new.baseline and idle[0] < PASSES * new.baseline:
+        if new.baseline and idle[0] < PASSES * max(normal, new.baseline):
             new = replace(new, canary_passed_at=min(last, now))
         learned[name] = new
     return learned
 
 
-def _teaches(sight: Sight, memory: EngineMemory, frozen: bool, now: float) -> bool:
-    """Whether an engine's requests may be learned from."""
+def teaches(sight: Sight, memory: EngineMemory, frozen: bool, now: float) -> bool:
+    """Whether an engine's requests may be learned from; ``frozen``: its type's fit."""
     if memory.health is not Health.HEALTHY or any(memory.slow_ticks):
         return False
     if frozen:
@@ -114,7 +112,7 @@ def with_samples(
     calm: Collection[str],
     now: float,
 ) -> tuple[Engines, Mapping[str, TypeMemory]]:
-    """Reservoirs, fits and levels after new samples. ``calm``: models to learn from."""
+    """Reservoirs and fits after new samples. ``calm``: models to learn from."""
     engines, types = dict(engines), dict(types)
     for name in sorted(sights):
         sight, own = sights[name], engines[name]
@@ -127,7 +125,7 @@ def with_samples(
         if not new:
             continue
         engines[name] = replace(own, seen_at=max(each.ended_at for each in new))
-        if sight.spec.name in calm and _teaches(sight, own, kind.frozen, now):
+        if sight.spec.name in calm and teaches(sight, own, kind.frozen, now):
             rows = [row(each, sight.spec.max_running) for each in reversed(new)]
             types[sight.type] = replace(
                 kind,
@@ -140,7 +138,7 @@ def with_samples(
         if kind.fit and kind.frozen and types[key].fit is not kind.fit:
             of_type = [each for each in sights.values() if each.type == key]
             engines.update(_moved_levels(of_type, engines, kind.fit, types[key].fit))
-    return _with_levels(sights, engines, types, calm, now), types
+    return engines, types
 
 
 def _refitted(kind: TypeMemory, now: float) -> TypeMemory:
@@ -169,37 +167,17 @@ def _moved_levels(
     moved = {}
     for sight in sights:
         own = engines[sight.report.id]
-        rows = [
-            row(each, sight.spec.max_running)
-            for each in sight.fresh(own)
-            if each.outcome is Outcome.OK
-        ]
+        rows = rows_of(sight, own)
         if own.offset is not None and rows and new:
             shift = median(new.log_ratio(each) - old.log_ratio(each) for each in rows)
             moved[sight.report.id] = replace(own, offset=own.offset + shift)
     return moved
 
 
-def _with_levels(
-    sights: Sights,
-    engines: Engines,
-    types: Mapping[str, TypeMemory],
-    calm: Collection[str],
-    now: float,
-) -> Engines:
-    """Levels of the engines that have none yet, once their type's fit is frozen."""
-    learned = dict(engines)
-    for name, sight in sights.items():
-        own, kind = engines[name], types.get(sight.type)
-        if own.offset is not None or kind is None or not kind.frozen or not kind.fit:
-            continue
-        if sight.spec.name not in calm or not _teaches(sight, own, False, now):
-            continue
-        logs = [
-            kind.fit.log_ratio(row(each, sight.spec.max_running))
-            for each in sight.fresh(own)
-            if each.outcome is Outcome.OK
-        ]
-        if len(logs) >= LEVEL_SAMPLES and median(logs) < math.log(PASSES):
-            learned[name] = replace(own, offset=median(logs))
-    return learned
+def rows_of(sight: Sight, memory: EngineMemory) -> list[Row]:
+    """An engine's answered requests that count."""
+    return [
+        row(each, sight.spec.max_running)
+        for each in sight.fresh(memory)
+        if each.outcome is Outcome.OK
+    ]

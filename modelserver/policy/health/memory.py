@@ -54,9 +54,10 @@ class EngineMemory:
     canaries measured. ``slow_ticks`` and ``error_ticks`` are the verdicts of the last
     ticks, newest last. Samples before ``fresh_from`` belong to another life and do not
     count; those up to ``seen_at`` are in the reservoir. ``offset`` is the engine's own
-    level against the fit, None before it is known; ``baseline`` and ``loaded_baseline``
-    are the seconds of its canaries when well, 0 before they are known. ``round``
-    numbers the canaries that were asked for. ``incurable``: a relaunch did not help.
+    level against the fit, None before it is known, and ``offset_looks`` from how many
+    looks it was made; ``baseline`` and ``loaded_baseline`` are the seconds of its
+    canaries when well, 0 before they are known. ``round`` numbers the canaries that
+    were asked for. ``incurable``: a relaunch did not help.
     ``passes`` are verifications passed, ``relaunches`` those of late; until
     ``quiet_until`` slowness is not acted on, before ``relaunch_from`` it is not
     relaunched. ``limit`` is its concurrency as control regulates it, 0 for the model's.
@@ -77,6 +78,7 @@ class EngineMemory:
     fresh_from: float = 0.0
     seen_at: float = 0.0
     offset: float | None = None
+    offset_looks: int = 0
     baseline: float = 0.0
     loaded_baseline: float = 0.0
     canary_passed_at: float = 0.0
@@ -95,7 +97,9 @@ class EngineMemory:
 class TypeMemory:
     """A model on one type of GPU: the requests for a fit, and the fit.
 
-    ``fitted_count`` is how many requests had been offered at the last fit.
+    ``fitted_count`` is how many requests had been offered at the last fit. ``wander``
+    is how far its engines go up and down by themselves, as a standard deviation of the
+    logarithm, learned from ``wander_looks`` looks.
     """
 
     reservoir: Reservoir = field(default_factory=Reservoir)
@@ -104,6 +108,8 @@ class TypeMemory:
     first_at: float = 0.0
     fitted_at: float = 0.0
     fitted_count: int = 0
+    wander: float = 0.0
+    wander_looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """An engine takes longer than its requests and its peers explain."""
+    """An engine takes longer than its requests and its peers explain.
+
+    ``wander`` is how far engines of its type go up and down by themselves.
+    """
 
     engine: str
     incarnation: int
@@ -33,6 +36,7 @@ class Slow:
     error: float
     requests: int
     peers: int
+    wander: float = 0.0
 
     @property
     def text(self) -> str:
@@ -42,10 +46,12 @@ class Slow:
             if self.peers
             else "no peers"
         )
+        doubt = f"standard error {100 * self.error:.0f} %"
+        if self.wander:
+            doubt += f", engines here waver by {100 * self.wander:.0f} %"
         return (
             f"slow: takes {_times(self.residual)} of what its requests explain "
-            f"({against}; {self.requests} requests, standard error "
-            f"{100 * self.error:.0f} %)"
+            f"({against}; {self.requests} requests, {doubt})"
         )
 
 

@@ -1,0 +1,104 @@
+"""Each engine's own level against its type's fit, and how far engines wander. Pure.
+
+An engine's speed goes up and down by itself over minutes: its clocks, its host, its
+neighbours. A level from one moment is as wrong as that moment, so it is made over half
+an hour of looks and frozen afterwards.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import median
+
+from modelserver.policy.health import judging
+from modelserver.policy.health.cost import MAD
+from modelserver.policy.health.learning import (
+    PASSES,
+    Engines,
+    Sights,
+    rows_of,
+    teaches,
+)
+from modelserver.policy.health.memory import TypeMemory
+from modelserver.policy.health.verdicts import Standing
+
+#: Requests that an engine's own level needs at first.
+LEVEL_SAMPLES = 40
+#: Looks that it is made from, of those that brought requests.
+LEVEL_LOOKS = 180
+#: What engines are thought to wander before they have been seen for so many looks.
+WANDER, WANDER_LOOKS = 0.12, 30
+#: Of how many looks the wander is a mean: hours, as it changes with the season at most.
+WANDER_MEMORY = 1080
+
+
+def with_levels(
+    sights: Sights,
+    engines: Engines,
+    types: Mapping[str, TypeMemory],
+    standings: Mapping[str, Standing],
+    now: float,
+) -> Engines:
+    """Levels once the fit of a type is frozen, and made surer by each look.
+
+    ``standings`` are those of this look that had new requests.
+    """
+    learned = dict(engines)
+    for name, sight in sights.items():
+        own, kind = engines[name], types.get(sight.type)
+        if kind is None or not kind.frozen or not kind.fit:
+            continue
+        if not teaches(sight, own, False, now):
+            continue
+        if own.offset is None:
+            logs = [kind.fit.log_ratio(each) for each in rows_of(sight, own)]
+            level = median(logs) if len(logs) >= LEVEL_SAMPLES else math.inf
+        elif name in standings and own.offset_looks < LEVEL_LOOKS:
+            step = standings[name].residual / (own.offset_looks + 1)
+            level = own.offset + step
+        else:
+            continue
+        # Slower than that is a fault, or a matter for canaries, not a level.
+        if level < math.log(PASSES):
+            looks = own.offset_looks + 1
+            learned[name] = replace(own, offset=level, offset_looks=looks)
+    return learned
+
+
+def with_wander(
+    sights: Sights,
+    engines: Engines,
+    types: Mapping[str, TypeMemory],
+    standings: Mapping[str, Standing],
+    now: float,
+) -> Mapping[str, TypeMemory]:
+    """How far engines of each type go up and down, as their peers see it.
+
+    The median over the engines at each look, so that a few slow ones teach nothing.
+    """
+    learned = dict(types)
+    beyond: dict[str, list[float]] = defaultdict(list)
+    for name in standings:
+        sight, own = sights[name], engines[name]
+        if teaches(sight, own, False, now):
+            peers = trusted(sights, engines, sight.spec.name)
+            by = judging.compared(name, standings, peers)
+            beyond[sight.type].append(abs(by.excess))
+    for key, values in beyond.items():
+        kind = types[key]
+        looks = kind.wander_looks or WANDER_LOOKS
+        old = kind.wander if kind.wander_looks else WANDER
+        looks = min(looks + 1, WANDER_MEMORY)
+        wander = old + (MAD * median(values) - old) / looks
+        learned[key] = replace(kind, wander=wander, wander_looks=looks)
+    return learned
+
+
+def trusted(sights: Sights, engines: Engines, model: str) -> list[str]:
+    """The engines of a model that nobody suspects."""
+    return [
+        name
+        for name, sight in sights.items()
+        if sight.spec.name == model and engines[name].health.is_trusted
+    ]
