@@ -149,10 +149,11 @@ class _Look:
         if not self.tick:
             return found
         for model, old in list(self.guard.models.items()):
+            # A fit that is still in the making proves nothing against all of them.
             of_model = [
                 standing
                 for name, standing in standings.items()
-                if self.sights[name].spec.name == model
+                if self.sights[name].spec.name == model and self._is_fitted(name)
             ]
             verdict = judging.common(model, of_model)
             if verdict:
@@ -164,6 +165,9 @@ class _Look:
             elif old.common and not judging.common(model, of_model, judging.SLOW):
                 self.guard.models[model] = replace(old, common="")
         return found
+
+    def _is_fitted(self, name: str) -> bool:
+        return self.types[self.sights[name].type].frozen
 
     def _findings(
         self,
@@ -277,8 +281,9 @@ class _Look:
             for name, standing in standings.items()
             if name in teachers and engines[name].seen_at > before[name].seen_at
         }
-        self.types = with_wander(teachers, engines, types, new, now)
+        engines, types = with_wander(teachers, engines, types, new, now)
         self.engines = dict(with_levels(teachers, engines, types, new, now))
+        self.types = types
 
     def _limit(self) -> float:
         """Move the limits of engines that give an account of themselves."""

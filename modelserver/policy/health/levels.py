@@ -28,8 +28,10 @@ LEVEL_SAMPLES = 40
 #: Looks that it is made from, of those that brought requests.
 LEVEL_LOOKS = 180
 #: What engines are thought to wander before they have been seen for so many looks.
-WANDER, WANDER_LOOKS = 0.12, 30
-#: Of how many looks the wander is a mean: hours, as it changes with the season at most.
+WANDER, WANDER_LOOKS = 0.10, 30
+#: Of how many looks an engine's usual place is a mean.
+USUAL_LOOKS = 60
+#: Of how many looks the wander is a mean.
 WANDER_MEMORY = 1080
 
 
@@ -72,27 +74,29 @@ def with_wander(
     types: Mapping[str, TypeMemory],
     standings: Mapping[str, Standing],
     now: float,
-) -> Mapping[str, TypeMemory]:
-    """How far engines of each type go up and down, as their peers see it.
+) -> tuple[Engines, Mapping[str, TypeMemory]]:
+    """How far engines of each type go up and down around where they usually are.
 
-    The median over the engines at each look, so that a few slow ones teach nothing.
+    The median over the engines at each look, so that a few slow ones teach nothing;
+    around the usual, so that one which gets slower over hours teaches little.
     """
-    learned = dict(types)
-    beyond: dict[str, list[float]] = defaultdict(list)
+    engines, learned = dict(engines), dict(types)
+    away: dict[str, list[float]] = defaultdict(list)
     for name in standings:
         sight, own = sights[name], engines[name]
         if teaches(sight, own, False, now):
             peers = trusted(sights, engines, sight.spec.name)
-            by = judging.compared(name, standings, peers)
-            beyond[sight.type].append(abs(by.excess))
-    for key, values in beyond.items():
+            beyond = judging.compared(name, standings, peers).excess - own.usual
+            away[sight.type].append(abs(beyond))
+            usual = own.usual + beyond / USUAL_LOOKS
+            engines[name] = replace(own, usual=usual)
+    for key, values in away.items():
         kind = types[key]
-        looks = kind.wander_looks or WANDER_LOOKS
         old = kind.wander if kind.wander_looks else WANDER
-        looks = min(looks + 1, WANDER_MEMORY)
+        looks = min(WANDER_MEMORY, 1 + (kind.wander_looks or WANDER_LOOKS))
         wander = old + (MAD * median(values) - old) / looks
         learned[key] = replace(kind, wander=wander, wander_looks=looks)
-    return learned
+    return engines, learned
 
 
 def trusted(sights: Sights, engines: Engines, model: str) -> list[str]:

@@ -55,9 +55,10 @@ class EngineMemory:
     ticks, newest last. Samples before ``fresh_from`` belong to another life and do not
     count; those up to ``seen_at`` are in the reservoir. ``offset`` is the engine's own
     level against the fit, None before it is known, and ``offset_looks`` from how many
-    looks it was made; ``baseline`` and ``loaded_baseline`` are the seconds of its
-    canaries when well, 0 before they are known. ``round`` numbers the canaries that
-    were asked for. ``incurable``: a relaunch did not help.
+    looks it was made; ``usual`` is where it mostly was against its peers of late.
+    ``baseline`` and ``loaded_baseline`` are the seconds of its canaries when well, 0
+    before they are known. ``round`` numbers the canaries that were asked for.
+    ``incurable``: a relaunch did not help.
     ``passes`` are verifications passed, ``relaunches`` those of late; until
     ``quiet_until`` slowness is not acted on, before ``relaunch_from`` it is not
     relaunched. ``limit`` is its concurrency as control regulates it, 0 for the model's.
@@ -79,6 +80,7 @@ class EngineMemory:
     seen_at: float = 0.0
     offset: float | None = None
     offset_looks: int = 0
+    usual: float = 0.0
     baseline: float = 0.0
     loaded_baseline: float = 0.0
     canary_passed_at: float = 0.0
