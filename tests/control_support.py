@@ -20,6 +20,7 @@ from modelserver.model import (
 )
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.cost import Fit
+from modelserver.policy.health.levels import LEVEL_LOOKS
 from modelserver.policy.health.memory import (
     EngineMemory,
     Memory,
@@ -81,6 +82,7 @@ def known(**values: Any) -> EngineMemory:
         "place": "a",
         "since": NOW - 5000,
         "offset": 0.0,
+        "offset_looks": LEVEL_LOOKS,
         "baseline": 0.25,
         "loaded_baseline": 0.3,
         "canary_passed_at": NOW - 100,

@@ -6,6 +6,7 @@ from benchmarks.report import Cell, Goal, Report
 from tests.scenarios.control import SCENARIOS
 from tests.scenarios.staging import HOUR, Scenario, new_fleet
 from tests.scenarios.variations import VARIATIONS
+from tests.scenarios.weather import WEATHER
 
 SEEDS = range(1, 7)
 #: Engine-hours in which nobody may be flagged, and those of each seed.
@@ -20,6 +21,11 @@ def control() -> Report:
 def control_more() -> Report:
     """Control with other fleets, loads and faults, six seeds each."""
     return _table(VARIATIONS)
+
+
+def control_weather() -> Report:
+    """Control where speeds, loads and mixes change all the time, six seeds each."""
+    return _table(WEATHER)
 
 
 def false_flags() -> Report:
@@ -68,5 +74,6 @@ def _table(scenarios: Sequence[Scenario]) -> Report:
 TABLES = {
     "control": control,
     "control-more": control_more,
+    "control-weather": control_weather,
     "false-flags": false_flags,
 }

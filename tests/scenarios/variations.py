@@ -20,7 +20,7 @@ from tests.scenarios.staging import (
 from tests.scenarios.traffic import Lengths, Stream
 
 
-def _judge(
+def judge(
     fleet: Fleet,
     seconds: float,
     fault: dict[str, float | int | bool],
@@ -41,12 +41,13 @@ def _judge(
 def _slow_of(engines: int, factor: float) -> Callable[[int], Got]:
     def scenario(seed: int) -> Got:
         fleet = warm(seed, engines, LOAD * engines / 8)
-        return _judge(fleet, 120, {"factor": factor})
+        return judge(fleet, 120, {"factor": factor})
 
     return scenario
 
 
-def _untouched(fleet: Fleet, seconds: float, since: float = 0.0) -> Got:
+def untouched(fleet: Fleet, seconds: float, since: float = 0.0) -> Got:
+    """Let time pass: nobody is taken away or relaunched."""
     fleet.run(seconds)
     drains, relaunches = (
         len(fleet.store.drains(since)),
@@ -66,7 +67,7 @@ def _two_models(seed: int) -> Got:
     ]
     fleet = Fleet(hosts, models, streams, seed)
     fleet.run(20 * MINUTE)
-    return _judge(fleet, 120, {"factor": 2.0}, "m-1")
+    return judge(fleet, 120, {"factor": 2.0}, "m-1")
 
 
 def _slow_type(seed: int) -> Got:
@@ -75,7 +76,7 @@ def _slow_type(seed: int) -> Got:
     fleet = Fleet(hosts, (model(),), [Stream("m", 12.0, wander=0.2)], seed)
     fleet.run(20 * MINUTE)
     slow = next(name for name, slot in fleet.slots.items() if slot.report.host == "h1")
-    return _judge(fleet, 120, {"factor": 2.0}, slow)
+    return judge(fleet, 120, {"factor": 2.0}, slow)
 
 
 def _mixed_long_prompts(seed: int) -> Got:
@@ -85,21 +86,21 @@ def _mixed_long_prompts(seed: int) -> Got:
     fleet.run(20 * MINUTE)
     began = fleet.now
     fleet.change(fleet.streams[0], prompt_times=10.0)
-    return _untouched(fleet, 15 * MINUTE, began)
+    return untouched(fleet, 15 * MINUTE, began)
 
 
 def _bursts(seed: int) -> Got:
     """Requests come forty at a time."""
     fleet = new_fleet(seed, load=12.0, wander=0.3)
     fleet.streams[0].burst = 40
-    return _untouched(fleet, 2 * HOUR)
+    return untouched(fleet, 2 * HOUR)
 
 
 def _burst_slow(seed: int) -> Got:
     fleet = new_fleet(seed, load=12.0)
     fleet.streams[0].burst = 40
     fleet.run(20 * MINUTE)
-    return _judge(fleet, 150, {"factor": 2.0})
+    return judge(fleet, 150, {"factor": 2.0})
 
 
 def _long_outputs(seed: int, factor: float) -> Got:
@@ -110,8 +111,8 @@ def _long_outputs(seed: int, factor: float) -> Got:
     )
     fleet.run(40 * MINUTE)
     if factor == 1.0:
-        return _untouched(fleet, 2 * HOUR)
-    return _judge(fleet, 300, {"factor": factor})
+        return untouched(fleet, 2 * HOUR)
+    return judge(fleet, 300, {"factor": factor})
 
 
 def _late_books(seed: int) -> Got:
@@ -121,7 +122,7 @@ def _late_books(seed: int) -> Got:
     fleet.run(20 * MINUTE)
     began = fleet.now
     fleet.change(fleet.streams[0], prompt_times=10.0)
-    return _untouched(fleet, 15 * MINUTE, began)
+    return untouched(fleet, 15 * MINUTE, began)
 
 
 def _all_slow(seed: int) -> Got:
@@ -142,7 +143,7 @@ def _all_fail_a_little(seed: int) -> Got:
     began = fleet.now
     for name in fleet.slots:
         fleet.break_engine(name, errors=0.1)
-    return _untouched(fleet, 15 * MINUTE, began)
+    return untouched(fleet, 15 * MINUTE, began)
 
 
 def _half_hang(seed: int) -> Got:
@@ -160,7 +161,7 @@ def _half_hang(seed: int) -> Got:
 def _slow_when_loaded(seed: int) -> Got:
     """Slow only with six requests at once: an idle canary alone would not see it."""
     fleet = warm(seed)
-    return _judge(fleet, 180, {"factor": 2.0, "from_batch": 6})
+    return judge(fleet, 180, {"factor": 2.0, "from_batch": 6})
 
 
 def _slow_when_crowded(seed: int) -> Got:
@@ -209,8 +210,8 @@ def _wavering(seed: int, factor: float) -> Got:
     fleet.waver = 0.05
     fleet.run(20 * MINUTE)
     if factor == 1.0:
-        return _untouched(fleet, 2 * HOUR)
-    return _judge(fleet, 180, {"factor": factor})
+        return untouched(fleet, 2 * HOUR)
+    return judge(fleet, 180, {"factor": factor})
 
 
 VARIATIONS = (
