@@ -5,8 +5,10 @@ view is made from the snapshot, and its answer into a demand for placement.
 """
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from modelserver.model import Desired, EngineSpec, EngineState, Snapshot
+from modelserver.model import Outcome as Sampled
 from modelserver.policy.placement import Demand
 from modelserver.policy.rebalance import (
     Memory,
@@ -17,6 +19,12 @@ from modelserver.policy.rebalance import (
     rebalance,
     view_of,
 )
+
+#: The time of an engine that a prompt token takes, of that of a completion token in a
+#: full batch: it is read with thousands of others.
+PROMPT_SHARE = 0.2
+#: Requests that say how large requests are: not older, in seconds, and not fewer.
+RECENT_SECONDS, FEWEST = 300.0, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,8 @@ class Scaling:
 def scale(snapshot: Snapshot, now: float) -> Scaling:
     """Wake, grow, shrink and move, where the snapshot brings what is remembered.
 
-    The unit of work is a request: those that wait against those that were answered.
+    Work is in estimated tokens: requests that wait are taken to be as large as those
+    that were answered of late.
     Where nothing is remembered yet, the engines that run are the ones to have.
     """
     remembered = snapshot.moves
@@ -44,7 +53,10 @@ def scale(snapshot: Snapshot, now: float) -> Scaling:
     if found and remembered.ticked_at is None:
         wishes = {name: Desired(spec) for name, spec in found.items()}
         snapshot = replace(snapshot, desired={**wishes, **snapshot.desired})
-    queues = {name: Queue(waiting) for name, waiting in snapshot.queues.items()}
+    queues = {
+        name: Queue(waiting, request_work(snapshot, name, now))
+        for name, waiting in snapshot.queues.items()
+    }
     finished = {name: float(count) for name, count in snapshot.finished.items()}
     view = view_of(snapshot, queues, finished)
     outcome = rebalance(view, remembered, Rules(), now)
@@ -56,6 +68,18 @@ def scale(snapshot: Snapshot, now: float) -> Scaling:
     )
     demand = Demand(engines, _reserved(outcome))
     return Scaling(demand, outcome.memory, outcome.reasons)
+
+
+def request_work(snapshot: Snapshot, model: str, now: float) -> float | None:
+    """What a request of a model was of late, in tokens; None where too few tell."""
+    sizes = [
+        each.completion_tokens + PROMPT_SHARE * each.prompt_tokens
+        for name, report in snapshot.engines.items()
+        if report.model == model
+        for each in snapshot.samples.get(name, ())
+        if each.outcome is Sampled.OK and now - each.ended_at <= RECENT_SECONDS
+    ]
+    return fmean(sizes) or None if len(sizes) >= FEWEST else None
 
 
 def _found(snapshot: Snapshot) -> dict[str, EngineSpec]:

@@ -87,6 +87,18 @@ def sleeper(seed: int, steers: bool) -> World:
     return World(specs, loads, start, seed, bursts, steers=steers)
 
 
+def longer(seed: int, steers: bool, knows_sizes: bool = True) -> World:
+    """An hour of short requests with bursts; then fewer, each twenty times as long."""
+    specs = (model("a", 1, 6), model("b", 1, 6))
+    loads = {"a": steps((0, 20), (3600, 2.5)), "b": steps((0, 2))}
+    bursts = [(600.0 * n, "a", 3000) for n in range(1, 6)]
+    sizes = {"a": steps((0, 0.25), (3600, 5))}
+    start = {"a": 4, "b": 4}
+    world = World(specs, loads, start, seed, bursts, steers=steers, sizes=sizes)
+    world.knows_sizes = knows_sizes
+    return world
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """The worlds of one case, steered and left alone, seed by seed."""
@@ -225,6 +237,34 @@ def moves_several() -> Report:
     )
 
 
+def moves_sizes() -> Report:
+    """Requests become twenty times as long: weighed, and only counted."""
+    weighed = trial("weighed", longer)
+    counted = trial("counted", lambda seed, steers: longer(seed, steers, False))
+    waits = [fmean(w.mean_wait() for w in t.steered) for t in (weighed, counted)]
+    shares = waits[0] / waits[1], _share((weighed,))
+    late = max(min(move.at for move in world.moves) for world in weighed.steered)
+    return Report(
+        COLUMNS,
+        (weighed.row, counted.row),
+        (
+            Goal(
+                "wait by work as a share of by count",
+                waits[0] / waits[1],
+                0.8,
+                "",
+                True,
+            ),
+            Goal(
+                "wait by work as a share of static", _share((weighed,)), 0.4, "", True
+            ),
+            Goal("seconds until a move by work", late - 3600, 600, "", True),
+            Goal("most moves by work", _most(weighed), 3, "", True),
+            *_common((weighed, counted)),
+        ),
+    )
+
+
 def moves_tides() -> Report:
     """Overload that changes sides every ten minutes, faster than GPUs pay for."""
     found = trial("tides of 10 minutes", tides)
@@ -279,6 +319,7 @@ MOVES = {
     "moves-burst": moves_burst,
     "moves-batch": moves_batch,
     "moves-several": moves_several,
+    "moves-sizes": moves_sizes,
     "moves-tides": moves_tides,
     "moves-sleep": moves_sleep,
 }

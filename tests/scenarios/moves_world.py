@@ -1,8 +1,6 @@
 """A world of several models and their queues that the real ``rebalance`` steers.
 
-Requests come by chance (a seeded draw), wait, and are answered by engines whose time
-for a batch of ``b`` is ``12.8 + 0.24·b`` seconds: decoding is bound by memory, so a
-large batch costs little more than a small one. A second is a step.
+Requests come by chance (a seeded draw), wait, and are answered. A second is a step.
 """
 
 import math
@@ -10,6 +8,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from modelserver.inventory import GIB, GpuProcess, Host
 from modelserver.model import EngineState, Kind, ModelSpec
@@ -27,13 +26,12 @@ from modelserver.policy.rebalance import (
     to_json,
 )
 from tests import support
+from tests.scenarios.moves_engine import SimulatedEngine
 
 #: Control looks this often; it measures every 30 s by itself.
 LOOK_SECONDS = 10
-#: Time of a batch: fixed, and for each request in it.
-BATCH_SECONDS, REQUEST_SECONDS = 12.8, 0.24
-#: What an engine answers in a second with its 64 requests in flight.
-FULL_RATE = 64 / (BATCH_SECONDS + 64 * REQUEST_SECONDS)
+#: Answers of a model from which control knows how large its requests are.
+ANSWERED = 256
 
 Load = Callable[[float], float]
 
@@ -49,37 +47,13 @@ def model(name: str, least: int, most: int, gpus: int = 1, **more: float) -> Mod
 
 
 @dataclass
-class SimulatedEngine:
-    """One engine: what it holds, and how far it is with it."""
-
-    id: str
-    model: str
-    host: str
-    uuids: tuple[str, ...]
-    ready_at: float
-    state: EngineState = EngineState.STARTING
-    inflight: int = 0
-    credit: float = 0.0
-    finished: int = 0
-    drained_at: float = math.inf
-
-    def work(self) -> None:
-        """Answer what a second is enough for."""
-        if self.inflight:
-            seconds = BATCH_SECONDS + REQUEST_SECONDS * self.inflight
-            self.credit += self.inflight / seconds
-            done = min(self.inflight, int(self.credit))
-            self.credit -= done
-            self.inflight -= done
-            self.finished += done
-
-
-@dataclass
 class World:
     """Models, hosts, and what has happened so far. ``loads`` are requests a second.
 
     ``steers`` False leaves all engines where they are. ``bursts`` are (time, model,
-    requests). ``start`` is how many engines each model has at the beginning.
+    requests). ``start`` is how many engines each model has at the beginning. ``sizes``
+    are how many times longer a request of a model takes; ``knows_sizes`` False lets
+    control count requests.
     """
 
     specs: Sequence[ModelSpec]
@@ -90,6 +64,8 @@ class World:
     hosts: tuple[Host, ...] = (Host("h", support.gpus(8)),)
     load_seconds: float = 90.0
     steers: bool = True
+    sizes: dict[str, Load] = field(default_factory=dict)
+    knows_sizes: bool = True
     rules: Rules = field(default_factory=Rules)
     now: float = 0.0
     memory: Memory = field(default_factory=Memory)
@@ -107,6 +83,9 @@ class World:
         """Start with engines that are ready."""
         self.queues: dict[str, deque[list[float]]] = {
             spec.name: deque() for spec in self.specs
+        }
+        self.answered: dict[str, deque[float]] = {
+            spec.name: deque(maxlen=ANSWERED) for spec in self.specs
         }
         self.by_name = {spec.name: spec for spec in self.specs}
         self.counters: Counter[str] = Counter()
@@ -151,23 +130,25 @@ class World:
     def _enqueue(self, name: str, count: int) -> None:
         if count:
             self.arrived[name] += count
-            self.queues[name].append([self.now, count])
+            size = self.sizes[name](self.now) if name in self.sizes else 1.0
+            self.queues[name].append([self.now, count, size])
 
     def waiting(self, name: str) -> int:
         """Requests in the queue."""
-        return int(sum(count for _, count in self.queues[name]))
+        return int(sum(count for _, count, _ in self.queues[name]))
 
-    def _take(self, name: str, room: int) -> int:
-        queue, taken = self.queues[name], 0
+    def _take(self, engine: SimulatedEngine, room: int) -> None:
+        queue, taken = self.queues[engine.model], 0
         while queue and taken < room:
-            at, count = queue[0]
+            at, count, size = queue[0]
             number = min(int(count), room - taken)
-            self.waited_seconds[name] += number * (self.now - at)  # type: ignore[assignment]
+            waited = number * (self.now - at)
+            self.waited_seconds[engine.model] += waited  # type: ignore[assignment]
             taken += number
+            engine.take(number, size)
             queue[0][1] -= number
             if not queue[0][1]:
                 queue.popleft()
-        return taken
 
     # Engines.
 
@@ -177,22 +158,23 @@ class World:
             engine.work()
             self.counters[engine.id] += engine.finished - before
             self.finished[engine.model] += engine.finished - before
+            sizes = [engine.size] * (engine.finished - before)
+            self.answered[engine.model].extend(sizes)
             if engine.state is EngineState.STARTING and self.now >= engine.ready_at:
                 engine.state = EngineState.READY
             if engine.state is EngineState.DRAINING and not engine.inflight:
                 del self.engines[engine.id]
             elif self.now >= engine.drained_at:
                 # What it has not finished goes back to its queue.
-                self.queues[engine.model].appendleft([self.now, engine.inflight])
+                back = [self.now, engine.inflight, engine.size]
+                self.queues[engine.model].appendleft(back)
                 del self.engines[engine.id]
         serving = [each for each in self.engines.values() if each.state.serves]
         for engine in sorted(serving, key=lambda each: each.inflight):
             peers = [each for each in serving if each.model == engine.model]
             most = self.by_name[engine.model].max_running
             share = math.ceil(self.waiting_room(peers, most) / len(peers))
-            engine.inflight += self._take(
-                engine.model, min(most - engine.inflight, max(1, share))
-            )
+            self._take(engine, min(most - engine.inflight, max(1, share)))
 
     def waiting_room(self, peers: Sequence[SimulatedEngine], most: int) -> int:
         """How many of the waiting requests these engines can take now."""
@@ -266,10 +248,19 @@ class World:
             for each in self.engines.values()
         )
         models = tuple(
-            ModelView(spec, self.waiting(spec.name), load_seconds=self.load_seconds)
+            ModelView(
+                spec,
+                self.waiting(spec.name),
+                self._usual_size(spec.name),
+                self.load_seconds,
+            )
             for spec in self.specs
         )
         return View(models, engines, self.shown_hosts())
+
+    def _usual_size(self, name: str) -> float | None:
+        known = self.answered[name] if self.knows_sizes else ()
+        return fmean(known) if known else None
 
     def _steer(self) -> None:
         outcome = rebalance(self.view(), self.memory, self.rules, self.now)
@@ -324,7 +315,7 @@ class World:
         """Seconds that a request waited for an engine, or waits still."""
         total, number = sum(self.waited_seconds.values()), sum(self.arrived.values())
         for queue in self.queues.values():
-            total += sum(count * (self.now - at) for at, count in queue)  # type: ignore[misc]
+            total += sum(count * (self.now - at) for at, count, _ in queue)  # type: ignore[misc]
         return total / number if number else 0.0
 
     def lost(self) -> int:

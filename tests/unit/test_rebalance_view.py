@@ -47,4 +47,4 @@ def test_wishes_and_reports_become_engines_with_their_gpus() -> None:
         EngineView("m-3", "m", "h", DRAINING, ("GPU-3",)),
         EngineView("m-4", "m", "h", PENDING, ("GPU-4",)),
     )
-    assert view.models[0].queue == 12
+    assert view.models[0].waiting == 12

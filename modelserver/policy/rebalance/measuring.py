@@ -24,7 +24,7 @@ class Tick:
 def finished_since(
     engines: Sequence[EngineView], before: Mapping[str, float]
 ) -> dict[str, float]:
-    """The work that each engine finished since ``before``; new ones from nothing."""
+    """What each engine finished since ``before``; new ones from nothing."""
     gains = {}
     for engine in engines:
         start = before.get(engine.id, engine.finished)
@@ -40,13 +40,17 @@ def measure(meter: Meter, tick: Tick, rules: Rules) -> Meter:
     λ is an exponentially weighted mean over 300 s of what arrived: what was finished,
     and what waits or is in flight more than before. μ is the mean of what an engine
     finished in ticks at both ends of which the same engines were full and work waited.
+    Both count requests and multiply with what a request is at that time, so that μ
+    stays what it is when requests become longer.
     """
-    held = tick.model.queue + tick.inflight * tick.model.request_work
+    meter = _weighed(meter, tick, rules)
+    work = meter.request_work or 1.0
+    held = float(tick.model.waiting + tick.inflight)
     saturated = _full(tick)
     after = replace(meter, held=held, full=saturated)
     if tick.seconds <= 0:
         return after
-    arrived = max(0.0, tick.finished + held - meter.held) / tick.seconds
+    arrived = work * max(0.0, tick.finished + held - meter.held) / tick.seconds
     after = replace(
         after,
         arrivals=_mean(meter.arrivals, arrived, tick.seconds, rules.average_seconds),
@@ -55,7 +59,7 @@ def measure(meter: Meter, tick: Tick, rules: Rules) -> Meter:
     )
     if not tick.serving:
         return after
-    each = tick.finished / tick.seconds / len(tick.serving)
+    each = work * tick.finished / tick.seconds / len(tick.serving)
     if saturated and saturated == meter.full and each > 0:
         mean = each if meter.capacity is None else meter.capacity
         mean = _mean(mean, each, tick.seconds, rules.average_seconds)
@@ -66,6 +70,25 @@ def measure(meter: Meter, tick: Tick, rules: Rules) -> Meter:
     old = guess if meter.guess is None else meter.guess
     mean = _mean(old, guess, tick.seconds, rules.average_seconds)
     return replace(after, guess=mean)
+
+
+def _weighed(meter: Meter, tick: Tick, rules: Rules) -> Meter:
+    """The meter with what a request is now, a mean over a minute."""
+    now, old = tick.model.request_work, meter.request_work
+    if now is None:
+        return meter
+    if old is not None:
+        work = _mean(old, now, tick.seconds, rules.recent_seconds)
+        return replace(meter, request_work=work)
+    # Until now it counted requests.
+    return replace(
+        meter,
+        request_work=now,
+        arrivals=now * meter.arrivals,
+        recent=now * meter.recent,
+        capacity=None if meter.capacity is None else now * meter.capacity,
+        guess=None if meter.guess is None else now * meter.guess,
+    )
 
 
 def _full(tick: Tick) -> tuple[str, ...]:

@@ -171,7 +171,8 @@ class Scene:
         meter = self.meters[name]
         arrivals = (peak_rate if peak else rate)(meter, self.rules)
         mu = capacity(meter, self.models[name]) or 0.0
-        return Pressure(self.models[name].queue, arrivals, mu, engines)
+        queue = self.models[name].waiting * (meter.request_work or 1.0)
+        return Pressure(queue, arrivals, mu, engines)
 
     def quiet_seconds(self, name: str) -> float:
         """How long it has had nothing to do."""

@@ -41,8 +41,8 @@ class Rules:
 class EngineView:
     """One engine that has a wish or a report.
 
-    ``uuids`` are the GPUs that it has or has been promised; ``finished`` is all work
-    that it ever finished, a number that only grows.
+    ``uuids`` are the GPUs that it has or has been promised; ``finished`` is how many
+    requests it ever finished, a number that only grows.
     """
 
     id: str
@@ -63,25 +63,17 @@ class EngineView:
 class ModelView:
     """One model and its queue. ``waiting`` are requests.
 
-    Work has any unit that is proportional to the time of an engine: requests where they
-    are of one size, estimated tokens where they are not. ``waiting_work`` None is
-    ``waiting`` times ``request_work``, the work of a usual request. ``capacity`` is
-    what an engine should do in a second, if that is known before it was measured.
+    ``request_work`` is the work of a usual request of late, in any unit that is
+    proportional to the time of an engine; None where nobody knows, then requests are
+    counted, or taken for what they were last. ``capacity`` is what an engine should do
+    in a second, if that is known before it was measured.
     """
 
     spec: ModelSpec
     waiting: int = 0
-    waiting_work: float | None = None
-    request_work: float = 1.0
+    request_work: float | None = None
     load_seconds: float = LOAD_SECONDS
     capacity: float | None = None
-
-    @property
-    def queue(self) -> float:
-        """Q: the work that waits."""
-        if self.waiting_work is None:
-            return self.waiting * self.request_work
-        return self.waiting_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +91,7 @@ class Queue:
     """What the store says of one model's requests; as ``ModelView`` has them."""
 
     waiting: int = 0
-    waiting_work: float | None = None
-    request_work: float = 1.0
+    request_work: float | None = None
     load_seconds: float = LOAD_SECONDS
     capacity: float | None = None
 
@@ -108,7 +99,7 @@ class Queue:
 def view_of(
     snapshot: Snapshot, queues: Mapping[str, Queue], finished: Mapping[str, float]
 ) -> View:
-    """A snapshot as these rules see it; ``finished`` is work by engine, ever growing.
+    """A snapshot as these rules see it; ``finished`` are each engine's requests ever.
 
     An engine on a host that is not live counts as one without a place.
     """
@@ -132,8 +123,8 @@ def view_of(
         uuids = spec.uuids if spec and there == spec.host else ()
         if report and not uuids:
             uuids = _uuids(snapshot, there, report.gpus)
-        work, inflight = finished.get(name, 0.0), load.inflight if load else 0
-        engines.append(EngineView(name, model, there, state, uuids, inflight, work))
+        done, inflight = finished.get(name, 0.0), load.inflight if load else 0
+        engines.append(EngineView(name, model, there, state, uuids, inflight, done))
     models = [
         ModelView(each, **asdict(queues.get(each.name, Queue())))
         for each in snapshot.specs
@@ -189,7 +180,8 @@ class Meter:
     ``wanted`` are its engines without the pinned ones. ``arrivals`` is λ, ``recent``
     the same over a minute, both as sums of weights that ``observed`` seconds have
     filled; ``capacity`` is μ, measured at saturation, ``guess`` what stands for it
-    before that. ``held`` is the work that waited or was in flight at the last tick,
+    before that. ``request_work`` is the work of a request, None while requests are
+    counted. ``held`` are the requests that waited or were in flight at the last tick,
     ``full`` the engines that served then, if they were saturated.
     """
 
@@ -199,6 +191,7 @@ class Meter:
     observed: float = 0.0
     capacity: float | None = None
     guess: float | None = None
+    request_work: float | None = None
     held: float = 0.0
     full: tuple[str, ...] = ()
     hot_ticks: int = 0
@@ -213,7 +206,7 @@ class Meter:
 class Memory:
     """What these rules know from one look to the next; see ``memory`` for its JSON.
 
-    ``finished`` is each engine's finished work at the last tick.
+    ``finished`` is how many requests each engine had finished at the last tick.
     """
 
     ticked_at: float | None = None
