@@ -250,14 +250,12 @@ def moves_sizes() -> Report:
         (
             Goal(
                 "wait by work as a share of by count",
-                waits[0] / waits[1],
+                shares[0],
                 0.8,
                 "",
                 True,
             ),
-            Goal(
-                "wait by work as a share of static", _share((weighed,)), 0.4, "", True
-            ),
+            Goal("wait by work as a share of static", shares[1], 0.4, "", True),
             Goal("seconds until a move by work", late - 3600, 600, "", True),
             Goal("most moves by work", _most(weighed), 3, "", True),
             *_common((weighed, counted)),
