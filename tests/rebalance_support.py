@@ -73,3 +73,8 @@ def move() -> Outcome:
     return rebalance(
         scene(A, B, 2000, FULL), remembered(FULL, a=HOT, b=BUSY), RULES, NOW
     )
+
+
+def said(outcome: Outcome) -> str:
+    """All reasons in one text."""
+    return " | ".join(str(each) for each in outcome.reasons)

@@ -99,26 +99,24 @@ def _released(
     scene: Scene, name: str, host: Host, group: Sequence[EngineView]
 ) -> Iterator[Candidate]:
     """The first of the group that make room, if they may end."""
-    need, ending = scene.need(name), list[EngineView]()
+    need, ending, fit = scene.need(name), list[EngineView](), None
     for engine in group:
         more = [*ending, engine]
         if refusal(scene, name, host.name, more):
             continue
-        ending = more
-        if room_of(scene, host, ending).fit(need):
+        ending, fit = more, room_of(scene, host, more).fit(need)
+        if fit:
             break
-    else:
+    if fit is None:
         return
     for engine in ending[:-1]:
         fewer = [each for each in ending if each is not engine]
-        if room_of(scene, host, fewer).fit(need):
-            ending = fewer
-    fit = room_of(scene, host, ending).fit(need)
-    if fit:
-        gpus = {uuid for each in ending for uuid in each.uuids} | set(fit.uuids)
-        idle = all(is_idle(scene, each.model) for each in ending)
-        seconds = scene.drain_seconds(ending) + scene.load_seconds(name, host.name)
-        yield Candidate(host.name, fit.uuids, seconds, tuple(ending), len(gpus), idle)
+        if less := room_of(scene, host, fewer).fit(need):
+            ending, fit = fewer, less
+    gpus = {uuid for each in ending for uuid in each.uuids} | set(fit.uuids)
+    idle = all(is_idle(scene, each.model) for each in ending)
+    seconds = scene.drain_seconds(ending) + scene.load_seconds(name, host.name)
+    yield Candidate(host.name, fit.uuids, seconds, tuple(ending), len(gpus), idle)
 
 
 def refusals(scene: Scene, name: str) -> str:
