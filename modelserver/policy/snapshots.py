@@ -147,11 +147,6 @@ def _builder(kind: Any) -> _Builder:
     if origin is tuple and arguments[1:] == (...,):
         inner = _builder(arguments[0])
         return lambda value: tuple(inner(each) for each in value)
-    if origin is tuple:
-        inners = [_builder(each) for each in arguments]
-        return lambda value: tuple(
-            inner(each) for inner, each in zip(inners, value, strict=True)
-        )
     if isinstance(origin, type) and issubclass(origin, Mapping):
         inner = _builder(arguments[1])
         return lambda value: {key: inner(each) for key, each in value.items()}

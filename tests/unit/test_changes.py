@@ -151,6 +151,12 @@ def models() -> st.SearchStrategy[ModelSpec]:
     )
 
 
+def test_engines_that_somebody_else_runs_are_asked_for_by_their_pins() -> None:
+    foreign = replace(M, engine="external")
+    assert FleetSpec((foreign,)).engines() == {}
+    assert FleetSpec((foreign,), (PIN,)).engines() == {PIN.id: PIN}
+
+
 def fleets() -> st.SearchStrategy[FleetSpec]:
     unique = st.lists(models(), max_size=2, unique_by=lambda model: model.name)
     return st.builds(FleetSpec, unique.map(tuple))

@@ -156,6 +156,27 @@ def test_engines_of_a_model_are_spread_over_hosts() -> None:
     }
 
 
+def test_an_engine_that_was_wished_without_gpus_keeps_those_it_uses() -> None:
+    wish = spec("m-0", "a")
+    runs = replace(report(wish), gpus=(0,))
+    found = fleet(
+        model("m", engines=2), hosts=[host("a", 0, 0)], desired=[wish], engines=[runs]
+    )
+    assert gpus_of(found) == {"m-0": "", "m-1": "a1"}
+
+
+def test_an_engine_whose_host_is_away_is_expected_there() -> None:
+    wish = spec("m-0", "away", "x0")
+    found = fleet(
+        model("m"),
+        hosts=[host("a", 0)],
+        pins=[replace(wish, uuids=())],
+        desired=[wish],
+        engines=[report(wish)],
+    )
+    assert after(found)["m-0"].host == "away"
+
+
 def test_a_small_model_takes_the_host_that_is_broken_up_already() -> None:
     hosts = [host("a", 0, 0, 0, 0), host("b", 0, 0, 0, 66)]
     found = fleet(model("small"), model("big", 4), hosts=hosts)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from modelserver.inventory import Host
 from modelserver.model import (
+    Alert,
     Desired,
     Engine,
     EngineSpec,
@@ -18,7 +19,7 @@ from modelserver.model import (
 )
 from modelserver.policy import apply, decide
 from modelserver.policy.health.memory import EngineMemory, Health, Memory
-from modelserver.policy.orders import DRAIN, PAUSE, in_force
+from modelserver.policy.orders import DRAIN, PAUSE, Orders, in_force, orders_about
 
 NOW = 1000.0
 MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang-cpu")
@@ -108,3 +109,14 @@ def test_a_pause_ends_at_its_time():
     assert in_force(hung.orders, NOW + 1) == ()
     (action,) = decide(hung, Rules(), NOW + 1)
     assert isinstance(action, Relaunch)
+
+
+def test_what_is_paused_may_still_be_told():
+    paused = Orders(look(Order(PAUSE, "m")), NOW)
+    assert not paused.pauses(Alert("m", "its engines are slow"))
+    assert paused.pauses(Relaunch("m-0", 3, "hung"))
+
+
+def test_orders_about_an_engine_and_its_model_come_drains_first():
+    orders = [Order(PAUSE, "m"), DRAINED, Order(PAUSE, "n")]
+    assert orders_about(orders, "m-0", "m") == (DRAINED, Order(PAUSE, "m"))

@@ -1,5 +1,6 @@
 """What a model's requests do when no engine of it serves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,19 @@ def test_a_model_whose_attempts_all_failed_is_down_and_says_why() -> None:
         "n",
     )
     assert found.reason == ("no ready engine for 60 s: m-0 is FATAL: out of memory")
+
+
+def test_without_a_record_the_engines_own_times_tell_since_when_it_is_down() -> None:
+    seen = snapshot(EngineState.FATAL, EngineState.FATAL)
+    times = {"m-0": NOW - 300, "m-1": NOW - 200}
+    engines = {k: replace(e, since=times[k]) for k, e in seen.engines.items()}
+    found = availability(MODEL, replace(seen, engines=engines), NOW)
+    assert (found.standing, found.since) == (Standing.DOWN, NOW - 200)
+    assert found.reason.startswith("no ready engine for 200 s")
+
+
+def test_without_a_record_and_engines_nothing_is_down() -> None:
+    assert availability(MODEL, snapshot(), NOW).standing is Standing.WAITING
 
 
 def test_the_next_attempt_of_one_that_failed_is_no_promise() -> None:

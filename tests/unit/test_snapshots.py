@@ -101,6 +101,12 @@ def test_what_a_newer_version_adds_is_ignored_and_what_an_older_lacks_is_empty()
     assert snapshot_from_json(text) == Snapshot((), (), (Host("a"),), {}, {}, {})
 
 
+def test_any_mapping_will_do_for_what_is_kept():
+    read_only = MappingProxyType({"m": 3})
+    kept = snapshot_to_json(Snapshot((), (), (), {}, {}, {}, queues=read_only))
+    assert snapshot_from_json(kept).queues == {"m": 3}
+
+
 def test_a_value_that_is_none_of_a_snapshot_is_refused():
     strange: Any = {"m": object()}
     with pytest.raises(TypeError):
