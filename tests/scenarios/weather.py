@@ -200,10 +200,10 @@ WEATHER = (
     Scenario("by 15 %, one 3x slow", "<= 180 s, 1 relaunch", _wavering(0.15, 3.0)),
     Scenario("two by 10 %, one 3x", "<= 180 s, 1 relaunch", _wavering(0.10, 3.0, 2)),
     Scenario(
-        "2x over 4 h", "before 1.6x, 1 relaunch", _slower_by_and_by(8, 20 * MINUTE)
+        "2x over 4 h", "before 1.6x, 1 relaunch", _slower_by_and_by(4, 20 * MINUTE)
     ),
     Scenario(
-        "2x over 4 h, from the start", "before 1.6x", _slower_by_and_by(8, MINUTE)
+        "2x over 4 h, from the start", "before 1.6x", _slower_by_and_by(4, MINUTE)
     ),
     Scenario("2x over 4 h, of two", "before 1.6x", _slower_by_and_by(2, 20 * MINUTE)),
     Scenario("tides, and no load for 1 h", "0 drains", _day),
