@@ -109,10 +109,9 @@ class _Planner:
     def _settle(self, spec: EngineSpec, host: str, uuids: tuple[str, ...]) -> None:
         self.placed[spec.id] = replace(spec, host=host, uuids=uuids)
         self._peers[spec.model][host] += 1
-        if host in self._hosts:
-            self._hosts[host].claim(spec.id, self._needs[spec.id], uuids)
-            for changed in self._changed.values():
-                changed.add(host)
+        self._hosts[host].claim(spec.id, self._needs[spec.id], uuids)
+        for changed in self._changed.values():
+            changed.add(host)
 
     def _leave(self, spec: EngineSpec, reason: str) -> None:
         """Place it without a claim on anything: it waits where it is."""

@@ -1,0 +1,67 @@
+"""Whether a fleet has become what was applied, and in words what is missing."""
+
+from dataclasses import replace
+
+from modelserver.inventory import Host
+from modelserver.model import Desired, Engine, EngineSpec, EngineState, Kind, ModelSpec
+from modelserver.policy.changes import FleetSpec
+from modelserver.policy.settling import OpenEnd, Scene, open_ends
+
+MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang")
+FLEET = FleetSpec((MODEL,))
+WELL = Engine("m-0", "m", "a", EngineState.READY, 1)
+SETTLED = Scene(
+    (Host("a", fleet=2),), {"m-0": WELL}, {"m-0": Desired(EngineSpec("m-0", "m", "a"))}
+)
+
+
+def ends(scene: Scene) -> list[str]:
+    return [each.what for each in open_ends(FLEET, 2, ["m"], scene)]
+
+
+def reported(**values: object) -> Scene:
+    return replace(SETTLED, engines={"m-0": replace(WELL, **values)})  # type: ignore[arg-type]
+
+
+def test_a_fleet_that_is_as_it_was_applied_has_no_open_ends() -> None:
+    assert ends(SETTLED) == []
+
+
+def test_a_host_that_goes_by_an_older_version_is_waited_for() -> None:
+    late = replace(SETTLED, hosts=(Host("a", fleet=1),))
+    assert ends(late) == ["host a still goes by version 1"]
+
+
+def test_an_engine_without_a_place_is_waited_for_and_why_is_said() -> None:
+    nowhere = replace(SETTLED, desired={})
+    assert ends(nowhere) == ["m-0 has no place yet"]
+    why = replace(nowhere, waiting={"m-0": "needs 1 free GPU"})
+    assert ends(why) == ["m-0 has no place yet: needs 1 free GPU"]
+
+
+def test_an_engine_that_its_host_has_not_taken_up_is_waited_for() -> None:
+    said = ["m-0 has not been taken up by host a yet"]
+    assert ends(replace(SETTLED, engines={})) == said
+    assert ends(reported(host="b")) == said
+
+
+def test_an_engine_that_does_not_serve_is_waited_for() -> None:
+    assert ends(reported(state=EngineState.STARTING)) == ["m-0 is STARTING"]
+
+
+def test_waiting_for_a_fatal_engine_changes_nothing() -> None:
+    dead = reported(state=EngineState.FATAL, reason="out of memory")
+    (end,) = open_ends(FLEET, 2, ["m"], dead)
+    assert end == OpenEnd("m-0 is FATAL: out of memory", hopeless=True)
+
+
+def test_an_engine_that_has_to_be_restarted_is_waited_for() -> None:
+    assert ends(reported(stale="path")) == ["m-0 is still to be restarted: path"]
+
+
+def test_an_engine_that_is_to_go_is_waited_for_while_its_host_lives() -> None:
+    old = Engine("m-1", "m", "a", EngineState.DRAINING, 1)
+    more = replace(SETTLED, engines={"m-0": WELL, "m-1": old})
+    assert ends(more) == ["m-1 is still DRAINING"]
+    away = replace(more, engines={"m-0": WELL, "m-1": replace(old, host="gone")})
+    assert ends(away) == []
