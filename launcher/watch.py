@@ -1,9 +1,14 @@
-"""Reads this host's GPUs every second in a thread, for the reports of the launcher."""
+"""Looks at this host every second in a thread, for the reports of the launcher.
+
+What its GPUs are and who has them, and how busy its processors are.
+"""
 
 import logging
 import threading
 import time
 from dataclasses import replace
+
+import psutil
 
 from launcher.gpus import Inventory
 from modelserver.inventory import Host
@@ -12,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 #: How often the GPUs are read.
 READ_SECONDS = 1.0
+#: The use of the processors is a mean over so many seconds.
+BUSY_SECONDS = 30.0
 #: A reading that is older means that the driver hangs.
 STALE_SECONDS = 10.0
 
@@ -29,6 +36,7 @@ class Watch:
 
     def start(self) -> None:
         """Read from now on."""
+        psutil.cpu_percent()  # What it says next is since now.
         threading.Thread(target=self._run, name="gpus", daemon=True).start()
 
     def await_first(self, seconds: float = STALE_SECONDS) -> None:
@@ -51,6 +59,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            self._look_at_processors()
             try:
                 gpus = self._inventory.read()
             except Exception:
@@ -63,6 +72,11 @@ class Watch:
                 self._say()
                 self._first.set()
             self._closing.wait(READ_SECONDS)
+
+    def _look_at_processors(self) -> None:
+        busy = self._host.busy
+        busy += (psutil.cpu_percent() / 100 - busy) * READ_SECONDS / BUSY_SECONDS
+        self._host = replace(self._host, busy=busy)
 
     def _say(self) -> None:
         """Log what became faulty, and what is well again."""

@@ -98,7 +98,8 @@ class Host:
     """A host whose launcher has reported within its lease.
 
     ``driver`` is the driver's version, or why there are no GPUs to be seen. ``fleet``
-    is the version of the fleet that the launcher goes by.
+    is the version of the fleet that the launcher goes by. ``busy`` is the share of its
+    processors' time that was used of late, 0 to 1.
     """
 
     name: str
@@ -106,3 +107,4 @@ class Host:
     pid: int = 0
     driver: str = ""
     fleet: int = 0
+    busy: float = 0.0

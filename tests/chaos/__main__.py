@@ -13,6 +13,7 @@ from tests.chaos.control.engines import (
     engine_hung,
     engine_slow,
     engines_well,
+    lone_engine_slow,
     long_prompts,
     overload,
 )
@@ -44,6 +45,7 @@ CASES = {
     "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
     "engine-slow": engine_slow,
+    "lone-engine-slow": lone_engine_slow,
     "engine-hung": engine_hung,
     "engine-errors": engine_errors,
     "overload": overload,

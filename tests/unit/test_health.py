@@ -141,7 +141,6 @@ def idle_with_slow_canaries(engines: int = 4) -> Scene:
 
 def test_slow_canaries_of_an_idle_engine_take_it_away_too():
     scene = idle_with_slow_canaries()
-    scene.give_gpus()
     scene.canaries["m-1"] = canaries("m-1", idle=0.26, at=scene.now + 10)
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
@@ -149,7 +148,6 @@ def test_slow_canaries_of_an_idle_engine_take_it_away_too():
 
 def test_canaries_that_are_slow_on_its_peers_too_are_not_held_against_an_engine():
     scene = idle_with_slow_canaries()
-    scene.give_gpus()
     for name in ("m-1", "m-2"):
         scene.canaries[name] = canaries(name, idle=0.35, at=scene.now + 10)
     scene.looks(4)
@@ -157,22 +155,41 @@ def test_canaries_that_are_slow_on_its_peers_too_are_not_held_against_an_engine(
     assert not any(scene.own.slow_ticks)
 
 
-def test_an_engine_on_its_hosts_processors_is_not_slow_without_peers():
+@pytest.mark.parametrize(
+    ("busy", "health"), [(0.5, Health.DRAINING), (0.95, Health.HEALTHY)]
+)
+def test_a_lone_engine_is_slow_unless_its_hosts_processors_are_crowded(
+    busy: float, health: Health
+):
     scene = Scene(1)
+    scene.hosts = (Host("a", busy=busy),)
     scene.slow()
-    scene.looks(4)
-    assert scene.own.health is Health.HEALTHY
+    scene.looks(3)
+    assert scene.own.health is health
 
 
-def test_nor_are_its_canaries_held_against_it():
+@pytest.mark.parametrize(
+    ("busy", "health"), [(0.5, Health.DRAINING), (0.95, Health.HEALTHY)]
+)
+def test_canaries_on_crowded_processors_prove_nothing(busy: float, health: Health):
     scene = idle_with_slow_canaries()
-    scene.looks(4)
-    assert scene.own.health is Health.HEALTHY
+    scene.hosts = (Host("a", busy=busy),)
+    scene.looks(3)
+    assert scene.own.health is health
 
 
-def test_an_engine_on_a_gpu_is_slow_without_peers_too():
+def test_an_engine_among_peers_is_slow_on_crowded_processors_too():
+    scene = Scene()
+    scene.hosts = (Host("a", busy=0.95),)
+    scene.slow()
+    scene.looks(3)
+    assert scene.own.health is Health.DRAINING
+
+
+def test_an_engine_with_a_gpu_does_not_care_for_crowded_processors():
     scene = idle_with_slow_canaries(1)
     scene.give_gpus()
+    scene.hosts = (replace(scene.hosts[0], busy=0.95),)
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
 
@@ -559,7 +576,6 @@ def test_who_waits_for_others_says_so():
 
 def test_the_last_engine_goes_only_if_that_pays():
     scene = Scene(1)
-    scene.give_gpus()
     scene.memory = replace(
         scene.memory, models={"m": ModelMemory(counted_at=1.0, load_seconds=1000.0)}
     )

@@ -9,20 +9,23 @@ from modelserver.policy.health.memory import EngineMemory
 from modelserver.policy.health.sight import Sight
 from modelserver.policy.health.verdicts import Slow, SlowCanary
 
+#: Processors that are so busy, 0 to 1, make slow whatever computes on them.
+CROWDED = 0.9
+
 
 def is_its_own(
-    found: Slow | SlowCanary, last_of_peers: Collection[float], shares_host: bool
+    found: Slow | SlowCanary, last_of_peers: Collection[float], crowd: float
 ) -> bool:
     """Whether an engine that was found slow is to blame for that itself.
 
     ``last_of_peers`` is how many times its normal seconds the last idle canary of each
-    peer took. ``shares_host``: it computes on its host's processors, which whatever
-    else runs there makes slow. Then only peers with as many requests can tell that
-    apart: a canary a minute meets other moments than theirs.
+    peer took. ``crowd`` is how busy the processors are that it shares with whatever
+    else runs on its host. Where they are crowded only peers with as many requests can
+    tell that apart: a canary a minute meets other moments than theirs.
     """
     if isinstance(found, Slow):
-        return bool(found.peers) or not shares_host
-    if shares_host:
+        return bool(found.peers) or crowd < CROWDED
+    if crowd >= CROWDED:
         return False
     return not last_of_peers or median(last_of_peers) < PASSES
 

@@ -228,9 +228,7 @@ class _Look:
 
     def _is_its_own(self, sight: Sight, found: Slow | SlowCanary) -> bool:
         last = list(last_canaries(sight, self.engines, self.sights, self.now))
-        # What somebody else runs may have a GPU that nobody tells us of.
-        elsewhere = bool(self.snapshot.desired[sight.report.id].spec.url)
-        return is_its_own(found, last, not sight.gpu and not elsewhere)
+        return is_its_own(found, last, sight.crowd)
 
     def _errors(self, sight: Sight) -> Errors | None:
         name, model = sight.report.id, sight.spec.name

@@ -10,7 +10,11 @@ from modelserver.policy.health.memory import EngineMemory, Memory, type_key
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One engine as control sees it at one look."""
+    """One engine as control sees it at one look.
+
+    ``crowd`` is how busy the processors are that it computes on, 0 to 1; 0 for one
+    that has GPUs, or that somebody else runs on what we do not see.
+    """
 
     report: Engine
     spec: ModelSpec
@@ -18,6 +22,7 @@ class Sight:
     gpu: str
     samples: Sequence[Sample]
     canaries: Sequence[Canary]
+    crowd: float = 0.0
 
     @property
     def type(self) -> str:
@@ -81,6 +86,7 @@ def _sight(snapshot: Snapshot, report: Engine, spec: ModelSpec, host: Host) -> S
         gpu="+".join(sorted({gpu.name for gpu in used})),
         samples=snapshot.samples.get(report.id, ()),
         canaries=snapshot.canaries.get(report.id, ()),
+        crowd=0.0 if used or place.url else host.busy,
     )
 
 

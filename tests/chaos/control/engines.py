@@ -18,10 +18,13 @@ from tests.chaos.control.traffic import Mix, wandering
 SICK = ENGINES[1]
 #: Requests a second that leave the engines room: each has about two at once.
 STEADY = Mix(8.0)
+#: An engine without peers, and what leaves it room even when it is slow.
+LONE, LIGHT = ENGINES[:1], Mix(2.0)
 #: Times that a request takes on the slow engine, and its share of failures.
 SLOW, ERRORS = 3.0, 0.2
 #: From the fault until control has taken the engine out of service, in seconds.
-SLOW_SECONDS, HUNG_SECONDS, SILENT_SECONDS, ERRORS_SECONDS = 90.0, 45.0, 90.0, 90.0
+SLOW_SECONDS, LONE_SECONDS, ERRORS_SECONDS = 90.0, 120.0, 90.0
+HUNG_SECONDS, SILENT_SECONDS = 45.0, 90.0
 MOST_FAILED = 50
 #: Requests a second: three engines of 8 sequences, 24 tokens to each in steps of 38 ms
 #: and 35 new tokens of prompt, answer 21 by themselves, and 20 were seen.
@@ -39,6 +42,17 @@ def engine_slow() -> Report:
         run.await_ready()
         done = run.finish("slow")
     return report([done], [*promises([done]), *relaunched_once(done, SLOW_SECONDS)])
+
+
+def lone_engine_slow() -> Report:
+    """The only engine three times slower, on a host with processors to spare."""
+    with Fleet(engines=LONE) as fleet, Run(fleet, LONE, LIGHT) as run:
+        run.calibrate()
+        run.strike(*LONE)
+        fleet.fault(*LONE, slow=SLOW)
+        run.await_ready()
+        done = run.finish("slow, alone")
+    return report([done], [*promises([done]), *relaunched_once(done, LONE_SECONDS)])
 
 
 def engine_hung() -> Report:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -30,7 +30,7 @@ ENGINES = tuple(f"{MODEL}-{number}" for number in range(3))
 
 
 class Fleet:
-    """Three engines of one model on one host. A context manager.
+    """Engines of one model on one host, three by default. A context manager.
 
     ``workers`` and ``beats`` say how many there are, ``options`` are the engines', and
     ``server`` those of the server.
@@ -39,10 +39,12 @@ class Fleet:
     def __init__(
         self,
         *options: str,
+        engines: Sequence[str] = ENGINES,
         workers: int = 1,
         beats: int = 1,
         server: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self._engines = engines
         self._counts = (workers, beats)
         self._options = (*COSTS, *options)
         self._server_options = server
@@ -72,10 +74,11 @@ class Fleet:
         self.server = Server(self.folder / "valkey", **self._server_options)
         self.keep(self.server.stop)
         self.server.start()
-        three = model(
-            MODEL, *self._options, min_engines=len(ENGINES), max_running=MAX_RUNNING
+        number = len(self._engines)
+        served = model(
+            MODEL, *self._options, min_engines=number, max_running=MAX_RUNNING
         )
-        self.hosts = make_hosts(self.folder, self.url, three)
+        self.hosts = make_hosts(self.folder, self.url, served)
         self.keep(self.hosts.close)
         self.store = self.hosts.store
         self.hosts.launch(HOST)
@@ -84,7 +87,7 @@ class Fleet:
             self.add_worker()
         for _ in range(beats):
             self.hosts.beat()
-        for engine in ENGINES:
+        for engine in self._engines:
             self.hosts.ready(engine, within=60)
 
     def add_worker(self) -> None:

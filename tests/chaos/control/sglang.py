@@ -1,6 +1,8 @@
 """Two real SGLang engines on the CPU; one runs a third of the time."""
 
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -26,6 +28,7 @@ from tests.chaos.control.run import (
 )
 from tests.chaos.control.traffic import Mix, Traffic, wandering
 from tests.chaos.load import Load
+from tests.support import end
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
 SICK = ENGINES[1]
@@ -153,6 +156,20 @@ def sglang_slowed() -> Report:
     return report([done], goals, busy)
 
 
+@contextmanager
+def busy_machine(seconds: float) -> Iterator[None]:
+    """Programs that use the processors, two for each; they end by themselves, too."""
+    text = f"import time\nend = time.monotonic() + {seconds}\n"
+    text += "while time.monotonic() < end: pass"
+    argv = [sys.executable, "-c", text]
+    programs = [subprocess.Popen(argv) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for program in programs:
+            end(program)
+
+
 class Texts(Load):
     """Texts to embed, each a request."""
 
@@ -166,19 +183,16 @@ class Texts(Load):
 
 
 def machine_busy() -> Report:
-    """All engines of a machine run at a third of their speed, loaded and idle: no act.
+    """Other programs keep all processors busy, engines loaded and idle: no act.
 
-    Three real SGLang engines on the CPU, two of one model and one without peers, as on
-    a machine that something else keeps busy.
+    Three real SGLang engines on the CPU, two of one model and one without peers.
     """
     with _product(BUSY_FLEET, BUSY) as site, Run(site, BUSY, STEADY) as run:
         texts = Texts(site, "texts")
         embedding = Traffic(texts, STEADY)
         run.calibrate(models=2)
         run.strike()
-        with ExitStack() as slowed:
-            for engine in BUSY:
-                slowed.enter_context(Slowed(site.product.engine(engine).pid))
+        with busy_machine(2 * (BUSY_LOADED_SECONDS + BUSY_IDLE_SECONDS)):
             time.sleep(BUSY_LOADED_SECONDS)
             run.traffic.stop()
             embedding.stop()
