@@ -6,6 +6,7 @@ import os
 import sys
 
 from launcher.claim import Claim, await_lease
+from launcher.containers import Containers
 from launcher.following import Following, warn_of_differences
 from launcher.gpus import Inventory
 from launcher.holders import Holders
@@ -78,6 +79,9 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 link=link,
                 incidents=Incidents(settings.run_dir, link),
                 secrets=Secrets(settings.fleet, settings.fleet_file),
+                containers=Containers(
+                    settings.container_program, owner=str(settings.run_dir)
+                ),
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),
             )

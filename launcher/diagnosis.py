@@ -21,6 +21,26 @@ def _cause(pattern: str, meaning: str, remedy: str) -> Cause:
 
 
 CAUSES = (
+    # Of containers, first: their lines also say that a file is not there.
+    _cause(
+        r"could not select device driver|unresolvable CDI devices?"
+        r"|failed to discover GPU vendor|nvidia-container-cli: ",
+        "containers on this host get no GPUs",
+        "install NVIDIA's container toolkit; for podman also run `nvidia-ctk cdi "
+        "generate --output=/etc/cdi/nvidia.yaml`",
+    ),
+    _cause(
+        r"rlimits?\b.*operation not permitted",
+        "this host does not allow a limit that its container asks for",
+        "raise the launcher's own limits, or set lower ones by container_args = "
+        '["--ulimit", "NAME=LIMIT"]',
+    ),
+    _cause(
+        r"executable file .*not found in \$PATH|crun: executable file"
+        r"|statfs .*: no such file|bind source path does not exist",
+        "its image does not have the program, or this host not the folder",
+        "correct image, interpreter, command or container_args of this model",
+    ),
     # A CUDA out-of-memory at load never heals by retrying: straight to FATAL.
     _cause(
         r"less than desired GPU memory utilization",

@@ -26,10 +26,10 @@ class Member:
 
 
 def members(head: Identity) -> tuple[Member, ...]:
-    """The vital processes below an engine's head, now."""
+    """The vital processes below an engine's head, or in its container, now."""
     found = []
     with suppress(psutil.Error):
-        for child in psutil.Process(head.pid).children(recursive=True):
+        for child in psutil.Process(head.core).children(recursive=True):
             with suppress(psutil.Error):
                 title = " ".join(child.cmdline()).strip()
                 if VITAL.match(title):

@@ -73,11 +73,14 @@ class Holders:
         except psutil.Error:
             tree = {}
         for engine, identity in self._present:
-            created = tree.get(identity.pid)
             if mark is not None and mark == identity.mark:
                 return engine
-            if created is not None and (
-                abs(created - identity.created) < CLOCK_SLACK_SECONDS
-            ):
-                return engine
+            heads = (
+                (identity.pid, identity.created),
+                (identity.inner_pid, identity.inner_created),
+            )
+            for pid, created in heads:
+                found = tree.get(pid)
+                if found is not None and abs(found - created) < CLOCK_SLACK_SECONDS:
+                    return engine
         return ""

@@ -3,6 +3,9 @@
 An engine leads a session and a process group of its own, so a Ctrl-C at the launcher
 does not reach it, and what it leaves behind can be found. Its processes are those of
 its group, their children, and whoever carries its mark in the environment.
+
+An engine in a container is the client (``docker run``) that waits for it, and all that
+is in the container, which outlives a client that is killed.
 """
 
 import os
@@ -11,18 +14,26 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 
+from launcher import containers
 from launcher.engines import Launch
 from modelserver.errors import ConfigurationError
 
 #: An environment variable with the same random value in all processes of one start.
 MARK = "MODELSERVER_ENGINE_MARK"
+#: Variables that every engine gets on top of its own.
+GIVEN = {
+    # Engines rename their processes; without this that overwrites the mark.
+    "SPT_NOENV": "1",
+    # A log that is read while the engine lives.
+    "PYTHONUNBUFFERED": "1",
+}
 #: Bytes; a log larger than this is set aside before a start.
 LOG_LIMIT = 64 * 1024 * 1024
 #: Start times of one process may differ by so much between two readings, in seconds.
@@ -34,11 +45,27 @@ class Identity:
     """One process among all that ever have its number; ``created`` is an epoch time.
 
     ``pid`` is 0 before it is known; ``mark`` is random and in all of its children.
+    ``runtime`` is the program that runs its container, "" where it has none; then
+    ``inner_pid`` is this host's number of the first process in the container, 0 before
+    that is known or where it cannot be seen from here.
     """
 
     pid: int
     created: float
     mark: str
+    runtime: str = ""
+    inner_pid: int = 0
+    inner_created: float = 0.0
+
+    @property
+    def container(self) -> str:
+        """The name of its container, "" where it has none."""
+        return containers.name_of(self.mark) if self.runtime else ""
+
+    @property
+    def core(self) -> int:
+        """The number of the process of which the engine's others are children."""
+        return self.inner_pid or self.pid
 
 
 class EngineProcess:
@@ -67,39 +94,59 @@ class EngineProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.identity.pid, signal.SIGTERM)
 
-    def kill(self, seconds: float = 10.0) -> list[int]:
-        """End every process of this engine by force; returns those that remain."""
+    def look_inside(self) -> None:
+        """Find the first process of its container, once it is there; may take 0.1 s."""
+        known = self.identity
+        if not known.runtime or known.inner_pid:
+            return
+        pid = containers.first_pid(known.runtime, known.container)
+        # The number means another process where this launcher sees other ones.
+        with suppress(psutil.Error):
+            created = psutil.Process(pid).create_time() if pid else 0.0
+            if created > known.created - CLOCK_SLACK_SECONDS:
+                self.identity = replace(known, inner_pid=pid, inner_created=created)
+
+    def kill(self, seconds: float = 10.0) -> list[str]:
+        """End all of this engine by force; returns what remains, "pid 12" and so on."""
+        # Before the processes: what watches a container is one of them.
+        self._remove_container()
         deadline = time.monotonic() + seconds
         while left := survivors(self.identity):
             for process in left:
-                with suppress(psutil.NoSuchProcess):
+                with suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(left, timeout=0.2)
             self.ended()
             if time.monotonic() > deadline:
                 break
         self.ended()
-        return [process.pid for process in left]
+        # A client that was killed may just have had its container made.
+        fault = self._remove_container()
+        return [f"pid {process.pid}" for process in left] + fault
+
+    def _remove_container(self) -> list[str]:
+        if not self.identity.runtime:
+            return []
+        name = self.identity.container
+        fault = containers.remove(self.identity.runtime, name)
+        return [f"container {name} ({fault})"] if fault else []
 
 
-def unborn() -> Identity:
+def unborn(runtime: str = "") -> Identity:
     """What is known of an engine's processes just before they are started."""
-    return Identity(0, time.time(), uuid4().hex)
+    return Identity(0, time.time(), uuid4().hex, runtime)
 
 
-def start(launch: Launch, log: Path, title: str, mark: str) -> EngineProcess:
+def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProcess:
     """Start an engine whose output goes to the end of its log.
 
     Raises ConfigurationError where the program cannot be started at all.
     """
     environment = {
         **os.environ,
-        # Engines rename their processes; without this that overwrites the mark.
-        "SPT_NOENV": "1",
-        # A log that is read while the engine lives.
-        "PYTHONUNBUFFERED": "1",
+        **GIVEN,
         **launch.environment,
-        MARK: mark,
+        MARK: born.mark,
     }
     with log.open("ab") as output:
         when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -110,7 +157,7 @@ def start(launch: Launch, log: Path, title: str, mark: str) -> EngineProcess:
         created = psutil.Process(popen.pid).create_time()
     except psutil.NoSuchProcess:
         created = time.time()
-    return EngineProcess(Identity(popen.pid, created, mark), popen)
+    return EngineProcess(replace(born, pid=popen.pid, created=created), popen)
 
 
 def _popen(
@@ -182,6 +229,10 @@ def survivors(identity: Identity) -> list[psutil.Process]:
             grouped = groups_match and os.getpgid(process.pid) == identity.pid
             if grouped or (identity.mark and _mark_of(process) == identity.mark):
                 found[process.pid] = process
+    if identity.inner_pid and alive(identity.inner_pid, identity.inner_created):
+        # A container's processes may be another user's, who hides the mark.
+        with suppress(psutil.NoSuchProcess):
+            found[identity.inner_pid] = psutil.Process(identity.inner_pid)
     for process in list(found.values()):
         with suppress(psutil.Error):
             found.update({each.pid: each for each in process.children(recursive=True)})

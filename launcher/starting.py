@@ -9,8 +9,11 @@ from pathlib import Path
 import aiohttp
 
 from launcher import diagnosis, engines, process, progress, weights
+from launcher.boxes import boxed, rooted
+from launcher.containers import Runtime, require_image
 from launcher.credentials import lend_key, with_key
 from launcher.engines import LOOPBACK, Place, builtin
+from launcher.engines.container import Box
 from launcher.family import Member, members, missing
 from launcher.process import EngineProcess, Identity
 from launcher.progress import Progress
@@ -130,11 +133,28 @@ def _started(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A start that is decided; ``runtime`` is None outside of containers."""
+
+    spec: EngineSpec
+    model: ModelSpec
+    incarnation: int
+    place: Place
+    runtime: Runtime | None
+
+
 async def start(
     spec: EngineSpec, model: ModelSpec, tools: Tools
 ) -> Start | Held | CannotHeal:
     """Start an engine, or say why it has to wait or can never be started."""
     adapter = engines.adapter(model.engine)
+    runtime = None
+    if model.image:
+        found = await asyncio.to_thread(tools.containers.find)
+        if isinstance(found, str):
+            return Held(found)
+        runtime = found
     if adapter.starts_process:
         place = await tools.places.choose(spec, model)
         if isinstance(place, str):
@@ -147,9 +167,9 @@ async def start(
         return Held(str(error))
     try:
         async with tools.preparing:
-            await asyncio.to_thread(adapter.prepare, model, tools.home)
+            await asyncio.to_thread(_prepare, model, runtime, tools)
         if adapter.starts_process:
-            return _begin(spec, model, incarnation, place, tools)
+            return _begin(_Plan(spec, model, incarnation, place, runtime), tools)
         lend_key(model, spec.url, tools)
     except ConfigurationError as error:
         tools.records.remove(spec.id)
@@ -160,20 +180,26 @@ async def start(
     return _started(record, None, model, tools)
 
 
-def _begin(
-    spec: EngineSpec,
-    model: ModelSpec,
-    incarnation: int,
-    place: Place,
-    tools: Tools,
-) -> Start:
+def _prepare(model: ModelSpec, runtime: Runtime | None, tools: Tools) -> None:
+    if runtime is None:
+        engines.adapter(model.engine).prepare(model, tools.home)
+        return
+    records = tools.records.read_all()
+    tools.containers.sweep(runtime, {record.process.mark for record in records})
+    require_image(runtime, model.image)
+
+
+def _begin(plan: _Plan, tools: Tools) -> Start:
+    spec, model, place = plan.spec, plan.model, plan.place
     adapter = engines.adapter(model.engine)
-    launch = adapter.launch(tools.secrets.fill(model), place, tools.home)
+    filled = tools.secrets.fill(model)
+    filled = rooted(filled) if plan.runtime else filled
+    launch = adapter.launch(filled, place, tools.home)
     log = tools.log_of(spec.id)
-    unborn = process.unborn()
+    unborn = process.unborn(plan.runtime.program if plan.runtime else "")
     record = Record(
         spec=spec,
-        incarnation=incarnation,
+        incarnation=plan.incarnation,
         process=unborn,
         port=place.port,
         gpus=place.gpus,
@@ -184,9 +210,15 @@ def _begin(
     )
     # Before there is a process, so that no crash of the launcher leaves one unknown.
     tools.records.write(record)
-    title = f"engine={spec.id} incarnation={incarnation}"
+    title = f"engine={spec.id} incarnation={plan.incarnation}"
     launch = with_key(launch, model, _url(spec, place.port), tools)
-    running = process.start(launch, log, title, unborn.mark)
+    if plan.runtime:
+        gpus = place.uuids or tuple(map(str, place.gpus))
+        labels = tools.containers.labels(spec.id)
+        box = Box(plan.runtime, model.image, unborn.container, labels, gpus)
+        box = replace(box, arguments=model.container_args)
+        launch = boxed(launch, filled, box)
+    running = process.start(launch, log, title, unborn)
     record = replace(record, process=running.identity)
     tools.records.write(record)
     return _started(record, running, model, tools)
@@ -220,6 +252,8 @@ async def try_ready(
         return False
     start.sound = True
     if start.process is not None:
+        await asyncio.to_thread(start.process.look_inside)
+        start.record = replace(start.record, process=start.process.identity)
         start.family = members(start.process.identity)
         if path := engines.adapter(model.engine).settle_path:
             await _settle(session, start.url + path)

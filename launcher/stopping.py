@@ -48,7 +48,7 @@ async def clear(
         await _keep_incident(start, incident, inflight, tools)
     left = await asyncio.to_thread(start.process.kill)
     if left:
-        _log.error("engine=%s cannot end its pids %s", start.record.spec.id, left)
+        _log.error("engine=%s cannot end %s", start.record.spec.id, ", ".join(left))
 
 
 async def _ask(

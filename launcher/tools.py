@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
+from launcher.containers import Containers
 from launcher.incidents import Incidents
 from launcher.link import Link
 from launcher.places import Places
@@ -32,6 +33,7 @@ class Tools:
     link: Link
     incidents: Incidents
     secrets: Secrets
+    containers: Containers
     preparing: asyncio.Lock
     woken: asyncio.Event
 

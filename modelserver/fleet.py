@@ -53,6 +53,8 @@ You pick up the mug 2 from the sinkbasin 1.
 Thought:"""
 
 EngineType = Literal["sglang", "sglang-cpu", "vllm", "vllm-cpu", "command", "external"]
+#: What may stand for a container image; nothing that begins like an option.
+IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@-]*")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 
 
@@ -89,6 +91,8 @@ class ModelSection(_Section):
     command: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     interpreter: str = ""
+    image: str = ""
+    container_args: tuple[str, ...] = ()
     engine_version: str = Field(default="", pattern=r"^([0-9][0-9a-z.+]*)?$")
     api_key_env: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
     sampling: dict[str, Any] = {}
@@ -145,10 +149,35 @@ def _engine_disagreements(model: ModelSection) -> Iterator[str]:
             f'engine "{model.engine}" gets a key of its own at each start; leave '
             "api_key_env out"
         )
+    yield from _image_disagreements(model)
     if any(word.split("=")[0] == "--api-key" for word in model.extra_args):
         yield (
             "extra_args must not hold --api-key, which every user of the host could "
             "read; an engine gets a key by itself"
+        )
+
+
+def _image_disagreements(model: ModelSection) -> Iterator[str]:
+    if model.container_args and not model.image:
+        yield "container_args are for the container of an image; name one by image"
+    if not model.image:
+        return
+    if not IMAGE.fullmatch(model.image):
+        yield (
+            f'image "{model.image}" is no name of an image, such as '
+            "lmsysorg/sglang:v0.5.23"
+        )
+    if model.engine == "external":
+        yield 'engine "external" is run by somebody else; leave image out'
+    if model.engine_version:
+        yield (
+            f"image {model.image} brings an engine of its own version; leave "
+            "engine_version out"
+        )
+    if model.path.startswith("builtin:"):
+        yield (
+            f'path "{model.path}" is written by an installed engine; with image, give '
+            "a folder or a Hugging Face id"
         )
 
 

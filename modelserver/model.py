@@ -310,6 +310,8 @@ class ModelSpec:
     whole GPU; with ``share_gpu`` other engines may have the rest. ``start_seconds`` 0
     means that a start may take the longer the larger the weights are. ``data_parallel``
     replicas share the GPUs; ``torch_compile`` None is the engine's own choice.
+    ``image`` names a container image that the engine runs in, and ``interpreter`` then
+    the python in it; ``container_args`` are more arguments of docker's or podman's run.
     ``api_key_env`` names a variable, never the key. After ``idle_seconds`` without a
     request, engines above ``min_engines`` end; ``when_down`` ("wait", "fallback",
     "fail") says what requests do that find the model down.
@@ -335,6 +337,8 @@ class ModelSpec:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     interpreter: str = ""
+    image: str = ""
+    container_args: tuple[str, ...] = ()
     engine_version: str = ""
     api_key_env: str = ""
     sampling: Mapping[str, Json] = field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 The only module that reads the environment. ``MODELSERVER_FLEET`` names the fleet file,
 ``MODELSERVER_HOME`` the folder for engine environments, models, logs and the embedded
-server's data, ``MODELSERVER_HOST`` this host's name.
+server's data, ``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM``
+what runs containers on it.
 """
 
 import hashlib
@@ -25,12 +26,16 @@ EMBEDDED_FILE = "valkey.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """Fleet, place and host of this process. ``fleet_file`` may not exist."""
+    """Fleet, place and host of this process. ``fleet_file`` may not exist.
+
+    ``container_program`` is "" for docker or podman, whichever works.
+    """
 
     fleet: Fleet
     fleet_file: Path
     home: Path
     host: str
+    container_program: str = ""
 
     @cached_property
     def run_dir(self) -> Path:
@@ -90,6 +95,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         fleet_file=path,
         home=Path(home).expanduser().absolute(),
         host=environ.get("MODELSERVER_HOST") or socket.gethostname(),
+        container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
     )
 
 

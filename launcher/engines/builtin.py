@@ -1,8 +1,11 @@
-"""Models that need no download: ``path = "builtin:tiny-chat"`` or ``tiny-embed``."""
+"""What this project brings itself: tiny models, and stand-ins for CUDA's packages.
+
+The models need no download: ``path = "builtin:tiny-chat"`` or ``tiny-embed``.
+"""
 
 from pathlib import Path
 
-from launcher.environments import ensure_tiny_models
+from launcher.environments import ensure_tiny_models, standins_path
 from modelserver.errors import ConfigurationError
 from modelserver.model import ModelSpec
 
@@ -32,6 +35,11 @@ def ensure(model: ModelSpec, interpreter: Path, home: Path) -> None:
         model_path(model, home)
         _folder(home).mkdir(parents=True, exist_ok=True)
         ensure_tiny_models(interpreter, _folder(home))
+
+
+def standins(model: ModelSpec) -> dict[str, str]:
+    """The variables by which an installed engine finds stand-ins; images are whole."""
+    return {} if model.image else {"PYTHONPATH": str(standins_path())}
 
 
 def _folder(home: Path) -> Path:

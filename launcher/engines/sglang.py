@@ -17,6 +17,8 @@ CLEAN = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
 #: How often SGLang looks whether anybody still waits for an answer, in seconds: for so
 #: long it generates for nobody after a request was revoked. Its own are 4.
 GIVEN_UP = {"SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1"}
+#: The python of an image whose model names no interpreter.
+IMAGE_PYTHON = "python3"
 #: Where the starter of ``sglang serve`` reads the API key.
 KEY_VARIABLE = "MODELSERVER_ENGINE_KEY"
 
@@ -62,7 +64,12 @@ class SGLang:
 
 
 def interpreter(model: ModelSpec, home: Path) -> Path:
-    """The python that runs the engine: the model's own, else its environment's."""
+    """The python that runs the engine: the model's own, else its environment's.
+
+    With an image it is one in the image.
+    """
+    if model.image:
+        return Path(model.interpreter or IMAGE_PYTHON)
     if model.interpreter:
         return Path(model.interpreter).expanduser()
     return environments.interpreter(model.environment_name, home)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from launcher import environments
 from launcher.engines import builtin
 from launcher.engines.base import Launch, Place
 from launcher.engines.sglang import (
@@ -70,7 +69,7 @@ class SGLangCPU:
             "SGLANG_USE_CPU_ENGINE": "1",
             # One thread per engine: 3 requests a second became 78.
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(environments.standins_path()),
+            **builtin.standins(model),
             # Children are forked, not spawned: they need not import torch again.
             "MODELSERVER_ENGINE_FORK": "1",
             **({"HF_HUB_OFFLINE": "1"} if Path(path).is_dir() else {}),

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from launcher import environments
 from launcher.engines import builtin
 from launcher.engines.base import Launch, Place
 from launcher.engines.sglang import CLEAN, interpreter
@@ -52,7 +51,7 @@ class VLLMCPU:
             # One thread per engine, wherever there is room, as with SGLang.
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "PYTHONPATH": str(environments.standins_path()),
+            **builtin.standins(model),
             **({"HF_HUB_OFFLINE": "1"} if Path(path).is_dir() else {}),
             **model.environment,
         }

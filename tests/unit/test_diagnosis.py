@@ -46,6 +46,21 @@ CAUSES = {
         "correct path"
     ),
     "FileNotFoundError: [Errno 2] No such file or directory: '/m'": "correct path",
+    'docker: Error response from daemon: could not select device driver "" with '
+    "capabilities: [[gpu]].": "container toolkit",
+    "Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=GPU-1": (
+        "nvidia-ctk cdi generate"
+    ),
+    "Error: crun: setrlimit `RLIMIT_NPROC`: Operation not permitted: OCI permission "
+    "denied": "--ulimit",
+    "Error: runc: runc create failed: unable to start container process: error during "
+    "container init: error setting rlimits for ready process: error setting rlimit "
+    "type 7: operation not permitted: OCI permission denied": "--ulimit",
+    "Error: runc: runc create failed: unable to start container process: exec: "
+    '"python3"'
+    ": executable file not found in $PATH: OCI runtime attempted to invoke a command "
+    "that was not found": "correct image",
+    "Error: statfs /models/m: no such file or directory": "container_args",
     "ModuleNotFoundError: No module named 'sglang'": "engines install",
     "/opt/python: No module named vllm": "engines install",
 }

@@ -85,8 +85,8 @@ def test_secrets_are_taken_out_of_command_lines_and_logs() -> None:
 
 
 def run(tmp_path: Path, *argv: str) -> EngineProcess:
-    mark = process.unborn().mark
-    return process.start(Launch(argv), tmp_path / "log", "engine=a", mark)
+    unborn = process.unborn()
+    return process.start(Launch(argv), tmp_path / "log", "engine=a", unborn)
 
 
 #: A program that says when it waits, and where it waits.

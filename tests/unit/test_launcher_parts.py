@@ -81,9 +81,9 @@ def test_holder_of_a_port_is_named() -> None:
 
 
 def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
-    mark = process.unborn().mark
+    unborn = process.unborn()
     launch = Launch(argv, environment)
-    return process.start(launch, tmp_path / "log", "engine=a", mark)
+    return process.start(launch, tmp_path / "log", "engine=a", unborn)
 
 
 def test_kill_ends_children_that_fled_into_another_session(tmp_path: Path) -> None:

@@ -100,6 +100,27 @@ WRONG = {
         MODEL.replace("gpus = 1", "gpus = 0"),
         'engine "sglang" needs gpus = 1 or more; without a GPU use "sglang-cpu"',
     ),
+    "image that looks like an option": (
+        MODEL + 'image = "--privileged"',
+        'image "--privileged" is no name of an image, such as lmsysorg/sglang',
+    ),
+    "image of an engine that somebody else runs": (
+        EXTERNAL + 'image = "x"',
+        'engine "external" is run by somebody else; leave image out',
+    ),
+    "image and version": (
+        MODEL + 'image = "lmsysorg/sglang:v0.5.23"\nengine_version = "0.5.22"',
+        "image lmsysorg/sglang:v0.5.23 brings an engine of its own version",
+    ),
+    "image and builtin model": (
+        '[[models]]\nname = "x"\nengine = "sglang-cpu"\npath = "builtin:tiny-chat"\n'
+        'image = "mine"',
+        'path "builtin:tiny-chat" is written by an installed engine',
+    ),
+    "container arguments without an image": (
+        MODEL + 'container_args = ["--shm-size", "8g"]',
+        "container_args are for the container of an image; name one by image",
+    ),
     "external engine without url": (
         EXTERNAL + '[[engines]]\nmodel = "far"',
         'an engine of "far" (type external) needs a url',

@@ -1,0 +1,155 @@
+"""The only caller of docker and podman, but for the start of an engine itself.
+
+A container's name is made of its engine's mark, which is random and written down before
+the start: whoever knows the mark can remove the container, and no stranger's has it.
+"""
+
+import logging
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass
+from shutil import which
+
+from modelserver.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
+
+#: The programs that are looked for, the first that works is taken.
+PROGRAMS = ("docker", "podman")
+#: What the names of our containers begin with.
+NAME_PREFIX = "modelserver-"
+#: The label by which one launcher's containers are found: its run folder.
+OWNER_LABEL = "modelserver.run"
+#: The label that tells people which engine it is.
+ENGINE_LABEL = "modelserver.engine"
+#: How long docker or podman may take for one answer.
+CALL_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A program that runs containers; ``is_podman`` because some options differ."""
+
+    program: str
+    is_podman: bool = False
+
+
+def name_of(mark: str) -> str:
+    """The name of the container of an engine with this mark."""
+    return NAME_PREFIX + mark
+
+
+class Containers:
+    """Finds what runs containers on this host and clears up what was left in it.
+
+    ``program`` is what the operator named, "" for whichever works; ``owner`` tells this
+    launcher's containers from those of others.
+    """
+
+    def __init__(self, program: str, owner: str) -> None:
+        self._programs = (program,) if program else PROGRAMS
+        self._owner = owner
+
+    def labels(self, engine: str) -> dict[str, str]:
+        """What an engine's container is labelled with."""
+        return {OWNER_LABEL: self._owner, ENGINE_LABEL: engine}
+
+    def find(self) -> Runtime | str:
+        """What runs containers here now, or why nothing does."""
+        faults = []
+        for name in self._programs:
+            path = which(name)
+            if path is None:
+                faults.append(f"{name} is not installed")
+                continue
+            # Unlike --version, this asks docker's daemon as well.
+            fault = _call(path, "version").fault
+            if not fault:
+                said = _call(path, "--version").output
+                return Runtime(path, is_podman="podman" in said.lower())
+            faults.append(f"{path} does not work: {fault}")
+        return (
+            f"no containers on this host: {'; '.join(faults)}; make one of them work, "
+            "or name another by MODELSERVER_CONTAINER_PROGRAM"
+        )
+
+    def sweep(self, runtime: Runtime, marks: Collection[str]) -> None:
+        """Remove this launcher's containers of which it has no record any more."""
+        known = {name_of(mark) for mark in marks}
+        label = f"label={OWNER_LABEL}={self._owner}"
+        for name in _names(runtime.program, label):
+            if name.startswith(NAME_PREFIX) and name not in known:
+                fault = remove(runtime.program, name)
+                _log.warning("container=%s was left behind; %s", name, fault or "gone")
+
+
+def require_image(runtime: Runtime, image: str) -> None:
+    """Nothing is pulled: raises ConfigurationError where an image is not here."""
+    if fault := _call(runtime.program, "image", "inspect", image).fault:
+        raise ConfigurationError(
+            f"image {image} is not on this host, and no start pulls it; run: "
+            f"{runtime.program} pull {image} ({fault})"
+        )
+
+
+def remove(program: str, name: str) -> str:
+    """End a container and all of its processes by force; returns why it is still there.
+
+    Nothing happens if there is none.
+    """
+    if not _exists(program, name):
+        return ""
+    done = _call(program, "rm", "--force", "--volumes", name)
+    # It may have gone by itself meanwhile, which is an error for some versions.
+    return done.fault if _exists(program, name) else ""
+
+
+def first_pid(program: str, name: str) -> int:
+    """The number of a container's first process on this host, 0 if it has none yet."""
+    done = _call(program, "inspect", "--format", "{{.State.Pid}}", name)
+    text = done.output.strip()
+    return int(text) if not done.fault and text.isdigit() else 0
+
+
+def _exists(program: str, name: str) -> bool:
+    # A question that fails proves nothing: then it is as if it were there.
+    done = _call(program, *_list(f"name=^{name}$"))
+    return bool(done.fault) or name in done.output.split()
+
+
+def _names(program: str, condition: str) -> list[str]:
+    done = _call(program, *_list(condition))
+    return [] if done.fault else done.output.split()
+
+
+def _list(condition: str) -> tuple[str, ...]:
+    return ("ps", "--all", "--filter", condition, "--format", "{{.Names}}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a call printed; ``fault`` is "" where it went well."""
+
+    output: str
+    fault: str
+
+
+def _call(program: str, *arguments: str) -> _Done:
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=CALL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _Done("", f"`{arguments[0]}` took more than {CALL_SECONDS:g} s")
+    except OSError as error:
+        return _Done("", str(error))
+    if done.returncode == 0:
+        return _Done(done.stdout, "")
+    lines = done.stderr.strip().splitlines()
+    return _Done(done.stdout, lines[-1] if lines else f"exit code {done.returncode}")
