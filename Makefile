@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo up test lint types bench chaos scenarios clean
+.PHONY: demo up test lint types bench chaos scenarios gpu-check clean
 
 demo: $(STAMP)  ## run the main job on this machine, with an engine killed half-way
 	$(BIN)/modelserver demo $(ARGS)
@@ -34,6 +34,9 @@ chaos: $(STAMP)  ## faults on real processes; NAME=... and STRICT=1 as above
 
 scenarios: $(STAMP)  ## decisions in simulated hours; NAME=... and STRICT=1 as above
 	$(BIN)/python -m tests.scenarios $(NAME)
+
+gpu-check: $(STAMP)  ## an engine on this machine's GPU; ENGINE=vllm for another
+	$(BIN)/python -m tests.gpu_check $(ENGINE)
 
 clean:  ## what make made here; engine environments and models stay in their home
 	rm -rf $(VENV) dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,7 @@ from tests.chaos.control.sglang import machine_busy, sglang_slowed, sglang_well
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
+from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.launcher import launcher_killed
 from tests.chaos.placement import placement
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
@@ -33,6 +34,7 @@ from tests.chaos.workers import (
 
 CASES = {
     "placement": placement,
+    "gpus-moved": gpus_moved,
     "worker-killed": worker_killed,
     "worker-killed-often": worker_killed_often,
     "worker-paused": worker_paused,
