@@ -6,6 +6,7 @@ the start: whoever knows the mark can remove the container, and no stranger's ha
 
 import logging
 import subprocess
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from shutil import which
@@ -24,6 +25,8 @@ OWNER_LABEL = "modelserver.run"
 ENGINE_LABEL = "modelserver.engine"
 #: How long docker or podman may take for one answer.
 CALL_SECONDS = 20.0
+#: How long a container may take to go.
+REMOVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,17 @@ def remove(program: str, name: str) -> str:
 
     Nothing happens if there is none.
     """
-    if not _exists(program, name):
-        return ""
-    done = _call(program, "rm", "--force", "--volumes", name)
-    # It may have gone by itself meanwhile, which is an error for some versions.
-    return done.fault if _exists(program, name) else ""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    fault = ""
+    while _exists(program, name):
+        if fault and time.monotonic() > deadline:
+            return fault
+        # podman's rm asks first, and waits ten seconds for an engine that hangs.
+        _call(program, "kill", name)
+        done = _call(program, "rm", "--force", "--volumes", name)
+        # Somebody else may be at it: what watches a container removes it as well.
+        fault = done.fault or "it is still there"
+    return ""
 
 
 def first_pid(program: str, name: str) -> int:

@@ -70,11 +70,19 @@ class ContainerHost:
             *("--format", "{{.Names}}"),
         ).split()
 
+    def clear(self) -> None:
+        """Remove every container that was made of the image."""
+        # By its number: podman does not find an image's short name here.
+        number = self.call("image", "inspect", "--format", "{{.Id}}", self.image)
+        made = ("--quiet", "--filter", f"ancestor={number.strip()}")
+        if running := self.call("ps", *made).split():
+            self.call("kill", *running)
+        if left := self.call("ps", "--all", *made).split():
+            self.call("rm", "--force", *left)
+
     def close(self) -> None:
-        """Remove the image and every container that was made of it."""
-        made = f"ancestor={self.image}"
-        for name in self.call("ps", "--all", "--quiet", "--filter", made).split():
-            self.call("rm", "--force", name)
+        """Remove the image as well."""
+        self.clear()
         self.call("rmi", "--force", self.image)
 
 

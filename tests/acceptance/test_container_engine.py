@@ -45,8 +45,7 @@ def site(
     text += f'environment = {{ PYTHONPATH = "{environments.standins_path()}" }}\n'
     with open_site(tmp_path, valkey, text) as site:
         yield site
-    for name in containers.names():
-        containers.call("rm", "--force", name)
+    containers.clear()
 
 
 def test_real_sglang_in_a_container_generates_and_leaves_nothing(

@@ -40,8 +40,7 @@ def site(
     failing = section("failing", "--no-such-option", **keys)
     with open_site(tmp_path, valkey, boxed, absent, failing) as site:
         yield site
-    for name in containers.names():
-        containers.call("rm", "--force", name)
+    containers.clear()
 
 
 def launch(site: Site, containers: ContainerHost) -> LauncherProcess:
