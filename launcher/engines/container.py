@@ -5,7 +5,6 @@ so its command is the one that would run here. Its values go by the environment 
 docker or podman: a command line can be read by every user of the host.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,15 @@ HANDED_ON = (
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
-#: Variables that would lead docker or podman itself astray. They are no secrets and go
-#: by the command line.
-STEERING = re.compile(
-    r"(PATH|HOME|TMPDIR|(LD|XDG|DOCKER|CONTAINERS?|STORAGE|PODMAN)_.*)$"
+#: Variables that would lead docker or podman itself astray. None is a secret, and they
+#: go by the command line.
+STEERING = frozenset(
+    {
+        *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
+        *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+        *("DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "CONTAINER_HOST"),
+        *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER"),
+    }
 )
 #: What SGLang's and vLLM's own instructions ask for, and files enough for connections;
 #: -1 is without a limit.
@@ -85,13 +89,13 @@ def enclose(launch: Launch, box: Box, more: tuple[str, ...] = ()) -> Launch:
         *box.arguments,
         *("--entrypoint", launch.argv[0], box.image, *launch.argv[1:]),
     ]
-    ours = {name: each for name, each in values.items() if not STEERING.match(name)}
+    ours = {name: each for name, each in values.items() if name not in STEERING}
     return Launch(tuple(argv), ours)
 
 
 def _environment(values: Mapping[str, str], more: tuple[str, ...]) -> Iterator[str]:
     for name in sorted({*values, *more, *HANDED_ON}):
-        steers = STEERING.match(name) and name in values
+        steers = name in STEERING and name in values
         yield from ("--env", f"{name}={values[name]}" if steers else name)
 
 
