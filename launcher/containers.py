@@ -72,7 +72,7 @@ class Containers:
                 return Runtime(path, is_podman="podman" in said.lower())
             faults.append(f"{path} does not work: {fault}")
         return (
-            f"no containers on this host: {'; '.join(faults)}; make one of them work, "
+            f"no containers on this host: {', '.join(faults)}; make one of them work, "
             "or name another by MODELSERVER_CONTAINER_PROGRAM"
         )
 

@@ -154,19 +154,24 @@ def _runs_engines(settings: Settings) -> bool:
 
 
 def _environments(settings: Settings) -> Iterator[Check]:
-    present = _installed(settings)
-    models = settings.fleet.specs()
+    home = ("--home", str(settings.home))
+    present = _ask(settings, "launcher.environments", *home, "list", "--json")
+    specs = settings.fleet.specs()
+    models = [model for model in specs if not model.image]
     needed = {m.environment_name: m.engine for m in models if not m.interpreter}
     for name, engine in sorted(needed.items()):
         if engine in present:
             yield _environment(name, present.get(name))
     for model in models:
         yield from _program(model)
+    if images := sorted({model.image for model in specs if model.image}):
+        for image, fault in _ask(settings, "launcher.images", *images).items():
+            fact, _, remedy = fault.partition("; ")
+            yield Check(f"image {image}", fact or "is on this host", remedy)
 
 
-def _installed(settings: Settings) -> dict[str, Any]:
-    """Each engine that has an environment of its own -> the installed one, or None."""
-    program = ("launcher.environments", "--home", str(settings.home), "list", "--json")
+def _ask(settings: Settings, *program: str) -> dict[str, Any]:
+    """What a program of the launcher's prints as JSON."""
     done = subprocess.run(
         python_program(*program),
         cwd=house(),

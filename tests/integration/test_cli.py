@@ -307,6 +307,25 @@ def test_doctor_names_each_problem_and_its_remedy(folder: Path):
     assert "Traceback" not in done.stderr
 
 
+def test_doctor_looks_for_images_where_models_name_them(folder: Path):
+    path = folder / "images.toml"
+    path.write_text(
+        '[[models]]\nname = "m"\npath = "x/y"\ngpus = 1\ninterpreter = "/in/image"\n'
+        'image = "lmsysorg/sglang:v0.5.23"\n'
+    )
+    program = {"MODELSERVER_CONTAINER_PROGRAM": "/no/such/podman"}
+    done = run(folder, "doctor", MODELSERVER_FLEET=str(path), **program)
+    lines = done.stdout.splitlines()
+    where = lines.index(
+        "problem image lmsysorg/sglang:v0.5.23: no containers on this host: "
+        "/no/such/podman is not installed"
+    )
+    assert "MODELSERVER_CONTAINER_PROGRAM" in lines[where + 1]
+    # What is in the image is not asked of this host.
+    assert "/in/image" not in done.stdout
+    assert "engine sglang" not in done.stdout
+
+
 def test_doctor_names_faulty_gpus_and_what_waits_for_room(folder: Path, store: Store):
     lost = replace(gpus(2)[1], fault="GPU is lost; reset it, or restart the host")
     store.report_host(Host("a", gpus=(gpus(1)[0], lost), pid=7), lease_seconds=60)
