@@ -3,17 +3,20 @@
 import logging
 import os
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher import family, ports, process
 from launcher.claim import Claim
 from launcher.engines import Launch
 from launcher.gpus import Inventory
+from launcher.holders import Holders
 from launcher.process import EngineProcess, Identity
 from launcher.records import Record, Records
 from modelserver.errors import ConfigurationError
@@ -141,6 +144,24 @@ def test_engine_that_lost_a_process_it_needs_is_noticed(tmp_path: Path) -> None:
     eventually(lambda: family.missing(found) == found[0])
     assert engine.ended() is None
     assert engine.kill() == []
+
+
+def test_processes_of_a_container_are_the_engines_where_their_mark_is_hidden() -> None:
+    script = "sleep 300 & wait"
+    with subprocess.Popen(["/bin/bash", "-c", script]) as first:
+        head = psutil.Process(first.pid)
+        (child,) = eventually(lambda: head.children())
+        engine = Identity(0, time.time(), "the mark", "/bin/true")
+        inner = replace(engine, inner_pid=head.pid, inner_created=head.create_time())
+        holders = Holders(lambda: [("m-0", inner)])
+        holders.refresh()
+        found = holders.name(child.pid, used=5)
+        assert found is not None
+        assert found.engine == "m-0"
+        assert {each.pid for each in process.survivors(inner)} == {head.pid, child.pid}
+        assert process.survivors(engine) == []
+        assert EngineProcess(inner).kill() == []
+    assert not lives(child.pid)
 
 
 def test_empty_mark_finds_nobody() -> None:
