@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo up test lint types bench chaos scenarios gpu-check clean
+.PHONY: demo up test lint types bench chaos scenarios gpu-check celery-tests clean
 
 demo: $(STAMP)  ## run the main job on this machine, with an engine killed half-way
 	$(BIN)/modelserver demo $(ARGS)
@@ -37,6 +37,9 @@ scenarios: $(STAMP)  ## decisions in simulated hours; NAME=... and STRICT=1 as a
 
 gpu-check: $(STAMP)  ## an engine on this machine's GPU; ENGINE=vllm for another
 	$(BIN)/python -m tests.gpu_check $(ENGINE)
+
+celery-tests: $(STAMP)  ## Celery's own tests on our pool; NAME=... and STRICT=1 as above
+	$(BIN)/python -m tests.celerys_own $(NAME)
 
 clean:  ## what make made here; engine environments and models stay in their home
 	rm -rf $(VENV) dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis

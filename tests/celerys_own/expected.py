@@ -1,0 +1,124 @@
+"""The tests of Celery's that do not pass, each with its reason; and the verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class Reason(StrEnum):
+    """Why a test does not pass."""
+
+    BROKEN = "marked as broken by Celery"
+    PROTOCOL = "task protocol 1"
+    THREADS = "fail with Celery's threads pool too"
+    DIFFERS = "differ on purpose"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One test, or those whose names a pattern fits; "?" stands for a bracket."""
+
+    test: str
+    reason: Reason
+    why: str
+
+    def fits(self, test: str) -> bool:
+        """Whether a test's full name is meant."""
+        return fnmatchcase(test, f"*::{self.test}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a test: "passed", "failed", or "broken" if Celery says so."""
+
+    what: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A run against the list. ``short`` failed though not listed, by message."""
+
+    passed: tuple[str, ...]
+    listed: Mapping[Reason, tuple[str, ...]]
+    short: Mapping[str, str]
+    not_run: tuple[str, ...]
+    #: Entries of the list that passed, or that no selected test fits.
+    stale: tuple[str, ...]
+
+
+def judge(
+    selected: Sequence[str],
+    outcomes: Mapping[str, Outcome],
+    expected: Sequence[Expected],
+) -> Verdict:
+    """Sort the selected tests by what became of them, and by what was expected."""
+    passed: list[str] = []
+    listed: dict[Reason, list[str]] = {reason: [] for reason in Reason}
+    short: dict[str, str] = {}
+    stale = [e.test for e in expected if not any(e.fits(test) for test in selected)]
+    for test in selected:
+        entry = next((e for e in expected if e.fits(test)), None)
+        outcome = outcomes.get(test)
+        if outcome is None:
+            continue
+        if outcome.what == "passed":
+            passed.append(test)
+            if entry:
+                stale.append(test)
+        elif entry and (outcome.what == "broken") == (entry.reason is Reason.BROKEN):
+            listed[entry.reason].append(test)
+        else:
+            short[test] = f"{outcome.what}: {outcome.message}"
+    return Verdict(
+        tuple(passed),
+        {reason: tuple(tests) for reason, tests in listed.items()},
+        short,
+        tuple(test for test in selected if test not in outcomes),
+        tuple(stale),
+    )
+
+
+EXPECTED = (
+    Expected(
+        "test_tasks::test_multiprocess_producer", Reason.BROKEN, "skipped: broken test"
+    ),
+    Expected(
+        "test_tasks::test_multithread_producer", Reason.BROKEN, "skipped: broken test"
+    ),
+    Expected(
+        "test_tasks::test_task_accepted", Reason.BROKEN, "skipped: randomly fails"
+    ),
+    Expected(
+        "test_group_chains::test_group_results_reach_the_next_group?*-1?",
+        Reason.PROTOCOL,
+        "not Celery's default since 4.0",
+    ),
+    Expected(
+        "test_group_chains::test_pending_chord_keeps_header_errback?*-1?",
+        Reason.PROTOCOL,
+        "not Celery's default since 4.0",
+    ),
+    Expected(
+        "test_Inspect::test_stats",
+        Reason.THREADS,
+        "asks for the processes of a prefork pool",
+    ),
+    Expected(
+        "test_Inspect::test_active",
+        Reason.DIFFERS,
+        '"acknowledged" is false while a task runs: a message is acknowledged after '
+        "its answer is stored",
+    ),
+    Expected(
+        "test_Inspect::test_query_task",
+        Reason.DIFFERS,
+        '"acknowledged" is false while a task runs, as above',
+    ),
+    Expected(
+        "test_Inspect::test_scheduled",
+        Reason.DIFFERS,
+        "what is not due is in Redis, where it outlives the worker",
+    ),
+)
