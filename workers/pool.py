@@ -16,9 +16,11 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import BackendError, Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from celery.worker import state
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from workers import bridge
 from workers.intake import CONTROL_ROOM
@@ -29,6 +31,8 @@ logger = get_logger(__name__)
 #: Wait before a message goes back whose task could not even be run, in seconds: it may
 #: be here again at once.
 FAULT_SECONDS = 1.0
+#: What fails outside a task while Redis is away; no fault of its message.
+UNREACHABLE = (OSError, RedisError, BackendError, OperationalError)
 #: How often a shutdown looks whether it was told to hurry, in seconds.
 SHUTDOWN_LOOK_SECONDS = 0.1
 
@@ -174,14 +178,30 @@ class AsyncPool(BasePool):  # type: ignore[misc]
             fault = RuntimeError(f"the task raised {error!r}")
             info = ExceptionInfo((RuntimeError, fault, error.__traceback__))
             await self.loop.run_in_executor(None, options["error_callback"], info)
-        except Exception:
-            logger.exception("task %s failed outside its body; given back", args[1])
-            await asyncio.sleep(FAULT_SECONDS)
-            self.service.intake.reject(job.tag, True)
+        except Exception as error:
+            await self._fault(job, args, options, error)
         finally:
             for timer in timers:
                 timer.cancel()
             self._jobs.discard(job)
+
+    async def _fault(
+        self, job: Job, args: Any, options: dict[str, Any], error: Exception
+    ) -> None:
+        """What could not even be run goes back once; the second time it fails."""
+        logger.exception("task %s failed outside its body", args[1])
+        if job.tag not in self.service.courier.held:
+            return  # It is answered.
+        again = (args[2].get("delivery_info") or {}).get("redelivered")
+        if again and not isinstance(error, UNREACHABLE):
+            await self.service.fail(job.tag, args[1], error)
+            end: Exception = Ignore()
+        else:
+            await asyncio.sleep(FAULT_SECONDS)
+            end = Reject(repr(error), requeue=True)
+        # Through Celery's request, so that it is no longer counted as active.
+        info = ExceptionInfo((type(end), end, error.__traceback__))
+        options["error_callback"](info)
 
     async def _on_loop(
         self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any

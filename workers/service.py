@@ -242,6 +242,11 @@ class Service:
         if job := self._jobs.get(tag):
             job.interrupt(None)
 
+    async def fail(self, tag: str, task: str, error: Exception) -> None:
+        """Answer a message by an error, and wait until that is stored."""
+        key, value, seconds = self.app.backend.failure(task, error)
+        await self.courier.store(StoreResult(tag, key, value, seconds, True))
+
     def _expire(self, task: str) -> None:
         """The request may wait in its queue for ever; its caller does not."""
         error = DeadlineExceededError(too_late("its model"))

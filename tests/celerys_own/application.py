@@ -7,8 +7,7 @@ import asyncio
 import time
 from typing import Any
 
-from celery import Celery, Task, signals
-from celery.app import trace
+from celery import Celery, Task
 from celery.loaders.app import AppLoader
 
 import celeryconfig
@@ -49,13 +48,6 @@ class App(Celery):
             )
         )
         steps.install(self)
-        signals.worker_init.connect(_as_celery_worker, weak=False)
-
-
-def _as_celery_worker(sender: Any, **_: Any) -> None:
-    # What the program `celery worker` does, and a worker inside a test does not: tasks
-    # are looked up in the worker's application, whichever is current in their thread.
-    trace.setup_worker_optimizations(sender.app, sender.hostname)
 
 
 def sleep(seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from celery import chord
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, TimeoutError
 from celery.result import AsyncResult
 
+from modelserver.wire import CONTROL_QUEUE
 from tests.support import ROOT, ValkeyProcess, end, eventually
 from tests.worker_support import PATIENCE, FleetSite, celery_command, open_fleet
 from workers.intake import CONTROL_ROOM
@@ -72,6 +74,25 @@ def test_the_body_of_a_chord_knows_its_parent(fleet: FleetSite, place: str):
 def test_a_task_that_exits_fails_alone(fleet: FleetSite, place: str):
     with pytest.raises(RuntimeError, match=r"SystemExit\(3\)"):
         send(fleet, f"{place}leave").get(timeout=PATIENCE)
+    assert send(fleet, "echo", "alive").get(timeout=PATIENCE) == "alive"
+
+
+@PLACES
+def test_a_message_whose_task_cannot_be_run_fails(fleet: FleetSite, place: str):
+    """Its body is JSON, but not what Celery puts there."""
+    result = AsyncResult(str(uuid.uuid4()), app=fleet.app)
+    fleet.app.backend.on_task_call(None, result.id)
+    with fleet.app.producer_or_acquire() as producer:
+        producer.publish(
+            [[], {}, 5],
+            routing_key=CONTROL_QUEUE,
+            headers={"id": result.id, "task": f"{place}eta_of", "lang": "py"},
+        )
+    with pytest.raises(TypeError):
+        result.get(timeout=PATIENCE)
+    eventually(lambda: fleet.held() == 0, PATIENCE)
+    active = fleet.app.control.inspect(timeout=1).active
+    eventually(lambda: [*active().values()] == [[]], PATIENCE)
     assert send(fleet, "echo", "alive").get(timeout=PATIENCE) == "alive"
 
 
