@@ -9,8 +9,6 @@ from tests.celerys_own.expected import EXPECTED, Reason, Verdict, judge
 from tests.celerys_own.plugin import OURS
 from tests.celerys_own.suite import SELECTED, fetched
 
-FILES = [f"t/integration/test_{name}.py" for name in SELECTED]
-
 
 def ours() -> Report:
     """The selection on our pool, transport and result backend.
@@ -19,10 +17,10 @@ def ours() -> Report:
     count on a fast machine. The table says how many passed only then.
     """
     with fetched() as suite:
-        selected, outcomes = suite.run(OURS, FILES, "celery-ours")
+        selected, outcomes = suite.run(OURS, SELECTED)
         first = judge(selected, outcomes, EXPECTED)
         if first.short:
-            _, alone = suite.run(OURS, list(first.short), "celery-ours-alone")
+            _, alone = suite.run(OURS, {"alone": list(first.short)})
             outcomes |= alone
     verdict = judge(selected, outcomes, EXPECTED)
     late = [test for test in first.short if test in verdict.passed]
@@ -57,14 +55,16 @@ def _notes(verdict: Verdict, late: Sequence[str]) -> tuple[str, ...]:
 def threads() -> Report:
     """Those of the list that fail, on Celery's threads pool, transport and backend."""
     with fetched() as suite:
-        selected, _ = suite.run(OURS, ["--collect-only", *FILES], "celery-collected")
+        selected, _ = suite.run(
+            OURS, {"collected": ["--collect-only", *sum(SELECTED.values(), ())]}
+        )
         entries = {
             test: entry
             for test in selected
             for entry in EXPECTED
             if entry.fits(test) and entry.reason is not Reason.BROKEN
         }
-        _, outcomes = suite.run("threads", list(entries), "celery-threads")
+        _, outcomes = suite.run("threads", {"threads": list(entries)})
     passed: Counter[Reason] = Counter(
         entry.reason
         for test, entry in entries.items()

@@ -22,6 +22,8 @@ class Expected:
     test: str
     reason: Reason
     why: str
+    #: Whether it passes at times.
+    by_chance: bool = False
 
     def fits(self, test: str) -> bool:
         """Whether a test's full name is meant."""
@@ -65,7 +67,7 @@ def judge(
             continue
         if outcome.what == "passed":
             passed.append(test)
-            if entry:
+            if entry and not entry.by_chance:
                 stale.append(test)
         elif entry and (outcome.what == "broken") == (entry.reason is Reason.BROKEN):
             listed[entry.reason].append(test)
@@ -91,6 +93,21 @@ EXPECTED = (
         "test_tasks::test_task_accepted", Reason.BROKEN, "skipped: randomly fails"
     ),
     Expected(
+        "test_chain::test_chord_header_id_duplicated_on_rabbitmq_msg_duplication*",
+        Reason.BROKEN,
+        "xfail: not with a Redis broker",
+    ),
+    Expected(
+        "test_chord::test_redis_subscribed_channels_leak",
+        Reason.BROKEN,
+        "xfail: asynchronous results",
+    ),
+    Expected(
+        "test_chord::test_error_propagates_from_chord",
+        Reason.BROKEN,
+        "xfail: Celery's issue 6437",
+    ),
+    Expected(
         "test_group_chains::test_group_results_reach_the_next_group?*-1?",
         Reason.PROTOCOL,
         "not Celery's default since 4.0",
@@ -101,15 +118,34 @@ EXPECTED = (
         "not Celery's default since 4.0",
     ),
     Expected(
+        "test_class_based_tasks::test_class_based_task_retried",
+        Reason.THREADS,
+        "the task is known to one application and looked up in another",
+    ),
+    Expected(
+        "test_tasks::test_expired",
+        Reason.THREADS,
+        "needs a pool that holds back the fifth task",
+    ),
+    Expected(
         "test_Inspect::test_stats",
         Reason.THREADS,
         "asks for the processes of a prefork pool",
     ),
     Expected(
+        "test_trace_log_arguments::test_task_success",
+        Reason.THREADS,
+        "looks for log lines with data that only a forked process sends",
+    ),
+    Expected(
+        "test_trace_log_arguments::test_task_failed",
+        Reason.THREADS,
+        "looks for log lines with data that only a forked process sends",
+    ),
+    Expected(
         "test_Inspect::test_active",
         Reason.DIFFERS,
-        '"acknowledged" is false while a task runs: a message is acknowledged after '
-        "its answer is stored",
+        '"acknowledged" is false while a task runs: its answer is stored first',
     ),
     Expected(
         "test_Inspect::test_query_task",
@@ -120,5 +156,11 @@ EXPECTED = (
         "test_Inspect::test_scheduled",
         Reason.DIFFERS,
         "what is not due is in Redis, where it outlives the worker",
+    ),
+    Expected(
+        "test_tasks::test_revoked",
+        Reason.DIFFERS,
+        "counts on --concurrency 1, here only a label, to revoke the fifth in time",
+        by_chance=True,
     ),
 )

@@ -1,13 +1,13 @@
 """Fetches the tests of the installed Celery and runs them, in a folder that goes."""
 
 import os
-import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,84 +18,111 @@ from tests.celerys_own.expected import Outcome
 from tests.support import ValkeyProcess, end
 
 #: Those of Celery's integration tests that need a worker, a broker and a backend.
-SELECTED = ("tasks", "inspect", "canvas", "redis_backend", "group_chains")
+SELECTED = {
+    "canvas": ("t/integration/test_canvas.py",),
+    "tasks": ("t/integration/test_tasks.py", "t/integration/test_redis_backend.py"),
+    "rest": ("t/integration/test_inspect.py", "t/integration/test_group_chains.py"),
+}
 #: The limit of one test and of a whole run, in seconds. Generous: waits of Celery's
 #: tests end by themselves after a minute, but a busy machine is slow.
 TEST_SECONDS = 300
 RUN_SECONDS = 3600
 FETCH_SECONDS = 300
+PYTEST = (
+    *(sys.executable, "-P", "-m", "pytest", "-v", "--tb=short"),
+    *("-p", plugin.__name__, "-p", "celery.contrib.pytest"),
+    *("-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Celery's tests in a folder; ``run`` runs some on a server of its own."""
+    """Celery's tests in a folder."""
 
     folder: Path
 
     def run(
-        self, pool: str, tests: Sequence[str], log: str
-    ) -> tuple[Sequence[str], dict[str, Outcome]]:
+        self, pool: str, batches: Mapping[str, Sequence[str]]
+    ) -> tuple[list[str], dict[str, Outcome]]:
         """The selected tests, and the outcomes of those that ran within the time.
 
-        Raises RuntimeError where pytest could not collect them. ``log`` names the file
-        in the results' folder that gets what pytest says.
+        The batches run beside each other, each with a worker and a server of its own:
+        they mostly wait. Raises RuntimeError where pytest could not collect them.
         """
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            folder, record = Path(name), Path(name) / "record"
-            server = ValkeyProcess(folder).start()
-            RESULTS.mkdir(exist_ok=True)
-            path = RESULTS / f"{log}.log"
-            try:
-                with path.open("wb") as stream:
-                    status = self._pytest(
-                        [f"--worker-pool={pool}", f"--record={record}", *tests],
-                        self._environment(folder, server),
-                        stream.fileno(),
-                    )
-            finally:
-                server.stop()
-            # 0: all passed, 1: some failed, 2: ended, for the time was over.
-            if status not in (0, 1, 2) or not record.exists():
-                raise RuntimeError(f"pytest ended with {status}; it says why in {path}")
-            return plugin.read(record)
+        selected: list[str] = []
+        outcomes: dict[str, Outcome] = {}
+        until = time.monotonic() + RUN_SECONDS
+        with ExitStack() as stack:
+            batch = [
+                stack.enter_context(self._started(pool, name, arguments))
+                for name, arguments in batches.items()
+            ]
+            for run in batch:
+                more, found = run.finish(until)
+                selected += more
+                outcomes |= found
+        return selected, outcomes
 
-    def _pytest(
-        self, arguments: Sequence[str], environment: dict[str, str], log: int
-    ) -> int:
-        command = [
-            *(sys.executable, "-P", "-m", "pytest", "-v", "--tb=short"),
-            *("-p", plugin.__name__, "-p", "celery.contrib.pytest"),
-            *("-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"),
-        ]
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    @contextmanager
+    def _started(
+        self, pool: str, name: str, arguments: Sequence[str]
+    ) -> "Iterator[_Run]":
+        RESULTS.mkdir(exist_ok=True)
+        log = RESULTS / f"celery-{name}.log"
+        with (
+            tempfile.TemporaryDirectory(dir=self.folder) as folder,
+            ExitStack() as ends,
+        ):
+            record = Path(folder) / "record"
+            server = ValkeyProcess(Path(folder)).start()
+            ends.callback(server.stop)
+            stream = ends.enter_context(log.open("wb"))
+            process = subprocess.Popen(
+                [*PYTEST, f"--worker-pool={pool}", f"--record={record}", *arguments],
+                cwd=self.folder,
+                env=_environment(Path(folder), server),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+            ends.callback(end, process)
+            yield _Run(process, record, log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """pytest at work."""
+
+    process: "subprocess.Popen[bytes]"
+    record: Path
+    log: Path
+
+    def finish(self, until: float) -> tuple[Sequence[str], dict[str, Outcome]]:
+        """Wait for its end, on the monotonic clock, and read what it found."""
         try:
-            return process.wait(RUN_SECONDS)
+            status = self.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            return 2
-        finally:
-            end(process)
+            end(self.process)
+            return plugin.read(self.record)
+        # 0: all passed, 1: some failed.
+        if status not in (0, 1):
+            raise RuntimeError(f"pytest ended with {status}; {self.log} says why")
+        return plugin.read(self.record)
 
-    def _environment(self, folder: Path, server: ValkeyProcess) -> dict[str, str]:
-        fleet = folder / "fleet.toml"
-        # The tests look at keys by the names that Celery gives them.
-        fleet.write_text(f'[redis]\nurl = "{server.url}"\nprefix = ""\n')
-        return {
-            **os.environ,
-            "MODELSERVER_FLEET": str(fleet),
-            "MODELSERVER_HOME": str(folder),
-            "TEST_BROKER": server.url,
-            "TEST_BACKEND": server.url,
-            "REDIS_HOST": "127.0.0.1",
-            "REDIS_PORT": str(server.port),
-        }
+
+def _environment(folder: Path, server: ValkeyProcess) -> dict[str, str]:
+    fleet = folder / "fleet.toml"
+    # The tests look at keys by the names that Celery gives them.
+    fleet.write_text(f'[redis]\nurl = "{server.url}"\nprefix = ""\n')
+    return {
+        **os.environ,
+        "MODELSERVER_FLEET": str(fleet),
+        "MODELSERVER_HOME": str(folder),
+        "TEST_BROKER": server.url,
+        "TEST_BACKEND": server.url,
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": str(server.port),
+    }
 
 
 @contextmanager
