@@ -122,6 +122,8 @@ def _environment(folder: Path, server: ValkeyProcess) -> dict[str, str]:
         "TEST_BACKEND": server.url,
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(server.port),
+        # As in Celery's own runs: some tests read what the worker logs.
+        "WORKER_LOGLEVEL": "INFO",
     }
 
 

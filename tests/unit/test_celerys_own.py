@@ -49,6 +49,14 @@ def test_a_listed_test_that_passes_is_stale_and_so_is_one_that_is_gone():
     assert judge(selected, outcomes, LIST).stale == ("test_a::test_other", test)
 
 
+def test_a_test_that_passes_by_chance_is_not_stale():
+    entry = Expected("test_a::test_other", Reason.DIFFERS, "a race", by_chance=True)
+    test = name("test_other")
+    for outcome in (PASSED, FAILED):
+        verdict = judge([test], {test: outcome}, [entry])
+        assert (verdict.short, verdict.stale) == ({}, ())
+
+
 def test_what_did_not_run_is_told():
     verdict = judge(list(EXPECTED), {}, LIST)
     assert verdict.not_run == tuple(EXPECTED)
