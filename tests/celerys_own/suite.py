@@ -42,16 +42,19 @@ class Suite:
     folder: Path
 
     def run(
-        self, pool: str, batches: Mapping[str, Sequence[str]]
+        self,
+        pool: str,
+        batches: Mapping[str, Sequence[str]],
+        within: float = RUN_SECONDS,
     ) -> tuple[list[str], dict[str, Outcome]]:
-        """The selected tests, and the outcomes of those that ran within the time.
+        """The selected tests, and outcomes of those that ran within these seconds.
 
         The batches run beside each other, each with a worker and a server of its own:
         they mostly wait. Raises RuntimeError where pytest could not collect them.
         """
         selected: list[str] = []
         outcomes: dict[str, Outcome] = {}
-        until = time.monotonic() + RUN_SECONDS
+        until = time.monotonic() + within
         with ExitStack() as stack:
             batch = [
                 stack.enter_context(self._started(pool, name, arguments))
