@@ -132,14 +132,21 @@ class FleetSpec:
 
     def engines(self) -> dict[str, EngineSpec]:
         """The engines that it asks for, by id; an empty host means any."""
-        wanted = {pin.id: pin for pin in self.pins}
+        return self._engines({each.name: each.min_engines for each in self.models})
+
+    def engines_allowed(self) -> dict[str, EngineSpec]:
+        """The same with those that it lets control add, and keep while they work."""
+        return self._engines({each.name: each.max_engines for each in self.models})
+
+    def _engines(self, numbers: Mapping[str, int]) -> dict[str, EngineSpec]:
+        found = {pin.id: pin for pin in self.pins}
         pinned = Counter(pin.model for pin in self.pins)
         for model in self.models:
             if model.engine != EXTERNAL:
-                for number in range(pinned[model.name], model.min_engines):
+                for number in range(pinned[model.name], numbers[model.name]):
                     name = f"{model.name}-{number}"
-                    wanted[name] = EngineSpec(name, model.name, "")
-        return wanted
+                    found[name] = EngineSpec(name, model.name, "")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +226,13 @@ class Changes:
 
 def changes(old: FleetSpec, new: FleetSpec) -> Changes:
     """What takes the fleet ``old`` to ``new``."""
-    before, after = old.engines(), new.engines()
+    after, allowed = new.engines(), new.engines_allowed()
+    # What control may keep is not stopped by the change.
+    before = {
+        name: spec
+        for name, spec in old.engines().items()
+        if name in after or name not in allowed
+    }
     models = {spec.name: spec for spec in old.models}
     news = {spec.name: spec for spec in new.models}
     found = (

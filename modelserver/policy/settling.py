@@ -37,13 +37,14 @@ def open_ends(
         if host.fleet < version
     )
     wanted = {k: v for k, v in fleet.engines().items() if v.model in models}
+    allowed = fleet.engines_allowed()
     return (
         *late,
         *(end for name in wanted for end in _missing(name, scene)),
         *(
             OpenEnd(f"{name} is still {engine.state}")
             for name, engine in scene.engines.items()
-            if engine.model in models and name not in wanted and engine.host in live
+            if engine.model in models and name not in allowed and engine.host in live
         ),
     )
 

@@ -142,13 +142,24 @@ def test_changes_without_engines_touch_none():
 
 
 def models() -> st.SearchStrategy[ModelSpec]:
-    return st.builds(
+    found = st.builds(
         replace,
         st.sampled_from([M, OTHER]),
         min_engines=st.integers(0, 3),
+        max_engines=st.integers(1, 4),
         context_length=st.sampled_from([None, 64, 128]),
         max_running=st.sampled_from([1, 2]),
     )
+    return found.filter(lambda model: model.min_engines <= model.max_engines)
+
+
+def test_an_engine_that_control_may_keep_is_not_stopped() -> None:
+    two, one = replace(M, min_engines=2, max_engines=2), replace(M, min_engines=1)
+    (change,) = changes(FleetSpec((two,)), FleetSpec((one,))).models
+    assert change.stop == ("m-1",)
+    elastic = FleetSpec((replace(one, max_engines=2),))
+    (change,) = changes(FleetSpec((two,)), elastic).models
+    assert change.stop == ()
 
 
 def test_engines_that_somebody_else_runs_are_asked_for_by_their_pins() -> None:
@@ -173,7 +184,7 @@ def test_what_starts_and_stops_takes_one_fleet_to_the_other(
         assert engines.isdisjoint(change.start)
         assert engines.issuperset(change.restart)
         engines = engines - set(change.stop) | set(change.start)
-    assert engines == set(new.engines())
+    assert set(new.engines()) <= engines <= set(new.engines_allowed())
     back = changes(new, old)
     assert {c.name for c in back.models} == {c.name for c in found.models}
 

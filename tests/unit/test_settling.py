@@ -65,3 +65,11 @@ def test_an_engine_that_is_to_go_is_waited_for_while_its_host_lives() -> None:
     assert ends(more) == ["m-1 is still DRAINING"]
     away = replace(more, engines={"m-0": WELL, "m-1": replace(old, host="gone")})
     assert ends(away) == []
+
+
+def test_an_engine_that_control_may_keep_is_not_waited_for() -> None:
+    more = Engine("m-1", "m", "a", EngineState.READY, 1)
+    scene = replace(SETTLED, engines={"m-0": WELL, "m-1": more})
+    assert ends(scene) == ["m-1 is still READY"]
+    elastic = FleetSpec((replace(MODEL, max_engines=2),))
+    assert open_ends(elastic, 2, ["m"], scene) == ()
