@@ -105,7 +105,7 @@ EXPECTED = (
     Expected(
         "test_chord::test_error_propagates_from_chord",
         Reason.BROKEN,
-        "xfail: Celery's issue 6437",
+        "xfail: known to Celery",
     ),
     Expected(
         "test_group_chains::test_group_results_reach_the_next_group?*-1?",
