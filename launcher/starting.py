@@ -32,6 +32,8 @@ ADOPTED_SECONDS = 30.0
 PROOF_SECONDS = 60.0
 #: How long the cheap question may take.
 KNOCK_SECONDS = 2.0
+#: For so long an engine may outlive a process that it needs, in seconds.
+LOST_SECONDS = 1.0
 #: How long a new engine may take to settle.
 SETTLE_SECONDS = 5.0
 
@@ -42,8 +44,9 @@ class Start:
 
     ``began`` is a monotonic time; ``patience`` is how many seconds a token may take, 0
     where that depends on the weights. ``fault`` is what came instead of a token when it
-    was last asked for one; ``family`` are the processes that it needs once it serves;
-    ``sound`` is whether a token came.
+    was last asked for one; ``family`` are the processes that it needs once it serves,
+    ``lost_at`` when one of them was first missed, 0 for never; ``sound`` is whether a
+    token came.
     """
 
     record: Record
@@ -54,6 +57,7 @@ class Start:
     patience: float = 0.0
     fault: str = ""
     family: tuple[Member, ...] = ()
+    lost_at: float = 0.0
     sound: bool = False
 
     @property
@@ -94,7 +98,10 @@ def ending(start: Start, log: Path, starting: bool) -> Died | CannotHeal | None:
     how = start.process.ended() if start.process else None
     if how is None:
         lost = missing(start.family)
-        if lost is None:
+        now = time.monotonic()
+        start.lost_at = 0.0 if lost is None else start.lost_at or now
+        # One that was told to end may still hand over what its core has finished.
+        if lost is None or now - start.lost_at < LOST_SECONDS:
             return None
         how = f"its process {lost.title} (pid {lost.pid}) ended"
     text = process.read_tail(log, start.record.log_offset)
