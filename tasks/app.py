@@ -1,10 +1,8 @@
 """The application itself; ``celeryconfig.py`` beside this folder holds its settings."""
 
-from datetime import datetime
 from typing import Any
 
 import click
-from celery import Celery
 
 # Imported here although Celery names it as a string: it puts the working directory on
 # the import path only while it loads the application.
@@ -16,6 +14,7 @@ from modelserver.store import connect
 from modelserver.transport import AMQP
 from modelserver.wire import CatalogueSource
 from workers import pool, steps  # noqa: F401
+from workers.application import Application
 from workers.events import Events
 
 
@@ -45,15 +44,7 @@ def _in_force(own: settings.Settings) -> settings.Settings:
         store.client.close()
 
 
-class _App(Celery):  # type: ignore[misc]
-    """Celery, but for what costs each request too much."""
-
-    def now(self) -> datetime:
-        """The time in the application's zone, made aware of it once and not twice."""
-        return datetime.now(self.timezone)
-
-
-app = _App("modelserver", amqp=AMQP, events=Events)
+app = Application("modelserver", amqp=AMQP, events=Events)
 app.modelserver_settings = settings.load()
 app.modelserver_models = CatalogueSource(app.modelserver_settings)
 app.add_defaults(_configuration)

@@ -5,10 +5,9 @@ The plugin imports this after it has named the control queue as the tests do.
 
 import asyncio
 import time
-from datetime import datetime
 from typing import Any
 
-from celery import Celery, Task
+from celery import Task
 from celery.loaders.app import AppLoader
 
 import celeryconfig
@@ -16,6 +15,7 @@ from modelserver import settings
 from modelserver.transport import AMQP
 from modelserver.wire import CatalogueSource
 from workers import bridge, steps
+from workers.application import Application
 from workers.events import Events
 
 
@@ -32,7 +32,7 @@ class LoopTask(Task):
     Request = "workers.request:Request"
 
 
-class App(Celery):
+class App(Application):
     """An application with everything that a worker of ours has, but no models."""
 
     loader_cls = f"{__name__}:{Loader.__name__}"
@@ -49,10 +49,6 @@ class App(Celery):
             )
         )
         steps.install(self)
-
-    def now(self) -> datetime:
-        """As in ``tasks/app.py``, which would make an application of its own here."""
-        return datetime.now(self.timezone)
 
 
 def sleep(seconds: float) -> None:
