@@ -50,13 +50,18 @@ def engine_killed() -> Report:
         product = Product(Path(folder), home)
         try:
             product.await_ready()
-            runs = {
-                title: [_kill(product, title) for _ in range(kills())]
-                for title in ("head", "scheduler")
-            }
+            runs = {title: _kills(product, title) for title in ("head", "scheduler")}
         finally:
             product.close()
     return _report(runs)
+
+
+def _kills(product: Product, title: str) -> list[Kill]:
+    done = []
+    for number in range(kills()):
+        done.append(_kill(product, title))
+        print(f"  {title} {number + 1} of {kills()}: {done[-1]}", flush=True)
+    return done
 
 
 def _kill(product: Product, title: str) -> Kill:
