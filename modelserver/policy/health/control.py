@@ -97,6 +97,7 @@ class _Look:
         self.engines: dict[str, EngineMemory] = remembered(
             memory, snapshot, self.sights, now
         )
+        self.trusted = trusted(self.sights, self.engines)
         self.failures = self._failures() if self.tick else {}
         self.failed_of_model: dict[str, tuple[int, int]] = {}
         for name, (failed, requests) in self.failures.items():
@@ -186,7 +187,7 @@ class _Look:
             return found
         slow: Slow | SlowCanary | None = None
         if sight.spec.name not in commons:
-            peers = trusted(self.sights, self.engines, sight.spec.name)
+            peers = self.trusted[sight.spec.name]
             slow = judging.slow(report, standings, peers, self._wander(sight))
             slow = slow or self._slow_canary(sight)
             slow = slow if slow and self._is_its_own(sight, slow) else None

@@ -82,11 +82,12 @@ def with_wander(
     """
     engines, learned = dict(engines), dict(types)
     away: dict[str, list[float]] = defaultdict(list)
+    peers = trusted(sights, engines)
     for name in standings:
         sight, own = sights[name], engines[name]
         if teaches(sight, own, False, now):
-            peers = trusted(sights, engines, sight.spec.name)
-            beyond = judging.compared(name, standings, peers).excess - own.usual
+            of_model = peers[sight.spec.name]
+            beyond = judging.compared(name, standings, of_model).excess - own.usual
             away[sight.type].append(abs(beyond))
             usual = own.usual + beyond / USUAL_LOOKS
             engines[name] = replace(own, usual=usual)
@@ -99,10 +100,10 @@ def with_wander(
     return engines, learned
 
 
-def trusted(sights: Sights, engines: Engines, model: str) -> list[str]:
-    """The engines of a model that nobody suspects."""
-    return [
-        name
-        for name, sight in sights.items()
-        if sight.spec.name == model and engines[name].health.is_trusted
-    ]
+def trusted(sights: Sights, engines: Engines) -> Mapping[str, list[str]]:
+    """The engines that nobody suspects, by model."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, sight in sights.items():
+        if engines[name].health.is_trusted:
+            found[sight.spec.name].append(name)
+    return found
