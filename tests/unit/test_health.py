@@ -178,6 +178,15 @@ def test_canaries_on_crowded_processors_prove_nothing(busy: float, health: Healt
     assert scene.own.health is health
 
 
+def test_canaries_of_milliseconds_prove_nothing():
+    scene = idle_with_slow_canaries()
+    for name in scene.engines:
+        scene.remember(name, baseline=0.003)
+    scene.canaries["m-0"] = canaries(idle=0.012, at=scene.now + 10)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+
+
 def test_an_engine_among_peers_is_slow_on_crowded_processors_too():
     scene = Scene()
     scene.hosts = (Host("a", busy=0.95),)

@@ -21,6 +21,8 @@ FREEZE_ROWS, FREEZE_SECONDS, FREEZE_LATEST_SECONDS = 1024, 600.0, 3600.0
 REFIT_SECONDS, CANARY_FRESH_SECONDS = 1800.0, 900.0
 #: Idle canaries that a baseline needs.
 BASELINE_CANARIES = 3
+#: What a canary may take at least: of a few milliseconds, the host's own are a part.
+LEAST_SECONDS = 0.02
 #: A canary below so many times its baseline passes.
 PASSES = 1.25
 #: A new engine with a canary so far above the others of its type teaches nothing.
@@ -42,7 +44,11 @@ def baselines(sight: Sight, engines: Engines, sights: Sights) -> tuple[float, fl
     own = engines[sight.report.id]
     idle = max(own.baseline, _typical(sight, engines, sights, "baseline"))
     typical = _typical(sight, engines, sights, "loaded_baseline")
-    return idle, max(own.loaded_baseline, typical)
+    return _beyond_noise(idle), _beyond_noise(max(own.loaded_baseline, typical))
+
+
+def _beyond_noise(seconds: float) -> float:
+    return max(seconds, LEAST_SECONDS) if seconds else 0.0
 
 
 def _typical(sight: Sight, engines: Engines, sights: Sights, name: str) -> float:
