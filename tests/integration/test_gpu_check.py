@@ -5,19 +5,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher.gpus import Inventory
-from modelserver.inventory import Gpu
-from tests.gpu_check import Findings, check
+from modelserver.inventory import GIB, Gpu
+from tests.gpu_check.findings import Findings
+from tests.gpu_check.promises import check
 from tests.nvml import StubGpu, StubNvml, build
 from tests.support import ROOT, carriers
 
-#: Takes the arguments of ``sglang serve`` and runs the test engine by them.
+#: Takes the arguments of ``sglang serve`` and runs the test engine by them; with ``-c``
+#: it stands for a program that no launcher started.
 STAND_IN = """#!/bin/sh
+if [ "$1" = -c ]; then
+  exec {python} -c 'import sys; print("holds", flush=True); sys.stdin.read()' stranger
+fi
 while [ $# -gt 0 ]; do
   case $1 in --port) port=$2;; --served-model-name) model=$2;; esac
   shift
@@ -25,18 +31,24 @@ done
 exec {python} -m tests.engine.server --port $port --model $model \\
   --key-env MODELSERVER_ENGINE_KEY
 """
+#: What each of them holds of the GPU, in GiB, by a word of its command.
+HELD = {"stranger": 32, "beside": 22, "checked": 70}
 
 
 @contextmanager
-def engines_hold(stub: StubNvml, gib: float, mark: str) -> Iterator[None]:
-    """While this is open, processes of the engine hold memory of the first GPU."""
+def memory_is_held(stub: StubNvml, mark: str) -> Iterator[None]:
+    """While this is open, programs with this mark hold memory of the first GPU."""
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(0.2):
-            found = carriers("MODELSERVER_TEST_MARK", mark)
-            pids = [p.pid for p in found if "tests.engine.server" in p.cmdline()]
-            stub.gpus[0].processes = dict.fromkeys(pids, gib)
+            held = {}
+            for program in carriers("MODELSERVER_TEST_MARK", mark):
+                with suppress(psutil.Error):
+                    words = program.cmdline()
+                    shares = (gib for word, gib in HELD.items() if word in words)
+                    held[program.pid] = next(shares, 0)
+            stub.gpus[0].processes = {pid: gib for pid, gib in held.items() if gib}
             stub.write()
 
     thread = threading.Thread(target=look)
@@ -60,17 +72,24 @@ def test_every_promise_is_looked_at(
     keys = {"engine": "sglang", "path": str(tmp_path), "interpreter": str(stand_in)}
     folder, findings = tmp_path / "run", Findings()
     folder.mkdir()
-    with engines_hold(stub, 70, str(folder)):
-        gpus = (Gpu(0, "GPU-0"),)
+    with memory_is_held(stub, str(folder)):
+        gpus = (Gpu(0, "GPU-0", total=80 * GIB),)
         check(findings, folder, gpus, {**keys, "command": []})
     assert {what: fact for what, ok, fact in findings.rows if not ok} == {
         # The stand-in's log says nothing.
-        "steps of the start told": "none"
+        "beside-0: steps of the start told": "none",
+        "checked-0: steps of the start told": "none",
     }
     facts = {what: fact for what, _, fact in findings.rows}
-    assert "--mem-fraction-static 0.88" in facts["some memory stays free"]
-    assert "holds 70 GiB" in facts["some memory stays free"]
+    assert "32 GiB held by pid " in facts["a stranger's GPU is not taken"]
+    told = facts["beside-0: takes no more than promised"]
+    assert "--mem-fraction-static 0.44" in told
+    assert "holds 22 GiB, 28% of it, promised 24 GiB" in told
+    told = facts["checked-0: some memory stays free"]
+    assert "--mem-fraction-static 0.88" in told
+    assert "holds 70 GiB" in told
     assert "gpu 0 has engine checked-0" in facts["reason of one that waits"]
+    assert " 0 of 1 processes left" in facts["killed"]
     assert "| one request | yes | 128 tokens in" in findings.table()
 
 
