@@ -3,6 +3,7 @@
 import sys
 
 from benchmarks.report import main
+from launcher.gpus import Inventory
 from tests.chaos.control.controllers import (
     controller_killed,
     redis_restarted_in_relaunch,
@@ -17,7 +18,12 @@ from tests.chaos.control.engines import (
     long_prompts,
     overload,
 )
-from tests.chaos.control.sglang import machine_busy, sglang_slowed, sglang_well
+from tests.chaos.control.sglang import (
+    gpu_slowed,
+    machine_busy,
+    sglang_slowed,
+    sglang_well,
+)
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
@@ -60,6 +66,9 @@ CASES = {
     "two-beats": two_beats,
     "redis-restarted-in-relaunch": redis_restarted_in_relaunch,
 }
+
+if Inventory().read():
+    CASES["gpu-slowed"] = gpu_slowed
 
 if __name__ == "__main__":
     sys.exit(main("chaos", CASES, sys.argv[1:]))

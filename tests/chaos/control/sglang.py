@@ -1,6 +1,7 @@
 """Two real SGLang engines on the CPU; one runs a third of the time."""
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from celery import Celery
 
 from benchmarks.report import Goal, Report
 from launcher import environments
+from launcher.gpus import Inventory
+from modelserver.inventory import GIB
 from modelserver.settings import load
 from tests.acceptance.product import EMBED, Product
 from tests.chaos.control.run import (
@@ -28,12 +31,16 @@ from tests.chaos.control.run import (
 )
 from tests.chaos.control.traffic import Mix, Traffic, wandering
 from tests.chaos.load import Load
+from tests.fleet_support import model
+from tests.gpu_check.engine import made_up_model
 from tests.support import end
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
 SICK = ENGINES[1]
 #: Little enough that neither the machine nor a slowed engine is full.
 STEADY = Mix(3.0, (10, 60), (16, 48))
+#: The same for engines on a GPU, each of which takes so much of it.
+GPU_STEADY, GPU_SHARE = Mix(12.0, (10, 60), (64, 192)), 0.3
 #: In each turn the engine's processes stand still for so long, and run for so long.
 STOPPED_SECONDS, RUNNING_SECONDS = 0.2, 0.1
 SLOW_SECONDS = 90.0
@@ -145,12 +152,29 @@ def sglang_slowed() -> Report:
     Its processes are stopped and continued in short turns until it is relaunched; the
     next incarnation is let be.
     """
-    with _product(FLEET, ENGINES) as site, Run(site, ENGINES, STEADY) as run:
+    return _one_slowed("sglang slowed", FLEET, STEADY)
+
+
+def gpu_slowed() -> Report:
+    """The same on a GPU that both share; ENGINE as for ``make gpu-check``."""
+    engine, *extra = shlex.split(os.environ.get("ENGINE", "")) or ["sglang"]
+    total = min(gpu.total for gpu in Inventory().read())
+    with tempfile.TemporaryDirectory(prefix="modelserver-chaos-gpu-") as folder:
+        keys = made_up_model(engine, extra, Path(folder) / "weights")
+        keys |= {"gpus": 1, "share_gpu": True, "min_engines": 2, "max_engines": 2}
+        keys |= {"gpu_memory_gib": int(GPU_SHARE * total / GIB), "drain_seconds": 10}
+        keys |= {"start_seconds": 900, "max_running": 64}
+        keys |= {"sampling": {"ignore_eos": True}}
+        return _one_slowed("gpu slowed", model("tiny-chat", **keys), GPU_STEADY)
+
+
+def _one_slowed(name: str, fleet: str, mix: Mix) -> Report:
+    with _product(fleet, ENGINES) as site, Run(site, ENGINES, mix) as run:
         run.calibrate()
         run.strike(SICK)
         with Slowed(site.product.engine(SICK).pid):
             run.await_ready()
-        done = run.finish("sglang slowed", echoes=False)
+        done = run.finish(name, echoes=False)
     goals = [*promises([done]), *relaunched_once(done, SLOW_SECONDS)]
     busy = f"load of the machine at the end: {os.getloadavg()[0]:.1f}"
     return report([done], goals, busy)
@@ -231,7 +255,8 @@ def sglang_well() -> Report:
 @contextmanager
 def _product(fleet: str, engines: Sequence[str]) -> Iterator[Site]:
     home = load().home
-    environments.interpreter("sglang-cpu", home)
+    if "sglang-cpu" in fleet:
+        environments.interpreter("sglang-cpu", home)
     with tempfile.TemporaryDirectory(prefix="modelserver-chaos-") as folder:
         product = Product(Path(folder), home, fleet, engines)
         try:
