@@ -156,7 +156,10 @@ def sglang_slowed() -> Report:
 
 
 def gpu_slowed() -> Report:
-    """The same on a GPU that both share; ENGINE as for ``make gpu-check``."""
+    """One of two SGLang engines on one GPU stands still for two thirds of the time.
+
+    ENGINE in the environment names them, as for ``make gpu-check``.
+    """
     engine, *extra = shlex.split(os.environ.get("ENGINE", "")) or ["sglang"]
     total = min(gpu.total for gpu in Inventory().read())
     with tempfile.TemporaryDirectory(prefix="modelserver-chaos-gpu-") as folder:
