@@ -22,6 +22,7 @@ from modelserver.policy.health.case import Case, Findings
 from modelserver.policy.health.company import is_its_own, last_canaries
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.learning import (
+    Typical,
     baselines,
     slowdown,
     with_canaries,
@@ -97,6 +98,7 @@ class _Look:
         self.engines: dict[str, EngineMemory] = remembered(
             memory, snapshot, self.sights, now
         )
+        self.typical = Typical(self.engines, self.sights)
         self.trusted = trusted(self.sights, self.engines)
         self.failures = self._failures() if self.tick else {}
         self.failed_of_model: dict[str, tuple[int, int]] = {}
@@ -182,7 +184,8 @@ class _Look:
         inflight = load.inflight if load else 0
         found = Findings(self.tick, hung=self._hang(sight), inflight=inflight)
         if own.health.is_held:
-            return replace(found, slowdown=slowdown(sight, self.engines, self.sights))
+            took = slowdown(sight, self.engines, self.typical)
+            return replace(found, slowdown=took)
         if not self.tick or not report.serves:
             return found
         slow: Slow | SlowCanary | None = None
@@ -217,7 +220,7 @@ class _Look:
 
     def _slow_canary(self, sight: Sight) -> SlowCanary | None:
         own = self.engines[sight.report.id]
-        baseline, _ = baselines(sight, self.engines, self.sights)
+        baseline, _ = baselines(sight, self.engines, self.typical)
         canaries = sight.own(own.fresh_from)
         return judging.slow_canary(
             sight.report, canaries, baseline, self.now, self._wander(sight)
@@ -290,6 +293,7 @@ class _Look:
         since = max(last, self.now - 2 * LIMIT_SECONDS)
         if self.now - last < LIMIT_SECONDS - EARLY_SECONDS:
             return last
+        typical = Typical(self.engines, self.sights)
         for name, sight in self.sights.items():
             own, metrics = self.engines[name], self.snapshot.metrics.get(name)
             if metrics is None or own.health.is_held or not sight.report.serves:
@@ -301,7 +305,7 @@ class _Look:
             load = self.snapshot.loads.get(name)
             flow = Flow(metrics, load.inflight if load else 0, failures)
             most = sight.spec.max_running
-            target = target_seconds(baselines(sight, self.engines, self.sights)[0])
+            target = target_seconds(baselines(sight, self.engines, typical)[0])
             limit = next_limit(own.limit or most, flow, most, target)
             self.engines[name] = replace(own, limit=0.0 if limit == most else limit)
         return self.now

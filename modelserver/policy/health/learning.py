@@ -4,6 +4,8 @@ Whatever is learned is frozen afterwards: a fault that comes slowly must not be 
 as normal. Only engines whose idle canary passed teach anything after that.
 """
 
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
@@ -35,39 +37,60 @@ Engines = Mapping[str, EngineMemory]
 Sights = Mapping[str, Sight]
 
 
-def baselines(sight: Sight, engines: Engines, sights: Sights) -> tuple[float, float]:
+class Typical:
+    """What canaries of each type's engines should take, by the engines themselves.
+
+    Sorted, so that a look at n engines costs n log n and not n².
+    """
+
+    def __init__(self, engines: Engines, sights: Sights) -> None:
+        self._known: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
+        for name, sight in sights.items():
+            self.note(sight, engines[name].baseline)
+            self.note(sight, engines[name].loaded_baseline, loaded=True)
+
+    def note(self, sight: Sight, seconds: float, loaded: bool = False) -> None:
+        """An engine's baseline; 0 for none."""
+        if seconds:
+            insort(self._known[sight.type, loaded], seconds)
+
+    def of_others(self, sight: Sight, own: float, loaded: bool = False) -> float:
+        """The median of its type without ``own``, its own baseline; 0 for none."""
+        values = self._known[sight.type, loaded]
+        left_out = bisect_left(values, own) if own else len(values)
+        others = len(values) - bool(own)
+        if not others:
+            return 0.0
+        low, high = (
+            values[place + (place >= left_out)]
+            for place in ((others - 1) // 2, others // 2)
+        )
+        return (low + high) / 2
+
+
+def baselines(sight: Sight, engines: Engines, typical: Typical) -> tuple[float, float]:
     """What its idle and its loaded canary should take, in seconds; 0 where unknown.
 
     Its own of better days or the median of its type, whichever is more: its own may
     come from a moment in which it was faster than it mostly is.
     """
     own = engines[sight.report.id]
-    idle = max(own.baseline, _typical(sight, engines, sights, "baseline"))
-    typical = _typical(sight, engines, sights, "loaded_baseline")
-    return _beyond_noise(idle), _beyond_noise(max(own.loaded_baseline, typical))
+    idle = max(own.baseline, typical.of_others(sight, own.baseline))
+    others = typical.of_others(sight, own.loaded_baseline, loaded=True)
+    return _beyond_noise(idle), _beyond_noise(max(own.loaded_baseline, others))
 
 
 def _beyond_noise(seconds: float) -> float:
     return max(seconds, LEAST_SECONDS) if seconds else 0.0
 
 
-def _typical(sight: Sight, engines: Engines, sights: Sights, name: str) -> float:
-    values: list[float] = [
-        getattr(engines[other], name)
-        for other, each in sights.items()
-        if other != sight.report.id and each.type == sight.type
-    ]
-    known = [value for value in values if value]
-    return median(known) if known else 0.0
-
-
-def slowdown(sight: Sight, engines: Engines, sights: Sights) -> float:
+def slowdown(sight: Sight, engines: Engines, typical: Typical) -> float:
     """Times that its canaries take of what they should; 0 before all have come back."""
     since = engines[sight.report.id].fresh_from
     idle, loaded = sight.idle(since), sight.loaded(since)
     if len(idle) < BASELINE_CANARIES or not loaded:
         return 0.0
-    normal, normal_loaded = baselines(sight, engines, sights)
+    normal, normal_loaded = baselines(sight, engines, typical)
     if not normal:
         return 1.0
     took = median(idle[:BASELINE_CANARIES])
@@ -76,13 +99,13 @@ def slowdown(sight: Sight, engines: Engines, sights: Sights) -> float:
 
 def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
     """The memories with new baselines, and with who has passed a canary."""
-    learned = dict(engines)
+    learned, typical = dict(engines), Typical(engines, sights)
     for name in sorted(sights):
         sight, old = sights[name], learned[name]
         idle = sight.idle()
         if not idle or old.health.is_held:
             continue
-        normal, _ = baselines(sight, learned, sights)
+        normal, normal_loaded = baselines(sight, learned, typical)
         new = old
         if not old.baseline and len(idle) >= BASELINE_CANARIES:
             took = median(idle[:BASELINE_CANARIES])
@@ -90,10 +113,15 @@ def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
                 # What is now its normal speed has passed, whichever came last.
                 at = sight.own()[0].at
                 new = replace(new, baseline=took, canary_passed_at=min(at, now))
-        if not old.loaded_baseline and new.baseline and (loaded := sight.loaded()):
-            normal_loaded = baselines(sight, learned, sights)[1]
-            if loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0]):
-                new = replace(new, loaded_baseline=loaded[0])
+                typical.note(sight, took)
+        if (
+            not old.loaded_baseline
+            and new.baseline
+            and (loaded := sight.loaded())
+            and loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0])
+        ):
+            new = replace(new, loaded_baseline=loaded[0])
+            typical.note(sight, loaded[0], loaded=True)
         last = max(each.at for each in sight.own() if not each.loaded)
         if new.baseline and idle[0] < PASSES * max(normal, new.baseline):
             new = replace(new, canary_passed_at=min(last, now))
