@@ -14,7 +14,7 @@ from tests.support import eventually
 RUNS = 3
 #: Kills of worker-killed-often, and the time that they may take, in seconds.
 KILLS = 200
-KILLS_SECONDS = 400.0
+KILLS_SECONDS = 600.0
 
 
 def promises(accounts: list[Account], rerun_seconds: float = 0.0) -> tuple[Goal, ...]:
