@@ -157,6 +157,7 @@ class Executor:
             except EngineFault as fault:
                 last = fault
                 tried.append(slot.engine.id)
+                self.roster.note_fault(slot)
                 await self._note_break(slot, fault, work)
             wait = max(last.retry_after, _backoff(attempt))
             await asyncio.sleep(max(wait, budget.take(time.monotonic())))

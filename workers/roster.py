@@ -14,6 +14,9 @@ from modelserver.model import Engine, EngineState
 
 #: An engine that broke a connection is left alone for so long, doubling each time.
 SUSPECT_SECONDS = (1.0, 30.0)
+#: One that failed at so many requests in a row, too, if there is another one: it fails
+#: faster than others work, and would draw all requests to itself.
+FAULTS_IN_A_ROW = 5
 
 
 @dataclass(slots=True)
@@ -22,7 +25,7 @@ class Slot:
 
     ``admitted`` counts the prompt tokens of all requests so far: the difference over a
     request's life is what the engine had to prefill meanwhile. ``leashes`` are the
-    requests that can be called off the engine.
+    requests that can be called off the engine, ``faults`` how many failed in a row.
     """
 
     engine: Engine
@@ -33,6 +36,7 @@ class Slot:
     finished_at: float = 0.0
     suspect_until: float = 0.0
     suspicions: int = 0
+    faults: int = 0
     sequence: int = 0
     began_at: float = 0.0
     leashes: set[asyncio.Timeout] = field(default_factory=set)
@@ -62,7 +66,7 @@ class Slot:
         self.started.pop(number, None)
         if well:
             self.finished_at = now
-            self.suspicions = 0
+            self.suspicions = self.faults = 0
 
     def suspect(self, now: float) -> None:
         """Leave the engine alone for a while: it broke off."""
@@ -152,6 +156,20 @@ class Roster:
             if best is None or rank < best_rank:
                 best, best_rank = slot, rank
         return best
+
+    def note_fault(self, slot: Slot) -> None:
+        """An engine failed at a request; leave it alone after some in a row."""
+        slot.faults += 1
+        now = time.monotonic()
+        if slot.faults < FAULTS_IN_A_ROW or not slot.usable(now):
+            return
+        others = (
+            each
+            for each in self.slots.values()
+            if each is not slot and each.engine.model == slot.engine.model
+        )
+        if any(each.usable(now) for each in others):
+            slot.suspect(now)
 
     async def admit(self, model: str, avoid: Collection[str] = ()) -> Slot | None:
         """A usable engine below its limit, waited for in line; None if none is usable.

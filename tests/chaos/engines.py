@@ -32,7 +32,7 @@ def engine_faults() -> Report:
     accounts = [_killed()]
     accounts += [_faulty(fault, killed=False) for fault in BAD_ANSWERS]
     accounts += [_faulty(fault, killed=True) for fault in NO_ANSWERS]
-    return report(accounts, 30.0, "a killed engine's own counts of runs are lost")
+    return report(accounts, 10.0, "a killed engine's own counts of runs are lost")
 
 
 def _killed() -> Account:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from modelserver.model import Engine, EngineState
-from workers.roster import SUSPECT_SECONDS, Roster, Slot
+from workers.roster import FAULTS_IN_A_ROW, SUSPECT_SECONDS, Roster, Slot
 
 BIG = Engine("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
 SMALL = replace(BIG, id="small", limit=2)
@@ -221,3 +221,51 @@ def test_nobody_waits_in_line_for_a_worker_that_ends():
         return await waiting
 
     assert asyncio.run(closes_on_one()) is None
+
+
+def fail(here: Roster, name: str, number: int) -> None:
+    for _ in range(number):
+        here.note_fault(here.slots[name])
+
+
+def test_an_engine_that_fails_again_and_again_is_left_alone_for_a_while():
+    here = roster(BIG, SMALL)
+    fail(here, "big", FAULTS_IN_A_ROW - 1)
+    assert here.capacity("writer") == 10
+    fail(here, "big", 1)
+    assert here.choose("writer") is here.slots["small"]
+    assert here.capacity("writer") == 2
+    left = here.next_change()
+    assert left is not None
+    assert 0 < left <= SUSPECT_SECONDS[0]
+
+
+def test_faults_of_the_same_moment_count_as_one_suspicion():
+    here = roster(BIG, SMALL)
+    fail(here, "big", 4 * FAULTS_IN_A_ROW)
+    assert here.slots["big"].suspicions == 1
+
+
+def test_faults_with_answers_between_them_are_no_reason():
+    here = roster(BIG, SMALL)
+    for _ in range(FAULTS_IN_A_ROW):
+        fail(here, "big", FAULTS_IN_A_ROW - 1)
+        number = here.slots["big"].begin(1.0)
+        here.slots["big"].end(number, 2.0, well=True)
+    assert here.capacity("writer") == 10
+
+
+def test_the_last_usable_engine_gets_requests_however_often_it_fails():
+    here = roster(BIG, replace(SMALL, hold="draining: slow"))
+    fail(here, "big", 10 * FAULTS_IN_A_ROW)
+    assert here.choose("writer") is here.slots["big"]
+    here.update({"big": BIG, "other": replace(BIG, id="other", model="other")})
+    fail(here, "big", 10 * FAULTS_IN_A_ROW)
+    assert here.choose("writer") is here.slots["big"]
+
+
+def test_two_that_fail_are_not_both_left_alone():
+    here = roster(BIG, SMALL)
+    fail(here, "big", 10 * FAULTS_IN_A_ROW)
+    fail(here, "small", 10 * FAULTS_IN_A_ROW)
+    assert here.choose("writer") is here.slots["small"]
