@@ -7,6 +7,7 @@ from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
 from benchmarks.placement import placement
+from benchmarks.profile import profile
 from benchmarks.queue_depth import queue_depth
 from benchmarks.recording import recording
 from benchmarks.report import main
@@ -21,6 +22,7 @@ CASES = {
     "queue-depth": queue_depth,
     "submit": submit,
     "events": events,
+    "profile": profile,
     "recording": recording,
     "placement": placement,
     "control": control,

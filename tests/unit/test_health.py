@@ -169,13 +169,25 @@ def test_a_lone_engine_is_slow_unless_its_hosts_processors_are_crowded(
 
 
 @pytest.mark.parametrize(
-    ("busy", "health"), [(0.5, Health.DRAINING), (0.95, Health.HEALTHY)]
+    ("busy", "health"), [(0.45, Health.DRAINING), (0.5, Health.HEALTHY)]
 )
-def test_canaries_on_crowded_processors_prove_nothing(busy: float, health: Health):
+def test_canaries_on_shared_processors_prove_nothing(busy: float, health: Health):
     scene = idle_with_slow_canaries()
     scene.hosts = (Host("a", busy=busy),)
     scene.looks(3)
     assert scene.own.health is health
+
+
+def test_canaries_of_a_time_when_processors_were_shared_prove_nothing_later_either():
+    scene = idle_with_slow_canaries()
+    scene.hosts = (Host("a", busy=0.7),)
+    scene.look()
+    scene.hosts = (Host("a", busy=0.1),)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 1)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
 
 
 def test_canaries_of_milliseconds_prove_nothing():

@@ -11,6 +11,9 @@ from modelserver.policy.health.verdicts import Slow, SlowCanary
 
 #: Processors that are so busy, 0 to 1, make slow whatever computes on them.
 CROWDED = 0.9
+#: A canary takes a moment only: where processors are so busy over half a minute, it
+#: meets somebody else's work as likely as not.
+SHARED = 0.5
 
 
 def is_its_own(
@@ -21,12 +24,10 @@ def is_its_own(
     ``last_of_peers`` is how many times its normal seconds the last idle canary of each
     peer took. ``crowd`` is how busy the processors are that it shares with whatever
     else runs on its host. Where they are crowded only peers with as many requests can
-    tell that apart: a canary a minute meets other moments than theirs.
+    tell that apart.
     """
     if isinstance(found, Slow):
         return bool(found.peers) or crowd < CROWDED
-    if crowd >= CROWDED:
-        return False
     return not last_of_peers or median(last_of_peers) < PASSES
 
 

@@ -19,7 +19,7 @@ from modelserver.model import (
 )
 from modelserver.policy.health import judging
 from modelserver.policy.health.case import Case, Findings
-from modelserver.policy.health.company import is_its_own, last_canaries
+from modelserver.policy.health.company import SHARED, is_its_own, last_canaries
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.learning import (
     Typical,
@@ -98,6 +98,8 @@ class _Look:
         self.engines: dict[str, EngineMemory] = remembered(
             memory, snapshot, self.sights, now
         )
+        if self.tick:
+            self._note_shared()
         self.typical = Typical(self.engines, self.sights)
         self.trusted = trusted(self.sights, self.engines)
         self.failures = self._failures() if self.tick else {}
@@ -108,6 +110,11 @@ class _Look:
             self.failed_of_model[model] = (more[0] + failed, more[1] + requests)
         self.found: list[Verdict] = []
         self.actions: list[Action] = []
+
+    def _note_shared(self) -> None:
+        for name, sight in self.sights.items():
+            if sight.crowd >= SHARED:
+                self.engines[name] = replace(self.engines[name], shared_at=self.now)
 
     def decide(self) -> Control:
         standings = self._standings() if self.tick else {}
@@ -221,7 +228,8 @@ class _Look:
     def _slow_canary(self, sight: Sight) -> SlowCanary | None:
         own = self.engines[sight.report.id]
         baseline, _ = baselines(sight, self.engines, self.typical)
-        canaries = sight.own(own.fresh_from)
+        since = own.shared_at
+        canaries = [each for each in sight.own(own.fresh_from) if each.at > since]
         return judging.slow_canary(
             sight.report, canaries, baseline, self.now, self._wander(sight)
         )

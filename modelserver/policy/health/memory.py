@@ -57,7 +57,8 @@ class EngineMemory:
     level against the fit, None before it is known, and ``offset_looks`` from how many
     looks it was made; ``usual`` is where it mostly was against its peers of late.
     ``baseline`` and ``loaded_baseline`` are the seconds of its canaries when well, 0
-    before they are known. ``round`` numbers the canaries that were asked for.
+    before they are known; canaries up to ``shared_at`` met processors at work for
+    others, and do not count against it. ``round`` numbers the canaries asked for.
     ``incurable``: a relaunch did not help.
     ``passes`` are verifications passed, ``relaunches`` those of late; until
     ``quiet_until`` slowness is not acted on, before ``relaunch_from`` it is not
@@ -84,6 +85,7 @@ class EngineMemory:
     baseline: float = 0.0
     loaded_baseline: float = 0.0
     canary_passed_at: float = 0.0
+    shared_at: float = 0.0
     round: int = 0
     abort: bool = False
     incurable: bool = False
