@@ -157,8 +157,7 @@ class Executor:
             except EngineFault as fault:
                 last = fault
                 tried.append(slot.engine.id)
-                self.roster.note_fault(slot)
-                await self._note_break(slot, fault, work)
+                await self._note_fault(slot, fault, work)
             wait = max(last.retry_after, _backoff(attempt))
             await asyncio.sleep(max(wait, budget.take(time.monotonic())))
         raise EngineError(
@@ -214,11 +213,12 @@ class Executor:
             )
         return await ask(self.session, url, body)
 
-    # Engines that die.
+    # Engines that fail, or die.
 
-    async def _note_break(self, slot: Slot, fault: EngineFault, work: _Work) -> None:
+    async def _note_fault(self, slot: Slot, fault: EngineFault, work: _Work) -> None:
         cause = fault.__cause__
         if not isinstance(cause, aiohttp.ClientConnectionError):
+            self.roster.note_fault(slot)
             return
         slot.suspect(time.monotonic())
         if isinstance(cause, aiohttp.ClientConnectorError):
