@@ -74,9 +74,13 @@ def _stacks(pid: int, folder: Path) -> str:
     options = ["--pid", str(pid), "--rate", str(SAMPLES_A_SECOND), "--full-filenames"]
     options += ["--duration", str(SECONDS), "--format", "raw", "--output", str(file)]
     program = Path(sys.executable).with_name("py-spy")
-    subprocess.run(
-        [program, "record", *options], check=True, capture_output=True, timeout=60
-    )
+    argv = [str(program), "record", *options]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"py-spy cannot look into the worker, pid {pid}: {done.stderr.strip()}; "
+            "run this as root, or set kernel.yama.ptrace_scope to 0"
+        )
     return file.read_text()
 
 

@@ -16,7 +16,7 @@ class RetryBudget:
     most: float = 100.0
     per_second: float = 1.0
     saved: float = 100.0
-    at: float = 0.0
+    at: float | None = None
 
     def attempted(self) -> None:
         """A request made its first attempt."""
@@ -29,8 +29,9 @@ class RetryBudget:
         >>> budget.take(0.0), budget.take(0.0), budget.take(0.0), budget.take(3.0)
         (0.0, 1.0, 2.0, 0.0)
         """
-        trickled = max(0.0, now - self.at) * self.per_second if self.at else 0.0
+        last = now if self.at is None else self.at
+        self.at = max(now, last)
+        trickled = (self.at - last) * self.per_second
         self.saved = min(self.most, self.saved + trickled)
-        self.at = max(now, self.at)
         self.saved -= 1.0
         return max(0.0, -self.saved / self.per_second)

@@ -69,7 +69,7 @@ class Slot:
             self.suspicions = self.faults = 0
 
     def suspect(self, now: float) -> None:
-        """Leave the engine alone for a while: it broke off."""
+        """Leave the engine alone for a while: it broke off, or fails."""
         first, most = SUSPECT_SECONDS
         self.suspect_until = now + min(most, first * 2**self.suspicions)
         self.suspicions = min(self.suspicions + 1, 16)

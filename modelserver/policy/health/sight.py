@@ -1,7 +1,7 @@
 """The engines as control sees them at one look. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from modelserver.inventory import Host
 from modelserver.model import Canary, Engine, ModelSpec, Sample, Snapshot
@@ -23,11 +23,11 @@ class Sight:
     samples: Sequence[Sample]
     canaries: Sequence[Canary]
     crowd: float = 0.0
-    #: Which fit it goes by; compared for all pairs of engines, so it is made once.
-    type: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "type", type_key(self.spec.name, self.gpu))
+    @property
+    def type(self) -> str:
+        """Which fit it goes by."""
+        return type_key(self.spec.name, self.gpu)
 
     def idle(self, since: float = 0.0) -> list[float]:
         """Seconds of this incarnation's idle canaries, newest first."""

@@ -17,7 +17,6 @@ import psutil
 from celery import Celery
 
 from benchmarks.report import Goal, Report
-from launcher import environments
 from launcher.gpus import Inventory
 from modelserver.inventory import GIB
 from modelserver.settings import load
@@ -161,7 +160,14 @@ def gpu_slowed() -> Report:
     ENGINE in the environment names them, as for ``make gpu-check``.
     """
     engine, *extra = shlex.split(os.environ.get("ENGINE", "")) or ["sglang"]
-    total = min(gpu.total for gpu in Inventory().read())
+    inventory = Inventory()
+    gpus = inventory.read()
+    if not gpus:
+        raise RuntimeError(
+            f"this machine has no GPU that can be used: {inventory.driver}; run "
+            "gpu-slowed on one that has"
+        )
+    total = min(gpu.total for gpu in gpus)
     with tempfile.TemporaryDirectory(prefix="modelserver-chaos-gpu-") as folder:
         keys = made_up_model(engine, extra, Path(folder) / "weights")
         keys |= {"gpus": 1, "share_gpu": True, "min_engines": 2, "max_engines": 2}
@@ -258,8 +264,6 @@ def sglang_well() -> Report:
 @contextmanager
 def _product(fleet: str, engines: Sequence[str]) -> Iterator[Site]:
     home = load().home
-    if "sglang-cpu" in fleet:
-        environments.interpreter("sglang-cpu", home)
     with tempfile.TemporaryDirectory(prefix="modelserver-chaos-") as folder:
         product = Product(Path(folder), home, fleet, engines)
         try:
