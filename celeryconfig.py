@@ -1,13 +1,18 @@
 """Celery's settings for workers, beat and Flower.
 
-What clients share stands in ``modelserver.wire``; the fleet file holds what differs
-from fleet to fleet.
+What clients share stands in ``modelserver.messaging.wire``; the fleet file holds what
+differs from fleet to fleet.
 """
 
 from typing import Any
 
+from modelserver.messaging.wire import (
+    CONTROL_QUEUE,
+    STEER,
+    CatalogueSource,
+    shared_settings,
+)
 from modelserver.settings import Settings
-from modelserver.wire import CONTROL_QUEUE, STEER, CatalogueSource, shared_settings
 
 
 def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from benchmarks.machine import Server
 from benchmarks.report import Cell, Goal, Report
-from modelserver.controller import HEALTH, steer
+from modelserver.control.steer import HEALTH, steer
 from modelserver.fleet import Fleet, ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
-from modelserver.model import Canary, Engine, EngineState, Metrics, Outcome, Sample
 from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
 from modelserver.store.measurements import pack_sample
+from modelserver.values import Canary, Engine, EngineState, Metrics, Outcome, Sample
 
 #: Engines; the last is the size that has goals.
 SIZES = (10, 100, 500)

@@ -20,12 +20,12 @@ from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
 from modelserver import settings as settings_module
 from modelserver.api import client
-from modelserver.cli.stack import Stack
-from modelserver.client import EMBEDDINGS, ask, open_session
+from modelserver.cli.local_stack import Stack
+from modelserver.engine_client import EMBEDDINGS, ask, open_session
 from modelserver.keyring import Keyring
-from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.values import Engine, EngineState
 from tests.support import eventually
 
 MODEL = "tiny-embed"

@@ -15,11 +15,11 @@ from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
 from modelserver import settings as settings_module
 from modelserver.api import client
-from modelserver.cli.stack import Stack
-from modelserver.client import COMPLETIONS, ask, open_session
-from modelserver.model import EngineState
+from modelserver.cli.local_stack import Stack
+from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.settings import Settings
 from modelserver.store import connect
+from modelserver.values import EngineState
 from tests.support import eventually
 
 MODEL = "tiny-chat"

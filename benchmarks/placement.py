@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from benchmarks.report import Cell, Goal, Report
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
-from modelserver.model import Desired, Kind, ModelSpec, Snapshot
 from modelserver.policy import apply
 from modelserver.policy.placement import plan
+from modelserver.values import Desired, Kind, ModelSpec, Snapshot
 
 #: Engines and hosts of eight GPUs; the last is the size that has a goal.
 SIZES = ((10, 5), (50, 25), (200, 100))

@@ -24,17 +24,18 @@ LOOP = "run_forever"
 #: A sample belongs to the first part of which a file is found, from its innermost frame
 #: on. What belongs to none (asyncio, selectors, orjson) is its caller's.
 PARTS = {
-    "HTTP to the engine": "/aiohttp/ /yarl/ /multidict/ modelserver/client.py",
+    "HTTP to the engine": "/aiohttp/ /yarl/ /multidict/ modelserver/engine_client.py",
     "Redis": "/redis/ /hiredis/",
     "events": "celery/events/ workers/events.py",
     "tracer": "celery/app/trace.py celery/app/task.py celery/utils/dispatch/",
-    "result": "workers/courier.py modelserver/backend.py celery/backends/ "
-    "modelserver/encoding.py modelserver/store/batch.py",
+    "result": "workers/courier.py modelserver/messaging/backend.py celery/backends/ "
+    "modelserver/messaging/encoding.py modelserver/store/batch.py",
     "executor": "workers/executor.py workers/attempt.py workers/roster.py "
-    "workers/budget.py workers/detours.py workers/coalescer.py workers/crashes.py "
-    "modelserver/requests.py modelserver/model.py modelserver/store/measurements.py",
-    "reception": "celery/worker/ /kombu/ /vine/ workers/ modelserver/wire.py "
-    "modelserver/transport.py",
+    "workers/budget.py workers/fallbacks.py workers/coalescer.py workers/crashes.py "
+    "modelserver/messaging/requests.py modelserver/values.py "
+    "modelserver/store/measurements.py",
+    "reception": "celery/worker/ /kombu/ /vine/ workers/ modelserver/messaging/wire.py "
+    "modelserver/messaging/transport.py",
 }
 OTHER = "asyncio itself, and the rest"
 

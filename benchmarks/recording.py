@@ -18,10 +18,10 @@ from benchmarks.queue_depth import _copies, _push, _template
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import Steady, steady
-from modelserver.model import Engine, EngineState
 from modelserver.store.batch import Delivery
 from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
+from modelserver.values import Engine, EngineState
 from workers.attempt import Attempt
 from workers.courier import Courier
 from workers.roster import Slot

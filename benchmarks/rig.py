@@ -20,9 +20,9 @@ from celery import Celery
 from benchmarks.machine import START_SECONDS, Processes, Server
 from modelserver import settings as settings_module
 from modelserver.api import client
-from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.values import Engine, EngineState
 from tests.engine.process import EngineProcess
 from tests.support import eventually
 

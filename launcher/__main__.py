@@ -5,22 +5,22 @@ import logging
 import os
 import sys
 
-from launcher.claim import Claim, await_lease
-from launcher.containers import Containers
-from launcher.following import Following, warn_of_differences
-from launcher.gpus import Inventory
-from launcher.holders import Holders
-from launcher.incidents import Incidents
-from launcher.link import Link
-from launcher.places import Places
-from launcher.process import Identity
-from launcher.records import Records
-from launcher.secrets import Secrets
+from launcher.fleet_sync import Following, warn_of_differences
+from launcher.host.allocation import Places
+from launcher.host.containers import Containers
+from launcher.host.gpus import Inventory
+from launcher.host.host_watch import Watch
+from launcher.host.incidents import Incidents
+from launcher.host.lock import Claim, await_lease
+from launcher.host.process import Identity
+from launcher.host.process_owners import Holders
+from launcher.host.records import Records
+from launcher.host.secrets import Secrets
+from launcher.host.tools import Tools
+from launcher.store_link import Link
 from launcher.supervisor import Supervisor
-from launcher.tools import Tools
-from launcher.watch import Watch
-from modelserver.applied import Applied, provide
-from modelserver.client import open_session
+from modelserver.control.applied_fleet import Applied, provide
+from modelserver.engine_client import open_session
 from modelserver.errors import ModelserverError
 from modelserver.inventory import Host
 from modelserver.settings import Settings, load

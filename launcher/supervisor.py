@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from launcher.engines import ABSENT
-from launcher.following import Following
-from launcher.keeper import Keeper
-from launcher.link import World
-from launcher.process import EngineProcess, is_its
-from launcher.records import Record
-from launcher.tools import Tools
+from launcher.engine.keeper import Keeper
+from launcher.engine_types import ABSENT
+from launcher.fleet_sync import Following
+from launcher.host.process import EngineProcess, is_its
+from launcher.host.records import Record
+from launcher.host.tools import Tools
+from launcher.store_link import World
 from modelserver.errors import StoreUnreachableError
-from modelserver.model import Engine, Kind, ModelSpec
+from modelserver.values import Engine, Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from modelserver import settings as settings_module
-from modelserver.catalogue import Catalogue
 from modelserver.errors import (
     ModelserverError,
     ModelUnavailableError,
     StoreUnreachableError,
 )
 from modelserver.fleet import plain_url
-from modelserver.requests import (
+from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.requests import (
     FROM_START,
     InferenceRequest,
     build,
@@ -30,10 +30,16 @@ from modelserver.requests import (
     describe,
     with_model,
 )
+from modelserver.messaging.transport import AMQP
+from modelserver.messaging.wire import (
+    CHAT,
+    COMPLETE,
+    EMBED,
+    CatalogueSource,
+    shared_settings,
+)
 from modelserver.settings import Settings
 from modelserver.store.batch import DEADLINE
-from modelserver.transport import AMQP
-from modelserver.wire import CHAT, COMPLETE, EMBED, CatalogueSource, shared_settings
 
 
 class InferenceTask(Task):  # type: ignore[misc]

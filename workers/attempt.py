@@ -5,8 +5,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from modelserver.client import EngineFault, RequestFault
-from modelserver.model import Outcome, Sample
+from modelserver.engine_client import EngineFault, RequestFault
+from modelserver.values import Outcome, Sample
 from workers.roster import Slot
 
 

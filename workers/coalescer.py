@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from modelserver.client import EngineFault, RequestFault
+from modelserver.engine_client import EngineFault, RequestFault
 
 #: Texts in one request at most.
 MOST_TEXTS = 64

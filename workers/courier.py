@@ -16,7 +16,6 @@ import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from modelserver.model import Sample
 from modelserver.store.batch import (
     Batch,
     Bury,
@@ -27,6 +26,7 @@ from modelserver.store.batch import (
     StoreResult,
 )
 from modelserver.store.delivery import Deliveries, mark_redelivered
+from modelserver.values import Sample
 
 logger = get_logger(__name__)
 

@@ -18,7 +18,7 @@ import aiohttp
 from celery.exceptions import Reject
 from celery.worker.state import revoked
 
-from modelserver.client import EngineFault, RequestFault, ask
+from modelserver.engine_client import EngineFault, RequestFault, ask
 from modelserver.errors import (
     DeadlineExceededError,
     EngineError,
@@ -26,15 +26,21 @@ from modelserver.errors import (
     PoisonError,
     RequestError,
 )
-from modelserver.model import Kind, ModelSpec
-from modelserver.requests import InferenceRequest, answer, build, tokens, with_model
+from modelserver.messaging.requests import (
+    InferenceRequest,
+    answer,
+    build,
+    tokens,
+    with_model,
+)
 from modelserver.store.batch import CRASHES, DEADLINE
+from modelserver.values import Kind, ModelSpec
 from workers.attempt import Attempt
 from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes
-from workers.detours import Detours
+from workers.fallbacks import Detours
 from workers.roster import Roster, Slot
 
 #: Attempts before a request is given up as failed by engines.

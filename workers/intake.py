@@ -16,12 +16,12 @@ import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
+from modelserver.messaging.transport import Channel
+from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.store.batch import DEADLINE, Delivery
 from modelserver.store.delivery import Deliveries
-from modelserver.transport import Channel
-from modelserver.wire import CONTROL_QUEUE
 from workers.courier import Courier
-from workers.detours import REFUSED_AT_ONCE, Detours
+from workers.fallbacks import REFUSED_AT_ONCE, Detours
 from workers.roster import Roster
 
 logger = get_logger(__name__)
@@ -45,7 +45,7 @@ RETRY_SECONDS = 0.2
 
 
 class Intake:
-    """The worker's side of modelserver.transport. Pulls on the loop's thread."""
+    """The worker's side of our transport. Pulls on the loop's thread."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from modelserver.model import Engine, EngineState
+from modelserver.values import Engine, EngineState
 
 #: An engine that broke a connection is left alone for so long, doubling each time.
 SUSPECT_SECONDS = (1.0, 30.0)

@@ -15,8 +15,8 @@ from celery.utils.log import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from modelserver.applied import parse
-from modelserver.client import open_session
+from modelserver.control.applied_fleet import parse
+from modelserver.engine_client import open_session
 from modelserver.errors import ConfigurationError, DeadlineExceededError
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
@@ -25,8 +25,8 @@ from modelserver.store.connections import open_async
 from modelserver.store.state import read_engine
 from workers import bridge
 from workers.courier import Courier
-from workers.detours import Detours
 from workers.executor import Executor, too_late
+from workers.fallbacks import Detours
 from workers.intake import Intake
 from workers.lease import Lease
 from workers.roster import Roster
@@ -263,7 +263,7 @@ class Service:
         """For ``celery inspect stats``."""
         return {"held": dict(self.courier.active), "engines": self.roster.loads()}
 
-    # modelserver.backend.ResultSink.
+    # modelserver.messaging.backend.ResultSink.
 
     def accepts(self) -> bool:
         """Whether the caller is inside the pool's bridge."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery, bootsteps, signals
 
-from modelserver.wire import CONTROL_QUEUE
+from modelserver.messaging.wire import CONTROL_QUEUE
 
 #: Task events are published so often, in one message each time, in seconds.
 EVENTS_SECONDS = 0.25

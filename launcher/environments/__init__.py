@@ -8,7 +8,7 @@ always a process that this environment's interpreter runs.
 from launcher.environments.children import Progress
 from launcher.environments.installer import install, remove
 from launcher.environments.marker import Installed
-from launcher.environments.places import (
+from launcher.environments.paths import (
     environment_path,
     installed,
     interpreter,

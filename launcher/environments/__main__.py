@@ -16,7 +16,7 @@ from launcher.environments import RECIPES, Installed, Progress, installed
 from launcher.environments import install as install_environment
 from launcher.environments import remove as remove_environment
 from launcher.environments.check import examine
-from launcher.environments.judgement import Level
+from launcher.environments.findings import Level
 from launcher.environments.recipes import recipe_of
 from modelserver.errors import EngineEnvironmentError
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.environments import judgement
-from launcher.environments.judgement import Finding, problem, warning
+from launcher.environments import findings
+from launcher.environments.findings import Finding, problem, warning
 from launcher.environments.marker import FILE_NAME, Installed
-from launcher.environments.places import engines_folder, installed, python_of
-from launcher.gpus import Inventory
+from launcher.environments.paths import engines_folder, installed, python_of
+from launcher.host.gpus import Inventory
 
 #: An interpreter that takes longer than this to start is taken as broken.
 INTERPRETER_SECONDS = 30.0
@@ -34,21 +34,21 @@ def examine(home: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
     for each in environments:
         name = _called(each)
         yield _interpreter(each)
-        yield judgement.driver(name, builds[name], inventory.driver)
+        yield findings.driver(name, builds[name], inventory.driver)
     yield from _incomplete(home)
     on_gpus = bool(gpus) and any(builds.values())
-    yield judgement.glibc(*platform.libc_ver())
-    yield judgement.library("libcuda.so.1", _loads("libcuda.so.1"), on_gpus)
+    yield findings.glibc(*platform.libc_ver())
+    yield findings.library("libcuda.so.1", _loads("libcuda.so.1"), on_gpus)
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     compiler = shutil.which(environ.get("CC") or "cc") or shutil.which("gcc") or ""
-    yield judgement.compiler(compiler, headers.is_file(), on_gpus)
+    yield findings.compiler(compiler, headers.is_file(), on_gpus)
     yield _kernels(environ, environments)
     yield _disk("disk for environments", home)
     yield _disk("disk for weights", hub_folder(environ))
-    yield judgement.files(*_limits(resource.RLIMIT_NOFILE))
-    yield judgement.memlock(_limits(resource.RLIMIT_MEMLOCK)[0], len(gpus))
+    yield findings.files(*_limits(resource.RLIMIT_NOFILE))
+    yield findings.memlock(_limits(resource.RLIMIT_MEMLOCK)[0], len(gpus))
     if Path("/dev/shm").is_dir():
-        yield judgement.shared_memory(shutil.disk_usage("/dev/shm").total)
+        yield findings.shared_memory(shutil.disk_usage("/dev/shm").total)
 
 
 def cuda_of(environment: Path) -> str:
@@ -122,7 +122,7 @@ def _kernels(environ: Mapping[str, str], environments: Sequence[Installed]) -> F
     oldest = min(
         ((each.path / FILE_NAME).stat().st_mtime for each in environments), default=0.0
     )
-    return judgement.kernels(
+    return findings.kernels(
         str(folder),
         writable=os.access(there, os.W_OK | os.X_OK),
         executable=not os.statvfs(there).f_flag & os.ST_NOEXEC,
@@ -132,7 +132,7 @@ def _kernels(environ: Mapping[str, str], environments: Sequence[Installed]) -> F
 
 def _disk(what: str, folder: Path) -> Finding:
     free = shutil.disk_usage(_existing(folder)).free
-    return judgement.disk(what, str(folder), free)
+    return findings.disk(what, str(folder), free)
 
 
 def _existing(folder: Path) -> Path:

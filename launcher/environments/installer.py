@@ -16,12 +16,7 @@ from launcher.environments import marker
 from launcher.environments.children import Children, Progress, Report
 from launcher.environments.lock import exclusive
 from launcher.environments.marker import Installed
-from launcher.environments.places import (
-    environment_path,
-    find,
-    python_of,
-    standins_path,
-)
+from launcher.environments.paths import environment_path, find, python_of, standins_path
 from launcher.environments.recipes import GB, Recipe, recipe_of
 from launcher.environments.torch_source import (
     CPU_INDEX,

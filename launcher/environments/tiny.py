@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from launcher.environments.children import child_environment
-from launcher.environments.places import STARTERS, standins_path
+from launcher.environments.paths import STARTERS, standins_path
 from modelserver.errors import EngineEnvironmentError
 
 #: In a folder of its own: Python puts a program's folder first on its path, where a

@@ -5,7 +5,7 @@ import dataclasses
 import click
 from rich.markup import escape
 
-from modelserver.cli.decisions import clock
+from modelserver.cli.decision_text import clock
 from modelserver.cli.output import console, print_json, table
 from modelserver.errors import ModelserverError
 from modelserver.settings import load

@@ -9,13 +9,21 @@ from pathlib import Path
 
 import click
 
-from modelserver.applied import TRIES, Applied, compose, publish, read, sealed, spec_of
 from modelserver.cli.output import seconds as show
 from modelserver.cli.programs import load_with_fleet
+from modelserver.control.applied_fleet import (
+    TRIES,
+    Applied,
+    compose,
+    publish,
+    read,
+    sealed,
+    spec_of,
+)
 from modelserver.errors import ModelserverError
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.policy.changes import Changes, changes
-from modelserver.policy.settling import OpenEnd, Scene, open_ends
+from modelserver.policy.convergence import OpenEnd, Scene, open_ends
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 

@@ -6,10 +6,10 @@ import click
 
 from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.errors import RequestError
+from modelserver.messaging.wire import result_key
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.dead import DeadLetter, dead_letters, discard, resubmit
-from modelserver.wire import result_key
+from modelserver.store.dead_letters import DeadLetter, dead_letters, discard, resubmit
 
 
 @click.command()

@@ -11,17 +11,17 @@ import psutil
 from rich.console import Console
 
 from modelserver.cli.demo_load import Load, Outcome
+from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import environment, house, python_program
-from modelserver.cli.stack import Stack
 from modelserver.cli.status import render
 from modelserver.cli.up import Stopped, changes, refresh_flower, stop_by_signal
 from modelserver.errors import ModelserverError
 from modelserver.fleet import read_fleet
-from modelserver.model import EngineState, Kind
-from modelserver.report import EngineStatus, Status, read_status
+from modelserver.operations.status import EngineStatus, Status, read_status
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.values import EngineState, Kind
 
 ENGINE = "sglang-cpu"
 #: Engines get so long until they are ready, in seconds.

@@ -25,7 +25,7 @@ from rich.progress import (
 
 from modelserver.api import client
 from modelserver.errors import ModelserverError
-from modelserver.report import EngineStatus
+from modelserver.operations.status import EngineStatus
 from modelserver.settings import Settings
 from modelserver.store import Store
 

@@ -16,10 +16,10 @@ import click
 
 from modelserver.cli.programs import environment, house, python_program
 from modelserver.errors import StoreUnreachableError
-from modelserver.model import EngineState, ModelSpec
-from modelserver.report import Status, read_status
+from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings, load
 from modelserver.store import Store, connect
+from modelserver.values import EngineState, ModelSpec
 
 #: The oldest servers that everything is tested with.
 OLDEST = {"redis": (7, 2), "valkey": (8, 0)}
@@ -165,7 +165,7 @@ def _environments(settings: Settings) -> Iterator[Check]:
     for model in models:
         yield from _program(model)
     if images := sorted({model.image for model in specs if model.image}):
-        for image, fault in _ask(settings, "launcher.images", *images).items():
+        for image, fault in _ask(settings, "launcher.host.images", *images).items():
             fact, _, remedy = fault.partition("; ")
             yield Check(f"image {image}", fact or "is on this host", remedy)
 

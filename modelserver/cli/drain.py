@@ -5,14 +5,14 @@ import re
 
 import click
 
-from modelserver.cli.decisions import clock
+from modelserver.cli.decision_text import clock
 from modelserver.errors import ModelserverError, RequestError
-from modelserver.model import Order
+from modelserver.operations.status import Status, read_status
 from modelserver.policy.orders import DRAIN, PAUSE, in_force
-from modelserver.report import Status, read_status
 from modelserver.settings import load
 from modelserver.store import Store, connect
-from modelserver.store.operator import give, orders, take_back
+from modelserver.store.orders import give, orders, take_back
+from modelserver.values import Order
 
 #: Seconds by the letter of a duration.
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

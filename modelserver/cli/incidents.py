@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from modelserver.cli.output import console, print_json, table
 from modelserver.errors import ModelserverError
-from modelserver.incidents import FOLDER, Incident, read_incidents
+from modelserver.operations.incidents import FOLDER, Incident, read_incidents
 from modelserver.settings import load
 
 #: Lines of the engine's log that ``show`` prints.

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from modelserver.cli.up import Stopped, stop_by_signal
 from modelserver.errors import ModelserverError
-from modelserver.exposition import Fleet
+from modelserver.operations.prometheus import Fleet
 from modelserver.settings import load
 
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import click
 from rich.markup import escape
 
-from modelserver import probe
 from modelserver.cli.output import console, print_json, seconds, table
-from modelserver.report import EngineStatus, Traffic, read_status
+from modelserver.operations import probe
+from modelserver.operations.status import EngineStatus, Traffic, read_status
 from modelserver.settings import load
 from modelserver.store import connect
 

@@ -8,14 +8,14 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from modelserver.cli.decisions import clock
+from modelserver.cli.decision_text import clock
 from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.inventory import GIB, Gpu
-from modelserver.model import EngineState, Order
+from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.policy.orders import PAUSE
-from modelserver.report import EngineStatus, ModelStatus, Status, read_status
 from modelserver.settings import load
 from modelserver.store import connect
+from modelserver.values import EngineState, Order
 
 #: How often ``--watch`` reads the fleet, in seconds.
 WATCH_SECONDS = 2.0

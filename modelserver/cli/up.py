@@ -8,11 +8,11 @@ from types import FrameType
 
 import click
 
+from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import load_with_fleet
-from modelserver.cli.stack import Stack
 from modelserver.errors import ModelserverError
-from modelserver.report import Status, read_status
+from modelserver.operations.status import Status, read_status
 from modelserver.store import connect
 
 #: How often the programs and the engines are looked at, in seconds.

@@ -4,19 +4,19 @@ from collections.abc import Iterable
 
 import click
 
-from modelserver.cli.decisions import clock, in_words, replayed
+from modelserver.cli.decision_text import clock, in_words, replayed
 from modelserver.cli.output import seconds
-from modelserver.controller import HEALTH
+from modelserver.control.steer import HEALTH
 from modelserver.errors import ModelserverError
-from modelserver.model import Order
+from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.policy.health import memory
 from modelserver.policy.orders import PAUSE, in_force, orders_about
-from modelserver.report import EngineStatus, ModelStatus, Status, read_status
 from modelserver.settings import load
 from modelserver.store import Store, connect
 from modelserver.store.availability import standings
 from modelserver.store.decisions import decisions_about
-from modelserver.store.operator import orders
+from modelserver.store.orders import orders
+from modelserver.values import Order
 
 #: Width of what stands before a value.
 _LABEL = 12

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from modelserver.model import Engine, EngineState, Json, ModelSpec, Snapshot
+from modelserver.values import Engine, EngineState, Json, ModelSpec, Snapshot
 
 #: What an engine does that has died.
 FAILED = frozenset({EngineState.BACKOFF, EngineState.FATAL})

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from modelserver.model import EngineSpec, Json, ModelSpec
+from modelserver.values import EngineSpec, Json, ModelSpec
 
 #: Engines of this type are run by somebody else: nothing of them can be restarted.
 EXTERNAL = "external"

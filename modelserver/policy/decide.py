@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from modelserver.model import (
+from modelserver.policy.health.judge import Control, control
+from modelserver.policy.health.memory import Memory
+from modelserver.policy.health.verdicts import Verdict
+from modelserver.policy.orders import Orders
+from modelserver.policy.placement import plan
+from modelserver.policy.rebalance.demand import Scaling, scale
+from modelserver.policy.rolling import Budget, restarts_due, spread
+from modelserver.values import (
     Action,
     Desired,
     Drop,
@@ -14,13 +21,6 @@ from modelserver.model import (
     Treat,
     Want,
 )
-from modelserver.policy.health.control import Control, control
-from modelserver.policy.health.memory import Memory
-from modelserver.policy.health.verdicts import Verdict
-from modelserver.policy.orders import Orders
-from modelserver.policy.placement import plan
-from modelserver.policy.rolling import Budget, restarts_due, spread
-from modelserver.policy.scaling import Scaling, scale
 
 
 class Rules(Protocol):

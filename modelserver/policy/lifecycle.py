@@ -8,7 +8,7 @@ report that comes late does no harm.
 import re
 from dataclasses import dataclass, replace
 
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 
 #: Seconds until an engine is started again after its 1st, 2nd, ... death in a row.
 BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0)

@@ -6,7 +6,7 @@ is not judged; it keeps its place, and moves with it if its host is lost.
 
 from collections.abc import Collection, Iterable
 
-from modelserver.model import (
+from modelserver.values import (
     Action,
     Alert,
     Desired,

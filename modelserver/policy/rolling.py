@@ -7,7 +7,7 @@ start with stops at the first of them and the others go on serving.
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from modelserver.model import Drop, EngineState, Relaunch, Snapshot, Want
+from modelserver.values import Drop, EngineState, Relaunch, Snapshot, Want
 
 #: Of so many engines of a model one may be away at a time, and of fewer, one.
 ENGINES_PER_RESTART = 4

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from modelserver.model import Json
 from modelserver.store.state import Store
+from modelserver.values import Json
 
 
 def publish(store: Store, models: Mapping[str, Json], seconds: float) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from modelserver.model import Sample
+from modelserver.values import Sample
 
 #: Header that counts how often an engine died with the message's request on it.
 CRASHES = "crashes"

@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from modelserver.model import Sample
 from modelserver.store import scripts
 from modelserver.store.batch import (
     Batch,
@@ -25,6 +24,7 @@ from modelserver.store.batch import (
 )
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
 from modelserver.store.measurements import pack_sample
+from modelserver.values import Sample
 
 
 class Deliveries:

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import redis
 
-from modelserver.model import Canary, Metrics, Outcome, Sample
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS, Keys
+from modelserver.values import Canary, Metrics, Outcome, Sample
 
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}

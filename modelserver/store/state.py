@@ -15,7 +15,11 @@ from redis.retry import Retry
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet import plain_url
 from modelserver.inventory import Gpu, GpuProcess, Host
-from modelserver.model import (
+from modelserver.settings import Settings
+from modelserver.store import measurements, scripts
+from modelserver.store.connections import blocking
+from modelserver.store.keys import Keys
+from modelserver.values import (
     Canary,
     Desired,
     Engine,
@@ -26,10 +30,6 @@ from modelserver.model import (
     Outcome,
     Sample,
 )
-from modelserver.settings import Settings
-from modelserver.store import measurements, scripts
-from modelserver.store.connections import blocking
-from modelserver.store.keys import Keys
 
 _T = TypeVar("_T")
 
@@ -320,7 +320,8 @@ class Store:
     def publish_fleet(self, fleet: str, replaces: int) -> bool:
         """Write the applied fleet, as JSON, in place of version ``replaces``.
 
-        False if another version stands there by now. See ``modelserver.applied``.
+        False if another version stands there by now; see
+        ``modelserver.control.applied_fleet``.
         """
         keys = [self.keys.fleet, self.keys.changed]
         return bool(self._script(scripts.PUBLISH_FLEET, keys, replaces, fleet))

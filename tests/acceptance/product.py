@@ -17,9 +17,9 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from modelserver.api import InferenceTask, client
-from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.values import Engine, EngineState
 from tests.support import ROOT, carriers, end, eventually
 
 #: Two engines start together in 10 to 25 s, and a busy machine takes longer.

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from launcher import environments
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 from tests.container_support import ContainerHost, open_containers
 from tests.launcher_support import Site, open_site, section
 from tests.support import LauncherProcess, ValkeyProcess, eventually, lives

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 from tests.acceptance.product import START_SECONDS
 from tests.launcher_support import Site, open_site, section
 from tests.support import ValkeyProcess

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from launcher import environments
-from launcher.engines import Launch, Place, adapter
-from modelserver.model import Kind, ModelSpec
+from launcher.engine_types import Launch, Place, adapter
+from modelserver.values import Kind, ModelSpec
 
 pytestmark = pytest.mark.sglang
 

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from launcher import environments
-from launcher.process import MARK
-from modelserver.client import generated_tokens, open_session, prove
-from modelserver.model import Kind
+from launcher.host.process import MARK
+from modelserver.engine_client import generated_tokens, open_session, prove
+from modelserver.values import Kind
 from tests.acceptance.product import EXACT, PATIENCE, Product
 from tests.support import carriers, eventually
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from celery.result import AsyncResult
 
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 from tests.acceptance.product import CHAT, PATIENCE, Product
 from tests.support import eventually, lives
 from tests.worker_support import Publications, answers

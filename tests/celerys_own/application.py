@@ -12,8 +12,8 @@ from celery.loaders.app import AppLoader
 
 import celeryconfig
 from modelserver import settings
-from modelserver.transport import AMQP
-from modelserver.wire import CatalogueSource
+from modelserver.messaging.transport import AMQP
+from modelserver.messaging.wire import CatalogueSource
 from workers import bridge, steps
 from workers.application import Application
 from workers.events import Events
@@ -22,7 +22,7 @@ from workers.events import Events
 class Loader(AppLoader):
     """Takes our result backend for redis://, the only URL that the tests know."""
 
-    override_backends = {"redis": "modelserver.backend:Backend"}  # noqa: RUF012
+    override_backends = {"redis": "modelserver.messaging.backend:Backend"}  # noqa: RUF012
 
 
 class LoopTask(Task):

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Put our application in the place of Celery's."""
     if config.getoption("--worker-pool") != OURS:
         return
-    from modelserver import wire
+    from modelserver.messaging import wire
 
     # Before anything else imports the name.
     wire.CONTROL_QUEUE = "celery"

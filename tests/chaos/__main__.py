@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks.report import main
-from launcher.gpus import Inventory
+from launcher.host.gpus import Inventory
 from tests.chaos.control.controllers import (
     controller_killed,
     redis_restarted_in_relaunch,

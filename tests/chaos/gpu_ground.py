@@ -19,8 +19,8 @@ from kombu.utils.json import loads
 
 from modelserver.api import client
 from modelserver.errors import StoreUnreachableError
-from modelserver.model import EngineState, Outcome
 from modelserver.policy import rebalance
+from modelserver.values import EngineState, Outcome
 from tests.chaos.load import FINAL, Watcher
 from tests.engine.openai_api import answer_text
 from tests.nvml import StubGpu, build

@@ -14,8 +14,8 @@ from celery.result import AsyncResult
 
 from benchmarks.report import Goal, Report
 from modelserver.api import client
-from modelserver.model import Desired, Engine, EngineSpec, EngineState
 from modelserver.settings import load
+from modelserver.values import Desired, Engine, EngineSpec, EngineState
 from tests.engine.openai_api import answer_text
 from tests.launcher_support import HOST, Site, open_site, section
 from tests.support import ValkeyProcess, end, eventually

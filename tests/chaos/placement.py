@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.report import Goal, Report
-from modelserver.model import Action, EngineSpec, Want
+from modelserver.values import Action, EngineSpec, Want
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
 from tests.support import ValkeyProcess

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from launcher import environments
-from launcher.gpus import Inventory
+from launcher.host.gpus import Inventory
 from modelserver.inventory import Gpu, gib
 from modelserver.settings import load
 from tests.gpu_check.engine import ENGINES, made_up_model

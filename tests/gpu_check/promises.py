@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 
-from modelserver.client import COMPLETIONS, ask, open_session
+from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.inventory import GIB, Gpu, gib
-from modelserver.model import Engine, EngineState
 from modelserver.settings import load
+from modelserver.values import Engine, EngineState
 from tests.fleet_support import MARK, Hosts, model, open_hosts
 from tests.gpu_check.findings import Findings
 from tests.support import ValkeyProcess, end, eventually, lives

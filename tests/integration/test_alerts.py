@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.alerts import end_alert, raise_alert
-from modelserver.controller import steer
+from modelserver.control.alerts import end_alert, raise_alert
+from modelserver.control.steer import steer
 from modelserver.fleet import (
     AlertsSection,
     Fleet,
@@ -21,11 +21,11 @@ from modelserver.fleet import (
     read_fleet,
 )
 from modelserver.inventory import Host
-from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import counts, last_alerts, open_alerts
 from modelserver.store.availability import standings
+from modelserver.values import Engine, EngineState
 from tests.support import ValkeyProcess, eventually
 
 #: Reads its standard input into a file beside which it may sleep or fail.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.applied import compose, publish, read
+from modelserver.control.applied_fleet import compose, publish, read
 from modelserver.errors import UnknownModelError
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 from tests.fleet_support import Hosts, model, open_hosts
 from tests.support import ValkeyProcess, eventually, lives
 

@@ -12,7 +12,7 @@ from celery import chord
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, TimeoutError
 from celery.result import AsyncResult
 
-from modelserver.wire import CONTROL_QUEUE
+from modelserver.messaging.wire import CONTROL_QUEUE
 from tests.support import ROOT, ValkeyProcess, end, eventually
 from tests.worker_support import PATIENCE, FleetSite, celery_command, open_fleet
 from workers.intake import CONTROL_ROOM

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from modelserver.api import InferenceTask, client
-from modelserver.model import Canary, Engine, EngineState
 from modelserver.settings import load
+from modelserver.values import Canary, Engine, EngineState
 from tests.engine.openai_api import answer_text
 from tests.launcher_support import Site, fault, in_flight, open_site, section, stats
 from tests.support import ValkeyProcess, end, eventually
@@ -162,7 +162,7 @@ def test_next_launcher_does_not_repeat_a_round(site: Site) -> None:
     site.reaches("good-0", EngineState.READY)
     site.wish("good-0", replace(wish, canary=1))
     eventually(lambda: canaries(site, "good-0", 1), 15)
-    launcher.process.send_signal(signal.SIGQUIT)
+    launcher.host.process.send_signal(signal.SIGQUIT)
     assert launcher.wait() == 0
     site.launch()
     eventually(lambda: "adopted" in site.said(), 10)

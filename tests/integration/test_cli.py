@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.applied import compose, publish
+from modelserver.control.applied_fleet import compose, publish
 from modelserver.fleet import Fleet, ModelSection
 from modelserver.inventory import Host
-from modelserver.model import Desired, Engine, EngineSpec, EngineState
-from modelserver.probe import fastest
+from modelserver.operations.probe import fastest
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.values import Desired, Engine, EngineSpec, EngineState
 from tests.engine.process import EngineProcess
 from tests.support import ValkeyProcess, eventually, gpus
 

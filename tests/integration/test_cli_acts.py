@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from modelserver.model import Desired, EngineSpec
 from modelserver.store import Store
+from modelserver.values import Desired, EngineSpec
 from tests.integration.test_cli import folder, report, run, settings, store
 
 __all__ = ["folder", "settings", "store"]

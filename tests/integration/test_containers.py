@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from modelserver.model import Engine, EngineState
 from modelserver.settings import load
+from modelserver.values import Engine, EngineState
 from tests.container_support import ContainerHost, open_containers
 from tests.launcher_support import Site, in_flight, open_site, section
 from tests.support import LauncherProcess, ValkeyProcess, eventually, lives

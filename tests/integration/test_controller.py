@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.controller import steer
+from modelserver.control.steer import steer
 from modelserver.fleet import (
     Fleet,
     HostSection,
@@ -19,17 +19,8 @@ from modelserver.fleet import (
     RulesSection,
 )
 from modelserver.inventory import Host
-from modelserver.model import (
-    Action,
-    Desired,
-    Engine,
-    EngineSpec,
-    EngineState,
-    Relaunch,
-    Want,
-)
 from modelserver.policy.health.memory import from_json
-from modelserver.policy.snapshots import look_from_json
+from modelserver.policy.replay import look_from_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.decisions import (
@@ -38,13 +29,22 @@ from modelserver.store.decisions import (
     keep_look,
     kept_look,
 )
+from modelserver.values import (
+    Action,
+    Desired,
+    Engine,
+    EngineSpec,
+    EngineState,
+    Relaunch,
+    Want,
+)
 from tests.support import ROOT, ValkeyProcess, eventually
 
 #: A controller in a process of its own, which looks as fast as it can.
 CONTROLLER = """
 import sys
 from pathlib import Path
-from modelserver.controller import steer
+from modelserver.control.steer import steer
 from modelserver.store import connect
 from tests.integration.test_controller import settings_of
 settings = settings_of(sys.argv[1], Path("/nowhere"))

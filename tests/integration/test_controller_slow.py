@@ -11,7 +11,7 @@ from pathlib import Path
 from celery.result import AsyncResult
 
 from modelserver.policy.health.memory import EngineMemory, Health, Memory, from_json
-from modelserver.policy.snapshots import actions_to_json, look_from_json
+from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store.decisions import kept_look, last_decisions
 from tests.fleet_support import Hosts, model, open_hosts
 from tests.support import ValkeyProcess, eventually

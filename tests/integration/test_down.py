@@ -9,8 +9,8 @@ import pytest
 from celery import chord, group
 
 from modelserver.errors import ModelUnavailableError
-from modelserver.model import EngineState
 from modelserver.store.availability import publish
+from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
 from tests.support import ValkeyProcess, eventually
 from tests.worker_support import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelserver.alerts import raise_alert
+from modelserver.control.alerts import raise_alert
 from tests.fleet_support import CLI, Hosts, model, open_hosts
 from tests.support import ROOT, ValkeyProcess, end, eventually
 from tests.worker_support import answers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from celery import Celery
 
-from modelserver.backend import Backend
+from modelserver.messaging.backend import Backend
 from tests.support import ValkeyProcess
 
 #: A reader's own reconnecting takes about a minute before it gives up.

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.gpus import Inventory
+from launcher.host.gpus import Inventory
 from modelserver.inventory import GIB, Gpu
 from tests.gpu_check.findings import Findings
 from tests.gpu_check.promises import check

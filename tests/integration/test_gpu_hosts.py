@@ -11,7 +11,7 @@ import pytest
 
 from modelserver.cli.output import console
 from modelserver.cli.status import render
-from modelserver.report import Status, read_status
+from modelserver.operations.status import Status, read_status
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
 from tests.support import ValkeyProcess, end, eventually

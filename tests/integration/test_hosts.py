@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.model import Engine
+from modelserver.values import Engine
 from tests.fleet_support import Hosts, model, open_hosts
 from tests.support import ValkeyProcess, carriers, eventually
 

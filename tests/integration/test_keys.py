@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.model import Engine, EngineState
 from modelserver.settings import load
+from modelserver.values import Engine, EngineState
 from tests.engine.process import EngineProcess
 from tests.launcher_support import Site, open_site, section
 from tests.support import LauncherProcess, ValkeyProcess, eventually

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.model import Desired, EngineState
+from modelserver.values import Desired, EngineState
 from tests.launcher_support import HOST, Site, fault, in_flight, open_site, stats
 from tests.support import LauncherProcess, ValkeyProcess, eventually, lives
 
@@ -30,7 +30,7 @@ def test_wanted_engine_becomes_ready_and_stays_alive(site: Site) -> None:
     assert Path(engine.log).read_text().count("listening") == 1
     host = site.store.host(HOST)
     assert host
-    assert host.pid == launcher.process.pid
+    assert host.pid == launcher.host.process.pid
     assert "good-0 STARTING -> READY incarnation=1" in site.said()
     fleet = json.loads(site.store.fleet())
     assert fleet["version"] == host.fleet == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 from tests.support import ValkeyProcess, eventually
 from tests.worker_support import PATIENCE, FleetSite, answers, open_fleet
 

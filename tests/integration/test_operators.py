@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from modelserver.alerts import raise_alert
-from modelserver.controller import steer
+from modelserver.control.alerts import raise_alert
+from modelserver.control.steer import steer
 from modelserver.inventory import Host
-from modelserver.model import Engine, EngineState
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.operator import orders
+from modelserver.store.orders import orders
+from modelserver.values import Engine, EngineState
 from tests.integration.test_cli import folder, report, run, settings, store, work
 
 __all__ = ["folder", "settings", "store"]

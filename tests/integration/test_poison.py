@@ -10,9 +10,9 @@ import pytest
 from celery.result import AsyncResult
 
 from modelserver.errors import PoisonError
-from modelserver.model import Desired, EngineSpec
-from modelserver.store.dead import dead_letters, discard, resubmit
-from modelserver.wire import result_key
+from modelserver.messaging.wire import result_key
+from modelserver.store.dead_letters import dead_letters, discard, resubmit
+from modelserver.values import Desired, EngineSpec
 from tests.engine.openai_api import answer_text
 from tests.support import ROOT, LauncherProcess, ValkeyProcess
 from tests.worker_support import HOST, FleetSite, answers, open_fleet

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.records import Records
-from modelserver.incidents import FOLDER, Incident, read_incidents
-from modelserver.model import Desired, EngineState
+from launcher.host.records import Records
+from modelserver.operations.incidents import FOLDER, Incident, read_incidents
+from modelserver.values import Desired, EngineState
 from tests.launcher_support import Site, fault, in_flight, open_site, section, stats
 from tests.support import ROOT, ValkeyProcess, eventually, lives
 

@@ -29,7 +29,7 @@ from kombu.asynchronous import Hub
 from kombu.connection import Connection as KombuConnection
 from kombu.utils import json as kombu_json
 
-from modelserver.transport import TRANSPORT, Connection
+from modelserver.messaging.transport import TRANSPORT, Connection
 from tests.support import ValkeyProcess, end, eventually, free_port
 
 #: A stock application with a task, and a module that it names by a string only.
@@ -87,7 +87,7 @@ def shop(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def test_kombu_takes_a_message_before_it_notes_it_as_taken(valkey: ValkeyProcess):
-    """modelserver/transport.py, workers/intake.py: we pull by one script instead.
+    """messaging/transport.py, workers/intake.py: we pull by one script instead.
 
     A consumer that dies between BRPOP and HSET takes the message with it.
     """
@@ -104,7 +104,7 @@ def test_kombu_takes_a_message_before_it_notes_it_as_taken(valkey: ValkeyProcess
 
 
 def test_kombu_makes_a_client_for_every_command(valkey: ValkeyProcess):
-    """modelserver/transport.py: Channel._create_client keeps one for each pool."""
+    """messaging/transport.py: Channel._create_client keeps one for each pool."""
     with KombuConnection(valkey.url) as connection:
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
@@ -116,7 +116,7 @@ def test_kombu_makes_a_client_for_every_command(valkey: ValkeyProcess):
 
 
 def test_kombus_pools_make_connections_of_their_own_class(valkey: ValkeyProcess):
-    """modelserver/transport.py: Connection must hand its transport on to the pool's."""
+    """messaging/transport.py: Connection must hand its transport on to the pool's."""
     with Connection(valkey.url) as connection:
         pool = connection.Pool(1)
         with pool.acquire(block=True) as pooled:
@@ -125,14 +125,14 @@ def test_kombus_pools_make_connections_of_their_own_class(valkey: ValkeyProcess)
 
 
 def test_kombu_shows_a_transport_of_ones_own_instead_of_the_url():
-    """modelserver/transport.py: Connection.as_uri says redis:// again."""
+    """modelserver/messaging/transport.py: Connection.as_uri says redis:// again."""
     plain = KombuConnection("redis://127.0.0.1:6379/0", transport=TRANSPORT)
     assert not plain.as_uri().startswith("redis://")
     assert Connection("redis://127.0.0.1:6379/0").as_uri().startswith("redis://")
 
 
 def test_kombu_reads_and_writes_json_by_the_standard_library():
-    """modelserver/transport.py and backend.py: orjson, several times faster."""
+    """messaging/transport.py and backend.py: orjson, several times faster."""
     assert kombu_json.json is json
 
 
@@ -205,7 +205,7 @@ def test_celery_hands_the_tracer_a_body_that_it_has_decoded_itself(stock: Celery
 def test_celery_reads_a_result_before_it_writes_it(
     stock: Celery, valkey: ValkeyProcess
 ):
-    """modelserver/backend.py: results go out in batches, guarded by the same script."""
+    """messaging/backend.py: results go out in batches, guarded by the same script."""
     with commands(valkey.url) as seen:
         stock.backend.store_result("a-task", "an answer", "SUCCESS")
     done = [words[0].upper() for words in seen if "a-task" in " ".join(words)]
@@ -213,7 +213,7 @@ def test_celery_reads_a_result_before_it_writes_it(
 
 
 def test_celerys_first_look_for_results_retries_as_if_a_connection_was_lost():
-    """modelserver/backend.py: on_task_call asks for a sign of life first."""
+    """modelserver/messaging/backend.py: on_task_call asks for a sign of life first."""
     url = f"redis://127.0.0.1:{free_port()}/0"
     app = Celery("stock", broker=url, backend=url, set_as_current=False)
     policy = {"max_retries": 5, "interval_start": 0.1, "interval_step": 0}

@@ -20,8 +20,8 @@ from modelserver.errors import (
     RequestError,
     UnknownModelError,
 )
-from modelserver.model import EngineState, Outcome
-from modelserver.wire import CONTROL_QUEUE, STEER
+from modelserver.messaging.wire import CONTROL_QUEUE, STEER
+from modelserver.values import EngineState, Outcome
 from tests.engine.openai_api import answer_text, embedding
 from tests.engine.process import EngineProcess
 from tests.support import ValkeyProcess, eventually

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelserver.controller import steer
+from modelserver.control.steer import steer
 from modelserver.inventory import Gpu
-from modelserver.model import Action, Engine, EngineState
 from modelserver.settings import load
 from modelserver.store import connect
+from modelserver.values import Action, Engine, EngineState
 from tests.nvml import StubGpu, StubNvml
 from tests.support import LauncherProcess, eventually, lives
 
@@ -72,9 +72,9 @@ class GpuFleet:
     def end(self) -> None:
         """End launchers and engines, whatever they are at."""
         for launcher in self.launchers.values():
-            launcher.process.terminate()
+            launcher.host.process.terminate()
         for launcher in self.launchers.values():
-            launcher.process.terminate()
+            launcher.host.process.terminate()
             launcher.wait(30)
         self.store.client.close()
 

@@ -13,9 +13,9 @@ from typing import Self
 
 import psutil
 
-from launcher.gpus import Inventory
-from launcher.holders import Holders
-from launcher.process import Identity
+from launcher.host.gpus import Inventory
+from launcher.host.process import Identity
+from launcher.host.process_owners import Holders
 from modelserver.inventory import Gpu, Host
 from modelserver.store.state import read_host
 from tests.nvml import StubNvml

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.values import (
     Canary,
     Desired,
     Engine,

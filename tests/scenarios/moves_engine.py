@@ -7,7 +7,7 @@ so a large batch costs little more than a small one.
 import math
 from dataclasses import dataclass
 
-from modelserver.model import EngineState
+from modelserver.values import EngineState
 
 #: Time of a batch: fixed, and for each request in it.
 BATCH_SECONDS, REQUEST_SECONDS = 12.8, 0.24

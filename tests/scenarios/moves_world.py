@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from modelserver.inventory import GIB, GpuProcess, Host
-from modelserver.model import EngineState, Kind, ModelSpec
 from modelserver.policy.placement import HostRoom, Need
 from modelserver.policy.rebalance import (
     EngineView,
@@ -25,6 +24,7 @@ from modelserver.policy.rebalance import (
     rebalance,
     to_json,
 )
+from modelserver.values import EngineState, Kind, ModelSpec
 from tests import support
 from tests.scenarios.moves_engine import SimulatedEngine
 

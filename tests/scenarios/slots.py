@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from modelserver.inventory import GIB, Gpu, Host
-from modelserver.model import (
+from modelserver.values import (
     Canary,
     Engine,
     EngineLoad,

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from modelserver.fleet import RulesSection
-from modelserver.model import Action, Alert, Desired, Relaunch, Snapshot, Treat
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.memory import Memory, from_json, to_json
 from modelserver.policy.health.verdicts import Verdict
+from modelserver.values import Action, Alert, Desired, Relaunch, Snapshot, Treat
 
 
 @dataclass

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from modelserver.fleet import RulesSection
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy.decide import apply, decide
+from modelserver.values import (
     Action,
     Desired,
     Engine,
@@ -18,7 +19,6 @@ from modelserver.model import (
     Relaunch,
     Snapshot,
 )
-from modelserver.policy.decide import apply, decide
 
 #: Seconds between two looks of control, and of a launcher at its engines' tokens.
 TICK_SECONDS = 2.0

@@ -2,19 +2,11 @@
 
 from dataclasses import replace
 
-from modelserver.model import (
-    Alert,
-    Canary,
-    Drop,
-    EngineSpec,
-    Relaunch,
-    Treat,
-    Want,
-)
-from modelserver.policy.accounts import account, noteworthy
 from modelserver.policy.decide import Decision
+from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health.memory import Health, Memory
 from modelserver.policy.health.verdicts import Common, SlowCanary
+from modelserver.values import Alert, Canary, Drop, EngineSpec, Relaunch, Treat, Want
 from tests.control_support import NOW, RULES, Scene
 
 NOTHING = Decision()

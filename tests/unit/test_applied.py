@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.applied import compose, parse, sealed, spec_of
-from modelserver.catalogue import Catalogue
+from modelserver.control.applied_fleet import compose, parse, sealed, spec_of
 from modelserver.errors import ConfigurationError
 from modelserver.fleet import Fleet, ModelSection, RedisSection
+from modelserver.messaging.catalogue import Catalogue
 from modelserver.policy.changes import changes
 from modelserver.settings import Settings
 

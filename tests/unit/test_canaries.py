@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from launcher.canaries import (
+from launcher.engine.canaries import (
     EMPTY_SECONDS,
     NEVER,
     PAUSE_SECONDS,
@@ -15,7 +15,7 @@ from launcher.canaries import (
     Sight,
     Taken,
 )
-from modelserver.model import Desired, EngineLoad, EngineSpec
+from modelserver.values import Desired, EngineLoad, EngineSpec
 
 WISH = Desired(EngineSpec("m-0", "m", "here"))
 EMPTY = Sight(inflight=0, answered_at=NEVER, read_at=100.0)

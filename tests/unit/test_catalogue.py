@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from modelserver.catalogue import Catalogue, Entry, catalogue
 from modelserver.errors import UnknownModelError
 from modelserver.fleet import DefaultsSection, Fleet, ModelSection
-from modelserver.model import Kind
+from modelserver.messaging.catalogue import Catalogue, Entry, catalogue
+from modelserver.values import Kind
 
 FLEET = Fleet(
     models=(
@@ -100,5 +100,6 @@ def test_a_model_of_the_other_kind_is_named_as_such():
 
 
 def test_reading_a_catalogue_loads_no_pydantic():
-    code = "import sys, modelserver.catalogue; sys.exit('pydantic' in sys.modules)"
+    module = "modelserver.messaging.catalogue"
+    code = f"import sys, {module}; sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelserver.model import EngineSpec, Kind, ModelSpec
 from modelserver.policy.changes import (
     AT_ONCE,
     FieldChange,
@@ -17,6 +16,7 @@ from modelserver.policy.changes import (
     restarts,
     sentence,
 )
+from modelserver.values import EngineSpec, Kind, ModelSpec
 
 M = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", gpus=1, context_length=4096)
 OTHER = ModelSpec("other", Kind.COMPLETION, "/o", "sglang-cpu")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.client import EngineFault, RequestFault
+from modelserver.engine_client import EngineFault, RequestFault
 from workers.coalescer import (
     ENOUGH_UNDER_WAY,
     MOST_TEXTS,

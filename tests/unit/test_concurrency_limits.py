@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.model import Metrics
 from modelserver.policy.health.limits import (
     LATENCY_SECONDS,
     THROUGHPUT_SECONDS,
@@ -12,6 +11,7 @@ from modelserver.policy.health.limits import (
     next_limit,
     target_seconds,
 )
+from modelserver.values import Metrics
 
 QUIET = Metrics(itl_seconds=0.02)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher import process
-from launcher.boxes import boxed, rooted
-from launcher.containers import Containers, Runtime, name_of
-from launcher.engines import Launch, Place, adapter
-from launcher.engines.container import Box, Mount, enclose
+from launcher.engine.container import boxed, rooted
+from launcher.engine.in_container import Box, Mount, enclose
+from launcher.engine_types import Launch, Place, adapter
 from launcher.environments import starter
-from modelserver.model import Kind, ModelSpec
+from launcher.host import process
+from launcher.host.containers import Containers, Runtime, name_of
+from modelserver.values import Kind, ModelSpec
 
 DOCKER = Runtime("/usr/bin/docker")
 PODMAN = Runtime("/usr/bin/podman", is_podman=True)

@@ -5,7 +5,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from modelserver.model import (
+from modelserver.policy.decide import consider
+from modelserver.policy.health.guards import pays
+from modelserver.policy.health.memory import from_json, to_json
+from modelserver.values import (
     EngineLoad,
     EngineState,
     Metrics,
@@ -13,9 +16,6 @@ from modelserver.model import (
     Relaunch,
     Treat,
 )
-from modelserver.policy.decide import consider
-from modelserver.policy.health.guards import pays
-from modelserver.policy.health.memory import from_json, to_json
 from tests.control_support import RULES, Scene, canaries, samples
 
 EVENTS = ("well", "slow", "slow canary", "fails", "hangs", "empty", "dies", "starts")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.policy.health.cost import (
+from modelserver.policy.health.cost_model import (
     BAND_ROWS,
     BANDS,
     Reservoir,

@@ -6,7 +6,8 @@ import pytest
 
 from modelserver.fleet import RulesSection
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy import apply, decide
+from modelserver.values import (
     Desired,
     Drop,
     Engine,
@@ -19,7 +20,6 @@ from modelserver.model import (
     Snapshot,
     Want,
 )
-from modelserver.policy import apply, decide
 
 NOW = 1000.0
 RULES = RulesSection(hang_seconds=60, relaunch_pause_seconds=10)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.diagnosis import LINES, hopeless, last_words
+from launcher.startup_log.diagnosis import LINES, hopeless, last_words
 
 CORE = "(EngineCore pid=3709) ERROR 09-18 21:38:02 [core.py:1374] "
 #: A line, and a word of the remedy that it comes with.

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from launcher.engines import LOOPBACK, Launch, Place, adapter
+from launcher.engine_types import LOOPBACK, Launch, Place, adapter
 from launcher.environments import standins_path, starter
 from modelserver.errors import ConfigurationError, EngineEnvironmentError
 from modelserver.inventory import GIB
-from modelserver.model import Kind, ModelSpec
+from modelserver.values import Kind, ModelSpec
 
 HOME = Path("/home/ms")
 PYTHON = "/env/bin/python"

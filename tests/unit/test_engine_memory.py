@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.engines import Place
-from launcher.engines.memory import sglang_fraction, vllm_fraction
+from launcher.engine_types import Place
+from launcher.engine_types.gpu_memory import sglang_fraction, vllm_fraction
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import GIB
 

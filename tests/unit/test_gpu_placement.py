@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
-from modelserver.model import (
+from modelserver.policy import apply
+from modelserver.policy.placement import Plan, plan
+from modelserver.values import (
     Desired,
     Engine,
     EngineSpec,
@@ -17,8 +19,6 @@ from modelserver.model import (
     ModelSpec,
     Snapshot,
 )
-from modelserver.policy import apply
-from modelserver.policy.placement import Plan, plan
 
 TOTAL = 80
 

@@ -6,17 +6,6 @@ from dataclasses import replace
 import pytest
 
 from modelserver.inventory import Gpu, Host
-from modelserver.model import (
-    Alert,
-    Desired,
-    EngineLoad,
-    EngineSpec,
-    EngineState,
-    Metrics,
-    Outcome,
-    Relaunch,
-    Treat,
-)
 from modelserver.policy.decide import consider
 from modelserver.policy.health.guards import pays, tokens_left
 from modelserver.policy.health.memory import (
@@ -26,6 +15,17 @@ from modelserver.policy.health.memory import (
     TypeMemory,
     from_json,
     to_json,
+)
+from modelserver.values import (
+    Alert,
+    Desired,
+    EngineLoad,
+    EngineSpec,
+    EngineState,
+    Metrics,
+    Outcome,
+    Relaunch,
+    Treat,
 )
 from tests.control_support import NOW, RULES, Scene, canaries, known, samples
 

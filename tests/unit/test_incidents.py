@@ -6,13 +6,13 @@ import os
 import sys
 from pathlib import Path
 
-from launcher import process, stacks
-from launcher.engines import Launch
-from launcher.incidents import Case, describe, prune
-from launcher.process import EngineProcess, Identity
-from launcher.stacks import redact
-from modelserver.incidents import FOLDER, SUMMARY, read_incidents
-from modelserver.model import EngineSpec
+from launcher.engine_types import Launch
+from launcher.host import process, process_dump
+from launcher.host.incidents import Case, describe, prune
+from launcher.host.process import EngineProcess, Identity
+from launcher.host.process_dump import redact
+from modelserver.operations.incidents import FOLDER, SUMMARY, read_incidents
+from modelserver.values import EngineSpec
 from tests.support import eventually
 
 CASE = Case(
@@ -104,8 +104,8 @@ def test_tree_and_stacks_of_a_stopped_engine_are_told(tmp_path: Path) -> None:
     )
     eventually(lambda: "up" in (tmp_path / "log").read_text().splitlines())
     os.kill(engine.identity.pid, 19)
-    tree = stacks.tree(engine.identity)
-    told = asyncio.run(stacks.dump(engine.identity))
+    tree = process_dump.tree(engine.identity)
+    told = asyncio.run(process_dump.dump(engine.identity))
     engine.kill()
     assert f"{engine.identity.pid} {os.getpid()} stopped" in tree
     assert "s3cret" not in tree + told
@@ -114,8 +114,8 @@ def test_tree_and_stacks_of_a_stopped_engine_are_told(tmp_path: Path) -> None:
 
 def test_process_without_python_is_told_by_the_kernel(tmp_path: Path) -> None:
     engine = run(tmp_path, "/bin/sleep", "300")
-    told = asyncio.run(stacks.dump(engine.identity))
+    told = asyncio.run(process_dump.dump(engine.identity))
     engine.kill()
     assert "it is no Python program" in told
     assert "wchan: " in told
-    assert "none lives" in stacks.tree(engine.identity)
+    assert "none lives" in process_dump.tree(engine.identity)

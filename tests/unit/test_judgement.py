@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.environments import judgement
+from launcher.environments import findings
 from launcher.environments.check import cuda_of, hub_folder, stale_bytes
-from launcher.environments.judgement import GB, Finding, Level
+from launcher.environments.findings import GB, Finding, Level
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,11 @@ from launcher.environments.judgement import GB, Finding, Level
     ],
 )
 def test_a_driver_must_be_new_enough_for_torch(cuda: str, version: str, level: Level):
-    assert judgement.driver("sglang 0.5.23", cuda, version).level is level
+    assert findings.driver("sglang 0.5.23", cuda, version).level is level
 
 
 def test_an_old_driver_is_told_with_both_versions_and_the_remedy():
-    found = judgement.driver("vllm 0.33.0", "13.0", "570.86.15")
+    found = findings.driver("vllm 0.33.0", "13.0", "570.86.15")
     assert found.fact == (
         "driver 570.86.15, torch built for CUDA 13.0, which needs driver 580"
     )
@@ -36,30 +36,30 @@ def test_an_old_driver_is_told_with_both_versions_and_the_remedy():
 @pytest.mark.parametrize(
     ("found", "level"),
     [
-        (judgement.glibc("glibc", "2.28"), Level.OK),
-        (judgement.glibc("glibc", "2.17"), Level.PROBLEM),
-        (judgement.glibc("", ""), Level.PROBLEM),
-        (judgement.files(65536, -1), Level.OK),
-        (judgement.files(-1, -1), Level.OK),
-        (judgement.files(1024, 4096), Level.WARNING),
-        (judgement.memlock(8_388_608, gpus=1), Level.OK),
-        (judgement.memlock(8_388_608, gpus=2), Level.WARNING),
-        (judgement.memlock(-1, gpus=2), Level.OK),
-        (judgement.shared_memory(64_000_000), Level.WARNING),
-        (judgement.shared_memory(8 * GB), Level.OK),
-        (judgement.disk("disk", "/d", 100 * GB), Level.OK),
-        (judgement.disk("disk", "/d", 5 * GB), Level.WARNING),
-        (judgement.disk("disk", "/d", 0), Level.PROBLEM),
-        (judgement.kernels("/c", True, True, 0), Level.OK),
-        (judgement.kernels("/c", True, True, 2 * GB), Level.WARNING),
-        (judgement.kernels("/c", True, False, 0), Level.PROBLEM),
-        (judgement.kernels("/c", False, True, 0), Level.PROBLEM),
-        (judgement.compiler("/usr/bin/cc", True, needed=True), Level.OK),
-        (judgement.compiler("", True, needed=True), Level.PROBLEM),
-        (judgement.compiler("/usr/bin/cc", False, needed=False), Level.WARNING),
-        (judgement.library("libcuda.so.1", True, needed=True), Level.OK),
-        (judgement.library("libcuda.so.1", False, needed=False), Level.OK),
-        (judgement.library("libcuda.so.1", False, needed=True), Level.PROBLEM),
+        (findings.glibc("glibc", "2.28"), Level.OK),
+        (findings.glibc("glibc", "2.17"), Level.PROBLEM),
+        (findings.glibc("", ""), Level.PROBLEM),
+        (findings.files(65536, -1), Level.OK),
+        (findings.files(-1, -1), Level.OK),
+        (findings.files(1024, 4096), Level.WARNING),
+        (findings.memlock(8_388_608, gpus=1), Level.OK),
+        (findings.memlock(8_388_608, gpus=2), Level.WARNING),
+        (findings.memlock(-1, gpus=2), Level.OK),
+        (findings.shared_memory(64_000_000), Level.WARNING),
+        (findings.shared_memory(8 * GB), Level.OK),
+        (findings.disk("disk", "/d", 100 * GB), Level.OK),
+        (findings.disk("disk", "/d", 5 * GB), Level.WARNING),
+        (findings.disk("disk", "/d", 0), Level.PROBLEM),
+        (findings.kernels("/c", True, True, 0), Level.OK),
+        (findings.kernels("/c", True, True, 2 * GB), Level.WARNING),
+        (findings.kernels("/c", True, False, 0), Level.PROBLEM),
+        (findings.kernels("/c", False, True, 0), Level.PROBLEM),
+        (findings.compiler("/usr/bin/cc", True, needed=True), Level.OK),
+        (findings.compiler("", True, needed=True), Level.PROBLEM),
+        (findings.compiler("/usr/bin/cc", False, needed=False), Level.WARNING),
+        (findings.library("libcuda.so.1", True, needed=True), Level.OK),
+        (findings.library("libcuda.so.1", False, needed=False), Level.OK),
+        (findings.library("libcuda.so.1", False, needed=True), Level.PROBLEM),
     ],
 )
 def test_what_is_not_in_order_has_a_remedy(found: Finding, level: Level):

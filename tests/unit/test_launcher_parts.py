@@ -12,15 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher import family, ports, process
-from launcher.claim import Claim
-from launcher.engines import Launch
-from launcher.gpus import Inventory
-from launcher.holders import Holders
-from launcher.process import EngineProcess, Identity
-from launcher.records import Record, Records
+from launcher.engine_types import Launch
+from launcher.host import family, ports, process
+from launcher.host.gpus import Inventory
+from launcher.host.lock import Claim
+from launcher.host.process import EngineProcess, Identity
+from launcher.host.process_owners import Holders
+from launcher.host.records import Record, Records
 from modelserver.errors import ConfigurationError
-from modelserver.model import EngineSpec
+from modelserver.values import EngineSpec
 from tests.support import eventually, lives
 
 RECORD = Record(

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.model import Outcome
-from modelserver.policy.health.cost import Reservoir
+from modelserver.policy.health.cost_model import Reservoir
 from modelserver.policy.health.memory import Health, TypeMemory
+from modelserver.values import Outcome
 from tests.control_support import FIT, Scene, canaries, samples
 
 KEY = "m@"

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.model import Canary, Engine, EngineState
-from modelserver.policy.health import judging
+from modelserver.policy.health import criteria
 from modelserver.policy.health.levels import LEVEL_LOOKS, WANDER, WANDER_MEMORY
 from modelserver.policy.health.memory import Health, TypeMemory
 from modelserver.policy.health.verdicts import SlowCanary, Standing
+from modelserver.values import Canary, Engine, EngineState
 from tests.control_support import NOW, Scene, canaries, samples
 
 ENGINE = Engine("m-0", "m", "a", EngineState.READY, 1)
@@ -100,7 +100,7 @@ def test_wandering_is_forgotten_within_hours():
 
 def slow(times: float, wander: float):
     standings = {"m-0": Standing(math.log(times), 0.01, 40), "m-1": WELL}
-    return judging.slow(ENGINE, standings, list(standings), wander)
+    return criteria.slow(ENGINE, standings, list(standings), wander)
 
 
 def test_what_engines_do_by_themselves_is_no_fault():
@@ -118,13 +118,13 @@ def test_more_than_twice_as_slow_is_slow_however_they_wander():
 
 def test_wandering_excuses_an_engine_without_peers_too():
     standings = {"m-0": Standing(math.log(1.9), 0.01, 40)}
-    assert judging.slow(ENGINE, standings, ["m-0"], 0.05)
-    assert judging.slow(ENGINE, standings, ["m-0"], 0.2) is None
+    assert criteria.slow(ENGINE, standings, ["m-0"], 0.05)
+    assert criteria.slow(ENGINE, standings, ["m-0"], 0.2) is None
 
 
 def slow_canary(times: float, wander: float) -> SlowCanary | None:
     made = [Canary("m-0", 1, NOW, 0.25 * times)] * 3
-    return judging.slow_canary(ENGINE, made, 0.25, NOW, wander)
+    return criteria.slow_canary(ENGINE, made, 0.25, NOW, wander)
 
 
 def test_a_canary_of_an_engine_that_wanders_may_take_longer():

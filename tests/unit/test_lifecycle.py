@@ -2,7 +2,6 @@
 
 import pytest
 
-from modelserver.model import EngineState
 from modelserver.policy.lifecycle import (
     FATAL_DEATHS,
     FATAL_WINDOW_SECONDS,
@@ -27,6 +26,7 @@ from modelserver.policy.lifecycle import (
     drain_is_hopeless,
     is_forced,
 )
+from modelserver.values import EngineState
 
 PENDING, STARTING, READY, DEGRADED, DRAINING, STOPPED, BACKOFF, FATAL = (
     EngineState.PENDING,

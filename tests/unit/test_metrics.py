@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.metrics import Reading, median_gap, read
+from launcher.engine.engine_metrics import Reading, median_gap, read
 
 SGLANG = b"""\
 # HELP sglang:num_running_reqs The number of running requests.

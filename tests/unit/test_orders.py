@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy import apply, decide
+from modelserver.policy.health.memory import EngineMemory, Health, Memory
+from modelserver.policy.orders import DRAIN, PAUSE, Orders, in_force, orders_about
+from modelserver.values import (
     Alert,
     Desired,
     Engine,
@@ -17,9 +20,6 @@ from modelserver.model import (
     Treat,
     Want,
 )
-from modelserver.policy import apply, decide
-from modelserver.policy.health.memory import EngineMemory, Health, Memory
-from modelserver.policy.orders import DRAIN, PAUSE, Orders, in_force, orders_about
 
 NOW = 1000.0
 MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang-cpu")

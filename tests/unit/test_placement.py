@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy import apply
+from modelserver.policy.placement import place
+from modelserver.values import (
     Desired,
     Drop,
     EngineSpec,
@@ -16,8 +18,6 @@ from modelserver.model import (
     Snapshot,
     Want,
 )
-from modelserver.policy import apply
-from modelserver.policy.placement import place
 from tests.support import gpus
 
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from launcher.engines import Place
-from launcher.places import Places
+from launcher.engine_types import Place
+from launcher.host.allocation import Places
 from modelserver.inventory import GIB, Gpu, GpuProcess
-from modelserver.model import EngineSpec, Kind, ModelSpec
+from modelserver.values import EngineSpec, Kind, ModelSpec
 from tests import support
 
 

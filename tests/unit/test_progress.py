@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import weights
-from launcher.progress import (
+from launcher.startup_log import weights
+from launcher.startup_log.progress import (
     SECONDS_PER_GIB,
     STALL_SECONDS,
     START_SECONDS,
@@ -14,7 +14,7 @@ from launcher.progress import (
     last_step,
     start_limit,
 )
-from launcher.weights import Weights
+from launcher.startup_log.weights import Weights
 from modelserver.inventory import GIB
 
 LINES = {

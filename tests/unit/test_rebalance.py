@@ -6,7 +6,6 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelserver.model import EngineState, ModelSpec
 from modelserver.policy.rebalance import (
     EngineView,
     Memory,
@@ -18,6 +17,7 @@ from modelserver.policy.rebalance import (
     to_json,
 )
 from modelserver.policy.rebalance.pressure import Pressure
+from modelserver.values import EngineState, ModelSpec
 from tests.rebalance_support import (
     BUSY,
     FULL,

@@ -8,15 +8,6 @@ import pytest
 from modelserver.errors import ConfigurationError
 from modelserver.fleet import make_fleet
 from modelserver.inventory import Host
-from modelserver.model import (
-    Desired,
-    Engine,
-    EngineSpec,
-    EngineState,
-    Kind,
-    ModelSpec,
-    Snapshot,
-)
 from modelserver.policy.availability import (
     Outage,
     Standing,
@@ -24,6 +15,15 @@ from modelserver.policy.availability import (
     from_json,
     observe,
     to_json,
+)
+from modelserver.values import (
+    Desired,
+    Engine,
+    EngineSpec,
+    EngineState,
+    Kind,
+    ModelSpec,
+    Snapshot,
 )
 
 NOW = 1000.0

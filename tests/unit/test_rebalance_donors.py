@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from modelserver.inventory import Gpu, Host
-from modelserver.model import EngineSpec, EngineState
 from modelserver.policy.rebalance import (
     EngineView,
     Memory,
@@ -14,6 +13,7 @@ from modelserver.policy.rebalance import (
     View,
     rebalance,
 )
+from modelserver.values import EngineSpec, EngineState
 from tests import support
 from tests.rebalance_support import (
     BUSY,

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from modelserver.inventory import Host
-from modelserver.model import EngineState
 from modelserver.policy.rebalance import (
     EngineView,
     Outcome,
     rebalance,
 )
+from modelserver.values import EngineState
 from tests.rebalance_support import (
     FULL,
     NOW,

@@ -1,7 +1,8 @@
 """How a snapshot looks to the rules that move engines."""
 
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy.rebalance import EngineView, Queue, view_of
+from modelserver.values import (
     Desired,
     Engine,
     EngineLoad,
@@ -9,7 +10,6 @@ from modelserver.model import (
     EngineState,
     Snapshot,
 )
-from modelserver.policy.rebalance import EngineView, Queue, view_of
 from tests import support
 from tests.scenarios.moves_world import model
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from modelserver.model import Kind, Outcome, Sample
-from modelserver.report import Traffic, percentile, traffic
+from modelserver.operations.status import Traffic, percentile, traffic
+from modelserver.values import Kind, Outcome, Sample
 
 
 def sample(

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from modelserver.client import EngineFault
+from modelserver.engine_client import EngineFault
 from modelserver.errors import RequestError
-from modelserver.model import Kind
-from modelserver.requests import (
+from modelserver.messaging.requests import (
     answer,
     build,
     check_context,
@@ -17,7 +16,8 @@ from modelserver.requests import (
     tokens,
     with_model,
 )
-from modelserver.wire import CHAT, COMPLETE, EMBED, Vector
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
+from modelserver.values import Kind
 
 HELLO = [{"role": "user", "content": "hi"}]
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy.rolling import Budget, restarts_due, spread
+from modelserver.values import (
     Desired,
     Drop,
     Engine,
@@ -15,7 +16,6 @@ from modelserver.model import (
     Snapshot,
     Want,
 )
-from modelserver.policy.rolling import Budget, restarts_due, spread
 
 WHY = "context_length changed from 4096 to 8192"
 

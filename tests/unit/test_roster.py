@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.model import Engine, EngineState
+from modelserver.values import Engine, EngineState
 from workers.roster import FAULTS_IN_A_ROW, SUSPECT_SECONDS, Roster, Slot
 
 BIG = Engine("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)

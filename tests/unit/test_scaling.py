@@ -4,7 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from modelserver.inventory import Host
-from modelserver.model import (
+from modelserver.policy import consider
+from modelserver.policy.placement import Demand, plan
+from modelserver.policy.rebalance import Memory, Meter, Move
+from modelserver.policy.replay import RulesOf
+from modelserver.values import (
     Desired,
     Drop,
     Engine,
@@ -15,10 +19,6 @@ from modelserver.model import (
     Snapshot,
     Want,
 )
-from modelserver.policy import consider
-from modelserver.policy.placement import Demand, plan
-from modelserver.policy.rebalance import Memory, Meter, Move
-from modelserver.policy.snapshots import RulesOf
 from tests.support import gpus
 
 RULES = RulesOf(hang_seconds=60, relaunch_pause_seconds=10)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from modelserver.inventory import Host
-from modelserver.model import Desired, Engine, EngineSpec, EngineState, Kind, ModelSpec
 from modelserver.policy.changes import FleetSpec
-from modelserver.policy.settling import OpenEnd, Scene, open_ends
+from modelserver.policy.convergence import OpenEnd, Scene, open_ends
+from modelserver.values import Desired, Engine, EngineSpec, EngineState, Kind, ModelSpec
 
 MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang")
 FLEET = FleetSpec((MODEL,))

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from modelserver.inventory import Host
-from modelserver.model import Desired, EngineSpec, Kind, ModelSpec, Snapshot
 from modelserver.policy import consider
 from modelserver.policy.health.memory import EngineMemory, Health, Memory
 from modelserver.policy.rebalance import Memory as Moves
-from modelserver.policy.snapshots import (
+from modelserver.policy.replay import (
     RulesOf,
     actions_to_json,
     look_from_json,
@@ -23,6 +22,7 @@ from modelserver.policy.snapshots import (
     snapshot_from_json,
     snapshot_to_json,
 )
+from modelserver.values import Desired, EngineSpec, Kind, ModelSpec, Snapshot
 
 RULES = RulesOf(hang_seconds=60, relaunch_pause_seconds=10)
 PLAIN = {

@@ -10,12 +10,11 @@ import pytest
 from kombu.utils.json import dumps, loads
 
 from modelserver.api import client
-from modelserver.catalogue import Catalogue
-from modelserver.encoding import encode
 from modelserver.errors import UnknownModelError
 from modelserver.fleet import Fleet, RedisSection
-from modelserver.settings import Settings
-from modelserver.wire import (
+from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.encoding import encode
+from modelserver.messaging.wire import (
     COMPLETE,
     CONTROL_QUEUE,
     EMBED,
@@ -25,6 +24,7 @@ from modelserver.wire import (
     Vector,
     shared_settings,
 )
+from modelserver.settings import Settings
 
 FLEET = Catalogue.read(
     {

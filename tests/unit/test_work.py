@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.model import EngineState, Kind, ModelSpec, Outcome, Snapshot
 from modelserver.policy.rebalance import EngineView, Meter, ModelView, Rules
+from modelserver.policy.rebalance.demand import FEWEST, request_work
 from modelserver.policy.rebalance.measuring import Tick, measure
-from modelserver.policy.scaling import FEWEST, request_work
+from modelserver.values import EngineState, Kind, ModelSpec, Outcome, Snapshot
 from tests.control_support import NOW, Scene, sample
 
 RULES = Rules()

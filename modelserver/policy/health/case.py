@@ -5,7 +5,7 @@ from typing import Any
 
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.memory import EngineMemory, Health
-from modelserver.policy.health.sight import Sight
+from modelserver.policy.health.observation import Sight
 from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, Standing
 
 

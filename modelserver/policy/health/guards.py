@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from modelserver.model import Engine, Snapshot
 from modelserver.policy.health.memory import TOKENS, EngineMemory, ModelMemory
 from modelserver.policy.rolling import Budget
+from modelserver.values import Engine, Snapshot
 
 #: Seconds until a model may be relaunched once more often.
 TOKEN_SECONDS = 1200.0

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
-from modelserver.model import Outcome
-from modelserver.policy.health.cost import Fit, Row, fit, row
+from modelserver.policy.health.cost_model import Fit, Row, fit, row
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
-from modelserver.policy.health.sight import Sight
+from modelserver.policy.health.observation import Sight
+from modelserver.values import Outcome
 
 #: Requests that a first fit needs; it is made anew at each doubling until it is frozen.
 FIRST_FIT = 128

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
 
-from modelserver.policy.health import judging
-from modelserver.policy.health.cost import MAD
+from modelserver.policy.health import criteria
+from modelserver.policy.health.cost_model import MAD
 from modelserver.policy.health.learning import (
     PASSES,
     Engines,
@@ -87,7 +87,7 @@ def with_wander(
         sight, own = sights[name], engines[name]
         if teaches(sight, own, False, now):
             of_model = peers[sight.spec.name]
-            beyond = judging.compared(name, standings, of_model).excess - own.usual
+            beyond = criteria.compared(name, standings, of_model).excess - own.usual
             away[sight.type].append(abs(beyond))
             usual = own.usual + beyond / USUAL_LOOKS
             engines[name] = replace(own, usual=usual)

@@ -6,7 +6,7 @@ Engines pull their work, so the limit is also their weight: no router is needed.
 import math
 from dataclasses import dataclass
 
-from modelserver.model import Metrics
+from modelserver.values import Metrics
 
 #: The median time between two tokens that is aimed at, in seconds: for throughput, and
 #: where people wait for each token.

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from modelserver.model import Json
-from modelserver.policy.health.cost import Fit, Reservoir
+from modelserver.policy.health.cost_model import Fit, Reservoir
+from modelserver.values import Json
 
 _T = TypeVar("_T")
 

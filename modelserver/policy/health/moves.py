@@ -13,7 +13,7 @@ from modelserver.policy.health.case import Case, Move
 from modelserver.policy.health.guards import cooldown_seconds
 from modelserver.policy.health.learning import PASSES
 from modelserver.policy.health.memory import EngineMemory, Health
-from modelserver.policy.health.treatment import probation_part
+from modelserver.policy.health.use import probation_part
 from modelserver.policy.health.verdicts import Slow, SlowCanary
 
 #: Slow on so many of so many ticks; well again after so many.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from modelserver.inventory import GIB, gib
-from modelserver.model import EngineSpec, ModelSpec
+from modelserver.values import EngineSpec, ModelSpec
 
 #: Engines of this type run elsewhere, so they exist only where a pin names their URL.
 EXTERNAL = "external"

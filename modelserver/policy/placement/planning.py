@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from modelserver.model import Drop, EngineSpec, EngineState, Snapshot, Want
 from modelserver.policy.placement import reasons
 from modelserver.policy.placement.needs import Demand, Need, wanted
 from modelserver.policy.placement.rooms import Fit, HostRoom
+from modelserver.values import Drop, EngineSpec, EngineState, Snapshot, Want
 
 #: In these states an engine has its place whatever else is on its GPUs: its own memory
 #: is what fills them. A FATAL one would be started again by a move.

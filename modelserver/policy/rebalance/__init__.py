@@ -8,7 +8,7 @@ begins.
 
 from modelserver.policy.rebalance.deciding import rebalance
 from modelserver.policy.rebalance.memory import from_json, to_json
-from modelserver.policy.rebalance.values import (
+from modelserver.policy.rebalance.state import (
     EngineView,
     Memory,
     Meter,

@@ -8,7 +8,7 @@ from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement import HostRoom
 from modelserver.policy.rebalance.pressure import least_work
 from modelserver.policy.rebalance.scene import Scene
-from modelserver.policy.rebalance.values import EngineView
+from modelserver.policy.rebalance.state import EngineView
 
 
 @dataclass(frozen=True, slots=True)

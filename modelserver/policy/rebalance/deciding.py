@@ -19,8 +19,7 @@ from modelserver.policy.rebalance.measuring import (
 )
 from modelserver.policy.rebalance.pressure import NEVER_SECONDS
 from modelserver.policy.rebalance.scene import Scene
-from modelserver.policy.rebalance.transit import advance
-from modelserver.policy.rebalance.values import (
+from modelserver.policy.rebalance.state import (
     Memory,
     Move,
     Outcome,
@@ -28,6 +27,7 @@ from modelserver.policy.rebalance.values import (
     View,
     Wanted,
 )
+from modelserver.policy.rebalance.transit import advance
 
 
 def rebalance(view: View, memory: Memory, rules: Rules, now: float) -> Outcome:

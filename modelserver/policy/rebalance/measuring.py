@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from modelserver.policy.rebalance.values import EngineView, Meter, ModelView, Rules
+from modelserver.policy.rebalance.state import EngineView, Meter, ModelView, Rules
 
 #: Of so much of its limit an engine in use is taken to be saturated.
 SATURATED = 0.8

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 
-from modelserver.model import Json
-from modelserver.policy.rebalance.values import Memory, Meter, Move, Past
+from modelserver.policy.rebalance.state import Memory, Meter, Move, Past
+from modelserver.values import Json
 
 
 def to_json(memory: Memory) -> dict[str, Json]:

@@ -7,7 +7,7 @@ arrives in a second, T the seconds until a moved engine serves.
 import math
 from dataclasses import dataclass
 
-from modelserver.policy.rebalance.values import Rules
+from modelserver.policy.rebalance.state import Rules
 
 #: The drain time of a queue that does not get shorter.
 NEVER_SECONDS = 3600.0

@@ -4,11 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from modelserver.model import EngineState
 from modelserver.policy.placement import EXTERNAL, Need
 from modelserver.policy.rebalance.measuring import capacity, peak_rate, rate
 from modelserver.policy.rebalance.pressure import Pressure
-from modelserver.policy.rebalance.values import (
+from modelserver.policy.rebalance.state import (
     EngineView,
     Memory,
     Meter,
@@ -18,6 +17,7 @@ from modelserver.policy.rebalance.values import (
     Rules,
     View,
 )
+from modelserver.values import EngineState
 
 #: So long a move is remembered that has been decided.
 PAST_SECONDS = 3600.0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from modelserver.policy.rebalance.candidates import free_places, room_of
 from modelserver.policy.rebalance.scene import Scene
-from modelserver.policy.rebalance.values import Move
+from modelserver.policy.rebalance.state import Move
 
 #: A donor may take so much longer than its drain until its GPUs are free.
 RELEASE_SECONDS = 300.0

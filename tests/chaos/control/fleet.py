@@ -16,7 +16,7 @@ from celery import Celery
 
 from benchmarks.machine import Server
 from modelserver.api import client
-from modelserver.model import Engine
+from modelserver.values import Engine
 from tests.fleet_support import make_hosts, model
 
 HOST, MODEL = "a", "m"

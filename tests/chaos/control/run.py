@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.report import Goal, Report
-from modelserver.model import Outcome
+from modelserver.values import Outcome
 from tests.chaos.control.traffic import Mix, Traffic
 from tests.chaos.control.watch import Seen, Watch, is_calibrated
 from tests.chaos.load import Ground, Load

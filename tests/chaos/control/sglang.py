@@ -17,7 +17,7 @@ import psutil
 from celery import Celery
 
 from benchmarks.report import Goal, Report
-from launcher.gpus import Inventory
+from launcher.host.gpus import Inventory
 from modelserver.inventory import GIB
 from modelserver.settings import load
 from tests.acceptance.product import EMBED, Product

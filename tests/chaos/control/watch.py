@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import redis
 
-from modelserver.model import Outcome, Sample
 from modelserver.policy.health.memory import Health, Memory, from_json
 from modelserver.store import Store
+from modelserver.values import Outcome, Sample
 
 #: Looks are so far apart, in seconds.
 PAUSE_SECONDS = 0.25

@@ -1,0 +1,328 @@
+"""Keeps one engine as wanted: applies the lifecycle's table and does what follows.
+
+``tick`` never waits: what takes time (a start, a proof, a stop) is one task beside it.
+"""
+
+import dataclasses
+import logging
+import time
+
+from launcher.engine.background import Chores
+from launcher.engine.canaries import first_round
+from launcher.engine.checkup import Checkup
+from launcher.engine.report import report, say, with_wish
+from launcher.engine.start import Start, adopted, ending, start, try_ready
+from launcher.engine.stop import clear, stop
+from launcher.engine_types import adapter
+from launcher.host.credentials import forget_key
+from launcher.host.records import Record
+from launcher.host.tools import Tools
+from launcher.store_link import World
+from modelserver.policy.changes import restarts, sentence
+from modelserver.policy.lifecycle import (
+    CannotHeal,
+    Degraded,
+    Died,
+    DrainAsked,
+    Event,
+    Life,
+    Lost,
+    Proved,
+    Recovered,
+    RetryDue,
+    Started,
+    StartTimedOut,
+    Stopped,
+    Wanted,
+    advance,
+    drain_is_hopeless,
+)
+from modelserver.values import Desired, Engine, EngineSpec, EngineState, ModelSpec
+
+_log = logging.getLogger(__name__)
+
+#: How long to wait before a place is looked for again.
+HELD_SECONDS = 1.0
+#: Pause between two questions whether a starting engine is ready.
+READY_PAUSE_SECONDS = 0.3
+#: A worker may have pulled a request just before it saw the drain; its report of that
+#: is here after this time.
+SETTLE_SECONDS = 2.0
+#: Failed probes until an engine that somebody else runs counts as lost.
+LOST_MISSES = 2
+
+
+class Keeper:
+    """One engine of this host, from its first wish to its end."""
+
+    def __init__(self, spec: EngineSpec, model: ModelSpec, tools: Tools) -> None:
+        self.spec = spec
+        self.model = model
+        self.wanted = True
+        self.life = Life(since=time.monotonic())
+        self.log = tools.log_of(spec.id)
+        self._desired = Desired(spec)
+        #: What it was last started as, or tried to.
+        self._tried = model
+        #: False while an adopted engine has not yet had the time to prove itself.
+        self.speaks = True
+        self._tools = tools
+        self._adapter = adapter(model.engine)
+        #: The last incarnation that died while it served.
+        self._died_serving = 0
+        #: The last round of canaries that it was through.
+        self._rounds = 0
+        self._start: Start | None = None
+        self._checkup: Checkup | None = None
+        self._chores = Chores(tools.wake)
+        self._next_try = 0.0
+        self._deadline = 0.0
+        self._hurry = False
+        self._farewell = ""
+        self._alive_at = 0.0
+        self._hung_seconds = 0
+        self._inflight = 0
+
+    # Wishes.
+
+    def adopt(self, record: Record) -> None:
+        """Go on with an engine that an earlier launcher started."""
+        self._tried = record.model or self.model
+        self._rounds = record.canary
+        self._start = adopted(record, self.model, self._tools)
+        place = self._start.place
+        self._tools.places.keep(self.spec, self._tried, place, record.ready)
+        self._move(Started(record.incarnation, "adopted"))
+        self.speaks = not record.ready
+
+    def want(self, desired: Desired) -> None:
+        """Take a wish; the same wish again changes nothing."""
+        self.wanted, self._desired = True, desired
+        reason = ""
+        if desired.spec != self.spec:
+            reason = "its place changed"
+        elif desired.relaunch and desired.relaunch == self.life.incarnation:
+            reason = desired.reason or "relaunch asked for"
+        if self.life.state is EngineState.FATAL and reason and not self._chores.at_work:
+            self._move(Wanted())
+        elif reason and self._start is not None:
+            self._drain(reason)
+        if self._start is None and not self._chores.at_work:
+            self.spec = desired.spec
+
+    def release(self, reason: str, hurry: bool = False) -> None:
+        """Want the engine no longer; ``hurry`` gives up what it has in flight."""
+        self.wanted = False
+        self._hurry = self._hurry or hurry
+        self._farewell = reason
+
+    @property
+    def stale(self) -> str:
+        """What changed in the fleet since its start, if that needs a restart."""
+        if self._tried == self.model:
+            return ""
+        return sentence(restarts(self._tried, self.model))
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended and nobody wants it."""
+        stopped = self.life.state is EngineState.STOPPED
+        return stopped and not self.wanted and not self._chores.at_work
+
+    def forsake(self) -> None:
+        """Leave the engine running and do nothing more with it."""
+        self._chores.drop_question()
+        if self._checkup is not None:
+            self._checkup.forsake()
+
+    # The loop.
+
+    def tick(self, now: float, world: World) -> None:
+        """Do what is due now."""
+        self._collect()
+        load = world.loads.get(self.spec.id)
+        self._inflight = load.inflight if load else 0
+        if not self.wanted:
+            self._drain(self._farewell)
+        elif self._tried != self.model and not self._chores.at_work:
+            self._catch_up()
+        match self.life.state:
+            case EngineState.PENDING:
+                if not self._chores.at_work and now >= self._next_try:
+                    self._chores.work(self._launch())
+            case EngineState.STARTING:
+                self._tick_starting(now)
+            case EngineState.READY | EngineState.DEGRADED:
+                self._tick_serving(now, world)
+            case EngineState.DRAINING:
+                self._tick_draining(now, world)
+            case EngineState.BACKOFF if not self._chores.at_work:
+                self._move(RetryDue())
+            case EngineState.STOPPED if self.wanted and not self._chores.at_work:
+                self._move(Wanted())
+
+    def _catch_up(self) -> None:
+        """Begin anew by the changed fleet, unless it serves: then control says when."""
+        match self.life.state:
+            case EngineState.STARTING if self.stale:
+                self._drain(self.stale)
+            case EngineState.BACKOFF:
+                self._drain("its section of the fleet changed")
+            case EngineState.FATAL:
+                self._move(Wanted())
+
+    def _tick_starting(self, now: float) -> None:
+        if self._died() or self._start is None:
+            return
+        if self._adapter.starts_process and self._start.overdue(now):
+            self._end(StartTimedOut(f"{self._start.delay(now)}; see {self.log}"))
+        elif not self._chores.asking and now >= self._next_try:
+            self._chores.ask(self._prove(self._start))
+
+    def _tick_serving(self, now: float, world: World) -> None:
+        if self._died() or self._checkup is None:
+            return
+        self._checkup.tick(now, world, self._desired)
+        self._rounds, pulse = self._checkup.rounds, self._checkup.pulse
+        self._alive_at = pulse.alive_at
+        self._hung_seconds = pulse.silence(now, world.loads.get(self.spec.id))
+        why = self._desired.degraded
+        if why and (self.life.state, self.life.reason) != (EngineState.DEGRADED, why):
+            self._move(Degraded(why))
+        elif not why:
+            self._move(Recovered())
+        if not self._adapter.starts_process and pulse.misses >= LOST_MISSES:
+            self._move(Lost(f"{self.spec.url} gives no token: {pulse.fault}"))
+
+    def _tick_draining(self, now: float, world: World) -> None:
+        if not self._chores.at_work and (
+            now >= self._deadline or self._is_drained(world)
+        ):
+            self._chores.work(self._stop())
+
+    def _is_drained(self, world: World) -> bool:
+        waited = world.read_at - self.life.since
+        if waited < 0:
+            return False
+        settled = waited >= SETTLE_SECONDS or not world.loads
+        return settled and not self._inflight
+
+    def _died(self) -> bool:
+        if self._start is None:
+            return False
+        starting = self.life.state is EngineState.STARTING
+        event = ending(self._start, self.log, starting)
+        if event is not None:
+            self._end(event)
+        return event is not None
+
+    # What takes time.
+
+    async def _launch(self) -> None:
+        self._next_try = time.monotonic() + HELD_SECONDS
+        self._tried = self.model
+        self._adapter = adapter(self.model.engine)
+        begun = await start(self.spec, self.model, self._tools)
+        if not isinstance(begun, Start):
+            self._move(begun)
+            return
+        self._start = begun
+        self._alive_at = 0.0
+        self._next_try = 0.0
+        self._move(Started(begun.record.incarnation))
+
+    async def _prove(self, start: Start) -> None:
+        if not await try_ready(self._tools.session, start, self.model):
+            self._next_try = time.monotonic() + READY_PAUSE_SECONDS
+            return
+        known, first = start.record.ready, []
+        if start.process is not None and not known:
+            first = await first_round(self._tools.session, start.url, self.model)
+        record = dataclasses.replace(start.record, ready=True, canary=self._rounds)
+        start.record = record
+        self._tools.records.write(record)
+        measured = known or bool(first)
+        self._checkup = Checkup(
+            start, self.model, self._tools, first, measured, self._rounds
+        )
+        self._alive_at = time.monotonic()
+        self._tools.places.loaded(self.spec.id)
+        self._move(Proved())
+
+    async def _stop(self) -> None:
+        if self._start is not None:
+            load, tools = self._inflight, self._tools
+            await stop(self._start, self.life, load, tools, lambda: self._hurry)
+        await self._clear()
+        self._move(Stopped())
+
+    async def _clear(self, incident: Life | None = None) -> None:
+        """End what is left of the engine's processes and give its place back."""
+        start, self._start = self._start, None
+        if start is not None:
+            await clear(start, incident, self._inflight, self._tools)
+            forget_key(start.url, self._tools)
+        self._tools.places.release(self.spec.id)
+        self._tools.records.remove(self.spec.id)
+
+    # Moves.
+
+    def _drain(self, reason: str) -> None:
+        if self.life.state is EngineState.PENDING and self._chores.at_work:
+            return  # It is about to start; a later tick finds it STARTING.
+        unused = self.life.state is EngineState.STARTING
+        if self._move(DrainAsked(reason)):
+            in_vain = unused or drain_is_hopeless(reason)
+            seconds = 0.0 if in_vain else self.model.drain_seconds
+            self._deadline = time.monotonic() + seconds
+            self._chores.drop_question()
+        if self._hurry:
+            self._deadline = 0.0
+
+    def _end(self, event: Died | StartTimedOut | CannotHeal) -> None:
+        """Leave a failed start or a dead engine; the rest of its processes goes."""
+        self._chores.drop_question()
+        served = self.life.state.serves
+        incident = None
+        if served or isinstance(event, StartTimedOut):
+            incident = dataclasses.replace(self.life, reason=event.reason)
+        self._move(event)
+        self._chores.work(self._clear(incident))
+
+    def _move(self, event: Event) -> bool:
+        now = time.monotonic()
+        before, self.life = self.life, advance(self.life, event, now)
+        if self.life is before:
+            return False
+        if isinstance(event, Died) and before.state.serves:
+            self._died_serving = before.incarnation
+        if self._checkup is not None and not self.life.state.serves:
+            self._checkup.stop()
+            self._checkup, self._hung_seconds = None, 0
+        if self.life.state is not EngineState.STARTING:
+            self.speaks = True
+        if (self.life.state, self.life.reason) != (before.state, before.reason):
+            say(self.spec.id, before, self.life, now)
+            self._tools.wake()
+        return True
+
+    def _collect(self) -> None:
+        """An error nobody thought of counts as a death."""
+        error = self._chores.collect()
+        if error is not None:
+            _log.error("engine=%s", self.spec.id, exc_info=error)
+            self._end(Died(f"the launcher failed: {error!r}"))
+
+    def report(self, world: World) -> Engine:
+        """What the store shall know."""
+        alive_at = world.store_time(self._alive_at) if self._alive_at else 0.0
+        told = report(self.spec, self._tools.host, self.life, self._start)
+        return dataclasses.replace(
+            with_wish(told, self._desired, self.model),
+            since=round(world.store_time(self.life.since), 3),
+            alive_at=round(alive_at, 3),
+            died=self._died_serving,
+            hung_seconds=self._hung_seconds,
+            stale=self.stale if self.life.state.serves else "",
+            log=str(self.log) if self._adapter.starts_process else "",
+        )

@@ -1,0 +1,143 @@
+"""Evidence that an engine generates tokens: from traffic, its counters, or a probe.
+
+The same look at its metrics tells how it copes, as long as it has requests.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+
+import aiohttp
+
+from launcher.engine.engine_metrics import Reading, median_gap, read
+from modelserver.engine_client import EngineFault, count_tokens, metrics_page, prove
+from modelserver.values import EngineLoad, Metrics, ModelSpec
+
+_log = logging.getLogger(__name__)
+
+#: How often the counters are read while no finished request proves the engine alive.
+CHECK_SECONDS = 2.0
+#: How often its metrics are read while it has requests.
+METRICS_SECONDS = 2.5
+#: Between so many looks lies the time for which it says how it copes.
+LOOKS = 3
+#: Without other evidence for so long, the engine is asked for a token.
+QUIET_SECONDS = 5.0
+#: With requests on it and no token for so long, an engine is reported as silent, and
+#: for how long in steps of this, so that not every second is news. In seconds.
+SILENT_SECONDS = 10
+#: How long that token may take; behind long prompts it waits its turn.
+PROBE_SECONDS = 15.0
+
+
+class Pulse:
+    """The freshest evidence for one READY engine. Times are monotonic seconds.
+
+    Judges nothing: an old ``alive_at`` is control's business.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, model: ModelSpec, now: float
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._model = model
+        self._tokens: float | None = None
+        self._moved_at = self._looked_at = now
+        self._looks: deque[Reading] = deque(maxlen=LOOKS)
+        self._inflight = 0
+        self._next_check = now + CHECK_SECONDS
+        self._check: asyncio.Task[None] | None = None
+        self.alive_at = now
+        self.misses = 0
+        self.fault = ""
+
+    def tick(self, now: float, load: EngineLoad | None, load_at: float) -> None:
+        """Take what traffic shows, and look closer where it shows nothing."""
+        self._inflight = load.inflight if load else 0
+        if load is not None and load.idle_seconds < QUIET_SECONDS:
+            self._alive(load_at - load.idle_seconds)
+        if self._check is not None and not self._check.done():
+            return
+        quiet = now - self.alive_at >= CHECK_SECONDS
+        if (quiet or self._inflight) and now >= self._next_check:
+            pause = METRICS_SECONDS if self._inflight else CHECK_SECONDS
+            self._next_check = now + pause
+            self._check = asyncio.create_task(self._look())
+
+    def busy_at(self, now: float) -> float:
+        """When it was last seen to have requests, -inf if it has none any more."""
+        has_some = bool(self._looks) and self._looks[-1].requests > 0
+        # A number that stands still while no token comes is an old one.
+        busy = has_some and now - self._moved_at < QUIET_SECONDS
+        return self._looked_at if busy else float("-inf")
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """How it copes, None without requests or metrics. ``tokens_at`` is monotonic.
+
+        Does not outlive its requests.
+        """
+        if not self._looks or not self._inflight:
+            return None
+        first, last = self._looks[0], self._looks[-1]
+        return Metrics(
+            waiting=last.waiting,
+            kv_use=round(last.kv_use, 3),
+            itl_seconds=round(median_gap(first.gaps, last.gaps), 4),
+            tokens_at=0.0 if last.tokens is None else self._moved_at,
+        )
+
+    def silence(self, now: float, load: EngineLoad | None) -> int:
+        """Seconds without a token although it has requests, 0 while that is short."""
+        return silence(now - self.alive_at, load.inflight if load else 0)
+
+    def stop(self) -> None:
+        """Ask the engine nothing more."""
+        if self._check is not None:
+            self._check.cancel()
+
+    def _alive(self, at: float) -> None:
+        self.alive_at = max(self.alive_at, at)
+
+    async def _look(self) -> None:
+        page = await metrics_page(self._session, self._url)
+        self._looked_at = time.monotonic()
+        tokens, reading = count_tokens(page), read(page)
+        if reading is not None:
+            self._looks.append(reading)
+        elif page:
+            self._looks.clear()  # Else it may only be too slow to say.
+        before, self._tokens = self._tokens, tokens
+        if None not in (before, tokens) and tokens != before:
+            self._moved_at = self._looked_at
+            self.answered()
+        elif time.monotonic() - self.alive_at >= QUIET_SECONDS:
+            await self._probe()
+
+    async def _probe(self) -> None:
+        model = self._model
+        try:
+            await prove(self._session, self._url, model.name, model.kind, PROBE_SECONDS)
+        except EngineFault as error:
+            self.misses += 1
+            self.fault = str(error)
+            if self.misses == 1:
+                _log.warning("no proof of life: %s", error)
+        else:
+            self.answered()
+
+    def answered(self) -> None:
+        """It has just given a token."""
+        self._alive(time.monotonic())
+        self.misses = 0
+
+
+def silence(seconds: float, inflight: int) -> int:
+    """What is reported of an engine that gave its last token so long ago.
+
+    >>> silence(27.4, 3), silence(27.4, 0), silence(4.0, 3)
+    (20, 0, 0)
+    """
+    return int(seconds) // SILENT_SECONDS * SILENT_SECONDS if inflight else 0

@@ -1,0 +1,56 @@
+"""What a keeper tells of its engine: the log's lines, and the store's report."""
+
+import logging
+from dataclasses import replace
+
+from launcher.engine.start import Start
+from modelserver.policy.lifecycle import Life
+from modelserver.values import Desired, Engine, EngineSpec, EngineState, ModelSpec
+
+_log = logging.getLogger(__name__)
+
+
+def say(engine: str, before: Life, life: Life, now: float) -> None:
+    """Log one change of state."""
+    bad = life.state in (EngineState.BACKOFF, EngineState.FATAL)
+    seconds = f" seconds={now - before.since:.1f}" if life.since == now else ""
+    news = life.reason and life.reason != before.reason
+    reason = f' reason="{life.reason}"' if news else ""
+    _log.log(
+        logging.WARNING if bad else logging.INFO,
+        "engine=%s %s -> %s incarnation=%d%s%s",
+        *(engine, before.state.value, life.state.value, life.incarnation),
+        *(seconds, reason),
+    )
+
+
+def with_wish(engine: Engine, desired: Desired, model: ModelSpec) -> Engine:
+    """A report with how control wants this engine used, never above its own limit."""
+    return replace(
+        engine,
+        limit=min(desired.limit or model.max_running, model.max_running),
+        hold=desired.hold if engine.serves else "",
+        abort=desired.abort if desired.abort == engine.incarnation else 0,
+    )
+
+
+def report(spec: EngineSpec, host: str, life: Life, start: Start | None) -> Engine:
+    """What life and start say; the keeper adds times and what it has measured."""
+    process = start.process if start else None
+    reason, doing = life.reason, ""
+    if start and life.state is EngineState.STARTING:
+        doing = start.progress.doing
+        reason = reason or ("" if process else start.fault)
+    return Engine(
+        id=spec.id,
+        model=spec.model,
+        host=host,
+        state=life.state,
+        incarnation=life.incarnation,
+        url=start.url if start else "",
+        pid=process.identity.pid if process else 0,
+        gpus=start.place.gpus if start else spec.gpus,
+        reason=reason,
+        starts=life.starts,
+        progress=doing,
+    )

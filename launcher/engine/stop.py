@@ -1,0 +1,89 @@
+"""The end of one engine: asked, then forced, with what is known of it kept before."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from launcher.engine.start import Start
+from launcher.host.incidents import Case
+from launcher.host.process import EngineProcess
+from launcher.host.tools import Tools
+from modelserver.policy.lifecycle import Life, drain_is_hopeless, is_forced
+
+_log = logging.getLogger(__name__)
+
+#: From SIGTERM to SIGKILL. Nothing is in flight then, and an idle SGLang takes 3-10 s.
+STOP_SECONDS = 5.0
+#: The same for an engine that hangs, which rarely hears a SIGTERM.
+HUNG_STOP_SECONDS = 2.0
+
+
+async def stop(
+    start: Start,
+    life: Life,
+    inflight: int,
+    tools: Tools,
+    hurried: Callable[[], bool],
+) -> None:
+    """Ask an engine to end and wait a little for that.
+
+    What is known of it is kept first if it goes for a fault of its own.
+    """
+    if start.process is None:
+        return
+    if is_forced(life.reason) and not hurried():
+        await _keep_incident(start, life, inflight, tools)
+    hopeless = drain_is_hopeless(life.reason)
+    await _ask(start.process, HUNG_STOP_SECONDS if hopeless else STOP_SECONDS, hurried)
+
+
+async def clear(
+    start: Start, incident: Life | None, inflight: int, tools: Tools
+) -> None:
+    """End every process of an engine by force; ``incident`` is worth keeping."""
+    if start.process is None:
+        return
+    if incident is not None:
+        await _keep_incident(start, incident, inflight, tools)
+    left = await asyncio.to_thread(start.process.kill)
+    if left:
+        _log.error("engine=%s cannot end %s", start.record.spec.id, ", ".join(left))
+
+
+async def _ask(
+    process: EngineProcess, grace: float, hurried: Callable[[], bool]
+) -> None:
+    """SIGTERM, and ``grace`` seconds for it; returns as soon as the head has ended.
+
+    SGLang drains without a limit and goes on to accept, vLLM aborts what is in flight:
+    so this comes only when nothing is, or when that no longer matters.
+    """
+    until = time.monotonic() + grace
+    process.terminate()
+    while process.ended() is None and time.monotonic() < until:
+        if hurried():
+            break
+        await asyncio.sleep(0.05)
+
+
+async def _keep_incident(start: Start, life: Life, inflight: int, tools: Tools) -> None:
+    """Write down what is known of an engine that is about to be ended by force."""
+    record = start.record
+    if start.process is None:
+        return
+    await tools.incidents.keep(
+        Case(
+            spec=record.spec,
+            host=tools.host,
+            incarnation=record.incarnation,
+            state=life.state.value,
+            reason=life.reason,
+            process=start.process.identity,
+            url=start.url,
+            log=tools.log_of(record.spec.id),
+            log_offset=record.log_offset,
+            started_at=record.started_at,
+            inflight=inflight,
+        )
+    )

@@ -1,0 +1,39 @@
+"""How each type of engine is run. The one place that branches on the type.
+
+To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the
+name in ``EngineType`` of modelserver.fleet, and a test of its exact command.
+"""
+
+from launcher.engine_types.absent import Absent
+from launcher.engine_types.base import LOOPBACK, Adapter, Launch, Place
+from launcher.engine_types.command import Command
+from launcher.engine_types.external import External
+from launcher.engine_types.sglang import SGLang
+from launcher.engine_types.sglang_cpu import SGLangCPU
+from launcher.engine_types.vllm import VLLM
+from launcher.engine_types.vllm_cpu import VLLMCPU
+from modelserver.errors import ConfigurationError
+
+#: The type of a model that this host's fleet file does not have.
+ABSENT = "absent"
+
+__all__ = ["ABSENT", "LOOPBACK", "Adapter", "Launch", "Place", "adapter"]
+
+
+def adapter(engine_type: str) -> Adapter:
+    """The adapter of an engine type. Raises ConfigurationError for an unknown one."""
+    adapters: dict[str, Adapter] = {
+        "sglang": SGLang(),
+        "sglang-cpu": SGLangCPU(),
+        "vllm": VLLM(),
+        "vllm-cpu": VLLMCPU(),
+        "command": Command(),
+        "external": External(),
+        ABSENT: Absent(),
+    }
+    try:
+        return adapters[engine_type]
+    except KeyError:
+        raise ConfigurationError(
+            f'engine "{engine_type}" is not known; there are {", ".join(adapters)}'
+        ) from None

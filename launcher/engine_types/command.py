@@ -1,0 +1,58 @@
+"""Any server that speaks OpenAI's protocol, by the command in the fleet file."""
+
+import string
+from pathlib import Path
+
+from launcher.engine_types import builtin
+from launcher.engine_types.base import LOOPBACK, Launch, Place
+from modelserver.errors import ConfigurationError
+from modelserver.values import ModelSpec
+
+
+class Command:
+    """The model's ``command``, with ``{port}`` and the like filled in."""
+
+    starts_process = True
+    settle_path = ""
+
+    def prepare(self, model: ModelSpec, home: Path) -> None:
+        """Nothing: what the command needs is its author's business."""
+
+    def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
+        """The command for one start. Raises ConfigurationError for a bad template."""
+        values = {
+            "port": str(place.port),
+            "host": LOOPBACK,
+            "model": model.name,
+            "path": builtin.model_path(model, home),
+        }
+        words = (*model.command, *model.extra_args)
+        argv = tuple(_fill(model, word, values) for word in words)
+        environment = dict(model.environment)
+        if place.gpus:
+            environment = {
+                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+                "CUDA_VISIBLE_DEVICES": place.visible,
+                **environment,
+            }
+        return Launch(argv, environment)
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """What the fleet file names; a command may know of no key."""
+        return model.api_key_env
+
+
+def _fill(model: ModelSpec, word: str, values: dict[str, str]) -> str:
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(word)]
+        unknown = [name for name in names if name is not None and name not in values]
+        if not unknown:
+            return word.format_map(values)
+        problem = f"{{{unknown[0]}}} is no placeholder"
+    except ValueError as error:
+        problem = str(error)
+    known = ", ".join(f"{{{name}}}" for name in values)
+    raise ConfigurationError(
+        f'model "{model.name}": command has "{word}": {problem}; placeholders are '
+        f"{known}, and a brace itself is written twice"
+    )

@@ -1,0 +1,73 @@
+"""Keeps this launcher and the store agreed on which fleet is in force."""
+
+import json
+import logging
+
+from launcher.store_link import Link, World
+from modelserver.control.applied_fleet import Applied, parse, sealed, spec_of
+from modelserver.errors import ConfigurationError
+from modelserver.policy.changes import changes
+from modelserver.settings import Settings
+from modelserver.values import ModelSpec
+
+_log = logging.getLogger(__name__)
+
+
+class Following:
+    """The fleet in force as this launcher knows it; the store may lose it, this not."""
+
+    def __init__(self, applied: Applied, settings: Settings, link: Link) -> None:
+        self.applied = applied
+        self.models: dict[str, ModelSpec] = {}
+        self._settings = settings
+        self._link = link
+        self._refused = ""
+        self._accept(applied)
+
+    def _accept(self, applied: Applied) -> None:
+        self.applied = applied
+        self.models = {spec.name: spec for spec in applied.fleet.specs()}
+        self._link.lease_seconds = applied.fleet.rules.lease_seconds
+        self._link.fleet_version = applied.version
+
+    async def repair(self, world: World) -> None:
+        """Bring the fleet back to a store that has lost it, or has an earlier one.
+
+        Raises StoreUnreachableError.
+        """
+        own = self.applied
+        if world.fleet == own.text:
+            return
+        seen = int(json.loads(world.fleet)["version"]) if world.fleet else 0
+        if seen < own.version and await self._link.publish(own.text, seen):
+            _log.warning("fleet version=%d brought back to the store", own.version)
+
+    def take(self, world: World) -> bool:
+        """Go by what the store says; whether that is another fleet than before."""
+        text = world.fleet
+        if text in ("", self.applied.text, self._refused):
+            return False
+        try:
+            applied = parse(text, self._settings)
+        except ConfigurationError as error:
+            _log.error("goes on with version %d: %s", self.applied.version, error)
+            self._refused = text
+            return False
+        if applied.version < self.applied.version:
+            return False
+        self._accept(applied)
+        _log.info("fleet version=%d applied by %s", applied.version, applied.by)
+        return True
+
+
+def warn_of_differences(applied: Applied, settings: Settings) -> None:
+    """Say what in this host's fleet file is not what was applied."""
+    own = spec_of(sealed(settings.fleet, applied.salt))
+    lines = changes(applied.spec(), own).lines()
+    if not settings.fleet_file.is_file() or not lines:
+        return
+    _log.warning(
+        "%s differs from the fleet in force (version %d, applied by %s), which counts; "
+        "`modelserver apply` would change that to what the file says: %s",
+        *(settings.fleet_file, applied.version, applied.by, "; ".join(lines)),
+    )

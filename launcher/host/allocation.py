@@ -1,0 +1,127 @@
+"""Which port and which GPUs each engine of this host has.
+
+Control chooses the GPUs by reports that are a second or two old. Here they are looked
+at once more, right before a start.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launcher.engine_types import Place
+from launcher.host import ports
+from modelserver.inventory import Gpu, Host
+from modelserver.policy.placement import GpuRoom, HostRoom, Need
+from modelserver.values import EngineSpec, ModelSpec
+
+
+@dataclass(slots=True)
+class _Given:
+    place: Place
+    need: Need
+    loaded: bool
+
+
+class Places:
+    """Gives out places, one engine at a time, so that no two get the same.
+
+    ``read`` gives the host's GPUs as they are now.
+    """
+
+    def __init__(self, host: str, read: Callable[[], tuple[Gpu, ...]]) -> None:
+        self._host = host
+        self._read = read
+        self._given: dict[str, _Given] = {}
+        self._lock = asyncio.Lock()
+
+    async def choose(self, spec: EngineSpec, model: ModelSpec) -> Place | str:
+        """Give an engine a place, or say why there is none now."""
+        async with self._lock:
+            self.release(spec.id)
+            need = Need.of(spec, model)
+            place = await asyncio.to_thread(self._choose, spec, need)
+            if isinstance(place, Place):
+                self._given[spec.id] = _Given(place, need, loaded=False)
+            return place
+
+    def keep(
+        self, spec: EngineSpec, model: ModelSpec, place: Place, loaded: bool
+    ) -> None:
+        """Note the place of an engine that runs already."""
+        self._given[spec.id] = _Given(place, Need.of(spec, model), loaded)
+
+    def loaded(self, engine: str) -> None:
+        """Note that an engine has taken the memory that it takes."""
+        if engine in self._given:
+            self._given[engine].loaded = True
+
+    def release(self, engine: str) -> None:
+        """Take an engine's place back."""
+        self._given.pop(engine, None)
+
+    def _choose(self, spec: EngineSpec, need: Need) -> Place | str:
+        port = self._port(spec)
+        if isinstance(port, str) or not need.gpus:
+            return port if isinstance(port, str) else Place(port)
+        if not (spec.uuids or spec.gpus):
+            return "control has found no GPUs for it yet; see modelserver status"
+        host = HostRoom(Host(self._host, self._read()))
+        for engine, given in self._given.items():
+            for room in _rooms(host, given.place):
+                room.claims[engine] = given.need
+        rooms = self._wished(spec, host)
+        if isinstance(rooms, str):
+            return rooms
+        refusals = [room.refusal(need, spec.id) for room in rooms]
+        if any(refusals):
+            return f"needs {need}; {', '.join(filter(None, refusals))}"
+        return self._loading(rooms) or _place(port, need, [room.gpu for room in rooms])
+
+    def _wished(self, spec: EngineSpec, host: HostRoom) -> list[GpuRoom] | str:
+        if not spec.uuids:
+            return host.at(spec.gpus)
+        found = host.find(spec.uuids)
+        missing = set(spec.uuids) - {room.gpu.uuid for room in found}
+        if missing:
+            return f"gpu {min(missing)} is not on host {host.name} any more"
+        return sorted(found, key=lambda room: spec.uuids.index(room.gpu.uuid))
+
+    def _loading(self, rooms: list[GpuRoom]) -> str:
+        """Engines measure what is free while they load, so they do that in turn."""
+        for room in rooms:
+            for engine in sorted(room.claims):
+                if not self._given[engine].loaded:
+                    return f"waits until engine {engine} has loaded on {room.gpu.label}"
+        return ""
+
+    def _port(self, spec: EngineSpec) -> int | str:
+        if not spec.port:
+            taken = {given.place.port for given in self._given.values()}
+            port = ports.choose(taken)
+            return port or (
+                f"no port from {ports.FIRST_PORT} to {ports.LAST_PORT} is free on this "
+                "host; end what holds them"
+            )
+        if ports.is_free(spec.port):
+            return spec.port
+        return (
+            f"port {spec.port} is held by {ports.holder(spec.port)}; end that process, "
+            "or give this engine another port in the fleet file"
+        )
+
+
+def _rooms(host: HostRoom, place: Place) -> list[GpuRoom]:
+    if place.uuids:
+        return host.find(place.uuids)
+    return [room for room in host.rooms if room.gpu.index in place.gpus]
+
+
+def _place(port: int, need: Need, gpus: list[Gpu]) -> Place:
+    return Place(
+        port,
+        gpus=tuple(gpu.index for gpu in gpus),
+        uuids=tuple(gpu.uuid for gpu in gpus),
+        free_bytes=min(gpu.free for gpu in gpus),
+        total_bytes=min(gpu.total for gpu in gpus),
+        promised_bytes=need.each,
+    )

@@ -1,0 +1,295 @@
+"""The only owner of NVML: this host's GPUs, read live.
+
+What a driver or a GPU does not tell is left out and named in ``Gpu.missing``; nothing
+here raises. NVML stays open between readings, since its events come to open sets only.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import pynvml
+
+from launcher.host.process_owners import Holders
+from modelserver.inventory import Gpu, GpuProcess
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Names, UUIDs and MIG slices are read again after so long, or when the count changes.
+DISCOVER_SECONDS = 15.0
+#: How long a reading may wait for another that hangs in the driver.
+LOCK_SECONDS = 5.0
+#: XIDs kept for each GPU, the newest.
+XIDS_KEPT = 8
+#: XIDs after which nothing may be started on a GPU. Others (13, 31, 43, ...) are faults
+#: of the program that ran there.
+HOST_FAULTS = {
+    48: "double-bit ECC error",
+    79: "fallen off the bus",
+    94: "contained ECC error",
+    95: "uncontained ECC error",
+    119: "no answer from its firmware",
+}
+#: Errors by which NVML says that a GPU is of no use until it is reset.
+LOST = (
+    pynvml.NVML_ERROR_GPU_IS_LOST,
+    pynvml.NVML_ERROR_RESET_REQUIRED,
+    pynvml.NVML_ERROR_GPU_NOT_FOUND,
+)
+#: Why clocks are lower than they could be; idle and set clocks are no such reasons.
+THROTTLES = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """A GPU or a MIG slice; ``board`` is the GPU that a slice is of."""
+
+    index: int
+    handle: Any
+    board: Any
+    uuid: str = ""
+    board_uuid: str = ""
+    name: str = ""
+    mig: str = ""
+    fault: str = ""
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+class Inventory:
+    """Reads the GPUs. ``driver`` is its version, or why no GPUs can be seen."""
+
+    def __init__(self, holders: Holders | None = None) -> None:
+        self.driver = ""
+        self._holders = holders or Holders()
+        self._lock = threading.Lock()
+        self._open = False
+        self._devices: list[_Device] = []
+        self._discover_at = 0.0
+        self._events: Any = None
+        self._heard: set[str] = set()
+        self._no_events: dict[str, str] = {}
+        self._xids: dict[str, tuple[int, ...]] = {}
+        self._last: tuple[Gpu, ...] = ()
+
+    def read(self) -> tuple[Gpu, ...]:
+        """The GPUs by index, none without a driver. Waits if the driver hangs."""
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            fault = f"the driver has not answered for {LOCK_SECONDS:g} s"
+            return tuple(replace(gpu, fault=gpu.fault or fault) for gpu in self._last)
+        try:
+            self._last = self._read_all()
+        except pynvml.NVMLError as error:
+            self.driver = f"no GPUs: {error}"
+            self._shut()
+            self._last = ()
+        finally:
+            self._lock.release()
+        return self._last
+
+    def _read_all(self) -> tuple[Gpu, ...]:
+        if not self._open:
+            pynvml.nvmlInit()
+            self._open, self._discover_at = True, 0.0
+            self.driver = _or("?", lambda: str(pynvml.nvmlSystemGetDriverVersion()))
+            self._events = _or(None, pynvml.nvmlEventSetCreate)
+            self._heard, self._no_events = set(), {}
+        count = int(pynvml.nvmlDeviceGetCount())
+        boards = len({device.index for device in self._devices})
+        if count != boards or time.monotonic() >= self._discover_at:
+            self._discover(count)
+        self._hear()
+        self._holders.refresh()
+        return tuple(self._read(device) for device in self._devices)
+
+    def _shut(self) -> None:
+        if self._open:
+            _or(None, pynvml.nvmlShutdown)
+        self._open, self._events, self._devices = False, None, []
+
+    # Which there are.
+
+    def _discover(self, count: int) -> None:
+        known = {device.index: device for device in self._devices}
+        found = [_board(index, known.get(index)) for index in range(count)]
+        for board in found:
+            self._listen(board)
+        self._devices = [each for board in found for each in _slices(board)]
+        # A lost GPU may come back at any time.
+        lost = any(device.fault for device in found)
+        self._discover_at = time.monotonic() + (0 if lost else DISCOVER_SECONDS)
+
+    # What happened to them.
+
+    def _listen(self, board: _Device) -> None:
+        if board.fault or board.uuid in self._heard:
+            return
+        self._heard.add(board.uuid)
+        xid = pynvml.nvmlEventTypeXidCriticalError
+        try:
+            if self._events is None:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            pynvml.nvmlDeviceRegisterEvents(board.handle, xid, self._events)
+        except pynvml.NVMLError as error:
+            self._no_events[board.uuid] = str(error)
+
+    def _hear(self) -> None:
+        """Take the XIDs that came since the last reading."""
+        while self._events is not None:
+            try:
+                event = pynvml.nvmlEventSetWait(self._events, 0)
+                uuid = str(pynvml.nvmlDeviceGetUUID(event.device))
+            except pynvml.NVMLError:
+                return  # Nothing more to tell, or a GPU that does not even say that.
+            xid = int(event.eventData)
+            self._xids[uuid] = (*self._xids.get(uuid, ()), xid)[-XIDS_KEPT:]
+            _log.warning("gpu uuid=%s XID %d %s", uuid, xid, HOST_FAULTS.get(xid, ""))
+
+    def _fault(self, device: _Device) -> str:
+        fatal = [x for x in self._xids.get(device.board_uuid, ()) if x in HOST_FAULTS]
+        if not fatal:
+            return device.fault
+        what = f"XID {fatal[-1]}, {HOST_FAULTS[fatal[-1]]}"
+        return f"{what}; reset or replace it, then restart the launcher"
+
+    # How they are.
+
+    def _read(self, device: _Device) -> Gpu:
+        missing = dict(device.missing)
+        fault = self._fault(device)
+        if device.board_uuid in self._no_events:
+            missing["xids"] = self._no_events[device.board_uuid]
+
+        def get(name: str, read: Callable[[], _T]) -> _T | None:
+            nonlocal fault
+            if device.handle is None:
+                missing[name] = device.fault
+                return None
+            try:
+                return read()
+            except pynvml.NVMLError as error:
+                missing[name] = str(error)
+                if error.value in LOST:
+                    fault = fault or f"{error}; reset it, or restart the host"
+                    self._discover_at = 0.0
+                return None
+
+        handle, board, nvml = device.handle, device.board, pynvml
+        memory = get("memory", lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        load = get("utilization", lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        sensor = nvml.NVML_TEMPERATURE_GPU
+        heat = get("temperature", lambda: nvml.nvmlDeviceGetTemperature(board, sensor))
+        power = get("power_watts", lambda: nvml.nvmlDeviceGetPowerUsage(board))
+        reasons = get("throttled", lambda: _clock_reasons(board)) or 0
+        running = get("processes", lambda: _running(handle)) or {}
+        return Gpu(
+            index=device.index,
+            uuid=device.uuid,
+            name=device.name,
+            total=int(memory.total) if memory else 0,
+            used=int(memory.used) if memory else 0,
+            free=int(memory.free) if memory else 0,
+            utilization=load.gpu / 100 if load else None,
+            temperature=heat,
+            power_watts=None if power is None else power / 1000,
+            throttled=tuple(why for bit, why in THROTTLES.items() if reasons & bit),
+            xids=self._xids.get(device.board_uuid, ()),
+            mig=device.mig,
+            fault=fault,
+            processes=self._processes(running, missing),
+            missing=missing,
+        )
+
+    def _processes(
+        self, running: dict[int, int], missing: dict[str, str]
+    ) -> tuple[GpuProcess, ...]:
+        found, unseen = [], []
+        for pid, used in sorted(running.items()):
+            process = self._holders.name(pid, used)
+            found.append(process or GpuProcess(pid, used))
+            if process is None:
+                unseen.append(str(pid))
+        if unseen:
+            pids = ", ".join(unseen)
+            why = "it runs in another container, or has just ended"
+            missing["owner"] = f"pid {pids} cannot be seen from here: {why}"
+        return tuple(found)
+
+
+def _or(default: _T, read: Callable[[], _T]) -> _T:
+    try:
+        return read()
+    except pynvml.NVMLError:
+        return default
+
+
+def _board(index: int, known: _Device | None) -> _Device:
+    """One GPU by its index; one that is lost keeps the name that it had."""
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = str(pynvml.nvmlDeviceGetUUID(handle))
+    except pynvml.NVMLError as error:
+        fault = f"{error}; reset it, or restart the host"
+        was = known or _Device(index, None, None)
+        uuid = was.board_uuid
+        return _Device(index, None, None, uuid, uuid, was.name, fault=fault)
+    name = _name(handle)
+    missing = {} if name else {"name": "the driver does not tell it"}
+    return _Device(index, handle, handle, uuid, uuid, name, missing=missing)
+
+
+def _name(handle: Any) -> str:
+    return _or("", lambda: str(pynvml.nvmlDeviceGetName(handle)))
+
+
+def _slices(board: _Device) -> list[_Device]:
+    """The GPU itself, or its MIG slices where it is divided."""
+    if board.handle is None:
+        return [board]
+    current, _ = _or([0, 0], lambda: pynvml.nvmlDeviceGetMigMode(board.handle))
+    if not current:
+        return [board]
+    number = _or(0, lambda: int(pynvml.nvmlDeviceGetMaxMigDeviceCount(board.handle)))
+    found = []
+    for place in range(number):
+        try:
+            handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(board.handle, place)
+            uuid = str(pynvml.nvmlDeviceGetUUID(handle))
+        except pynvml.NVMLError:
+            continue  # Places without a slice are normal.
+        name = _name(handle) or board.name
+        part = replace(board, handle=handle, uuid=uuid, name=name, mig=str(place))
+        found.append(part)
+    return found or [replace(board, fault="MIG is on, and it has no slices")]
+
+
+def _clock_reasons(board: Any) -> int:
+    try:
+        return int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(board))
+    except pynvml.NVMLError_FunctionNotFound:
+        # Its name before driver 535.
+        return int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(board))
+
+
+def _running(handle: Any) -> dict[int, int]:
+    """Bytes by pid, 0 where unknown; a process that computes and draws counts once."""
+    used: dict[int, int] = {}
+    # By their versioned names: without, an older driver raises what is no NVMLError.
+    compute = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
+    graphics: list[Any] = _or(
+        [], lambda: pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle)
+    )
+    for process in (*graphics, *compute):
+        size = process.usedGpuMemory or 0
+        used[process.pid] = max(size, used.get(process.pid, 0))
+    return used

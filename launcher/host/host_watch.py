@@ -1,0 +1,90 @@
+"""Looks at this host every second in a thread, for the reports of the launcher.
+
+What its GPUs are and who has them, and how busy its processors are.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import replace
+
+import psutil
+
+from launcher.host.gpus import Inventory
+from modelserver.inventory import Host
+
+_log = logging.getLogger(__name__)
+
+#: How often the GPUs are read.
+READ_SECONDS = 1.0
+#: The use of the processors is a mean over so many seconds.
+BUSY_SECONDS = 30.0
+#: A reading that is older means that the driver hangs.
+STALE_SECONDS = 10.0
+
+
+class Watch:
+    """The newest reading, as the host that is reported. Never waits for the driver."""
+
+    def __init__(self, host: Host, inventory: Inventory) -> None:
+        self._host = host
+        self._inventory = inventory
+        self._read_at = time.monotonic()
+        self._first = threading.Event()
+        self._closing = threading.Event()
+        self._bad: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Read from now on."""
+        psutil.cpu_percent()  # What it says next is since now.
+        threading.Thread(target=self._run, name="gpus", daemon=True).start()
+
+    def await_first(self, seconds: float = STALE_SECONDS) -> None:
+        """Return when there is a first reading, or after so long without one."""
+        self._first.wait(seconds)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._closing.set()
+
+    def host(self) -> Host:
+        """The host with its GPUs; they are faulty while the driver hangs."""
+        age = time.monotonic() - self._read_at
+        host = self._host
+        if age < STALE_SECONDS:
+            return host
+        fault = f"the driver has not answered for {age:.0f} s"
+        gpus = tuple(replace(gpu, fault=gpu.fault or fault) for gpu in host.gpus)
+        return replace(host, gpus=gpus, driver=fault)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._look_at_processors()
+            try:
+                gpus = self._inventory.read()
+            except Exception:
+                # The engines go on; their GPUs count as silent until a reading works.
+                _log.exception("host=%s its GPUs cannot be read", self._host.name)
+            else:
+                driver = self._inventory.driver
+                self._host = replace(self._host, gpus=gpus, driver=driver)
+                self._read_at = time.monotonic()
+                self._say()
+                self._first.set()
+            self._closing.wait(READ_SECONDS)
+
+    def _look_at_processors(self) -> None:
+        busy = self._host.busy
+        busy += (psutil.cpu_percent() / 100 - busy) * READ_SECONDS / BUSY_SECONDS
+        self._host = replace(self._host, busy=busy)
+
+    def _say(self) -> None:
+        """Log what became faulty, and what is well again."""
+        bad = {gpu.uuid: gpu.fault for gpu in self._host.gpus if gpu.fault}
+        if bad != self._bad:
+            labels = {gpu.uuid: gpu.label for gpu in self._host.gpus}
+            for uuid in bad.keys() - self._bad.keys():
+                _log.warning("%s uuid=%s faulty: %s", labels[uuid], uuid, bad[uuid])
+            for uuid in self._bad.keys() - bad.keys():
+                _log.info("%s uuid=%s is well", labels.get(uuid, "gpu"), uuid)
+        self._bad = bad

@@ -1,0 +1,146 @@
+"""Keeps what is known of a failing engine before it is ended and started anew.
+
+Holds no prompts: stacks are without local variables, and the engines' logs quote no
+requests unless a fleet file asks for it. Never holds a restart up for long.
+"""
+
+import asyncio
+import dataclasses
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from launcher.host import process_dump
+from launcher.host.process import Identity, read_tail
+from launcher.store_link import Link
+from modelserver.operations.incidents import FOLDER, SUMMARY, Incident
+from modelserver.values import EngineSpec
+
+_log = logging.getLogger(__name__)
+
+#: How many incidents are kept, and how many bytes they may take together.
+KEPT = 20
+KEPT_BYTES = 50 * 1024 * 1024
+LOG_LINES = 300
+#: All parts are fetched side by side; what takes longer is left out.
+PART_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An engine that is about to be ended by force, or that died while it served."""
+
+    spec: EngineSpec
+    host: str
+    incarnation: int
+    state: str
+    reason: str
+    process: Identity
+    url: str
+    log: Path
+    log_offset: int
+    started_at: float
+    inflight: int = 0
+
+
+class Incidents:
+    """One folder for each incident below a fleet's run folder."""
+
+    def __init__(self, run_dir: Path, link: Link) -> None:
+        self._folder = run_dir / FOLDER
+        self._link = link
+
+    async def keep(self, case: Case) -> None:
+        """Write one down; a failure is logged and nothing else."""
+        try:
+            folder = await self._write(case)
+            await asyncio.to_thread(prune, self._folder)
+        except OSError as error:
+            _log.warning("engine=%s no incident is kept: %s", case.spec.id, error)
+        else:
+            _log.info('engine=%s incident="%s"', case.spec.id, folder)
+
+    async def _write(self, case: Case) -> Path:
+        described = describe(case, time.time())
+        folder = self._folder / described.id
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dataclasses.asdict(described), indent=1)
+        (folder / SUMMARY).write_text(text + "\n")
+        parts = await asyncio.gather(
+            _part("log.txt", asyncio.to_thread(_last_lines, case)),
+            _part("processes.txt", asyncio.to_thread(process_dump.tree, case.process)),
+            _part("stacks.txt", process_dump.dump(case.process)),
+            _part("gpus.json", asyncio.to_thread(_gpus, self._link)),
+            _part("samples.json", self._samples(case.spec.id)),
+            _part("decisions.json", self._decisions(case.spec.id)),
+        )
+        for name, text in parts:
+            (folder / name).write_text(process_dump.redact(text))
+        return folder
+
+    async def _samples(self, engine: str) -> str:
+        samples = await self._link.samples(engine)
+        return "\n".join(json.dumps(dataclasses.asdict(each)) for each in samples)
+
+    async def _decisions(self, engine: str) -> str:
+        found = await self._link.decisions(engine)
+        return "\n".join(json.dumps(each) for each in found)
+
+
+def describe(case: Case, now: float) -> Incident:
+    """The summary; its id sorts by time and names engine and incarnation."""
+    when = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    engine = re.sub(r"[^\w.-]", "_", case.spec.id)
+    return Incident(
+        id=f"{when}-{engine}-{case.incarnation}",
+        at=round(now, 3),
+        engine=case.spec.id,
+        model=case.spec.model,
+        host=case.host,
+        incarnation=case.incarnation,
+        state=case.state,
+        reason=case.reason,
+        pid=case.process.pid,
+        url=case.url,
+        started_at=case.started_at,
+        inflight=case.inflight,
+        log=str(case.log),
+    )
+
+
+async def _part(name: str, work: Awaitable[str]) -> tuple[str, str]:
+    """One file's text, or why there is none."""
+    try:
+        async with asyncio.timeout(PART_SECONDS):
+            return name, await work
+    except TimeoutError:
+        return name, f"not available: it took more than {PART_SECONDS:g} s\n"
+    except Exception as error:
+        # An incident with a hole in it beats an engine that stays dead.
+        return name, f"not available: {error!r}\n"
+
+
+def _last_lines(case: Case) -> str:
+    text = read_tail(case.log, case.log_offset, limit=256 * 1024)
+    return "\n".join(text.splitlines()[-LOG_LINES:]) + "\n"
+
+
+def _gpus(link: Link) -> str:
+    found = [dataclasses.asdict(gpu) for gpu in link.look().gpus]
+    return json.dumps(found, indent=1)
+
+
+def prune(folder: Path, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
+    """Remove the oldest until the rest is few and small enough; the newest stays."""
+    incidents = sorted(each for each in folder.iterdir() if each.is_dir())
+    total = 0
+    for place, incident in enumerate(reversed(incidents)):
+        total += sum(file.stat().st_size for file in incident.iterdir())
+        if place and (place >= kept or total > kept_bytes):
+            shutil.rmtree(incident, ignore_errors=True)

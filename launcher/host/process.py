@@ -1,0 +1,281 @@
+"""The only owner of engine processes: starts, watches, adopts and ends them.
+
+An engine leads a session and a process group of its own, so a Ctrl-C at the launcher
+does not reach it, and what it leaves behind can be found. Its processes are those of
+its group, their children, and whoever carries its mark in the environment.
+
+An engine in a container is the client (``docker run``) that waits for it, and all that
+is in the container, which outlives a client that is killed.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from launcher.engine_types import Launch
+from launcher.host import containers
+from modelserver.errors import ConfigurationError
+
+#: An environment variable with the same random value in all processes of one start.
+MARK = "MODELSERVER_ENGINE_MARK"
+#: Variables that every engine gets on top of its own.
+GIVEN = {
+    # Engines rename their processes; without this that overwrites the mark.
+    "SPT_NOENV": "1",
+    # A log that is read while the engine lives.
+    "PYTHONUNBUFFERED": "1",
+}
+#: Bytes; a log larger than this is set aside before a start.
+LOG_LIMIT = 64 * 1024 * 1024
+#: Start times of one process may differ by so much between two readings, in seconds.
+CLOCK_SLACK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process among all that ever have its number; ``created`` is an epoch time.
+
+    ``pid`` is 0 before it is known; ``mark`` is random and in all of its children.
+    ``runtime`` is the program that runs its container, "" where it has none; then
+    ``inner_pid`` is this host's number of the first process in the container, 0 before
+    that is known or where it cannot be seen from here.
+    """
+
+    pid: int
+    created: float
+    mark: str
+    runtime: str = ""
+    inner_pid: int = 0
+    inner_created: float = 0.0
+
+    @property
+    def container(self) -> str:
+        """The name of its container, "" where it has none."""
+        return containers.name_of(self.mark) if self.runtime else ""
+
+    @property
+    def core(self) -> int:
+        """The number of the process of which the engine's others are children."""
+        return self.inner_pid or self.pid
+
+
+class EngineProcess:
+    """One started or adopted engine with all of its processes."""
+
+    def __init__(
+        self, identity: Identity, popen: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
+        self.identity = identity
+        self._popen = popen
+        self._ending: str | None = None
+
+    def ended(self) -> str | None:
+        """How the head process ended, None while it lives. Leaves no zombie."""
+        if self._ending is None:
+            if self._popen is not None:
+                code = self._popen.poll()
+                self._ending = None if code is None else _describe(code)
+            elif not alive(self.identity.pid, self.identity.created):
+                self._ending = "ended"
+        return self._ending
+
+    def terminate(self) -> None:
+        """Ask the head process to end; its children are its own business."""
+        if self.ended() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.identity.pid, signal.SIGTERM)
+
+    def look_inside(self) -> None:
+        """Find the first process of its container, once it is there; may take 0.1 s."""
+        known = self.identity
+        if not known.runtime or known.inner_pid:
+            return
+        pid = containers.first_pid(known.runtime, known.container)
+        # The number means another process where this launcher sees other ones.
+        with suppress(psutil.Error):
+            created = psutil.Process(pid).create_time() if pid else 0.0
+            if created > known.created - CLOCK_SLACK_SECONDS:
+                self.identity = replace(known, inner_pid=pid, inner_created=created)
+
+    def kill(self, seconds: float = 10.0) -> list[str]:
+        """End all of this engine by force; returns what remains, "pid 12" and so on."""
+        # Before the processes: what watches a container is one of them.
+        self._remove_container()
+        deadline = time.monotonic() + seconds
+        while left := survivors(self.identity):
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=0.2)
+            self.ended()
+            if time.monotonic() > deadline:
+                break
+        self.ended()
+        # A client that was killed may just have had its container made.
+        fault = self._remove_container()
+        return [f"pid {process.pid}" for process in left] + fault
+
+    def _remove_container(self) -> list[str]:
+        if not self.identity.runtime:
+            return []
+        name = self.identity.container
+        fault = containers.remove(self.identity.runtime, name)
+        return [f"container {name} ({fault})"] if fault else []
+
+
+def unborn(runtime: str = "") -> Identity:
+    """What is known of an engine's processes just before they are started."""
+    return Identity(0, time.time(), uuid4().hex, runtime)
+
+
+def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProcess:
+    """Start an engine whose output goes to the end of its log.
+
+    Raises ConfigurationError where the program cannot be started at all.
+    """
+    environment = {
+        **os.environ,
+        **GIVEN,
+        **launch.environment,
+        MARK: born.mark,
+    }
+    with log.open("ab") as output:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        output.write(f"--- {when} {title}: {' '.join(launch.argv)}\n".encode())
+        output.flush()
+        popen = _popen(launch.argv, environment, output.fileno())
+    try:
+        created = psutil.Process(popen.pid).create_time()
+    except psutil.NoSuchProcess:
+        created = time.time()
+    return EngineProcess(replace(born, pid=popen.pid, created=created), popen)
+
+
+def _popen(
+    argv: tuple[str, ...], environment: Mapping[str, str], output: int
+) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except (OSError, ValueError, IndexError) as error:
+        raise ConfigurationError(
+            f"{argv[0] if argv else 'an empty command'} cannot be started: {error}"
+        ) from error
+
+
+def rotate(log: Path) -> int:
+    """Make room for another start; returns the size that the log then has."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        log.replace(log.with_name(log.name + ".1"))
+    return log.stat().st_size if log.exists() else 0
+
+
+def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
+    """The end of what one start has written, from ``offset`` on."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(min(offset, size), size - limit))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def is_its(identity: Identity) -> bool:
+    """Whether this very engine's head lives: its pid, its start time and its mark."""
+    if not identity.pid or not alive(identity.pid, identity.created):
+        return False
+    with suppress(psutil.NoSuchProcess):
+        return _mark_of(psutil.Process(identity.pid)) == identity.mark
+    return False
+
+
+def alive(pid: int, created: float) -> bool:
+    """Whether this very process lives; a zombie does not."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < CLOCK_SLACK_SECONDS
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def survivors(identity: Identity) -> list[psutil.Process]:
+    """Every living process of an engine, whether or not its head still lives."""
+    if identity.created < psutil.boot_time() - CLOCK_SLACK_SECONDS:
+        return []
+    groups_match = _group_is_its_own(identity)
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if process.create_time() < identity.created - CLOCK_SLACK_SECONDS:
+                continue
+            grouped = groups_match and os.getpgid(process.pid) == identity.pid
+            if grouped or (identity.mark and _mark_of(process) == identity.mark):
+                found[process.pid] = process
+    if identity.inner_pid and alive(identity.inner_pid, identity.inner_created):
+        # A container's processes may be another user's, who hides the mark.
+        with suppress(psutil.NoSuchProcess):
+            found[identity.inner_pid] = psutil.Process(identity.inner_pid)
+    for process in list(found.values()):
+        with suppress(psutil.Error):
+            found.update({each.pid: each for each in process.children(recursive=True)})
+    found.pop(os.getpid(), None)
+    return _living(found.values())
+
+
+def _group_is_its_own(identity: Identity) -> bool:
+    if not identity.pid:
+        return False
+    # A number is not given anew while a group has it: only a leader with another
+    # start time, or without the mark, means that the group is a stranger's.
+    try:
+        leader = psutil.Process(identity.pid)
+        created = leader.create_time()
+    except psutil.NoSuchProcess:
+        return True
+    if abs(created - identity.created) >= CLOCK_SLACK_SECONDS:
+        return False
+    dead = leader.status() == psutil.STATUS_ZOMBIE
+    return dead or not identity.mark or _mark_of(leader) == identity.mark
+
+
+def _mark_of(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get(MARK, ""))
+    except (psutil.Error, OSError):
+        return ""
+
+
+def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    living = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

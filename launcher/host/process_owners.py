@@ -1,0 +1,86 @@
+"""Whose process a number is: its user, its program, the engine that it belongs to."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+
+from launcher.host.process import CLOCK_SLACK_SECONDS, MARK, Identity
+from modelserver.inventory import GpuProcess
+
+Engines = Callable[[], Iterable[tuple[str, Identity]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    created: float
+    owner: str
+    command: str
+    engine: str
+
+
+class Holders:
+    """Names processes; what it has found out it keeps as long as they live.
+
+    ``engines`` gives the engines that this host's launcher has started.
+    """
+
+    def __init__(self, engines: Engines = tuple) -> None:
+        self._engines = engines
+        self._present: tuple[tuple[str, Identity], ...] = ()
+        self._known: dict[int, _Known] = {}
+
+    def refresh(self) -> None:
+        """Look which engines there are; once before each reading."""
+        present = tuple(self._engines())
+        if present != self._present:
+            self._present = present
+            self._known.clear()
+        elif len(self._known) > 1000:
+            self._known.clear()
+
+    def name(self, pid: int, used: int) -> GpuProcess | None:
+        """The process, None where this process cannot see it: another container."""
+        try:
+            process = psutil.Process(pid)
+            known = self._known.get(pid)
+            if known is None or known.created != process.create_time():
+                known = self._known[pid] = self._look(process)
+        except psutil.Error:
+            self._known.pop(pid, None)
+            return None
+        return GpuProcess(pid, used, known.owner, known.command, known.engine)
+
+    def _look(self, process: psutil.Process) -> _Known:
+        with process.oneshot():
+            created = process.create_time()
+            command = process.name()
+            try:
+                owner = process.username()
+            except (psutil.Error, KeyError):
+                owner = ""
+        return _Known(created, owner, command, self._engine_of(process))
+
+    def _engine_of(self, process: psutil.Process) -> str:
+        """By the mark in its environment, else by its parents."""
+        try:
+            mark = process.environ().get(MARK)
+        except (psutil.Error, OSError):
+            mark = None  # Somebody else's, or it has just ended.
+        try:
+            family = [process, *process.parents()]
+            tree = {each.pid: each.create_time() for each in family}
+        except psutil.Error:
+            tree = {}
+        for engine, identity in self._present:
+            if mark is not None and mark == identity.mark:
+                return engine
+            heads = (
+                (identity.pid, identity.created),
+                (identity.inner_pid, identity.inner_created),
+            )
+            for pid, created in heads:
+                found = tree.get(pid)
+                if found is not None and abs(found - created) < CLOCK_SLACK_SECONDS:
+                    return engine
+        return ""

@@ -1,0 +1,95 @@
+"""What a launcher writes down of each running engine, so that the next can adopt it."""
+
+import dataclasses
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from launcher.host.process import Identity
+from modelserver.values import EngineSpec, Kind, ModelSpec
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One started engine. ``started_at`` is an epoch time of this host.
+
+    ``log_offset`` is where this start begins in the log; ``ready`` whether it ever was;
+    ``canary`` the last round of canaries that it was through.
+    ``model`` is what it was started as, without the values of its environment; None in
+    the records of earlier versions.
+    """
+
+    spec: EngineSpec
+    incarnation: int
+    process: Identity
+    port: int
+    gpus: tuple[int, ...]
+    log_offset: int
+    started_at: float
+    ready: bool = False
+    uuids: tuple[str, ...] = ()
+    model: ModelSpec | None = None
+    canary: int = 0
+
+
+class Records:
+    """One file per engine in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, engine: str) -> Path:
+        return self._folder / f"{quote(engine, safe='')}.json"
+
+    def write(self, record: Record) -> None:
+        """Write whole or not at all."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(record.spec.id)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(dataclasses.asdict(record)))
+        os.replace(unfinished, path)
+
+    def remove(self, engine: str) -> None:
+        """Forget an engine; nothing happens if there is no record."""
+        self._path(engine).unlink(missing_ok=True)
+
+    def read_all(self) -> tuple[Record, ...]:
+        """All records; a damaged one is logged and removed."""
+        records = []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                records.append(_parse(path.read_text()))
+            except FileNotFoundError:
+                continue  # It has just been removed.
+            except (ValueError, KeyError, TypeError) as error:
+                _log.warning("record %s is damaged (%r) and removed", path, error)
+                path.unlink(missing_ok=True)
+        return tuple(records)
+
+
+def _parse(text: str) -> Record:
+    fields = json.loads(text)
+    spec = fields.pop("spec")
+    for name in ("gpus", "uuids"):
+        spec[name] = tuple(spec.get(name, ()))
+    process = Identity(**fields.pop("process"))
+    for name in ("gpus", "uuids"):
+        fields[name] = tuple(fields.get(name, ()))
+    if model := fields.get("model"):
+        fields["model"] = _parse_model(model)
+    return Record(spec=EngineSpec(**spec), process=process, **fields)
+
+
+def _parse_model(fields: dict[str, Any]) -> ModelSpec | None:
+    fields["kind"] = Kind(fields["kind"])
+    lists = {key: tuple(each) for key, each in fields.items() if isinstance(each, list)}
+    try:
+        return ModelSpec(**fields | lists)
+    except TypeError:
+        return None  # Written by another version, which is not told of changes.

@@ -1,0 +1,148 @@
+"""What a starting engine is doing, read from its log, and when a start takes too long.
+
+The lines are those of SGLang 0.5 and vLLM 0.33; one that is not known changes nothing.
+"""
+
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launcher.startup_log.weights import Weights
+from modelserver.inventory import GIB
+
+#: A start may take so long, in seconds, and longer by its weights, where the fleet
+#: file does not say. The weights' share is what a slow network disk needs.
+START_SECONDS = 300.0
+SECONDS_PER_GIB = 10.0
+#: A start that is beyond its limit goes on as long as something new comes so often.
+STALL_SECONDS = 120.0
+#: Bytes; the most that is read of a log at once.
+READ_LIMIT = 65_536
+#: Separates what is one line for a reader: progress bars go back to the line's begin.
+BREAKS = re.compile(r"[\r\n]+")
+
+#: How a bar of tqdm goes on after its title: " 43% Completed | 3/7 [" and the like.
+_BAR = r"[^%]*?:\s+(?P<percent>\d+)%.*?\|\s*(?P<done>[\d.]+\w?)/(?P<all>[\d.]+\w?) \["
+_COUNTED = " {done}/{all}"
+_GRAPHS = "capturing CUDA graphs"
+_STEPS = tuple(
+    (re.compile(pattern), doing)
+    for pattern, doing in (
+        (
+            r"(?:Multi-thread loading|Loading)(?: \w+ checkpoint)? shards" + _BAR,
+            "loading weights {percent} % ({done}/{all} shards)",
+        ),
+        (
+            r"Loading safetensors using [\w -]+" + _BAR,
+            "loading weights {percent} % ({done}/{all} shards)",
+        ),
+        (r"Fetching \d+ files" + _BAR, "downloading the model {percent} %"),
+        (r"Downloading[^:]*" + _BAR, "downloading the model {percent} %"),
+        (r"\S+\.(?:safetensors|bin|gguf)" + _BAR, "downloading the model {percent} %"),
+        (r"Capturing (?:batches|prefill|CUDA graph)" + _BAR, _GRAPHS + _COUNTED),
+        (r"Capturing num tokens" + _BAR, _GRAPHS + _COUNTED),
+        (r"Compiling num tokens" + _BAR, "compiling" + _COUNTED),
+        (r"DeepGEMM (?:warmup|JIT)[^:]*" + _BAR, "compiling" + _COUNTED),
+        (r"\[AutoTuner\]: Tuning" + _BAR, "tuning kernels" + _COUNTED),
+        (r"Capture .*graph begin|Capturing .*CUDA graph", _GRAPHS),
+        (r"Load weight begin|Starting to load model", "loading weights"),
+        (r"Load weight end|Available KV cache memory", "allocating the cache"),
+        (
+            r"torch\.compile|Dynamo bytecode transform|Compiling a graph for"
+            r"|DeepGEMM JIT Pre-Compile|Start compile",
+            "compiling",
+        ),
+        (
+            r"Application startup complete|Uvicorn running on|fired up and ready"
+            r"|Starting vLLM (?:API )?server|[Ww]arming up",
+            "warming up",
+        ),
+    )
+)
+
+
+def last_step(text: str) -> str:
+    """The last thing that a piece of log says the engine does, "" if it says nothing.
+
+    >>> last_step("Loading safetensors checkpoint shards:  43% Completed | 3/7 [00:01")
+    'loading weights 43 % (3/7 shards)'
+    >>> last_step("[2026-11-22 20:50:16] Load weight begin. avail mem=18.78 GB")
+    'loading weights'
+    """
+    for line in reversed(BREAKS.split(text)):
+        for pattern, doing in _STEPS:
+            if found := pattern.search(line):
+                return doing.format(**found.groupdict())
+    return ""
+
+
+def start_limit(weight_bytes: int) -> float:
+    """Seconds that a start may take with weights of this size.
+
+    >>> start_limit(0), start_limit(140 * GIB)
+    (300.0, 1700.0)
+    """
+    return START_SECONDS + SECONDS_PER_GIB * weight_bytes / GIB
+
+
+def is_overdue(now: float, began: float, limit: float, moved: float) -> bool:
+    """Whether a start is beyond its limit and nothing new came for a while either."""
+    return now > began + limit and now > moved + STALL_SECONDS
+
+
+@dataclass(slots=True)
+class Progress:
+    """Follows one start: its log from ``offset`` on, and the model's download.
+
+    ``doing`` is the last step; ``moved`` is when one was seen that this start had not
+    shown before (monotonic), so that an engine that goes in circles gets no further;
+    ``size`` is the weights' in bytes, as far as they are there.
+    """
+
+    log: Path
+    offset: int
+    weights: Weights
+    size: int = 0
+    doing: str = ""
+    moved: float = float("-inf")
+    _rest: str = ""
+    _seen: set[str] = field(default_factory=set)
+    _downloaded: int = -1
+
+    def look(self) -> None:
+        """Read what is new; blocks for as long as the disk takes."""
+        step = last_step(self._read())
+        if step:
+            self._note(step)
+        elif self.doing in ("", "loading weights") or "download" in self.doing:
+            self._look_at_download()
+
+    def _note(self, step: str) -> None:
+        self.doing = step
+        if step not in self._seen:
+            self._seen.add(step)
+            self.moved = time.monotonic()
+            self.size = self.weights.size()
+
+    def _read(self) -> str:
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(self.offset, size - READ_LIMIT))
+                new = file.read()
+                self.offset = file.tell()
+        except OSError:
+            return ""
+        text = self._rest + new.decode(errors="replace")
+        # A bar ends without a break: what follows the last one may be half a line.
+        self._rest = BREAKS.split(text)[-1][-READ_LIMIT:]
+        return text if new else ""
+
+    def _look_at_download(self) -> None:
+        size = self.weights.downloaded()
+        if size > self._downloaded >= 0:
+            self._note(f"downloading the model, {size / GIB:.1f} GiB so far")
+            # Less than a tenth of a GiB more is progress as well.
+            self.moved = time.monotonic()
+        self._downloaded = size

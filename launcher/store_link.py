@@ -1,0 +1,211 @@
+"""The launcher's line to the store, which may be down while engines go on."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import redis
+
+from modelserver.errors import StoreUnreachableError
+from modelserver.inventory import Host
+from modelserver.store.decisions import last_decisions
+from modelserver.store.state import Store
+from modelserver.values import Canary, Desired, Engine, EngineLoad, Metrics, Sample
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Canaries that wait for the store at most.
+UNSENT_MOST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the store said at ``read_at``, a time of this process's monotonic clock.
+
+    ``desired`` holds the wishes for this host, ``elsewhere`` the engines that another
+    host shall have, ``reported`` those of this host of which the store knows.
+    ``steered`` is False as long as no controller has ever spoken: then the absence of a
+    wish means nothing. ``fleet`` is the applied fleet as it stands there.
+    """
+
+    desired: Mapping[str, Desired] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
+    loads: Mapping[str, EngineLoad] = field(default_factory=dict)
+    reported: frozenset[str] = frozenset()
+    steered: bool = False
+    fleet: str = ""
+    clock_offset: float = 0.0
+    read_at: float = float("-inf")
+
+    @property
+    def known(self) -> bool:
+        """Whether the store has been read at all."""
+        return self.read_at > float("-inf")
+
+    def store_time(self, monotonic: float) -> float:
+        """The store's clock at a time of this process's monotonic clock."""
+        return monotonic + self.clock_offset
+
+
+class Link:
+    """Calls the store from one thread, so that the loop never waits for it."""
+
+    def __init__(self, store: Store, host: Host, lease_seconds: float) -> None:
+        self._store = store
+        self._name = host.name
+        #: Gives the host as it is now, in no time; may be set.
+        self.look: Callable[[], Host] = lambda: host
+        #: May be changed at any time.
+        self.lease_seconds = lease_seconds
+        #: The version of the fleet that this launcher goes by.
+        self.fleet_version = 0
+        #: What goes along with the next exchange.
+        self._metrics: dict[str, Metrics | None] = {}
+        self._canaries: list[Canary] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._closing = threading.Event()
+        self.away = False
+
+    async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run one store call. Raises StoreUnreachableError; logs the first failure."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._thread, self._guarded, function, *arguments)
+        try:
+            answer = await work
+        except StoreUnreachableError as error:
+            if not self.away:
+                _log.warning("%s; the engines go on without it", error)
+            self.away = True
+            raise
+        if self.away:
+            _log.warning("Redis at %s answers again", self._store.url)
+        self.away = False
+        return answer
+
+    def _guarded(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        try:
+            with self._store.reachable():
+                return function(*arguments)
+        except redis.RedisError as error:
+            # Loading, read-only, out of memory: it is there and of no use.
+            text = f"Redis at {self._store.url} refuses: {error}"
+            raise StoreUnreachableError(text) from error
+
+    async def next_incarnation(self, engine: str) -> int:
+        """Count one more start. Raises StoreUnreachableError."""
+        return await self.call(self._store.next_incarnation, engine)
+
+    def tell_metrics(self, engine: str, metrics: Metrics | None) -> None:
+        """Say how an engine copes, with the next exchange; None: no longer."""
+        self._metrics[engine] = metrics
+
+    def tell_canary(self, canary: Canary) -> None:
+        """Keep what a canary took, with the next exchange."""
+        self._canaries.append(canary)
+
+    async def exchange(
+        self, reports: Sequence[Engine], removed: Sequence[str], now: float
+    ) -> World:
+        """Renew the lease, send reports, read wishes and loads, in one go."""
+        await self._tell()
+        return await self.call(self._exchange, reports, removed, now)
+
+    async def _tell(self) -> None:
+        """Send what was measured; what cannot be sent is not worth keeping long."""
+        metrics, self._metrics = self._metrics, {}
+        canaries, self._canaries = self._canaries, []
+        try:
+            if metrics:
+                await self.call(self._store.report_metrics, metrics)
+            if canaries:
+                await self.call(self._store.add_canaries, canaries)
+        except StoreUnreachableError:
+            # Metrics are soon old, canaries are not.
+            self._canaries = [*canaries, *self._canaries][-UNSENT_MOST:]
+            raise
+
+    def _exchange(
+        self, reports: Sequence[Engine], removed: Sequence[str], now: float
+    ) -> World:
+        store, host = self._store, self._name
+        # Before writing: what is missing here was lost by the store.
+        engines = store.engines()
+        for report in reports:
+            store.report_engine(report)
+        for engine in removed:
+            if engine in engines and engines[engine].host == host:
+                store.remove_engine(engine)
+        # Last: a live host with reports from before its absence would look hung.
+        report_of_host = replace(self.look(), fleet=self.fleet_version)
+        store.report_host(report_of_host, self.lease_seconds)
+        desired = store.desired()
+        return World(
+            desired={key: d for key, d in desired.items() if d.spec.host == host},
+            elsewhere=frozenset(k for k, d in desired.items() if d.spec.host != host),
+            loads=store.loads(),
+            reported=frozenset(k for k, e in engines.items() if e.host == host),
+            steered=store.steered()[0] > 0,
+            # After the wishes: a wish for a new model never comes before the model.
+            fleet=store.fleet(),
+            clock_offset=store.now() - time.monotonic(),
+            read_at=now,
+        )
+
+    async def samples(self, engine: str) -> tuple[Sample, ...]:
+        """An engine's last requests. Raises StoreUnreachableError."""
+        return await self.call(self._store.samples, engine)
+
+    async def decisions(self, engine: str) -> list[dict[str, str]]:
+        """Control's last decisions about an engine. Raises StoreUnreachableError."""
+        return await self.call(last_decisions, self._store, engine)
+
+    async def leave(self) -> None:
+        """End the host's lease. Raises StoreUnreachableError."""
+        await self.call(self._store.leave, self._name)
+
+    async def publish(self, fleet: str, replaces: int) -> bool:
+        """Bring the applied fleet to the store. Raises StoreUnreachableError."""
+        return await self.call(self._store.publish_fleet, fleet, replaces)
+
+    def watch(self, ring: Callable[[], None]) -> None:
+        """Call ``ring`` in the loop whenever a wish changes, until ``close``."""
+        loop = asyncio.get_running_loop()
+        arguments = (lambda: loop.call_soon_threadsafe(ring),)
+        threading.Thread(target=self._listen, args=arguments, daemon=True).start()
+
+    def _listen(self, ring: Callable[[], None]) -> None:
+        while not self._closing.is_set():
+            try:
+                with _subscription(self._store) as sub:
+                    self._hear(sub, ring)
+            except (redis.RedisError, OSError):
+                # Reading every second goes on without the bell.
+                self._closing.wait(1.0)
+            except RuntimeError:
+                return  # The loop has ended.
+
+    def _hear(self, sub: Any, ring: Callable[[], None]) -> None:
+        while not self._closing.is_set():
+            message = sub.get_message(timeout=1.0)
+            # Reports ring as well, with the engine's name.
+            if message and message["data"] in ("desired", "fleet"):
+                ring()
+
+    def close(self) -> None:
+        """Hear no more bells and end the thread, without waiting for either."""
+        self._closing.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _subscription(store: Store) -> Any:
+    # redis-py's pubsub has no types.
+    client: Any = store.client
+    subscription = client.pubsub(ignore_subscribe_messages=True)
+    subscription.subscribe(store.keys.changed)
+    return subscription

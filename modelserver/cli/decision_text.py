@@ -1,0 +1,113 @@
+"""Decisions of control in plain words, and whether they would be made again."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from modelserver.policy.replay import actions_to_json, look_from_json
+from modelserver.store import Store
+from modelserver.store.decisions import kept_look
+
+#: What a line of a decision begins with, before its figures.
+INDENT = " " * 21
+#: Values that stand in the sentence, or that say where it comes from.
+_SAID = frozenset(
+    {"id", "engine", "action", "at", "model", "reason", "incarnation", "snapshot"}
+)
+#: Values that repeat what the sentence says.
+_REPEATS = ("verdict", "because", "hold", "degraded")
+
+
+def clock(at: float) -> str:
+    """A time for people, in this host's zone."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def in_words(decision: Mapping[str, str]) -> str:
+    """One decision: when, what, why; and in a second line what it was made from."""
+    first = f"{clock(float(decision['at']))}  {_sentence(decision)}"
+    figures = ", ".join(_figures(decision))
+    return first + (f"\n{INDENT}{figures}" if figures else "")
+
+
+def _sentence(decision: Mapping[str, str]) -> str:
+    engine, reason = decision.get("engine", ""), decision.get("reason", "")
+    match decision["action"]:
+        case "want":
+            came = decision.get("was_on")
+            moved = came and came != decision.get("host")
+            start = f"{engine} moved from {came} to" if moved else f"{engine} wanted on"
+            return f"{start} host {decision.get('host', '')}"
+        case "relaunch":
+            what = f"incarnation {decision.get('incarnation', '')} of {engine}"
+            return f"{what} relaunched: {reason}"
+        case "drop":
+            return f"{engine} wanted no longer: {reason}"
+        case "treat":
+            return f"{engine} {_treated(decision)}: {reason}"
+        case "alert":
+            return f"people told about {engine}: {reason}"
+        case "rebalance":
+            return reason
+    return f"{engine} {decision['action']}: {reason}"
+
+
+def _treated(decision: Mapping[str, str]) -> str:
+    if decision.get("hold"):
+        return "gets nothing new"
+    if decision.get("degraded"):
+        return f"serves as degraded, at most {decision.get('limit', '?')} at once"
+    limit = decision.get("limit", "0")
+    return "serves again" + (f", at most {limit} at once" if limit != "0" else "")
+
+
+def _figures(decision: Mapping[str, str]) -> list[str]:
+    at, reason = float(decision["at"]), decision.get("reason", "")
+    found = []
+    for name, value in decision.items():
+        if not value or name in _SAID or (name, value) == ("limit", "0"):
+            continue
+        if decision["action"] == "want" and name in ("host", "was_on"):
+            continue
+        if name in _REPEATS and value in (reason, *_earlier(decision, name)):
+            continue
+        if name == "alive_at":
+            found.append(f"last token {at - float(value):.1f} s before")
+        elif name == "since":
+            found.append(f"in its state for {at - float(value):.1f} s")
+        else:
+            found.append(f"{name.replace('_', ' ')} {value}")
+    return found
+
+
+def _earlier(decision: Mapping[str, str], name: str) -> list[str]:
+    """What was said by the values that come before this one."""
+    before = _REPEATS[: _REPEATS.index(name)]
+    return [decision[each] for each in before if each in decision]
+
+
+def replayed(store: Store, decision: Mapping[str, str]) -> str:
+    """What would be decided from the same today, in one line."""
+    key = decision.get("snapshot", "")
+    text = kept_look(store, key) if key else None
+    if text is None:
+        return f"{INDENT}today: what it was made from is kept no longer"
+    look = look_from_json(text)
+    about = decision.get("engine", "")
+    then = [each for each in look.actions if _subject(each) == about]
+    again = actions_to_json(look.again().actions)
+    now = [each for each in again if _subject(each) == about]
+    if now == then:
+        return f"{INDENT}today: the same"
+    return f"{INDENT}today: {'; '.join(map(_short, now)) or 'nothing'}"
+
+
+def _subject(action: Mapping[str, Any]) -> str:
+    return str(action["spec"]["id"] if "spec" in action else action["engine"])
+
+
+def _short(action: Mapping[str, Any]) -> str:
+    values = (
+        f"{k} {v}" for k, v in action.items() if v and k not in ("engine", "spec")
+    )
+    return ", ".join(values).removeprefix("action ")

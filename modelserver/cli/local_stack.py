@@ -1,0 +1,230 @@
+"""All programs of one machine, started in order, kept alive, and stopped in reverse."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from modelserver.cli.apply import bring
+from modelserver.cli.programs import environment, house, python_program
+from modelserver.errors import ModelserverError
+from modelserver.operations import embedded_valkey
+from modelserver.settings import Settings
+from modelserver.store import connect
+
+#: A program that ends by itself is started again after so long, doubling, in seconds.
+RESTART_SECONDS = (1.0, 30.0)
+#: The embedded server has so long to load its file, in seconds.
+SERVER_SECONDS = 60.0
+#: Flower's usual port; any free one if somebody else has it.
+FLOWER_PORT = 5555
+#: Name of the file that says which processes a killed stack left behind.
+STACK_FILE = "stack.json"
+
+
+@dataclass(slots=True)
+class Program:
+    """One program of the stack. Logs go to a file; it leads a session of its own.
+
+    ``stop_seconds`` is how long it may take to end after SIGTERM.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    stop_seconds: float
+    process: "subprocess.Popen[bytes] | None" = None
+    deaths: int = 0
+    due: float = 0.0
+
+    def start(self, env: Mapping[str, str]) -> None:
+        """Start it. A session of its own keeps a Ctrl-C for the stack alone."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=house(),
+                env=dict(env),
+                start_new_session=True,
+            )
+
+    def stop(self) -> bool:
+        """End it; True if it had to be killed."""
+        process = self.process
+        if process is None or process.poll() is not None:
+            return False
+        process.terminate()
+        try:
+            process.wait(self.stop_seconds)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        return False
+
+    def last_lines(self, most: int = 8) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-most:])
+
+
+@dataclass(slots=True)
+class Stack:
+    """The programs that ``up`` and ``demo`` run."""
+
+    settings: Settings
+    say: Callable[[str], None]
+    flower: bool = True
+    programs: list[Program] = field(default_factory=list)
+    flower_url: str = ""
+    server: embedded_valkey.Embedded | None = None
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the programs' logs."""
+        return self.settings.run_dir / "logs"
+
+    def start(self) -> None:
+        """Start everything. Raises ModelserverError naming the program and its log."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._end_leftovers()
+        if self.settings.embedded:
+            self._start_server()
+        store = connect(self.settings)
+        bring(store, self.settings, self.say)
+        store.client.close()
+        for program in self._wanted():
+            self._begin(program)
+
+    def _start_server(self) -> None:
+        self.server = embedded_valkey.prepare(self.settings.run_dir)
+        program = Program(
+            "valkey", self.server.argv, self.logs / "valkey.log", stop_seconds=20
+        )
+        self._begin(program)
+        end = time.monotonic() + SERVER_SECONDS
+        while not self.server.answers():
+            if time.monotonic() > end or self._ended(program):
+                raise ModelserverError(
+                    f"the embedded server did not start; see {program.log}:\n"
+                    f"{program.last_lines()}"
+                )
+            time.sleep(0.05)
+        self.server.announce()
+
+    def _wanted(self) -> Iterator[Program]:
+        def program(name: str, stop_seconds: float, *argv: str) -> Program:
+            log = self.logs / f"{name}.log"
+            return Program(name, tuple(python_program(*argv)), log, stop_seconds)
+
+        specs = self.settings.fleet.specs()
+        drain = max((spec.drain_seconds for spec in specs), default=0.0)
+        grace = self.settings.fleet.rules.grace_seconds
+        yield program("launcher", drain + 60, "launcher")
+        yield program(
+            "worker", grace + 30, "celery", "-A", "tasks", "worker", "-l", "INFO"
+        )
+        schedule = str(self.settings.run_dir / "beat-schedule")
+        yield program(
+            "beat", 10, "celery", "-A", "tasks", "beat", "--schedule", schedule
+        )
+        if self.flower:
+            port = embedded_valkey.free_port(FLOWER_PORT)
+            self.flower_url = f"http://127.0.0.1:{port}"
+            yield program(
+                "flower", 10, "celery", "-A", "tasks", "flower", f"--port={port}"
+            )
+
+    def _begin(self, program: Program) -> None:
+        program.start(environment(self.settings))
+        self.programs.append(program)
+        self._note()
+        pid = program.process.pid if program.process else 0
+        self.say(f"{program.name:9} pid {pid:<7} log {program.log}")
+
+    def _ended(self, program: Program) -> bool:
+        return program.process is not None and program.process.poll() is not None
+
+    def look_after(self, now: float) -> None:
+        """Start again what ended by itself; call it every second or so."""
+        first, most = RESTART_SECONDS
+        for program in self.programs:
+            if not self._ended(program):
+                continue
+            if not program.due:
+                wait = min(most, first * 2**program.deaths)
+                program.due, program.deaths = now + wait, program.deaths + 1
+                code = program.process.returncode if program.process else 0
+                self.say(
+                    f"{program.name} ended (status {code}), starts again in {wait:g} s;"
+                    f" see {program.log}"
+                )
+            elif now >= program.due:
+                program.due = 0.0
+                program.start(environment(self.settings))
+                self._note()
+
+    def stop(self) -> None:
+        """Stop everything in the reverse order; the server last."""
+        for program in reversed(self.programs):
+            self.say(f"stopping {program.name}")
+            if program.stop():
+                self.say(
+                    f"{program.name} did not end within {program.stop_seconds:g} s and "
+                    f"was killed; see {program.log}"
+                )
+        if self.server:
+            self.server.withdraw()
+        self._file.unlink(missing_ok=True)
+
+    # A stack that was killed leaves its programs behind; the next one ends them.
+
+    @property
+    def _file(self) -> Path:
+        return self.settings.run_dir / STACK_FILE
+
+    def _note(self) -> None:
+        entries = {}
+        for program in self.programs:
+            if program.process and program.process.poll() is None:
+                with suppress(psutil.NoSuchProcess):
+                    created = psutil.Process(program.process.pid).create_time()
+                    entries[program.name] = [program.process.pid, created]
+        owner = [os.getpid(), psutil.Process().create_time()]
+        self._file.write_text(json.dumps({"owner": owner, "programs": entries}))
+
+    def _end_leftovers(self) -> None:
+        try:
+            left = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            return
+        if owner := _living(*left["owner"]):
+            raise ModelserverError(
+                f"this fleet is up already (pid {owner.pid}, run folder "
+                f"{self.settings.run_dir}); stop that one with Ctrl-C first"
+            )
+        for name, (pid, created) in reversed(left["programs"].items()):
+            if process := _living(pid, created):
+                self.say(f"ending {name} (pid {pid}), left behind by a killed run")
+                process.terminate()
+                psutil.wait_procs([process], timeout=30)
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def _living(pid: int, created: float) -> psutil.Process | None:
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+    return process if abs(process.create_time() - created) < 1 else None

@@ -1,0 +1,7 @@
+"""The periodic job of beat: read the fleet's state, decide, publish.
+
+- ``steer``: one look at the fleet
+- ``availability``: which models are down, and what their requests do meanwhile
+- ``alerts``: who is told of what
+- ``applied_fleet``: which fleet is in force
+"""

@@ -1,0 +1,134 @@
+"""One look at the whole fleet, and the wishes that follow from it.
+
+Beat calls ``steer`` every few seconds, on whichever worker comes first. Control knows
+nothing from one call to the next: all that it goes by stands in the store.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+
+from modelserver.control.alerts import raise_alert
+from modelserver.control.applied_fleet import in_force
+from modelserver.control.availability import follow_outages
+from modelserver.policy import Decision, apply, consider, rebalance
+from modelserver.policy.decision_log import account, noteworthy
+from modelserver.policy.health import memory
+from modelserver.policy.replay import look_to_json
+from modelserver.settings import Settings
+from modelserver.store.decisions import keep_look
+from modelserver.store.orders import orders
+from modelserver.store.state import Store
+from modelserver.values import Action, Alert, Snapshot
+
+log = logging.getLogger(__name__)
+
+#: A controller that is killed at work blocks the others for no longer than this.
+LOCK_SECONDS = 10.0
+#: The parts of what control remembers: of health, and of how many engines there are.
+HEALTH, MOVES = "health", "moves"
+
+
+def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
+    """Decide once and write the wishes; returns the actions that took effect.
+
+    Does nothing while another owner is at work. ``owner`` must differ between all
+    controllers that may run at once.
+    """
+    with store.control(owner, LOCK_SECONDS) as token:
+        if not token:
+            return []
+        store.report_steered(owner)
+        settings = in_force(store, settings)
+        snapshot = read_snapshot(store, settings)
+        now = store.now()
+        decision = consider(snapshot, settings.fleet.rules, now)
+        store.report_waiting(decision.waiting)
+        follow_outages(store, settings, snapshot, decision.waiting, now)
+        wishes = apply(decision.actions, snapshot.desired, token)
+        learnt = _learnt(snapshot, decision)
+        if (wishes or learnt) and not store.wish(token, wishes, learnt):
+            log.warning("token=%d superseded by a newer controller", token)
+            return []
+        _record(store, settings, snapshot, decision, now)
+        return list(decision.actions)
+
+
+def read_snapshot(store: Store, settings: Settings) -> Snapshot:
+    """Everything that decisions depend on; hosts that the fleet does not list aside."""
+    allowed = {host.name for host in settings.fleet.hosts}
+    specs, hosts, engines = settings.fleet.specs(), store.hosts(), store.engines()
+    remembered = store.memory()
+    return Snapshot(
+        specs=specs,
+        pins=settings.fleet.pins(),
+        hosts=tuple(host for host in hosts if not allowed or host.name in allowed),
+        engines=engines,
+        desired=store.desired(),
+        loads=store.loads(),
+        orders=orders(store),
+        samples=store.all_samples(list(engines)),
+        metrics=store.metrics(),
+        canaries=store.canaries(),
+        memory=_health(remembered) if settings.fleet.rules.judge_engines else None,
+        queues=store.backlogs([spec.name for spec in specs]),
+        finished=store.finished(list(engines)),
+        moves=_moves(remembered),
+    )
+
+
+def _health(remembered: Mapping[str, str]) -> memory.Memory:
+    try:
+        return memory.from_json(remembered.get(HEALTH, ""))
+    except (KeyError, TypeError, ValueError):
+        # Of another version. To learn anew is better than to decide nothing any more.
+        log.exception("what was remembered of the engines' health cannot be read")
+        return memory.Memory()
+
+
+def _moves(remembered: Mapping[str, str]) -> rebalance.Memory:
+    try:
+        return rebalance.from_json(json.loads(remembered.get(MOVES, "{}")))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        log.exception("what was remembered of the models' engines cannot be read")
+        return rebalance.Memory()
+
+
+def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:
+    """The parts of the memory that have changed, as they are stored."""
+    parts = {}
+    if snapshot.memory is not None and decision.memory != snapshot.memory:
+        parts[HEALTH] = memory.to_json(decision.memory)
+    moves = decision.scaling.memory
+    if moves is not None and moves != snapshot.moves:
+        parts[MOVES] = json.dumps(rebalance.to_json(moves), separators=(",", ":"))
+    return parts
+
+
+def _record(
+    store: Store, settings: Settings, snapshot: Snapshot, decision: Decision, now: float
+) -> None:
+    """Log what was decided and what it was decided from, and tell people."""
+    rules = settings.fleet.rules
+    actions = noteworthy(decision.actions)
+    if actions:
+        look = look_to_json(snapshot, rules, now, decision.actions)
+        key = keep_look(store, look)
+    for action in actions:
+        values = account(action, snapshot, decision, rules, now)
+        store.log_decision({**values, "snapshot": key})
+        _log(values)
+        if isinstance(action, Alert):
+            raise_alert(store, settings, action.engine, action.reason, now)
+    for reason in decision.scaling.reasons:
+        values = {"engine": "", "action": "rebalance", "at": f"{now:.3f}"}
+        values |= {"model": reason.model, "reason": str(reason)}
+        store.log_decision(values)
+        _log(values)
+
+
+def _log(values: Mapping[str, str]) -> None:
+    aside = ("engine", "action")
+    parts = [f'{k}="{v}"' for k, v in values.items() if v and k not in aside]
+    about = f"engine={values['engine']}" if values["engine"] else "models"
+    log.info("%s %s %s", about, values["action"], " ".join(parts))

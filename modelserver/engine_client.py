@@ -1,0 +1,254 @@
+"""HTTP to one engine in OpenAI's vocabulary: requests, a proof of life, token counts.
+
+Sorts what goes wrong into the two classes that matter: a fault of the engine, which is
+tried again elsewhere, and a fault of the request, which goes to its caller.
+"""
+
+import functools
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+import yarl
+
+from modelserver.keyring import Keyring
+from modelserver.values import Kind
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+
+#: How long an idle connection is kept. Engines close theirs after 5 s; who sends on one
+#: at that moment takes a sound engine for a broken one.
+KEPT_SECONDS = 3.0
+#: Answers of this status are the request's fault; every other error is the engine's.
+REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
+#: Counters that tell how many tokens an engine has generated. SGLang adds an answer's
+#: to the first of them when it is complete, and to the second on the way: long answers
+#: in every slot must not look like a hang.
+TOKEN_COUNTERS = re.compile(
+    rb"^(?:(?:sglang|vllm):generation|sglang:realtime)_tokens_total"
+    rb"(?:\{[^}]*\})? ([0-9.eE+]+)$",
+    re.M,
+)
+#: One complaint in the text that SGLang makes of a validation error: the end of
+#: "('body', 'messages', 0)" and what is wrong there. The input beside it, which can be
+#: the whole prompt, is left out.
+COMPLAINT = re.compile(
+    r"""'loc': \('body'((?:, (?:'[a-z_]+'|\d+))*).*?\), 'msg': (['"])(.*?)\2, '"""
+)
+#: So many of them are told: one wrong value can break the rules of many alternatives.
+COMPLAINTS_TOLD = 3
+#: What an engine adds for its developers: the place in its own program, also where a
+#: library of it puts that before the message, and the folders of files.
+SOURCE_PLACE = re.compile(r"\s+File \".*|\[[\d:]+\] \S+:\d+: ", re.S)
+FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
+#: No limit but on connecting: how long an answer takes is its caller's business.
+UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=5)
+#: What a proof of life asks for.
+PROOF_PROMPT = "The"
+
+
+class EngineFault(Exception):
+    """The engine failed; ``retry_after`` are the seconds that it asked for, or 0."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestFault(Exception):
+    """The engine refused the request; the message is the engine's own."""
+
+
+def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientSession:
+    """A session for many requests at once to few engines; 0 means no limit.
+
+    With ``keys`` every request carries its engine's API key. Redirects and proxies play
+    no part on a way that never leaves the fleet.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=limit, ttl_dns_cache=300, keepalive_timeout=KEPT_SECONDS
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=UNLIMITED,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+        skip_auto_headers=("User-Agent", "Accept"),
+        middlewares=() if keys is None else (_authorising(keys),),
+    )
+
+
+def _authorising(keys: Keyring) -> aiohttp.ClientMiddlewareType:
+    async def send(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        address = request.url.authority
+        key = keys.key(address)
+        if key:
+            request.headers["Authorization"] = f"Bearer {key}"
+        response = await handler(request)
+        # An engine that was started anew has another key.
+        if response.status == 401 and (new := keys.reread(address)) not in ("", key):
+            response.release()
+            request.headers["Authorization"] = f"Bearer {new}"
+            response = await handler(request)
+        return response
+
+    return send
+
+
+def _within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=5)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(url: str) -> yarl.URL:
+    """An engine's few URLs, parsed once."""
+    return yarl.URL(url)
+
+
+async def ask(
+    session: aiohttp.ClientSession,
+    url: str,
+    body: Mapping[str, Any],
+    seconds: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Post one request and return the engine's JSON object.
+
+    Raises EngineFault, RequestFault; TimeoutError after ``seconds``.
+    """
+    timeout = UNLIMITED if seconds is None else _within(seconds)
+    try:
+        async with session.post(
+            _parsed(url), data=orjson.dumps(body), timeout=timeout, headers=headers
+        ) as response:
+            content = await response.read()
+            if response.status != 200:
+                raise _refusal(response, content)
+    except aiohttp.ClientError as error:
+        raise EngineFault(f"{url}: {type(error).__name__}: {error}") from error
+    return _parse(url, content)
+
+
+def _parse(url: str, content: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        text = f"{url}: answered 200 with what is not JSON ({error})"
+        raise EngineFault(text) from error
+    if not isinstance(answer, dict):
+        raise EngineFault(f"{url}: answered 200 with {type(answer).__name__}")
+    return answer
+
+
+def _refusal(
+    response: aiohttp.ClientResponse, content: bytes
+) -> EngineFault | RequestFault:
+    text = _reason(content)
+    if response.status in REQUEST_FAULTS:
+        return RequestFault(text)
+    try:
+        wait = float(response.headers.get("Retry-After", 0))
+    except ValueError:
+        wait = 0.0
+    return EngineFault(f"{response.url}: status {response.status}: {text}", wait)
+
+
+def _reason(content: bytes) -> str:
+    """The message inside an error body, in OpenAI's, SGLang's or FastAPI's shape."""
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return content[:300].decode(errors="replace")
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        if isinstance(inner, dict):
+            inner = inner.get("message") or inner.get("detail") or inner
+        body = inner
+    return _plain(str(body))[:1000]
+
+
+def _plain(message: str) -> str:
+    """An engine's message without its program's paths, lines and data structures.
+
+    >>> _plain("1 error: {'loc': ('body', 'n'), 'msg': 'Too few', 'input': 0}")
+    'n: Too few'
+    """
+    complaints = [
+        f"{_place(place)}: {said}" for place, _, said in COMPLAINT.findall(message)
+    ]
+    if complaints:
+        message = "; ".join(list(dict.fromkeys(complaints))[:COMPLAINTS_TOLD])
+    return FOLDERS.sub("", SOURCE_PLACE.sub("", message)).strip()
+
+
+def _place(place: str) -> str:
+    """``, 'messages', 0`` as ``messages[0]``."""
+    named = re.sub(r", '(\w+)'", r".\1", place)
+    return re.sub(r", (\d+)", r"[\1]", named).lstrip(".") or "the request"
+
+
+async def prove(
+    session: aiohttp.ClientSession,
+    url: str,
+    model: str,
+    kind: Kind,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> float:
+    """Have the engine generate one token (or one vector); returns the seconds taken.
+
+    Raises EngineFault if nothing sound comes back within ``seconds``.
+    """
+    began = time.monotonic()
+    try:
+        if kind is Kind.EMBEDDING:
+            body: dict[str, Any] = {"model": model, "input": PROOF_PROMPT}
+            answer = await ask(session, url + EMBEDDINGS, body, seconds, headers)
+            sound = bool(answer.get("data") and answer["data"][0].get("embedding"))
+        else:
+            body = {"model": model, "prompt": PROOF_PROMPT, "max_tokens": 1}
+            answer = await ask(session, url + COMPLETIONS, body, seconds, headers)
+            sound = bool(answer.get("choices"))
+    except TimeoutError as error:
+        raise EngineFault(f"{url}: no token within {seconds:g} s") from error
+    except RequestFault as error:
+        raise EngineFault(f"{url}: refused its proof of life: {error}") from error
+    if not sound:
+        raise EngineFault(f"{url}: answered its proof of life without a token")
+    return time.monotonic() - began
+
+
+async def metrics_page(
+    session: aiohttp.ClientSession,
+    url: str,
+    seconds: float = 2.0,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """What an engine says of itself in Prometheus' format, b"" if nothing comes."""
+    timeout = aiohttp.ClientTimeout(total=seconds)
+    try:
+        async with session.get(
+            url + "/metrics", timeout=timeout, headers=headers
+        ) as response:
+            return await response.read()
+    except (TimeoutError, aiohttp.ClientError):
+        return b""
+
+
+def count_tokens(page: bytes) -> float | None:
+    """A sum that grows with each token, by an engine's metrics; None if unknown."""
+    found = TOKEN_COUNTERS.findall(page)
+    return sum(float(value) for value in found) if found else None
+
+
+async def generated_tokens(session: aiohttp.ClientSession, url: str) -> float | None:
+    """The tokens that an engine has generated, by its metrics; None if unknown."""
+    return count_tokens(await metrics_page(session, url))

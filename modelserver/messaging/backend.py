@@ -1,0 +1,147 @@
+"""Celery's Redis result backend, storing through the worker's batches inside a worker.
+
+In a client it is Celery's own. Inside a worker's pool a result goes into the batch of
+the moment together with the check that the request is still this worker's, and the task
+goes on when the batch has been written: the result stands before the acknowledgement.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from celery import states
+from celery.backends.redis import RedisBackend
+from celery.backends.redis import ResultConsumer as RedisResultConsumer
+from kombu.utils.encoding import bytes_to_str
+
+from modelserver.messaging.encoding import encode
+from modelserver.store.batch import Stored
+from modelserver.store.connections import blocking
+
+
+class ResultSink(Protocol):
+    """Where a worker's pool stores results."""
+
+    def accepts(self) -> bool:
+        """Whether the caller runs where it may wait for a batch."""
+
+    def store(
+        self, tag: str, key: str, value: bytes, seconds: int, final: bool
+    ) -> Stored:
+        """Store and wait until it is written; says what became of it."""
+
+    def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a blocking function beside the loop, as the same task; its result."""
+
+
+class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
+    """Listens for results, and forgets one without keeping anybody waiting.
+
+    A result is forgotten when it is collected as garbage. Celery then tries for a
+    minute to reach a server that is gone, only to tell it that.
+    """
+
+    #: The thread that forgets a result just now, 0 for none.
+    _forgetting = 0
+
+    def cancel_for(self, task_id: str) -> None:
+        """Listen for a task no longer. Does not wait for the server."""
+        self._forgetting = threading.get_ident()
+        try:
+            super().cancel_for(task_id)
+        finally:
+            self._forgetting = 0
+
+    @contextlib.contextmanager
+    def reconnect_on_error(self) -> Iterator[None]:
+        """Celery's own, but for what is forgotten."""
+        if self._forgetting != threading.get_ident():
+            with super().reconnect_on_error():
+                yield
+            return
+        # Whoever listens next connects again.
+        with contextlib.suppress(*self._connection_errors):
+            yield
+
+
+class Backend(RedisBackend):  # type: ignore[misc]
+    """The result backend of clients and workers."""
+
+    ResultConsumer = ResultConsumer
+    #: Set by the worker that this process is.
+    sink: ResultSink | None = None
+
+    def _params_from_url(self, url: str, defaults: Any) -> Any:
+        parameters = super()._params_from_url(url, defaults)
+        return parameters | {"connection_class": blocking(url)}
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
+        if self.sink is None or not tag or not self.sink.accepts():
+            return super()._store_result(
+                task_id, result, state, traceback, request=request, **kwargs
+            )
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = bytes_to_str(task_id)
+        key = self.backend_key(task_id)
+        final = state in states.READY_STATES
+        request.stored = self.sink.store(
+            tag, key, encode(meta), self._lifetime(state), final
+        )
+        return result
+
+    def failure(self, task_id: str, error: Exception) -> tuple[str, str, int]:
+        """A failure as it would be stored: its key, its value, the seconds kept."""
+        meta = self._get_result_meta(
+            result=self.prepare_exception(error),
+            state=states.FAILURE,
+            traceback=None,
+            request=None,
+        )
+        meta["task_id"] = task_id
+        value = str(self.encode(meta))
+        return self.backend_key(task_id), value, self._lifetime(states.FAILURE)
+
+    def backend_key(self, task_id: str) -> str:
+        """The full key of a task's result."""
+        return str(bytes_to_str(self.get_key_for_task(task_id)))
+
+    def _lifetime(self, state: str) -> int:
+        kept = self.failure_expires if state == states.FAILURE else self.expires
+        return int(kept or self.expires or 86_400)
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Listen for a task's result; fails at once where the server never answered.
+
+        Celery's own first connection keeps trying for as long as a lost one would.
+        """
+        if self.result_consumer._pubsub is None:
+            self.client.ping()
+        super().on_task_call(producer, task_id)
+
+    def on_chord_part_return(
+        self, request: Any, state: str, result: Any, **kwargs: Any
+    ) -> Any:
+        """Count a chord's part by the answer that counts; beside the loop."""
+        if self.sink is None or not self.sink.accepts():
+            return super().on_chord_part_return(request, state, result, **kwargs)
+        stored = getattr(request, "stored", Stored.STORED)
+        if stored is Stored.FENCED:
+            return None  # The worker that has the request now counts its answer.
+        if stored is Stored.REPEATED:
+            # The run that answered may have died before it counted.
+            meta = self.sink.aside(self._get_task_meta_for, request.id)
+            state, result = meta["status"], meta["result"]
+        count = super().on_chord_part_return
+        return self.sink.aside(count, request, state, result, **kwargs)

@@ -1,0 +1,148 @@
+"""Which models a client may ask for: from the fleet file, or from the store.
+
+Without pydantic: a pipeline that only sends requests need not load it.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from modelserver.errors import UnknownModelError
+from modelserver.values import Json, Kind
+
+if TYPE_CHECKING:
+    from modelserver.fleet import Fleet
+
+
+def catalogue(fleet: "Fleet") -> dict[str, Any]:
+    """The catalogue of a fleet as JSON, for ``Store.publish_fleet``.
+
+    Shape: ``{"models": [{"name", "kind", "context_length", "fallback", "sampling"}],
+    "defaults": {"completion", "embedding", "deadline_seconds",
+    "result_expires_seconds"}}``.
+    """
+    fields = {"name", "kind", "context_length", "fallback", "sampling"}
+    return {
+        "models": [
+            model.model_dump(mode="json", include=fields) for model in fleet.models
+        ],
+        "defaults": fleet.defaults.model_dump(mode="json"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model, as a client sees it."""
+
+    name: str
+    kind: Kind
+    context_length: int | None = None
+    fallback: str = ""
+    sampling: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A model that nothing can answer for now, and what its requests are to do.
+
+    ``then`` is "wait", "fail", or "fallback" to the model ``fallback``; ``since`` are
+    seconds since the epoch.
+    """
+
+    model: str
+    then: str = "wait"
+    fallback: str = ""
+    reason: str = ""
+    since: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What a caller reads whose request is not to wait."""
+        began = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return (
+            f"{self.model} has been down since {began} UTC ({self.reason}), and the "
+            'fleet file says when_down = "fail"; see `modelserver why '
+            f"{self.model}`, and send the request again when it is back"
+        )
+
+
+def read_down(text: str) -> dict[str, Down]:
+    """The models that are down, from what control published; "" is none."""
+    values = json.loads(text) if text else {}
+    return {
+        name: Down(name, each["then"], each["fallback"], each["reason"], each["since"])
+        for name, each in values.items()
+        if each["standing"] == "down"
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The models of a fleet, and which one a request gets that names none.
+
+    >>> qwen = Entry("qwen3-8b", Kind.COMPLETION)
+    >>> Catalogue((qwen,)).pick(Kind.COMPLETION)
+    'qwen3-8b'
+    """
+
+    models: tuple[Entry, ...] = ()
+    defaults: Mapping[str, Json] = field(default_factory=dict)
+    down: Mapping[str, Down] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Catalogue":
+        """The reverse of ``catalogue``; ignores keys of a newer version."""
+        names = Entry.__dataclass_fields__
+        entries = []
+        for model in values["models"]:
+            known = {key: value for key, value in model.items() if key in names}
+            entries.append(Entry(**{**known, "kind": Kind(known["kind"])}))
+        return cls(tuple(entries), dict(values["defaults"]))
+
+    def with_down(self, down: Mapping[str, Down]) -> "Catalogue":
+        """The same models, of which these are down."""
+        return replace(self, down=down)
+
+    def entry(self, name: str) -> Entry | None:
+        """The model of this name."""
+        return next((entry for entry in self.models if entry.name == name), None)
+
+    def pick(self, kind: Kind, model: str | None = None) -> str:
+        """The name of the model that a request of this kind goes to.
+
+        Raises UnknownModelError, which says which names there are.
+        """
+        names = [entry.name for entry in self.models if entry.kind is kind]
+        name = model or str(self.defaults.get(kind.value) or "")
+        if name in names:
+            return name
+        if name:
+            raise UnknownModelError(self._unknown(kind, name, names))
+        if len(names) == 1:
+            return names[0]
+        raise UnknownModelError(_undecided(kind, names))
+
+    def _unknown(self, kind: Kind, name: str, names: list[str]) -> str:
+        there_are = f"{kind} models: {', '.join(sorted(names)) or 'none'}"
+        other = self.entry(name)
+        if other:
+            return f'model "{name}" is for {other.kind}, not for {kind}; {there_are}'
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f'did you mean "{close[0]}"? ' if close else ""
+        return f'the fleet has no model "{name}"; {hint}{there_are}'
+
+
+def _undecided(kind: Kind, names: list[str]) -> str:
+    if not names:
+        return (
+            f"the fleet has no {kind} model; add one to the fleet file: "
+            f'[[models]] with kind = "{kind}"'
+        )
+    return (
+        f"the fleet has several {kind} models and none is the default: "
+        f'{", ".join(sorted(names))}; say model="{sorted(names)[0]}" or set '
+        f"defaults.{kind} in the fleet file"
+    )

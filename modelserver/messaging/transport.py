@@ -1,0 +1,192 @@
+"""kombu's Redis transport, with a bell for workers and an intake in place of BRPOP.
+
+Publishing is kombu's own but for the bell: putting a message into an empty list tells
+the workers that wait for it. Reading is not: BRPOP followed by a second round trip that
+notes the message as unacknowledged loses it when the worker dies in between. A worker
+attaches its intake to the channel, which moves messages and notes them in one script,
+and the channel's consumers then say which queues it may read.
+"""
+
+from typing import Any, Protocol
+
+import orjson
+from celery.app.amqp import AMQP as CeleryAMQP
+from kombu.connection import Connection as KombuConnection
+from kombu.transport import redis, virtual
+
+from modelserver.messaging.encoding import encode
+from modelserver.store import connections, scripts
+from modelserver.store.batch import DEADLINE, SUBMITTER
+from modelserver.store.keys import Keys
+
+
+class Intake(Protocol):
+    """What a worker does with the messages of the channel that it attached to."""
+
+    def ack(self, tag: str) -> None:
+        """The message is dealt with."""
+
+    def reject(self, tag: str, requeue: bool) -> None:
+        """The message goes back to its queue, or nowhere."""
+
+    def subscriptions_changed(self) -> None:
+        """A queue was added to or cancelled from the channel."""
+
+
+class IntakeQoS(virtual.QoS):
+    """Hands acknowledgements to the intake. Never lets kombu read by itself."""
+
+    def __init__(self, channel: Any, intake: Intake) -> None:
+        super().__init__(channel)
+        self.intake = intake
+
+    def can_consume(self) -> bool:
+        """Answers no, so that kombu starts no BRPOP."""
+        return False
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Does nothing: the intake's script has noted the message."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge through the intake."""
+        self.intake.ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Reject through the intake."""
+        self.intake.reject(delivery_tag, requeue)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Does nothing: the intake outlives the channel and gives back by itself."""
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Does nothing: leases take the place of the visibility timeout."""
+
+
+class Message(virtual.Message):
+    """A message whose JSON body orjson decodes, unless kombu's types are in it."""
+
+    def decode(self) -> Any:
+        """The body's value; keeps it, like kombu."""
+        body = self.body
+        kombus = "__type__" in body if isinstance(body, str) else b"__type__" in body
+        if kombus or self.content_type != "application/json":
+            return super().decode()
+        if not self._decoded_cache:
+            self._decoded_cache = orjson.loads(body)
+        return self._decoded_cache
+
+
+class Channel(redis.Channel):
+    """A Redis channel that rings and that an intake can attach to."""
+
+    Message = Message
+    connection_class = connections.Connection
+    connection_class_ssl = connections.SSLConnection
+    intake: Intake | None = None
+    _blocking: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """A client; one blocking one for each pool, where kombu makes one a command."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._blocking is None or self._blocking.connection_pool is not self.pool:
+            self._blocking = super()._create_client()
+        return self._blocking
+
+    def attach(self, intake: Intake) -> None:
+        """Leave all reading and acknowledging to ``intake`` from now on."""
+        self.intake = intake
+        self._qos = IntakeQoS(self, intake)
+
+    @property
+    def readable_queues(self) -> frozenset[str]:
+        """The queues that this channel's consumers ask for."""
+        return frozenset(self.active_queues)
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Subscribe to a queue and tell the intake."""
+        tag = super().basic_consume(queue, *args, **kwargs)
+        if self.intake:
+            self.intake.subscriptions_changed()
+        return tag
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        done = super()._basic_cancel(consumer_tag)
+        if self.intake:
+            self.intake.subscriptions_changed()
+        return done
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        priority = self._get_message_priority(message, reverse=False)
+        prefix = self.global_keyprefix
+        key = prefix + self._q_for_pri(queue, priority)
+        keys, headers = Keys(prefix), message.get("headers") or {}
+        due = headers.get(DEADLINE)
+        # Control and event messages need no deadline; only requests carry one.
+        task = str(headers.get("id", "")) if due is not None else ""
+        arguments = (
+            *(scripts.PUT, 2, key, keys.deadlines),
+            *(encode(message), keys.bell(queue), task, "" if due is None else due),
+            str(headers.get(SUBMITTER) or headers.get("origin") or ""),
+        )
+        batch = kwargs.pop("_publish_batch", None)
+        if batch is not None:
+            batch.add("eval", *arguments)
+            return
+        with self.conn_or_acquire() as client:
+            client.eval(*arguments)
+
+    def _size(self, queue: str) -> int:
+        return self._count(scripts.DEPTH, queue)
+
+    def _purge(self, queue: str) -> int:
+        return self._count(scripts.PURGE, queue)
+
+    def _count(self, script: str, queue: str) -> int:
+        lists = Keys(self.global_keyprefix).queue(queue)
+        with self.conn_or_acquire() as client:
+            return int(client.eval(script, len(lists), *lists))
+
+
+class Transport(redis.Transport):
+    """kombu's Redis transport with the channel above."""
+
+    Channel = Channel
+
+
+#: The transport above, as kombu finds it.
+TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
+
+
+class Connection(KombuConnection):
+    """A connection that takes the transport above for redis:// and rediss://.
+
+    It shows itself by the URL that it was made from, so that Flower and others know
+    what they look at. kombu's pools copy the transport, but not this class.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._scheme = self.transport_cls
+        if self._scheme in ("redis", "rediss"):
+            self.transport_cls = TRANSPORT
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> str:
+        """The URL, its password masked unless asked for."""
+        return str(super().as_uri(*args, **kwargs)).replace(
+            TRANSPORT, str(self._scheme), 1
+        )
+
+
+class AMQP(CeleryAMQP):  # type: ignore[misc]
+    """Celery's messaging over the connection above."""
+
+    Connection = Connection
+
+    def _retry_publish(self, publish: Any, *args: Any, **kwargs: Any) -> Any:
+        """Publish a chain's next step, inside a worker beside the loop: it blocks."""
+        sink = getattr(self.app.backend, "sink", None)
+        send = super()._retry_publish
+        if sink is None or not sink.accepts():
+            return send(publish, *args, **kwargs)
+        return sink.aside(send, publish, *args, **kwargs)

@@ -1,0 +1,200 @@
+"""What both ends of the wire agree on: Celery's settings for clients and workers.
+
+Also the one type beyond plain JSON: a vector travels as base64 of float32, several
+times smaller and faster than decimal numbers, and is a list of floats again on arrival.
+"""
+
+import base64
+import json
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kombu.utils.json import register_type
+
+from modelserver.errors import StoreUnreachableError
+from modelserver.fleet import environment_defaults
+from modelserver.messaging.catalogue import Catalogue, catalogue, read_down
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from modelserver.store.availability import fleet_and_standings
+from modelserver.values import Kind
+
+#: Queue of the control tasks and of everything that is no request to a model.
+CONTROL_QUEUE = "control"
+#: The tasks' names, the same for every client and worker.
+COMPLETE = "modelserver.complete"
+CHAT = "modelserver.chat"
+EMBED = "modelserver.embed"
+STEER = "modelserver.steer"
+#: What Celery's settings put before the address of our result backend.
+BACKEND = "modelserver.messaging.backend:Backend+"
+
+KINDS = {
+    COMPLETE: Kind.COMPLETION,
+    CHAT: Kind.COMPLETION,
+    EMBED: Kind.EMBEDDING,
+}
+
+
+#: How long ``.get()`` outlasts a server that is away: a minute, in kombu's terms. Not
+#: longer: a program that ends with unanswered results waits for it as well.
+PATIENCE = {
+    "max_retries": 60,
+    "interval_start": 0,
+    "interval_step": 0.2,
+    "interval_max": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A vector of float32 in little-endian bytes, base64 as an engine sent it."""
+
+    base64: str
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Vector":
+        """A vector from floats."""
+        return cls(base64.b64encode(array("f", values).tobytes()).decode())
+
+    def floats(self) -> list[float]:
+        """The vector as plain floats."""
+        return array("f", base64.b64decode(self.base64)).tolist()
+
+
+def _arrive(text: str) -> Any:
+    return Vector(text).floats()
+
+
+register_type(Vector, "f32", lambda vector: vector.base64, _arrive)
+
+
+def result_key(settings: Settings, task: str) -> str:
+    """The key of a task's result, as Celery's backend names it."""
+    return f"{settings.fleet.redis.prefix}celery-task-meta-{task}"
+
+
+class CatalogueSource:
+    """The models of the fleet in force; until there is one, those of the fleet file.
+
+    Looks into the store at most once a second, and not at all once it is fed.
+    """
+
+    #: Seconds for which what the store said is taken as it was.
+    FRESH_SECONDS = 1.0
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store: Store | None = None
+        self._text = ""
+        self._down = ""
+        self._read: Catalogue | None = None
+        self._look_at = 0.0
+        self._fed = False
+
+    def __call__(self) -> Catalogue:
+        """The models of now. Raises StoreUnreachableError."""
+        if self._read is None or (not self._fed and time.monotonic() > self._look_at):
+            text, down = self._look()
+            self._take(text)
+            self._take_down(down)
+            self._look_at = time.monotonic() + self.FRESH_SECONDS
+        assert self._read is not None
+        return self._read
+
+    def feed(self, text: str) -> None:
+        """Go by this applied fleet, from now on without looking into the store.
+
+        For a worker, whose loop must not wait for it.
+        """
+        self._fed = True
+        self._take(text)
+
+    def _take(self, text: str) -> None:
+        if self._read is not None and text == self._text:
+            return
+        if text:
+            values = json.loads(text)
+            values["defaults"] |= environment_defaults()
+        else:
+            values = catalogue(self._settings.fleet)
+        self._text, self._down, self._read = text, "", Catalogue.read(values)
+
+    def _take_down(self, down: str) -> None:
+        if self._read is not None and down != self._down:
+            self._down, self._read = down, self._read.with_down(read_down(down))
+
+    def _look(self) -> tuple[str, str]:
+        try:
+            if self._store is None:
+                self._store = connect(self._settings)
+            with self._store.reachable():
+                return fleet_and_standings(self._store)
+        except StoreUnreachableError:
+            if self._read is None and not self._settings.fleet.models:
+                raise
+            # What was down may be back: that is found out when Redis is.
+            return self._text, ""
+
+
+def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, Any]:
+    """Celery's settings that clients and workers share.
+
+    Raises StoreUnreachableError where the embedded server does not run.
+    """
+    fleet = settings.fleet
+    prefix = {"global_keyprefix": fleet.redis.prefix}
+    patience = {"socket_connect_timeout": 5, "socket_timeout": 30}
+    pool = {"max_connections": fleet.redis.max_connections}
+    return {
+        "broker_url": settings.redis_url,
+        "broker_transport_options": prefix | patience | pool,
+        "broker_connection_retry_on_startup": True,
+        "result_backend": BACKEND + settings.results_url,
+        "result_backend_transport_options": prefix | {"retry_policy": PATIENCE},
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 10,
+        "result_expires": fleet.defaults.result_expires_seconds,
+        "redis_max_connections": fleet.redis.max_connections,
+        "redis_socket_connect_timeout": 5,
+        "redis_socket_timeout": 30,
+        "redis_retry_on_timeout": True,
+        "task_publish_retry_policy": {
+            "max_retries": 3,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
+        },
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_default_queue": CONTROL_QUEUE,
+        "task_routes": (Router(models),),
+        "task_send_sent_event": False,
+        "enable_utc": True,
+    }
+
+
+class Router:
+    """Puts a request on its model's own queue."""
+
+    def __init__(self, models: Callable[[], Catalogue]) -> None:
+        self._models = models
+
+    def __call__(
+        self,
+        name: str,
+        args: Any,
+        kwargs: dict[str, Any] | None,
+        options: dict[str, Any],
+        task: Any = None,
+        **_: Any,
+    ) -> dict[str, Any] | None:
+        """Celery's routing hook; None leaves a task on the control queue."""
+        if name not in KINDS:
+            return None
+        return {"queue": self._models().pick(KINDS[name], (kwargs or {}).get("model"))}

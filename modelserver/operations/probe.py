@@ -1,0 +1,174 @@
+"""Probes: the benchmark message sent to engines side by side, timed by the clock.
+
+A probe bypasses the queue, so it competes with the requests that an engine has. What
+real traffic measures (``report``) is the better guide under load.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from modelserver.engine_client import (
+    COMPLETIONS,
+    EMBEDDINGS,
+    EngineFault,
+    RequestFault,
+    ask,
+    open_session,
+)
+from modelserver.errors import EngineError, ModelUnavailableError, UnknownModelError
+from modelserver.fleet import ProbeSection
+from modelserver.messaging.catalogue import Catalogue
+from modelserver.operations.status import read_catalogue
+from modelserver.settings import Settings
+from modelserver.store.state import Store
+from modelserver.values import Engine, Kind
+
+#: A probe without an answer after so many seconds has failed.
+PROBE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe. ``error`` is "" for a sound answer, whose text is ``answer``."""
+
+    engine: str
+    model: str
+    url: str
+    seconds: float
+    answer: str = ""
+    error: str = ""
+
+
+async def latency(
+    store: Store,
+    settings: Settings,
+    model: str | None = None,
+    seconds: float = PROBE_SECONDS,
+) -> tuple[Probe, ...]:
+    """Probe every ready engine, of one model or of all, at the same time.
+
+    Raises UnknownModelError, StoreUnreachableError.
+    """
+    models, engines = await asyncio.to_thread(_read, store, settings)
+    if model is not None:
+        _kind(models, model)
+    chosen = [e for e in _ready(engines) if model in (None, e.model)]
+    async with _probing(chosen, models, settings, seconds) as probes:
+        return tuple(await asyncio.gather(*probes))
+
+
+async def fastest(
+    store: Store, settings: Settings, model: str, seconds: float = PROBE_SECONDS
+) -> Probe:
+    """The ready engine of a model that answers first; the other probes are cancelled.
+
+    Raises UnknownModelError, ModelUnavailableError without a ready engine, EngineError
+    if every probe fails.
+    """
+    models, engines = await asyncio.to_thread(_read, store, settings)
+    _kind(models, model)
+    chosen = [engine for engine in _ready(engines) if engine.model == model]
+    if not chosen:
+        raise ModelUnavailableError(_why_none(engines, model))
+    failed = []
+    async with _probing(chosen, models, settings, seconds) as probes:
+        for done in asyncio.as_completed(probes):
+            probe = await done
+            if not probe.error:
+                return probe
+            failed.append(f"{probe.engine}: {probe.error}")
+    raise EngineError(f'no engine of "{model}" answered its probe: {"; ".join(failed)}')
+
+
+def _read(store: Store, settings: Settings) -> tuple[Catalogue, list[Engine]]:
+    with store.reachable():
+        models = read_catalogue(store, settings)
+        live = {host.name for host in store.hosts()}
+        engines = store.engines().values()
+        return models, [engine for engine in engines if engine.host in live]
+
+
+def _kind(models: Catalogue, model: str) -> Kind:
+    entry = models.entry(model)
+    if entry is None:
+        names = ", ".join(sorted(each.name for each in models.models)) or "none"
+        raise UnknownModelError(f'the fleet has no model "{model}"; models: {names}')
+    return entry.kind
+
+
+def _ready(engines: Iterable[Engine]) -> list[Engine]:
+    return [engine for engine in engines if engine.serves]
+
+
+def _why_none(engines: Iterable[Engine], model: str) -> str:
+    states = [
+        f"{engine.id} is {engine.state}" + (f" ({engine.reason})" * bool(engine.reason))
+        for engine in engines
+        if engine.model == model
+    ]
+    there = "; ".join(states) or "no launcher that lives reports one"
+    return f'model "{model}" has no ready engine: {there}; see `modelserver status`'
+
+
+@asynccontextmanager
+async def _probing(
+    engines: Iterable[Engine], models: Catalogue, settings: Settings, seconds: float
+) -> AsyncIterator[list[asyncio.Task[Probe]]]:
+    """A running probe for each engine; at the end what still runs is cancelled."""
+    message = settings.fleet.probe
+    async with open_session(keys=settings.keyring()) as session:
+        probes = []
+        for engine in engines:
+            entry = models.entry(engine.model)
+            kind = entry.kind if entry else Kind.COMPLETION
+            probe = _probe(session, engine, kind, message, seconds)
+            probes.append(asyncio.create_task(probe))
+        try:
+            yield probes
+        finally:
+            for task in probes:
+                task.cancel()
+            await asyncio.gather(*probes, return_exceptions=True)
+
+
+async def _probe(
+    session: aiohttp.ClientSession,
+    engine: Engine,
+    kind: Kind,
+    message: ProbeSection,
+    seconds: float,
+) -> Probe:
+    path, body = _request(engine.model, kind, message)
+    answer = error = ""
+    began = time.monotonic()
+    try:
+        answer = _answer(kind, await ask(session, engine.url + path, body, seconds))
+    except TimeoutError:
+        error = f"no answer within {seconds:g} s"
+    except (EngineFault, RequestFault) as fault:
+        error = str(fault)
+    except (KeyError, IndexError, TypeError) as fault:
+        error = f"an answer of the wrong shape ({fault!r})"
+    took = time.monotonic() - began
+    return Probe(engine.id, engine.model, engine.url, took, answer, error)
+
+
+def _request(
+    model: str, kind: Kind, message: ProbeSection
+) -> tuple[str, dict[str, Any]]:
+    if kind is Kind.EMBEDDING:
+        return EMBEDDINGS, {"model": model, "input": message.embedding}
+    body = {"prompt": message.completion, "max_tokens": message.max_tokens}
+    return COMPLETIONS, {"model": model, "temperature": 0, **body}
+
+
+def _answer(kind: Kind, response: dict[str, Any]) -> str:
+    if kind is Kind.EMBEDDING:
+        return f"{len(response['data'][0]['embedding'])} dimensions"
+    return str(response["choices"][0]["text"])

@@ -1,0 +1,353 @@
+"""What operators read: the fleet's state, and what real traffic measured of it."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from modelserver.inventory import Gpu
+from modelserver.messaging.catalogue import Catalogue, Entry, catalogue
+from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.policy.orders import in_force
+from modelserver.settings import Settings
+from modelserver.store.alerts import open_alerts
+from modelserver.store.availability import standings
+from modelserver.store.orders import orders
+from modelserver.store.state import Store
+from modelserver.values import (
+    Desired,
+    Engine,
+    EngineLoad,
+    EngineState,
+    Kind,
+    Order,
+    Outcome,
+    Sample,
+)
+
+#: What a model waits for that is no longer part of the fleet.
+LEFT = "it left the fleet; requests wait for it to come back"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an engine's kept requests that went well say; None where there are none.
+
+    Tokens are the generated ones, for embeddings the prompt's, over the time that the
+    requests cover together.
+    """
+
+    samples: int = 0
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """One engine: its launcher's report, its load and its traffic.
+
+    ``requests`` counts all since its samples were first kept, ``errors`` those that
+    failed by the engine's fault. ``host_live`` is False where the report is old.
+    ``since`` and ``alive_at`` are seconds since the epoch.
+    """
+
+    id: str
+    model: str
+    host: str
+    host_live: bool
+    wanted: bool
+    state: EngineState
+    incarnation: int
+    starts: int
+    url: str
+    gpus: tuple[int, ...]
+    limit: int
+    inflight: int
+    oldest_seconds: float
+    traffic: Traffic
+    requests: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    since: float
+    alive_at: float
+    reason: str
+    progress: str
+    hung_seconds: int
+    stale: str
+    hold: str
+    abort: int
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """Requests that wait in a queue, and the live workers that can take them.
+
+    A worker takes what a ready engine on its own host can answer.
+    """
+
+    name: str
+    backlog: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model of the fleet: engines that are ready and wanted, and its queue.
+
+    ``waiting_for`` says which of its engines have no place, and why; ``standing`` how
+    it stood at control's last look ("serving", "starting", "waiting", "down", "" if not
+    known), ``because`` why.
+    """
+
+    name: str
+    kind: Kind
+    ready: int
+    wanted: int
+    queue: QueueStatus
+    waiting_for: str = ""
+    standing: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host whose launcher lives; ``driver`` as in ``inventory.Host``."""
+
+    name: str
+    gpus: tuple[Gpu, ...]
+    pid: int
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker whose lease lives: what it holds, and the models that it can serve."""
+
+    name: str
+    host: str
+    pid: int
+    held: int
+    inflight: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """Which fleet is in force; ``version`` 0 as long as none was applied."""
+
+    version: int = 0
+    applied_at: float = 0.0
+    applied_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole fleet at one time; ``at`` and ``steered_at`` by the store's clock.
+
+    ``steered_at`` is when control last looked at the fleet, 0 if it never did.
+    ``orders`` are what operators drain and pause now, ``alerts`` how many stand.
+    """
+
+    at: float
+    steered_at: float
+    steered_by: str
+    fleet: FleetStatus
+    models: tuple[ModelStatus, ...]
+    engines: tuple[EngineStatus, ...]
+    hosts: tuple[HostStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+    control: QueueStatus
+    orders: tuple[Order, ...] = ()
+    alerts: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values; a dataclass becomes an object."""
+        return asdict(self)
+
+
+#: What an engine's status takes over from its launcher's report.
+_REPORTED = (
+    {field.name for field in fields(Engine)}
+    & {field.name for field in fields(EngineStatus)}
+)  # fmt: skip
+
+
+def percentile(values: Sequence[float], fraction: float) -> float:
+    """The smallest value that ``fraction`` of the values do not exceed.
+
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
+    2.0
+    """
+    return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
+
+
+def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
+    """What the requests that went well tell of an engine of this kind."""
+    good = [sample for sample in samples if sample.outcome is Outcome.OK]
+    if not good:
+        return Traffic()
+    seconds = [sample.seconds for sample in good]
+    began = min(sample.ended_at - sample.seconds for sample in good)
+    span = max(sample.ended_at for sample in good) - began
+    embeds = kind is Kind.EMBEDDING
+    tokens = sum(s.prompt_tokens if embeds else s.completion_tokens for s in good)
+    return Traffic(
+        samples=len(good),
+        p50_seconds=percentile(seconds, 0.50),
+        p95_seconds=percentile(seconds, 0.95),
+        tokens_per_second=tokens / span if span > 0 else None,
+    )
+
+
+def read_catalogue(store: Store, settings: Settings) -> Catalogue:
+    """The models of the fleet in force, else those of the fleet file."""
+    return _read_fleet(store, settings)[0]
+
+
+def _read_fleet(
+    store: Store, settings: Settings
+) -> tuple[Catalogue, FleetStatus, tuple[Entry, ...]]:
+    """The models, what is in force, and models that left with requests waiting."""
+    text = store.fleet()
+    if not text:
+        return Catalogue.read(catalogue(settings.fleet)), FleetStatus(), ()
+    values = json.loads(text)
+    left = [Entry(name, Kind(kind)) for name, kind in values["left"].items()]
+    return (
+        Catalogue.read(values),
+        FleetStatus(values["version"], values["at"], values["by"]),
+        tuple(entry for entry in left if store.backlog(entry.name)),
+    )
+
+
+def read_status(store: Store, settings: Settings) -> Status:
+    """Read all of the fleet. Raises StoreUnreachableError."""
+    with store.reachable():
+        return _read_status(store, settings)
+
+
+def _read_status(store: Store, settings: Settings) -> Status:
+    models, fleet, left = _read_fleet(store, settings)
+    hosts, desired = store.hosts(), store.desired()
+    engines = _engines(store, models, desired, {host.name for host in hosts})
+    workers = _workers(store.workers(), engines)
+    takers = Counter(model for worker in workers for model in worker.models)
+    steered_at, steered_by = store.steered()
+    waiting, found, now = store.waiting(), standings(store), store.now()
+
+    def queue(name: str, takers: int) -> QueueStatus:
+        return QueueStatus(name, store.backlog(name), takers)
+
+    return Status(
+        at=now,
+        steered_at=steered_at,
+        steered_by=steered_by,
+        fleet=fleet,
+        models=tuple(
+            ModelStatus(
+                entry.name,
+                entry.kind,
+                ready=sum(_ready(e) and e.model == entry.name for e in engines),
+                wanted=sum(wish.spec.model == entry.name for wish in desired.values()),
+                queue=queue(entry.name, takers[entry.name]),
+                waiting_for=LEFT
+                if entry in left
+                else _waiting_for(entry.name, waiting),
+                standing=found.get(entry.name, {}).get("standing", ""),
+                because=found.get(entry.name, {}).get("reason", ""),
+            )
+            for entry in (*models.models, *left)
+        ),
+        engines=engines,
+        hosts=tuple(
+            HostStatus(host.name, host.gpus, host.pid, host.driver) for host in hosts
+        ),
+        workers=workers,
+        control=queue(CONTROL_QUEUE, len(workers)),
+        orders=in_force(orders(store), now),
+        alerts=len(open_alerts(store)),
+    )
+
+
+def _ready(engine: EngineStatus) -> bool:
+    return engine.state.serves and engine.host_live and not engine.hold
+
+
+def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
+    """The engines of a model by what they wait for: "m-1, m-2: needs ..."."""
+    engines: dict[str, list[str]] = {}
+    for engine, reason in waiting.items():
+        if engine.rpartition("-")[0] == model:
+            engines.setdefault(reason, []).append(engine)
+    parts = (f"{', '.join(names)}: {reason}" for reason, names in engines.items())
+    return " | ".join(parts)
+
+
+def _awaited(wish: Desired, live: set[str]) -> Engine:
+    """An engine that is wanted and that no launcher has reported yet."""
+    spec = wish.spec
+    fact = "has not taken it up yet" if spec.host in live else "does not run"
+    reason = f"the launcher of host {spec.host} {fact}"
+    return Engine(
+        spec.id,
+        spec.model,
+        spec.host,
+        EngineState.PENDING,
+        gpus=spec.gpus,
+        reason=reason,
+    )
+
+
+def _engines(
+    store: Store, models: Catalogue, desired: Mapping[str, Desired], live: set[str]
+) -> tuple[EngineStatus, ...]:
+    reports, loads = store.engines(), store.loads()
+    awaited = [
+        _awaited(wish, live)
+        for engine, wish in desired.items()
+        if engine not in reports
+    ]
+    engines = []
+    for engine in sorted([*reports.values(), *awaited], key=lambda e: (e.model, e.id)):
+        entry = models.entry(engine.model)
+        kind = entry.kind if entry else Kind.COMPLETION
+        counters = store.counters(engine.id)
+        load = loads.get(engine.id, EngineLoad(0, 0.0, 0.0))
+        values = {name: getattr(engine, name) for name in _REPORTED}
+        engines.append(
+            EngineStatus(
+                **values,
+                host_live=engine.host in live,
+                wanted=engine.id in desired,
+                inflight=load.inflight,
+                oldest_seconds=load.oldest_seconds,
+                traffic=traffic(store.samples(engine.id), kind),
+                requests=sum(counters.get(outcome.value, 0) for outcome in Outcome),
+                errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
+                prompt_tokens=counters.get("prompt_tokens", 0),
+                completion_tokens=counters.get("completion_tokens", 0),
+            )
+        )
+    return tuple(engines)
+
+
+def _workers(
+    reports: Mapping[str, Mapping[str, Any]], engines: Sequence[EngineStatus]
+) -> tuple[WorkerStatus, ...]:
+    ready = [(engine.host, engine.model) for engine in engines if _ready(engine)]
+    return tuple(
+        WorkerStatus(
+            name=report["node"],
+            host=report["host"],
+            pid=report["pid"],
+            held=report["held"],
+            inflight=sum(load[0] for load in report["loads"].values()),
+            models=tuple(sorted({m for host, m in ready if host == report["host"]})),
+        )
+        for report in reports.values()
+    )

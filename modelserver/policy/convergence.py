@@ -1,0 +1,66 @@
+"""Whether a fleet has become what was applied, and what is still missing. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from modelserver.inventory import Host
+from modelserver.policy.changes import FleetSpec
+from modelserver.values import Desired, Engine, EngineState
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the store says at one time; ``waiting`` why an engine has no place."""
+
+    hosts: tuple[Host, ...]
+    engines: Mapping[str, Engine]
+    desired: Mapping[str, Desired]
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEnd:
+    """Something that is not yet as applied; ``hopeless`` if waiting changes nothing."""
+
+    what: str
+    hopeless: bool = False
+
+
+def open_ends(
+    fleet: FleetSpec, version: int, models: Collection[str], scene: Scene
+) -> tuple[OpenEnd, ...]:
+    """What is still to happen to the engines of these models, in words."""
+    live = {host.name for host in scene.hosts}
+    late = (
+        OpenEnd(f"host {host.name} still goes by version {host.fleet}")
+        for host in scene.hosts
+        if host.fleet < version
+    )
+    wanted = {k: v for k, v in fleet.engines().items() if v.model in models}
+    allowed = fleet.engines_allowed()
+    return (
+        *late,
+        *(end for name in wanted for end in _missing(name, scene)),
+        *(
+            OpenEnd(f"{name} is still {engine.state}")
+            for name, engine in scene.engines.items()
+            if engine.model in models and name not in allowed and engine.host in live
+        ),
+    )
+
+
+def _missing(name: str, scene: Scene) -> Iterator[OpenEnd]:
+    wish, engine = scene.desired.get(name), scene.engines.get(name)
+    if wish is None:
+        why = scene.waiting.get(name)
+        yield OpenEnd(f"{name} has no place yet" + (f": {why}" if why else ""))
+    elif engine is None or engine.host != wish.spec.host:
+        yield OpenEnd(f"{name} has not been taken up by host {wish.spec.host} yet")
+    elif not engine.serves:
+        why = f": {engine.reason}" if engine.reason else ""
+        yield OpenEnd(f"{name} is {engine.state}{why}", engine.state is _FATAL)
+    elif engine.stale:
+        yield OpenEnd(f"{name} is still to be restarted: {engine.stale}")
+
+
+_FATAL = EngineState.FATAL

@@ -1,0 +1,166 @@
+"""What a decision was made from, as JSON and back, so that it can be made again. Pure.
+
+Values become objects by their fields' names, and come back by their types. A field that
+an older version did not know has its default; one that a newer one added is ignored.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
+from functools import cache
+from operator import attrgetter
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import orjson
+
+from modelserver.policy.decide import Decision, Rules, consider
+from modelserver.policy.health.memory import Memory
+from modelserver.policy.health.memory import from_json as memory_from_json
+from modelserver.policy.health.memory import to_json as memory_to_json
+from modelserver.policy.rebalance import from_json as moves_from_json
+from modelserver.values import Action, Json, Sample, Snapshot
+
+#: A sample's fields without its engine, which is the key that it stands under.
+_SAMPLE = tuple(each.name for each in fields(Sample) if each.name != "engine")
+
+
+@dataclass(frozen=True, slots=True)
+class RulesOf:
+    """The rules of a decision."""
+
+    hang_seconds: float
+    relaunch_pause_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One decision as it was made: from what, when, and which actions followed.
+
+    ``actions`` are as ``actions_to_json`` gives them.
+    """
+
+    snapshot: Snapshot
+    rules: RulesOf
+    now: float
+    actions: Json
+
+    def again(self) -> Decision:
+        """What would be decided from the same today."""
+        return consider(self.snapshot, self.rules, self.now)
+
+
+def look_to_json(
+    snapshot: Snapshot, rules: Rules, now: float, actions: Sequence[Action]
+) -> bytes:
+    """A decision and all that it depended on."""
+    kept = RulesOf(rules.hang_seconds, rules.relaunch_pause_seconds)
+    values = {
+        "now": now,
+        "rules": kept,
+        "actions": actions_to_json(actions),
+        "snapshot": orjson.Fragment(snapshot_to_json(snapshot)),
+    }
+    return orjson.dumps(values)
+
+
+def look_from_json(text: str | bytes) -> Look:
+    """The reverse of look_to_json."""
+    values = orjson.loads(text)
+    rules: RulesOf = _build(RulesOf, values["rules"])
+    snapshot = _snapshot(values["snapshot"])
+    return Look(snapshot, rules, values["now"], values["actions"])
+
+
+def actions_to_json(actions: Sequence[Action]) -> Json:
+    """Actions as plain values that can be compared: their kind, and their fields."""
+    return [
+        {"action": type(each).__name__.lower(), **orjson.loads(orjson.dumps(each))}
+        for each in actions
+    ]
+
+
+def snapshot_to_json(snapshot: Snapshot) -> bytes:
+    """A snapshot without its models' environments, whose values may be secrets."""
+    packed = attrgetter(*_SAMPLE)
+    values: dict[str, Any] = {
+        each.name: getattr(snapshot, each.name) for each in fields(snapshot)
+    }
+    values["specs"] = [replace(spec, environment={}) for spec in snapshot.specs]
+    values["samples"] = {
+        engine: [packed(sample) for sample in samples]
+        for engine, samples in snapshot.samples.items()
+    }
+    values["memory"] = (
+        orjson.Fragment(memory_to_json(snapshot.memory))
+        if isinstance(snapshot.memory, Memory)
+        else None
+    )
+    return orjson.dumps(values, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no value of a snapshot")
+
+
+def snapshot_from_json(text: str | bytes) -> Snapshot:
+    """The reverse of snapshot_to_json."""
+    return _snapshot(orjson.loads(text))
+
+
+def _snapshot(values: dict[str, Any]) -> Snapshot:
+    special = {name: values.pop(name, None) for name in ("samples", "memory", "moves")}
+    snapshot: Snapshot = _build(Snapshot, values)
+    memory, moves = special["memory"], special["moves"]
+    return replace(
+        snapshot,
+        samples={
+            engine: tuple(_sample(engine, each) for each in samples)
+            for engine, samples in (special["samples"] or {}).items()
+        },
+        memory=memory and memory_from_json(orjson.dumps(memory).decode()),
+        moves=moves and moves_from_json(moves),
+    )
+
+
+def _sample(engine: str, packed: Sequence[Json]) -> Sample:
+    named = dict(zip(_SAMPLE, packed, strict=False))
+    sample: Sample = _build(Sample, {"engine": engine, **named})
+    return sample
+
+
+_Builder = Callable[[Json], Any]
+
+
+def _build(kind: Any, value: Json) -> Any:
+    return _builder(kind)(value)
+
+
+@cache
+def _builder(kind: Any) -> _Builder:
+    """What turns plain JSON back into a value of this type."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass_builder(kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple and arguments[1:] == (...,):
+        inner = _builder(arguments[0])
+        return lambda value: tuple(inner(each) for each in value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        inner = _builder(arguments[1])
+        return lambda value: {key: inner(each) for key, each in value.items()}
+    if origin in (Union, UnionType):
+        (inner,) = (_builder(each) for each in arguments if each is not type(None))
+        return lambda value: None if value is None else inner(value)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind
+    return lambda value: value
+
+
+def _dataclass_builder(kind: type) -> _Builder:
+    hints = get_type_hints(kind)
+    builders = {each.name: _builder(hints[each.name]) for each in fields(kind)}
+    return lambda value: kind(
+        **{name: builders[name](each) for name, each in value.items() if name in hints}
+    )
