@@ -26,7 +26,7 @@ from modelserver.keyring import Keyring
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.values import Engine, EngineState
-from tests.support import eventually
+from tests.support.processes import eventually
 
 MODEL = "tiny-embed"
 #: Texts of a run; a quarter of them where they go one by one.

@@ -20,7 +20,7 @@ from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.settings import Settings
 from modelserver.store import connect
 from modelserver.values import EngineState
-from tests.support import eventually
+from tests.support.processes import eventually
 
 MODEL = "tiny-chat"
 REQUESTS = 256

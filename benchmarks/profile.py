@@ -11,7 +11,7 @@ import redis
 from benchmarks.queue_depth import _copies, _push, _template
 from benchmarks.report import Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from tests.support import eventually
+from tests.support.processes import eventually
 
 IN_FLIGHT = 256
 ENGINE_SECONDS = 0.2

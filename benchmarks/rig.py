@@ -24,7 +24,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.values import Engine, EngineState
 from tests.engine.process import EngineProcess
-from tests.support import eventually
+from tests.support.processes import eventually
 
 HOST = "rig"
 #: The completion model and the embedding model of every rig.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.machine import Processes
-from tests.support import eventually
+from tests.support.processes import eventually
 
 #: A worker has so long until its first task is done, in seconds.
 START_SECONDS = 30.0

@@ -9,7 +9,7 @@ from celery.result import AsyncResult
 from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from tests.support import eventually
+from tests.support.processes import eventually
 
 REQUESTS = 2_000
 ROUNDS = 3

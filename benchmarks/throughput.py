@@ -14,7 +14,7 @@ from benchmarks.rig import Rig
 from benchmarks.stacks import OURS, STACKS, Stack, python_of
 from benchmarks.steady import START_SECONDS, Steady, steady
 from modelserver import settings as settings_module
-from tests.support import eventually
+from tests.support.processes import eventually
 
 ROUNDS = 3
 IN_FLIGHT = (256, 512)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ValkeyProcess
+from tests.support.processes import ValkeyProcess
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from modelserver.api import InferenceTask, client
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from modelserver.values import Engine, EngineState
-from tests.support import ROOT, carriers, end, eventually
+from tests.support.processes import ROOT, carriers, end, eventually
 
 #: Two engines start together in 10 to 25 s, and a busy machine takes longer.
 START_SECONDS = 180.0

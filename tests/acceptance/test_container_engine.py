@@ -8,9 +8,14 @@ import pytest
 
 from launcher import environments
 from modelserver.values import EngineState
-from tests.container_support import ContainerHost, open_containers
-from tests.launcher_support import Site, open_site, section
-from tests.support import LauncherProcess, ValkeyProcess, eventually, lives
+from tests.support.containers import ContainerHost, open_containers
+from tests.support.launchers import Site, open_site, section
+from tests.support.processes import (
+    LauncherProcess,
+    ValkeyProcess,
+    eventually,
+    lives,
+)
 
 pytestmark = pytest.mark.sglang
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.product import borrowed_home, clean_environment
-from tests.support import ROOT, carriers, end, eventually
+from tests.support.processes import ROOT, carriers, end, eventually
 
 pytestmark = pytest.mark.sglang
 

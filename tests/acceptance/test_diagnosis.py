@@ -9,8 +9,8 @@ import pytest
 
 from modelserver.values import EngineState
 from tests.acceptance.product import START_SECONDS
-from tests.launcher_support import Site, open_site, section
-from tests.support import ValkeyProcess
+from tests.support.launchers import Site, open_site, section
+from tests.support.processes import ValkeyProcess
 
 pytestmark = pytest.mark.sglang
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.product import PATIENCE, Product
-from tests.support import ROOT, eventually
-from tests.worker_support import answers
+from tests.support.processes import ROOT, eventually
+from tests.support.workers import answers
 
 pytestmark = pytest.mark.sglang
 

@@ -19,8 +19,8 @@ from modelserver.errors import (
     UnknownModelError,
 )
 from tests.acceptance.product import EMBED, EXACT, PATIENCE, Product
-from tests.support import eventually
-from tests.worker_support import answers
+from tests.support.processes import eventually
+from tests.support.workers import answers
 
 pytestmark = pytest.mark.sglang
 

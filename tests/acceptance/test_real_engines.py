@@ -17,7 +17,7 @@ from launcher.host.process import MARK
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.values import Kind
 from tests.acceptance.product import EXACT, PATIENCE, Product
-from tests.support import carriers, eventually
+from tests.support.processes import carriers, eventually
 
 pytestmark = [pytest.mark.sglang, pytest.mark.vllm]
 

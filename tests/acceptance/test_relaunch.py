@@ -10,8 +10,8 @@ from celery.result import AsyncResult
 
 from modelserver.values import EngineState
 from tests.acceptance.product import CHAT, PATIENCE, Product
-from tests.support import eventually, lives
-from tests.worker_support import Publications, answers
+from tests.support.processes import eventually, lives
+from tests.support.workers import Publications, answers
 
 pytestmark = pytest.mark.sglang
 

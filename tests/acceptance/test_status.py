@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.product import CHAT, EMBED, PATIENCE, Product
-from tests.support import eventually
-from tests.worker_support import answers
+from tests.support.processes import eventually
+from tests.support.workers import answers
 
 pytestmark = pytest.mark.sglang
 

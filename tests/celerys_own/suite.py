@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.report import RESULTS
 from tests.celerys_own import plugin
 from tests.celerys_own.expected import Outcome
-from tests.support import ValkeyProcess, end
+from tests.support.processes import ValkeyProcess, end
 
 #: Those of Celery's integration tests that need a worker, a broker and a backend.
 SELECTED = {

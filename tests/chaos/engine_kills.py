@@ -12,7 +12,7 @@ from launcher import environments
 from modelserver.settings import load
 from tests.acceptance.product import CHAT, PATIENCE, Product
 from tests.chaos.launcher import kills
-from tests.support import eventually
+from tests.support.processes import eventually
 
 #: Requests that are on the engine when it is killed.
 REQUESTS = 10

@@ -19,7 +19,7 @@ from modelserver.errors import ModelserverError
 from tests.chaos.load import COLUMNS, Account, Load
 from tests.chaos.proxy import Proxy
 from tests.chaos.workers import promises
-from tests.support import eventually
+from tests.support.processes import eventually
 
 #: For how long the address still leads to the old primary, in seconds.
 DEMOTED_SECONDS = 1.0

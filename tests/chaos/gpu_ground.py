@@ -25,8 +25,14 @@ from tests.chaos.load import FINAL, Watcher
 from tests.engine.openai_api import answer_text
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet
-from tests.support import ROOT, ValkeyProcess, end, eventually, lives
-from tests.worker_support import WorkerProcess
+from tests.support.processes import (
+    ROOT,
+    ValkeyProcess,
+    end,
+    eventually,
+    lives,
+)
+from tests.support.workers import WorkerProcess
 
 #: How often control looks, in seconds, and how often everything is watched.
 STEER_SECONDS, WATCH_SECONDS = 1.0, 0.1

@@ -7,7 +7,7 @@ from benchmarks.report import Goal, Report
 from tests.chaos.gpu_ground import Ground, Requests, Trickle
 from tests.nvml import StubGpu
 from tests.nvml.fleet import section
-from tests.support import eventually
+from tests.support.processes import eventually
 
 HOT, COLD, SLEEPY = "hot", "cold", "sleepy"
 #: Engines of the model that has more than it needs, before and after the change.

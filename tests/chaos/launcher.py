@@ -17,9 +17,9 @@ from modelserver.api import client
 from modelserver.settings import load
 from modelserver.values import Desired, Engine, EngineSpec, EngineState
 from tests.engine.openai_api import answer_text
-from tests.launcher_support import HOST, Site, open_site, section
-from tests.support import ValkeyProcess, end, eventually
-from tests.worker_support import WorkerProcess
+from tests.support.launchers import HOST, Site, open_site, section
+from tests.support.processes import ValkeyProcess, end, eventually
+from tests.support.workers import WorkerProcess
 
 #: Kills, unless KILLS in the environment says otherwise; at most MOST_KILLS.
 KILLS = 10

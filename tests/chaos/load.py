@@ -16,7 +16,7 @@ from kombu.utils.json import loads
 from benchmarks.report import Cell
 from modelserver.store import Store
 from tests.engine.openai_api import answer_text
-from tests.support import eventually
+from tests.support.processes import eventually
 
 COLUMNS = (
     "run",

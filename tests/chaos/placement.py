@@ -15,7 +15,7 @@ from benchmarks.report import Goal, Report
 from modelserver.values import Action, EngineSpec, Want
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
-from tests.support import ValkeyProcess
+from tests.support.processes import ValkeyProcess
 
 HOSTS = ("h0", "h1", "h2", "h3")
 GPUS = 8

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.support import end
+from tests.support.processes import end
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from benchmarks.rig import Rig
 from tests.chaos.load import COLUMNS, Account, Load
 from tests.chaos.proxy import Proxy
 from tests.chaos.workers import report
-from tests.support import eventually
+from tests.support.processes import eventually
 
 #: Restarts for each way of writing the append-only file.
 RESTARTS = 2

@@ -8,7 +8,7 @@ from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import Rig
 from tests.chaos.load import COLUMNS, Account, Load
-from tests.support import eventually
+from tests.support.processes import eventually
 
 #: Repetitions of worker-killed.
 RUNS = 3

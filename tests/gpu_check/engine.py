@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher import environments
 from modelserver.settings import load
-from tests.fleet_support import CLI
+from tests.support.fleets import CLI
 
 ENGINES = ("sglang", "vllm")
 #: Of attention heads that every kernel knows; 0.3 GB of weights in half precision.

@@ -16,10 +16,10 @@ from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.inventory import GIB, Gpu, gib
 from modelserver.settings import load
 from modelserver.values import Engine, EngineState
-from tests.fleet_support import MARK, Hosts, model, open_hosts
 from tests.gpu_check.findings import Findings
-from tests.support import ValkeyProcess, end, eventually, lives
-from tests.worker_support import WorkerProcess
+from tests.support.fleets import MARK, Hosts, model, open_hosts
+from tests.support.processes import ValkeyProcess, end, eventually, lives
+from tests.support.workers import WorkerProcess
 
 HOST = "checked-host"
 #: Compiling and capturing graphs takes minutes the first time.

@@ -18,7 +18,7 @@ from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.values import Action, Engine, EngineState
 from tests.nvml import StubGpu, StubNvml
-from tests.support import LauncherProcess, eventually, lives
+from tests.support.processes import LauncherProcess, eventually, lives
 
 #: What an engine with a whole GPU takes of it.
 WHOLE_SHARE = 0.9

@@ -2,8 +2,8 @@
 
 from benchmarks.report import Goal, Report
 from modelserver.inventory import Host
-from tests import support
 from tests.scenarios.world import World
+from tests.support import processes
 
 HOUR = 3600.0
 
@@ -91,4 +91,4 @@ def short_of_gpus() -> Report:
 
 
 def _hosts(number: int, gpus: int = 0) -> list[Host]:
-    return [Host(f"h{place}", gpus=support.gpus(gpus)) for place in range(number)]
+    return [Host(f"h{place}", gpus=processes.gpus(gpus)) for place in range(number)]

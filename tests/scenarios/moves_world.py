@@ -25,8 +25,8 @@ from modelserver.policy.rebalance import (
     to_json,
 )
 from modelserver.values import EngineState, Kind, ModelSpec
-from tests import support
 from tests.scenarios.moves_engine import SimulatedEngine
+from tests.support import processes
 
 #: Control looks this often; it measures every 30 s by itself.
 LOOK_SECONDS = 10
@@ -61,7 +61,7 @@ class World:
     start: dict[str, int]
     seed: int = 0
     bursts: Sequence[tuple[float, str, int]] = ()
-    hosts: tuple[Host, ...] = (Host("h", support.gpus(8)),)
+    hosts: tuple[Host, ...] = (Host("h", processes.gpus(8)),)
     load_seconds: float = 90.0
     steers: bool = True
     sizes: dict[str, Load] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from tests.chaos.control.engines import SICK, SLOW, SLOW_SECONDS, STEADY
 from tests.chaos.control.fleet import ENGINES, Fleet
 from tests.chaos.control.run import Run, promises, relaunched_once, report
 from tests.chaos.control.watch import remembered
-from tests.support import eventually
+from tests.support.processes import eventually
 
 #: Slow enough for a drain that takes several looks.
 VERY_SLOW = 8.0

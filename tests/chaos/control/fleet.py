@@ -17,7 +17,7 @@ from celery import Celery
 from benchmarks.machine import Server
 from modelserver.api import client
 from modelserver.values import Engine
-from tests.fleet_support import make_hosts, model
+from tests.support.fleets import make_hosts, model
 
 HOST, MODEL = "a", "m"
 #: What each engine takes at once.

@@ -12,7 +12,7 @@ from tests.chaos.control.traffic import Mix, Traffic
 from tests.chaos.control.watch import Seen, Watch, is_calibrated
 from tests.chaos.load import Ground, Load
 from tests.engine.openai_api import answer_text
-from tests.support import eventually
+from tests.support.processes import eventually
 
 COLUMNS = ("run", "sent", "answered", "lost", "wrong", "aborted", "failed attempts")
 COLUMNS += ("stored twice", "flagged s", "drained s", "ready s", "relaunches")

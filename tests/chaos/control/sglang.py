@@ -30,9 +30,9 @@ from tests.chaos.control.run import (
 )
 from tests.chaos.control.traffic import Mix, Traffic, wandering
 from tests.chaos.load import Load
-from tests.fleet_support import model
 from tests.gpu_check.engine import made_up_model
-from tests.support import end
+from tests.support.fleets import model
+from tests.support.processes import end
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
 SICK = ENGINES[1]

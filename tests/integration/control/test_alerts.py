@@ -1,0 +1,254 @@
+"""Alerts on a real server, with real hooks."""
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from modelserver.control.alerts import end_alert, raise_alert
+from modelserver.control.steer import steer
+from modelserver.fleet import (
+    AlertsSection,
+    Fleet,
+    ModelSection,
+    RedisSection,
+    read_fleet,
+)
+from modelserver.inventory import Host
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from modelserver.store.alerts import counts, last_alerts, open_alerts
+from modelserver.store.availability import standings
+from modelserver.values import Engine, EngineState
+from tests.support.processes import ValkeyProcess, eventually
+
+#: Reads its standard input into a file beside which it may sleep or fail.
+HOOK = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.stdin.read())"
+
+
+def settings_of(
+    valkey: ValkeyProcess, folder: Path, alerts: AlertsSection, *models: ModelSection
+) -> Settings:
+    fleet = Fleet(models=models, redis=RedisSection(url=valkey.url), alerts=alerts)
+    return Settings(fleet, folder / "fleet.toml", folder, "a")
+
+
+@pytest.fixture
+def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
+    return settings_of(valkey, tmp_path, AlertsSection())
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    store = connect(settings)
+    yield store
+    store.client.close()
+
+
+def test_an_alert_is_logged_kept_and_counted(
+    store: Store, settings: Settings, caplog: pytest.LogCaptureFixture
+):
+    assert raise_alert(store, settings, "m-0", "m-0 is slow: 2.1x", 100.0)
+    (alert,) = last_alerts(store, 10)
+    assert (alert.about, alert.text, alert.at) == ("m-0", "m-0 is slow: 2.1x", 100.0)
+    assert counts(store) == {"raised": 1}
+    assert "alert about=m-0 m-0 is slow: 2.1x" in caplog.text
+
+
+def test_the_same_alert_with_other_figures_is_told_once(
+    store: Store, settings: Settings
+):
+    now = store.now()
+    assert raise_alert(store, settings, "m-0", "slow: 2.1x of 40", now)
+    assert not raise_alert(store, settings, "m-0", "slow: 2.2x of 41", now + 10)
+    assert raise_alert(store, settings, "m-1", "slow: 2.1x of 40", now)
+    assert raise_alert(store, settings, "m-0", "fails at requests", now)
+    assert counts(store) == {"raised": 3, "repeated": 1}
+    assert len(open_alerts(store)) == 2
+
+
+def test_what_is_over_is_told_and_may_begin_again(store: Store, settings: Settings):
+    now = store.now()
+    assert not end_alert(store, settings, "m", "m is back", now, "down")
+    assert raise_alert(store, settings, "m", "m is down", now, "down")
+    assert end_alert(store, settings, "m", "m is back", now + 5, "down")
+    assert open_alerts(store) == ()
+    assert raise_alert(store, settings, "m", "m is down", now + 9, "down")
+    events = [(each.event, each.text) for each in last_alerts(store, 10)]
+    assert events == [
+        ("raised", "m is down"),
+        ("ended", "m is back"),
+        ("raised", "m is down"),
+    ]
+
+
+def test_a_command_gets_the_alert_on_its_standard_input(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    told = tmp_path / "told.json"
+    section = AlertsSection(command=(sys.executable, "-c", HOOK, str(told)))
+    settings = settings_of(valkey, tmp_path, section)
+    raise_alert(store, settings, "m-0", "it is slow", 100.0)
+    eventually(lambda: told.exists() and told.read_text(), 20)
+    assert json.loads(told.read_text()) == {
+        "about": "m-0",
+        "text": "it is slow",
+        "at": 100.0,
+        "kind": "",
+        "event": "raised",
+        "since": 100.0,
+    }
+
+
+def test_a_hook_that_hangs_holds_nobody_up_and_is_ended(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    sleeps = (sys.executable, "-c", "import time; time.sleep(600)")
+    section = AlertsSection(command=sleeps, hook_seconds=0.5)
+    settings = settings_of(valkey, tmp_path, section)
+    began = time.monotonic()
+    raise_alert(store, settings, "m-0", "it is slow", 100.0)
+    assert time.monotonic() - began < 0.4
+    eventually(lambda: "timed out after 0.5 seconds" in caplog.text, 20)
+
+
+def test_a_hook_that_fails_is_logged_once_and_counted(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    section = AlertsSection(command=(str(tmp_path / "missing"),))
+    settings = settings_of(valkey, tmp_path, section)
+    for engine in ("m-0", "m-1", "m-2"):
+        raise_alert(store, settings, engine, "it is slow", 100.0)
+    eventually(lambda: counts(store).get("hook_failed") == 3, 20)
+    eventually(lambda: caplog.text.count("the hook of [alerts] failed") == 1)
+    assert len(last_alerts(store, 10)) == 3
+
+
+class Listener(BaseHTTPRequestHandler):
+    """Notes what is posted to it."""
+
+    heard: list[tuple[str, dict[str, object]]]
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        body = json.loads(self.rfile.read(length))
+        self.heard.append((str(self.headers["Authorization"]), body))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, type[Listener]]]:
+    noting = type("Noting", (Listener,), {"heard": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), noting)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/", noting
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_webhook_gets_the_alert_and_the_token_of_its_variable(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    listener: tuple[str, type[Listener]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    url, noting = listener
+    monkeypatch.setenv("ALERTS_TOKEN", "secret")
+    section = AlertsSection(webhook=url, webhook_token_env="ALERTS_TOKEN")
+    settings = settings_of(valkey, tmp_path, section)
+    raise_alert(store, settings, "m", "m is down", 100.0, "down")
+    eventually(lambda: noting.heard, 20)
+    ((token, body),) = noting.heard
+    assert token == "Bearer secret"
+    assert (body["about"], body["kind"]) == ("m", "down")
+
+
+def test_a_token_that_is_not_set_is_a_failure_that_names_it(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    section = AlertsSection(webhook="http://127.0.0.1:9/", webhook_token_env="NOT_SET")
+    settings = settings_of(valkey, tmp_path, section)
+    raise_alert(store, settings, "m", "m is down", 100.0)
+    eventually(lambda: "NOT_SET" in caplog.text, 20)
+
+
+def test_a_webhook_that_is_no_url_is_refused_with_the_file(tmp_path: Path):
+    path = tmp_path / "fleet.toml"
+    path.write_text('[alerts]\nwebhook = "mail@example.org"\n')
+    with pytest.raises(Exception, match=r"alerts\.webhook"):
+        read_fleet(path)
+
+
+def ready(store: Store) -> None:
+    """Have host a report a ready engine of m, as a launcher does."""
+    now = store.now()
+    store.report_engine(
+        Engine("m-0", "m", "a", EngineState.READY, 1, since=now, alive_at=now)
+    )
+    store.report_host(Host("a"), lease_seconds=60)
+
+
+def test_a_model_that_has_nothing_left_is_told_and_its_return_too(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    model = ModelSection(
+        name="m",
+        path="/m",
+        engine="sglang-cpu",
+        when_down="fail",
+        down_after_seconds=0,
+    )
+    settings = settings_of(valkey, tmp_path, AlertsSection(), model)
+    with caplog.at_level(logging.WARNING):
+        steer(store, settings, "one")
+        steer(store, settings, "one")
+    (alert,) = open_alerts(store)
+    assert (alert.about, alert.kind) == ("m", "down")
+    assert alert.text.startswith("m is down: no ready engine for 0 s")
+    assert "no launcher reports" in alert.text
+    assert alert.text.endswith("; its requests fail")
+    assert standings(store)["m"]["then"] == "fail"
+    assert len(last_alerts(store, 10)) == 1
+    store.report_host(Host("a"), lease_seconds=60)
+    steer(store, settings, "one")
+    ready(store)
+    steer(store, settings, "one")
+    assert open_alerts(store) == ()
+    assert last_alerts(store, 1)[0].text == "m is back: 1 ready"
+    assert standings(store)["m"]["then"] == "go"
+
+
+def test_a_model_that_leaves_the_fleet_is_down_no_longer(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    model = ModelSection(name="m", path="/m", engine="sglang-cpu", down_after_seconds=0)
+    steer(store, settings_of(valkey, tmp_path, AlertsSection(), model), "one")
+    assert len(open_alerts(store)) == 1
+    steer(store, settings_of(valkey, tmp_path, AlertsSection()), "one")
+    assert open_alerts(store) == ()
+    assert standings(store) == {}

@@ -1,0 +1,304 @@
+"""Control against a real server."""
+
+import logging
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from modelserver.control.steer import steer
+from modelserver.fleet import (
+    Fleet,
+    HostSection,
+    ModelSection,
+    RedisSection,
+    RulesSection,
+)
+from modelserver.inventory import Host
+from modelserver.policy.health.memory import from_json
+from modelserver.policy.replay import look_from_json
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from modelserver.store.decisions import (
+    SNAPSHOT_BYTES_KEPT,
+    SNAPSHOTS_KEPT,
+    keep_look,
+    kept_look,
+)
+from modelserver.values import (
+    Action,
+    Desired,
+    Engine,
+    EngineSpec,
+    EngineState,
+    Relaunch,
+    Want,
+)
+from tests.support.processes import ROOT, ValkeyProcess, eventually
+
+#: A controller in a process of its own, which looks as fast as it can.
+CONTROLLER = """
+import sys
+from pathlib import Path
+from modelserver.control.steer import steer
+from modelserver.store import connect
+from tests.integration.control.test_steer import settings_of
+settings = settings_of(sys.argv[1], Path("/nowhere"))
+store = connect(settings)
+print("up", flush=True)
+while True:
+    steer(store, settings, sys.argv[2])
+"""
+
+MODEL = ModelSection(name="m", path="/m", engine="sglang-cpu")
+SPEC = EngineSpec("m-0", "m", "a")
+
+
+@pytest.fixture
+def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
+    return settings_of(valkey.url, tmp_path)
+
+
+def settings_of(url: str, folder: Path) -> Settings:
+    fleet = Fleet(
+        models=(MODEL,),
+        redis=RedisSection(url=url),
+        rules=RulesSection(hang_seconds=60, judge_engines=True),
+    )
+    return Settings(fleet, folder / "fleet.toml", folder, "a")
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    store = connect(settings)
+    yield store
+    store.client.close()
+
+
+def decisions(store: Store) -> list[dict[str, str]]:
+    return [fields for _, fields in store.client.xrange(store.keys.decisions)]
+
+
+def ready(store: Store, silent_seconds: float, incarnation: int = 1) -> None:
+    """Have host a report its engine, and then itself, as a launcher does."""
+    at = store.now() - silent_seconds
+    engine = Engine(
+        "m-0", "m", "a", EngineState.READY, incarnation, since=at, alive_at=at
+    )
+    store.report_engine(engine)
+    store.report_host(Host("a"), lease_seconds=60)
+
+
+def test_a_fleet_without_hosts_gets_no_wish(store: Store, settings: Settings):
+    assert steer(store, settings, "one") == []
+    assert store.desired() == {}
+
+
+def test_why_an_engine_has_no_place_stands_in_the_store_as_long_as_it_is_so(
+    store: Store, settings: Settings
+):
+    steer(store, settings, "one")
+    assert store.waiting() == {
+        "m-0": "no launcher reports; start one on each host with engines"
+    }
+    store.report_host(Host("a"), lease_seconds=60)
+    steer(store, settings, "one")
+    assert store.waiting() == {}
+
+
+def test_a_host_that_reports_gets_the_engine_and_the_decision_is_logged(
+    store: Store, settings: Settings, caplog: pytest.LogCaptureFixture
+):
+    store.report_host(Host("a"), lease_seconds=60)
+    with caplog.at_level(logging.INFO):
+        assert steer(store, settings, "one") == [Want(SPEC)]
+    assert store.desired()["m-0"].spec == SPEC
+    (decision,) = decisions(store)
+    assert float(decision.pop("at")) <= store.now()
+    look = kept_look(store, decision.pop("snapshot"))
+    assert look
+    assert look_from_json(look).again().actions == (Want(SPEC),)
+    assert decision == {
+        "engine": "m-0",
+        "action": "want",
+        "model": "m",
+        "host": "a",
+        "was_on": "",
+        "live_hosts": "a",
+    }
+    assert "engine=m-0 want" in caplog.text
+
+
+def test_a_settled_fleet_is_left_alone(store: Store, settings: Settings):
+    store.report_host(Host("a"), lease_seconds=60)
+    steer(store, settings, "one")
+    assert steer(store, settings, "two") == []
+    assert len(decisions(store)) == 1
+
+
+def test_engines_of_a_host_that_left_go_to_another(store: Store, settings: Settings):
+    store.report_host(Host("a"), lease_seconds=60)
+    steer(store, settings, "one")
+    store.report_host(Host("b"), lease_seconds=60)
+    store.leave("a")
+    assert steer(store, settings, "one") == [Want(EngineSpec("m-0", "m", "b"))]
+
+
+def test_hosts_that_the_fleet_does_not_list_get_nothing(
+    store: Store, settings: Settings
+):
+    fleet = settings.fleet.model_copy(update={"hosts": (HostSection(name="b"),)})
+    store.report_host(Host("a"), lease_seconds=60)
+    listed = Settings(fleet, settings.fleet_file, settings.home, "a")
+    assert steer(store, listed, "one") == []
+
+
+def relaunches(actions: list[Action]) -> list[tuple[str, int]]:
+    return [(a.engine, a.incarnation) for a in actions if isinstance(a, Relaunch)]
+
+
+def test_a_hung_engine_is_relaunched_once(store: Store, settings: Settings):
+    ready(store, silent_seconds=5, incarnation=2)
+    steer(store, settings, "one")
+    steer(store, settings, "one")
+    ready(store, silent_seconds=90, incarnation=2)
+    assert relaunches(steer(store, settings, "one")) == [("m-0", 2)]
+    assert relaunches(steer(store, settings, "two")) == []
+    wish = store.desired()["m-0"]
+    assert (wish.spec, wish.relaunch, wish.abort) == (SPEC, 2, 2)
+    assert wish.reason == "hung: no token for 90 s"
+    decision = next(each for each in decisions(store) if each["action"] == "relaunch")
+    assert decision["hang_seconds"] == "60"
+    assert decision["health"] == "healthy -> relaunching"
+    assert decision["because"] == "hung: no token for 90 s"
+    ready(store, silent_seconds=90, incarnation=3)
+    assert relaunches(steer(store, settings, "one")) == []
+
+
+def test_many_at_once_relaunch_once_and_remember_it_once(
+    store: Store, settings: Settings
+):
+    ready(store, silent_seconds=5)
+    steer(store, settings, "one")
+    ready(store, silent_seconds=90)
+    with ThreadPoolExecutor(8) as pool:
+        owners = [f"owner-{n}" for n in range(40)]
+        done = list(pool.map(lambda owner: steer(store, settings, owner), owners))
+    assert [each for actions in done for each in relaunches(actions)] == [("m-0", 1)]
+    remembered = from_json(store.memory()["health"])
+    assert remembered.engines["m-0"].relaunches == 1
+
+
+def test_a_killed_controller_leaves_wish_and_memory_in_step(
+    store: Store, settings: Settings
+):
+    """Controllers are killed wherever they are; the next ones go on from the store."""
+    ready(store, silent_seconds=5)
+    steer(store, settings, "one")
+    ready(store, silent_seconds=90)
+    url = settings.fleet.redis.url
+    for number in range(4):
+        command = [sys.executable, "-c", CONTROLLER, url, f"killed-{number}"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as controller:
+            assert controller.stdout
+            assert controller.stdout.readline() == b"up\n"
+            looked = lambda: store.steered()[1] == f"killed-{number}"  # noqa: B023, E731
+            eventually(looked, 20)
+            controller.kill()
+        store.client.delete(store.keys.lock)
+        wish = store.desired()["m-0"]
+        own = from_json(store.memory()["health"]).engines.get("m-0")
+        assert wish.relaunch == (own.relaunches if own else 0)
+    steer(store, settings, "last")
+    assert store.desired()["m-0"].relaunch == 1
+    assert from_json(store.memory()["health"]).engines["m-0"].relaunches == 1
+    done = [each for each in decisions(store) if each["action"] == "relaunch"]
+    assert len(done) <= 1
+
+
+def test_control_goes_on_with_what_runs_when_the_store_has_lost_its_data(
+    store: Store, settings: Settings
+):
+    store.report_host(Host("a"), lease_seconds=60)
+    ready(store, silent_seconds=1)
+    store.report_host(Host("b"), lease_seconds=60)
+    store.report_engine(Engine("m-7", "m", "b", EngineState.READY, 3))
+    store.remove_engine("m-0")
+    assert steer(store, settings, "one") == [Want(EngineSpec("m-7", "m", "b"))]
+
+
+def test_what_is_remembered_is_not_written_again_where_nothing_changed(
+    store: Store, settings: Settings
+):
+    steer(store, settings, "one")
+    before = store.memory()
+    assert set(before) == {"health", "moves"}
+    steer(store, settings, "one")
+    assert store.memory()["moves"] == before["moves"]
+
+
+def test_a_memory_that_nobody_can_read_is_begun_anew(store: Store, settings: Settings):
+    store.report_host(Host("a"), lease_seconds=60)
+    with store.control("other", 60) as token:
+        store.wish(token, {}, {"health": "[]", "moves": "[]"})
+    assert steer(store, settings, "one") == [Want(SPEC)]
+    assert from_json(store.memory()["health"]).judged_at
+
+
+def test_memory_alone_does_not_wake_the_launchers(store: Store):
+    with store.control("one", 60) as token, store.client.pubsub() as heard:
+        heard.subscribe(store.keys.changed)
+        assert heard.get_message(timeout=5)
+        store.wish(token, {}, {"health": "new"})
+        store.wish(token, {"m-0": Desired(SPEC)})
+        rings = [heard.get_message(timeout=5), heard.get_message(timeout=0.2)]
+    assert [ring and ring["data"] for ring in rings] == ["desired", None]
+
+
+def test_only_the_last_snapshots_are_kept_and_fewer_of_large_ones(store: Store):
+    first = keep_look(store, b"{}")
+    assert kept_look(store, first) == b"{}"
+    for _ in range(SNAPSHOTS_KEPT):
+        keep_look(store, b"{}")
+    assert kept_look(store, first) is None
+    assert store.client.xlen(store.keys.snapshots) == SNAPSHOTS_KEPT
+    keep_look(store, random.Random(0).randbytes(SNAPSHOT_BYTES_KEPT // 4))
+    assert store.client.xlen(store.keys.snapshots) == 3
+
+
+def test_while_one_controls_another_does_nothing(store: Store, settings: Settings):
+    store.report_host(Host("a"), lease_seconds=60)
+    with store.control("other", 60) as token:
+        assert token
+        assert steer(store, settings, "one") == []
+    assert steer(store, settings, "one") == [Want(SPEC)]
+
+
+def test_many_at_once_decide_once(store: Store, settings: Settings):
+    store.report_host(Host("a"), lease_seconds=60)
+    with ThreadPoolExecutor(8) as pool:
+        owners = [f"owner-{n}" for n in range(40)]
+        done = list(pool.map(lambda owner: steer(store, settings, owner), owners))
+    assert [actions for actions in done if actions] == [[Want(SPEC)]]
+    assert len(decisions(store)) == 1
+
+
+def test_a_controller_that_was_superseded_writes_nothing(store: Store):
+    with store.control("slow", 60) as old:
+        pass
+    with store.control("next", 60):
+        assert not store.wish(old, {"m-0": Desired(SPEC)}, {"health": "late"})
+    assert store.desired() == {}
+    assert store.memory() == {}
+
+
+def test_control_leaves_a_sign_that_it_looked(store: Store, settings: Settings):
+    assert store.steered() == (0.0, "")
+    steer(store, settings, "one")
+    at, owner = store.steered()
+    assert owner == "one"
+    assert 0 < at <= store.now()

@@ -1,0 +1,57 @@
+"""Engines that are there only while somebody needs them, on real parts."""
+
+from pathlib import Path
+
+from modelserver.store.decisions import last_decisions
+from tests.support.fleets import Hosts, model, open_hosts
+from tests.support.processes import ValkeyProcess, eventually
+from tests.support.workers import DurableValkey, answers
+
+
+def rebalanced(hosts: Hosts) -> list[str]:
+    decisions = last_decisions(hosts.store, "", 100)
+    return [each["reason"] for each in decisions if each["action"] == "rebalance"]
+
+
+def test_a_request_wakes_a_sleeping_model_and_idleness_ends_its_engine(
+    valkey: ValkeyProcess, tmp_path: Path
+):
+    sleepy = model("m", "--latency", "0.1", min_engines=0, idle_seconds=2)
+    with open_hosts(tmp_path, valkey.url, sleepy) as hosts:
+        hosts.launch("a")
+        hosts.worker("a")
+        eventually(lambda: hosts.store.steered()[0] > 0)
+        assert hosts.store.desired() == {}
+        assert hosts.engine("m-0") is None
+        for _ in range(2):
+            assert answers([hosts.complete.delay("wake up")], within=60)
+            assert hosts.store.desired()["m-0"].spec.host == "a"
+            eventually(lambda: not hosts.store.engines(), within=30)
+            assert hosts.store.desired() == {}
+        said = rebalanced(hosts)
+        assert sum("is asked for and has no engine" in each for each in said) == 2
+        assert sum("ends m-0: nobody asks for it" in each for each in said) == 2
+
+
+def test_a_relaunch_survives_a_restart_of_the_server(tmp_path: Path):
+    folder = tmp_path / "valkey"
+    folder.mkdir()
+    server = DurableValkey(folder).start()
+    try:
+        slow_start = model("m", "--latency", "0.1")
+        with open_hosts(tmp_path, server.url, slow_start) as hosts:
+            hosts.launch("a")
+            hosts.worker("a")
+            hosts.ready("m-0")
+            before = hosts.store.memory()
+            assert hosts.run("relaunch", "m-0").returncode == 0
+            server.stop()
+            server.start()
+            hosts.ready("m-0", incarnation=2)
+            assert answers([hosts.complete.delay("and now?")], within=60)
+            after = hosts.engine("m-0")
+            assert after
+            assert after.incarnation == 2
+            assert set(hosts.store.memory()) >= set(before)
+    finally:
+        server.stop()

@@ -1,0 +1,188 @@
+"""Launchers of several hosts, with GPUs that strangers come to and leave."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from modelserver.cli.output import console
+from modelserver.cli.status import render
+from modelserver.operations.status import Status, read_status
+from tests.nvml import StubGpu, build
+from tests.nvml.fleet import GpuFleet, section
+from tests.support.processes import ValkeyProcess, end, eventually
+
+Make = Callable[..., GpuFleet]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def make(tmp_path: Path, valkey: ValkeyProcess, library: Path) -> Iterator[Make]:
+    """Makes a fleet: sections of its file, and numbers of GPUs by host."""
+    made: list[GpuFleet] = []
+
+    def fleet(*sections: str, **hosts: int) -> GpuFleet:
+        gpus = {
+            host: [StubGpu(f"GPU-{host}{index}") for index in range(number)]
+            for host, number in hosts.items()
+        }
+        made.append(GpuFleet(tmp_path, valkey.url, library, gpus, sections))
+        return made[-1]
+
+    yield fleet
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "300"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def status(fleet: GpuFleet) -> Status:
+    return read_status(fleet.store, fleet.settings)
+
+
+def waits_for(fleet: GpuFleet, model: str) -> str:
+    fleet.steer()
+    return next(each.waiting_for for each in status(fleet).models if each.name == model)
+
+
+def test_an_engine_waits_for_a_stranger_to_leave_and_then_starts(
+    make: Make, stranger: int
+) -> None:
+    fleet = make(section("m", gpus=2, gpu_memory_gib=70), a=2)
+    fleet.stranger("a", 0, stranger, 66)
+    eventually(fleet.seen, 20)
+    reason = eventually(lambda: waits_for(fleet, "m"), 10)
+    assert reason.startswith(
+        "m-0: needs 2 GPUs with 70 GiB free; host a: 1 of 2 GPUs fits, gpu 0 has 14 "
+        f"GiB free: 66 GiB held by pid {stranger} sleep ("
+    )
+    with console() as shown, shown.capture() as text:
+        shown.print(render(status(fleet)))
+    assert "66 GiB held by pid" in text.get()
+    assert "66.0/80.0 GiB" in text.get()
+    fleet.stranger("a", 0, stranger, 0)
+    fleet.until_ready("m-0")
+    assert waits_for(fleet, "m") == ""
+    engine = fleet.ready()["m-0"]
+    environment = psutil.Process(engine.pid).environ()
+    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-a0,GPU-a1"
+    eventually(lambda: fleet.gpus("a")[0].holders == "70 GiB held by engine m-0", 10)
+
+
+def test_what_is_promised_is_looked_at_again_right_before_the_start(
+    make: Make, stranger: int
+) -> None:
+    fleet = make(section("m", gpus=1), a=1)
+    eventually(fleet.seen, 20)
+    launcher = fleet.launchers["a"].process
+    launcher.send_signal(signal.SIGSTOP)
+    fleet.steer()
+    assert fleet.store.desired()["m-0"].spec.uuids == ("GPU-a0",)
+    fleet.stranger("a", 0, stranger, 40)
+    launcher.send_signal(signal.SIGCONT)
+    held = eventually(lambda: fleet.store.engines().get("m-0"), 10)
+    eventually(fleet.seen, 10)
+    assert held.reason == (
+        f"needs 1 free GPU; gpu 0 has 40 GiB free: {fleet.gpus('a')[0].holders}"
+    )
+    assert held.incarnation == 0
+
+
+def test_an_engine_whose_gpu_a_stranger_took_is_started_elsewhere(
+    make: Make, stranger: int
+) -> None:
+    fleet = make(section("m", gpus=1), a=1, b=1)
+    eventually(fleet.seen, 20)
+    fleet.until_ready("m-0")
+    engine = fleet.ready()["m-0"]
+    fleet.stranger(engine.host, 0, stranger, 8)
+    eventually(fleet.seen, 10)
+    assert fleet.steer() == []
+    fleet.stranger(engine.host, 0, stranger, 60)
+    os.kill(engine.pid, signal.SIGKILL)
+    there = {"a": "b", "b": "a"}[engine.host]
+
+    def moved() -> bool:
+        fleet.breathe()
+        fleet.steer()
+        return "m-0" in fleet.ready() and fleet.ready()["m-0"].host == there
+
+    eventually(moved, 40)
+
+
+def test_a_gpu_that_reports_a_fault_is_not_used_again(make: Make) -> None:
+    fleet = make(section("m", gpus=1), a=2)
+    fleet.until_ready("m-0")
+    engine = fleet.ready()["m-0"]
+    assert engine.gpus == (0,)
+    fleet.stubs["a"].xids.append((0, 79))
+    fleet.stubs["a"].write()
+    eventually(lambda: fleet.gpus("a")[0].fault, 10)
+    os.kill(engine.pid, signal.SIGKILL)
+
+    def again() -> bool:
+        fleet.breathe()
+        fleet.steer()
+        found = fleet.ready().get("m-0")
+        return found is not None and found.gpus == (1,)
+
+    eventually(again, 40)
+    assert "XID 79, fallen off the bus" in fleet.launchers["a"].said()
+
+
+def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:
+    fleet = make(section("m", gpus=1, min_engines=2), a=1, b=2)
+    eventually(fleet.seen, 20)
+    fleet.until_ready("m-0", "m-1")
+    hosts = {name: engine.host for name, engine in fleet.ready().items()}
+    assert sorted(hosts.values()) == ["a", "b"]
+    lost = fleet.ready()[next(name for name, host in hosts.items() if host == "a")]
+    end(fleet.launchers.pop("a").process)
+    psutil.Process(lost.pid).kill()
+
+    def moved() -> bool:
+        fleet.breathe()
+        fleet.steer()
+        return [engine.host for engine in fleet.ready().values()] == ["b", "b"]
+
+    eventually(moved, 40)
+
+
+def test_a_driver_that_hangs_makes_the_gpus_faulty_and_the_launcher_goes_on(
+    make: Make,
+) -> None:
+    fleet = make(section("m", gpus=1), a=1)
+    fleet.until_ready("m-0")
+    fleet.stubs["a"].hangs = True
+    fleet.stubs["a"].write()
+    gpu = eventually(lambda: [g for g in fleet.gpus("a") if g.fault], 30)[0]
+    assert gpu.fault.startswith("the driver has not answered for ")
+    assert "m-0" in fleet.ready()
+    fleet.stubs["a"].hangs = False
+    fleet.stubs["a"].write()
+    eventually(lambda: not fleet.gpus("a")[0].fault, 10)
+
+
+def test_a_host_without_a_driver_says_so_and_runs_engines_without_gpus(
+    make: Make,
+) -> None:
+    fleet = make(section("m"), section("big", gpus=1), a=0)
+    fleet.stubs["a"].driver = ""
+    fleet.stubs["a"].write()
+    fleet.until_ready("m-0")
+    assert waits_for(fleet, "big") == "big-0: needs 1 free GPU; host a has no GPUs"
+    (host,) = status(fleet).hosts
+    assert host.driver == "no GPUs: Driver Not Loaded"

@@ -1,0 +1,73 @@
+"""Several hosts with one server: hosts go and come back."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelserver.values import Engine
+from tests.support.fleets import Hosts, model, open_hosts
+from tests.support.processes import ValkeyProcess, carriers, eventually
+
+NAMES = ("m-0", "m-1", "m-2")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
+    with open_hosts(tmp_path, valkey.url, model("m", min_engines=3)) as hosts:
+        for host in ("a", "b", "c"):
+            hosts.launch(host)
+        eventually(lambda: len(hosts.store.hosts()) == 3, 30)
+        yield hosts
+
+
+def settled(hosts: Hosts) -> dict[str, Engine] | None:
+    """All engines, if each serves on a live host."""
+    live = {host.name for host in hosts.store.hosts()}
+    engines = hosts.store.engines()
+    good = [e for e in engines.values() if e.serves and e.host in live]
+    return engines if len(good) == len(engines) == len(NAMES) else None
+
+
+def engine_processes(hosts: Hosts) -> int:
+    """Test engines that run, whoever started them."""
+    found = carriers("MODELSERVER_TEST_MARK", str(hosts.folder))
+    return sum("tests.engine.server" in " ".join(p.cmdline()) for p in found)
+
+
+def test_engines_of_a_lost_host_appear_elsewhere_and_stay_there(hosts: Hosts):
+    before = eventually(lambda: settled(hosts), 60)
+    lost = before["m-0"].host
+    hosts.kill(lost)
+    gone = lambda: lost not in {h.name for h in hosts.store.hosts()}  # noqa: E731
+    eventually(gone, 10)
+    moved = eventually(lambda: settled(hosts), 60)
+    assert lost not in {engine.host for engine in moved.values()}
+    for name, engine in moved.items():
+        if before[name].host != lost:
+            assert (engine.pid, engine.host) == (before[name].pid, before[name].host)
+
+    hosts.launch(lost)
+    eventually(lambda: lost in {h.name for h in hosts.store.hosts()}, 30)
+    returned = hosts.store.now()
+    eventually(lambda: hosts.store.now() > returned + 6, 15)
+    after = settled(hosts)
+    assert after
+    assert {n: (e.pid, e.host) for n, e in after.items()} == {
+        n: (e.pid, e.host) for n, e in moved.items()
+    }
+    assert engine_processes(hosts) == len(NAMES)
+
+
+def test_engines_that_outlived_their_launcher_are_not_doubled(hosts: Hosts):
+    before = eventually(lambda: settled(hosts), 60)
+    lost = before["m-0"].host
+    hosts.launchers[lost].process.kill()
+    hosts.launchers[lost].wait()
+    elsewhere = lambda: hosts.ready("m-0").host != lost  # noqa: E731
+    eventually(elsewhere, 60)
+    hosts.launch(lost)
+    eventually(lambda: settled(hosts) and engine_processes(hosts) == len(NAMES), 60)
+    spread = Counter(engine.host for engine in hosts.store.engines().values())
+    assert lost not in spread

@@ -1,0 +1,102 @@
+"""``modelserver metrics``, scraped as Prometheus does."""
+
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from modelserver.control.alerts import raise_alert
+from tests.support.fleets import CLI, Hosts, model, open_hosts
+from tests.support.processes import ROOT, ValkeyProcess, end, eventually
+from tests.support.workers import answers
+
+#: A metric's name and its labels.
+Name = tuple[str, frozenset[tuple[str, str]]]
+
+
+def named(name: str, **labels: str) -> Name:
+    return name, frozenset(labels.items())
+
+
+@contextmanager
+def served(hosts: Hosts) -> Iterator[str]:
+    """The exporter as a process; the address of its page."""
+    process = subprocess.Popen(
+        [*CLI, "metrics", "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, **hosts.environment()},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[-1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        end(process)
+        process.stdout.close()
+
+
+def scrape(url: str) -> dict[Name, float]:
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        page = reply.read().decode()
+    return {
+        named(sample.name, **sample.labels): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_prometheus_reads_engines_queues_answers_and_alerts(
+    valkey: ValkeyProcess, tmp_path: Path
+):
+    with open_hosts(tmp_path, valkey.url, model("m", min_engines=1)) as hosts:
+        hosts.launch("a")
+        hosts.worker("a")
+        hosts.ready("m-0")
+        sent = [hosts.complete.delay(f"p {n}", max_tokens=8) for n in range(5)]
+        assert len(answers(sent, within=30)) == 5
+        raise_alert(hosts.store, hosts.settings, "m-0", "slow", hosts.store.now())
+        with served(hosts) as url:
+            engine = {"engine": "m-0", "model": "m", "host": "a"}
+            total = named("modelserver_engine_requests_total", **engine)
+            eventually(lambda: scrape(url).get(total) == 5, within=10)
+            page = scrape(url)
+            tokens = named("modelserver_engine_completion_tokens_total", **engine)
+            half = named("modelserver_engine_request_seconds", **engine, quantile="0.5")
+            assert page[tokens] == 40
+            assert page[half] > 0
+            assert page[named("modelserver_engine_state", **engine, state="READY")] == 1
+            assert page[named("celery_queue_length", queue_name="m")] == 0
+            assert page[named("modelserver_answers_total", outcome="stored")] >= 5
+            assert page[named("modelserver_alerts_open")] == 1
+            assert page[named("modelserver_alerts_total", event="raised")] == 1
+            assert page[named("modelserver_control_look_age_seconds")] < 30
+            assert page[named("modelserver_up")] == 1
+
+
+def test_a_server_that_is_away_is_told_and_awaited(tmp_path: Path):
+    (tmp_path / "valkey").mkdir()
+    server = ValkeyProcess(tmp_path / "valkey").start()
+    with open_hosts(tmp_path, server.url, model("m")) as hosts, served(hosts) as url:
+        assert scrape(url)[named("modelserver_up")] == 1
+        server.stop()
+        assert scrape(url) == {named("modelserver_up"): 0}
+        server.start()
+        eventually(lambda: scrape(url)[named("modelserver_up")] == 1, within=10)
+    server.stop()
+
+
+def test_a_port_that_is_taken_is_named(valkey: ValkeyProcess, tmp_path: Path):
+    with open_hosts(tmp_path, valkey.url, model("m")) as hosts, served(hosts) as url:
+        port = url.rpartition(":")[2].partition("/")[0]
+        done = hosts.run("metrics", "--port", port)
+        assert done.returncode == 1
+        assert f"cannot listen at 127.0.0.1:{port}" in done.stderr
+        assert "--port" in done.stderr

@@ -1,0 +1,124 @@
+"""Submitters share a queue fairly: the scripts, on a real server."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from modelserver.store import scripts
+from modelserver.store.batch import Batch, GiveBack
+from modelserver.store.delivery import Deliveries
+from modelserver.store.keys import Keys
+from tests.support.processes import ValkeyProcess
+
+KEYS = Keys("t:")
+QUEUE = "m"
+
+
+class Shared:
+    """One queue, its submitters and one worker."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = redis.Redis.from_url(url, decode_responses=True)
+
+    def put(self, submitter: str, number: int, priority: int = 0) -> None:
+        """Publish messages named after their submitter."""
+        main = KEYS.queue(QUEUE)[priority]
+        for place in range(number):
+            body = f"{submitter}{place}"
+            arguments = (body, KEYS.bell(QUEUE), "", "", submitter)
+            self.client.eval(scripts.PUT, 2, main, KEYS.deadlines, *arguments)
+
+    def pull(self, room: int, give_back: bool = False) -> list[str]:
+        """What a worker with so much room gets, in order."""
+
+        async def once() -> list[str]:
+            client = Redis.from_url(self.url)
+            worker = Deliveries(client, KEYS, "w1")
+            got = await worker.pull(QUEUE, room)
+            if give_back:
+                back = [GiveBack(each.tag, each.source) for each in got]
+                await worker.commit(Batch(returns=back))
+            await client.aclose()
+            return [each.raw.decode() for each in got]
+
+        return asyncio.run(once())
+
+    def depth(self) -> int:
+        """Messages that wait, in all lists."""
+        lists = KEYS.queue(QUEUE)
+        return int(self.client.eval(scripts.DEPTH, len(lists), *lists))
+
+
+@pytest.fixture
+def shared(valkey: ValkeyProcess) -> Iterator[Shared]:
+    shared = Shared(valkey.url)
+    yield shared
+    shared.client.close()
+
+
+def test_one_submitter_is_served_in_order(shared: Shared):
+    shared.put("a", 5)
+    assert shared.pull(3) == ["a0", "a1", "a2"]
+    assert shared.pull(9) == ["a3", "a4"]
+
+
+def test_a_late_submitter_does_not_wait_for_the_first(shared: Shared):
+    shared.put("a", 1000)
+    shared.put("b", 2)
+    assert shared.pull(4) == ["a0", "a1", "b0", "b1"]
+
+
+def test_room_for_one_goes_around(shared: Shared):
+    for name in ("a", "b", "c"):
+        shared.put(name, 2)
+    got = [shared.pull(1)[0] for _ in range(6)]
+    assert got == ["a0", "b0", "c0", "a1", "b1", "c1"]
+
+
+def test_room_that_one_does_not_need_goes_to_the_others(shared: Shared):
+    shared.put("a", 10)
+    shared.put("b", 1)
+    assert sorted(shared.pull(8)) == sorted([*(f"a{i}" for i in range(7)), "b0"])
+
+
+def test_the_urgent_goes_first_whoever_sent_it(shared: Shared):
+    shared.put("a", 5, priority=1)
+    shared.put("b", 5, priority=1)
+    shared.put("c", 2, priority=0)
+    assert shared.pull(3)[:2] == ["c0", "c1"]
+
+
+def test_depth_counts_every_submitter(shared: Shared):
+    shared.put("a", 3)
+    shared.put("b", 4)
+    shared.put("b", 5, priority=2)
+    assert shared.depth() == 12
+
+
+def test_what_is_given_back_comes_again(shared: Shared):
+    shared.put("a", 2)
+    shared.put("b", 2)
+    taken = shared.pull(9, give_back=True)
+    assert sorted(taken) == ["a0", "a1", "b0", "b1"]
+    assert sorted(shared.pull(9)) == sorted(taken)
+    assert shared.depth() == 0
+
+
+def test_an_emptied_queue_leaves_no_lists(shared: Shared):
+    shared.put("a", 2)
+    shared.put("b", 2)
+    shared.pull(9)
+    left = [key for key in shared.client.keys("t:m*") if not key.endswith("owner")]
+    assert left == []
+
+
+def test_a_purge_takes_every_submitters_messages(shared: Shared):
+    shared.put("a", 2)
+    shared.put("b", 3)
+    lists = KEYS.queue(QUEUE)
+    assert shared.client.eval(scripts.PURGE, len(lists), *lists) == 5
+    assert shared.pull(9) == []

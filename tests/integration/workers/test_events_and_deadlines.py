@@ -1,0 +1,129 @@
+"""Events for whoever looks on, and deadlines that nobody could meet."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from celery.exceptions import TaskRevokedError
+
+from modelserver.errors import DeadlineExceededError, RequestError
+from tests.engine.openai_api import answer_text
+from tests.support.processes import ValkeyProcess, eventually
+from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetSite]:
+    """A worker with an engine for one of the fleet's two models."""
+    folder = tmp_path_factory.mktemp("fleet")
+    valkey = ValkeyProcess(folder).start()
+    with open_fleet(folder, valkey.url) as site:
+        site.engine("writer-0")
+        site.worker()
+        yield site
+    valkey.stop()
+
+
+class Heard:
+    """The task events of a fleet, from now on."""
+
+    def __init__(self, fleet: FleetSite) -> None:
+        self.events: list[dict[str, object]] = []
+        self._connection = fleet.app.connection_for_read()
+        self._receiver = fleet.app.events.Receiver(
+            self._connection, handlers={"*": self.events.append}
+        )
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        self._receiver.capture(limit=None, timeout=PATIENCE, wakeup=True)
+
+    def of(self, task: str) -> list[str]:
+        """The types of one task's events, in order."""
+        return [str(each["type"]) for each in self.events if each.get("uuid") == task]
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._receiver.should_stop = True
+        self._thread.join(PATIENCE)
+        self._connection.release()
+
+
+def test_a_request_shows_itself_in_events_without_its_words(fleet: FleetSite):
+    heard = Heard(fleet)
+    try:
+        eventually(lambda: heard.events, PATIENCE)
+        done = fleet.complete.delay("a secret prompt")
+        assert done.get(timeout=PATIENCE) == answer_text("a secret prompt")
+        whole = ["task-received", "task-started", "task-succeeded"]
+        eventually(lambda: heard.of(done.id) == whole, PATIENCE)
+    finally:
+        heard.close()
+    assert "secret" not in repr(heard.events)
+
+
+def test_a_deadline_holds_while_no_engine_can_take_the_request(fleet: FleetSite):
+    waiting = fleet.embed.delay("text", deadline=1.0)
+    with pytest.raises(DeadlineExceededError, match="before the request's deadline"):
+        waiting.get(timeout=PATIENCE)
+    assert fleet.store.backlog("vectors") == 1
+    fleet.engine("vectors-0", model="vectors")
+    eventually(lambda: fleet.store.backlog("vectors") == 0, PATIENCE)
+    assert fleet.engines["vectors-0"].stats()["received"] == 0
+    eventually(
+        lambda: fleet.store.client.zcard(fleet.store.keys.deadlines) == 0, PATIENCE
+    )
+
+
+def test_an_answered_request_leaves_no_deadline_behind(fleet: FleetSite):
+    done = fleet.complete.delay("in time", deadline=30.0)
+    assert done.get(timeout=PATIENCE) == answer_text("in time")
+    eventually(
+        lambda: fleet.store.client.zcard(fleet.store.keys.deadlines) == 0, PATIENCE
+    )
+
+
+def test_a_deadline_from_the_start_does_not_count_the_wait(fleet: FleetSite):
+    later = fleet.complete.apply_async(
+        ("patient",), {"deadline": 1.0, "deadline_from": "start"}, countdown=2
+    )
+    assert later.get(timeout=PATIENCE) == answer_text("patient")
+
+
+def test_a_deadline_from_elsewhere_is_refused_at_once(fleet: FleetSite):
+    with pytest.raises(RequestError, match="deadline_from must be"):
+        fleet.complete.delay("x", deadline=1.0, deadline_from="dinner")
+
+
+@pytest.fixture
+def full(fleet: FleetSite) -> Iterator[FleetSite]:
+    """The writer's engine with all its places taken and requests at hand for more."""
+    fleet.engines["writer-0"].fault(hang=True)
+    busy = fleet.send([f"busy {place}" for place in range(64)])
+    eventually(lambda: fleet.in_flight("writer-0") == 64, PATIENCE)
+    yield fleet
+    fleet.engines["writer-0"].fault()
+    assert len(answers(busy)) == 64
+
+
+def test_what_expires_while_it_is_at_hand_is_not_executed(full: FleetSite):
+    late = full.complete.apply_async(("late",), expires=0.5)
+    over = time.monotonic() + 0.7
+    eventually(lambda: full.held() == 65, PATIENCE)
+    eventually(lambda: time.monotonic() > over, PATIENCE)
+    full.engines["writer-0"].fault()
+    with pytest.raises(TaskRevokedError):
+        late.get(timeout=PATIENCE)
+    assert "late" not in full.engines["writer-0"].stats()["executed"]
+
+
+def test_what_is_revoked_while_it_is_at_hand_is_not_executed(full: FleetSite):
+    unwanted = full.complete.delay("unwanted")
+    eventually(lambda: full.held() == 65, PATIENCE)
+    full.app.control.revoke(unwanted.id, reply=True, timeout=PATIENCE, limit=1)
+    full.engines["writer-0"].fault()
+    with pytest.raises(TaskRevokedError):
+        unwanted.get(timeout=PATIENCE)
+    assert "unwanted" not in full.engines["writer-0"].stats()["executed"]

