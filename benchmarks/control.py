@@ -20,7 +20,14 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
 from modelserver.store.measurements import pack_sample
-from modelserver.values import Canary, Engine, EngineState, Metrics, Outcome, Sample
+from modelserver.values import (
+    Canary,
+    EngineReport,
+    EngineState,
+    Metrics,
+    Outcome,
+    Sample,
+)
 
 #: Engines; the last is the size that has goals.
 SIZES = (10, 100, 500)
@@ -172,7 +179,7 @@ def _gpu(uuid: str, index: int, held: dict[str, str]) -> Gpu:
 def _report_engines(site: Site) -> None:
     """Let every engine serve, with a full history, and a worker have requests on it."""
     store, now, draw = site.store, site.store.now(), random.Random(0)
-    wishes = store.desired()
+    wishes = store.wishes()
     assert len(wishes) == site.engines, f"{len(wishes)} of {site.engines} have a place"
     held = {uuid: name for name, wish in wishes.items() for uuid in wish.spec.uuids}
     _report_hosts(site, held)
@@ -180,7 +187,7 @@ def _report_engines(site: Site) -> None:
     for name, wish in wishes.items():
         spec = wish.spec
         index = int(spec.uuids[0].rpartition("-")[2])
-        engine = Engine(
+        engine = EngineReport(
             name, spec.model, spec.host, EngineState.READY, 1, gpus=(index,)
         )
         store.report_engine(replace(engine, since=now - 900, alive_at=now + 3600))

@@ -25,7 +25,7 @@ from modelserver.engine_client import EMBEDDINGS, ask, open_session
 from modelserver.keyring import Keyring
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.support.processes import eventually
 
 MODEL = "tiny-embed"
@@ -114,7 +114,9 @@ def _report(runs: dict[str, list[Figures]], elsewhere: Elsewhere) -> Report:
 class Site:
     """One engine, one worker, and the ways to send texts to it."""
 
-    def __init__(self, app: Celery, store: Store, stack: Stack, engine: Engine) -> None:
+    def __init__(
+        self, app: Celery, store: Store, stack: Stack, engine: EngineReport
+    ) -> None:
         self.app = app
         self.keys = stack.settings.keyring()
         self.store = store
@@ -195,7 +197,7 @@ def _site() -> Iterator[Site]:
 def _ready(settings: Settings, programs: Stack) -> Iterator[Site]:
     store, app = connect(settings), client(settings)
 
-    def engine() -> Engine | None:
+    def engine() -> EngineReport | None:
         for engine in store.engines().values():
             if engine.state is EngineState.FATAL:
                 raise RuntimeError(f"engine {engine.id} cannot run: {engine.reason}")

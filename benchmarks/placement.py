@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from benchmarks.report import Cell, Goal, Report
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
-from modelserver.policy import apply
-from modelserver.policy.placement import plan
-from modelserver.values import Desired, Kind, ModelSpec, Snapshot
+from modelserver.policy.decide import apply
+from modelserver.policy.placement.planning import plan
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Kind, ModelSpec, Wish
 
 #: Engines and hosts of eight GPUs; the last is the size that has a goal.
 SIZES = ((10, 5), (50, 25), (200, 100))
@@ -57,11 +58,11 @@ def placement() -> Report:
 def _cases(engines: int, hosts: int) -> dict[str, Snapshot]:
     fresh = Snapshot(_models(engines), (), _hosts(hosts), {}, {}, {})
     wishes = apply(plan(fresh).actions, {}, token=1)
-    desired: dict[str, Desired] = {name: wish for name, wish in wishes.items() if wish}
+    kept: dict[str, Wish] = {name: wish for name, wish in wishes.items() if wish}
     few = replace(fresh, hosts=_hosts(max(1, hosts // 5)))
     return {
         "from nothing": fresh,
-        "no change": replace(fresh, desired=desired),
+        "no change": replace(fresh, wishes=kept),
         "short of room": few,
     }
 

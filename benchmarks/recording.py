@@ -21,7 +21,7 @@ from benchmarks.steady import Steady, steady
 from modelserver.store.batch import Delivery
 from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from workers.attempt import Attempt
 from workers.courier import Courier
 from workers.roster import Slot
@@ -82,7 +82,9 @@ def recording() -> Report:
 
 
 def _slot() -> Slot:
-    engine = Engine("m-0", "m", "h", EngineState.READY, 1, url="http://h", limit=64)
+    engine = EngineReport(
+        "m-0", "m", "h", EngineState.READY, 1, url="http://h", limit=64
+    )
     return Slot(engine, seen_at=0.0)
 
 

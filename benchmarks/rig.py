@@ -22,7 +22,7 @@ from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import eventually
 
@@ -145,7 +145,7 @@ class Rig:
         process = self.engines[number]
         for model in (CHAT_MODEL, EMBED_MODEL):
             self.store.report_engine(
-                Engine(
+                EngineReport(
                     id=f"{model}-{number}",
                     model=model,
                     host=HOST,

@@ -15,7 +15,7 @@ from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
 from modelserver.store.decisions import last_decisions
 from modelserver.store.state import Store
-from modelserver.values import Canary, Desired, Engine, EngineLoad, Metrics, Sample
+from modelserver.values import Canary, EngineLoad, EngineReport, Metrics, Sample, Wish
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -28,13 +28,13 @@ UNSENT_MOST = 64
 class World:
     """What the store said at ``read_at``, a time of this process's monotonic clock.
 
-    ``desired`` holds the wishes for this host, ``elsewhere`` the engines that another
+    ``wishes`` holds the wishes for this host, ``elsewhere`` the engines that another
     host shall have, ``reported`` those of this host of which the store knows.
     ``steered`` is False as long as no controller has ever spoken: then the absence of a
     wish means nothing. ``fleet`` is the applied fleet as it stands there.
     """
 
-    desired: Mapping[str, Desired] = field(default_factory=dict)
+    wishes: Mapping[str, Wish] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
     reported: frozenset[str] = frozenset()
@@ -110,7 +110,7 @@ class Link:
         self._canaries.append(canary)
 
     async def exchange(
-        self, reports: Sequence[Engine], removed: Sequence[str], now: float
+        self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
     ) -> World:
         """Renew the lease, send reports, read wishes and loads, in one go."""
         await self._tell()
@@ -131,7 +131,7 @@ class Link:
             raise
 
     def _exchange(
-        self, reports: Sequence[Engine], removed: Sequence[str], now: float
+        self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
     ) -> World:
         store, host = self._store, self._name
         # Before writing: what is missing here was lost by the store.
@@ -144,10 +144,10 @@ class Link:
         # Last: a live host with reports from before its absence would look hung.
         report_of_host = replace(self.look(), fleet=self.fleet_version)
         store.report_host(report_of_host, self.lease_seconds)
-        desired = store.desired()
+        wishes = store.wishes()
         return World(
-            desired={key: d for key, d in desired.items() if d.spec.host == host},
-            elsewhere=frozenset(k for k, d in desired.items() if d.spec.host != host),
+            wishes={key: d for key, d in wishes.items() if d.spec.host == host},
+            elsewhere=frozenset(k for k, d in wishes.items() if d.spec.host != host),
             loads=store.loads(),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
             steered=store.steered()[0] > 0,

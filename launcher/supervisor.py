@@ -18,7 +18,7 @@ from launcher.host.records import Record
 from launcher.host.tools import Tools
 from launcher.store_link import World
 from modelserver.errors import StoreUnreachableError
-from modelserver.values import Engine, Kind, ModelSpec
+from modelserver.values import EngineReport, Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ REPORT_SECONDS = 2.0
 #: After the store lost its data, control has so long to repeat its wishes.
 AMNESTY_SECONDS = 15.0
 #: When, and what, an engine was last reported of which nothing was.
-NEVER: tuple[float, Engine | None] = (0.0, None)
+NEVER: tuple[float, EngineReport | None] = (0.0, None)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -46,7 +46,7 @@ class Supervisor:
         self._bell = True
         self._exchange: asyncio.Task[None] | None = None
         self._next_exchange = 0.0
-        self._sent: dict[str, tuple[float, Engine | None]] = {}
+        self._sent: dict[str, tuple[float, EngineReport | None]] = {}
         self._removed: set[str] = set()
         self._amnesty_until = 0.0
         self._stopping = False
@@ -134,7 +134,7 @@ class Supervisor:
             self._exchange = asyncio.create_task(self._talk_once(reports, now))
             self._exchange.add_done_callback(lambda _: self._tools.wake())
 
-    def _due_reports(self, now: float) -> Iterable[Engine]:
+    def _due_reports(self, now: float) -> Iterable[EngineReport]:
         if not self._world.known:
             return  # Its clock is not known either.
         for name, keeper in self._keepers.items():
@@ -145,7 +145,7 @@ class Supervisor:
             if now - at >= REPORT_SECONDS or _changed(last, report):
                 yield report
 
-    async def _talk_once(self, reports: list[Engine], now: float) -> None:
+    async def _talk_once(self, reports: list[EngineReport], now: float) -> None:
         removed = tuple(self._removed)
         link = self._tools.link
         try:
@@ -177,8 +177,8 @@ class Supervisor:
                 keeper.model = models.get(keeper.spec.model, keeper.model)
         if self._stopping or not self._world.known:
             return
-        desired = self._world.desired
-        for name, wish in desired.items():
+        wishes = self._world.wishes
+        for name, wish in wishes.items():
             if name not in self._keepers:
                 model = models.get(wish.spec.model) or _absent(wish.spec.model)
                 self._keepers[name] = Keeper(wish.spec, model, self._tools)
@@ -186,12 +186,10 @@ class Supervisor:
         known = self._world.steered and now >= self._amnesty_until
         for name, keeper in self._keepers.items():
             moved = name in self._world.elsewhere
-            if name not in desired and (moved or known):
+            if name not in wishes and (moved or known):
                 keeper.release("moved to another host" if moved else "wanted no longer")
         if known:
-            self._removed |= (
-                self._world.reported - desired.keys() - self._keepers.keys()
-            )
+            self._removed |= self._world.reported - wishes.keys() - self._keepers.keys()
 
     # Beginning and end.
 
@@ -224,7 +222,7 @@ class Supervisor:
             _log.warning("the reports of this host stay in the store")
 
 
-def _changed(last: Engine | None, report: Engine) -> bool:
+def _changed(last: EngineReport | None, report: EngineReport) -> bool:
     if last is None:
         return True
     timeless = [replace(each, since=0.0, alive_at=0.0) for each in (last, report)]

@@ -28,7 +28,7 @@ from pydantic_settings import (
 )
 
 from modelserver.errors import ConfigurationError
-from modelserver.values import EngineSpec, Kind, ModelSpec
+from modelserver.values import EngineSpec, Kind, ModelSpec, engine_id
 
 #: The ``url`` of a fleet that runs its own server.
 EMBEDDED = "embedded"
@@ -304,7 +304,7 @@ class Fleet(BaseSettings):
         seen: Counter[str] = Counter()
         pins = []
         for section in self.engines:
-            name = f"{section.model}-{seen[section.model]}"
+            name = engine_id(section.model, seen[section.model])
             seen[section.model] += 1
             pins.append(
                 EngineSpec(

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from modelserver.inventory import Host
-
 Json = Any
 
 
@@ -44,6 +42,42 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+def engine_id(model: str, number: int) -> str:
+    """The id of a model's engine: the model's name, and a number from 0."""
+    return f"{model}-{number}"
+
+
+def split_engine_id(engine: str) -> tuple[str, int]:
+    """The model and the number of an engine's id; -1 for an id without a number.
+
+    >>> split_engine_id("qwen3-8b-2"), split_engine_id("mine")
+    (('qwen3-8b', 2), ('', -1))
+    """
+    model, _, number = engine.rpartition("-")
+    return model, int(number) if number.isdigit() else -1
+
+
+class Cause(StrEnum):
+    """Why an engine is ended. Decisions go by this; people read the reason."""
+
+    NONE = ""
+    ASKED = "asked"  # an operator said so
+    CHANGED = "changed"  # its section of the fleet file, or its place, is another now
+    RELEASED = "released"  # it is wanted no longer, or its launcher ends
+    SLOW = "slow"  # its requests take longer than they should
+    SLOW_CANARIES = "canary"  # its canaries do
+    ERRORS = "error"  # it fails too many requests
+    HUNG = "hang"  # it answers nothing any more
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the engine is at fault, so that an incident is worth keeping."""
+        return self in _FAULTS
+
+
+_FAULTS = frozenset({Cause.SLOW, Cause.SLOW_CANARIES, Cause.ERRORS, Cause.HUNG})
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One engine that the fleet wants: which model, on which host, in what way.
@@ -64,32 +98,37 @@ class EngineSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Desired:
-    """What control wants of one engine; level-triggered, so losing one only delays.
-
-    ``relaunch`` names the incarnation that must go. Once the engine has a later one the
-    wish is fulfilled, so a stale wish does nothing. ``limit`` is how many requests it
-    may get at once, 0 for the model's ``max_running``, which it never exceeds;
-    ``degraded`` says why the engine counts as degraded, "" where it does not. ``hold``
-    says why it gets nothing new for now, "" where it does. ``abort`` names the
-    incarnation whose requests have to run elsewhere. ``canary`` numbers the canaries
-    that control asks for: a higher number than before asks for another round. ``token``
-    is the fencing token of the controller that wrote it.
-    """
+class Wish:
+    """What control wants of one engine; level-triggered, so losing one only delays."""
 
     spec: EngineSpec
+    #: The incarnation that must go, 0 for none. Once the engine has a later one the
+    #: wish is fulfilled, so a stale wish does nothing.
     relaunch: int = 0
+    #: Why it must go, for people.
     reason: str = ""
+    #: Why it must go, for decisions.
+    cause: Cause = Cause.NONE
+    #: How many requests it may have at once; 0 for the model's ``max_running``, which
+    #: it never exceeds.
     limit: int = 0
+    #: Why the engine counts as degraded, "" where it does not.
     degraded: str = ""
+    #: Why it gets nothing new for now, "" where it does.
     hold: str = ""
+    #: Whether an operator holds it, not control.
+    drained: bool = False
+    #: The incarnation whose requests have to run elsewhere.
     abort: int = 0
+    #: The number of the last round of canaries that control asked for; a higher one
+    #: than before asks for another round.
     canary: int = 0
+    #: The fencing token of the controller that wrote it.
     token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineReport:
     """What a launcher reports about one engine. Times are seconds of the store's clock.
 
     ``incarnation`` counts the starts of this engine, for ever upwards. ``alive_at`` is
@@ -221,83 +260,6 @@ class Order:
     at: float = 0.0
     until: float = 0.0
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that a decision may depend on, read at one time.
-
-    ``loads`` maps an engine's id to the sum over the live workers; ``hosts`` holds the
-    live ones only. ``samples`` and ``canaries`` are each engine's last, newest first.
-    ``memory`` is a ``policy.memory.Memory``; without one, slowness is not judged.
-    ``queues`` are the requests that wait by model, ``finished`` those that each engine
-    ever answered. ``moves`` is a ``policy.rebalance.Memory``; without one, models have
-    their ``min_engines``, whatever waits.
-    """
-
-    specs: tuple["ModelSpec", ...]
-    pins: tuple[EngineSpec, ...]
-    hosts: tuple[Host, ...]
-    engines: Mapping[str, Engine]
-    desired: Mapping[str, Desired]
-    loads: Mapping[str, EngineLoad]
-    samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
-    metrics: Mapping[str, Metrics] = field(default_factory=dict)
-    canaries: Mapping[str, tuple[Canary, ...]] = field(default_factory=dict)
-    memory: object = None
-    orders: tuple[Order, ...] = ()
-    queues: Mapping[str, int] = field(default_factory=dict)
-    finished: Mapping[str, int] = field(default_factory=dict)
-    moves: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """Action: have this engine, in this way."""
-
-    spec: EngineSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Relaunch:
-    """Action: end this incarnation of an engine and start the next."""
-
-    engine: str
-    incarnation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Action: have this engine no longer."""
-
-    engine: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Treat:
-    """Action: use this incarnation thus; the fields are those of ``Desired``."""
-
-    engine: str
-    incarnation: int
-    limit: int = 0
-    degraded: str = ""
-    hold: str = ""
-    abort: int = 0
-    canary: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """Action: tell people. ``engine`` is an engine's id, or a model's name."""
-
-    engine: str
-    reason: str
-
-
-Action = Want | Relaunch | Drop | Treat | Alert
 
 
 @dataclass(frozen=True, slots=True)

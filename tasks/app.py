@@ -15,7 +15,7 @@ from modelserver.messaging.wire import CatalogueSource
 from modelserver.store import connect
 from workers import pool, steps  # noqa: F401
 from workers.application import Application
-from workers.events import Events
+from workers.events import BatchedEvents
 
 
 def _configuration() -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _in_force(own: settings.Settings) -> settings.Settings:
         store.client.close()
 
 
-app = Application("modelserver", amqp=AMQP, events=Events)
+app = Application("modelserver", amqp=AMQP, events=BatchedEvents)
 app.modelserver_settings = settings.load()
 app.modelserver_models = CatalogueSource(app.modelserver_settings)
 app.add_defaults(_configuration)

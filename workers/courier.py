@@ -37,7 +37,7 @@ RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclass(slots=True)
-class Held:
+class HeldMessage:
     """A message in hand; ``deadline_of`` is its task if that has a deadline."""
 
     queue: str
@@ -47,7 +47,7 @@ class Held:
     amendments: dict[str, Any] = field(default_factory=dict)
 
 
-def _amended(held: Held) -> bytes:
+def _amended(held: HeldMessage) -> bytes:
     if not held.amendments:
         return held.delivery.raw
     message = orjson.loads(held.delivery.raw)
@@ -63,7 +63,7 @@ class Courier:
 
     def __init__(self, deliveries: Deliveries) -> None:
         self.deliveries = deliveries
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, HeldMessage] = {}
         self.active: Counter[str] = Counter()
         #: Called when a message is let go, which makes room for another.
         self.on_freed: Callable[[], None] = lambda: None
@@ -81,7 +81,7 @@ class Courier:
 
     def took(self, queue: str, delivery: Delivery) -> None:
         """Note a message that was pulled."""
-        self.held[delivery.tag] = Held(queue, delivery)
+        self.held[delivery.tag] = HeldMessage(queue, delivery)
         self.active[queue] += 1
 
     def answered(self, tag: str) -> None:
@@ -158,7 +158,7 @@ class Courier:
         self._batch.samples.append(sample)
         self._work.set()
 
-    def _let_go(self, tag: str) -> Held | None:
+    def _let_go(self, tag: str) -> HeldMessage | None:
         held = self.held.pop(tag, None)
         if held is not None:
             self._settling.add(tag)

@@ -70,7 +70,7 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]
         return None
 
 
-class Events(CeleryEvents):  # type: ignore[misc]
+class BatchedEvents(CeleryEvents):  # type: ignore[misc]
     """Celery's events with the dispatcher above."""
 
     dispatcher_cls = Dispatcher

@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 
 #: An engine that broke a connection is left alone for so long, doubling each time.
 SUSPECT_SECONDS = (1.0, 30.0)
@@ -28,7 +28,7 @@ class Slot:
     requests that can be called off the engine, ``faults`` how many failed in a row.
     """
 
-    engine: Engine
+    engine: EngineReport
     seen_at: float
     is_given_work: bool = field(init=False)
     started: "OrderedDict[int, float]" = field(default_factory=OrderedDict)
@@ -44,7 +44,7 @@ class Slot:
     def __post_init__(self) -> None:
         self.follow(self.engine)
 
-    def follow(self, engine: Engine) -> None:
+    def follow(self, engine: EngineReport) -> None:
         """Take over what its launcher reports of it now."""
         self.engine = engine
         # Looked at for each request, so it is worked out once.
@@ -96,7 +96,7 @@ class Roster:
         self.closed = False
         self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
-    def update(self, reports: Mapping[str, Engine]) -> None:
+    def update(self, reports: Mapping[str, EngineReport]) -> None:
         """Take over what the launchers report. A new incarnation starts clean."""
         now = time.monotonic()
         mine = {

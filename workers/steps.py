@@ -50,7 +50,7 @@ class Subscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
             c.cancel_task_queue(model)
 
 
-class Events(bootsteps.StartStopStep):  # type: ignore[misc]
+class PublishEvents(bootsteps.StartStopStep):  # type: ignore[misc]
     """Publishes task events in batches from the main thread."""
 
     requires = ("celery.worker.consumer.events:Events", Subscriptions)
@@ -70,7 +70,7 @@ class Events(bootsteps.StartStopStep):  # type: ignore[misc]
 
 def install(app: Celery) -> None:
     """Add the hooks to an application's workers."""
-    app.steps["consumer"].update({Subscriptions, Events})
+    app.steps["consumer"].update({Subscriptions, PublishEvents})
     signals.worker_init.connect(_leave_out, weak=False)
     signals.after_setup_logger.connect(_quieten, weak=False)
     signals.task_received.connect(_due, weak=False)

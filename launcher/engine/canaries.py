@@ -22,7 +22,7 @@ from modelserver.engine_client import (
     RequestFault,
     ask,
 )
-from modelserver.values import Desired, EngineLoad, Kind, ModelSpec
+from modelserver.values import EngineLoad, Kind, ModelSpec, Wish
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class EngineUse:
     """What is on an engine, as known at ``read_at``.
 
     ``answered_at`` is when a request of the workers last went well; ``busy_at`` is when
@@ -76,7 +76,7 @@ class Sight:
     busy_at: float = NEVER
 
     @classmethod
-    def of(cls, load: EngineLoad | None, read_at: float, busy_at: float) -> "Sight":
+    def of(cls, load: EngineLoad | None, read_at: float, busy_at: float) -> "EngineUse":
         """From what workers report of it, if any does."""
         if load is None:
             return cls(0, NEVER, read_at, busy_at)
@@ -105,7 +105,7 @@ class Due:
     round: int = 0
 
 
-class Plan:
+class CanaryPlan:
     """Which canaries are due. Pure: times are arguments.
 
     ``done`` is the last round that is over. Begins with a round that has no number, for
@@ -119,7 +119,7 @@ class Plan:
         self._not_before = now
         self._empty_since: float | None = None
 
-    def due(self, now: float, sight: Sight, wish: Desired) -> Due | None:
+    def due(self, now: float, sight: EngineUse, wish: Wish) -> Due | None:
         """What is to be sent now."""
         if not sight.empty:
             self._empty_since = None
@@ -155,7 +155,7 @@ class Canaries:
         session: aiohttp.ClientSession,
         url: str,
         model: ModelSpec,
-        plan: Plan,
+        plan: CanaryPlan,
         tell: Callable[[Sequence[Taken]], None],
     ) -> None:
         self.plan = plan
@@ -166,7 +166,7 @@ class Canaries:
         self._unconfirmed: Sequence[Taken] = ()
         self._refused = False
 
-    def tick(self, now: float, sight: Sight, wish: Desired) -> None:
+    def tick(self, now: float, sight: EngineUse, wish: Wish) -> None:
         """Do what is due; never waits."""
         if self._task is not None:
             if self._task.done():
@@ -190,7 +190,7 @@ class Canaries:
         if not self._unconfirmed:
             self.plan.failed(now)
 
-    def _confirm(self, now: float, sight: Sight) -> None:
+    def _confirm(self, now: float, sight: EngineUse) -> None:
         counts = sight.confirms(self._unconfirmed)
         if counts is None:
             return

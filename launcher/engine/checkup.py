@@ -4,12 +4,12 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from launcher.engine.canaries import Canaries, Plan, Sight, Taken
+from launcher.engine.canaries import Canaries, CanaryPlan, EngineUse, Taken
 from launcher.engine.liveness import Pulse
 from launcher.engine.start import Start
 from launcher.host.tools import Tools
 from launcher.store_link import World
-from modelserver.values import Canary, Desired, Metrics, ModelSpec
+from modelserver.values import Canary, Metrics, ModelSpec, Wish
 
 
 class Checkup:
@@ -35,7 +35,7 @@ class Checkup:
         self._taken = list(first)
         #: What was told of its metrics; nothing yet, so that old ones are taken back.
         self._told: Metrics | None = Metrics()
-        plan = Plan(rounds, measured, now)
+        plan = CanaryPlan(rounds, measured, now)
         self.pulse = Pulse(tools.session, start.url, model, now)
         self._canaries = Canaries(
             tools.session, start.url, model, plan, self._taken.extend
@@ -46,14 +46,14 @@ class Checkup:
         """The last round of canaries that is over."""
         return self._canaries.plan.done
 
-    def tick(self, now: float, world: World, wish: Desired) -> None:
+    def tick(self, now: float, world: World, wish: Wish) -> None:
         """Do what is due; never waits."""
         load = world.loads.get(self._engine)
         self.pulse.tick(now, load, world.read_at)
         self._tell_metrics(world)
         if not world.known:
             return
-        sight = Sight.of(load, world.read_at, self.pulse.busy_at(now))
+        sight = EngineUse.of(load, world.read_at, self.pulse.busy_at(now))
         self._canaries.tick(now, sight, wish)
         self._tell_canaries(world)
 

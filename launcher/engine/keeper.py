@@ -35,9 +35,15 @@ from modelserver.policy.lifecycle import (
     Stopped,
     Wanted,
     advance,
-    drain_is_hopeless,
 )
-from modelserver.values import Desired, Engine, EngineSpec, EngineState, ModelSpec
+from modelserver.values import (
+    Cause,
+    EngineReport,
+    EngineSpec,
+    EngineState,
+    ModelSpec,
+    Wish,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +67,7 @@ class Keeper:
         self.wanted = True
         self.life = Life(since=time.monotonic())
         self.log = tools.log_of(spec.id)
-        self._desired = Desired(spec)
+        self._wish = Wish(spec)
         #: What it was last started as, or tried to.
         self._tried = model
         #: False while an adopted engine has not yet had the time to prove itself.
@@ -95,20 +101,20 @@ class Keeper:
         self._move(Started(record.incarnation, "adopted"))
         self.speaks = not record.ready
 
-    def want(self, desired: Desired) -> None:
+    def want(self, wish: Wish) -> None:
         """Take a wish; the same wish again changes nothing."""
-        self.wanted, self._desired = True, desired
-        reason = ""
-        if desired.spec != self.spec:
+        self.wanted, self._wish = True, wish
+        reason, cause = "", Cause.CHANGED
+        if wish.spec != self.spec:
             reason = "its place changed"
-        elif desired.relaunch and desired.relaunch == self.life.incarnation:
-            reason = desired.reason or "relaunch asked for"
+        elif wish.relaunch and wish.relaunch == self.life.incarnation:
+            reason, cause = wish.reason or "relaunch asked for", wish.cause
         if self.life.state is EngineState.FATAL and reason and not self._chores.at_work:
             self._move(Wanted())
         elif reason and self._start is not None:
-            self._drain(reason)
+            self._drain(reason, cause)
         if self._start is None and not self._chores.at_work:
-            self.spec = desired.spec
+            self.spec = wish.spec
 
     def release(self, reason: str, hurry: bool = False) -> None:
         """Want the engine no longer; ``hurry`` gives up what it has in flight."""
@@ -143,7 +149,7 @@ class Keeper:
         load = world.loads.get(self.spec.id)
         self._inflight = load.inflight if load else 0
         if not self.wanted:
-            self._drain(self._farewell)
+            self._drain(self._farewell, Cause.RELEASED)
         elif self._tried != self.model and not self._chores.at_work:
             self._catch_up()
         match self.life.state:
@@ -165,9 +171,9 @@ class Keeper:
         """Begin anew by the changed fleet, unless it serves: then control says when."""
         match self.life.state:
             case EngineState.STARTING if self.stale:
-                self._drain(self.stale)
+                self._drain(self.stale, Cause.CHANGED)
             case EngineState.BACKOFF:
-                self._drain("its section of the fleet changed")
+                self._drain("its section of the fleet changed", Cause.CHANGED)
             case EngineState.FATAL:
                 self._move(Wanted())
 
@@ -182,11 +188,11 @@ class Keeper:
     def _tick_serving(self, now: float, world: World) -> None:
         if self._died() or self._checkup is None:
             return
-        self._checkup.tick(now, world, self._desired)
+        self._checkup.tick(now, world, self._wish)
         self._rounds, pulse = self._checkup.rounds, self._checkup.pulse
         self._alive_at = pulse.alive_at
         self._hung_seconds = pulse.silence(now, world.loads.get(self.spec.id))
-        why = self._desired.degraded
+        why = self._wish.degraded
         if why and (self.life.state, self.life.reason) != (EngineState.DEGRADED, why):
             self._move(Degraded(why))
         elif not why:
@@ -267,12 +273,12 @@ class Keeper:
 
     # Moves.
 
-    def _drain(self, reason: str) -> None:
+    def _drain(self, reason: str, cause: Cause) -> None:
         if self.life.state is EngineState.PENDING and self._chores.at_work:
             return  # It is about to start; a later tick finds it STARTING.
         unused = self.life.state is EngineState.STARTING
-        if self._move(DrainAsked(reason)):
-            in_vain = unused or drain_is_hopeless(reason)
+        if self._move(DrainAsked(reason, cause)):
+            in_vain = unused or cause is Cause.HUNG
             seconds = 0.0 if in_vain else self.model.drain_seconds
             self._deadline = time.monotonic() + seconds
             self._chores.drop_question()
@@ -313,12 +319,12 @@ class Keeper:
             _log.error("engine=%s", self.spec.id, exc_info=error)
             self._end(Died(f"the launcher failed: {error!r}"))
 
-    def report(self, world: World) -> Engine:
+    def report(self, world: World) -> EngineReport:
         """What the store shall know."""
         alive_at = world.store_time(self._alive_at) if self._alive_at else 0.0
         told = report(self.spec, self._tools.host, self.life, self._start)
         return dataclasses.replace(
-            with_wish(told, self._desired, self.model),
+            with_wish(told, self._wish, self.model),
             since=round(world.store_time(self.life.since), 3),
             alive_at=round(alive_at, 3),
             died=self._died_serving,

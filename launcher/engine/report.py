@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from launcher.engine.start import Start
 from modelserver.policy.lifecycle import Life
-from modelserver.values import Desired, Engine, EngineSpec, EngineState, ModelSpec
+from modelserver.values import EngineReport, EngineSpec, EngineState, ModelSpec, Wish
 
 _log = logging.getLogger(__name__)
 
@@ -24,24 +24,26 @@ def say(engine: str, before: Life, life: Life, now: float) -> None:
     )
 
 
-def with_wish(engine: Engine, desired: Desired, model: ModelSpec) -> Engine:
+def with_wish(engine: EngineReport, wish: Wish, model: ModelSpec) -> EngineReport:
     """A report with how control wants this engine used, never above its own limit."""
     return replace(
         engine,
-        limit=min(desired.limit or model.max_running, model.max_running),
-        hold=desired.hold if engine.serves else "",
-        abort=desired.abort if desired.abort == engine.incarnation else 0,
+        limit=min(wish.limit or model.max_running, model.max_running),
+        hold=wish.hold if engine.serves else "",
+        abort=wish.abort if wish.abort == engine.incarnation else 0,
     )
 
 
-def report(spec: EngineSpec, host: str, life: Life, start: Start | None) -> Engine:
+def report(
+    spec: EngineSpec, host: str, life: Life, start: Start | None
+) -> EngineReport:
     """What life and start say; the keeper adds times and what it has measured."""
     process = start.process if start else None
     reason, doing = life.reason, ""
     if start and life.state is EngineState.STARTING:
         doing = start.progress.doing
         reason = reason or ("" if process else start.fault)
-    return Engine(
+    return EngineReport(
         id=spec.id,
         model=spec.model,
         host=host,

@@ -20,7 +20,7 @@ from launcher.host.process import EngineProcess, Identity
 from launcher.host.records import Record
 from launcher.host.tools import Tools
 from launcher.startup_log import diagnosis, progress, weights
-from launcher.startup_log.progress import Progress
+from launcher.startup_log.progress import StartProgress
 from modelserver.engine_client import EngineFault, prove
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.policy.lifecycle import CannotHeal, Died, Held
@@ -54,7 +54,7 @@ class Start:
     record: Record
     process: EngineProcess | None
     url: str
-    progress: Progress
+    progress: StartProgress
     began: float
     patience: float = 0.0
     fault: str = ""
@@ -136,7 +136,7 @@ def _started(
         record,
         running,
         _url(record.spec, record.port),
-        Progress(tools.log_of(record.spec.id), record.log_offset, files),
+        StartProgress(tools.log_of(record.spec.id), record.log_offset, files),
         began=time.monotonic(),
         patience=model.start_seconds,
     )

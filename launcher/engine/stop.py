@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 
 from launcher.engine.start import Start
-from launcher.host.incidents import Case
+from launcher.host.incidents import EndedEngine
 from launcher.host.process import EngineProcess
 from launcher.host.tools import Tools
-from modelserver.policy.lifecycle import Life, drain_is_hopeless, is_forced
+from modelserver.policy.lifecycle import Life
+from modelserver.values import Cause
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +33,10 @@ async def stop(
     """
     if start.process is None:
         return
-    if is_forced(life.reason) and not hurried():
+    if life.cause.is_fault and not hurried():
         await _keep_incident(start, life, inflight, tools)
-    hopeless = drain_is_hopeless(life.reason)
-    await _ask(start.process, HUNG_STOP_SECONDS if hopeless else STOP_SECONDS, hurried)
+    hung = life.cause is Cause.HUNG
+    await _ask(start.process, HUNG_STOP_SECONDS if hung else STOP_SECONDS, hurried)
 
 
 async def clear(
@@ -73,7 +74,7 @@ async def _keep_incident(start: Start, life: Life, inflight: int, tools: Tools) 
     if start.process is None:
         return
     await tools.incidents.keep(
-        Case(
+        EndedEngine(
             spec=record.spec,
             host=tools.host,
             incarnation=record.incarnation,

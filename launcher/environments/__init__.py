@@ -5,7 +5,7 @@ this project's own. So each gets an environment below the home folder, and an en
 always a process that this environment's interpreter runs.
 """
 
-from launcher.environments.children import Progress
+from launcher.environments.children import InstallProgress
 from launcher.environments.installer import install, remove
 from launcher.environments.marker import Installed
 from launcher.environments.paths import (
@@ -21,8 +21,8 @@ from launcher.environments.tiny import ensure_tiny_models
 
 __all__ = [
     "RECIPES",
+    "InstallProgress",
     "Installed",
-    "Progress",
     "Recipe",
     "ensure_tiny_models",
     "environment_path",

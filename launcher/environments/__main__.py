@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from launcher.environments import RECIPES, Installed, Progress, installed
+from launcher.environments import RECIPES, Installed, InstallProgress, installed
 from launcher.environments import install as install_environment
 from launcher.environments import remove as remove_environment
 from launcher.environments.check import examine
@@ -32,7 +32,7 @@ class Screen:
         self._task = bar.add_task("", total=None)
         self._index = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: InstallProgress) -> None:
         line = f"[{progress.index}/{progress.steps}] {progress.what}: {progress.why}"
         if progress.index != self._index:
             self._index = progress.index

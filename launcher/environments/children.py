@@ -24,7 +24,7 @@ UNWANTED = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"
 
 
 @dataclass(frozen=True)
-class Progress:
+class InstallProgress:
     """Where an installation is: step `index` (from 1) of `steps`, and for how long."""
 
     index: int
@@ -35,7 +35,7 @@ class Progress:
     last_line: str = ""
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[InstallProgress], None]
 
 
 def child_environment(
@@ -83,7 +83,7 @@ class Children:
     def run(
         self,
         argv: Sequence[str],
-        progress: Progress,
+        progress: InstallProgress,
         *,
         accept: Sequence[int] = (0,),
         extra_environment: Mapping[str, str] | None = None,
@@ -117,7 +117,7 @@ class Children:
             )
 
     def _wait(
-        self, child: subprocess.Popen[bytes], progress: Progress, started: float
+        self, child: subprocess.Popen[bytes], progress: InstallProgress, started: float
     ) -> None:
         while True:
             seconds = time.monotonic() - started

@@ -13,7 +13,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from launcher.environments import marker
-from launcher.environments.children import Children, Progress, Report
+from launcher.environments.children import Children, InstallProgress, Report
 from launcher.environments.lock import exclusive
 from launcher.environments.marker import Installed
 from launcher.environments.paths import environment_path, find, python_of, standins_path
@@ -144,8 +144,8 @@ class _Installation:
         marker.write(done)
         return done
 
-    def _progress(self, index: int, what: str, why: str) -> Progress:
-        return Progress(index=index, steps=self._last_step, what=what, why=why)
+    def _progress(self, index: int, what: str, why: str) -> InstallProgress:
+        return InstallProgress(index=index, steps=self._last_step, what=what, why=why)
 
     @property
     def _packages_step(self) -> int:

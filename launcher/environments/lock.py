@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from launcher.environments.children import Progress, Report
+from launcher.environments.children import InstallProgress, Report
 
 POLL_SECONDS = 0.5
 
@@ -24,7 +24,7 @@ def exclusive(lock: Path, report: Report) -> Iterator[int]:
     with lock.open("a") as stream:
         started = time.monotonic()
         while not _acquire(stream):
-            waiting = Progress(
+            waiting = InstallProgress(
                 index=0,
                 steps=0,
                 what="waiting for another installation",

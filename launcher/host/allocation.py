@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from launcher.engine_types import Place
 from launcher.host import ports
 from modelserver.inventory import Gpu, Host
-from modelserver.policy.placement import GpuRoom, HostRoom, Need
+from modelserver.policy.placement.needs import Need
+from modelserver.policy.placement.rooms import GpuRoom, HostRoom
 from modelserver.values import EngineSpec, ModelSpec
 
 

@@ -33,7 +33,7 @@ PART_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class EndedEngine:
     """An engine that is about to be ended by force, or that died while it served."""
 
     spec: EngineSpec
@@ -56,7 +56,7 @@ class Incidents:
         self._folder = run_dir / FOLDER
         self._link = link
 
-    async def keep(self, case: Case) -> None:
+    async def keep(self, case: EndedEngine) -> None:
         """Write one down; a failure is logged and nothing else."""
         try:
             folder = await self._write(case)
@@ -66,7 +66,7 @@ class Incidents:
         else:
             _log.info('engine=%s incident="%s"', case.spec.id, folder)
 
-    async def _write(self, case: Case) -> Path:
+    async def _write(self, case: EndedEngine) -> Path:
         described = describe(case, time.time())
         folder = self._folder / described.id
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Incidents:
         return "\n".join(json.dumps(each) for each in found)
 
 
-def describe(case: Case, now: float) -> Incident:
+def describe(case: EndedEngine, now: float) -> Incident:
     """The summary; its id sorts by time and names engine and incarnation."""
     when = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     engine = re.sub(r"[^\w.-]", "_", case.spec.id)
@@ -126,7 +126,7 @@ async def _part(name: str, work: Awaitable[str]) -> tuple[str, str]:
         return name, f"not available: {error!r}\n"
 
 
-def _last_lines(case: Case) -> str:
+def _last_lines(case: EndedEngine) -> str:
     text = read_tail(case.log, case.log_offset, limit=256 * 1024)
     return "\n".join(text.splitlines()[-LOG_LINES:]) + "\n"
 

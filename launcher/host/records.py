@@ -6,11 +6,11 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from launcher.host.process import Identity
-from modelserver.values import EngineSpec, Kind, ModelSpec
+from modelserver.decoding import decode
+from modelserver.values import EngineSpec, ModelSpec
 
 _log = logging.getLogger(__name__)
 
@@ -64,32 +64,10 @@ class Records:
         records = []
         for path in sorted(self._folder.glob("*.json")):
             try:
-                records.append(_parse(path.read_text()))
+                records.append(decode(Record, json.loads(path.read_text())))
             except FileNotFoundError:
                 continue  # It has just been removed.
             except (ValueError, KeyError, TypeError) as error:
                 _log.warning("record %s is damaged (%r) and removed", path, error)
                 path.unlink(missing_ok=True)
         return tuple(records)
-
-
-def _parse(text: str) -> Record:
-    fields = json.loads(text)
-    spec = fields.pop("spec")
-    for name in ("gpus", "uuids"):
-        spec[name] = tuple(spec.get(name, ()))
-    process = Identity(**fields.pop("process"))
-    for name in ("gpus", "uuids"):
-        fields[name] = tuple(fields.get(name, ()))
-    if model := fields.get("model"):
-        fields["model"] = _parse_model(model)
-    return Record(spec=EngineSpec(**spec), process=process, **fields)
-
-
-def _parse_model(fields: dict[str, Any]) -> ModelSpec | None:
-    fields["kind"] = Kind(fields["kind"])
-    lists = {key: tuple(each) for key, each in fields.items() if isinstance(each, list)}
-    try:
-        return ModelSpec(**fields | lists)
-    except TypeError:
-        return None  # Written by another version, which is not told of changes.

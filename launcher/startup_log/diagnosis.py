@@ -8,7 +8,7 @@ LINES = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class Complaint:
     """What a line of the log means, and what to do about it."""
 
     pattern: re.Pattern[str]
@@ -16,8 +16,8 @@ class Cause:
     remedy: str
 
 
-def _cause(pattern: str, meaning: str, remedy: str) -> Cause:
-    return Cause(re.compile(pattern, re.IGNORECASE), meaning, remedy)
+def _cause(pattern: str, meaning: str, remedy: str) -> Complaint:
+    return Complaint(re.compile(pattern, re.IGNORECASE), meaning, remedy)
 
 
 CAUSES = (

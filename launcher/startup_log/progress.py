@@ -92,7 +92,7 @@ def is_overdue(now: float, began: float, limit: float, moved: float) -> bool:
 
 
 @dataclass(slots=True)
-class Progress:
+class StartProgress:
     """Follows one start: its log from ``offset`` on, and the model's download.
 
     ``doing`` is the last step; ``moved`` is when one was seen that this start had not

@@ -10,7 +10,7 @@ from modelserver.cli.output import console, print_json, table
 from modelserver.errors import ModelserverError
 from modelserver.settings import load
 from modelserver.store import Store, connect
-from modelserver.store.alerts import Alert, counts, end, last_alerts, open_alerts
+from modelserver.store.alerts import AlertRecord, counts, end, last_alerts, open_alerts
 
 
 @click.command()
@@ -42,7 +42,7 @@ def alerts(close: str | None, number: int, as_json: bool) -> None:
     console().print(made if last else "There are no alerts.")
 
 
-def _plain(found: tuple[Alert, ...]) -> list[dict[str, object]]:
+def _plain(found: tuple[AlertRecord, ...]) -> list[dict[str, object]]:
     return [dataclasses.asdict(each) for each in found]
 
 

@@ -23,7 +23,7 @@ from modelserver.control.applied_fleet import (
 from modelserver.errors import ModelserverError
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.policy.changes import Changes, changes
-from modelserver.policy.convergence import OpenEnd, Scene, open_ends
+from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 
@@ -233,7 +233,7 @@ def _open_ends(
         steered_at, _ = store.steered()
         if not hosts:
             return None
-        scene = Scene(hosts, store.engines(), store.desired(), store.waiting())
+        scene = FleetView(hosts, store.engines(), store.wishes(), store.waiting())
     if steered_at <= applied.at:
         return UNSEEN
     return open_ends(applied.spec(), applied.version, models, scene)

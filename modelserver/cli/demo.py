@@ -10,12 +10,12 @@ import click
 import psutil
 from rich.console import Console
 
-from modelserver.cli.demo_load import Load, Outcome
+from modelserver.cli.demo_load import Load, LoadOutcome
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import environment, house, python_program
 from modelserver.cli.status import render
-from modelserver.cli.up import Stopped, changes, refresh_flower, stop_by_signal
+from modelserver.cli.up import StoppedBySignal, changes, refresh_flower, stop_by_signal
 from modelserver.errors import ModelserverError
 from modelserver.fleet import read_fleet
 from modelserver.operations.status import EngineStatus, Status, read_status
@@ -81,7 +81,7 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
         stack.start()
         screen.print(f"Flower at {stack.flower_url}")
         outcome = _run(stack, settings, screen, began)
-    except Stopped as stopped:
+    except StoppedBySignal as stopped:
         screen.print(f"{stopped}: stopping")
         outcome = None
     finally:
@@ -126,7 +126,9 @@ def _install(settings: Settings, engine: str) -> None:
         )
 
 
-def _run(stack: Stack, settings: Settings, screen: Console, began: float) -> Outcome:
+def _run(
+    stack: Stack, settings: Settings, screen: Console, began: float
+) -> LoadOutcome:
     store = connect(settings)
     screen.rule("Engines")
     _await_ready(stack, store, settings, screen)

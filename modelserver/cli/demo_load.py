@@ -39,7 +39,7 @@ SUBJECTS = ("a server", "a queue", "a token", "a prompt", "the cache", "a batch"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LoadOutcome:
     """The counts of a run; ``ready_seconds`` from the kill to ready again."""
 
     sent: int
@@ -89,7 +89,7 @@ class Load:
         """One completion, to say how long that took from the start."""
         self.complete.delay("Once upon a time", max_tokens=4).get(timeout=60)
 
-    def run(self, victim: EngineStatus) -> Outcome:
+    def run(self, victim: EngineStatus) -> LoadOutcome:
         """Send everything, kill the victim half-way, wait for all answers."""
         stop = threading.Event()
         listener = threading.Thread(target=self._listen, args=(stop,), daemon=True)
@@ -192,10 +192,10 @@ class Load:
                 if message and message["type"] == "pmessage":
                     self.published[message["channel"].removeprefix(prefix)] += 1
 
-    def _count(self, ready: float | None) -> Outcome:
+    def _count(self, ready: float | None) -> LoadOutcome:
         found = Counter(result.state for _, result in self.results.values())
         failed = sum(found[state] for state in (states.FAILURE, states.REVOKED))
-        return Outcome(
+        return LoadOutcome(
             sent=len(self.results),
             answered=found[states.SUCCESS],
             failed=failed,

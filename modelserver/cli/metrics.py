@@ -5,9 +5,9 @@ import signal
 import click
 from prometheus_client import CollectorRegistry, start_http_server
 
-from modelserver.cli.up import Stopped, stop_by_signal
+from modelserver.cli.up import StoppedBySignal, stop_by_signal
 from modelserver.errors import ModelserverError
-from modelserver.operations.prometheus import Fleet
+from modelserver.operations.prometheus import FleetCollector
 from modelserver.settings import load
 
 
@@ -25,7 +25,7 @@ def metrics(port: int, address: str) -> None:
     One for a fleet, on any host.
     """
     registry = CollectorRegistry()
-    registry.register(Fleet(load()))
+    registry.register(FleetCollector(load()))
     stop_by_signal()
     try:
         server, thread = start_http_server(port, address, registry)
@@ -38,6 +38,6 @@ def metrics(port: int, address: str) -> None:
     try:
         while True:
             signal.pause()
-    except Stopped:
+    except StoppedBySignal:
         server.shutdown()
         thread.join()

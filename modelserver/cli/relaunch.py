@@ -8,6 +8,7 @@ import click
 from modelserver.errors import ModelserverError
 from modelserver.settings import load
 from modelserver.store import connect
+from modelserver.values import Cause
 
 #: A controller's tick takes a moment; so long is its lock waited for, in tries.
 TRIES = 50
@@ -25,7 +26,7 @@ def relaunch(engine: str) -> None:
         raise ModelserverError(f"there is no engine {engine}; there are: {names}")
     for _ in range(TRIES):
         with store.control("relaunch", LOCK_SECONDS) as token:
-            wish = store.desired().get(engine) if token else None
+            wish = store.wishes().get(engine) if token else None
             if token and wish is None:
                 raise ModelserverError(f"{engine} is wanted no longer")
             if wish is not None:
@@ -33,6 +34,7 @@ def relaunch(engine: str) -> None:
                     wish,
                     relaunch=found.incarnation,
                     reason=f"asked for by {getpass.getuser()}",
+                    cause=Cause.ASKED,
                     token=token,
                 )
                 store.wish(token, {engine: wish})

@@ -22,18 +22,18 @@ LOOK_SECONDS = 0.5
 FOLLOW_SECONDS = 5.0
 
 
-class Stopped(Exception):
+class StoppedBySignal(Exception):
     """A signal asked for the end."""
 
 
 def stop_by_signal() -> None:
-    """Raise Stopped in the main thread on SIGINT and SIGTERM, once."""
+    """Raise StoppedBySignal in the main thread on SIGINT and SIGTERM, once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             # A second Ctrl-C must not leave half of the programs running.
             signal.signal(each, signal.SIG_IGN)
-        raise Stopped(signal.Signals(number).name)
+        raise StoppedBySignal(signal.Signals(number).name)
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, stop)
@@ -56,7 +56,7 @@ def up(flower: bool) -> None:
             screen.print(f"Flower at {stack.flower_url}")
         screen.print("Ctrl-C stops everything.\n")
         watch(stack)
-    except Stopped as stopped:
+    except StoppedBySignal as stopped:
         screen.print(f"{stopped}: stopping")
     finally:
         stack.stop()

@@ -67,13 +67,13 @@ def _engine(
     found: Status,
     engine: EngineStatus,
     about: Iterable[Order],
-    health: memory.Memory,
+    health: memory.HealthMemory,
 ) -> list[str]:
     state = f"{engine.state}" + ("" if engine.host_live else "?")
     head = f"{engine.id} ({engine.model} on host {engine.host}) is {state}"
     if engine.since:
         head += f" since {clock(engine.since)}, incarnation {engine.incarnation}"
-    wish = store.desired().get(engine.id)
+    wish = store.wishes().get(engine.id)
     own = health.engines.get(engine.id)
     lines = [head, _line("reason", "; ".join(filter(None, (_said(engine),))))]
     if own is not None:

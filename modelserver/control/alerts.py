@@ -18,7 +18,7 @@ from modelserver.fleet import AlertsSection
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
 from modelserver.store.alerts import (
-    Alert,
+    AlertRecord,
     add,
     count,
     end,
@@ -46,7 +46,7 @@ def raise_alert(
     ``about`` is an engine's id or a model's name. With a ``kind`` the alert stands
     until ``end_alert``, else for a day. Does not wait for the fleet's hook.
     """
-    alert = Alert(about, text, now, kind, since=now)
+    alert = AlertRecord(about, text, now, kind, since=now)
     section = settings.fleet.alerts
     if not is_new(store, alert, section.repeat_seconds):
         count(store, "repeated")
@@ -67,7 +67,7 @@ def end_alert(
     found = [e for e in open_alerts(store) if (e.about, e.kind) == (about, kind)]
     if not found:
         return False
-    alert = Alert(about, text, now, kind, "ended", found[0].since)
+    alert = AlertRecord(about, text, now, kind, "ended", found[0].since)
     forget_repeats(store, alert)
     if not end(store, alert):
         return False
@@ -76,7 +76,7 @@ def end_alert(
     return True
 
 
-def _call_hook(settings: Settings, alert: Alert) -> None:
+def _call_hook(settings: Settings, alert: AlertRecord) -> None:
     section = settings.fleet.alerts
     calls: list[Callable[[AlertsSection, bytes], None]] = []
     calls += [_run_command] * bool(section.command)
@@ -124,7 +124,7 @@ def _note_failure(settings: Settings, problem: str) -> None:
     """Log a hook that failed, once in a while; the alert itself is in the store."""
     try:
         store = connect(settings)
-        note = Alert("hook", "failed", 0.0, "hook")
+        note = AlertRecord("hook", "failed", 0.0, "hook")
         try:
             count(store, "hook_failed")
             if not is_new(store, note, SILENT_SECONDS):

@@ -10,18 +10,19 @@ from dataclasses import asdict
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.policy.availability import (
     Availability,
+    ModelStanding,
     Outage,
-    Standing,
     availability,
     from_json,
     observe,
     to_json,
 )
+from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import publish, read_outages, write_outages
-from modelserver.values import Snapshot
+from modelserver.values import split_engine_id
 
 #: What is published holds for so many looks of control, and at least so long.
 LOOKS, LEAST_SECONDS = 5, 15.0
@@ -63,7 +64,7 @@ def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
     reasons = (
         f"{engine} waits: {reason}"
         for engine, reason in sorted(waiting.items())
-        if engine.rpartition("-")[0] == model
+        if split_engine_id(engine)[0] == model
     )
     return "; ".join(reasons)
 
@@ -77,7 +78,7 @@ def _tell(
 ) -> None:
     told = {each.about for each in open_alerts(store) if each.kind == DOWN}
     for model, each in found.items():
-        if each.standing is Standing.DOWN:
+        if each.standing is ModelStanding.DOWN:
             text = f"{model} is down: {each.reason}; {_CONSEQUENCES[each.then]}"
             text = text.format(fallback=each.fallback)
             raise_alert(store, settings, model, text, now, kind=DOWN)

@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from modelserver.control.alerts import raise_alert
 from modelserver.control.applied_fleet import in_force
 from modelserver.control.availability import follow_outages
-from modelserver.policy import Decision, apply, consider, rebalance
+from modelserver.policy.actions import Action, Alert
+from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health import memory
+from modelserver.policy.rebalance import state
 from modelserver.policy.replay import look_to_json
+from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
 from modelserver.store.decisions import keep_look
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
-from modelserver.values import Action, Alert, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         decision = consider(snapshot, settings.fleet.rules, now)
         store.report_waiting(decision.waiting)
         follow_outages(store, settings, snapshot, decision.waiting, now)
-        wishes = apply(decision.actions, snapshot.desired, token)
+        wishes = apply(decision.actions, snapshot.wishes, token)
         learnt = _learnt(snapshot, decision)
         if (wishes or learnt) and not store.wish(token, wishes, learnt):
             log.warning("token=%d superseded by a newer controller", token)
@@ -64,7 +66,7 @@ def read_snapshot(store: Store, settings: Settings) -> Snapshot:
         pins=settings.fleet.pins(),
         hosts=tuple(host for host in hosts if not allowed or host.name in allowed),
         engines=engines,
-        desired=store.desired(),
+        wishes=store.wishes(),
         loads=store.loads(),
         orders=orders(store),
         samples=store.all_samples(list(engines)),
@@ -77,21 +79,21 @@ def read_snapshot(store: Store, settings: Settings) -> Snapshot:
     )
 
 
-def _health(remembered: Mapping[str, str]) -> memory.Memory:
+def _health(remembered: Mapping[str, str]) -> memory.HealthMemory:
     try:
         return memory.from_json(remembered.get(HEALTH, ""))
     except (KeyError, TypeError, ValueError):
         # Of another version. To learn anew is better than to decide nothing any more.
         log.exception("what was remembered of the engines' health cannot be read")
-        return memory.Memory()
+        return memory.HealthMemory()
 
 
-def _moves(remembered: Mapping[str, str]) -> rebalance.Memory:
+def _moves(remembered: Mapping[str, str]) -> state.RebalanceMemory:
     try:
-        return rebalance.from_json(json.loads(remembered.get(MOVES, "{}")))
+        return state.from_json(json.loads(remembered.get(MOVES, "{}")))
     except (AttributeError, KeyError, TypeError, ValueError):
         log.exception("what was remembered of the models' engines cannot be read")
-        return rebalance.Memory()
+        return state.RebalanceMemory()
 
 
 def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:
@@ -101,7 +103,7 @@ def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:
         parts[HEALTH] = memory.to_json(decision.memory)
     moves = decision.scaling.memory
     if moves is not None and moves != snapshot.moves:
-        parts[MOVES] = json.dumps(rebalance.to_json(moves), separators=(",", ":"))
+        parts[MOVES] = json.dumps(state.to_json(moves), separators=(",", ":"))
     return parts
 
 

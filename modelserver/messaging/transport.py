@@ -20,7 +20,7 @@ from modelserver.store.batch import DEADLINE, SUBMITTER
 from modelserver.store.keys import Keys
 
 
-class Intake(Protocol):
+class MessageTaker(Protocol):
     """What a worker does with the messages of the channel that it attached to."""
 
     def ack(self, tag: str) -> None:
@@ -36,7 +36,7 @@ class Intake(Protocol):
 class IntakeQoS(virtual.QoS):
     """Hands acknowledgements to the intake. Never lets kombu read by itself."""
 
-    def __init__(self, channel: Any, intake: Intake) -> None:
+    def __init__(self, channel: Any, intake: MessageTaker) -> None:
         super().__init__(channel)
         self.intake = intake
 
@@ -80,9 +80,9 @@ class Channel(redis.Channel):
     """A Redis channel that rings and that an intake can attach to."""
 
     Message = Message
-    connection_class = connections.Connection
+    connection_class = connections.StoreConnection
     connection_class_ssl = connections.SSLConnection
-    intake: Intake | None = None
+    intake: MessageTaker | None = None
     _blocking: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:
@@ -93,7 +93,7 @@ class Channel(redis.Channel):
             self._blocking = super()._create_client()
         return self._blocking
 
-    def attach(self, intake: Intake) -> None:
+    def attach(self, intake: MessageTaker) -> None:
         """Leave all reading and acknowledging to ``intake`` from now on."""
         self.intake = intake
         self._qos = IntakeQoS(self, intake)
@@ -158,7 +158,7 @@ class Transport(redis.Transport):
 TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
 
 
-class Connection(KombuConnection):
+class BrokerConnection(KombuConnection):
     """A connection that takes the transport above for redis:// and rediss://.
 
     It shows itself by the URL that it was made from, so that Flower and others know
@@ -181,7 +181,7 @@ class Connection(KombuConnection):
 class AMQP(CeleryAMQP):  # type: ignore[misc]
     """Celery's messaging over the connection above."""
 
-    Connection = Connection
+    Connection = BrokerConnection
 
     def _retry_publish(self, publish: Any, *args: Any, **kwargs: Any) -> Any:
         """Publish a chain's next step, inside a worker beside the loop: it blocks."""

@@ -1,8 +1,10 @@
 """What is kept of an engine that had to be started anew: one folder for each time."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+
+from modelserver.decoding import decode
 
 #: The folder of a run folder that holds them, and the file that describes each.
 FOLDER = "incidents"
@@ -44,6 +46,4 @@ def read_incidents(run_dir: Path) -> tuple[Incident, ...]:
 
 
 def _parse(text: str) -> Incident:
-    values = json.loads(text)
-    names = {each.name for each in fields(Incident)}
-    return Incident(**{key: values[key] for key in values.keys() & names})
+    return decode(Incident, json.loads(text))

@@ -27,7 +27,7 @@ from modelserver.messaging.catalogue import Catalogue
 from modelserver.operations.status import read_catalogue
 from modelserver.settings import Settings
 from modelserver.store.state import Store
-from modelserver.values import Engine, Kind
+from modelserver.values import EngineReport, Kind
 
 #: A probe without an answer after so many seconds has failed.
 PROBE_SECONDS = 60.0
@@ -86,7 +86,7 @@ async def fastest(
     raise EngineError(f'no engine of "{model}" answered its probe: {"; ".join(failed)}')
 
 
-def _read(store: Store, settings: Settings) -> tuple[Catalogue, list[Engine]]:
+def _read(store: Store, settings: Settings) -> tuple[Catalogue, list[EngineReport]]:
     with store.reachable():
         models = read_catalogue(store, settings)
         live = {host.name for host in store.hosts()}
@@ -102,11 +102,11 @@ def _kind(models: Catalogue, model: str) -> Kind:
     return entry.kind
 
 
-def _ready(engines: Iterable[Engine]) -> list[Engine]:
+def _ready(engines: Iterable[EngineReport]) -> list[EngineReport]:
     return [engine for engine in engines if engine.serves]
 
 
-def _why_none(engines: Iterable[Engine], model: str) -> str:
+def _why_none(engines: Iterable[EngineReport], model: str) -> str:
     states = [
         f"{engine.id} is {engine.state}" + (f" ({engine.reason})" * bool(engine.reason))
         for engine in engines
@@ -118,7 +118,10 @@ def _why_none(engines: Iterable[Engine], model: str) -> str:
 
 @asynccontextmanager
 async def _probing(
-    engines: Iterable[Engine], models: Catalogue, settings: Settings, seconds: float
+    engines: Iterable[EngineReport],
+    models: Catalogue,
+    settings: Settings,
+    seconds: float,
 ) -> AsyncIterator[list[asyncio.Task[Probe]]]:
     """A running probe for each engine; at the end what still runs is cancelled."""
     message = settings.fleet.probe
@@ -139,7 +142,7 @@ async def _probing(
 
 async def _probe(
     session: aiohttp.ClientSession,
-    engine: Engine,
+    engine: EngineReport,
     kind: Kind,
     message: ProbeSection,
     seconds: float,

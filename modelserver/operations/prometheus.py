@@ -27,7 +27,7 @@ ENGINE = ("engine", "model", "host")
 GPU = ("host", "gpu", "uuid", "slice")
 
 
-class Fleet(Collector):
+class FleetCollector(Collector):
     """Collects from the fleet's store; ``modelserver_up`` is 0 while that is away."""
 
     def __init__(self, settings: Settings) -> None:

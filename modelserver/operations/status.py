@@ -17,14 +17,15 @@ from modelserver.store.availability import standings
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
 from modelserver.values import (
-    Desired,
-    Engine,
     EngineLoad,
+    EngineReport,
     EngineState,
     Kind,
     Order,
     Outcome,
     Sample,
+    Wish,
+    split_engine_id,
 )
 
 #: What a model waits for that is no longer part of the fleet.
@@ -172,7 +173,7 @@ class Status:
 
 #: What an engine's status takes over from its launcher's report.
 _REPORTED = (
-    {field.name for field in fields(Engine)}
+    {field.name for field in fields(EngineReport)}
     & {field.name for field in fields(EngineStatus)}
 )  # fmt: skip
 
@@ -233,8 +234,8 @@ def read_status(store: Store, settings: Settings) -> Status:
 
 def _read_status(store: Store, settings: Settings) -> Status:
     models, fleet, left = _read_fleet(store, settings)
-    hosts, desired = store.hosts(), store.desired()
-    engines = _engines(store, models, desired, {host.name for host in hosts})
+    hosts, wishes = store.hosts(), store.wishes()
+    engines = _engines(store, models, wishes, {host.name for host in hosts})
     workers = _workers(store.workers(), engines)
     takers = Counter(model for worker in workers for model in worker.models)
     steered_at, steered_by = store.steered()
@@ -253,7 +254,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 entry.name,
                 entry.kind,
                 ready=sum(_ready(e) and e.model == entry.name for e in engines),
-                wanted=sum(wish.spec.model == entry.name for wish in desired.values()),
+                wanted=sum(wish.spec.model == entry.name for wish in wishes.values()),
                 queue=queue(entry.name, takers[entry.name]),
                 waiting_for=LEFT
                 if entry in left
@@ -282,18 +283,18 @@ def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
     """The engines of a model by what they wait for: "m-1, m-2: needs ..."."""
     engines: dict[str, list[str]] = {}
     for engine, reason in waiting.items():
-        if engine.rpartition("-")[0] == model:
+        if split_engine_id(engine)[0] == model:
             engines.setdefault(reason, []).append(engine)
     parts = (f"{', '.join(names)}: {reason}" for reason, names in engines.items())
     return " | ".join(parts)
 
 
-def _awaited(wish: Desired, live: set[str]) -> Engine:
+def _awaited(wish: Wish, live: set[str]) -> EngineReport:
     """An engine that is wanted and that no launcher has reported yet."""
     spec = wish.spec
     fact = "has not taken it up yet" if spec.host in live else "does not run"
     reason = f"the launcher of host {spec.host} {fact}"
-    return Engine(
+    return EngineReport(
         spec.id,
         spec.model,
         spec.host,
@@ -304,13 +305,11 @@ def _awaited(wish: Desired, live: set[str]) -> Engine:
 
 
 def _engines(
-    store: Store, models: Catalogue, desired: Mapping[str, Desired], live: set[str]
+    store: Store, models: Catalogue, wishes: Mapping[str, Wish], live: set[str]
 ) -> tuple[EngineStatus, ...]:
     reports, loads = store.engines(), store.loads()
     awaited = [
-        _awaited(wish, live)
-        for engine, wish in desired.items()
-        if engine not in reports
+        _awaited(wish, live) for engine, wish in wishes.items() if engine not in reports
     ]
     engines = []
     for engine in sorted([*reports.values(), *awaited], key=lambda e: (e.model, e.id)):
@@ -323,7 +322,7 @@ def _engines(
             EngineStatus(
                 **values,
                 host_live=engine.host in live,
-                wanted=engine.id in desired,
+                wanted=engine.id in wishes,
                 inflight=load.inflight,
                 oldest_seconds=load.oldest_seconds,
                 traffic=traffic(store.samples(engine.id), kind),

@@ -2,7 +2,3 @@
 
 ``decide`` is the entry; ``placement`` says which engines the fleet wants, and where.
 """
-
-from modelserver.policy.decide import Decision, Rules, apply, consider, decide
-
-__all__ = ["Decision", "Rules", "apply", "consider", "decide"]

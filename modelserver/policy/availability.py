@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from modelserver.values import Engine, EngineState, Json, ModelSpec, Snapshot
+from modelserver.decoding import decode
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineReport, EngineState, Json, ModelSpec
 
 #: What an engine does that has died.
 FAILED = frozenset({EngineState.BACKOFF, EngineState.FATAL})
 
 
-class Standing(StrEnum):
+class ModelStanding(StrEnum):
     """How a model stands."""
 
     SERVING = "serving"
@@ -43,7 +45,7 @@ class Availability:
     (to the model ``fallback``) or "fail".
     """
 
-    standing: Standing
+    standing: ModelStanding
     reason: str = ""
     since: float | None = None
     then: str = "go"
@@ -78,22 +80,28 @@ def availability(
     engines = _engines(model, snapshot)
     serving = [engine for engine in engines if engine.serves]
     if serving:
-        return Availability(Standing.SERVING, f"{len(serving)} ready")
+        return Availability(ModelStanding.SERVING, f"{len(serving)} ready")
     if outage is None:
         outage = _guessed(engines)
     if not engines and outage.since is None:
         why = "asleep; a request wakes it" if not model.min_engines else "no engine yet"
-        return Availability(Standing.WAITING, why, None, "wait")
+        return Availability(ModelStanding.WAITING, why, None, "wait")
     loading = [engine for engine in engines if engine.state is EngineState.STARTING]
     if loading and not outage.failed:
-        return Availability(Standing.STARTING, _why(loading, ""), outage.since, "wait")
+        return Availability(
+            ModelStanding.STARTING, _why(loading, ""), outage.since, "wait"
+        )
     late = outage.since is not None and now - outage.since >= model.down_after_seconds
     why = _why(engines, waiting)
     if late and outage.since is not None:
         found = f"no ready engine for {now - outage.since:.0f} s: {why}"
         then = model.when_down
-        return Availability(Standing.DOWN, found, outage.since, then, _fallback(model))
-    standing = Standing.STARTING if outage.failed or loading else Standing.WAITING
+        return Availability(
+            ModelStanding.DOWN, found, outage.since, then, _fallback(model)
+        )
+    standing = (
+        ModelStanding.STARTING if outage.failed or loading else ModelStanding.WAITING
+    )
     return Availability(standing, why, outage.since, "wait")
 
 
@@ -101,7 +109,7 @@ def _fallback(model: ModelSpec) -> str:
     return model.fallback if model.when_down == "fallback" else ""
 
 
-def _engines(model: ModelSpec, snapshot: Snapshot) -> list[Engine]:
+def _engines(model: ModelSpec, snapshot: Snapshot) -> list[EngineReport]:
     """Its engines on live hosts that are to stay there."""
     live = {host.name for host in snapshot.hosts}
     ending = (EngineState.DRAINING, EngineState.STOPPED)
@@ -110,18 +118,18 @@ def _engines(model: ModelSpec, snapshot: Snapshot) -> list[Engine]:
         for engine in snapshot.engines.values()
         if engine.model == model.name
         and engine.host in live
-        and engine.id in snapshot.desired
+        and engine.id in snapshot.wishes
         and engine.state not in ending
     ]
     return sorted(found, key=lambda engine: engine.id)
 
 
 def _sleeps(model: ModelSpec, snapshot: Snapshot, backlog: int) -> bool:
-    wishes = (wish.spec.model for wish in snapshot.desired.values())
+    wishes = (wish.spec.model for wish in snapshot.wishes.values())
     return not model.min_engines and not backlog and model.name not in set(wishes)
 
 
-def _guessed(engines: list[Engine]) -> Outage:
+def _guessed(engines: list[EngineReport]) -> Outage:
     """The outage as the engines' own times show it."""
     if not engines:
         return Outage()
@@ -129,7 +137,7 @@ def _guessed(engines: list[Engine]) -> Outage:
     return Outage(max(max(e.since, e.alive_at) for e in engines), failed)
 
 
-def _why(engines: list[Engine], waiting: str) -> str:
+def _why(engines: list[EngineReport], waiting: str) -> str:
     parts = [
         f"{engine.id} is {engine.state}" + (f": {_said(engine)}" * bool(_said(engine)))
         for engine in engines
@@ -139,7 +147,7 @@ def _why(engines: list[Engine], waiting: str) -> str:
     return "; ".join(parts) or "it has no engine"
 
 
-def _said(engine: Engine) -> str:
+def _said(engine: EngineReport) -> str:
     return engine.reason or engine.progress
 
 
@@ -150,4 +158,4 @@ def to_json(outages: Mapping[str, Outage]) -> dict[str, Json]:
 
 def from_json(values: Mapping[str, Json]) -> dict[str, Outage]:
     """The outages that ``to_json`` gave."""
-    return {name: Outage(**each) for name, each in values.items()}
+    return {name: decode(Outage, each) for name, each in values.items()}

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from modelserver.values import EngineSpec, Json, ModelSpec
+from modelserver.values import EngineSpec, Json, ModelSpec, engine_id
 
 #: Engines of this type are run by somebody else: nothing of them can be restarted.
 EXTERNAL = "external"
@@ -144,7 +144,7 @@ class FleetSpec:
         for model in self.models:
             if model.engine != EXTERNAL:
                 for number in range(pinned[model.name], numbers[model.name]):
-                    name = f"{model.name}-{number}"
+                    name = engine_id(model.name, number)
                     found[name] = EngineSpec(name, model.name, "")
         return found
 

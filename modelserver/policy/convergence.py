@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 
 from modelserver.inventory import Host
 from modelserver.policy.changes import FleetSpec
-from modelserver.values import Desired, Engine, EngineState
+from modelserver.values import EngineReport, EngineState, Wish
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class FleetView:
     """What the store says at one time; ``waiting`` why an engine has no place."""
 
     hosts: tuple[Host, ...]
-    engines: Mapping[str, Engine]
-    desired: Mapping[str, Desired]
+    engines: Mapping[str, EngineReport]
+    wishes: Mapping[str, Wish]
     waiting: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -27,7 +27,7 @@ class OpenEnd:
 
 
 def open_ends(
-    fleet: FleetSpec, version: int, models: Collection[str], scene: Scene
+    fleet: FleetSpec, version: int, models: Collection[str], scene: FleetView
 ) -> tuple[OpenEnd, ...]:
     """What is still to happen to the engines of these models, in words."""
     live = {host.name for host in scene.hosts}
@@ -49,8 +49,8 @@ def open_ends(
     )
 
 
-def _missing(name: str, scene: Scene) -> Iterator[OpenEnd]:
-    wish, engine = scene.desired.get(name), scene.engines.get(name)
+def _missing(name: str, scene: FleetView) -> Iterator[OpenEnd]:
+    wish, engine = scene.wishes.get(name), scene.engines.get(name)
     if wish is None:
         why = scene.waiting.get(name)
         yield OpenEnd(f"{name} has no place yet" + (f": {why}" if why else ""))

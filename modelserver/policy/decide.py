@@ -4,23 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from modelserver.policy.actions import Action, Drop, Relaunch, Treat, Want
 from modelserver.policy.health.judge import Control, control
-from modelserver.policy.health.memory import Memory
+from modelserver.policy.health.memory import HealthMemory
 from modelserver.policy.health.verdicts import Verdict
 from modelserver.policy.orders import Orders
-from modelserver.policy.placement import plan
+from modelserver.policy.placement.planning import plan
 from modelserver.policy.rebalance.demand import Scaling, scale
 from modelserver.policy.rolling import Budget, restarts_due, spread
-from modelserver.values import (
-    Action,
-    Desired,
-    Drop,
-    Engine,
-    Relaunch,
-    Snapshot,
-    Treat,
-    Want,
-)
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Cause, EngineReport, Wish
 
 
 class Rules(Protocol):
@@ -44,7 +37,7 @@ class Decision:
 
     actions: tuple[Action, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
-    memory: Memory = field(default_factory=Memory)
+    memory: HealthMemory = field(default_factory=HealthMemory)
     verdicts: tuple[Verdict, ...] = ()
     scaling: Scaling = field(default_factory=Scaling)
 
@@ -76,12 +69,12 @@ def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
         and _may_be_relaunched(engine, snapshot, rules, now)
         and _silence(engine, now) > rules.hang_seconds
     }
-    if isinstance(snapshot.memory, Memory):
+    if snapshot.memory is not None:
         judged = control(snapshot, snapshot.memory, budget, hung, changed, now)
     else:
         judged = Control(
             tuple(
-                Relaunch(name, snapshot.engines[name].incarnation, reason)
+                Relaunch(name, snapshot.engines[name].incarnation, reason, Cause.HUNG)
                 for name, reason in hung.items()
             )
         )
@@ -106,28 +99,28 @@ def _touched(action: Action) -> str:
     return ""
 
 
-def _silence(engine: Engine, now: float) -> float:
+def _silence(engine: EngineReport, now: float) -> float:
     return now - max(engine.alive_at, engine.since)
 
 
 def _may_be_relaunched(
-    engine: Engine, snapshot: Snapshot, rules: Rules, now: float
+    engine: EngineReport, snapshot: Snapshot, rules: Rules, now: float
 ) -> bool:
-    desired = snapshot.desired.get(engine.id)
+    wish = snapshot.wishes.get(engine.id)
     # A dead launcher reports nothing, which says nothing about its engines.
     live = any(host.name == engine.host for host in snapshot.hosts)
     return (
         engine.serves
         and live
-        and desired is not None
-        and desired.spec.host == engine.host
-        and not desired.spec.url  # somebody else runs it
-        and desired.relaunch < engine.incarnation
+        and wish is not None
+        and wish.spec.host == engine.host
+        and not wish.spec.url  # somebody else runs it
+        and wish.relaunch < engine.incarnation
         and now - engine.since >= rules.relaunch_pause_seconds
     )
 
 
-def _symptom(engine: Engine, snapshot: Snapshot, now: float) -> str:
+def _symptom(engine: EngineReport, snapshot: Snapshot, now: float) -> str:
     reason = f"hung: no token for {_silence(engine, now):.0f} s"
     load = snapshot.loads.get(engine.id)
     if load and load.inflight:
@@ -136,27 +129,32 @@ def _symptom(engine: Engine, snapshot: Snapshot, now: float) -> str:
 
 
 def apply(
-    actions: Iterable[Action], desired: Mapping[str, Desired], token: int
-) -> dict[str, Desired | None]:
+    actions: Iterable[Action], present: Mapping[str, Wish], token: int
+) -> dict[str, Wish | None]:
     """The wishes that carry out the actions; None takes a wish back."""
-    wishes: dict[str, Desired | None] = {}
+    wishes: dict[str, Wish | None] = {}
     for action in actions:
         match action:
             case Want(spec):
-                old = desired.get(spec.id, Desired(spec))
+                old = present.get(spec.id, Wish(spec))
                 wishes[spec.id] = replace(old, spec=spec, token=token)
-            case Relaunch(engine, incarnation, reason):
-                wish = wishes.get(engine) or desired[engine]
+            case Relaunch(engine, incarnation, reason, cause):
+                wish = wishes.get(engine) or present[engine]
                 wishes[engine] = replace(
-                    wish, relaunch=incarnation, reason=reason, token=token
+                    wish,
+                    relaunch=incarnation,
+                    reason=reason,
+                    cause=cause,
+                    token=token,
                 )
             case Treat(engine):
-                wish = wishes.get(engine) or desired[engine]
+                wish = wishes.get(engine) or present[engine]
                 wishes[engine] = replace(
                     wish,
                     limit=action.limit,
                     degraded=action.degraded,
                     hold=action.hold,
+                    drained=action.drained,
                     abort=action.abort,
                     canary=action.canary,
                     token=token,

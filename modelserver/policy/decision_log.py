@@ -9,10 +9,10 @@ before and after.
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+from modelserver.policy.actions import Action, Alert, Relaunch, Treat, Want
 from modelserver.policy.decide import Decision, Rules
-from modelserver.policy.health.memory import Memory
 from modelserver.policy.health.verdicts import Common, Verdict
-from modelserver.values import Action, Alert, Relaunch, Snapshot, Treat, Want
+from modelserver.policy.snapshot import Snapshot
 
 
 def noteworthy(actions: Iterable[Action]) -> list[Action]:
@@ -34,14 +34,14 @@ def account(
     hosts = ",".join(host.name for host in snapshot.hosts)
     match action:
         case Want(spec):
-            old = snapshot.desired.get(spec.id)
+            old = snapshot.wishes.get(spec.id)
             values |= {
                 "model": spec.model,
                 "host": spec.host,
                 "was_on": old.spec.host if old else "",
                 "live_hosts": hosts,
             }
-        case Relaunch(engine, incarnation, reason):
+        case Relaunch(engine, incarnation, reason, _):
             values |= {"reason": reason, "incarnation": str(incarnation)}
             values |= _symptoms(engine, snapshot, rules)
             values |= _judgement(engine, snapshot, decision)
@@ -94,7 +94,7 @@ def _judgement(about: str, snapshot: Snapshot, decision: Decision) -> dict[str, 
         if about == (verdict.model if isinstance(verdict, Common) else verdict.engine):
             values |= dict(_figures(verdict))
     after = decision.memory.engines.get(about)
-    if after is None or not isinstance(snapshot.memory, Memory):
+    if after is None or snapshot.memory is None:
         return values
     before = snapshot.memory.engines.get(about)
     values["health"] = f"{before.health if before else 'unknown'} -> {after.health}"

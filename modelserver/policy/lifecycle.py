@@ -5,10 +5,9 @@ stops or asks anything. An event that a state does not know changes nothing, so 
 report that comes late does no harm.
 """
 
-import re
 from dataclasses import dataclass, replace
 
-from modelserver.values import EngineState
+from modelserver.values import Cause, EngineState
 
 #: Seconds until an engine is started again after its 1st, 2nd, ... death in a row.
 BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0)
@@ -17,10 +16,6 @@ FORGIVEN_AFTER_SECONDS = 300.0
 #: So many deaths within the window mean that starting it again does not heal it.
 FATAL_DEATHS = 5
 FATAL_WINDOW_SECONDS = 600.0
-#: Words in a reason to relaunch that say that waiting for answers is in vain.
-HOPELESS = frozenset({"dead", "died", "hang", "hangs", "hung"})
-#: Words in a reason to relaunch that name a fault of the engine, not a wish of people.
-FAULTS = HOPELESS | {"error", "errors", "slow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +86,7 @@ class DrainAsked:
     """It shall take nothing new and end."""
 
     reason: str
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +157,7 @@ _MOVES: dict[tuple[EngineState, type[Event]], EngineState] = {
 class Life:
     """Where an engine stands. ``since`` is the time of its last change of state.
 
+    ``reason`` says in words what led there, ``cause`` why it is ended, if it is.
     ``deaths`` are the times at which it died, oldest first; ``retry_at`` is when a
     backoff is over; ``starts`` counts what this launcher started; ``serves_since`` is
     when its last token of proof came.
@@ -170,6 +167,7 @@ class Life:
     since: float = 0.0
     incarnation: int = 0
     reason: str = ""
+    cause: Cause = Cause.NONE
     deaths: tuple[float, ...] = ()
     retry_at: float = 0.0
     starts: int = 0
@@ -182,7 +180,13 @@ def advance(life: Life, event: Event, now: float) -> Life:
     if state is None or (isinstance(event, RetryDue) and now < life.retry_at):
         return life
     since = life.since if state is life.state else now
-    moved = replace(life, state=state, since=since, reason=getattr(event, "reason", ""))
+    moved = replace(
+        life,
+        state=state,
+        since=since,
+        reason=getattr(event, "reason", ""),
+        cause=getattr(event, "cause", Cause.NONE),
+    )
     match event:
         case Started():
             return replace(moved, incarnation=event.incarnation, starts=life.starts + 1)
@@ -227,25 +231,3 @@ def backoff_seconds(deaths: int) -> float:
     [0.0, 5.0, 15.0, 45.0, 135.0, 300.0, 300.0]
     """
     return BACKOFF_SECONDS[min(max(deaths, 1), len(BACKOFF_SECONDS)) - 1]
-
-
-def drain_is_hopeless(reason: str) -> bool:
-    """Whether a reason to relaunch says that the engine will answer nothing more.
-
-    >>> drain_is_hopeless("hung: no token for 61 s"), drain_is_hopeless("slow 3.1x")
-    (True, False)
-    """
-    return not HOPELESS.isdisjoint(_words(reason))
-
-
-def is_forced(reason: str) -> bool:
-    """Whether a reason to relaunch is the engine's fault, so worth an incident.
-
-    >>> is_forced("slow: 3.1x"), is_forced("asked for by anna"), is_forced("hung")
-    (True, False, True)
-    """
-    return not FAULTS.isdisjoint(_words(reason))
-
-
-def _words(reason: str) -> list[str]:
-    return re.findall(r"[a-z]+", reason.lower())

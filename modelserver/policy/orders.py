@@ -6,20 +6,11 @@ is not judged; it keeps its place, and moves with it if its host is lost.
 
 from collections.abc import Collection, Iterable
 
-from modelserver.values import (
-    Action,
-    Alert,
-    Desired,
-    Engine,
-    Order,
-    Snapshot,
-    Treat,
-    Want,
-)
+from modelserver.policy.actions import Action, Alert, Treat, Want
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineReport, Order, Wish
 
 DRAIN, PAUSE = "drain", "pause"
-#: How a hold begins that an operator asked for; all others are control's own.
-DRAINED = "drained by "
 
 
 class Orders:
@@ -47,7 +38,7 @@ class Orders:
 
     def left_alone(self) -> frozenset[str]:
         """The engines that are not judged: paused, drained, or only just let go."""
-        known = self._snapshot.desired.keys() | self._snapshot.engines.keys()
+        known = self._snapshot.wishes.keys() | self._snapshot.engines.keys()
         paused = {engine for engine in known if self.is_paused(engine)}
         changed = {treat.engine for treat in self.treats()}
         return frozenset(paused | self._drained.keys() | changed)
@@ -55,21 +46,20 @@ class Orders:
     def treats(self) -> tuple[Treat, ...]:
         """The holds that operators want and that do not stand, or no longer should."""
         changes = []
-        for name, wish in sorted(self._snapshot.desired.items()):
+        for name, wish in sorted(self._snapshot.wishes.items()):
             order = self._drained.get(name)
             hold = hold_of(order) if order else ""
-            ours = wish.hold.startswith(DRAINED)
-            if hold != wish.hold and (hold or ours):
+            if hold != wish.hold and (hold or wish.drained):
                 said = hold or "an operator lets it serve again"
                 changes.append(_treat(name, wish, self._report(name), hold, said))
         return tuple(changes)
 
-    def _report(self, engine: str) -> Engine | None:
+    def _report(self, engine: str) -> EngineReport | None:
         return self._snapshot.engines.get(engine)
 
 
 def _treat(
-    name: str, wish: Desired, report: Engine | None, hold: str, reason: str
+    name: str, wish: Wish, report: EngineReport | None, hold: str, reason: str
 ) -> Treat:
     return Treat(
         name,
@@ -77,6 +67,7 @@ def _treat(
         limit=wish.limit,
         degraded=wish.degraded,
         hold=hold,
+        drained=bool(hold),
         canary=wish.canary,
         reason=reason,
     )
@@ -89,7 +80,7 @@ def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:
 
 def hold_of(order: Order) -> str:
     """What an engine's wish says whose operator drains it."""
-    return f"{DRAINED}{order.who}" + (f": {order.reason}" if order.reason else "")
+    return f"drained by {order.who}" + (f": {order.reason}" if order.reason else "")
 
 
 def orders_about(orders: Collection[Order], *targets: str) -> tuple[Order, ...]:
@@ -100,5 +91,5 @@ def orders_about(orders: Collection[Order], *targets: str) -> tuple[Order, ...]:
 
 def model_of(snapshot: Snapshot, engine: str) -> str:
     """The model of an engine that is wanted or reported, "" of any other."""
-    wish, report = snapshot.desired.get(engine), snapshot.engines.get(engine)
+    wish, report = snapshot.wishes.get(engine), snapshot.engines.get(engine)
     return wish.spec.model if wish else report.model if report else ""

@@ -1,25 +1,23 @@
 """What a decision was made from, as JSON and back, so that it can be made again. Pure.
 
-Values become objects by their fields' names, and come back by their types. A field that
-an older version did not know has its default; one that a newer one added is ignored.
+Values become objects by their fields' names, and come back by their types.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from enum import Enum
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import orjson
 
+from modelserver.decoding import decode
+from modelserver.policy.actions import Action
 from modelserver.policy.decide import Decision, Rules, consider
-from modelserver.policy.health.memory import Memory
 from modelserver.policy.health.memory import from_json as memory_from_json
 from modelserver.policy.health.memory import to_json as memory_to_json
-from modelserver.policy.rebalance import from_json as moves_from_json
-from modelserver.values import Action, Json, Sample, Snapshot
+from modelserver.policy.rebalance.state import from_json as moves_from_json
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Json, Sample
 
 #: A sample's fields without its engine, which is the key that it stands under.
 _SAMPLE = tuple(each.name for each in fields(Sample) if each.name != "engine")
@@ -67,7 +65,7 @@ def look_to_json(
 def look_from_json(text: str | bytes) -> Look:
     """The reverse of look_to_json."""
     values = orjson.loads(text)
-    rules: RulesOf = _build(RulesOf, values["rules"])
+    rules = decode(RulesOf, values["rules"])
     snapshot = _snapshot(values["snapshot"])
     return Look(snapshot, rules, values["now"], values["actions"])
 
@@ -93,7 +91,7 @@ def snapshot_to_json(snapshot: Snapshot) -> bytes:
     }
     values["memory"] = (
         orjson.Fragment(memory_to_json(snapshot.memory))
-        if isinstance(snapshot.memory, Memory)
+        if snapshot.memory is not None
         else None
     )
     return orjson.dumps(values, default=_plain)
@@ -111,8 +109,10 @@ def snapshot_from_json(text: str | bytes) -> Snapshot:
 
 
 def _snapshot(values: dict[str, Any]) -> Snapshot:
+    if "desired" in values:  # So it was called in version 0.1.
+        values["wishes"] = values.pop("desired")
     special = {name: values.pop(name, None) for name in ("samples", "memory", "moves")}
-    snapshot: Snapshot = _build(Snapshot, values)
+    snapshot = decode(Snapshot, values)
     memory, moves = special["memory"], special["moves"]
     return replace(
         snapshot,
@@ -127,40 +127,4 @@ def _snapshot(values: dict[str, Any]) -> Snapshot:
 
 def _sample(engine: str, packed: Sequence[Json]) -> Sample:
     named = dict(zip(_SAMPLE, packed, strict=False))
-    sample: Sample = _build(Sample, {"engine": engine, **named})
-    return sample
-
-
-_Builder = Callable[[Json], Any]
-
-
-def _build(kind: Any, value: Json) -> Any:
-    return _builder(kind)(value)
-
-
-@cache
-def _builder(kind: Any) -> _Builder:
-    """What turns plain JSON back into a value of this type."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass_builder(kind)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is tuple and arguments[1:] == (...,):
-        inner = _builder(arguments[0])
-        return lambda value: tuple(inner(each) for each in value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        inner = _builder(arguments[1])
-        return lambda value: {key: inner(each) for key, each in value.items()}
-    if origin in (Union, UnionType):
-        (inner,) = (_builder(each) for each in arguments if each is not type(None))
-        return lambda value: None if value is None else inner(value)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind
-    return lambda value: value
-
-
-def _dataclass_builder(kind: type) -> _Builder:
-    hints = get_type_hints(kind)
-    builders = {each.name: _builder(hints[each.name]) for each in fields(kind)}
-    return lambda value: kind(
-        **{name: builders[name](each) for name, each in value.items() if name in hints}
-    )
+    return decode(Sample, {"engine": engine, **named})

@@ -7,7 +7,9 @@ start with stops at the first of them and the others go on serving.
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from modelserver.values import Drop, EngineState, Relaunch, Snapshot, Want
+from modelserver.policy.actions import Drop, Relaunch, Want
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Cause, EngineState
 
 #: Of so many engines of a model one may be away at a time, and of fewer, one.
 ENGINES_PER_RESTART = 4
@@ -28,14 +30,14 @@ class Budget:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._live = {host.name for host in snapshot.hosts}
-        wanted = Counter(wish.spec.model for wish in snapshot.desired.values())
+        wanted = Counter(wish.spec.model for wish in snapshot.wishes.values())
         self._left = Counter(
             {
                 model: max(1, count // ENGINES_PER_RESTART)
                 for model, count in wanted.items()
             }
         )
-        for engine, wish in snapshot.desired.items():
+        for engine, wish in snapshot.wishes.items():
             if self._is_away(engine):
                 self._left[wish.spec.model] -= 1
 
@@ -43,14 +45,14 @@ class Budget:
         report = self._snapshot.engines.get(engine)
         if report is None or report.host not in self._live:
             return False  # Nobody's restart: it waits for a place or for its host.
-        wish = self._snapshot.desired[engine]
+        wish = self._snapshot.wishes[engine]
         asked = wish.relaunch >= report.incarnation > 0
         return asked or bool(wish.hold) or report.state in AWAY
 
     def serves(self, engine: str) -> bool:
         """Whether the engine is ready where it is wanted, and is to stay so."""
         report = self._snapshot.engines.get(engine)
-        wish = self._snapshot.desired.get(engine)
+        wish = self._snapshot.wishes.get(engine)
         return (
             report is not None
             and wish is not None
@@ -89,7 +91,7 @@ def restarts_due(
     Leaves out those of ``busy``, about which something else has been decided.
     """
     return tuple(
-        Relaunch(engine.id, engine.incarnation, engine.stale)
+        Relaunch(engine.id, engine.incarnation, engine.stale, Cause.CHANGED)
         for engine in sorted(snapshot.engines.values(), key=lambda each: each.id)
         if engine.stale
         and engine.id not in busy

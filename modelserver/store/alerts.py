@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from modelserver.decoding import decode
 from modelserver.store.state import Store
 
 #: Alerts that the stream keeps.
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class AlertRecord:
     """One alert. ``about`` is an engine's id or a model's name.
 
     ``kind`` names what can end by itself, "" for what somebody has to look at;
@@ -37,7 +38,7 @@ class Alert:
     since: float = 0.0
 
 
-def is_new(store: Store, alert: Alert, seconds: float) -> bool:
+def is_new(store: Store, alert: AlertRecord, seconds: float) -> bool:
     """Whether the like of it was not raised in so many seconds; notes that it was."""
     same = alert.kind or _NUMBER.sub("#", alert.text)
     digest = hashlib.sha256(f"{alert.about}\n{same}".encode()).hexdigest()[:16]
@@ -46,13 +47,13 @@ def is_new(store: Store, alert: Alert, seconds: float) -> bool:
     return bool(store.client.set(key, "1", nx=True, px=lifetime))
 
 
-def forget_repeats(store: Store, alert: Alert) -> None:
+def forget_repeats(store: Store, alert: AlertRecord) -> None:
     """The next of this kind is a new one."""
     same = f"{alert.about}\n{alert.kind}".encode()
     store.client.delete(store.keys.alerted(hashlib.sha256(same).hexdigest()[:16]))
 
 
-def add(store: Store, alert: Alert) -> None:
+def add(store: Store, alert: AlertRecord) -> None:
     """Keep a raised alert, and count it."""
     with store.client.pipeline() as pipe:
         _add(store, pipe, alert)
@@ -61,7 +62,7 @@ def add(store: Store, alert: Alert) -> None:
         pipe.execute()
 
 
-def end(store: Store, alert: Alert) -> bool:
+def end(store: Store, alert: AlertRecord) -> bool:
     """Keep that an alert has ended; False if none stood."""
     if not store.client.hdel(store.keys.open_alerts, _field(alert)):
         return False
@@ -72,21 +73,21 @@ def end(store: Store, alert: Alert) -> bool:
     return True
 
 
-def _add(store: Store, pipe: Any, alert: Alert) -> None:
+def _add(store: Store, pipe: Any, alert: AlertRecord) -> None:
     fields = {name: str(value) for name, value in asdict(alert).items()}
     pipe.xadd(store.keys.alerts, fields, maxlen=ALERTS_KEPT, approximate=True)
 
 
-def _field(alert: Alert) -> str:
+def _field(alert: AlertRecord) -> str:
     return f"{alert.kind}:{alert.about}"
 
 
-def open_alerts(store: Store) -> tuple[Alert, ...]:
+def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
     """The alerts that stand, oldest first; forgets those that stood for too long."""
     values = store.client.hgetall(store.keys.open_alerts)
     if not values:
         return ()
-    found = [Alert(**json.loads(value)) for value in values.values()]
+    found = [decode(AlertRecord, json.loads(value)) for value in values.values()]
     oldest = store.now() - OPEN_SECONDS
     if old := [_field(each) for each in found if each.at < oldest]:
         store.client.hdel(store.keys.open_alerts, *old)
@@ -94,17 +95,17 @@ def open_alerts(store: Store) -> tuple[Alert, ...]:
     return tuple(sorted(stand, key=lambda each: each.since))
 
 
-def last_alerts(store: Store, number: int) -> tuple[Alert, ...]:
+def last_alerts(store: Store, number: int) -> tuple[AlertRecord, ...]:
     """The last alerts, raised and ended, newest last."""
     client: Any = store.client
     entries = client.xrevrange(store.keys.alerts, count=number)
     return tuple(_read(values) for _, values in reversed(entries))
 
 
-def _read(values: dict[str, str]) -> Alert:
+def _read(values: dict[str, str]) -> AlertRecord:
     numbers = {name: float(values[name]) for name in ("at", "since")}
     named: dict[str, Any] = {**values, **numbers}
-    return Alert(**named)
+    return AlertRecord(**named)
 
 
 def count(store: Store, name: str) -> None:

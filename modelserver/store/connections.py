@@ -29,7 +29,7 @@ def _lost(error: ResponseError) -> LostError:
     return LostError(f"the server takes no writes now: {error}")
 
 
-class Connection(redis.Connection):
+class StoreConnection(redis.Connection):
     """A blocking connection."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
@@ -43,7 +43,7 @@ class Connection(redis.Connection):
             raise _lost(error) from error
 
 
-class SSLConnection(Connection, redis.SSLConnection):
+class SSLConnection(StoreConnection, redis.SSLConnection):
     """The same over TLS."""
 
 
@@ -65,9 +65,9 @@ class AsyncSSLConnection(AsyncConnection, aioredis.SSLConnection):
     """The same over TLS."""
 
 
-def blocking(url: str) -> type[Connection]:
+def blocking(url: str) -> type[StoreConnection]:
     """The class of blocking connections to a URL."""
-    return SSLConnection if url.startswith("rediss:") else Connection
+    return SSLConnection if url.startswith("rediss:") else StoreConnection
 
 
 def open_async(url: str, max_connections: int) -> aioredis.Redis:

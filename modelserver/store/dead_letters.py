@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from modelserver.decoding import decode
 from modelserver.store import scripts
 from modelserver.store.batch import CRASHES
 from modelserver.store.state import Store
@@ -25,7 +26,7 @@ def dead_letters(store: Store) -> tuple[DeadLetter, ...]:
     """All of them, oldest first."""
     values = store.client.hgetall(store.keys.dead)
     letters = [
-        DeadLetter(task=str(task), **json.loads(value))
+        decode(DeadLetter, {"task": str(task), **json.loads(value)})
         for task, value in values.items()
     ]
     return tuple(sorted(letters, key=lambda letter: letter.at))

@@ -4,6 +4,7 @@ import zlib
 from typing import Any
 
 from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
+from modelserver.values import split_engine_id
 
 #: Decisions that are looked through; the stream keeps more.
 SCANNED = 500
@@ -29,7 +30,7 @@ def decisions_about(store: Store, target: str, number: int) -> list[dict[str, st
 
 def _subjects(values: dict[str, str]) -> tuple[str, ...]:
     engine = values.get("engine", "")
-    return engine, values.get("model", ""), engine.rpartition("-")[0]
+    return engine, values.get("model", ""), split_engine_id(engine)[0]
 
 
 def keep_look(store: Store, look: bytes) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from modelserver.decoding import decode
 from modelserver.store.state import Store
 from modelserver.values import Order
 
@@ -10,7 +11,7 @@ from modelserver.values import Order
 def orders(store: Store) -> tuple[Order, ...]:
     """All orders, those whose time is over included."""
     values = store.client.hgetall(store.keys.operator)
-    found = [Order(**json.loads(value)) for value in values.values()]
+    found = [decode(Order, json.loads(value)) for value in values.values()]
     return tuple(sorted(found, key=lambda each: (each.target, each.kind)))
 
 

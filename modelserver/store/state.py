@@ -12,23 +12,22 @@ from redis.backoff import ExponentialBackoff
 from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
+from modelserver.decoding import decode
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet import plain_url
-from modelserver.inventory import Gpu, GpuProcess, Host
+from modelserver.inventory import Host
 from modelserver.settings import Settings
 from modelserver.store import measurements, scripts
 from modelserver.store.connections import blocking
 from modelserver.store.keys import Keys
 from modelserver.values import (
     Canary,
-    Desired,
-    Engine,
     EngineLoad,
-    EngineSpec,
-    EngineState,
+    EngineReport,
     Metrics,
     Outcome,
     Sample,
+    Wish,
 )
 
 _T = TypeVar("_T")
@@ -129,7 +128,7 @@ class Store:
         values = self._run("MGET", *[self.keys.host(name) for name in names])
         return tuple(read_host(value) for value in values if value)
 
-    def report_engine(self, engine: Engine) -> None:
+    def report_engine(self, engine: EngineReport) -> None:
         """Write a launcher's report and tell whoever watches."""
         with self.client.pipeline() as pipe:
             value = json.dumps(dataclasses.asdict(engine))
@@ -151,7 +150,7 @@ class Store:
         """Count one more start of this engine."""
         return int(self._run("HINCRBY", self.keys.incarnations, engine, 1))
 
-    def engines(self) -> dict[str, Engine]:
+    def engines(self) -> dict[str, EngineReport]:
         """The launchers' last reports, by engine, dead hosts' engines included."""
         values = self._run("HGETALL", self.keys.engines)
         return {key: read_engine(value) for key, value in sorted(values.items())}
@@ -169,15 +168,15 @@ class Store:
             if token:
                 self._script(scripts.UNLOCK, keys[:1], owner)
 
-    def desired(self) -> dict[str, Desired]:
+    def wishes(self) -> dict[str, Wish]:
         """What control wants, by engine."""
         values = self._run("HGETALL", self.keys.desired)
-        return {key: _read_desired(value) for key, value in sorted(values.items())}
+        return {key: _read_wish(value) for key, value in sorted(values.items())}
 
     def wish(
         self,
         token: int,
-        wishes: Mapping[str, Desired | None],
+        wishes: Mapping[str, Wish | None],
         memory: Mapping[str, str] | None = None,
     ) -> bool:
         """Write wishes (None deletes), and parts of control's memory with them.
@@ -185,8 +184,8 @@ class Store:
         Writes neither, and returns False, if a newer controller has come.
         """
         pairs: list[str | bytes] = []
-        for engine, desired in wishes.items():
-            value = json.dumps(dataclasses.asdict(desired)) if desired else ""
+        for engine, wish in wishes.items():
+            value = json.dumps(dataclasses.asdict(wish)) if wish else ""
             pairs += [engine, value]
         for part, text in (memory or {}).items():
             pairs += [part, zlib.compress(text.encode(), DEFLATE_LEVEL)]
@@ -335,35 +334,16 @@ class Store:
 
 def read_host(value: str | bytes) -> Host:
     """A host's report from its JSON; ignores what a newer launcher adds."""
-    fields = json.loads(value)
-    fields["gpus"] = tuple(_read_gpu(gpu) for gpu in fields["gpus"])
-    return _known(Host, fields)
+    return decode(Host, json.loads(value))
 
 
-def _read_gpu(fields: dict[str, Any]) -> Gpu:
-    processes = (_known(GpuProcess, process) for process in fields["processes"])
-    fields = {**fields, "processes": tuple(processes)}
-    for name in ("throttled", "xids"):
-        fields[name] = tuple(fields[name])
-    return _known(Gpu, fields)
-
-
-def _known(kind: type[_T], fields: dict[str, Any]) -> _T:
-    names = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in fields.items() if name in names})
-
-
-def read_engine(value: str | bytes) -> Engine:
+def read_engine(value: str | bytes) -> EngineReport:
     """An engine's report from its JSON; ignores what a newer launcher adds."""
-    fields = json.loads(value)
-    fields["state"] = EngineState(fields["state"])
-    fields["gpus"] = tuple(fields["gpus"])
-    return _known(Engine, fields)
+    return decode(EngineReport, json.loads(value))
 
 
-def _read_desired(value: str) -> Desired:
+def _read_wish(value: str) -> Wish:
     fields = json.loads(value)
-    for name in ("gpus", "uuids"):
-        fields["spec"][name] = tuple(fields["spec"].get(name, ()))
-    fields["spec"] = EngineSpec(**fields["spec"])
-    return _known(Desired, fields)
+    if "drained" not in fields:  # Version 0.1 told by the text who holds an engine.
+        fields["drained"] = fields.get("hold", "").startswith("drained by ")
+    return decode(Wish, fields)

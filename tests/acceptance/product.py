@@ -19,7 +19,7 @@ from celery.result import AsyncResult
 from modelserver.api import InferenceTask, client
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ROOT, carriers, end, eventually
 
 #: Two engines start together in 10 to 25 s, and a busy machine takes longer.
@@ -170,7 +170,7 @@ class Product:
 
     # The engines.
 
-    def engine(self, name: str = CHAT) -> Engine:
+    def engine(self, name: str = CHAT) -> EngineReport:
         """An engine as its launcher reports it."""
         return self.store.engines()[name]
 

@@ -16,7 +16,7 @@ from modelserver.messaging.transport import AMQP
 from modelserver.messaging.wire import CatalogueSource
 from workers import bridge, steps
 from workers.application import Application
-from workers.events import Events
+from workers.events import BatchedEvents
 
 
 class Loader(AppLoader):
@@ -39,7 +39,7 @@ class App(Application):
     task_cls = LoopTask
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, amqp=AMQP, events=Events, **kwargs)
+        super().__init__(*args, amqp=AMQP, events=BatchedEvents, **kwargs)
         self.modelserver_settings = settings.load()
         self.modelserver_models = CatalogueSource(self.modelserver_settings)
         # Before the tests' own settings, which go first.

@@ -19,7 +19,7 @@ from kombu.utils.json import loads
 
 from modelserver.api import client
 from modelserver.errors import StoreUnreachableError
-from modelserver.policy import rebalance
+from modelserver.policy.rebalance import state
 from modelserver.values import EngineState, Outcome
 from tests.chaos.load import FINAL, Watcher
 from tests.engine.openai_api import answer_text
@@ -194,7 +194,7 @@ class Ground:
             and lives(engine.pid)
         )
         self.crowded += sum(number > 1 for number in held.values())
-        wanted = Counter(wish.spec.model for wish in store.desired().values())
+        wanted = Counter(wish.spec.model for wish in store.wishes().values())
         serving = Counter(each.model for each in engines if each.serves)
         for name in models:
             self.wanted.setdefault(name, set()).add(wanted[name])
@@ -226,10 +226,10 @@ class Ground:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def past(self) -> list[rebalance.Past]:
+    def past(self) -> list[state.Past]:
         """The moves of GPUs from one model to another that control has decided."""
         text = self.fleet.store.memory().get("moves", "{}")
-        past = rebalance.from_json(json.loads(text)).past
+        past = state.from_json(json.loads(text)).past
         return [each for each in past if each.donor]
 
     def failures(self, *engines: str) -> int:

@@ -15,7 +15,7 @@ from celery.result import AsyncResult
 from benchmarks.report import Goal, Report
 from modelserver.api import client
 from modelserver.settings import load
-from modelserver.values import Desired, Engine, EngineSpec, EngineState
+from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.engine.openai_api import answer_text
 from tests.support.launchers import HOST, Site, open_site, section
 from tests.support.processes import ValkeyProcess, end, eventually
@@ -66,7 +66,7 @@ def launcher_killed() -> Report:
 def _run(site: Site) -> Report:
     site.launch()
     for engine in ENGINES:
-        site.wish(engine, Desired(EngineSpec(engine, MODEL, HOST)))
+        site.wish(engine, Wish(EngineSpec(engine, MODEL, HOST)))
     for engine in ENGINES:
         site.reaches(engine, EngineState.READY, within=PATIENCE)
     worker = WorkerProcess(site.folder / "worker.log", site.environment, "w@chaos")
@@ -115,7 +115,7 @@ def _inflight(site: Site, engine: str) -> int:
     return load.inflight if load else 0
 
 
-def _same(before: Engine, after: Engine) -> bool:
+def _same(before: EngineReport, after: EngineReport) -> bool:
     return (before.pid, before.incarnation) == (after.pid, after.incarnation)
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.report import Goal, Report
-from modelserver.values import Action, EngineSpec, Want
+from modelserver.policy.actions import Action, Want
+from modelserver.values import EngineSpec
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
 from tests.support.processes import ValkeyProcess
@@ -126,7 +127,7 @@ def _step(fleet: GpuFleet, account: _Account, victim: str = "") -> None:
     actions = fleet.settle(within=120)
     account.seconds.append(time.monotonic() - began)
     engines, waiting = fleet.ready(), fleet.store.waiting()
-    wishes = {name: wish.spec for name, wish in fleet.store.desired().items()}
+    wishes = {name: wish.spec for name, wish in fleet.store.wishes().items()}
     account.placed += _placed(actions)
     account.disturbed += sum(
         name not in engines or engines[name].incarnation != engine.incarnation

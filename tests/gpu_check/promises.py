@@ -15,7 +15,7 @@ import psutil
 from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.inventory import GIB, Gpu, gib
 from modelserver.settings import load
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.gpu_check.findings import Findings
 from tests.support.fleets import MARK, Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, end, eventually, lives
@@ -107,8 +107,10 @@ def _strangers(gpus: tuple[Gpu, ...], python: str, folder: Path) -> Iterator[set
         yield {program.pid for program in programs}
 
 
-def _reported(hosts: Hosts, engine: str, state: EngineState, within: float) -> Engine:
-    def there() -> Engine | None:
+def _reported(
+    hosts: Hosts, engine: str, state: EngineState, within: float
+) -> EngineReport:
+    def there() -> EngineReport | None:
         found = hosts.engine(engine)
         return found if found and found.state is state else None
 
@@ -134,10 +136,10 @@ def _leaves_strangers_alone(findings: Findings, hosts: Hosts, pids: set[int]) ->
     findings.add("a stranger's GPU is not taken", bool(named()) and lives_on, reason)
 
 
-def _starts(findings: Findings, hosts: Hosts, name: str) -> Engine:
+def _starts(findings: Findings, hosts: Hosts, name: str) -> EngineReport:
     began, steps = time.monotonic(), list[str]()
 
-    def serves() -> Engine | None:
+    def serves() -> EngineReport | None:
         engine = hosts.engine(name)
         if engine and engine.progress and engine.progress not in steps:
             steps.append(engine.progress)
@@ -157,7 +159,7 @@ def _starts(findings: Findings, hosts: Hosts, name: str) -> Engine:
 
 
 def _holds_its_share(
-    findings: Findings, hosts: Hosts, engine: Engine, within: int = 0
+    findings: Findings, hosts: Hosts, engine: EngineReport, within: int = 0
 ) -> None:
     """``within``: bytes that it may take; else it leaves some of the GPU free."""
     line = next(_lines(Path(engine.log), "--- "), "")
@@ -182,7 +184,7 @@ def _holds_its_share(
 
 
 def _says_who_else(
-    findings: Findings, hosts: Hosts, engine: Engine, pids: set[int]
+    findings: Findings, hosts: Hosts, engine: EngineReport, pids: set[int]
 ) -> None:
     gpu = _gpu(hosts, engine)
     others = {each.pid: each for each in gpu.processes if not each.engine}
@@ -192,14 +194,14 @@ def _says_who_else(
     findings.add("strangers named with their owner", right, told or "nobody")
 
 
-def _gpu(hosts: Hosts, engine: Engine) -> Gpu:
+def _gpu(hosts: Hosts, engine: EngineReport) -> Gpu:
     host = hosts.store.host(HOST)
     assert host, hosts.said()
     (index,) = engine.gpus
     return next(each for each in host.gpus if each.index == index)
 
 
-def _held(hosts: Hosts, engine: Engine) -> int:
+def _held(hosts: Hosts, engine: EngineReport) -> int:
     processes = _gpu(hosts, engine).processes
     return sum(each.used for each in processes if each.engine == engine.id)
 
@@ -215,7 +217,7 @@ def _says_why_another_waits(findings: Findings, hosts: Hosts) -> None:
 
 
 def _generates(
-    findings: Findings, hosts: Hosts, engine: Engine, worker: WorkerProcess
+    findings: Findings, hosts: Hosts, engine: EngineReport, worker: WorkerProcess
 ) -> None:
     began = time.monotonic()
     _through_tasks(hosts, ["Once upon a time"])
@@ -254,7 +256,7 @@ def _through_tasks(hosts: Hosts, prompts: list[str]) -> None:
         assert each.get(timeout=300)
 
 
-async def _bare(hosts: Hosts, engine: Engine, prompts: list[str]) -> None:
+async def _bare(hosts: Hosts, engine: EngineReport, prompts: list[str]) -> None:
     gate = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(prompt: str) -> None:
@@ -268,7 +270,7 @@ async def _bare(hosts: Hosts, engine: Engine, prompts: list[str]) -> None:
         await asyncio.gather(*map(one, prompts))
 
 
-def _comes_back(findings: Findings, hosts: Hosts, engine: Engine) -> Engine:
+def _comes_back(findings: Findings, hosts: Hosts, engine: EngineReport) -> EngineReport:
     """SIGKILL of the head alone: its children hold the GPU until somebody ends them."""
     assert engine.pid
     head = psutil.Process(engine.pid)
@@ -288,7 +290,7 @@ def _comes_back(findings: Findings, hosts: Hosts, engine: Engine) -> Engine:
     return again
 
 
-def _gives_back(findings: Findings, hosts: Hosts, engine: Engine) -> None:
+def _gives_back(findings: Findings, hosts: Hosts, engine: EngineReport) -> None:
     began = time.monotonic()
     eventually(lambda: hosts.engine("checked-0") is None, STOP_SECONDS)
     ended = time.monotonic() - began

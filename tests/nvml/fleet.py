@@ -14,9 +14,10 @@ from typing import Any
 
 from modelserver.control.steer import steer
 from modelserver.inventory import Gpu
+from modelserver.policy.actions import Action
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.values import Action, Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.nvml import StubGpu, StubNvml
 from tests.support.processes import LauncherProcess, eventually, lives
 
@@ -104,7 +105,7 @@ class GpuFleet:
             if before != [gpu.processes for gpu in stub.gpus]:
                 stub.write()
 
-    def _holds(self, engine: Engine) -> bool:
+    def _holds(self, engine: EngineReport) -> bool:
         there = engine.state in (EngineState.STARTING, EngineState.READY)
         return there and lives(engine.pid)
 
@@ -129,7 +130,7 @@ class GpuFleet:
         """One look of control."""
         return steer(self.store, self.settings, f"test-{random.random()}")
 
-    def ready(self) -> dict[str, Engine]:
+    def ready(self) -> dict[str, EngineReport]:
         """The engines that serve."""
         engines = self.store.engines().items()
         return {name: each for name, each in engines if each.serves}

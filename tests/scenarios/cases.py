@@ -78,7 +78,7 @@ def short_of_gpus() -> Report:
     """More engines wanted than GPUs: never more placed on a host than it has."""
     world = World(engines_wanted=12, hosts=_hosts(2, gpus=4), gpus=1)
     world.run(HOUR)
-    placed = [wish.spec.host for wish in world.desired.values()]
+    placed = [wish.spec.host for wish in world.wishes.values()]
     most = max(placed.count(host.name) for host in world.hosts)
     return Report(
         columns=("wanted", "placed", "most on one host", "its GPUs"),

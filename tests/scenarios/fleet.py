@@ -14,15 +14,15 @@ from random import Random
 from typing import Any
 
 from modelserver.inventory import Host
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
     Canary,
-    Desired,
-    Engine,
+    EngineReport,
     EngineState,
     ModelSpec,
     Outcome,
     Sample,
-    Snapshot,
+    Wish,
 )
 from tests.scenarios.engine import CANARY_CROWD, Fault, Request, SimEngine
 from tests.scenarios.slots import Slot, load_of, metrics_of
@@ -208,7 +208,7 @@ class Fleet:
     # Launchers.
 
     def _launch(self) -> None:
-        for name, wish in self.store.desired.items():
+        for name, wish in self.store.wishes.items():
             slot = self.slots.get(name)
             if slot is None:
                 slot = self.slots[name] = self._new_slot(name, wish)
@@ -219,13 +219,15 @@ class Fleet:
                 self._ready(slot)
             self._obey(slot, wish)
 
-    def _new_slot(self, name: str, wish: Desired) -> Slot:
+    def _new_slot(self, name: str, wish: Wish) -> Slot:
         host = next(each for each in self.hosts if each.name == wish.spec.host)
         gpu = next((g.name for g in host.gpus if g.uuid in wish.spec.uuids), "fast")
         spread = min(1.1, max(0.9, self.random.gauss(1.0, ENGINE_SPREAD)))
         sim = SimEngine(name, wish.spec.model, self.speeds[gpu] * spread, self.random)
         sim.at = self.now
-        report = Engine(name, wish.spec.model, wish.spec.host, EngineState.STARTING, 1)
+        report = EngineReport(
+            name, wish.spec.model, wish.spec.host, EngineState.STARTING, 1
+        )
         most = next(m.max_running for m in self.models if m.name == report.model)
         slot = Slot(sim, replace(report, since=self.now), most)
         slot.ready_at = self.now + self.load_seconds
@@ -249,7 +251,7 @@ class Fleet:
         slot.answered_at = slot.sim.tokens_at = slot.canary_at = self.now
         self._canaries(slot, 0)
 
-    def _obey(self, slot: Slot, wish: Desired) -> None:
+    def _obey(self, slot: Slot, wish: Wish) -> None:
         most = next(m.max_running for m in self.models if m.name == slot.report.model)
         slot.limit, slot.held = min(wish.limit or most, most), bool(wish.hold)
         report, sim = slot.report, slot.sim
@@ -306,7 +308,7 @@ class Fleet:
             self._pull(slot)
         held = sum(
             bool(wish.hold) or not self.slots[name].report.serves
-            for name, wish in self.store.desired.items()
+            for name, wish in self.store.wishes.items()
             if self.slots[name].report.incarnation > 1 or wish.hold
         )
         self.most_down = max(self.most_down, held)
@@ -365,7 +367,7 @@ def snapshot_of(fleet: Fleet) -> Snapshot:
         pins=(),
         hosts=tuple(fleet.hosts),
         engines={name: slot.report for name, slot in slots.items()},
-        desired=dict(fleet.store.desired),
+        wishes=dict(fleet.store.wishes),
         loads={name: load_of(slot, fleet.now) for name, slot in slots.items()},
         samples={name: tuple(slot.samples) for name, slot in slots.items()},
         metrics={

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from modelserver.inventory import GIB, GpuProcess, Host
-from modelserver.policy.placement import HostRoom, Need
-from modelserver.policy.rebalance import (
+from modelserver.policy.placement.needs import Need
+from modelserver.policy.placement.rooms import HostRoom
+from modelserver.policy.rebalance.deciding import rebalance
+from modelserver.policy.rebalance.state import (
     EngineView,
-    Memory,
+    GpuMove,
     ModelView,
-    Move,
-    Outcome,
-    Rules,
+    RebalanceMemory,
+    RebalanceOutcome,
+    RebalanceRules,
     View,
     from_json,
-    rebalance,
     to_json,
 )
 from modelserver.values import EngineState, Kind, ModelSpec
@@ -66,11 +67,11 @@ class World:
     steers: bool = True
     sizes: dict[str, Load] = field(default_factory=dict)
     knows_sizes: bool = True
-    rules: Rules = field(default_factory=Rules)
+    rules: RebalanceRules = field(default_factory=RebalanceRules)
     now: float = 0.0
-    memory: Memory = field(default_factory=Memory)
+    memory: RebalanceMemory = field(default_factory=RebalanceMemory)
     engines: dict[str, SimulatedEngine] = field(default_factory=dict)
-    moves: list[Move] = field(default_factory=list)
+    moves: list[GpuMove] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
     ended: list[tuple[float, str]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -274,8 +275,8 @@ class World:
         self._check(outcome)
         self._obey(outcome)
 
-    def _obey(self, outcome: Outcome) -> None:
-        wanted = {each.engine: each for each in outcome.wanted}
+    def _obey(self, outcome: RebalanceOutcome) -> None:
+        wanted = {each.id: each for each in outcome.wanted}
         for engine in self.engines.values():
             ending = engine.state is EngineState.DRAINING
             if engine.id not in wanted and not ending:
@@ -284,10 +285,10 @@ class World:
                 engine.drained_at = self.now + limit
                 self.ended.append((self.now, engine.id))
         for want in wanted.values():
-            if want.engine not in self.engines:
-                self._place(want.engine, want.model, want.host, want.uuids)
+            if want.id not in self.engines:
+                self._place(want.id, want.model, want.host, want.uuids)
 
-    def _check(self, outcome: Outcome) -> None:
+    def _check(self, outcome: RebalanceOutcome) -> None:
         counts = Counter(each.model for each in outcome.wanted)
         for spec in self.specs:
             if not spec.min_engines <= counts[spec.name] <= spec.max_engines:
@@ -298,7 +299,7 @@ class World:
     # What came of it.
 
     @property
-    def donations(self) -> list[Move]:
+    def donations(self) -> list[GpuMove]:
         """The moves from one model to another."""
         return [move for move in self.moves if move.donors]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from modelserver.inventory import GIB, Gpu, Host
 from modelserver.values import (
     Canary,
-    Engine,
     EngineLoad,
+    EngineReport,
     Kind,
     Metrics,
     ModelSpec,
@@ -50,7 +50,7 @@ class Slot:
     """An engine with its launcher's report and its worker's books."""
 
     sim: SimEngine
-    report: Engine
+    report: EngineReport
     limit: int
     version: int = 0
     inflight: dict[int, Request] = field(default_factory=dict)

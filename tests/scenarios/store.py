@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 
 from modelserver.fleet import RulesSection
+from modelserver.policy.actions import Action, Alert, Relaunch, Treat
 from modelserver.policy.decide import Decision, apply, consider
-from modelserver.policy.health.memory import Memory, from_json, to_json
+from modelserver.policy.health.memory import HealthMemory, from_json, to_json
 from modelserver.policy.health.verdicts import Verdict
-from modelserver.values import Action, Alert, Desired, Relaunch, Snapshot, Treat
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Wish
 
 
 @dataclass
@@ -15,8 +17,8 @@ class Store:
 
     controllers: int = 1
     rules: RulesSection = field(default_factory=RulesSection)
-    desired: dict[str, Desired] = field(default_factory=dict)
-    memory: Memory = field(default_factory=Memory)
+    wishes: dict[str, Wish] = field(default_factory=dict)
+    memory: HealthMemory = field(default_factory=HealthMemory)
     token: int = 0
     refused: int = 0
     log: list[tuple[float, Action]] = field(default_factory=list)
@@ -42,11 +44,11 @@ class Store:
         ]
         self.verdicts += [(now, verdict) for verdict in decision.verdicts]
         self.memory = decision.memory
-        for name, wish in apply(decision.actions, self.desired, token).items():
+        for name, wish in apply(decision.actions, self.wishes, token).items():
             if wish is None:
-                self.desired.pop(name, None)
+                self.wishes.pop(name, None)
             else:
-                self.desired[name] = wish
+                self.wishes[name] = wish
 
     def restart(self) -> None:
         """A new controller, which knows only what is stored."""

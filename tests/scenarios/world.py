@@ -8,17 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from modelserver.fleet import RulesSection
 from modelserver.inventory import Host
+from modelserver.policy.actions import Action, Relaunch
 from modelserver.policy.decide import apply, decide
-from modelserver.values import (
-    Action,
-    Desired,
-    Engine,
-    EngineState,
-    Kind,
-    ModelSpec,
-    Relaunch,
-    Snapshot,
-)
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineReport, EngineState, Kind, ModelSpec, Wish
 
 #: Seconds between two looks of control, and of a launcher at its engines' tokens.
 TICK_SECONDS = 2.0
@@ -34,8 +27,8 @@ class World:
     start_seconds: float = 30.0
     rules: RulesSection = field(default_factory=RulesSection)
     now: float = 1000.0
-    engines: dict[str, Engine] = field(default_factory=dict)
-    desired: dict[str, Desired] = field(default_factory=dict)
+    engines: dict[str, EngineReport] = field(default_factory=dict)
+    wishes: dict[str, Wish] = field(default_factory=dict)
     hung: set[str] = field(default_factory=set)
     decided: list[tuple[float, Action]] = field(default_factory=list)
 
@@ -66,21 +59,21 @@ class World:
             pins=(),
             hosts=tuple(self.hosts),
             engines=dict(self.engines),
-            desired=dict(self.desired),
+            wishes=dict(self.wishes),
             loads={},
         )
         actions = decide(snapshot, self.rules, self.now)
         self.decided += [(self.now, action) for action in actions]
-        for name, wish in apply(actions, self.desired, token=1).items():
+        for name, wish in apply(actions, self.wishes, token=1).items():
             if wish is None:
-                self.desired.pop(name, None)
+                self.wishes.pop(name, None)
             else:
-                self.desired[name] = wish
+                self.wishes[name] = wish
 
     def _live(self) -> None:
         """What launchers do: start what is wanted, relaunch, see tokens."""
         alive = {host.name for host in self.hosts}
-        for name, wish in self.desired.items():
+        for name, wish in self.wishes.items():
             engine = self.engines.get(name)
             if wish.spec.host not in alive:
                 continue
@@ -92,8 +85,8 @@ class World:
         for name, engine in self.engines.items():
             self.engines[name] = self._older(engine, alive)
 
-    def _start(self, name: str, wish: Desired, incarnation: int) -> None:
-        self.engines[name] = Engine(
+    def _start(self, name: str, wish: Wish, incarnation: int) -> None:
+        self.engines[name] = EngineReport(
             id=name,
             model="m",
             host=wish.spec.host,
@@ -102,7 +95,7 @@ class World:
             since=self.now,
         )
 
-    def _older(self, engine: Engine, alive: set[str]) -> Engine:
+    def _older(self, engine: EngineReport, alive: set[str]) -> EngineReport:
         if engine.host not in alive:
             return engine
         starting = engine.state is EngineState.STARTING

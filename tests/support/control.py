@@ -10,22 +10,22 @@ from modelserver.policy.health.cost_model import Fit
 from modelserver.policy.health.levels import LEVEL_LOOKS
 from modelserver.policy.health.memory import (
     EngineMemory,
-    Memory,
+    HealthMemory,
     ModelMemory,
     TypeMemory,
 )
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
     Canary,
-    Desired,
-    Engine,
     EngineLoad,
+    EngineReport,
     EngineSpec,
     EngineState,
     Kind,
     ModelSpec,
     Outcome,
     Sample,
-    Snapshot,
+    Wish,
 )
 from tests.support.processes import gpus
 
@@ -108,17 +108,17 @@ class Scene:
         self.hosts: tuple[Host, ...] = (Host("a"),)
         self.pins: tuple[EngineSpec, ...] = ()
         self.engines = {
-            name: Engine(
+            name: EngineReport(
                 name, "m", "a", EngineState.READY, 1, since=1000.0, alive_at=NOW
             )
             for name in names
         }
-        self.desired = {name: Desired(EngineSpec(name, "m", "a")) for name in names}
+        self.wishes = {name: Wish(EngineSpec(name, "m", "a")) for name in names}
         self.samples = {name: samples(name) for name in names}
         self.canaries: dict[str, tuple[Canary, ...]] = {}
         self.loads = {name: EngineLoad(2, 1.0, 0.5) for name in names}
         self.metrics: dict[str, Any] = {}
-        self.memory = Memory(
+        self.memory = HealthMemory(
             engines={name: known() for name in names},
             types={"m@": TypeMemory(fit=FIT, frozen=True, fitted_at=NOW)},
             models={"m": ModelMemory(counted_at=NOW, load_seconds=60.0)},
@@ -141,7 +141,7 @@ class Scene:
         places = {name: f"GPU-{place}" for place, name in enumerate(self.engines)}
         for name, uuid in places.items():
             spec = EngineSpec(name, "m", "a", uuids=(uuid,))
-            self.desired[name] = replace(self.desired[name], spec=spec)
+            self.wishes[name] = replace(self.wishes[name], spec=spec)
             self.remember(name, place=f"a/{uuid}")
         self.spec = replace(self.spec, gpus=1)
         self.memory = replace(self.memory, types={"m@test": self.memory.types["m@"]})
@@ -161,7 +161,7 @@ class Scene:
             pins=self.pins,
             hosts=self.hosts,
             engines=dict(self.engines),
-            desired=dict(self.desired),
+            wishes=dict(self.wishes),
             loads=dict(self.loads),
             samples=dict(self.samples),
             metrics=dict(self.metrics),
@@ -179,9 +179,9 @@ class Scene:
                 for each in self.samples[name]
             )
         decision = consider(self.snapshot(), RULES, self.now)
-        for name, wish in apply(decision.actions, self.desired, 1).items():
+        for name, wish in apply(decision.actions, self.wishes, 1).items():
             assert wish is not None
-            self.desired[name] = wish
+            self.wishes[name] = wish
         self.memory = decision.memory
         return decision
 

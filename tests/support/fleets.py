@@ -19,7 +19,7 @@ from modelserver.control.steer import steer
 from modelserver.errors import StoreUnreachableError
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.values import Engine
+from modelserver.values import EngineReport
 from tests.support.processes import (
     ROOT,
     LauncherProcess,
@@ -168,13 +168,15 @@ class Hosts:
         task: InferenceTask = self._client.modelserver_tasks[0]
         return task
 
-    def engine(self, name: str) -> Engine | None:
+    def engine(self, name: str) -> EngineReport | None:
         return self.store.engines().get(name)
 
-    def ready(self, name: str, incarnation: int = 1, within: float = 40) -> Engine:
+    def ready(
+        self, name: str, incarnation: int = 1, within: float = 40
+    ) -> EngineReport:
         """Wait until an engine serves on a live host."""
 
-        def there() -> Engine | None:
+        def there() -> EngineReport | None:
             engine = self.engine(name)
             assert engine, f"no report of {name}: {self.said()}"
             live = {host.name for host in self.store.hosts()}

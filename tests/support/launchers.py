@@ -13,7 +13,7 @@ import psutil
 
 from modelserver.settings import load
 from modelserver.store import Store, connect
-from modelserver.values import Desired, Engine, EngineSpec, EngineState
+from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import (
     LauncherProcess,
     ValkeyProcess,
@@ -34,7 +34,7 @@ class Site:
     folder: Path
     store: Store
     mark: str
-    wishes: dict[str, Desired] = field(default_factory=dict)
+    wishes: dict[str, Wish] = field(default_factory=dict)
     launchers: list[LauncherProcess] = field(default_factory=list)
 
     @property
@@ -55,23 +55,23 @@ class Site:
         self.launchers.append(launcher)
         return launcher
 
-    def wish(self, engine: str, wish: Desired | None) -> None:
+    def wish(self, engine: str, wish: Wish | None) -> None:
         with self.store.control("test", 5) as token:
             self.store.report_steered("test")
             assert self.store.wish(token, {engine: wish})
 
-    def want(self, model: str, **place: Any) -> Desired:
-        desired = Desired(EngineSpec(f"{model}-0", model, HOST, **place))
-        self.wish(desired.spec.id, desired)
-        return desired
+    def want(self, model: str, **place: Any) -> Wish:
+        wish = Wish(EngineSpec(f"{model}-0", model, HOST, **place))
+        self.wish(wish.spec.id, wish)
+        return wish
 
-    def engine(self, name: str) -> Engine | None:
+    def engine(self, name: str) -> EngineReport | None:
         return self.store.engines().get(name)
 
     def reaches(
         self, name: str, state: EngineState, incarnation: int = 0, within: float = 20
-    ) -> Engine:
-        def there() -> Engine | None:
+    ) -> EngineReport:
+        def there() -> EngineReport | None:
             engine = self.engine(name)
             assert engine, f"no report of {name}; launcher said {self.said()}"
             assert engine.state is state, f"{engine}; launcher said {self.said()}"
@@ -134,7 +134,7 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
         store.client.close()
 
 
-def stats(engine: Engine) -> Any:
+def stats(engine: EngineReport) -> Any:
     with urllib.request.urlopen(engine.url + "/stats", timeout=5) as answer:
         return json.load(answer)
 
@@ -148,6 +148,6 @@ def in_flight(site: Site, engine: str, count: int, idle: float = 60.0) -> None:
     store.client.set(keys.worker("w"), json.dumps(report), ex=60)
 
 
-def fault(engine: Engine, **values: Any) -> None:
+def fault(engine: EngineReport, **values: Any) -> None:
     body = json.dumps(values).encode()
     urllib.request.urlopen(engine.url + "/fault", data=body, timeout=5).close()

@@ -3,22 +3,22 @@
 from dataclasses import replace
 
 from modelserver.inventory import GIB, GpuProcess, Host
-from modelserver.policy.rebalance import (
+from modelserver.policy.rebalance.deciding import rebalance
+from modelserver.policy.rebalance.state import (
     EngineView,
-    Memory,
     Meter,
     ModelView,
-    Outcome,
-    Rules,
+    RebalanceMemory,
+    RebalanceOutcome,
+    RebalanceRules,
     View,
-    rebalance,
 )
 from modelserver.values import EngineState, ModelSpec
 from tests.scenarios.moves_world import model
 from tests.support import processes
 
 NOW = 10_000.0
-RULES = Rules()
+RULES = RebalanceRules()
 READY = EngineState.READY
 #: Watched for long, measured, nothing to do for a while.
 KNOWN = Meter(observed=3000.0, capacity=2.0, quiet_since=NOW - 300)
@@ -51,30 +51,30 @@ def scene(
     return View(models, tuple(held), (host(gpus, held),))
 
 
-def remembered(held: list[EngineView], **meters: Meter) -> Memory:
+def remembered(held: list[EngineView], **meters: Meter) -> RebalanceMemory:
     known = {
         name: replace(
             meter, wanted=tuple(each.id for each in held if each.model == name)
         )
         for name, meter in meters.items()
     }
-    return Memory(NOW - 30, known)
+    return RebalanceMemory(NOW - 30, known)
 
 
-def ids(outcome: Outcome) -> set[str]:
-    return {each.engine for each in outcome.wanted}
+def ids(outcome: RebalanceOutcome) -> set[str]:
+    return {each.id for each in outcome.wanted}
 
 
 FULL = [*engines("a", 0, 1, 2, 3), *engines("b", 4, 5, 6, 7)]
 A, B = model("a", 1, 7), model("b", 1, 7)
 
 
-def move() -> Outcome:
+def move() -> RebalanceOutcome:
     return rebalance(
         scene(A, B, 2000, FULL), remembered(FULL, a=HOT, b=BUSY), RULES, NOW
     )
 
 
-def said(outcome: Outcome) -> str:
+def said(outcome: RebalanceOutcome) -> str:
     """All reasons in one text."""
     return " | ".join(str(each) for each in outcome.reasons)

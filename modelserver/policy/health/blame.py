@@ -6,7 +6,7 @@ from statistics import median
 from modelserver.policy.health.criteria import CANARY_SECONDS
 from modelserver.policy.health.learning import PASSES
 from modelserver.policy.health.memory import EngineMemory
-from modelserver.policy.health.observation import Sight
+from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.verdicts import Slow, SlowCanary
 
 #: Processors that are so busy, 0 to 1, make slow whatever computes on them.
@@ -32,9 +32,9 @@ def is_its_own(
 
 
 def last_canaries(
-    sight: Sight,
+    sight: Observation,
     engines: Mapping[str, EngineMemory],
-    sights: Mapping[str, Sight],
+    sights: Mapping[str, Observation],
     now: float,
 ) -> Iterator[float]:
     """Of each peer's last idle canary, how many times its normal seconds it took."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.memory import EngineMemory, Health
-from modelserver.policy.health.observation import Sight
-from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, Standing
+from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, SpeedResidual
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Findings:
     """
 
     tick: bool = False
-    standing: Standing | None = None
+    standing: SpeedResidual | None = None
     slow: Slow | SlowCanary | None = None
     errors: Errors | None = None
     hung: str = ""
@@ -27,10 +27,10 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class EngineCase:
     """One engine at one look."""
 
-    sight: Sight
+    sight: Observation
     memory: EngineMemory
     found: Findings
     guard: Guard
@@ -47,7 +47,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class HealthMove:
     """What becomes of the memory; ``relaunch`` and ``alert`` are reasons, "" for no."""
 
     memory: EngineMemory

@@ -16,9 +16,16 @@ from modelserver.policy.health.verdicts import (
     Hang,
     Slow,
     SlowCanary,
-    Standing,
+    SpeedResidual,
 )
-from modelserver.values import Canary, Engine, EngineLoad, Metrics, Outcome, Sample
+from modelserver.values import (
+    Canary,
+    EngineLoad,
+    EngineReport,
+    Metrics,
+    Outcome,
+    Sample,
+)
 
 #: Requests of so many seconds count, at most so many; else older and fewer.
 RECENT_SECONDS, RECENT_MOST = 60.0, 40
@@ -49,7 +56,7 @@ CANARY_SLOW, CANARY_MOST, CANARY_LAST, CANARY_SECONDS = 1.5, 2, 3, 600.0
 
 def standing(
     samples: Iterable[Sample], fit: Fit, offset: float, max_running: int, now: float
-) -> Standing | None:
+) -> SpeedResidual | None:
     """Where an engine stands by its answered requests, newest first; None: too few."""
     answered = [
         (sample, now - sample.ended_at)
@@ -63,7 +70,7 @@ def standing(
         return None
     logs = [fit.log_ratio(row(each, max_running)) - offset for each in chosen]
     error = MEDIAN_ERROR * max(fit.sigma, spread(logs)) / math.sqrt(len(logs))
-    return Standing(median(logs), error, len(logs))
+    return SpeedResidual(median(logs), error, len(logs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class Comparison:
 
 
 def compared(
-    engine: str, standings: Mapping[str, Standing], trusted: Collection[str]
+    engine: str, standings: Mapping[str, SpeedResidual], trusted: Collection[str]
 ) -> Comparison:
     """An engine that has a standing against the other engines of its model.
 
@@ -96,8 +103,8 @@ def compared(
 
 
 def slow(
-    engine: Engine,
-    standings: Mapping[str, Standing],
+    engine: EngineReport,
+    standings: Mapping[str, SpeedResidual],
     trusted: Collection[str],
     wander: float = 0.0,
 ) -> Slow | None:
@@ -139,7 +146,7 @@ def beyond_wander(wander: float) -> float:
 
 
 def common(
-    model: str, standings: Collection[Standing], times: float = SLOW_TOGETHER
+    model: str, standings: Collection[SpeedResidual], times: float = SLOW_TOGETHER
 ) -> Common | None:
     """Whether most engines of a model are slow together; one alone has no company.
 
@@ -195,7 +202,7 @@ def wilson_bound(hits: int, trials: int, z: float = ERROR_Z) -> float:
 
 
 def hang(
-    engine: Engine,
+    engine: EngineReport,
     load: EngineLoad | None,
     metrics: Metrics | None,
     samples: Sequence[Sample],
@@ -249,7 +256,7 @@ def _longest_gap(samples: Sequence[Sample], inflight: int) -> float:
 
 
 def slow_canary(
-    engine: Engine,
+    engine: EngineReport,
     canaries: Iterable[Canary],
     baseline: float,
     now: float,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from modelserver.policy.health.memory import TOKENS, EngineMemory, ModelMemory
 from modelserver.policy.rolling import Budget
-from modelserver.values import Engine, Snapshot
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Cause, EngineReport
 
 #: Seconds until a model may be relaunched once more often.
 TOKEN_SECONDS = 1200.0
@@ -68,7 +69,9 @@ class Guard:
         }
         return cls(snapshot, budget, now, counted)
 
-    def refuses_down(self, engine: Engine, residual: float, hung: bool = False) -> str:
+    def refuses_down(
+        self, engine: EngineReport, residual: float, hung: bool = False
+    ) -> str:
         """Why an engine may not be taken away now; "" takes it away."""
         if not hung and not self.others_serve(engine):
             load = self.models[engine.model].load_seconds
@@ -82,7 +85,7 @@ class Guard:
         self.taken.add(engine.id)
         return ""
 
-    def refuses_relaunch(self, engine: Engine, memory: EngineMemory) -> str:
+    def refuses_relaunch(self, engine: EngineReport, memory: EngineMemory) -> str:
         """Why an engine may not be relaunched now; "" spends a token."""
         refused = self.forbids_relaunch(engine, memory)
         if not refused:
@@ -91,26 +94,26 @@ class Guard:
             self.models[engine.model] = replace(model, tokens=left, counted_at=self.now)
         return refused
 
-    def forbids_relaunch(self, engine: Engine, memory: EngineMemory) -> str:
+    def forbids_relaunch(self, engine: EngineReport, memory: EngineMemory) -> str:
         """The same without spending anything."""
-        if self.snapshot.desired[engine.id].spec.url:
+        if self.snapshot.wishes[engine.id].spec.url:
             return "somebody else runs it"
         # The last engine of a model serves nobody while it hangs: nothing is lost.
-        is_lost = memory.cause == "hang" and not self.others_serve(engine)
+        is_lost = memory.cause is Cause.HUNG and not self.others_serve(engine)
         if self.now < memory.relaunch_from and not is_lost:
             return f"it was relaunched {memory.relaunches} times of late"
         if tokens_left(self.models[engine.model], self.now) < 1:
             return f"{engine.model} has been relaunched too often of late"
         return ""
 
-    def others_serve(self, engine: Engine) -> bool:
+    def others_serve(self, engine: EngineReport) -> bool:
         """Whether its model would still be served without it."""
         return any(
             wish.spec.model == engine.model
             and name != engine.id
             and name not in self.taken
             and self.budget.serves(name)
-            for name, wish in self.snapshot.desired.items()
+            for name, wish in self.snapshot.wishes.items()
         )
 
 

@@ -8,9 +8,10 @@ control looks.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from modelserver.policy.actions import Action, Alert, Relaunch
 from modelserver.policy.health import criteria
 from modelserver.policy.health.blame import SHARED, is_its_own, last_canaries
-from modelserver.policy.health.case import Case, Findings
+from modelserver.policy.health.case import EngineCase, Findings
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.learning import (
     Typical,
@@ -21,28 +22,21 @@ from modelserver.policy.health.learning import (
 )
 from modelserver.policy.health.levels import trusted, with_levels, with_wander
 from modelserver.policy.health.limits import Flow, next_limit, target_seconds
-from modelserver.policy.health.memory import EngineMemory, Memory
+from modelserver.policy.health.memory import EngineMemory, HealthMemory
 from modelserver.policy.health.moves import advance
-from modelserver.policy.health.observation import Sight, remembered, sights_of
+from modelserver.policy.health.observation import Observation, remembered, sights_of
 from modelserver.policy.health.use import treatment, wished
 from modelserver.policy.health.verdicts import (
     Common,
     Errors,
     Slow,
     SlowCanary,
-    Standing,
+    SpeedResidual,
     Verdict,
 )
 from modelserver.policy.rolling import Budget
-from modelserver.values import (
-    Action,
-    Alert,
-    Engine,
-    EngineState,
-    Outcome,
-    Relaunch,
-    Snapshot,
-)
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineReport, EngineState, Outcome
 
 #: Verdicts are made so often, and limits moved so often, in seconds.
 TICK_SECONDS, LIMIT_SECONDS = 10.0, 5.0
@@ -55,13 +49,13 @@ class Control:
     """What to do about the engines, what to remember, and the verdicts of this look."""
 
     actions: tuple[Action, ...] = ()
-    memory: Memory = field(default_factory=Memory)
+    memory: HealthMemory = field(default_factory=HealthMemory)
     verdicts: tuple[Verdict, ...] = ()
 
 
 def control(
     snapshot: Snapshot,
-    memory: Memory,
+    memory: HealthMemory,
     budget: Budget,
     hung: Mapping[str, str],
     busy: Collection[str],
@@ -83,9 +77,9 @@ class _Look:
     def __init__(
         self,
         snapshot: Snapshot,
-        memory: Memory,
+        memory: HealthMemory,
         budget: Budget,
-        sights: Mapping[str, Sight],
+        sights: Mapping[str, Observation],
         hung: Mapping[str, str],
         now: float,
     ) -> None:
@@ -130,12 +124,12 @@ class _Look:
         limited_at = self._limit()
         self._treat()
         judged_at = self.now if self.tick else self.memory.judged_at
-        memory = Memory(
+        memory = HealthMemory(
             self.engines, self.types, self.guard.models, judged_at, limited_at
         )
         return Control(tuple(self.actions), memory, tuple(self.found))
 
-    def _standings(self) -> dict[str, Standing]:
+    def _standings(self) -> dict[str, SpeedResidual]:
         """Of the engines that serve, by the fit of their type."""
         found = {}
         for name, sight in self.sights.items():
@@ -153,7 +147,7 @@ class _Look:
                 found[name] = standing
         return found
 
-    def _commons(self, standings: Mapping[str, Standing]) -> dict[str, Common]:
+    def _commons(self, standings: Mapping[str, SpeedResidual]) -> dict[str, Common]:
         """The models that are slow altogether; tells people when that begins."""
         found: dict[str, Common] = {}
         if not self.tick:
@@ -181,8 +175,8 @@ class _Look:
 
     def _findings(
         self,
-        sight: Sight,
-        standings: Mapping[str, Standing],
+        sight: Observation,
+        standings: Mapping[str, SpeedResidual],
         commons: Mapping[str, Common],
     ) -> Findings:
         name, report = sight.report.id, sight.report
@@ -205,7 +199,7 @@ class _Look:
         self.found += [each for each in (slow, errors) if each]
         return replace(found, standing=standings.get(name), slow=slow, errors=errors)
 
-    def _hang(self, sight: Sight) -> str:
+    def _hang(self, sight: Observation) -> str:
         report = sight.report
         if report.id in self.hung:
             return self.hung[report.id]
@@ -225,7 +219,7 @@ class _Look:
         self.found.append(verdict)
         return verdict.text
 
-    def _slow_canary(self, sight: Sight) -> SlowCanary | None:
+    def _slow_canary(self, sight: Observation) -> SlowCanary | None:
         own = self.engines[sight.report.id]
         baseline, _ = baselines(sight, self.engines, self.typical)
         since = own.shared_at
@@ -234,15 +228,15 @@ class _Look:
             sight.report, canaries, baseline, self.now, self._wander(sight)
         )
 
-    def _wander(self, sight: Sight) -> float:
+    def _wander(self, sight: Observation) -> float:
         kind = self.types.get(sight.type)
         return kind.wander if kind else 0.0
 
-    def _is_its_own(self, sight: Sight, found: Slow | SlowCanary) -> bool:
+    def _is_its_own(self, sight: Observation, found: Slow | SlowCanary) -> bool:
         last = list(last_canaries(sight, self.engines, self.sights, self.now))
         return is_its_own(found, last, sight.crowd)
 
-    def _errors(self, sight: Sight) -> Errors | None:
+    def _errors(self, sight: Observation) -> Errors | None:
         name, model = sight.report.id, sight.spec.name
         own, all_of_model = self.failures[name], self.failed_of_model[model]
         peers = (all_of_model[0] - own[0], all_of_model[1] - own[1])
@@ -257,16 +251,18 @@ class _Look:
 
     def _advance(self, name: str, found: Findings) -> None:
         sight, own = self.sights[name], self.engines[name]
-        move = advance(Case(sight, own, found, self.guard, self.now))
+        move = advance(EngineCase(sight, own, found, self.guard, self.now))
         self.engines[name] = move.memory
         incarnation = sight.report.incarnation
         if move.relaunch:
-            self.actions.append(Relaunch(name, incarnation, move.relaunch))
+            self.actions.append(
+                Relaunch(name, incarnation, move.relaunch, move.memory.cause)
+            )
         if move.alert:
             self.actions.append(Alert(name, move.alert))
         self._time_start(sight.report)
 
-    def _time_start(self, report: Engine) -> None:
+    def _time_start(self, report: EngineReport) -> None:
         """Learn how long a load takes, from the reports' own times."""
         own = self.engines[report.id]
         if report.state is EngineState.STARTING:
@@ -278,7 +274,7 @@ class _Look:
             self.engines[report.id] = replace(own, starting_since=0.0)
 
     def _learn(
-        self, standings: Mapping[str, Standing], commons: Mapping[str, Common]
+        self, standings: Mapping[str, SpeedResidual], commons: Mapping[str, Common]
     ) -> None:
         serving = {k: s for k, s in self.sights.items() if s.report.serves}
         before, now = self.engines, self.now
@@ -322,7 +318,7 @@ class _Look:
         """Wishes for the engines that are to be used in another way than they are."""
         for name in sorted(self.sights):
             sight, own = self.sights[name], self.engines[name]
-            wish = self.snapshot.desired[name]
+            wish = self.snapshot.wishes[name]
             treat = treatment(sight, own, self.now)
             if treat != wished(treat, wish):
                 quiet = bool(treat.hold) == bool(wish.hold)

@@ -12,7 +12,7 @@ from statistics import median
 
 from modelserver.policy.health.cost_model import Fit, Row, fit, row
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
-from modelserver.policy.health.observation import Sight
+from modelserver.policy.health.observation import Observation
 from modelserver.values import Outcome
 
 #: Requests that a first fit needs; it is made anew at each doubling until it is frozen.
@@ -34,7 +34,7 @@ LOADED = 1.5
 
 
 Engines = Mapping[str, EngineMemory]
-Sights = Mapping[str, Sight]
+Sights = Mapping[str, Observation]
 
 
 class Typical:
@@ -49,12 +49,12 @@ class Typical:
             self.note(sight, engines[name].baseline)
             self.note(sight, engines[name].loaded_baseline, loaded=True)
 
-    def note(self, sight: Sight, seconds: float, loaded: bool = False) -> None:
+    def note(self, sight: Observation, seconds: float, loaded: bool = False) -> None:
         """An engine's baseline; 0 for none."""
         if seconds:
             insort(self._known[sight.type, loaded], seconds)
 
-    def of_others(self, sight: Sight, own: float, loaded: bool = False) -> float:
+    def of_others(self, sight: Observation, own: float, loaded: bool = False) -> float:
         """The median of its type without ``own``, its own baseline; 0 for none."""
         values = self._known[sight.type, loaded]
         left_out = bisect_left(values, own) if own else len(values)
@@ -68,7 +68,9 @@ class Typical:
         return (low + high) / 2
 
 
-def baselines(sight: Sight, engines: Engines, typical: Typical) -> tuple[float, float]:
+def baselines(
+    sight: Observation, engines: Engines, typical: Typical
+) -> tuple[float, float]:
     """What its idle and its loaded canary should take, in seconds; 0 where unknown.
 
     Its own of better days or the median of its type, whichever is more: its own may
@@ -84,7 +86,7 @@ def _beyond_noise(seconds: float) -> float:
     return max(seconds, LEAST_SECONDS) if seconds else 0.0
 
 
-def slowdown(sight: Sight, engines: Engines, typical: Typical) -> float:
+def slowdown(sight: Observation, engines: Engines, typical: Typical) -> float:
     """Times that its canaries take of what they should; 0 before all have come back."""
     since = engines[sight.report.id].fresh_from
     idle, loaded = sight.idle(since), sight.loaded(since)
@@ -129,7 +131,7 @@ def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
     return learned
 
 
-def teaches(sight: Sight, memory: EngineMemory, frozen: bool, now: float) -> bool:
+def teaches(sight: Observation, memory: EngineMemory, frozen: bool, now: float) -> bool:
     """Whether an engine's requests may be learned from; ``frozen``: its type's fit."""
     if memory.health is not Health.HEALTHY or any(memory.slow_ticks):
         return False
@@ -195,7 +197,7 @@ def _refitted(kind: TypeMemory, now: float) -> TypeMemory:
 
 
 def _moved_levels(
-    sights: Iterable[Sight], engines: Engines, old: Fit, new: Fit | None
+    sights: Iterable[Observation], engines: Engines, old: Fit, new: Fit | None
 ) -> dict[str, EngineMemory]:
     """Levels by a new fit, such that no engine's residual jumps."""
     moved = {}
@@ -208,7 +210,7 @@ def _moved_levels(
     return moved
 
 
-def rows_of(sight: Sight, memory: EngineMemory) -> list[Row]:
+def rows_of(sight: Observation, memory: EngineMemory) -> list[Row]:
     """An engine's answered requests that count."""
     return [
         row(each, sight.spec.max_running)

@@ -21,7 +21,7 @@ from modelserver.policy.health.learning import (
     teaches,
 )
 from modelserver.policy.health.memory import TypeMemory
-from modelserver.policy.health.verdicts import Standing
+from modelserver.policy.health.verdicts import SpeedResidual
 
 #: Requests that an engine's own level needs at first.
 LEVEL_SAMPLES = 40
@@ -39,7 +39,7 @@ def with_levels(
     sights: Sights,
     engines: Engines,
     types: Mapping[str, TypeMemory],
-    standings: Mapping[str, Standing],
+    standings: Mapping[str, SpeedResidual],
     now: float,
 ) -> Engines:
     """Levels once the fit of a type is frozen, and made surer by each look.
@@ -72,7 +72,7 @@ def with_wander(
     sights: Sights,
     engines: Engines,
     types: Mapping[str, TypeMemory],
-    standings: Mapping[str, Standing],
+    standings: Mapping[str, SpeedResidual],
     now: float,
 ) -> tuple[Engines, Mapping[str, TypeMemory]]:
     """How far engines of each type go up and down around where they usually are.

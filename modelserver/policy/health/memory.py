@@ -1,14 +1,15 @@
 """What control remembers from one look to the next. Frozen; kept as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 
+from modelserver.decoding import decode
 from modelserver.policy.health.cost_model import Fit, Reservoir
-from modelserver.values import Json
+from modelserver.values import Cause
 
 _T = TypeVar("_T")
 
@@ -48,7 +49,7 @@ _HELD = (Health.DRAINING, Health.VERIFY, Health.RELAUNCHING, Health.CHECKING)
 class EngineMemory:
     """One engine. Times are seconds of the store's clock, 0 for never.
 
-    ``cause`` is the verdict that led here ("slow", "error", "hang", "canary"),
+    ``cause`` is the verdict that led here,
     ``reason`` that verdict in words, ``residual`` its logarithm of measured over
     expected, ``blocked`` why nothing followed from it yet. ``slowdown`` is what
     canaries measured. ``slow_ticks`` and ``error_ticks`` are the verdicts of the last
@@ -69,7 +70,7 @@ class EngineMemory:
     place: str = ""
     health: Health = Health.HEALTHY
     since: float = 0.0
-    cause: str = ""
+    cause: Cause = Cause.NONE
     reason: str = ""
     blocked: str = ""
     residual: float = 0.0
@@ -130,7 +131,7 @@ class ModelMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class HealthMemory:
     """All that control remembers; ``types`` by ``type_key``."""
 
     engines: Mapping[str, EngineMemory] = field(default_factory=dict)
@@ -145,42 +146,11 @@ def type_key(model: str, gpu: str) -> str:
     return f"{model}@{gpu}"
 
 
-def to_json(memory: Memory) -> str:
+def to_json(memory: HealthMemory) -> str:
     """The memory as it is stored."""
     return orjson.dumps(memory, default=dict).decode()
 
 
-def from_json(text: str) -> Memory:
+def from_json(text: str) -> HealthMemory:
     """The reverse; "" is an empty memory, and unknown fields are ignored."""
-    if not text:
-        return Memory()
-    values: dict[str, Json] = orjson.loads(text)
-    return Memory(
-        engines={key: _engine(value) for key, value in values["engines"].items()},
-        types={key: _type(value) for key, value in values["types"].items()},
-        models={key: _known(ModelMemory, v) for key, v in values["models"].items()},
-        judged_at=values["judged_at"],
-        limited_at=values["limited_at"],
-    )
-
-
-def _engine(value: dict[str, Any]) -> EngineMemory:
-    ticks = {name: tuple(value[name]) for name in ("slow_ticks", "error_ticks")}
-    health = Health(value["health"])
-    return _known(EngineMemory, {**value, **ticks, "health": health})
-
-
-def _type(value: dict[str, Any]) -> TypeMemory:
-    bands = tuple(
-        tuple(tuple(row) for row in band) for band in value["reservoir"]["bands"]
-    )
-    reservoir = Reservoir(bands, tuple(value["reservoir"]["counts"]))
-    fit = value["fit"]
-    if fit is not None:
-        fit = Fit(tuple(fit["shares"]), fit["sigma"], fit["rows"])
-    return _known(TypeMemory, {**value, "reservoir": reservoir, "fit": fit})
-
-
-def _known(kind: type[_T], values: dict[str, Any]) -> _T:
-    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in values.items() if name in names})
+    return decode(HealthMemory, orjson.loads(text)) if text else HealthMemory()

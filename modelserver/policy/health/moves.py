@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from modelserver.policy.health.case import Case, Move
+from modelserver.policy.health.case import EngineCase, HealthMove
 from modelserver.policy.health.guards import cooldown_seconds
 from modelserver.policy.health.learning import PASSES
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.use import probation_part
 from modelserver.policy.health.verdicts import Slow, SlowCanary
+from modelserver.values import Cause
 
 #: Slow on so many of so many ticks; well again after so many.
 SLOW_TICKS, OF_TICKS, CLEAN_TICKS = 3, 4, 3
@@ -38,17 +39,17 @@ FORGIVEN_SECONDS = 7200.0
 MOST_RESIDUAL = math.log(1000)
 
 
-def advance(case: Case) -> Move:
+def advance(case: EngineCase) -> HealthMove:
     """One look at one engine. Does nothing about one that is starting or dead."""
     report, own = case.sight.report, case.memory
     if not report.serves:
-        return Move(own)
+        return HealthMove(own)
     if report.incarnation != own.incarnation:
-        return Move(_reborn(case))
+        return HealthMove(_reborn(case))
     return _MOVES[own.health](case)
 
 
-def _reborn(case: Case) -> EngineMemory:
+def _reborn(case: EngineCase) -> EngineMemory:
     """Its next incarnation is up, whoever wanted that."""
     own, report = case.memory, case.sight.report
     new = replace(
@@ -64,41 +65,42 @@ def _reborn(case: Case) -> EngineMemory:
     )
     is_degraded = own.health is Health.DEGRADED
     if not is_degraded and not own.health.is_held:
-        return replace(new, health=Health.HEALTHY, cause="", reason="")
+        return replace(new, health=Health.HEALTHY, cause=Cause.NONE, reason="")
     if is_degraded and case.guard.refuses_down(report, 0.0):
         return new  # It is asked for canaries later, when it seems well.
     return replace(new, health=Health.CHECKING, round=own.round + 1)
 
 
-def _serving(case: Case) -> Move:
+def _serving(case: EngineCase) -> HealthMove:
     """Healthy, suspected or on probation: it gets requests."""
     own, found = case.memory, case.found
     if found.hung:
-        return _take_down(case, "hang", found.hung, 0.0)
+        return _take_down(case, Cause.HUNG, found.hung, 0.0)
     if own.health is Health.PROBATION and probation_part(own, case.now) >= 1:
         case = replace(case, memory=case.moved(Health.HEALTHY))
     if not found.tick:
-        return Move(case.memory)
+        return HealthMove(case.memory)
     case = replace(case, memory=_ticked(case))
     own = case.memory
     if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
         least = found.errors.at_least
         residual = min(MOST_RESIDUAL, -math.log(max(1e-9, 1 - least)))
-        return _take_down(case, "error", found.errors.text, residual)
+        return _take_down(case, Cause.ERRORS, found.errors.text, residual)
     if own.health is Health.PROBATION:
-        return Move(own)
+        return HealthMove(own)
     if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
-        cause = "slow" if isinstance(found.slow, Slow) else "canary"
+        is_slow = isinstance(found.slow, Slow)
+        cause = Cause.SLOW if is_slow else Cause.SLOW_CANARIES
         residual = _residual(found.slow)
         return _take_down(case, cause, found.slow.text, residual)
-    return Move(_suspected(case))
+    return HealthMove(_suspected(case))
 
 
 def _residual(slow: Slow | SlowCanary) -> float:
     return slow.residual if isinstance(slow, Slow) else math.log(slow.ratio)
 
 
-def _ticked(case: Case) -> EngineMemory:
+def _ticked(case: EngineCase) -> EngineMemory:
     own, found = case.memory, case.found
     heeded = found.slow is not None and case.now >= own.quiet_until
     return replace(
@@ -108,17 +110,17 @@ def _ticked(case: Case) -> EngineMemory:
     )
 
 
-def _suspected(case: Case) -> EngineMemory:
+def _suspected(case: EngineCase) -> EngineMemory:
     """Under suspicion from the first slow tick, until enough are clean."""
     own = case.memory
     if any(own.slow_ticks[-1:]):
         if own.health is Health.SUSPECT:
             return own
         text = case.found.slow.text if case.found.slow else ""
-        return case.moved(Health.SUSPECT, cause="slow", reason=text)
+        return case.moved(Health.SUSPECT, cause=Cause.SLOW, reason=text)
     clean = not any(own.slow_ticks[-CLEAN_TICKS:])
     if own.health is Health.SUSPECT and clean:
-        return case.moved(Health.HEALTHY, cause="", reason="", blocked="")
+        return case.moved(Health.HEALTHY, cause=Cause.NONE, reason="", blocked="")
     if (
         own.health is Health.HEALTHY
         and (own.passes or own.relaunches)
@@ -128,12 +130,14 @@ def _suspected(case: Case) -> EngineMemory:
     return own
 
 
-def _take_down(case: Case, cause: str, reason: str, residual: float) -> Move:
+def _take_down(
+    case: EngineCase, cause: Cause, reason: str, residual: float
+) -> HealthMove:
     """Give it nothing more, if the guards allow that; a hang waits for nothing."""
-    hung = cause == "hang"
+    hung = cause is Cause.HUNG
     refused = case.guard.refuses_down(case.sight.report, residual, hung)
     if refused:
-        return Move(replace(case.memory, blocked=refused))
+        return HealthMove(replace(case.memory, blocked=refused))
     drained = case.moved(
         Health.DRAINING,
         cause=cause,
@@ -145,33 +149,36 @@ def _take_down(case: Case, cause: str, reason: str, residual: float) -> Move:
         error_ticks=(),
         clear_ticks=0,
     )
-    return _relaunch(replace(case, memory=drained)) if hung else Move(drained)
+    return _relaunch(replace(case, memory=drained)) if hung else HealthMove(drained)
 
 
-def _draining(case: Case) -> Move:
+def _draining(case: EngineCase) -> HealthMove:
     """Wait until it is empty: a minute, then its requests run elsewhere."""
     own = case.memory
-    if own.cause == "hang":
+    if own.cause is Cause.HUNG:
         return _relaunch(case)
     if case.found.hung:
-        return _relaunch(replace(case, memory=replace(own, reason=case.found.hung)))
+        hung = replace(case, memory=replace(own, reason=case.found.hung))
+        return _relaunch(hung, Cause.HUNG)
     if not case.found.inflight and case.waited > 0:
-        if own.cause == "error":
+        if own.cause is Cause.ERRORS:
             return _relaunch(case)
         ask = own.round + 1
-        return Move(
+        return HealthMove(
             case.moved(Health.VERIFY, round=ask, fresh_from=case.now, abort=False)
         )
     if case.waited >= DRAIN_SECONDS + ABORT_SECONDS:
         return _relaunch(case)
-    return Move(replace(own, abort=own.abort or case.waited >= DRAIN_SECONDS))
+    return HealthMove(replace(own, abort=own.abort or case.waited >= DRAIN_SECONDS))
 
 
-def _verify(case: Case) -> Move:
+def _verify(case: EngineCase) -> HealthMove:
     """Empty: canaries tell whether it was the engine or its requests."""
     own, slowdown = case.memory, case.found.slowdown
     if not slowdown:
-        return _relaunch(case) if case.waited >= CANARY_WAIT_SECONDS else Move(own)
+        return (
+            _relaunch(case) if case.waited >= CANARY_WAIT_SECONDS else HealthMove(own)
+        )
     if slowdown >= PASSES:
         reason = f"{own.reason}; its canaries take {slowdown:.2f}x"
         failed = replace(own, slowdown=slowdown, reason=reason)
@@ -185,39 +192,43 @@ def _verify(case: Case) -> Move:
         slowdown=slowdown,
     )
     if passed.passes < PASSES_TO_BELIEVE:
-        return Move(passed)
+        return HealthMove(passed)
     # Its canaries are well again and again: this is how it is, with these requests.
     level = (own.offset or 0.0) + own.residual
     text = (
         f"{own.reason}; its canaries passed {passed.passes} times, so this now counts "
         "as its normal speed"
     )
-    return Move(replace(passed, offset=level), alert=text)
+    return HealthMove(replace(passed, offset=level), alert=text)
 
 
-def _relaunch(case: Case) -> Move:
-    """End this incarnation, if the guards allow that; else make the best of it."""
+def _relaunch(case: EngineCase, cause: Cause = Cause.NONE) -> HealthMove:
+    """End this incarnation, if the guards allow that; else make the best of it.
+
+    ``cause`` is what it is ended for, if that is not what it was drained for.
+    """
     own, report = case.memory, case.sight.report
     refused = case.guard.refuses_relaunch(report, own)
     if not refused:
         count = own.relaunches + 1
         gone = case.moved(
             Health.RELAUNCHING,
+            cause=cause or own.cause,
             relaunches=count,
             relaunch_from=case.now + cooldown_seconds(count),
             blocked="",
         )
-        return Move(gone, relaunch=own.reason)
+        return HealthMove(gone, relaunch=own.reason)
     blocked = replace(own, blocked=refused)
-    if own.cause == "hang":
-        return Move(blocked)  # It serves nobody, so it waits until it may.
+    if own.cause is Cause.HUNG:
+        return HealthMove(blocked)  # It serves nobody, so it waits until it may.
     slowdown = max(own.slowdown, math.exp(own.residual), STILL_SLOW)
     return _degrade(
         replace(case, memory=blocked), slowdown, f"not relaunched: {refused}"
     )
 
 
-def _degrade(case: Case, slowdown: float, why: str) -> Move:
+def _degrade(case: EngineCase, slowdown: float, why: str) -> HealthMove:
     own = case.memory
     degraded = case.moved(
         Health.DEGRADED,
@@ -229,43 +240,43 @@ def _degrade(case: Case, slowdown: float, why: str) -> Move:
         clear_ticks=0,
     )
     alert = f"{own.reason}; {why}; it serves {slowdown:.1f} times fewer requests"
-    return Move(degraded, alert="" if own.incurable else alert)
+    return HealthMove(degraded, alert="" if own.incurable else alert)
 
 
-def _relaunching(case: Case) -> Move:
+def _relaunching(case: EngineCase) -> HealthMove:
     """Its wish may have been lost with the store's data; then it is made again."""
     report = case.sight.report
-    asked = case.guard.snapshot.desired[report.id].relaunch >= report.incarnation
-    return Move(case.memory, relaunch="" if asked else case.memory.reason)
+    asked = case.guard.snapshot.wishes[report.id].relaunch >= report.incarnation
+    return HealthMove(case.memory, relaunch="" if asked else case.memory.reason)
 
 
-def _checking(case: Case) -> Move:
+def _checking(case: EngineCase) -> HealthMove:
     """The next incarnation is up, or a degraded one may be well again."""
     own, slowdown = case.memory, case.found.slowdown
     if not slowdown and case.waited < CANARY_WAIT_SECONDS:
-        return Move(own)
+        return HealthMove(own)
     if slowdown >= STILL_SLOW:
         move = _degrade(case, slowdown, "a relaunch did not help")
         return replace(move, memory=replace(move.memory, incurable=True))
-    return Move(
+    return HealthMove(
         case.moved(
             Health.PROBATION,
             fresh_from=case.now,
             incurable=False,
             slowdown=1.0,
-            cause="",
+            cause=Cause.NONE,
             reason="",
         )
     )
 
 
-def _degraded(case: Case) -> Move:
+def _degraded(case: EngineCase) -> HealthMove:
     """It serves what it can; a hang ends that, and so does being well again."""
     own, found = case.memory, case.found
     if found.hung:
-        return _take_down(case, "hang", found.hung, 0.0)
+        return _take_down(case, Cause.HUNG, found.hung, 0.0)
     if not found.tick:
-        return Move(own)
+        return HealthMove(own)
     own = _ticked(case)
     standing = found.standing
     clear = standing is not None and standing.residual < math.log(PASSES)
@@ -273,16 +284,16 @@ def _degraded(case: Case) -> Move:
     own = replace(own, clear_ticks=own.clear_ticks + 1 if clear else 0)
     case = replace(case, memory=own)
     if own.clear_ticks >= CLEAN_TICKS and case.waited >= RECHECK_SECONDS:
-        return Move(_recheck(case))
+        return HealthMove(_recheck(case))
     curable = not own.incurable
     if curable and found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
         refused = case.guard.forbids_relaunch(case.sight.report, own)
         if not refused:
-            return _take_down(case, "slow", found.slow.text, _residual(found.slow))
-    return Move(own)
+            return _take_down(case, Cause.SLOW, found.slow.text, _residual(found.slow))
+    return HealthMove(own)
 
 
-def _recheck(case: Case) -> EngineMemory:
+def _recheck(case: EngineCase) -> EngineMemory:
     """Ask the canaries; the last engine of a model is believed without."""
     report, own = case.sight.report, case.memory
     if not case.guard.others_serve(report):
@@ -292,7 +303,7 @@ def _recheck(case: Case) -> EngineMemory:
     return case.moved(Health.CHECKING, fresh_from=case.now, round=own.round + 1)
 
 
-_MOVES: dict[Health, Callable[[Case], Move]] = {
+_MOVES: dict[Health, Callable[[EngineCase], HealthMove]] = {
     Health.HEALTHY: _serving,
     Health.SUSPECT: _serving,
     Health.PROBATION: _serving,

@@ -4,19 +4,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelserver.inventory import Host
-from modelserver.policy.health.memory import EngineMemory, Memory, type_key
-from modelserver.values import Canary, Engine, ModelSpec, Sample, Snapshot
+from modelserver.policy.health.memory import EngineMemory, HealthMemory, type_key
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Canary, EngineReport, ModelSpec, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """One engine as control sees it at one look.
 
     ``crowd`` is how busy the processors are that it computes on, 0 to 1; 0 for one
     that has GPUs, or that somebody else runs on what we do not see.
     """
 
-    report: Engine
+    report: EngineReport
     spec: ModelSpec
     place: str
     gpu: str
@@ -55,7 +56,7 @@ class Sight:
         ]
 
 
-def sights_of(snapshot: Snapshot, busy: Collection[str]) -> dict[str, Sight]:
+def sights_of(snapshot: Snapshot, busy: Collection[str]) -> dict[str, Observation]:
     """The engines about which control may decide: where they are wanted, and live.
 
     Leaves out those of ``busy``, about which something else has been decided.
@@ -63,7 +64,7 @@ def sights_of(snapshot: Snapshot, busy: Collection[str]) -> dict[str, Sight]:
     specs = {spec.name: spec for spec in snapshot.specs}
     hosts = {host.name: host for host in snapshot.hosts}
     sights = {}
-    for name, wish in sorted(snapshot.desired.items()):
+    for name, wish in sorted(snapshot.wishes.items()):
         report, spec = snapshot.engines.get(name), specs.get(wish.spec.model)
         if report is None or spec is None or name in busy:
             continue
@@ -72,14 +73,16 @@ def sights_of(snapshot: Snapshot, busy: Collection[str]) -> dict[str, Sight]:
     return sights
 
 
-def _sight(snapshot: Snapshot, report: Engine, spec: ModelSpec, host: Host) -> Sight:
-    place = snapshot.desired[report.id].spec
+def _sight(
+    snapshot: Snapshot, report: EngineReport, spec: ModelSpec, host: Host
+) -> Observation:
+    place = snapshot.wishes[report.id].spec
     used = [
         gpu
         for gpu in host.gpus
         if gpu.uuid in place.uuids or (not place.uuids and gpu.index in place.gpus)
     ]
-    return Sight(
+    return Observation(
         report=report,
         spec=spec,
         place="/".join([report.host, *(gpu.uuid for gpu in used)]),
@@ -91,11 +94,14 @@ def _sight(snapshot: Snapshot, report: Engine, spec: ModelSpec, host: Host) -> S
 
 
 def remembered(
-    memory: Memory, snapshot: Snapshot, sights: Mapping[str, Sight], now: float
+    memory: HealthMemory,
+    snapshot: Snapshot,
+    sights: Mapping[str, Observation],
+    now: float,
 ) -> dict[str, EngineMemory]:
     """What is remembered of the wanted engines; one in a new place is a new one."""
     known = {
-        name: own for name, own in memory.engines.items() if name in snapshot.desired
+        name: own for name, own in memory.engines.items() if name in snapshot.wishes
     }
     for name, sight in sights.items():
         old = known.get(name)
@@ -105,6 +111,6 @@ def remembered(
                 sight.report.incarnation,
                 sight.place,
                 since=now,
-                round=snapshot.desired[name].canary,
+                round=snapshot.wishes[name].canary,
             )
     return known

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from modelserver.policy.actions import Treat
 from modelserver.policy.health.memory import EngineMemory, Health
-from modelserver.policy.health.observation import Sight
-from modelserver.values import Desired, ModelSpec, Treat
+from modelserver.policy.health.observation import Observation
+from modelserver.values import ModelSpec, Wish
 
 #: The first part of its limit in probation, which doubles so often, in seconds.
 PROBATION_PART, PROBATION_SECONDS = 0.25, 15.0
@@ -30,7 +31,7 @@ def limit_now(memory: EngineMemory, spec: ModelSpec, now: float) -> int:
     return max(1, min(limit, spec.max_running))
 
 
-def treatment(sight: Sight, own: EngineMemory, now: float) -> Treat:
+def treatment(sight: Observation, own: EngineMemory, now: float) -> Treat:
     reason = own.reason or own.health.value
     return Treat(
         sight.report.id,
@@ -43,7 +44,7 @@ def treatment(sight: Sight, own: EngineMemory, now: float) -> Treat:
     )
 
 
-def wished(treat: Treat, wish: Desired) -> Treat:
+def wished(treat: Treat, wish: Wish) -> Treat:
     return replace(
         treat,
         limit=wish.limit,

@@ -10,7 +10,7 @@ from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SpeedResidual:
     """What an engine's recent requests say of its speed.
 
     ``residual`` is the median logarithm of measured over expected seconds, ``error``

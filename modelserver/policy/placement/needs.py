@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from modelserver.inventory import GIB, gib
-from modelserver.values import EngineSpec, ModelSpec
+from modelserver.values import EngineSpec, ModelSpec, engine_id
 
 #: Engines of this type run elsewhere, so they exist only where a pin names their URL.
 EXTERNAL = "external"
@@ -79,5 +79,6 @@ def wanted(
         if model.engine == EXTERNAL:
             continue
         numbers = range(pinned[model.name], model.min_engines)
-        engines += [EngineSpec(f"{model.name}-{n}", model.name, "") for n in numbers]
+        ids = (engine_id(model.name, number) for number in numbers)
+        engines += [EngineSpec(each, model.name, "") for each in ids]
     return engines

@@ -8,10 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from modelserver.policy.actions import Drop, Want
 from modelserver.policy.placement import reasons
 from modelserver.policy.placement.needs import Demand, Need, wanted
-from modelserver.policy.placement.rooms import Fit, HostRoom
-from modelserver.values import Drop, EngineSpec, EngineState, Snapshot, Want
+from modelserver.policy.placement.rooms import HostRoom, RoomOffer
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineSpec, EngineState
 
 #: In these states an engine has its place whatever else is on its GPUs: its own memory
 #: is what fills them. A FATAL one would be started again by a move.
@@ -27,7 +29,7 @@ SETTLED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PlacementPlan:
     """What to change, and for each engine without a place why it has none."""
 
     actions: tuple[Want | Drop, ...]
@@ -39,7 +41,7 @@ def place(snapshot: Snapshot) -> tuple[Want | Drop, ...]:
     return plan(snapshot).actions
 
 
-def plan(snapshot: Snapshot, demand: Demand | None = None) -> Plan:
+def plan(snapshot: Snapshot, demand: Demand | None = None) -> PlacementPlan:
     """Place every wanted engine, or say why it cannot be placed.
 
     Wanted are those of ``demand``; without one, each model's ``min_engines``.
@@ -56,14 +58,14 @@ def plan(snapshot: Snapshot, demand: Demand | None = None) -> Plan:
     specs = [planner.placed[spec.id] for spec in planner.wanted if planner.has(spec)]
     wants = [Want(spec) for spec in specs if spec != planner.wish(spec)]
     drops = _drops({spec.id for spec in planner.wanted}, snapshot)
-    return Plan((*wants, *drops), planner.waiting)
+    return PlacementPlan((*wants, *drops), planner.waiting)
 
 
 def _drops(ids: set[str], snapshot: Snapshot) -> list[Drop]:
     models = {spec.name for spec in snapshot.specs}
     drops = []
-    for engine, desired in snapshot.desired.items():
-        model = desired.spec.model
+    for engine, wish in snapshot.wishes.items():
+        model = wish.spec.model
         if model not in models:
             drops.append(Drop(engine, f"model {model} left the fleet"))
         elif engine not in ids:
@@ -92,7 +94,7 @@ class _Planner:
                 for room in self._hosts[taker.host].find([uuid]):
                     room.claims[taker.id] = need
         self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._offers: dict[Need, dict[str, Fit]] = {}
+        self._offers: dict[Need, dict[str, RoomOffer]] = {}
         self._changed: dict[Need, set[str]] = {}
         self._nowhere: dict[Need, str] = {}
         self._by_need = sorted(self.wanted, key=lambda each: self._needs[each.id].rank)
@@ -103,8 +105,8 @@ class _Planner:
 
     def wish(self, spec: EngineSpec) -> EngineSpec | None:
         """What control has wished of it before."""
-        desired = self._snapshot.desired.get(spec.id)
-        return desired.spec if desired else None
+        wish = self._snapshot.wishes.get(spec.id)
+        return wish.spec if wish else None
 
     def _settle(self, spec: EngineSpec, host: str, uuids: tuple[str, ...]) -> None:
         self.placed[spec.id] = replace(spec, host=host, uuids=uuids)
@@ -264,7 +266,7 @@ class _Planner:
         name = min(offers, key=lambda host: (peers[host], offers[host].cost, host))
         self._settle(spec, name, offers[name].uuids)
 
-    def _offers_for(self, need: Need) -> dict[str, Fit]:
+    def _offers_for(self, need: Need) -> dict[str, RoomOffer]:
         """What each host with room offers; looks anew at those that have changed."""
         offers = self._offers.setdefault(need, {})
         changed = self._changed.setdefault(need, set(self._hosts))
@@ -277,7 +279,9 @@ class _Planner:
         changed.clear()
         return offers
 
-    def _fit(self, spec: EngineSpec, host: HostRoom, engine: str = "") -> Fit | None:
+    def _fit(
+        self, spec: EngineSpec, host: HostRoom, engine: str = ""
+    ) -> RoomOffer | None:
         """The GPUs that this host offers; those that a pin names, where it does."""
         need = self._needs[spec.id]
         if not spec.gpus:
@@ -285,7 +289,7 @@ class _Planner:
         rooms = host.at(spec.gpus)
         if isinstance(rooms, str) or not all(room.fits(need, engine) for room in rooms):
             return None
-        return Fit(tuple(room.gpu.uuid for room in rooms), (host.engines,))
+        return RoomOffer(tuple(room.gpu.uuid for room in rooms), (host.engines,))
 
     def _give_up(self, spec: EngineSpec, wish: EngineSpec | None) -> None:
         need = self._needs[spec.id]

@@ -97,7 +97,7 @@ class GpuRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class RoomOffer:
     """GPUs of a host for an engine; the smaller ``cost``, the less is broken up."""
 
     uuids: tuple[str, ...]
@@ -141,14 +141,14 @@ class HostRoom:
         for room in self.find(uuids):
             room.claims[engine] = need
 
-    def fit(self, need: Need, engine: str = "") -> Fit | None:
+    def fit(self, need: Need, engine: str = "") -> RoomOffer | None:
         """The GPUs that suit best, None where there are not enough.
 
         One that is used already comes before a whole one, and the fullest first; then
         by index, so that groups stay together. What ``engine`` holds is free for it.
         """
         if not need.gpus:
-            return Fit((), (self.engines,))
+            return RoomOffer((), (self.engines,))
         fitting = [room for room in self.rooms if room.fits(need, engine)]
         if len(fitting) < need.gpus:
             return None
@@ -163,7 +163,7 @@ class HostRoom:
         broken = sum(room.gpu.uuid in whole for room in chosen)
         spare = sum(room.spare(engine) // GIB for room in chosen)
         uuids = tuple(room.gpu.uuid for room in sorted(chosen, key=_slot))
-        return Fit(uuids, (broken, len(whole), spare, self.engines))
+        return RoomOffer(uuids, (broken, len(whole), spare, self.engines))
 
 
 def _slot(room: GpuRoom) -> tuple[int, str]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from modelserver.inventory import Gpu, Host
-from modelserver.policy.placement import HostRoom
+from modelserver.policy.placement.rooms import HostRoom
 from modelserver.policy.rebalance.pressure import least_work
-from modelserver.policy.rebalance.scene import Scene
+from modelserver.policy.rebalance.scene import RebalanceScene
 from modelserver.policy.rebalance.state import EngineView
 
 
@@ -33,7 +33,9 @@ class Candidate:
         return (self.seconds, self.gpus, self.host, donors)
 
 
-def room_of(scene: Scene, host: Host, without: Sequence[EngineView] = ()) -> HostRoom:
+def room_of(
+    scene: RebalanceScene, host: Host, without: Sequence[EngineView] = ()
+) -> HostRoom:
     """What a host has to give once these engines have ended."""
     gone = {engine.id for engine in without}
     room = HostRoom(replace(host, gpus=tuple(_freed(gpu, gone) for gpu in host.gpus)))
@@ -55,7 +57,7 @@ def _freed(gpu: Gpu, gone: set[str]) -> Gpu:
     return replace(gpu, processes=left, free=free, used=used)
 
 
-def free_places(scene: Scene, name: str) -> list[Candidate]:
+def free_places(scene: RebalanceScene, name: str) -> list[Candidate]:
     """The places where nobody has to end, the best first."""
     need = scene.need(name)
     found = []
@@ -68,7 +70,7 @@ def free_places(scene: Scene, name: str) -> list[Candidate]:
     return [candidate for _, candidate in found]
 
 
-def donated_places(scene: Scene, name: str) -> list[Candidate]:
+def donated_places(scene: RebalanceScene, name: str) -> list[Candidate]:
     """The places where engines of other models end for it, the best first."""
     if not scene.need(name).gpus:
         return []
@@ -81,7 +83,7 @@ def donated_places(scene: Scene, name: str) -> list[Candidate]:
     return [found[rank] for rank in sorted(found)]
 
 
-def _groups(scene: Scene, name: str, host: Host) -> Iterator[list[EngineView]]:
+def _groups(scene: RebalanceScene, name: str, host: Host) -> Iterator[list[EngineView]]:
     """Engines that might end, model by model, then those of all models together."""
     every: list[EngineView] = []
     for donor in scene.models:
@@ -96,7 +98,7 @@ def _groups(scene: Scene, name: str, host: Host) -> Iterator[list[EngineView]]:
 
 
 def _released(
-    scene: Scene, name: str, host: Host, group: Sequence[EngineView]
+    scene: RebalanceScene, name: str, host: Host, group: Sequence[EngineView]
 ) -> Iterator[Candidate]:
     """The first of the group that make room, if they may end."""
     need, ending, fit = scene.need(name), list[EngineView](), None
@@ -119,7 +121,7 @@ def _released(
     yield Candidate(host.name, fit.uuids, seconds, tuple(ending), len(gpus), idle)
 
 
-def refusals(scene: Scene, name: str) -> str:
+def refusals(scene: RebalanceScene, name: str) -> str:
     """Why nobody can give this model a GPU, donor by donor."""
     found = []
     for donor in scene.models:
@@ -132,12 +134,14 @@ def refusals(scene: Scene, name: str) -> str:
     return "; ".join(found) or "no other model has a GPU that it could give"
 
 
-def is_idle(scene: Scene, name: str) -> bool:
+def is_idle(scene: RebalanceScene, name: str) -> bool:
     """Whether a model has had nothing to do for a while."""
     return scene.quiet_seconds(name) >= scene.rules.quiet_seconds
 
 
-def refusal(scene: Scene, taker: str, host: str, ending: Sequence[EngineView]) -> str:
+def refusal(
+    scene: RebalanceScene, taker: str, host: str, ending: Sequence[EngineView]
+) -> str:
     """Why these engines may not end for the taker; "" where they may."""
     seconds = scene.drain_seconds(ending) + scene.load_seconds(taker, host)
     for donor in sorted({engine.model for engine in ending}):
@@ -148,7 +152,7 @@ def refusal(scene: Scene, taker: str, host: str, ending: Sequence[EngineView]) -
     return ""
 
 
-def _refusal_of(scene: Scene, donor: str, lost: Sequence[str]) -> str:
+def _refusal_of(scene: RebalanceScene, donor: str, lost: Sequence[str]) -> str:
     rules, spec = scene.rules, scene.models[donor].spec
     planned = scene.planned(donor)
     runs = [engine for engine in lost if engine in planned]
@@ -179,7 +183,7 @@ def _refusal_of(scene: Scene, donor: str, lost: Sequence[str]) -> str:
     return ""
 
 
-def _reverses(scene: Scene, donor: str, taker: str, seconds: float) -> str:
+def _reverses(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
     """Whether GPUs would go back too soon; the oftener they did, the harder."""
     rules, pair = scene.rules, {donor, taker}
     between = [each for each in scene.past if {each.donor, each.taker} == pair]

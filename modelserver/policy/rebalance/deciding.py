@@ -18,19 +18,21 @@ from modelserver.policy.rebalance.measuring import (
     measure,
 )
 from modelserver.policy.rebalance.pressure import NEVER_SECONDS
-from modelserver.policy.rebalance.scene import Scene
+from modelserver.policy.rebalance.scene import RebalanceScene
 from modelserver.policy.rebalance.state import (
-    Memory,
-    Move,
-    Outcome,
-    Rules,
+    GpuMove,
+    RebalanceMemory,
+    RebalanceOutcome,
+    RebalanceRules,
     View,
-    Wanted,
 )
 from modelserver.policy.rebalance.transit import advance
+from modelserver.values import EngineSpec
 
 
-def rebalance(view: View, memory: Memory, rules: Rules, now: float) -> Outcome:
+def rebalance(
+    view: View, memory: RebalanceMemory, rules: RebalanceRules, now: float
+) -> RebalanceOutcome:
     """Which engines to want from now on, what to remember, and why.
 
     May be called as often as wished: it measures and moves every ``tick_seconds``,
@@ -38,7 +40,7 @@ def rebalance(view: View, memory: Memory, rules: Rules, now: float) -> Outcome:
     ``now`` is seconds of a clock that ``memory`` was made by as well. Pinned engines
     are counted and never moved; models that somebody else runs are left out.
     """
-    scene = Scene(view, memory, rules, now)
+    scene = RebalanceScene(view, memory, rules, now)
     advance(scene)
     ticked_at, finished = memory.ticked_at, memory.finished
     if ticked_at is None or now - ticked_at >= rules.tick_seconds or now < ticked_at:
@@ -57,7 +59,7 @@ def rebalance(view: View, memory: Memory, rules: Rules, now: float) -> Outcome:
     _sleep(scene)
     return _outcome(
         scene,
-        Memory(
+        RebalanceMemory(
             ticked_at,
             dict(scene.meters),
             finished,
@@ -67,24 +69,26 @@ def rebalance(view: View, memory: Memory, rules: Rules, now: float) -> Outcome:
     )
 
 
-def _outcome(scene: Scene, memory: Memory) -> Outcome:
+def _outcome(scene: RebalanceScene, memory: RebalanceMemory) -> RebalanceOutcome:
     places = {move.engine: move for move in scene.moves if move.starts_at is not None}
     wanted = []
     for name, meter in scene.meters.items():
         for engine in meter.wanted:
             place = places.get(engine)
             if place is None:
-                wanted.append(Wanted(engine, name))
+                wanted.append(EngineSpec(engine, name, ""))
             else:
-                wanted.append(Wanted(engine, name, place.host, place.uuids))
+                wanted.append(EngineSpec(engine, name, place.host, uuids=place.uuids))
     reserved = {uuid: move.engine for move in scene.moves for uuid in move.uuids}
-    return Outcome(tuple(wanted), memory, tuple(scene.reasons), reserved)
+    return RebalanceOutcome(tuple(wanted), memory, tuple(scene.reasons), reserved)
 
 
 # Measuring.
 
 
-def _measure(scene: Scene, before: Mapping[str, float], seconds: float) -> None:
+def _measure(
+    scene: RebalanceScene, before: Mapping[str, float], seconds: float
+) -> None:
     for name, model in scene.models.items():
         gains = finished_since(scene.of(name), before)
         tick = Tick(
@@ -97,7 +101,7 @@ def _measure(scene: Scene, before: Mapping[str, float], seconds: float) -> None:
         scene.meters[name] = measure(scene.meters[name], tick, scene.rules)
 
 
-def _note_quiet(scene: Scene) -> None:
+def _note_quiet(scene: RebalanceScene) -> None:
     for name, model in scene.models.items():
         meter = scene.meters[name]
         seen = sum(each.finished for each in scene.of(name))
@@ -108,7 +112,7 @@ def _note_quiet(scene: Scene) -> None:
         scene.update(name, quiet_since=since, seen=seen)
 
 
-def _heat(scene: Scene) -> None:
+def _heat(scene: RebalanceScene) -> None:
     """Count for how many ticks in a row each model has needed more."""
     for name in scene.models:
         hot = _is_hot(scene, name)
@@ -116,7 +120,7 @@ def _heat(scene: Scene) -> None:
         scene.update(name, hot_ticks=ticks)
 
 
-def _is_hot(scene: Scene, name: str) -> bool:
+def _is_hot(scene: RebalanceScene, name: str) -> bool:
     if scene.fails(name):
         return False
     if scene.unplaced(name):
@@ -139,7 +143,7 @@ def _is_hot(scene: Scene, name: str) -> bool:
 # Waking and sleeping.
 
 
-def _wake(scene: Scene) -> None:
+def _wake(scene: RebalanceScene) -> None:
     """Start an engine of a model that has none and is asked for."""
     for name, model in scene.models.items():
         if not model.waiting or scene.own(name) or scene.planned(name):
@@ -154,7 +158,7 @@ def _wake(scene: Scene) -> None:
             _begin(scene, name, places[0], "is asked for and has no engine")
 
 
-def _sleep(scene: Scene) -> None:
+def _sleep(scene: RebalanceScene) -> None:
     """End the engines of a model that nobody has asked for, down to min_engines."""
     for name, model in scene.models.items():
         spec, quiet = model.spec, scene.quiet_seconds(name)
@@ -175,7 +179,7 @@ def _sleep(scene: Scene) -> None:
 # Growing and shrinking.
 
 
-def _grow(scene: Scene) -> None:
+def _grow(scene: RebalanceScene) -> None:
     """Give the hottest models an engine each, from donors one in all."""
     ready = [
         name
@@ -191,7 +195,7 @@ def _grow(scene: Scene) -> None:
         _grow_one(scene, name)
 
 
-def _grow_one(scene: Scene, name: str) -> None:
+def _grow_one(scene: RebalanceScene, name: str) -> None:
     spec, planned = scene.models[name].spec, scene.planned(name)
     unplaced = scene.unplaced(name)
     pressure = scene.pressure(name, len(planned))
@@ -220,7 +224,7 @@ def _grow_one(scene: Scene, name: str) -> None:
         scene.say(name, f"is hot; {why}", **pressure.figures())
 
 
-def _why_not(scene: Scene, name: str, places: list[Candidate]) -> str:
+def _why_not(scene: RebalanceScene, name: str, places: list[Candidate]) -> str:
     if places:
         return "another move has to be over first"
     offers = donated_places(scene, name)
@@ -232,12 +236,12 @@ def _why_not(scene: Scene, name: str, places: list[Candidate]) -> str:
     return f"a move would take {seconds:.0f} s and gain {gain:.0f} s"
 
 
-def _since_growth(scene: Scene, name: str) -> float:
+def _since_growth(scene: RebalanceScene, name: str) -> float:
     times = [each.at for each in scene.past if each.taker == name]
     return scene.now - max(times, default=-math.inf)
 
 
-def _may_move(scene: Scene, candidate: Candidate, alone: bool = False) -> bool:
+def _may_move(scene: RebalanceScene, candidate: Candidate, alone: bool = False) -> bool:
     """Whether so many GPUs may start to move now.
 
     ``alone`` allows for any number where nothing else moves: the GPUs of an idle donor
@@ -252,7 +256,7 @@ def _may_move(scene: Scene, candidate: Candidate, alone: bool = False) -> bool:
     return moving + candidate.gpus <= most or (alone and not moving)
 
 
-def _begin(scene: Scene, name: str, place: Candidate, why: str) -> None:
+def _begin(scene: RebalanceScene, name: str, place: Candidate, why: str) -> None:
     pressure = scene.pressure(name, len(scene.planned(name)))
     figures = pressure.figures()
     spare = scene.unplaced(name)
@@ -264,7 +268,7 @@ def _begin(scene: Scene, name: str, place: Candidate, why: str) -> None:
         given = scene.pressure(donor, left, peak=True).figures()
         figures |= {f"{key} of {donor}": value for key, value in given.items()}
     scene.begin(
-        Move(
+        GpuMove(
             at=scene.now,
             engine=engine,
             model=name,
@@ -284,7 +288,7 @@ def _begin(scene: Scene, name: str, place: Candidate, why: str) -> None:
     scene.say(name, what, T=place.seconds, **figures)
 
 
-def _shrink(scene: Scene) -> None:
+def _shrink(scene: RebalanceScene) -> None:
     """End one engine of a model that has not needed it for its idle_seconds."""
     for name, model in scene.models.items():
         meter = scene.meters[name]
@@ -302,7 +306,7 @@ def _shrink(scene: Scene) -> None:
             scene.say(name, what, **pressure.figures())
 
 
-def _has_surplus(scene: Scene, name: str) -> bool:
+def _has_surplus(scene: RebalanceScene, name: str) -> bool:
     rules, spec = scene.rules, scene.models[name].spec
     meter, serving = scene.meters[name], scene.serving(name)
     left = len(serving) - 1

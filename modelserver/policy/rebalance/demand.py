@@ -7,18 +7,19 @@ view is made from the snapshot, and its answer into a demand for placement.
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from modelserver.policy.placement import Demand
-from modelserver.policy.rebalance import (
-    Memory,
-    Outcome,
-    Queue,
+from modelserver.policy.placement.needs import Demand
+from modelserver.policy.rebalance.deciding import rebalance
+from modelserver.policy.rebalance.state import (
+    EngineView,
+    ModelView,
     Reason,
-    Rules,
-    rebalance,
-    view_of,
+    RebalanceMemory,
+    RebalanceOutcome,
+    RebalanceRules,
+    View,
 )
-from modelserver.values import Desired, EngineSpec, EngineState, Snapshot
-from modelserver.values import Outcome as Sampled
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineSpec, EngineState, Outcome, Wish
 
 #: The time of an engine that a prompt token takes, of that of a completion token in a
 #: full batch: it is read with thousands of others.
@@ -35,7 +36,7 @@ class Scaling:
     """
 
     demand: Demand | None = None
-    memory: Memory | None = None
+    memory: RebalanceMemory | None = None
     reasons: tuple[Reason, ...] = ()
 
 
@@ -47,27 +48,70 @@ def scale(snapshot: Snapshot, now: float) -> Scaling:
     Where nothing is remembered yet, the engines that run are the ones to have.
     """
     remembered = snapshot.moves
-    if not isinstance(remembered, Memory):
+    if remembered is None:
         return Scaling()
     found = _found(snapshot)
     if found and remembered.ticked_at is None:
-        wishes = {name: Desired(spec) for name, spec in found.items()}
-        snapshot = replace(snapshot, desired={**wishes, **snapshot.desired})
-    queues = {
-        name: Queue(waiting, request_work(snapshot, name, now))
-        for name, waiting in snapshot.queues.items()
-    }
-    finished = {name: float(count) for name, count in snapshot.finished.items()}
-    view = view_of(snapshot, queues, finished)
-    outcome = rebalance(view, remembered, Rules(), now)
+        wishes = {name: Wish(spec) for name, spec in found.items()}
+        snapshot = replace(snapshot, wishes={**wishes, **snapshot.wishes})
+    outcome = rebalance(view_of(snapshot, now), remembered, RebalanceRules(), now)
     engines = tuple(
-        EngineSpec(each.engine, each.model, each.host, uuids=tuple(each.uuids))
-        if each.host or each.engine not in found
-        else found[each.engine]
-        for each in outcome.wanted
+        each if each.host else found.get(each.id, each) for each in outcome.wanted
     )
     demand = Demand(engines, _reserved(outcome))
     return Scaling(demand, outcome.memory, outcome.reasons)
+
+
+def view_of(snapshot: Snapshot, now: float) -> View:
+    """A snapshot as these rules see it.
+
+    An engine on a host that is not live counts as one without a place.
+    """
+    live = {host.name for host in snapshot.hosts}
+    engines = []
+    for name in sorted(snapshot.wishes.keys() | snapshot.engines.keys()):
+        wish, report = snapshot.wishes.get(name), snapshot.engines.get(name)
+        spec = wish.spec if wish else None
+        if report is not None and (report.host not in live or _left(report.state)):
+            report = None
+        if report is None and spec is None:
+            continue
+        model = report.model if report else spec.model if spec else ""
+        host = report.host if report else spec.host if spec else ""
+        there = host if host in live else ""
+        gone = spec is None or bool(report and spec.host != report.host)
+        state = report.state if report else EngineState.PENDING
+        if gone and state.serves:
+            state = EngineState.DRAINING
+        load = snapshot.loads.get(name)
+        uuids = spec.uuids if spec and there == spec.host else ()
+        if report and not uuids:
+            uuids = _uuids(snapshot, there, report.gpus)
+        done = float(snapshot.finished.get(name, 0))
+        inflight = load.inflight if load else 0
+        engines.append(EngineView(name, model, there, state, uuids, inflight, done))
+    models = (
+        ModelView(
+            each,
+            snapshot.queues.get(each.name, 0),
+            request_work(snapshot, each.name, now),
+        )
+        for each in snapshot.specs
+    )
+    return View(tuple(models), tuple(engines), snapshot.hosts, snapshot.pins)
+
+
+def _left(state: EngineState) -> bool:
+    return state is EngineState.STOPPED
+
+
+def _uuids(snapshot: Snapshot, host: str, indexes: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(
+        gpu.uuid
+        for each in snapshot.hosts
+        for gpu in each.gpus
+        if each.name == host and gpu.index in indexes
+    )
 
 
 def request_work(snapshot: Snapshot, model: str, now: float) -> float | None:
@@ -77,7 +121,7 @@ def request_work(snapshot: Snapshot, model: str, now: float) -> float | None:
         for name, report in snapshot.engines.items()
         if report.model == model
         for each in snapshot.samples.get(name, ())
-        if each.outcome is Sampled.OK and now - each.ended_at <= RECENT_SECONDS
+        if each.outcome is Outcome.OK and now - each.ended_at <= RECENT_SECONDS
     ]
     return fmean(sizes) or None if len(sizes) >= FEWEST else None
 
@@ -95,13 +139,13 @@ def _found(snapshot: Snapshot) -> dict[str, EngineSpec]:
             ),
         )
         for name, report in snapshot.engines.items()
-        if name not in snapshot.desired
+        if name not in snapshot.wishes
         and report.host in hosts
         and (report.serves or report.state is EngineState.STARTING)
     }
 
 
-def _reserved(outcome: Outcome) -> dict[str, EngineSpec]:
+def _reserved(outcome: RebalanceOutcome) -> dict[str, EngineSpec]:
     """The GPUs that a move waits for, with the engine that gets them."""
     moves = {move.engine: move for move in outcome.memory.moves}
     takers = {

@@ -4,7 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from modelserver.policy.rebalance.state import EngineView, Meter, ModelView, Rules
+from modelserver.policy.rebalance.state import (
+    EngineView,
+    Meter,
+    ModelView,
+    RebalanceRules,
+)
 
 #: Of so much of its limit an engine in use is taken to be saturated.
 SATURATED = 0.8
@@ -34,7 +39,7 @@ def finished_since(
     return gains
 
 
-def measure(meter: Meter, tick: Tick, rules: Rules) -> Meter:
+def measure(meter: Meter, tick: Tick, rules: RebalanceRules) -> Meter:
     """The meter after a tick.
 
     λ is an exponentially weighted mean over 300 s of what arrived: what was finished,
@@ -72,7 +77,7 @@ def measure(meter: Meter, tick: Tick, rules: Rules) -> Meter:
     return replace(after, guess=mean)
 
 
-def _weighed(meter: Meter, tick: Tick, rules: Rules) -> Meter:
+def _weighed(meter: Meter, tick: Tick, rules: RebalanceRules) -> Meter:
     """The meter with what a request is now, a mean over a minute."""
     now, old = tick.model.request_work, meter.request_work
     if now is None:
@@ -115,12 +120,12 @@ def _mean(old: float, new: float, seconds: float, window_seconds: float) -> floa
     return old + weight * (new - old)
 
 
-def rate(meter: Meter, rules: Rules) -> float:
+def rate(meter: Meter, rules: RebalanceRules) -> float:
     """λ, corrected for the time in which the mean was still filling up."""
     return _corrected(meter.arrivals, meter.observed, rules.average_seconds)
 
 
-def peak_rate(meter: Meter, rules: Rules) -> float:
+def peak_rate(meter: Meter, rules: RebalanceRules) -> float:
     """The greater of λ and the same over a minute, for those who are to give."""
     recent = _corrected(meter.recent, meter.observed, rules.recent_seconds)
     return max(rate(meter, rules), recent)

@@ -7,7 +7,7 @@ arrives in a second, T the seconds until a moved engine serves.
 import math
 from dataclasses import dataclass
 
-from modelserver.policy.rebalance.state import Rules
+from modelserver.policy.rebalance.state import RebalanceRules
 
 #: The drain time of a queue that does not get shorter.
 NEVER_SECONDS = 3600.0
@@ -38,7 +38,7 @@ class Pressure:
         left = self.engines * self.capacity - self.arrivals
         return min(self.queue / left, NEVER_SECONDS) if left > 0 else NEVER_SECONDS
 
-    def is_hot(self, seconds: float, rules: Rules) -> bool:
+    def is_hot(self, seconds: float, rules: RebalanceRules) -> bool:
         """Whether the queue is worth a move that takes T ``seconds``."""
         drain = max(rules.hot_drain_seconds, rules.hot_drain_times * seconds)
         return self.drain_seconds >= drain and self.work_seconds >= least_work(
@@ -81,6 +81,6 @@ class Pressure:
         }
 
 
-def least_work(seconds: float, rules: Rules) -> float:
+def least_work(seconds: float, rules: RebalanceRules) -> float:
     """The G from which a model is hot, where a move takes T ``seconds``."""
     return max(rules.hot_work_seconds, rules.hot_work_times * seconds)

@@ -4,29 +4,31 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from modelserver.policy.placement import EXTERNAL, Need
+from modelserver.policy.placement.needs import EXTERNAL, Need
 from modelserver.policy.rebalance.measuring import capacity, peak_rate, rate
 from modelserver.policy.rebalance.pressure import Pressure
 from modelserver.policy.rebalance.state import (
     EngineView,
-    Memory,
+    GpuMove,
     Meter,
-    Move,
     Past,
     Reason,
-    Rules,
+    RebalanceMemory,
+    RebalanceRules,
     View,
 )
-from modelserver.values import EngineState
+from modelserver.values import EngineState, engine_id, split_engine_id
 
 #: So long a move is remembered that has been decided.
 PAST_SECONDS = 3600.0
 
 
-class Scene:
+class RebalanceScene:
     """The fleet as it is to be: ``meters``, ``moves`` and ``reasons`` are filled."""
 
-    def __init__(self, view: View, memory: Memory, rules: Rules, now: float) -> None:
+    def __init__(
+        self, view: View, memory: RebalanceMemory, rules: RebalanceRules, now: float
+    ) -> None:
         self.view, self.rules, self.now = view, rules, now
         self.models = {
             each.spec.name: each for each in view.models if each.spec.engine != EXTERNAL
@@ -95,9 +97,9 @@ class Scene:
         """The first number that no engine has, not even one that is ending."""
         taken = {*self.engines, *self.own(name), *(each.engine for each in self.moves)}
         number = len(self.pins[name])
-        while f"{name}-{number}" in taken:
+        while engine_id(name, number) in taken:
             number += 1
-        return f"{name}-{number}"
+        return engine_id(name, number)
 
     # What there is.
 
@@ -151,8 +153,8 @@ class Scene:
         def worth(engine: str) -> tuple[int, int, int]:
             view = self.engines.get(engine)
             if view is None or view.failed:
-                return (0, 0, -_number(engine))
-            return (1 + view.state.serves, view.inflight, -_number(engine))
+                return (0, 0, -split_engine_id(engine)[1])
+            return (1 + view.state.serves, view.inflight, -split_engine_id(engine)[1])
 
         return sorted(self.meters[name].wanted, key=worth)
 
@@ -199,7 +201,7 @@ class Scene:
 
     # Moves.
 
-    def begin(self, move: Move) -> None:
+    def begin(self, move: GpuMove) -> None:
         """Remember a move; its donors end from now on."""
         self.moves.append(move)
         for engine in move.donors:
@@ -216,9 +218,4 @@ class Scene:
 
 
 def _sorted(engines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(engines, key=lambda each: (_number(each), each)))
-
-
-def _number(engine: str) -> int:
-    tail = engine.rpartition("-")[2]
-    return int(tail) if tail.isdecimal() else 0
+    return tuple(sorted(engines, key=lambda each: (split_engine_id(each)[1], each)))

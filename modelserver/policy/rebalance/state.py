@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from modelserver.decoding import decode
 from modelserver.inventory import Host
-from modelserver.values import EngineSpec, EngineState, ModelSpec, Snapshot
+from modelserver.values import EngineSpec, EngineState, Json, ModelSpec
 
 #: Until a start has been measured, an engine is taken to load for so long.
 LOAD_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RebalanceRules:
     """When GPUs move. The figures are those that were found in simulated hours.
 
     A model is hot if its queue takes ``hot_drain_seconds`` or ``hot_drain_times`` T
@@ -87,66 +88,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
-    """What the store says of one model's requests; as ``ModelView`` has them."""
-
-    waiting: int = 0
-    request_work: float | None = None
-    load_seconds: float = LOAD_SECONDS
-    capacity: float | None = None
-
-
-def view_of(
-    snapshot: Snapshot, queues: Mapping[str, Queue], finished: Mapping[str, float]
-) -> View:
-    """A snapshot as these rules see it; ``finished`` are each engine's requests ever.
-
-    An engine on a host that is not live counts as one without a place.
-    """
-    live = {host.name for host in snapshot.hosts}
-    engines = []
-    for name in sorted(snapshot.desired.keys() | snapshot.engines.keys()):
-        wish, report = snapshot.desired.get(name), snapshot.engines.get(name)
-        spec = wish.spec if wish else None
-        if report is not None and (report.host not in live or _left(report.state)):
-            report = None
-        if report is None and spec is None:
-            continue
-        model = report.model if report else spec.model if spec else ""
-        host = report.host if report else spec.host if spec else ""
-        there = host if host in live else ""
-        gone = spec is None or bool(report and spec.host != report.host)
-        state = report.state if report else EngineState.PENDING
-        if gone and state.serves:
-            state = EngineState.DRAINING
-        load = snapshot.loads.get(name)
-        uuids = spec.uuids if spec and there == spec.host else ()
-        if report and not uuids:
-            uuids = _uuids(snapshot, there, report.gpus)
-        done, inflight = finished.get(name, 0.0), load.inflight if load else 0
-        engines.append(EngineView(name, model, there, state, uuids, inflight, done))
-    models = [
-        ModelView(each, **asdict(queues.get(each.name, Queue())))
-        for each in snapshot.specs
-    ]
-    return View(tuple(models), tuple(engines), snapshot.hosts, snapshot.pins)
-
-
-def _left(state: EngineState) -> bool:
-    return state is EngineState.STOPPED
-
-
-def _uuids(snapshot: Snapshot, host: str, indexes: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(
-        gpu.uuid
-        for each in snapshot.hosts
-        for gpu in each.gpus
-        if each.name == host and gpu.index in indexes
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
+class GpuMove:
     """An engine on its way: first its donors end, then it starts.
 
     ``donors`` are the engines that end for it, none where its GPUs were free;
@@ -203,8 +145,8 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What these rules know from one look to the next; see ``memory`` for its JSON.
+class RebalanceMemory:
+    """What these rules know from one look to the next.
 
     ``finished`` is how many requests each engine had finished at the last tick.
     """
@@ -212,18 +154,8 @@ class Memory:
     ticked_at: float | None = None
     meters: Mapping[str, Meter] = field(default_factory=dict)
     finished: Mapping[str, float] = field(default_factory=dict)
-    moves: tuple[Move, ...] = ()
+    moves: tuple[GpuMove, ...] = ()
     past: tuple[Past, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An engine that is wanted; with a host, it is to have these GPUs of that host."""
-
-    engine: str
-    model: str
-    host: str = ""
-    uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +176,26 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RebalanceOutcome:
     """What to want from now on (all engines, pins aside), to remember, and why.
+
+    A wanted engine with a host is to have these GPUs of that host.
 
     ``reserved`` maps the GPUs that a move waits for to the engine that will get them:
     nothing else may be placed there.
     """
 
-    wanted: tuple[Wanted, ...]
-    memory: Memory
+    wanted: tuple[EngineSpec, ...]
+    memory: RebalanceMemory
     reasons: tuple[Reason, ...] = ()
     reserved: Mapping[str, str] = field(default_factory=dict)
+
+
+def to_json(memory: RebalanceMemory) -> dict[str, Json]:
+    """The memory as plain values."""
+    return asdict(memory)
+
+
+def from_json(values: Mapping[str, Json]) -> RebalanceMemory:
+    """The memory that ``to_json`` gave; what an older version left out is empty."""
+    return decode(RebalanceMemory, values)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from modelserver.policy.rebalance.candidates import free_places, room_of
-from modelserver.policy.rebalance.scene import Scene
-from modelserver.policy.rebalance.state import Move
+from modelserver.policy.rebalance.scene import RebalanceScene
+from modelserver.policy.rebalance.state import GpuMove
 
 #: A donor may take so much longer than its drain until its GPUs are free.
 RELEASE_SECONDS = 300.0
@@ -13,7 +13,7 @@ START_TIMES = 3.0
 START_SECONDS = 300.0
 
 
-def advance(scene: Scene) -> None:
+def advance(scene: RebalanceScene) -> None:
     """Take every move one step on, where what it waits for has happened."""
     for move in list(scene.moves):
         scene.moves.remove(move)
@@ -24,7 +24,7 @@ def advance(scene: Scene) -> None:
             scene.moves.append(after)
 
 
-def _release(scene: Scene, move: Move) -> Move | None:
+def _release(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
     waited = scene.now - move.at
     if any(donor in scene.engines for donor in move.donors):
         drains = [
@@ -48,14 +48,14 @@ def _release(scene: Scene, move: Move) -> Move | None:
     return _start(scene, move)
 
 
-def _still_needed(scene: Scene, move: Move) -> bool:
+def _still_needed(scene: RebalanceScene, move: GpuMove) -> bool:
     model, own = scene.models[move.model], scene.own(move.model)
     if move.engine in own:
         return True
     return len(own) < model.spec.max_engines and model.waiting > 0
 
 
-def _start(scene: Scene, move: Move) -> Move | None:
+def _start(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
     need = scene.need(move.model)
     for host in scene.view.hosts:
         if host.name != move.host:
@@ -76,7 +76,7 @@ def _start(scene: Scene, move: Move) -> Move | None:
     return None
 
 
-def _arrive(scene: Scene, move: Move) -> Move | None:
+def _arrive(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
     started = scene.now if move.starts_at is None else move.starts_at
     view, took = scene.engines.get(move.engine), scene.now - started
     if move.engine not in scene.own(move.model):

@@ -16,7 +16,7 @@ from celery import Celery
 
 from benchmarks.machine import Server
 from modelserver.api import client
-from modelserver.values import Engine
+from modelserver.values import EngineReport
 from tests.support.fleets import make_hosts, model
 
 HOST, MODEL = "a", "m"
@@ -94,7 +94,7 @@ class Fleet:
         """Start one more worker of the host."""
         self.hosts.worker(HOST, f"w{len(self.hosts.workers)}")
 
-    def engine(self, name: str) -> Engine:
+    def engine(self, name: str) -> EngineReport:
         """An engine as its launcher reports it."""
         return self.store.engines()[name]
 

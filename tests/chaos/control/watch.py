@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import redis
 
-from modelserver.policy.health.memory import Health, Memory, from_json
+from modelserver.policy.health.memory import Health, HealthMemory, from_json
 from modelserver.store import Store
 from modelserver.values import Outcome, Sample
 
@@ -81,7 +81,7 @@ class Watch:
                     self.attempts[sample.outcome].add(sample)
 
 
-def remembered(store: Store) -> Memory:
+def remembered(store: Store) -> HealthMemory:
     """What control remembers of the engines' health."""
     return from_json(store.memory().get("health", ""))
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from modelserver.store import Store
-from modelserver.values import Desired, EngineSpec
+from modelserver.values import EngineSpec, Wish
 from tests.integration.cli.test_commands import folder, report, run, settings, store
 
 __all__ = ["folder", "settings", "store"]
@@ -13,12 +13,12 @@ __all__ = ["folder", "settings", "store"]
 def test_relaunch_names_the_incarnation_that_must_go(folder: Path, store: Store):
     report(store, "fast-0", "fast", "http://127.0.0.1:9")
     with store.control("test", 10) as token:
-        wish = Desired(EngineSpec("fast-0", "fast", "a"), token=token)
+        wish = Wish(EngineSpec("fast-0", "fast", "a"), token=token)
         store.wish(token, {"fast-0": wish})
     done = run(folder, "relaunch", "fast-0")
     assert done.returncode == 0
     assert "incarnation 1 goes" in done.stdout
-    wish = store.desired()["fast-0"]
+    wish = store.wishes()["fast-0"]
     assert (wish.relaunch, wish.reason.split()[0]) == (1, "asked")
 
 

@@ -18,7 +18,7 @@ from modelserver.inventory import Host
 from modelserver.operations.probe import fastest
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.values import Desired, Engine, EngineSpec, EngineState
+from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.engine.process import EngineProcess
 from tests.support.processes import ROOT, ValkeyProcess, eventually, gpus
 
@@ -90,7 +90,7 @@ def run(
 def report(store: Store, engine: str, model: str, url: str) -> None:
     """Have host a report a ready engine, as a launcher does."""
     store.report_engine(
-        Engine(engine, model, "a", EngineState.READY, 1, url, limit=8, since=1.0)
+        EngineReport(engine, model, "a", EngineState.READY, 1, url, limit=8, since=1.0)
     )
     store.report_host(Host("a", gpus=gpus(2), pid=7), lease_seconds=60)
 
@@ -106,7 +106,7 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
     report(store, "fast-0", "fast", "http://127.0.0.1:1")
     spec = EngineSpec("waits-0", "waits", "b")
     with store.control("test", 60) as token:
-        store.wish(token, {"waits-0": Desired(spec)})
+        store.wish(token, {"waits-0": Wish(spec)})
     store.report_waiting({"waits-0": "needs 1 free GPU; host a has no GPUs"})
     store.client.lpush(store.keys.queue("waits")[0], "one", "two")
     store.client.lpush(store.keys.queue("waits")[2], "urgent")

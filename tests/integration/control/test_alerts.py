@@ -25,7 +25,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import counts, last_alerts, open_alerts
 from modelserver.store.availability import standings
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 
 #: Reads its standard input into a file beside which it may sleep or fail.
@@ -205,7 +205,7 @@ def ready(store: Store) -> None:
     """Have host a report a ready engine of m, as a launcher does."""
     now = store.now()
     store.report_engine(
-        Engine("m-0", "m", "a", EngineState.READY, 1, since=now, alive_at=now)
+        EngineReport("m-0", "m", "a", EngineState.READY, 1, since=now, alive_at=now)
     )
     store.report_host(Host("a"), lease_seconds=60)
 

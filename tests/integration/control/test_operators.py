@@ -9,7 +9,7 @@ from modelserver.inventory import Host
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.orders import orders
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.integration.cli.test_commands import (
     folder,
     report,
@@ -27,7 +27,7 @@ def ready(store: Store, silent_seconds: float = 0.0, incarnation: int = 1) -> No
     at = store.now() - silent_seconds
     state = EngineState.READY
     store.report_engine(
-        Engine("waits-0", "waits", "a", state, incarnation, since=at, alive_at=at)
+        EngineReport("waits-0", "waits", "a", state, incarnation, since=at, alive_at=at)
     )
     store.report_host(Host("a", pid=7), lease_seconds=60)
 
@@ -115,7 +115,7 @@ def test_drain_holds_an_engine_until_undrain(
     )
     for _ in range(3):
         steer(store, settings, "one")
-        hold = store.desired()["waits-0"].hold
+        hold = store.wishes()["waits-0"].hold
         assert hold.startswith("drained by ")
         assert hold.endswith(": new driver")
     assert "is drained by" in run(folder, "status").stdout
@@ -124,7 +124,7 @@ def test_drain_holds_an_engine_until_undrain(
     assert "waits-0 gets nothing new: drained by" in shown
     assert run(folder, "undrain", "waits-0").stdout == "waits-0 serves again\n"
     steer(store, settings, "one")
-    assert store.desired()["waits-0"].hold == ""
+    assert store.wishes()["waits-0"].hold == ""
 
 
 def test_undrain_of_what_is_not_drained_says_so(folder: Path, store: Store):

@@ -19,6 +19,7 @@ from modelserver.fleet import (
     RulesSection,
 )
 from modelserver.inventory import Host
+from modelserver.policy.actions import Action, Relaunch, Want
 from modelserver.policy.health.memory import from_json
 from modelserver.policy.replay import look_from_json
 from modelserver.settings import Settings
@@ -29,15 +30,7 @@ from modelserver.store.decisions import (
     keep_look,
     kept_look,
 )
-from modelserver.values import (
-    Action,
-    Desired,
-    Engine,
-    EngineSpec,
-    EngineState,
-    Relaunch,
-    Want,
-)
+from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 
 #: A controller in a process of its own, which looks as fast as it can.
@@ -86,7 +79,7 @@ def decisions(store: Store) -> list[dict[str, str]]:
 def ready(store: Store, silent_seconds: float, incarnation: int = 1) -> None:
     """Have host a report its engine, and then itself, as a launcher does."""
     at = store.now() - silent_seconds
-    engine = Engine(
+    engine = EngineReport(
         "m-0", "m", "a", EngineState.READY, incarnation, since=at, alive_at=at
     )
     store.report_engine(engine)
@@ -95,7 +88,7 @@ def ready(store: Store, silent_seconds: float, incarnation: int = 1) -> None:
 
 def test_a_fleet_without_hosts_gets_no_wish(store: Store, settings: Settings):
     assert steer(store, settings, "one") == []
-    assert store.desired() == {}
+    assert store.wishes() == {}
 
 
 def test_why_an_engine_has_no_place_stands_in_the_store_as_long_as_it_is_so(
@@ -116,7 +109,7 @@ def test_a_host_that_reports_gets_the_engine_and_the_decision_is_logged(
     store.report_host(Host("a"), lease_seconds=60)
     with caplog.at_level(logging.INFO):
         assert steer(store, settings, "one") == [Want(SPEC)]
-    assert store.desired()["m-0"].spec == SPEC
+    assert store.wishes()["m-0"].spec == SPEC
     (decision,) = decisions(store)
     assert float(decision.pop("at")) <= store.now()
     look = kept_look(store, decision.pop("snapshot"))
@@ -168,7 +161,7 @@ def test_a_hung_engine_is_relaunched_once(store: Store, settings: Settings):
     ready(store, silent_seconds=90, incarnation=2)
     assert relaunches(steer(store, settings, "one")) == [("m-0", 2)]
     assert relaunches(steer(store, settings, "two")) == []
-    wish = store.desired()["m-0"]
+    wish = store.wishes()["m-0"]
     assert (wish.spec, wish.relaunch, wish.abort) == (SPEC, 2, 2)
     assert wish.reason == "hung: no token for 90 s"
     decision = next(each for each in decisions(store) if each["action"] == "relaunch")
@@ -210,11 +203,11 @@ def test_a_killed_controller_leaves_wish_and_memory_in_step(
             eventually(looked, 20)
             controller.kill()
         store.client.delete(store.keys.lock)
-        wish = store.desired()["m-0"]
+        wish = store.wishes()["m-0"]
         own = from_json(store.memory()["health"]).engines.get("m-0")
         assert wish.relaunch == (own.relaunches if own else 0)
     steer(store, settings, "last")
-    assert store.desired()["m-0"].relaunch == 1
+    assert store.wishes()["m-0"].relaunch == 1
     assert from_json(store.memory()["health"]).engines["m-0"].relaunches == 1
     done = [each for each in decisions(store) if each["action"] == "relaunch"]
     assert len(done) <= 1
@@ -226,7 +219,7 @@ def test_control_goes_on_with_what_runs_when_the_store_has_lost_its_data(
     store.report_host(Host("a"), lease_seconds=60)
     ready(store, silent_seconds=1)
     store.report_host(Host("b"), lease_seconds=60)
-    store.report_engine(Engine("m-7", "m", "b", EngineState.READY, 3))
+    store.report_engine(EngineReport("m-7", "m", "b", EngineState.READY, 3))
     store.remove_engine("m-0")
     assert steer(store, settings, "one") == [Want(EngineSpec("m-7", "m", "b"))]
 
@@ -254,7 +247,7 @@ def test_memory_alone_does_not_wake_the_launchers(store: Store):
         heard.subscribe(store.keys.changed)
         assert heard.get_message(timeout=5)
         store.wish(token, {}, {"health": "new"})
-        store.wish(token, {"m-0": Desired(SPEC)})
+        store.wish(token, {"m-0": Wish(SPEC)})
         rings = [heard.get_message(timeout=5), heard.get_message(timeout=0.2)]
     assert [ring and ring["data"] for ring in rings] == ["desired", None]
 
@@ -291,8 +284,8 @@ def test_a_controller_that_was_superseded_writes_nothing(store: Store):
     with store.control("slow", 60) as old:
         pass
     with store.control("next", 60):
-        assert not store.wish(old, {"m-0": Desired(SPEC)}, {"health": "late"})
-    assert store.desired() == {}
+        assert not store.wish(old, {"m-0": Wish(SPEC)}, {"health": "late"})
+    assert store.wishes() == {}
     assert store.memory() == {}
 
 

@@ -21,13 +21,13 @@ def test_a_request_wakes_a_sleeping_model_and_idleness_ends_its_engine(
         hosts.launch("a")
         hosts.worker("a")
         eventually(lambda: hosts.store.steered()[0] > 0)
-        assert hosts.store.desired() == {}
+        assert hosts.store.wishes() == {}
         assert hosts.engine("m-0") is None
         for _ in range(2):
             assert answers([hosts.complete.delay("wake up")], within=60)
-            assert hosts.store.desired()["m-0"].spec.host == "a"
+            assert hosts.store.wishes()["m-0"].spec.host == "a"
             eventually(lambda: not hosts.store.engines(), within=30)
-            assert hosts.store.desired() == {}
+            assert hosts.store.wishes() == {}
         said = rebalanced(hosts)
         assert sum("is asked for and has no engine" in each for each in said) == 2
         assert sum("ends m-0: nobody asks for it" in each for each in said) == 2

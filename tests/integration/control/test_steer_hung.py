@@ -22,7 +22,7 @@ def test_the_last_engine_is_relaunched_each_time_that_it_hangs(
         hosts.worker("a")
         for incarnation in (1, 2):
             engine = hosts.ready("m-0", incarnation)
-            eventually(lambda: not hosts.store.desired()["m-0"].hold, PATIENCE)
+            eventually(lambda: not hosts.store.wishes()["m-0"].hold, PATIENCE)
             psutil.Process(engine.pid).send_signal(signal.SIGSTOP)
             result = hosts.complete.delay(f"request {incarnation}")
             hosts.ready("m-0", incarnation + 1, within=PATIENCE)

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from celery.result import AsyncResult
 
-from modelserver.policy.health.memory import EngineMemory, Health, Memory, from_json
+from modelserver.policy.health.memory import (
+    EngineMemory,
+    Health,
+    HealthMemory,
+    from_json,
+)
 from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store.decisions import kept_look, last_decisions
 from tests.support.fleets import Hosts, model, open_hosts
@@ -45,7 +50,7 @@ def traffic(hosts: Hosts) -> Iterator[list[AsyncResult]]:
         sender.join()
 
 
-def remembered(hosts: Hosts) -> Memory:
+def remembered(hosts: Hosts) -> HealthMemory:
     return from_json(hosts.store.memory().get("health", ""))
 
 

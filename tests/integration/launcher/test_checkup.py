@@ -13,7 +13,7 @@ import pytest
 
 from modelserver.api import InferenceTask, client
 from modelserver.settings import load
-from modelserver.values import Canary, Engine, EngineState
+from modelserver.values import Canary, EngineReport, EngineState
 from tests.engine.openai_api import answer_text
 from tests.support.launchers import (
     Site,
@@ -40,12 +40,12 @@ def canaries(site: Site, engine: str, number: int) -> list[Canary]:
     return [each for each in site.store.canaries()[engine] if each.round == number]
 
 
-def completed(engine: Engine) -> int:
+def completed(engine: EngineReport) -> int:
     count: int = stats(engine)["completed"]
     return count
 
 
-def begin(engine: Engine, requests: int) -> None:
+def begin(engine: EngineReport, requests: int) -> None:
     """Send it requests that take half a minute; nobody waits for the answers."""
     body = json.dumps({"prompt": "long", "max_tokens": 3000}).encode()
 

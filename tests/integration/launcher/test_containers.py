@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from modelserver.settings import load
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.support.containers import ContainerHost, open_containers
 from tests.support.launchers import Site, in_flight, open_site, section
 from tests.support.processes import (
@@ -65,7 +65,7 @@ def inner_pids(containers: ContainerHost, name: str) -> list[int]:
     return [first, *(each.pid for each in tree)]
 
 
-def key_of(site: Site, engine: Engine) -> str:
+def key_of(site: Site, engine: EngineReport) -> str:
     address = engine.url.removeprefix("http://")
     return load(site.environment).keyring().key(address)
 

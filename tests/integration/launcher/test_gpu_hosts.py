@@ -90,7 +90,7 @@ def test_what_is_promised_is_looked_at_again_right_before_the_start(
     launcher = fleet.launchers["a"].process
     launcher.send_signal(signal.SIGSTOP)
     fleet.steer()
-    assert fleet.store.desired()["m-0"].spec.uuids == ("GPU-a0",)
+    assert fleet.store.wishes()["m-0"].spec.uuids == ("GPU-a0",)
     fleet.stranger("a", 0, stranger, 40)
     launcher.send_signal(signal.SIGCONT)
     held = eventually(lambda: fleet.store.engines().get("m-0"), 10)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.values import Engine
+from modelserver.values import EngineReport
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, carriers, eventually
 
@@ -22,7 +22,7 @@ def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
         yield hosts
 
 
-def settled(hosts: Hosts) -> dict[str, Engine] | None:
+def settled(hosts: Hosts) -> dict[str, EngineReport] | None:
     """All engines, if each serves on a live host."""
     live = {host.name for host in hosts.store.hosts()}
     engines = hosts.store.engines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.settings import load
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.launchers import Site, open_site, section
 from tests.support.processes import LauncherProcess, ValkeyProcess, eventually
@@ -25,12 +25,12 @@ def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
         yield site
 
 
-def key_of(site: Site, engine: Engine) -> str:
+def key_of(site: Site, engine: EngineReport) -> str:
     address = engine.url.removeprefix("http://")
     return load(site.environment).keyring().key(address)
 
 
-def status(engine: Engine, key: str) -> int:
+def status(engine: EngineReport, key: str) -> int:
     headers = {"Authorization": f"Bearer {key}"}
     request = urllib.request.Request(engine.url + "/v1/models", headers=headers)
     try:

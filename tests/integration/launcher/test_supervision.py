@@ -15,7 +15,7 @@ import pytest
 
 from launcher.host.records import Records
 from modelserver.operations.incidents import FOLDER, Incident, read_incidents
-from modelserver.values import Desired, EngineState
+from modelserver.values import EngineState, Wish
 from tests.support.launchers import (
     Site,
     fault,
@@ -195,7 +195,7 @@ def test_hung_engine_is_told_of_and_its_stacks_are_kept(site: Site) -> None:
     eventually(told, within=40)
     assert "s with 3 in flight" in modelserver(site, "status")
     reason = "hung: no token for 61 s"
-    site.wish("patient-0", Desired(spec, relaunch=1, reason=reason))
+    site.wish("patient-0", Wish(spec, relaunch=1, reason=reason))
     new = site.reaches("patient-0", EngineState.READY, incarnation=2, within=15)
     assert new.hung_seconds == 0
     incident, folder = the_incident(site)

@@ -29,7 +29,7 @@ from kombu.asynchronous import Hub
 from kombu.connection import Connection as KombuConnection
 from kombu.utils import json as kombu_json
 
-from modelserver.messaging.transport import TRANSPORT, Connection
+from modelserver.messaging.transport import TRANSPORT, BrokerConnection
 from tests.support.processes import ValkeyProcess, end, eventually, free_port
 
 #: A stock application with a task, and a module that it names by a string only.
@@ -109,7 +109,7 @@ def test_kombu_makes_a_client_for_every_command(valkey: ValkeyProcess):
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is not second
-    with Connection(valkey.url) as connection:
+    with BrokerConnection(valkey.url) as connection:
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is second
@@ -117,10 +117,10 @@ def test_kombu_makes_a_client_for_every_command(valkey: ValkeyProcess):
 
 def test_kombus_pools_make_connections_of_their_own_class(valkey: ValkeyProcess):
     """messaging/transport.py: Connection must hand its transport on to the pool's."""
-    with Connection(valkey.url) as connection:
+    with BrokerConnection(valkey.url) as connection:
         pool = connection.Pool(1)
         with pool.acquire(block=True) as pooled:
-            assert not isinstance(pooled, Connection)
+            assert not isinstance(pooled, BrokerConnection)
         pool.force_close_all()
 
 
@@ -128,7 +128,7 @@ def test_kombu_shows_a_transport_of_ones_own_instead_of_the_url():
     """modelserver/messaging/transport.py: Connection.as_uri says redis:// again."""
     plain = KombuConnection("redis://127.0.0.1:6379/0", transport=TRANSPORT)
     assert not plain.as_uri().startswith("redis://")
-    assert Connection("redis://127.0.0.1:6379/0").as_uri().startswith("redis://")
+    assert BrokerConnection("redis://127.0.0.1:6379/0").as_uri().startswith("redis://")
 
 
 def test_kombu_reads_and_writes_json_by_the_standard_library():

@@ -14,7 +14,7 @@ from modelserver.store.batch import GiveBack, Stored, StoreResult
 from modelserver.store.connections import (
     AsyncConnection,
     AsyncSSLConnection,
-    Connection,
+    StoreConnection,
     open_async,
 )
 from modelserver.store.delivery import Deliveries
@@ -73,7 +73,7 @@ def as_worker(url: str, use: Callable[[Deliveries], Awaitable[T]]) -> T:
 def test_a_connection_to_a_demoted_server_is_given_up(
     valkey: ValkeyProcess, client: "redis.Redis"
 ):
-    pool = redis.ConnectionPool.from_url(valkey.url, connection_class=Connection)
+    pool = redis.ConnectionPool.from_url(valkey.url, connection_class=StoreConnection)
     with redis.Redis(connection_pool=pool) as ours:
         before = ours.client_id()
         demote(client)
@@ -92,13 +92,13 @@ def test_too_few_replicas_are_a_lost_connection_too(
     valkey: ValkeyProcess, client: "redis.Redis"
 ):
     client.config_set("min-replicas-to-write", 1)
-    pool = redis.ConnectionPool.from_url(valkey.url, connection_class=Connection)
+    pool = redis.ConnectionPool.from_url(valkey.url, connection_class=StoreConnection)
     with redis.Redis(connection_pool=pool) as ours, pytest.raises(LostError):
         ours.set("key", "value")
 
 
 def test_other_errors_leave_the_connection(valkey: ValkeyProcess):
-    pool = redis.ConnectionPool.from_url(valkey.url, connection_class=Connection)
+    pool = redis.ConnectionPool.from_url(valkey.url, connection_class=StoreConnection)
     with redis.Redis(connection_pool=pool) as ours:
         before = ours.client_id()
         ours.set("key", "value")

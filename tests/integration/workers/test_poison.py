@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 from modelserver.errors import PoisonError
 from modelserver.messaging.wire import result_key
 from modelserver.store.dead_letters import dead_letters, discard, resubmit
-from modelserver.values import Desired, EngineSpec
+from modelserver.values import EngineSpec, Wish
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess
 from tests.support.workers import HOST, FleetSite, answers, open_fleet
@@ -35,7 +35,7 @@ def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
     with open_fleet(tmp_path, valkey.url, FRAGILE) as site:
         spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
         with site.store.control("test", 60) as token:
-            site.store.wish(token, {spec.id: Desired(spec, token=token)})
+            site.store.wish(token, {spec.id: Wish(spec, token=token)})
             site.store.report_steered("test")
         launcher = LauncherProcess(tmp_path, site.environment)
         try:

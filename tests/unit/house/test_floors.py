@@ -11,7 +11,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 #: From the ground up; a module may import from its own floor and from those below it.
 FLOORS = (
-    ("modelserver.values", "modelserver.errors", "modelserver.inventory"),
+    (
+        "modelserver.values",
+        "modelserver.errors",
+        "modelserver.inventory",
+        "modelserver.decoding",
+    ),
     ("modelserver.fleet", "modelserver.settings", "modelserver.keyring"),
     ("modelserver.policy",),
     (
@@ -87,7 +92,12 @@ def test_policy_is_pure(path: Path):
 @pytest.mark.parametrize("path", sources("modelserver/policy"), ids=module)
 def test_policy_decides_on_values_alone(path: Path):
     ours = {name for name in imports(path) if name.startswith("modelserver")}
-    values = ("modelserver.values", "modelserver.errors", "modelserver.inventory")
+    values = (
+        "modelserver.values",
+        "modelserver.errors",
+        "modelserver.inventory",
+        "modelserver.decoding",
+    )
     allowed = (*values, "modelserver.policy")
     assert {name for name in ours if not name.startswith(allowed)} == set()
 

@@ -9,21 +9,21 @@ from modelserver.errors import ConfigurationError
 from modelserver.fleet import make_fleet
 from modelserver.inventory import Host
 from modelserver.policy.availability import (
+    ModelStanding,
     Outage,
-    Standing,
     availability,
     from_json,
     observe,
     to_json,
 )
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    Desired,
-    Engine,
+    EngineReport,
     EngineSpec,
     EngineState,
     Kind,
     ModelSpec,
-    Snapshot,
+    Wish,
 )
 
 NOW = 1000.0
@@ -35,36 +35,36 @@ ASLEEP = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", min_engines=0)
 
 def snapshot(*states: EngineState, reason: str = "") -> Snapshot:
     engines = {
-        f"m-{n}": Engine(f"m-{n}", "m", "h", state, reason=reason)
+        f"m-{n}": EngineReport(f"m-{n}", "m", "h", state, reason=reason)
         for n, state in enumerate(states)
     }
-    desired = {name: Desired(EngineSpec(name, "m", "h")) for name in engines}
-    return Snapshot((MODEL,), (), (Host("h"),), engines, desired, {})
+    wishes = {name: Wish(EngineSpec(name, "m", "h")) for name in engines}
+    return Snapshot((MODEL,), (), (Host("h"),), engines, wishes, {})
 
 
 def test_one_ready_engine_is_enough() -> None:
     found = availability(MODEL, snapshot(EngineState.FATAL, EngineState.READY), NOW)
-    assert (found.standing, found.then) == (Standing.SERVING, "go")
+    assert (found.standing, found.then) == (ModelStanding.SERVING, "go")
 
 
 def test_a_first_load_may_take_as_long_as_it_takes() -> None:
     found = availability(
         MODEL, snapshot(EngineState.STARTING), NOW, Outage(NOW - 900, False)
     )
-    assert (found.standing, found.then) == (Standing.STARTING, "wait")
+    assert (found.standing, found.then) == (ModelStanding.STARTING, "wait")
 
 
 def test_a_restart_has_its_grace() -> None:
     seen = snapshot(EngineState.BACKOFF, reason="out of memory")
     found = availability(MODEL, seen, NOW, Outage(NOW - 59, True))
-    assert (found.standing, found.then) == (Standing.STARTING, "wait")
+    assert (found.standing, found.then) == (ModelStanding.STARTING, "wait")
 
 
 def test_a_model_whose_attempts_all_failed_is_down_and_says_why() -> None:
     seen = snapshot(EngineState.FATAL, reason="out of memory")
     found = availability(MODEL, seen, NOW, Outage(NOW - 60, True))
     assert (found.standing, found.then, found.fallback) == (
-        Standing.DOWN,
+        ModelStanding.DOWN,
         "fallback",
         "n",
     )
@@ -76,26 +76,26 @@ def test_without_a_record_the_engines_own_times_tell_since_when_it_is_down() -> 
     times = {"m-0": NOW - 300, "m-1": NOW - 200}
     engines = {k: replace(e, since=times[k]) for k, e in seen.engines.items()}
     found = availability(MODEL, replace(seen, engines=engines), NOW)
-    assert (found.standing, found.since) == (Standing.DOWN, NOW - 200)
+    assert (found.standing, found.since) == (ModelStanding.DOWN, NOW - 200)
     assert found.reason.startswith("no ready engine for 200 s")
 
 
 def test_without_a_record_and_engines_nothing_is_down() -> None:
-    assert availability(MODEL, snapshot(), NOW).standing is Standing.WAITING
+    assert availability(MODEL, snapshot(), NOW).standing is ModelStanding.WAITING
 
 
 def test_the_next_attempt_of_one_that_failed_is_no_promise() -> None:
     seen = snapshot(EngineState.STARTING)
     found = availability(MODEL, seen, NOW, Outage(NOW - 60, True))
-    assert found.standing is Standing.DOWN
+    assert found.standing is ModelStanding.DOWN
 
 
 def test_a_model_without_a_gpu_waits_and_then_is_down() -> None:
     why = "m-0: needs 2 free GPUs"
     early = availability(MODEL, snapshot(), NOW, Outage(NOW - 10), why)
     late = availability(MODEL, snapshot(), NOW, Outage(NOW - 90), why)
-    assert (early.standing, early.then) == (Standing.WAITING, "wait")
-    assert late.standing is Standing.DOWN
+    assert (early.standing, early.then) == (ModelStanding.WAITING, "wait")
+    assert late.standing is ModelStanding.DOWN
     assert late.reason == f"no ready engine for 90 s: {why}"
 
 
@@ -103,7 +103,7 @@ def test_asleep_is_not_down() -> None:
     outage = observe(Outage(NOW - 500), ASLEEP, snapshot(), 0, NOW)
     found = availability(ASLEEP, snapshot(), NOW, outage)
     assert outage == Outage()
-    assert (found.standing, found.then) == (Standing.WAITING, "wait")
+    assert (found.standing, found.then) == (ModelStanding.WAITING, "wait")
 
 
 def test_an_outage_begins_with_the_first_look_and_ends_with_a_ready_engine() -> None:
@@ -117,7 +117,7 @@ def test_an_outage_begins_with_the_first_look_and_ends_with_a_ready_engine() -> 
 
 def test_a_model_that_shall_wait_waits_also_when_it_is_down() -> None:
     found = availability(ASLEEP, snapshot(), NOW, Outage(NOW - 90))
-    assert (found.standing, found.then) == (Standing.DOWN, "wait")
+    assert (found.standing, found.then) == (ModelStanding.DOWN, "wait")
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,29 @@ from dataclasses import replace
 
 from modelserver.inventory import Host
 from modelserver.policy.changes import FleetSpec
-from modelserver.policy.convergence import OpenEnd, Scene, open_ends
-from modelserver.values import Desired, Engine, EngineSpec, EngineState, Kind, ModelSpec
+from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
+from modelserver.values import (
+    EngineReport,
+    EngineSpec,
+    EngineState,
+    Kind,
+    ModelSpec,
+    Wish,
+)
 
 MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang")
 FLEET = FleetSpec((MODEL,))
-WELL = Engine("m-0", "m", "a", EngineState.READY, 1)
-SETTLED = Scene(
-    (Host("a", fleet=2),), {"m-0": WELL}, {"m-0": Desired(EngineSpec("m-0", "m", "a"))}
+WELL = EngineReport("m-0", "m", "a", EngineState.READY, 1)
+SETTLED = FleetView(
+    (Host("a", fleet=2),), {"m-0": WELL}, {"m-0": Wish(EngineSpec("m-0", "m", "a"))}
 )
 
 
-def ends(scene: Scene) -> list[str]:
+def ends(scene: FleetView) -> list[str]:
     return [each.what for each in open_ends(FLEET, 2, ["m"], scene)]
 
 
-def reported(**values: object) -> Scene:
+def reported(**values: object) -> FleetView:
     return replace(SETTLED, engines={"m-0": replace(WELL, **values)})  # type: ignore[arg-type]
 
 
@@ -33,7 +40,7 @@ def test_a_host_that_goes_by_an_older_version_is_waited_for() -> None:
 
 
 def test_an_engine_without_a_place_is_waited_for_and_why_is_said() -> None:
-    nowhere = replace(SETTLED, desired={})
+    nowhere = replace(SETTLED, wishes={})
     assert ends(nowhere) == ["m-0 has no place yet"]
     why = replace(nowhere, waiting={"m-0": "needs 1 free GPU"})
     assert ends(why) == ["m-0 has no place yet: needs 1 free GPU"]
@@ -60,7 +67,7 @@ def test_an_engine_that_has_to_be_restarted_is_waited_for() -> None:
 
 
 def test_an_engine_that_is_to_go_is_waited_for_while_its_host_lives() -> None:
-    old = Engine("m-1", "m", "a", EngineState.DRAINING, 1)
+    old = EngineReport("m-1", "m", "a", EngineState.DRAINING, 1)
     more = replace(SETTLED, engines={"m-0": WELL, "m-1": old})
     assert ends(more) == ["m-1 is still DRAINING"]
     away = replace(more, engines={"m-0": WELL, "m-1": replace(old, host="gone")})
@@ -68,7 +75,7 @@ def test_an_engine_that_is_to_go_is_waited_for_while_its_host_lives() -> None:
 
 
 def test_an_engine_that_control_may_keep_is_not_waited_for() -> None:
-    more = Engine("m-1", "m", "a", EngineState.READY, 1)
+    more = EngineReport("m-1", "m", "a", EngineState.READY, 1)
     scene = replace(SETTLED, engines={"m-0": WELL, "m-1": more})
     assert ends(scene) == ["m-1 is still READY"]
     elastic = FleetSpec((replace(MODEL, max_engines=2),))

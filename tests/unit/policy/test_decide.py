@@ -6,35 +6,38 @@ import pytest
 
 from modelserver.fleet import RulesSection
 from modelserver.inventory import Host
-from modelserver.policy import apply, decide
+from modelserver.policy.actions import Drop, Relaunch, Want
+from modelserver.policy.decide import apply, decide
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    Desired,
-    Drop,
-    Engine,
+    Cause,
     EngineLoad,
+    EngineReport,
     EngineSpec,
     EngineState,
     Kind,
     ModelSpec,
-    Relaunch,
-    Snapshot,
-    Want,
+    Wish,
 )
 
 NOW = 1000.0
 RULES = RulesSection(hang_seconds=60, relaunch_pause_seconds=10)
 SPEC = EngineSpec("m-0", "m", "a")
-ENGINE = Engine("m-0", "m", "a", EngineState.READY, 3, since=100.0, alive_at=937.0)
-HUNG = Relaunch("m-0", 3, "hung: no token for 63 s")
+ENGINE = EngineReport(
+    "m-0", "m", "a", EngineState.READY, 3, since=100.0, alive_at=937.0
+)
+HUNG = Relaunch("m-0", 3, "hung: no token for 63 s", Cause.HUNG)
 
 
-def snapshot(engine: Engine = ENGINE, wish: Desired | None = None, **more) -> Snapshot:
+def snapshot(
+    engine: EngineReport = ENGINE, wish: Wish | None = None, **more
+) -> Snapshot:
     values = {
         "specs": (ModelSpec("m", Kind.COMPLETION, "/m", "sglang-cpu"),),
         "pins": (),
         "hosts": (Host("a"),),
         "engines": {engine.id: engine},
-        "desired": {"m-0": wish or Desired(SPEC)},
+        "wishes": {"m-0": wish or Wish(SPEC)},
         "loads": {},
     }
     return Snapshot(**values | more)
@@ -60,12 +63,12 @@ def test_a_token_at_the_limit_is_in_time():
 
 
 def test_the_same_incarnation_is_relaunched_once_only():
-    wish = Desired(SPEC, relaunch=3)
+    wish = Wish(SPEC, relaunch=3)
     assert decide(snapshot(wish=wish), RULES, NOW) == ()
 
 
 def test_the_next_incarnation_can_be_relaunched_again():
-    wish = Desired(SPEC, relaunch=2)
+    wish = Wish(SPEC, relaunch=2)
     assert decide(snapshot(wish=wish), RULES, NOW) == (HUNG,)
 
 
@@ -97,17 +100,17 @@ def test_an_engine_that_moves_is_not_relaunched_too():
 
 def test_the_report_of_the_host_that_an_engine_left_is_stale():
     hosts = (Host("a"), Host("b"))
-    wish = Desired(replace(SPEC, host="b"))
+    wish = Wish(replace(SPEC, host="b"))
     assert decide(snapshot(wish=wish, hosts=hosts), RULES, NOW) == ()
 
 
 def test_an_engine_of_somebody_else_is_not_relaunched():
     pin = replace(SPEC, url="http://far:1")
-    assert decide(snapshot(wish=Desired(pin), pins=(pin,)), RULES, NOW) == ()
+    assert decide(snapshot(wish=Wish(pin), pins=(pin,)), RULES, NOW) == ()
 
 
 def test_an_engine_that_nobody_wants_is_not_relaunched():
-    assert decide(snapshot(specs=(), desired={}), RULES, NOW) == ()
+    assert decide(snapshot(specs=(), wishes={}), RULES, NOW) == ()
 
 
 def test_an_engine_whose_model_left_is_dropped_and_not_relaunched():
@@ -116,24 +119,26 @@ def test_an_engine_whose_model_left_is_dropped_and_not_relaunched():
 
 
 def test_a_relaunch_applied_gives_no_second_one():
-    wishes = apply([HUNG], {"m-0": Desired(SPEC)}, token=7)
-    assert wishes == {"m-0": Desired(SPEC, 3, "hung: no token for 63 s", token=7)}
-    assert decide(snapshot(desired=wishes), RULES, NOW) == ()
+    wishes = apply([HUNG], {"m-0": Wish(SPEC)}, token=7)
+    assert wishes == {
+        "m-0": Wish(SPEC, 3, "hung: no token for 63 s", Cause.HUNG, token=7)
+    }
+    assert decide(snapshot(wishes=wishes), RULES, NOW) == ()
 
 
 def test_a_new_place_keeps_the_pending_relaunch():
     place = replace(SPEC, host="b")
-    wishes = apply([Want(place)], {"m-0": Desired(SPEC, relaunch=3)}, token=7)
-    assert wishes == {"m-0": Desired(place, relaunch=3, token=7)}
+    wishes = apply([Want(place)], {"m-0": Wish(SPEC, relaunch=3)}, token=7)
+    assert wishes == {"m-0": Wish(place, relaunch=3, token=7)}
 
 
 def test_a_first_wish_and_a_drop():
     wishes = apply([Want(SPEC), Drop("x-0", "")], {}, token=7)
-    assert wishes == {"m-0": Desired(SPEC, token=7), "x-0": None}
+    assert wishes == {"m-0": Wish(SPEC, token=7), "x-0": None}
 
 
 def test_a_lowered_limit_outlives_a_new_place_and_a_relaunch():
-    old = Desired(SPEC, limit=4, degraded="slow: 2.1x")
+    old = Wish(SPEC, limit=4, degraded="slow: 2.1x")
     for action in (HUNG, Want(replace(SPEC, host="b"))):
         wish = apply([action], {"m-0": old}, token=7)["m-0"]
         assert wish

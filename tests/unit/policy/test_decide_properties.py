@@ -5,17 +5,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from modelserver.policy.actions import Relaunch, Treat
 from modelserver.policy.decide import consider
 from modelserver.policy.health.guards import pays
 from modelserver.policy.health.memory import from_json, to_json
-from modelserver.values import (
-    EngineLoad,
-    EngineState,
-    Metrics,
-    Outcome,
-    Relaunch,
-    Treat,
-)
+from modelserver.values import EngineLoad, EngineState, Metrics, Outcome
 from tests.support.control import RULES, Scene, canaries, samples
 
 EVENTS = ("well", "slow", "slow canary", "fails", "hangs", "empty", "dies", "starts")
@@ -70,7 +64,7 @@ def happen(scene: Scene, engine: str, event: str) -> None:
 
 def obey(scene: Scene) -> None:
     """What launchers do about wishes."""
-    for name, wish in scene.desired.items():
+    for name, wish in scene.wishes.items():
         report = scene.engines[name]
         if report.serves and wish.relaunch >= report.incarnation:
             scene.report(name, state=EngineState.STARTING, since=scene.now)
@@ -81,7 +75,7 @@ def away(scene: Scene) -> set[str]:
     """The engines that serve nobody."""
     return {
         name
-        for name, wish in scene.desired.items()
+        for name, wish in scene.wishes.items()
         if wish.hold
         or not scene.engines[name].serves
         or wish.relaunch >= scene.engines[name].incarnation

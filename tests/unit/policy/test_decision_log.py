@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from modelserver.policy.actions import Alert, Drop, Relaunch, Treat, Want
 from modelserver.policy.decide import Decision
 from modelserver.policy.decision_log import account, noteworthy
-from modelserver.policy.health.memory import Health, Memory
+from modelserver.policy.health.memory import Health, HealthMemory
 from modelserver.policy.health.verdicts import Common, SlowCanary
-from modelserver.values import Alert, Canary, Drop, EngineSpec, Relaunch, Treat, Want
+from modelserver.values import Canary, Cause, EngineSpec
 from tests.support.control import NOW, RULES, Scene
 
 NOTHING = Decision()
@@ -37,7 +38,7 @@ def test_the_end_of_an_engine_is_kept_with_the_hosts_that_live():
 
 
 def test_a_relaunch_is_kept_with_what_was_seen_of_the_engine():
-    kept = of(Relaunch("m-0", 1, "hung"))
+    kept = of(Relaunch("m-0", 1, "hung", Cause.HUNG))
     assert (kept["reason"], kept["incarnation"]) == ("hung", "1")
     assert (kept["inflight"], kept["oldest_seconds"], kept["hang_seconds"]) == (
         "2",
@@ -49,9 +50,9 @@ def test_a_relaunch_is_kept_with_what_was_seen_of_the_engine():
 def test_an_engine_without_requests_or_a_report_has_fewer_symptoms():
     scene = Scene(2)
     del scene.loads["m-0"]
-    assert "inflight" not in of(Relaunch("m-0", 1, "hung"), scene)
+    assert "inflight" not in of(Relaunch("m-0", 1, "hung", Cause.HUNG), scene)
     del scene.engines["m-0"]
-    assert "alive_at" not in of(Relaunch("m-0", 1, "hung"), scene)
+    assert "alive_at" not in of(Relaunch("m-0", 1, "hung", Cause.HUNG), scene)
 
 
 def test_a_verdict_is_kept_with_its_figures_and_what_followed():
@@ -70,7 +71,7 @@ def test_a_verdict_is_kept_with_its_figures_and_what_followed():
 def test_an_engine_that_was_not_known_before_has_no_health_before():
     scene = Scene(1)
     after = scene.look()
-    scene.memory = Memory()
+    scene.memory = HealthMemory()
     kept = of(Treat("m-0", 1, limit=4), scene, after)
     assert kept["health"] == "unknown -> healthy"
     assert kept["limit"] == "4"

@@ -23,10 +23,8 @@ from modelserver.policy.lifecycle import (
     Wanted,
     advance,
     backoff_seconds,
-    drain_is_hopeless,
-    is_forced,
 )
-from modelserver.values import EngineState
+from modelserver.values import Cause, EngineState
 
 PENDING, STARTING, READY, DEGRADED, DRAINING, STOPPED, BACKOFF, FATAL = (
     EngineState.PENDING,
@@ -49,7 +47,7 @@ EVENTS: tuple[Event, ...] = (
     Died("exit code 1"),
     StartTimedOut("not ready after 9 s"),
     RetryDue(),
-    DrainAsked("wanted no longer"),
+    DrainAsked("wanted no longer", Cause.RELEASED),
     Stopped(),
     CannotHeal("no such file"),
 )
@@ -198,26 +196,17 @@ def test_change_between_ready_and_degraded_does_not_put_forgiveness_off() -> Non
     assert life.deaths == (FORGIVEN_AFTER_SECONDS,)
 
 
-@pytest.mark.parametrize("reason", ["hung: no token", "slow: 3.1x", "errors: 20 %"])
-def test_relaunch_for_the_engines_fault_is_an_incident(reason: str) -> None:
-    assert is_forced(reason)
+def test_a_drained_engine_knows_why_whatever_its_reason_says() -> None:
+    asked = DrainAsked("hung errors are asked for by hung", Cause.ASKED)
+    life = advance(Life(state=READY), asked, now=1.0)
+    assert (life.cause, life.cause.is_fault) == (Cause.ASKED, False)
 
 
-@pytest.mark.parametrize("reason", ["asked for by anna", "its place changed", ""])
-def test_relaunch_that_somebody_wished_is_none(reason: str) -> None:
-    assert not is_forced(reason)
+def test_only_faults_of_the_engine_are_incidents() -> None:
+    faults = {cause for cause in Cause if cause.is_fault}
+    assert faults == {Cause.SLOW, Cause.SLOW_CANARIES, Cause.ERRORS, Cause.HUNG}
 
 
 @pytest.mark.parametrize("state", EngineState)
 def test_only_ready_and_degraded_engines_serve(state: EngineState) -> None:
     assert state.serves == (state in (READY, DEGRADED))
-
-
-@pytest.mark.parametrize("reason", ["hung for 61 s", "its process is DEAD", "hang"])
-def test_no_drain_for_an_engine_that_answers_nothing_more(reason: str) -> None:
-    assert drain_is_hopeless(reason)
-
-
-@pytest.mark.parametrize("reason", ["", "slow ratio=4.1", "change of deadline"])
-def test_drain_for_an_engine_that_still_answers(reason: str) -> None:
-    assert not drain_is_hopeless(reason)

@@ -3,22 +3,20 @@
 from dataclasses import replace
 
 from modelserver.inventory import Host
-from modelserver.policy import apply, decide
-from modelserver.policy.health.memory import EngineMemory, Health, Memory
+from modelserver.policy.actions import Alert, Relaunch, Treat, Want
+from modelserver.policy.decide import apply, decide
+from modelserver.policy.health.memory import EngineMemory, Health, HealthMemory
 from modelserver.policy.orders import DRAIN, PAUSE, Orders, in_force, orders_about
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    Alert,
-    Desired,
-    Engine,
+    Cause,
+    EngineReport,
     EngineSpec,
     EngineState,
     Kind,
     ModelSpec,
     Order,
-    Relaunch,
-    Snapshot,
-    Treat,
-    Want,
+    Wish,
 )
 
 NOW = 1000.0
@@ -34,16 +32,18 @@ class Rules:
 def look(*orders: Order, hold: str = "", silent_seconds: float = 0.0) -> Snapshot:
     """One ready engine where it is wanted."""
     at = NOW - silent_seconds
-    engine = Engine(
+    engine = EngineReport(
         "m-0", "m", "a", EngineState.READY, 3, limit=64, since=at, alive_at=at
     )
-    wish = Desired(EngineSpec("m-0", "m", "a"), hold=hold, limit=16, canary=2)
+    drained = hold.startswith("drained")
+    place = EngineSpec("m-0", "m", "a")
+    wish = Wish(place, hold=hold, drained=drained, limit=16, canary=2)
     return Snapshot(
         specs=(MODEL,),
         pins=(),
         hosts=(Host("a"),),
         engines={"m-0": engine},
-        desired={"m-0": wish},
+        wishes={"m-0": wish},
         loads={},
         orders=orders,
     )
@@ -54,7 +54,7 @@ def test_a_drained_engine_is_held_with_the_operators_reason():
     (action,) = decide(snapshot, Rules(), NOW)
     assert isinstance(action, Treat)
     assert (action.incarnation, action.hold) == (3, "drained by ada: new driver")
-    wish = apply([action], snapshot.desired, 7)["m-0"]
+    wish = apply([action], snapshot.wishes, 7)["m-0"]
     assert wish
     assert (wish.hold, wish.limit, wish.canary) == (action.hold, 16, 2)
 
@@ -75,7 +75,7 @@ def test_an_order_never_ends_a_hold_of_control():
 
 def test_control_does_not_end_a_hold_of_an_operator():
     snapshot = look(DRAINED, hold="drained by ada: new driver")
-    memory = Memory(engines={"m-0": EngineMemory(3, "a", Health.HEALTHY)})
+    memory = HealthMemory(engines={"m-0": EngineMemory(3, "a", Health.HEALTHY)})
     assert decide(replace(snapshot, memory=memory), Rules(), NOW) == ()
 
 
@@ -96,7 +96,7 @@ def test_nothing_is_done_about_what_is_paused():
 
 
 def test_a_paused_model_gets_no_engine():
-    empty = replace(look(), engines={}, desired={})
+    empty = replace(look(), engines={}, wishes={})
     assert decide(empty, Rules(), NOW) == (Want(EngineSpec("m-0", "m", "a")),)
     paused = replace(empty, orders=(Order(PAUSE, "m"),))
     assert decide(paused, Rules(), NOW) == ()
@@ -114,7 +114,7 @@ def test_a_pause_ends_at_its_time():
 def test_what_is_paused_may_still_be_told():
     paused = Orders(look(Order(PAUSE, "m")), NOW)
     assert not paused.pauses(Alert("m", "its engines are slow"))
-    assert paused.pauses(Relaunch("m-0", 3, "hung"))
+    assert paused.pauses(Relaunch("m-0", 3, "hung", Cause.HUNG))
 
 
 def test_orders_about_an_engine_and_its_model_come_drains_first():

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from modelserver.inventory import Host
-from modelserver.policy import consider
-from modelserver.policy.health.memory import EngineMemory, Health, Memory
-from modelserver.policy.rebalance import Memory as Moves
+from modelserver.policy.decide import consider
+from modelserver.policy.health.memory import EngineMemory, Health, HealthMemory
+from modelserver.policy.rebalance.state import RebalanceMemory as Moves
 from modelserver.policy.replay import (
     RulesOf,
     actions_to_json,
@@ -22,7 +22,8 @@ from modelserver.policy.replay import (
     snapshot_from_json,
     snapshot_to_json,
 )
-from modelserver.values import Desired, EngineSpec, Kind, ModelSpec, Snapshot
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineSpec, Kind, ModelSpec, Wish
 
 RULES = RulesOf(hang_seconds=60, relaunch_pause_seconds=10)
 PLAIN = {
@@ -56,7 +57,7 @@ def values(kind: Any) -> some.SearchStrategy[Any]:
     return PLAIN[kind]
 
 
-def consistent(snapshot: Snapshot, memory: Memory | None) -> Snapshot:
+def consistent(snapshot: Snapshot, memory: HealthMemory | None) -> Snapshot:
     """As a store gives it: samples by their engine, no environments."""
     return replace(
         snapshot,
@@ -70,7 +71,7 @@ def consistent(snapshot: Snapshot, memory: Memory | None) -> Snapshot:
 
 
 memories = some.none() | some.builds(
-    Memory, some.dictionaries(PLAIN[str], values(EngineMemory), max_size=2)
+    HealthMemory, some.dictionaries(PLAIN[str], values(EngineMemory), max_size=2)
 )
 snapshots = some.builds(consistent, values(Snapshot), memories)
 
@@ -115,7 +116,7 @@ def test_a_value_that_is_none_of_a_snapshot_is_refused():
 
 def test_a_decision_can_be_made_again_from_what_was_kept():
     model = ModelSpec("m", Kind.COMPLETION, "/m", "command")
-    wish = Desired(EngineSpec("old-0", "old", "a"))
+    wish = Wish(EngineSpec("old-0", "old", "a"))
     snapshot = Snapshot(
         (model,),
         (),
@@ -123,7 +124,7 @@ def test_a_decision_can_be_made_again_from_what_was_kept():
         {},
         {"old-0": wish},
         {},
-        memory=Memory({"old-0": EngineMemory(1, health=Health.SUSPECT)}),
+        memory=HealthMemory({"old-0": EngineMemory(1, health=Health.SUSPECT)}),
         moves=Moves(),
     )
     decision = consider(snapshot, RULES, 100.0)

@@ -5,29 +5,22 @@ from dataclasses import replace
 import pytest
 
 from modelserver.inventory import Host
+from modelserver.policy.actions import Drop, Relaunch, Want
 from modelserver.policy.rolling import Budget, restarts_due, spread
-from modelserver.values import (
-    Desired,
-    Drop,
-    Engine,
-    EngineSpec,
-    EngineState,
-    Relaunch,
-    Snapshot,
-    Want,
-)
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import Cause, EngineReport, EngineSpec, EngineState, Wish
 
 WHY = "context_length changed from 4096 to 8192"
 
 
-def fleet(count: int, **others: Engine) -> Snapshot:
+def fleet(count: int, **others: EngineReport) -> Snapshot:
     """So many ready engines of one model that all are to be restarted."""
     engines = {
-        f"m-{n}": Engine(f"m-{n}", "m", "a", EngineState.READY, 1, stale=WHY)
+        f"m-{n}": EngineReport(f"m-{n}", "m", "a", EngineState.READY, 1, stale=WHY)
         for n in range(count)
     }
     engines |= {name.replace("_", "-"): engine for name, engine in others.items()}
-    wishes = {name: Desired(EngineSpec(name, "m", "a")) for name in engines}
+    wishes = {name: Wish(EngineSpec(name, "m", "a")) for name in engines}
     return Snapshot((), (), (Host("a"),), engines, wishes, {})
 
 
@@ -44,7 +37,7 @@ def test_a_quarter_of_a_models_engines_restarts_at_a_time(engines: int, at_once:
 
 def test_a_restart_says_why():
     (action,) = restarts_due(fleet(1), Budget(fleet(1)), ())
-    assert action == Relaunch("m-0", 1, WHY)
+    assert action == Relaunch("m-0", 1, WHY, Cause.CHANGED)
 
 
 @pytest.mark.parametrize(
@@ -57,25 +50,25 @@ def test_a_restart_says_why():
     ],
 )
 def test_while_one_is_away_the_others_serve(state: EngineState):
-    away = Engine("m-9", "m", "a", state, 2)
+    away = EngineReport("m-9", "m", "a", state, 2)
     assert due(fleet(2, m_9=away)) == []
 
 
 def test_one_that_was_asked_to_restart_counts_before_it_does():
     snapshot = fleet(2)
-    wish = replace(snapshot.desired["m-0"], relaunch=1)
-    asked = replace(snapshot, desired={**snapshot.desired, "m-0": wish})
+    wish = replace(snapshot.wishes["m-0"], relaunch=1)
+    asked = replace(snapshot, wishes={**snapshot.wishes, "m-0": wish})
     assert due(asked) == []
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Engine("m-9", "m", "a", EngineState.PENDING, 0),
-        Engine("m-9", "m", "lost", EngineState.STARTING, 1),
+        EngineReport("m-9", "m", "a", EngineState.PENDING, 0),
+        EngineReport("m-9", "m", "lost", EngineState.STARTING, 1),
     ],
 )
-def test_one_that_waits_for_a_place_or_its_host_holds_up_nothing(other: Engine):
+def test_one_that_waits_for_a_place_or_its_host_holds_up_nothing(other: EngineReport):
     assert due(fleet(2, m_9=other)) == ["m-0"]
 
 

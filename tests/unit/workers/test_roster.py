@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.values import Engine, EngineState
+from modelserver.values import EngineReport, EngineState
 from workers.roster import FAULTS_IN_A_ROW, SUSPECT_SECONDS, Roster, Slot
 
-BIG = Engine("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
+BIG = EngineReport("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
 SMALL = replace(BIG, id="small", limit=2)
 
 
-def roster(*engines: Engine) -> Roster:
+def roster(*engines: EngineReport) -> Roster:
     here = Roster("here")
     here.update({engine.id: engine for engine in engines})
     return here
@@ -156,7 +156,7 @@ def test_loads_tell_what_is_in_flight_the_oldest_and_the_last_good_end():
 def test_a_full_engine_is_waited_for_in_line():
     async def two_for_one_place() -> list[str]:
         here = Roster("a")
-        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        here.update({"e0": EngineReport("e0", "m", "a", EngineState.READY, 1, limit=1)})
         order = []
 
         async def one(name: str) -> None:
@@ -178,7 +178,7 @@ def test_a_full_engine_is_waited_for_in_line():
 def test_who_waits_is_told_when_the_engine_goes():
     async def waits_in_vain() -> object:
         here = Roster("a")
-        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        here.update({"e0": EngineReport("e0", "m", "a", EngineState.READY, 1, limit=1)})
         slot = await here.admit("m")
         assert slot is not None
         slot.begin(0.0)
@@ -193,7 +193,7 @@ def test_who_waits_is_told_when_the_engine_goes():
 def test_a_place_is_not_lost_on_one_who_gave_up():
     async def the_second_gives_up() -> bool:
         here = Roster("a")
-        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        here.update({"e0": EngineReport("e0", "m", "a", EngineState.READY, 1, limit=1)})
         slot = await here.admit("m")
         assert slot is not None
         number = slot.begin(0.0)
@@ -211,7 +211,7 @@ def test_a_place_is_not_lost_on_one_who_gave_up():
 def test_nobody_waits_in_line_for_a_worker_that_ends():
     async def closes_on_one() -> object:
         here = Roster("a")
-        here.update({"e0": Engine("e0", "m", "a", EngineState.READY, 1, limit=1)})
+        here.update({"e0": EngineReport("e0", "m", "a", EngineState.READY, 1, limit=1)})
         slot = await here.admit("m")
         assert slot is not None
         slot.begin(0.0)

@@ -10,29 +10,31 @@ from launcher.engine.canaries import (
     ROUND,
     SETTLE_SECONDS,
     UNASKED_SECONDS,
+    CanaryPlan,
     Due,
-    Plan,
-    Sight,
+    EngineUse,
     Taken,
 )
-from modelserver.values import Desired, EngineLoad, EngineSpec
+from modelserver.values import EngineLoad, EngineSpec, Wish
 
-WISH = Desired(EngineSpec("m-0", "m", "here"))
-EMPTY = Sight(inflight=0, answered_at=NEVER, read_at=100.0)
+WISH = Wish(EngineSpec("m-0", "m", "here"))
+EMPTY = EngineUse(inflight=0, answered_at=NEVER, read_at=100.0)
 FULL = replace(EMPTY, inflight=3)
 TAKEN = (Taken(100.0, 101.0, 1.0, False), Taken(101.0, 103.0, 2.0, True))
 
 
-def measured(done: int = 0) -> Plan:
-    return Plan(done, measured=True, now=0.0)
+def measured(done: int = 0) -> CanaryPlan:
+    return CanaryPlan(done, measured=True, now=0.0)
 
 
-def at(plan: Plan, now: float, sight: Sight = EMPTY, canary: int = 0) -> Due | None:
+def at(
+    plan: CanaryPlan, now: float, sight: EngineUse = EMPTY, canary: int = 0
+) -> Due | None:
     return plan.due(now, sight, replace(WISH, canary=canary))
 
 
 def test_an_engine_without_a_baseline_gets_a_round_once_it_is_empty():
-    plan = Plan(0, measured=False, now=0.0)
+    plan = CanaryPlan(0, measured=False, now=0.0)
     assert at(plan, 0.0, FULL) is None
     assert at(plan, 1.0) is None
     assert at(plan, 1.0 + EMPTY_SECONDS) == Due(ROUND)
@@ -112,5 +114,5 @@ def test_what_an_engine_said_of_its_canaries_is_not_held_against_them():
 
 def test_what_is_on_an_engine_comes_from_the_workers():
     load = EngineLoad(inflight=2, oldest_seconds=3.0, idle_seconds=4.0)
-    assert Sight.of(load, 100.0, NEVER) == Sight(2, 96.0, 100.0)
-    assert Sight.of(None, 100.0, NEVER).empty
+    assert EngineUse.of(load, 100.0, NEVER) == EngineUse(2, 96.0, 100.0)
+    assert EngineUse.of(None, 100.0, NEVER).empty

@@ -15,7 +15,7 @@ import pytest
 from launcher.environments import (
     RECIPES,
     Installed,
-    Progress,
+    InstallProgress,
     environment_path,
     install,
     installed,
@@ -237,7 +237,7 @@ def test_marker_reads_back_as_it_was_written(tmp_path: Path) -> None:
 def test_complete_environment_is_not_installed_again(tmp_path: Path) -> None:
     environment = environment_of(tmp_path)
     marker.write(environment)
-    reports: list[Progress] = []
+    reports: list[InstallProgress] = []
     assert install("sglang-cpu", tmp_path, reports.append) == environment
     assert reports == []
 
@@ -280,7 +280,7 @@ def test_child_environment_leaves_out_what_leads_astray() -> None:
 def test_failed_step_names_the_step_its_last_line_and_the_log(tmp_path: Path) -> None:
     children = Children(tmp_path / "e.log", os.dup(0), lambda progress: None)
     argv = [sys.executable, "-c", "print('no such package'); raise SystemExit(3)"]
-    step = Progress(index=1, steps=1, what="installing torch", why="a test")
+    step = InstallProgress(index=1, steps=1, what="installing torch", why="a test")
     with pytest.raises(EngineEnvironmentError) as caught:
         children.run(argv, step)
     os.close(children.lock_descriptor)
@@ -311,9 +311,9 @@ def test_second_installation_waits_and_says_so(tmp_path: Path) -> None:
     assert holder.stdin is not None
     assert holder.stdout is not None
     holder.stdout.readline()
-    reports: list[Progress] = []
+    reports: list[InstallProgress] = []
 
-    def let_go_once_reported(progress: Progress) -> None:
+    def let_go_once_reported(progress: InstallProgress) -> None:
         reports.append(progress)
         holder.communicate(b"\n")
 

@@ -3,19 +3,20 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from launcher.engine_types import Launch
 from launcher.host import process, process_dump
-from launcher.host.incidents import Case, describe, prune
+from launcher.host.incidents import EndedEngine, describe, prune
 from launcher.host.process import EngineProcess, Identity
 from launcher.host.process_dump import redact
 from modelserver.operations.incidents import FOLDER, SUMMARY, read_incidents
 from modelserver.values import EngineSpec
 from tests.support.processes import eventually
 
-CASE = Case(
+CASE = EndedEngine(
     spec=EngineSpec("org/m-0", "org/m", "h1"),
     host="h1",
     incarnation=4,
@@ -103,7 +104,9 @@ def test_tree_and_stacks_of_a_stopped_engine_are_told(tmp_path: Path) -> None:
         "s3cret",
     )
     eventually(lambda: "up" in (tmp_path / "log").read_text().splitlines())
-    os.kill(engine.identity.pid, 19)
+    os.kill(engine.identity.pid, signal.SIGSTOP)
+    head = psutil.Process(engine.identity.pid)
+    eventually(lambda: head.status() == psutil.STATUS_STOPPED)
     tree = process_dump.tree(engine.identity)
     told = asyncio.run(process_dump.dump(engine.identity))
     engine.kill()

@@ -9,7 +9,7 @@ from launcher.startup_log.progress import (
     SECONDS_PER_GIB,
     STALL_SECONDS,
     START_SECONDS,
-    Progress,
+    StartProgress,
     is_overdue,
     last_step,
     start_limit,
@@ -104,13 +104,13 @@ def test_last_of_a_bars_states_counts() -> None:
     )
 
 
-def follow(tmp_path: Path, path: str = "") -> Progress:
+def follow(tmp_path: Path, path: str = "") -> StartProgress:
     log = tmp_path / "log"
     log.write_text("Load weight begin of the start before\n")
-    return Progress(log, log.stat().st_size, Weights(path))
+    return StartProgress(log, log.stat().st_size, Weights(path))
 
 
-def write(progress: Progress, text: str) -> str:
+def write(progress: StartProgress, text: str) -> str:
     with progress.log.open("a") as log:
         log.write(text)
     progress.look()
@@ -141,14 +141,14 @@ def test_engine_that_goes_in_circles_makes_no_progress(tmp_path: Path) -> None:
 
 
 def test_log_that_is_not_there_yet_says_nothing(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "none", 0, Weights(""))
+    progress = StartProgress(tmp_path / "none", 0, Weights(""))
     progress.look()
     assert progress.doing == ""
 
 
 def test_growing_download_is_progress_and_its_size_is_told(tmp_path: Path) -> None:
     files = Weights("org/m", {"HF_HOME": str(tmp_path)})
-    progress = Progress(tmp_path / "none", 0, files)
+    progress = StartProgress(tmp_path / "none", 0, files)
     progress.look()
     blobs = tmp_path / "hub" / "models--org--m" / "blobs"
     blobs.mkdir(parents=True)

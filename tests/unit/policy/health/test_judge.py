@@ -6,26 +6,24 @@ from dataclasses import replace
 import pytest
 
 from modelserver.inventory import Gpu, Host
+from modelserver.policy.actions import Alert, Relaunch, Treat
 from modelserver.policy.decide import consider
 from modelserver.policy.health.guards import pays, tokens_left
 from modelserver.policy.health.memory import (
     Health,
-    Memory,
+    HealthMemory,
     ModelMemory,
     TypeMemory,
     from_json,
     to_json,
 )
 from modelserver.values import (
-    Alert,
-    Desired,
     EngineLoad,
     EngineSpec,
     EngineState,
     Metrics,
     Outcome,
-    Relaunch,
-    Treat,
+    Wish,
 )
 from tests.support.control import NOW, RULES, Scene, canaries, known, samples
 
@@ -170,9 +168,9 @@ def test_relaunches_and_passes_are_forgiven_after_two_quiet_hours():
 def test_a_draining_engine_may_finish_for_a_minute_then_its_requests_go_elsewhere():
     scene = drained()
     scene.looks(5)
-    assert scene.desired["m-0"].abort == 0
+    assert scene.wishes["m-0"].abort == 0
     scene.look()
-    assert scene.desired["m-0"].abort == 1
+    assert scene.wishes["m-0"].abort == 1
 
 
 def test_an_engine_that_does_not_let_go_is_relaunched():
@@ -183,8 +181,8 @@ def test_an_engine_that_does_not_let_go_is_relaunched():
 
 def test_an_empty_engine_is_asked_for_canaries():
     scene = verifying()
-    assert scene.desired["m-0"].canary == 1
-    assert scene.desired["m-0"].hold.startswith("verify: slow")
+    assert scene.wishes["m-0"].canary == 1
+    assert scene.wishes["m-0"].hold.startswith("verify: slow")
 
 
 def test_an_engine_whose_canaries_pass_comes_back_by_quarters():
@@ -192,12 +190,12 @@ def test_an_engine_whose_canaries_pass_comes_back_by_quarters():
     scene.canaries["m-0"] = canaries(at=scene.now)
     scene.look()
     assert scene.own.health is Health.PROBATION
-    assert scene.desired["m-0"].hold == ""
-    assert scene.desired["m-0"].limit == 8
+    assert scene.wishes["m-0"].hold == ""
+    assert scene.wishes["m-0"].limit == 8
     scene.look(after=15.0)
-    assert scene.desired["m-0"].limit == 16
+    assert scene.wishes["m-0"].limit == 16
     scene.look(after=15.0)
-    assert scene.desired["m-0"].limit == 0
+    assert scene.wishes["m-0"].limit == 0
     assert scene.own.health is Health.HEALTHY
     assert scene.own.quiet_until == pytest.approx(scene.now - 30 + 300)
 
@@ -256,11 +254,11 @@ def test_a_draining_engine_that_hangs_is_relaunched_at_once():
 
 def test_after_a_relaunch_canaries_come_first_and_nothing_else():
     scene = reborn()
-    assert scene.desired["m-0"].hold.startswith("checking")
-    assert scene.desired["m-0"].canary == 2
+    assert scene.wishes["m-0"].hold.startswith("checking")
+    assert scene.wishes["m-0"].canary == 2
     scene.look()
     assert scene.own.health is Health.PROBATION
-    assert scene.desired["m-0"].limit == 8
+    assert scene.wishes["m-0"].limit == 8
     assert scene.memory.models["m"].load_seconds == pytest.approx(15.0)
 
 
@@ -272,7 +270,7 @@ def test_a_relaunch_is_asked_for_once():
 def test_a_lost_wish_is_made_again_without_another_token():
     scene = relaunching()
     tokens = scene.memory.models["m"].tokens
-    scene.desired["m-0"] = replace(scene.desired["m-0"], relaunch=0)
+    scene.wishes["m-0"] = replace(scene.wishes["m-0"], relaunch=0)
     assert relaunches(scene.look()) == ["m-0"]
     assert scene.memory.models["m"].tokens >= tokens
 
@@ -282,8 +280,8 @@ def test_an_engine_that_is_still_slow_serves_as_degraded():
     (text,) = alerts(scene.look())
     assert "a relaunch did not help; it serves 2.0 times fewer requests" in text
     assert scene.own.health is Health.DEGRADED
-    assert scene.desired["m-0"].limit == 16
-    assert scene.desired["m-0"].degraded.startswith("slow: takes 3.00x")
+    assert scene.wishes["m-0"].limit == 16
+    assert scene.wishes["m-0"].degraded.startswith("slow: takes 3.00x")
     scene.slow()
     scene.samples["m-0"] = tuple(
         replace(each, incarnation=2) for each in scene.samples["m-0"]
@@ -448,7 +446,7 @@ def hanging(engines: int = 4, **memory) -> Scene:
 def test_a_hanging_engine_is_relaunched_at_once_and_its_requests_go_elsewhere():
     scene = hanging()
     assert relaunches(scene.look(after=2.0)) == ["m-0"]
-    assert scene.desired["m-0"].abort == 1
+    assert scene.wishes["m-0"].abort == 1
     assert scene.own.health is Health.RELAUNCHING
 
 
@@ -475,7 +473,7 @@ def test_a_hanging_engine_waits_empty_until_it_may_be_relaunched():
     scene.look(after=2.0)
     assert scene.own.health is Health.DRAINING
     assert scene.own.blocked == "m has been relaunched too often of late"
-    assert scene.desired["m-0"].abort == 1
+    assert scene.wishes["m-0"].abort == 1
     assert relaunches(scene.look(after=1200.0)) == ["m-0"]
 
 
@@ -499,7 +497,7 @@ def test_of_four_engines_one_at_a_time_is_taken_away_and_of_eight_two():
         for name in list(scene.engines)[: (engines - 1) // 2]:
             scene.slow(name)
         scene.looks(4)
-        held = sum(bool(wish.hold) for wish in scene.desired.values())
+        held = sum(bool(wish.hold) for wish in scene.wishes.values())
         assert held == min(most, (engines - 1) // 2)
 
 
@@ -554,7 +552,7 @@ def test_a_model_has_three_relaunches_and_one_more_every_twenty_minutes():
 def test_an_engine_of_somebody_else_is_degraded_and_not_relaunched():
     scene = Scene()
     far = EngineSpec("m-0", "m", "a", url="http://far:1")
-    scene.desired["m-0"], scene.pins = Desired(far), (far,)
+    scene.wishes["m-0"], scene.pins = Wish(far), (far,)
     scene.slow()
     scene.empty()
     assert [relaunches(each) for each in scene.looks(12)] == [[]] * 12
@@ -568,7 +566,7 @@ def test_an_engine_of_somebody_else_is_degraded_and_not_relaunched():
 def test_a_dead_launchers_engines_are_not_judged():
     scene = Scene()
     scene.slow()
-    scene.hosts, scene.pins = (), tuple(w.spec for w in scene.desired.values())
+    scene.hosts, scene.pins = (), tuple(w.spec for w in scene.wishes.values())
     assert [each.actions for each in scene.looks(4)] == [()] * 4
 
 
@@ -576,11 +574,11 @@ def test_limits_move_every_five_seconds_and_are_wished():
     scene = Scene()
     scene.metrics["m-0"] = Metrics(itl_seconds=0.2)
     scene.look(after=2.0)
-    assert scene.desired["m-0"].limit == 28
+    assert scene.wishes["m-0"].limit == 28
     scene.look(after=2.0)
-    assert scene.desired["m-0"].limit == 28
+    assert scene.wishes["m-0"].limit == 28
     scene.look(after=3.0)
-    assert scene.desired["m-0"].limit == 25
+    assert scene.wishes["m-0"].limit == 25
 
 
 def test_an_engine_that_is_slow_at_every_token_keeps_its_limit():
@@ -611,9 +609,9 @@ def test_gpu_types_have_fits_of_their_own_and_a_new_place_is_a_new_engine():
         (Host("a", gpus=tuple(gpus)),),
         replace(scene.spec, gpus=1),
     )
-    for place, name in enumerate(scene.desired):
-        spec = replace(scene.desired[name].spec, uuids=(f"u{place}",))
-        scene.desired[name] = Desired(spec)
+    for place, name in enumerate(scene.wishes):
+        spec = replace(scene.wishes[name].spec, uuids=(f"u{place}",))
+        scene.wishes[name] = Wish(spec)
     scene.look()
     assert scene.own.place == "a/u0"
     assert scene.own.baseline == 0.0
@@ -624,8 +622,8 @@ def test_canaries_go_on_being_numbered_when_memory_is_lost():
     scene = verifying()
     scene.memory = replace(scene.memory, engines={})
     scene.look()
-    assert scene.desired["m-0"].hold == ""
-    assert scene.own.round == scene.desired["m-0"].canary == 1
+    assert scene.wishes["m-0"].hold == ""
+    assert scene.own.round == scene.wishes["m-0"].canary == 1
 
 
 def test_memory_survives_the_store():
@@ -633,7 +631,7 @@ def test_memory_survives_the_store():
     text = to_json(scene.memory)
     assert from_json(text) == scene.memory
     assert to_json(from_json(text)) == text
-    assert from_json("") == Memory()
+    assert from_json("") == HealthMemory()
 
 
 def test_a_later_versions_memory_can_be_read():
@@ -657,7 +655,7 @@ def test_an_engine_of_which_nobody_has_reported_is_waited_for():
 def test_what_leaves_the_fleet_is_forgotten():
     scene = Scene()
     scene.look()
-    del scene.desired["m-3"]
+    del scene.wishes["m-3"]
     scene.spec = replace(scene.spec, min_engines=3, max_engines=3)
     decision = consider(scene.snapshot(), RULES, scene.now + 10)
     assert "m-3" not in decision.memory.engines

@@ -8,12 +8,12 @@ import pytest
 from modelserver.policy.health import criteria
 from modelserver.policy.health.levels import LEVEL_LOOKS, WANDER, WANDER_MEMORY
 from modelserver.policy.health.memory import Health, TypeMemory
-from modelserver.policy.health.verdicts import SlowCanary, Standing
-from modelserver.values import Canary, Engine, EngineState
+from modelserver.policy.health.verdicts import SlowCanary, SpeedResidual
+from modelserver.values import Canary, EngineReport, EngineState
 from tests.support.control import NOW, Scene, canaries, samples
 
-ENGINE = Engine("m-0", "m", "a", EngineState.READY, 1)
-WELL = Standing(0.0, 0.01, 40)
+ENGINE = EngineReport("m-0", "m", "a", EngineState.READY, 1)
+WELL = SpeedResidual(0.0, 0.01, 40)
 
 
 def serve(scene: Scene, **seconds: float) -> None:
@@ -99,7 +99,7 @@ def test_wandering_is_forgotten_within_hours():
 
 
 def slow(times: float, wander: float):
-    standings = {"m-0": Standing(math.log(times), 0.01, 40), "m-1": WELL}
+    standings = {"m-0": SpeedResidual(math.log(times), 0.01, 40), "m-1": WELL}
     return criteria.slow(ENGINE, standings, list(standings), wander)
 
 
@@ -117,7 +117,7 @@ def test_more_than_twice_as_slow_is_slow_however_they_wander():
 
 
 def test_wandering_excuses_an_engine_without_peers_too():
-    standings = {"m-0": Standing(math.log(1.9), 0.01, 40)}
+    standings = {"m-0": SpeedResidual(math.log(1.9), 0.01, 40)}
     assert criteria.slow(ENGINE, standings, ["m-0"], 0.05)
     assert criteria.slow(ENGINE, standings, ["m-0"], 0.2) is None
 

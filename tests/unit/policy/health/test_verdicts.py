@@ -7,20 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from modelserver.policy.health import criteria
-from modelserver.policy.health.verdicts import Standing
-from modelserver.values import Canary, Engine, EngineLoad, EngineState, Metrics, Outcome
+from modelserver.policy.health.verdicts import SpeedResidual
+from modelserver.values import (
+    Canary,
+    EngineLoad,
+    EngineReport,
+    EngineState,
+    Metrics,
+    Outcome,
+)
 from tests.support.control import FIT, NOW, sample, samples
 
-ENGINE = Engine("m-0", "m", "a", EngineState.READY, 1)
-WELL = Standing(0.0, 0.01, 40)
+ENGINE = EngineReport("m-0", "m", "a", EngineState.READY, 1)
+WELL = SpeedResidual(0.0, 0.01, 40)
 LN2 = math.log(2)
 
 
-def standing(made, offset: float = 0.0) -> Standing | None:
+def standing(made, offset: float = 0.0) -> SpeedResidual | None:
     return criteria.standing(made, FIT, offset, 32, NOW)
 
 
-def slow(own: Standing | None, *peers: Standing):
+def slow(own: SpeedResidual | None, *peers: SpeedResidual):
     standings = {f"m-{place}": peer for place, peer in enumerate(peers, 1)}
     if own:
         standings["m-0"] = own
@@ -72,7 +79,7 @@ def test_scatter_beyond_the_fits_makes_less_certain():
 
 
 def test_an_engine_slower_than_its_peers_is_slow_and_says_why():
-    verdict = slow(Standing(LN2, 0.02, 40), WELL, WELL)
+    verdict = slow(SpeedResidual(LN2, 0.02, 40), WELL, WELL)
     assert verdict
     assert verdict.text == (
         "slow: takes 2.00x of what its requests explain (its 2 peers 1.00x; "
@@ -83,20 +90,23 @@ def test_an_engine_slower_than_its_peers_is_slow_and_says_why():
 @pytest.mark.parametrize(
     ("own", "peers"),
     [
-        (Standing(math.log(1.39), 0.001, 40), 0.0),  # not enough beyond its peers
-        (Standing(math.log(1.24), 0.001, 40), -0.5),  # hardly slow at all
-        (Standing(LN2, 0.2, 8), 0.0),  # not certain
-        (Standing(LN2, 0.02, 40), LN2),  # no slower than they are
+        (SpeedResidual(math.log(1.39), 0.001, 40), 0.0),  # not enough beyond its peers
+        (SpeedResidual(math.log(1.24), 0.001, 40), -0.5),  # hardly slow at all
+        (SpeedResidual(LN2, 0.2, 8), 0.0),  # not certain
+        (SpeedResidual(LN2, 0.02, 40), LN2),  # no slower than they are
     ],
 )
-def test_it_takes_all_three_to_be_slow(own: Standing, peers: float):
-    assert slow(own, Standing(peers, 0.01, 40), Standing(peers, 0.01, 40)) is None
+def test_it_takes_all_three_to_be_slow(own: SpeedResidual, peers: float):
+    assert (
+        slow(own, SpeedResidual(peers, 0.01, 40), SpeedResidual(peers, 0.01, 40))
+        is None
+    )
 
 
 def test_alone_it_has_to_be_slower_and_says_so():
-    assert slow(Standing(math.log(1.79), 0.01, 40)) is None
-    assert slow(Standing(LN2, 0.2, 40)) is None
-    verdict = slow(Standing(LN2, 0.02, 40))
+    assert slow(SpeedResidual(math.log(1.79), 0.01, 40)) is None
+    assert slow(SpeedResidual(LN2, 0.2, 40)) is None
+    verdict = slow(SpeedResidual(LN2, 0.02, 40))
     assert verdict
     assert "(no peers;" in verdict.text
 
@@ -106,7 +116,7 @@ def test_who_has_no_standing_is_not_slow():
 
 
 def test_suspected_engines_are_no_peers():
-    standings = {"m-0": Standing(LN2, 0.02, 40), "m-1": WELL}
+    standings = {"m-0": SpeedResidual(LN2, 0.02, 40), "m-1": WELL}
     verdict = criteria.slow(ENGINE, standings, ["m-0"])
     assert verdict
     assert verdict.peers == 0
@@ -116,7 +126,7 @@ def test_suspected_engines_are_no_peers():
 
 
 def test_all_slow_together_are_not_to_blame():
-    verdict = criteria.common("m", [Standing(LN2, 0.1, 40)] * 3)
+    verdict = criteria.common("m", [SpeedResidual(LN2, 0.1, 40)] * 3)
     assert verdict
     assert verdict.text == (
         "3 engines of m together take 2.00x of what their requests explain: "
@@ -128,7 +138,10 @@ def test_all_slow_together_are_not_to_blame():
     "residuals", [[LN2], [LN2, 0.0], [LN2, LN2, 0.0, 0.0], [0.3, 0.3, 0.3]]
 )
 def test_it_takes_most_of_them_to_be_common(residuals):
-    assert criteria.common("m", [Standing(each, 0.1, 40) for each in residuals]) is None
+    assert (
+        criteria.common("m", [SpeedResidual(each, 0.1, 40) for each in residuals])
+        is None
+    )
 
 
 # Errors

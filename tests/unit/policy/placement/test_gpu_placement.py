@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
-from modelserver.policy import apply
-from modelserver.policy.placement import Plan, plan
+from modelserver.policy.decide import apply
+from modelserver.policy.placement.planning import PlacementPlan, plan
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    Desired,
-    Engine,
+    EngineReport,
     EngineSpec,
     EngineState,
     Kind,
     ModelSpec,
-    Snapshot,
+    Wish,
+    split_engine_id,
 )
 
 TOTAL = 80
@@ -61,27 +62,27 @@ def host(name: str, *used: int) -> Host:
     return Host(name, tuple(gpu(name, index, each) for index, each in enumerate(used)))
 
 
-def fleet(*models: ModelSpec, hosts, pins=(), desired=(), engines=()) -> Snapshot:
+def fleet(*models: ModelSpec, hosts, pins=(), wishes=(), engines=()) -> Snapshot:
     return Snapshot(
         specs=models,
         pins=tuple(pins),
         hosts=tuple(hosts),
         engines={each.id: each for each in engines},
-        desired={each.id: Desired(each) for each in desired},
+        wishes={each.id: Wish(each) for each in wishes},
         loads={},
     )
 
 
 def spec(engine: str, name: str, *uuids: str, **more) -> EngineSpec:
-    return EngineSpec(engine, engine.rpartition("-")[0], name, uuids=uuids, **more)
+    return EngineSpec(engine, split_engine_id(engine)[0], name, uuids=uuids, **more)
 
 
-def report(wish: EngineSpec, state: EngineState = EngineState.READY) -> Engine:
-    return Engine(wish.id, wish.model, wish.host, state, incarnation=1)
+def report(wish: EngineSpec, state: EngineState = EngineState.READY) -> EngineReport:
+    return EngineReport(wish.id, wish.model, wish.host, state, incarnation=1)
 
 
 def after(snapshot: Snapshot) -> dict[str, EngineSpec]:
-    wishes = {**snapshot.desired, **apply(plan(snapshot).actions, snapshot.desired, 1)}
+    wishes = {**snapshot.wishes, **apply(plan(snapshot).actions, snapshot.wishes, 1)}
     return {engine: wish.spec for engine, wish in wishes.items() if wish}
 
 
@@ -160,7 +161,7 @@ def test_an_engine_that_was_wished_without_gpus_keeps_those_it_uses() -> None:
     wish = spec("m-0", "a")
     runs = replace(report(wish), gpus=(0,))
     found = fleet(
-        model("m", engines=2), hosts=[host("a", 0, 0)], desired=[wish], engines=[runs]
+        model("m", engines=2), hosts=[host("a", 0, 0)], wishes=[wish], engines=[runs]
     )
     assert gpus_of(found) == {"m-0": "", "m-1": "a1"}
 
@@ -171,7 +172,7 @@ def test_an_engine_whose_host_is_away_is_expected_there() -> None:
         model("m"),
         hosts=[host("a", 0)],
         pins=[replace(wish, uuids=())],
-        desired=[wish],
+        wishes=[wish],
         engines=[report(wish)],
     )
     assert after(found)["m-0"].host == "away"
@@ -220,7 +221,7 @@ def test_a_running_engine_counts_with_the_greater_of_promise_and_what_it_holds()
     models = [model("x", gib=30, share=True), model("y", gib=40, share=True)]
     for holds, fits in ((25, True), (30, True), (41, False)):
         here = Host("a", (gpu("a", 0, holds, engine="x-0"),))
-        found = fleet(*models, hosts=[here], desired=[first], engines=[report(first)])
+        found = fleet(*models, hosts=[here], wishes=[first], engines=[report(first)])
         assert ("y-0" in after(found)) is fits, holds
 
 
@@ -230,32 +231,28 @@ def test_a_running_engine_counts_with_the_greater_of_promise_and_what_it_holds()
 def test_what_has_been_started_does_not_move(state: EngineState) -> None:
     wish = spec("m-0", "a", "a0")
     hosts = [host("a", 79), host("b", 0)]
-    found = fleet(
-        model("m"), hosts=hosts, desired=[wish], engines=[report(wish, state)]
-    )
-    assert plan(found) == Plan(())
+    found = fleet(model("m"), hosts=hosts, wishes=[wish], engines=[report(wish, state)])
+    assert plan(found) == PlacementPlan(())
 
 
 @pytest.mark.parametrize("state", [EngineState.PENDING, EngineState.BACKOFF])
 def test_what_has_not_is_placed_anew_if_its_gpu_is_taken(state: EngineState) -> None:
     wish = spec("m-0", "a", "a0")
     hosts = [host("a", 79), host("b", 0)]
-    found = fleet(
-        model("m"), hosts=hosts, desired=[wish], engines=[report(wish, state)]
-    )
+    found = fleet(model("m"), hosts=hosts, wishes=[wish], engines=[report(wish, state)])
     assert gpus_of(found) == {"m-0": "b0"}
 
 
 def test_an_engine_whose_gpu_is_taken_prefers_its_host() -> None:
     wish = spec("m-0", "b", "b0")
     hosts = [host("a", 0, 0), host("b", 79, 0)]
-    found = fleet(model("m"), hosts=hosts, desired=[wish])
+    found = fleet(model("m"), hosts=hosts, wishes=[wish])
     assert gpus_of(found) == {"m-0": "b1"}
 
 
 def test_an_engine_whose_gpu_is_taken_and_that_fits_nowhere_waits_without_one() -> None:
     wish = spec("m-0", "a", "a0")
-    found = fleet(model("m"), hosts=[host("a", 79)], desired=[wish])
+    found = fleet(model("m"), hosts=[host("a", 79)], wishes=[wish])
     assert after(found) == {"m-0": spec("m-0", "a")}
     assert "gpu 0 has 1 GiB free" in waiting(found)["m-0"]
 
@@ -264,13 +261,13 @@ def test_an_engine_that_has_died_finds_its_own_memory_free() -> None:
     wish = spec("m-0", "a", "a0")
     here = Host("a", (gpu("a", 0, 70, engine="m-0"),))
     died = report(wish, EngineState.BACKOFF)
-    found = fleet(model("m"), hosts=[here], desired=[wish], engines=[died])
-    assert plan(found) == Plan(())
+    found = fleet(model("m"), hosts=[here], wishes=[wish], engines=[died])
+    assert plan(found) == PlacementPlan(())
 
 
 def test_engines_of_a_lost_host_are_placed_where_there_is_room() -> None:
-    desired = [spec("m-0", "lost", "x0"), spec("m-1", "lost", "x1")]
-    found = fleet(model("m", engines=2), hosts=[host("a", 0)], desired=desired)
+    wishes = [spec("m-0", "lost", "x0"), spec("m-1", "lost", "x1")]
+    found = fleet(model("m", engines=2), hosts=[host("a", 0)], wishes=wishes)
     assert gpus_of(found) == {"m-0": "a0", "m-1": "x1"}
     assert waiting(found) == {
         "m-1": "the launcher of host lost does not report; needs 1 free GPU; host a: "
@@ -281,7 +278,7 @@ def test_engines_of_a_lost_host_are_placed_where_there_is_room() -> None:
 def test_a_running_engine_goes_on_if_the_changed_fleet_has_no_place_for_it() -> None:
     wish = spec("m-0", "a", "a0")
     here = Host("a", (gpu("a", 0, 70, engine="m-0"),))
-    found = fleet(model("m", 8), hosts=[here], desired=[wish], engines=[report(wish)])
+    found = fleet(model("m", 8), hosts=[here], wishes=[wish], engines=[report(wish)])
     assert after(found) == {"m-0": wish}
     assert waiting(found)["m-0"].startswith("needs 8 free GPUs; host a: ")
 
@@ -289,7 +286,7 @@ def test_a_running_engine_goes_on_if_the_changed_fleet_has_no_place_for_it() -> 
 def test_a_running_engine_that_shall_have_more_gpus_keeps_its_own_among_them() -> None:
     wish = spec("m-0", "a", "a0")
     here = Host("a", (gpu("a", 0, 70, engine="m-0"), gpu("a", 1)))
-    found = fleet(model("m", 2), hosts=[here], desired=[wish], engines=[report(wish)])
+    found = fleet(model("m", 2), hosts=[here], wishes=[wish], engines=[report(wish)])
     assert gpus_of(found) == {"m-0": "a0 a1"}
 
 
@@ -379,10 +376,10 @@ def fleets(draw: st.DrawFn) -> Snapshot:
     if not draw(st.booleans()):
         return empty
     # What a run before this one decided; some of it has been started since.
-    desired = after(replace(empty, hosts=tuple(_emptied(each) for each in hosts)))
-    states = {engine: draw(STATES) for engine in desired}
-    engines = [report(desired[name], state) for name, state in states.items() if state]
-    return fleet(*models, hosts=hosts, desired=desired.values(), engines=engines)
+    wishes = after(replace(empty, hosts=tuple(_emptied(each) for each in hosts)))
+    states = {engine: draw(STATES) for engine in wishes}
+    engines = [report(wishes[name], state) for name, state in states.items() if state]
+    return fleet(*models, hosts=hosts, wishes=wishes.values(), engines=engines)
 
 
 @st.composite
@@ -413,7 +410,7 @@ def placed(snapshot: Snapshot) -> dict[str, EngineSpec]:
 @given(fleets())
 def test_never_more_is_promised_of_a_gpu_than_is_free(snapshot: Snapshot) -> None:
     needs = {each.name: each for each in snapshot.specs}
-    every = {**{n: snapshot.desired[n].spec for n in started(snapshot)}}
+    every = {**{n: snapshot.wishes[n].spec for n in started(snapshot)}}
     gpus = {each.uuid: each for at in snapshot.hosts for each in at.gpus}
     new = placed(snapshot)
     promised: Counter[str] = Counter()
@@ -447,7 +444,7 @@ def test_every_group_is_complete_and_on_the_host_of_its_wish(
 @given(fleets())
 def test_who_does_not_share_is_alone(snapshot: Snapshot) -> None:
     shares = {each.name: each.share_gpu for each in snapshot.specs}
-    specs = {**{n: snapshot.desired[n].spec for n in started(snapshot)}}
+    specs = {**{n: snapshot.wishes[n].spec for n in started(snapshot)}}
     specs |= placed(snapshot)
     on = Counter(uuid for each in specs.values() for uuid in each.uuids)
     for each in placed(snapshot).values():
@@ -467,7 +464,7 @@ def test_every_wanted_engine_is_placed_or_said_to_wait(snapshot: Snapshot) -> No
 def test_started_engines_keep_their_place(snapshot: Snapshot) -> None:
     wishes = after(snapshot)
     for name in started(snapshot):
-        assert wishes[name] == snapshot.desired[name].spec
+        assert wishes[name] == snapshot.wishes[name].spec
 
 
 @given(fleets(), st.randoms(use_true_random=False))
@@ -482,5 +479,5 @@ def test_the_same_fleet_gives_the_same_plan_in_any_order(snapshot, random) -> No
 
 @given(fleets())
 def test_a_plan_that_is_carried_out_changes_nothing_more(snapshot: Snapshot) -> None:
-    wishes = {name: Desired(each) for name, each in after(snapshot).items()}
-    assert plan(replace(snapshot, desired=wishes)).actions == ()
+    wishes = {name: Wish(each) for name, each in after(snapshot).items()}
+    assert plan(replace(snapshot, wishes=wishes)).actions == ()

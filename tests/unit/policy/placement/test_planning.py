@@ -7,17 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelserver.inventory import Host
-from modelserver.policy import apply
-from modelserver.policy.placement import place
-from modelserver.values import (
-    Desired,
-    Drop,
-    EngineSpec,
-    Kind,
-    ModelSpec,
-    Snapshot,
-    Want,
-)
+from modelserver.policy.actions import Drop, Want
+from modelserver.policy.decide import apply
+from modelserver.policy.placement.planning import place
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineSpec, Kind, ModelSpec, Wish, split_engine_id
 from tests.support.processes import gpus
 
 
@@ -27,12 +21,12 @@ def model(name: str = "m", engines: int = 1, gpus: int = 0, engine: str = "sglan
     )
 
 
-def wish(engine: str, host: str, **place: object) -> Desired:
-    return Desired(EngineSpec(engine, engine.rsplit("-", 1)[0], host, **place))
+def wish(engine: str, host: str, **place: object) -> Wish:
+    return Wish(EngineSpec(engine, split_engine_id(engine)[0], host, **place))
 
 
-def fleet(*models: ModelSpec, hosts=(), pins=(), desired=()) -> Snapshot:
-    wishes = {each.spec.id: each for each in desired}
+def fleet(*models: ModelSpec, hosts=(), pins=(), wishes=()) -> Snapshot:
+    wishes = {each.spec.id: each for each in wishes}
     return Snapshot(models, tuple(pins), tuple(hosts), {}, wishes, {})
 
 
@@ -57,18 +51,18 @@ def test_without_a_live_host_no_engine_is_placed():
 
 
 def test_a_wish_whose_host_lives_stays_although_another_host_is_emptier():
-    desired = [wish("m-0", "a"), wish("m-1", "a")]
-    assert place(fleet(model(engines=2), hosts=[A, B], desired=desired)) == ()
+    wishes = [wish("m-0", "a"), wish("m-1", "a")]
+    assert place(fleet(model(engines=2), hosts=[A, B], wishes=wishes)) == ()
 
 
 def test_engines_of_a_dead_host_move_to_a_live_one():
-    desired = [wish("m-0", "dead"), wish("m-1", "a")]
-    snapshot = fleet(model(engines=2), hosts=[A, B], desired=desired)
+    wishes = [wish("m-0", "dead"), wish("m-1", "a")]
+    snapshot = fleet(model(engines=2), hosts=[A, B], wishes=wishes)
     assert placed(snapshot) == {"m-0": "b"}
 
 
 def test_engines_of_a_dead_host_keep_their_wish_while_no_host_lives():
-    assert place(fleet(model(), desired=[wish("m-0", "dead")])) == ()
+    assert place(fleet(model(), wishes=[wish("m-0", "dead")])) == ()
 
 
 def test_an_engine_that_needs_more_gpus_than_any_host_has_is_not_placed():
@@ -85,7 +79,7 @@ def test_an_engine_without_gpus_goes_to_a_host_whose_gpus_are_taken():
         model("big", gpus=2),
         model(),
         hosts=[A],
-        desired=[wish("big-0", "a", uuids=("GPU-0", "GPU-1"))],
+        wishes=[wish("big-0", "a", uuids=("GPU-0", "GPU-1"))],
     )
     assert placed(snapshot) == {"m-0": "a"}
 
@@ -94,7 +88,7 @@ def test_an_engine_that_no_longer_fits_its_host_moves():
     snapshot = fleet(
         model(engines=2, gpus=1),
         hosts=[Host("a", gpus=gpus(1)), B],
-        desired=[wish(f"m-{n}", "a", uuids=("GPU-0",)) for n in range(2)],
+        wishes=[wish(f"m-{n}", "a", uuids=("GPU-0",)) for n in range(2)],
     )
     assert placed(snapshot) == {"m-1": "b"}
 
@@ -113,14 +107,14 @@ def test_a_pin_counts_towards_min_engines_and_its_gpus_are_taken():
 def test_a_pin_without_a_host_goes_to_a_live_one_and_stays():
     pin = EngineSpec("m-0", "m", "", port=8001)
     assert placed(fleet(model(), hosts=[B], pins=[pin])) == {"m-0": "b"}
-    desired = [wish("m-0", "b", port=8001)]
-    assert place(fleet(model(), hosts=[A, B], pins=[pin], desired=desired)) == ()
+    wishes = [wish("m-0", "b", port=8001)]
+    assert place(fleet(model(), hosts=[A, B], pins=[pin], wishes=wishes)) == ()
 
 
 def test_a_pin_that_changes_is_wished_anew():
     pin = EngineSpec("m-0", "m", "a", port=8002)
     snapshot = fleet(
-        model(), hosts=[A], pins=[pin], desired=[wish("m-0", "a", port=8001)]
+        model(), hosts=[A], pins=[pin], wishes=[wish("m-0", "a", port=8001)]
     )
     assert place(snapshot) == (Want(pin),)
 
@@ -134,18 +128,18 @@ def test_an_external_engine_needs_any_live_host_and_no_gpu():
 
 
 def test_a_model_that_left_the_fleet_loses_its_engines():
-    snapshot = fleet(hosts=[A], desired=[wish("gone-0", "a")])
+    snapshot = fleet(hosts=[A], wishes=[wish("gone-0", "a")])
     assert place(snapshot) == (Drop("gone-0", "model gone left the fleet"),)
 
 
 def test_fewer_min_engines_drop_the_last_ones():
-    desired = [wish("m-0", "a"), wish("m-1", "b")]
-    snapshot = fleet(model(), hosts=[A, B], desired=desired)
+    wishes = [wish("m-0", "a"), wish("m-1", "b")]
+    snapshot = fleet(model(), hosts=[A, B], wishes=wishes)
     assert place(snapshot) == (Drop("m-1", "model m wants fewer engines"),)
 
 
 def test_no_engines_at_all_are_a_number_too():
-    snapshot = fleet(model(engines=0), hosts=[A], desired=[wish("m-0", "a")])
+    snapshot = fleet(model(engines=0), hosts=[A], wishes=[wish("m-0", "a")])
     assert place(snapshot) == (Drop("m-0", "model m wants fewer engines"),)
 
 
@@ -166,13 +160,13 @@ def fleets(draw: st.DrawFn) -> Snapshot:
     ]
     hosts = [Host(name, gpus(draw(st.integers(0, 4)))) for name in draw(st.sets(HOSTS))]
     wishes = draw(st.dictionaries(ENGINES, HOSTS))
-    desired = [wish(engine, host) for engine, host in wishes.items()]
-    return fleet(*models, hosts=hosts, pins=pins, desired=desired)
+    wishes = [wish(engine, host) for engine, host in wishes.items()]
+    return fleet(*models, hosts=hosts, pins=pins, wishes=wishes)
 
 
-def after(snapshot: Snapshot) -> Mapping[str, Desired]:
-    changes = apply(place(snapshot), snapshot.desired, token=1)
-    wishes = {**snapshot.desired, **changes}
+def after(snapshot: Snapshot) -> Mapping[str, Wish]:
+    changes = apply(place(snapshot), snapshot.wishes, token=1)
+    wishes = {**snapshot.wishes, **changes}
     return {engine: wish for engine, wish in wishes.items() if wish}
 
 
@@ -191,7 +185,7 @@ def test_new_engines_never_need_more_gpus_than_their_host_has(snapshot: Snapshot
     hosts = {host.name: len(host.gpus) for host in snapshot.hosts}
     for engine, host in placed(snapshot).items():
         if engine not in pinned:
-            total = needs[engine.rsplit("-", 1)[0]]
+            total = needs[split_engine_id(engine)[0]]
             assert total <= hosts[host]
 
 

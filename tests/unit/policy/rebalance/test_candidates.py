@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 from modelserver.inventory import Gpu, Host
-from modelserver.policy.rebalance import (
+from modelserver.policy.rebalance.deciding import rebalance
+from modelserver.policy.rebalance.state import (
     EngineView,
-    Memory,
+    GpuMove,
     Meter,
     ModelView,
-    Move,
     Past,
+    RebalanceMemory,
     View,
-    rebalance,
 )
 from modelserver.values import EngineSpec, EngineState
 from tests.scenarios.moves_world import model
@@ -108,7 +108,7 @@ def test_models_without_gpus_take_none_from_others() -> None:
 def test_a_model_that_may_have_no_engine_is_not_woken() -> None:
     a = replace(A, min_engines=0, max_engines=0)
     view = View((ModelView(a, 5),), (), (host(1, []),))
-    assert ids(rebalance(view, Memory(), RULES, NOW)) == set()
+    assert ids(rebalance(view, RebalanceMemory(), RULES, NOW)) == set()
 
 
 def test_an_engine_that_waits_for_its_host_comes_if_it_has_its_gpus() -> None:
@@ -122,12 +122,12 @@ def test_an_engine_that_waits_for_its_host_comes_if_it_has_its_gpus() -> None:
 
 def test_engines_that_somebody_else_runs_are_none_of_its_business() -> None:
     view = scene(replace(A, engine="external"), B, 2000, FULL)
-    outcome = rebalance(view, Memory(), RULES, NOW)
+    outcome = rebalance(view, RebalanceMemory(), RULES, NOW)
     assert {each.model for each in outcome.wanted} == {"b"}
 
 
 def test_a_donor_that_gets_an_engine_itself_gives_none() -> None:
-    flight = Move(NOW - 10, "b-4", "b", "h", (), starts_at=NOW - 10)
+    flight = GpuMove(NOW - 10, "b-4", "b", "h", (), starts_at=NOW - 10)
     memory = remembered(FULL, a=HOT, b=BUSY)
     meters = dict(memory.meters)
     meters["b"] = replace(meters["b"], wanted=(*meters["b"].wanted, "b-4"))
@@ -196,14 +196,14 @@ def test_pinned_engines_count_and_are_not_wanted_a_second_time() -> None:
 
 
 def test_a_move_to_another_host_takes_no_room_here() -> None:
-    flight = Move(NOW - 10, "b-4", "b", "far", ("GPU-9",), starts_at=NOW - 10)
+    flight = GpuMove(NOW - 10, "b-4", "b", "far", ("GPU-9",), starts_at=NOW - 10)
     held = FULL[:-1]
     memory = remembered(held, a=HOT, b=BUSY)
     meters = dict(memory.meters)
     meters["b"] = replace(meters["b"], wanted=(*meters["b"].wanted, "b-4"))
     memory = replace(memory, meters=meters, moves=(flight,))
     outcome = rebalance(scene(A, B, 2000, held), memory, RULES, NOW)
-    (new,) = [each for each in outcome.wanted if each.engine == "a-4"]
+    (new,) = [each for each in outcome.wanted if each.id == "a-4"]
     assert new.uuids == ("GPU-7",)
 
 

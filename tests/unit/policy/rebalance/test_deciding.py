@@ -6,17 +6,17 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelserver.policy.rebalance import (
+from modelserver.policy.rebalance.deciding import rebalance
+from modelserver.policy.rebalance.pressure import Pressure
+from modelserver.policy.rebalance.state import (
     EngineView,
-    Memory,
     ModelView,
-    Outcome,
+    RebalanceMemory,
+    RebalanceOutcome,
     View,
     from_json,
-    rebalance,
     to_json,
 )
-from modelserver.policy.rebalance.pressure import Pressure
 from modelserver.values import EngineState, ModelSpec
 from tests.scenarios.moves_world import model
 from tests.support.rebalance import (
@@ -60,7 +60,7 @@ def test_the_new_engine_gets_the_donors_gpus_when_they_are_free() -> None:
     waits = rebalance(scene(A, B, 2000, ending), memory, RULES, NOW + 10)
     assert "a-4" not in ids(waits)
     gone = rebalance(scene(A, B, 2000, FULL[:-1]), waits.memory, RULES, NOW + 20)
-    (new,) = [each for each in gone.wanted if each.engine == "a-4"]
+    (new,) = [each for each in gone.wanted if each.id == "a-4"]
     assert (new.host, new.uuids) == ("h", ("GPU-7",))
 
 
@@ -138,7 +138,7 @@ def test_without_a_free_gpu_an_idle_donor_wakes_it() -> None:
 
 
 def test_memory_that_was_lost_is_taken_from_what_runs() -> None:
-    outcome = rebalance(scene(A, B, 0, FULL), Memory(), RULES, NOW)
+    outcome = rebalance(scene(A, B, 0, FULL), RebalanceMemory(), RULES, NOW)
     assert ids(outcome) == {each.id for each in FULL}
 
 
@@ -171,7 +171,7 @@ def test_limits_memory_and_order_hold_whatever_happens(
     *specs, looks = run
     running: dict[str, EngineView] = {}
     ending: dict[str, int] = {}
-    memory, total = Memory(), 8
+    memory, total = RebalanceMemory(), 8
     for number, queues in enumerate(looks):
         at = NOW + 30 * number
         held = list(running.values())
@@ -184,7 +184,7 @@ def test_limits_memory_and_order_hold_whatever_happens(
         assert rebalance(view, memory, RULES, at) == outcome
         memory = from_json(json.loads(json.dumps(to_json(outcome.memory))))
         assert memory == outcome.memory
-        wanted = {each.engine: each for each in outcome.wanted}
+        wanted = {each.id: each for each in outcome.wanted}
         for spec in specs:
             count = sum(each.model == spec.name for each in outcome.wanted)
             assert spec.min_engines <= count <= spec.max_engines
@@ -198,16 +198,16 @@ def test_limits_memory_and_order_hold_whatever_happens(
             if ending[engine] > 2:
                 del running[engine], ending[engine]
         for want in wanted.values():
-            if want.engine not in running and want.uuids:
+            if want.id not in running and want.uuids:
                 taken = {uuid for each in running.values() for uuid in each.uuids}
                 assert not taken & set(want.uuids), "released before acquired"
-                running[want.engine] = EngineView(
-                    want.engine, want.model, want.host, READY, want.uuids
+                running[want.id] = EngineView(
+                    want.id, want.model, want.host, READY, want.uuids
                 )
 
 
 def _check_moves(
-    outcome: Outcome, specs: list[ModelSpec], running: dict[str, EngineView]
+    outcome: RebalanceOutcome, specs: list[ModelSpec], running: dict[str, EngineView]
 ) -> None:
     given = [flight for flight in outcome.memory.moves if flight.donors]
     # One that wakes a sleeping model with idle GPUs may be larger, then it is alone.
@@ -215,7 +215,7 @@ def _check_moves(
     needs = {spec.name: spec.gpus for spec in specs}
     for flight in outcome.memory.moves:
         assert len(flight.uuids) == needs[flight.model]
-        wanted = any(each.engine == flight.engine for each in outcome.wanted)
+        wanted = any(each.id == flight.engine for each in outcome.wanted)
         held = any(donor in running for donor in flight.donors)
         if flight.starts_at is None and held:
             assert not wanted or flight.engine in running

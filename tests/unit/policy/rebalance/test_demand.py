@@ -4,20 +4,20 @@ from dataclasses import replace
 from typing import Any
 
 from modelserver.inventory import Host
-from modelserver.policy import consider
-from modelserver.policy.placement import Demand, plan
-from modelserver.policy.rebalance import Memory, Meter, Move
+from modelserver.policy.actions import Drop, Want
+from modelserver.policy.decide import consider
+from modelserver.policy.placement.needs import Demand
+from modelserver.policy.placement.planning import plan
+from modelserver.policy.rebalance.state import GpuMove, Meter, RebalanceMemory
 from modelserver.policy.replay import RulesOf
+from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    Desired,
-    Drop,
-    Engine,
+    EngineReport,
     EngineSpec,
     EngineState,
     Kind,
     ModelSpec,
-    Snapshot,
-    Want,
+    Wish,
 )
 from tests.support.processes import gpus
 
@@ -28,7 +28,7 @@ HOST = Host("a", gpus(2))
 
 
 def fleet(*specs: ModelSpec, host: Host = HOST, **values: Any) -> Snapshot:
-    empty = Snapshot(specs, (), (host,), {}, {}, {}, moves=Memory())
+    empty = Snapshot(specs, (), (host,), {}, {}, {}, moves=RebalanceMemory())
     return replace(empty, **values)
 
 
@@ -38,9 +38,9 @@ def spec(engine: str, *uuids: str, host: str = "a") -> EngineSpec:
 
 def serving(*specs: EngineSpec) -> dict[str, Any]:
     return {
-        "desired": {each.id: Desired(each) for each in specs},
+        "wishes": {each.id: Wish(each) for each in specs},
         "engines": {
-            each.id: Engine(
+            each.id: EngineReport(
                 each.id, each.model, each.host, EngineState.READY, 1, alive_at=100.0
             )
             for each in specs
@@ -58,7 +58,7 @@ def test_a_model_without_a_minimum_has_no_engine_until_it_is_asked_for():
 
 
 def test_an_idle_engine_above_the_minimum_is_dropped():
-    quiet = Memory(0.0, {"m": Meter(("m-0",), quiet_since=0.0)})
+    quiet = RebalanceMemory(0.0, {"m": Meter(("m-0",), quiet_since=0.0)})
     present = fleet(SLEEPY, moves=quiet, **serving(spec("m-0", "GPU-0")))
     assert consider(present, RULES, 99.0).actions == ()
     assert consider(present, RULES, 101.0).actions == (
@@ -74,21 +74,21 @@ def test_without_a_memory_the_minimum_runs():
 def test_what_runs_goes_on_where_it_is_when_nothing_is_remembered():
     there = serving(spec("m-4", "GPU-1"))
     there["engines"]["m-4"] = replace(there["engines"]["m-4"], gpus=(1,))
-    present = fleet(M, **there | {"desired": {}})
+    present = fleet(M, **there | {"wishes": {}})
     assert consider(present, RULES, 0.0).actions == (Want(spec("m-4", "GPU-1")),)
 
 
 def test_an_engine_whose_wish_was_lost_stays_where_it_runs():
     there = serving(spec("m-0", "GPU-1"))
     there["engines"]["m-0"] = replace(there["engines"]["m-0"], gpus=(1,))
-    known = Memory(0.0, {"m": Meter(("m-0",))})
-    present = fleet(M, moves=known, **there | {"desired": {}})
+    known = RebalanceMemory(0.0, {"m": Meter(("m-0",))})
+    present = fleet(M, moves=known, **there | {"wishes": {}})
     assert consider(present, RULES, 5.0).actions == (Want(spec("m-0", "GPU-1")),)
 
 
 def test_what_drains_or_is_on_a_dead_host_is_not_taken_for_an_engine_to_have():
-    draining = Engine("m-4", "m", "a", EngineState.DRAINING, 1)
-    gone = Engine("m-5", "m", "dead", EngineState.READY, 1)
+    draining = EngineReport("m-4", "m", "a", EngineState.DRAINING, 1)
+    gone = EngineReport("m-5", "m", "dead", EngineState.READY, 1)
     present = fleet(M, engines={"m-4": draining, "m-5": gone})
     (want,) = consider(present, RULES, 0.0).actions
     assert isinstance(want, Want)
@@ -129,14 +129,14 @@ def test_nothing_is_placed_on_gpus_that_a_move_waits_for():
 def test_a_move_reserves_gpus_until_its_donor_has_ended():
     n = replace(M, name="n", min_engines=0)
     meters = {"m": Meter(("m-0", "m-1")), "n": Meter()}
-    move = Move(0.0, "n-0", "n", "a", ("GPU-1",), ("n-9",), ("n",), 1)
+    move = GpuMove(0.0, "n-0", "n", "a", ("GPU-1",), ("n-9",), ("n",), 1)
     there = serving(spec("m-0", "GPU-0")) | {"queues": {"n": 9}}
-    leaving = Engine("n-9", "n", "a", EngineState.DRAINING, 1, gpus=(1,))
+    leaving = EngineReport("n-9", "n", "a", EngineState.DRAINING, 1, gpus=(1,))
     there["engines"]["n-9"] = leaving
     present = fleet(
         replace(M, min_engines=2, max_engines=2),
         n,
-        moves=Memory(0.0, meters, {}, (move,)),
+        moves=RebalanceMemory(0.0, meters, {}, (move,)),
         **there,
     )
     waits = consider(present, RULES, 5.0)

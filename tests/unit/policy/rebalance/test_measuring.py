@@ -4,13 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.policy.rebalance import EngineView, Meter, ModelView, Rules
 from modelserver.policy.rebalance.demand import FEWEST, request_work
 from modelserver.policy.rebalance.measuring import Tick, measure
-from modelserver.values import EngineState, Kind, ModelSpec, Outcome, Snapshot
+from modelserver.policy.rebalance.state import (
+    EngineView,
+    Meter,
+    ModelView,
+    RebalanceRules,
+)
+from modelserver.policy.snapshot import Snapshot
+from modelserver.values import EngineState, Kind, ModelSpec, Outcome
 from tests.support.control import NOW, Scene, sample
 
-RULES = Rules()
+RULES = RebalanceRules()
 SPEC = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", max_running=8)
 ENGINES = (EngineView("m-0", "m", "h", EngineState.READY, inflight=8),)
 

@@ -3,11 +3,8 @@
 from dataclasses import replace
 
 from modelserver.inventory import Host
-from modelserver.policy.rebalance import (
-    EngineView,
-    Outcome,
-    rebalance,
-)
+from modelserver.policy.rebalance.deciding import rebalance
+from modelserver.policy.rebalance.state import EngineView, RebalanceOutcome
 from modelserver.values import EngineState
 from tests.support.rebalance import (
     FULL,
@@ -23,11 +20,11 @@ from tests.support.rebalance import (
 )
 
 
-def moving(outcome: Outcome) -> bool:
+def moving(outcome: RebalanceOutcome) -> bool:
     return any(each.engine == "a-4" for each in outcome.memory.moves)
 
 
-def started(state: EngineState, after: float) -> Outcome:
+def started(state: EngineState, after: float) -> RebalanceOutcome:
     """The moved engine has been in a state for so long since its donor ended."""
     memory = move().memory
     without = FULL[:-1]
@@ -100,7 +97,7 @@ def test_gpus_that_somebody_took_are_replaced_by_free_ones() -> None:
     stranger = EngineView("c-0", "c", "h", EngineState.READY, ("GPU-7",))
     held = [*FULL[:-2], stranger]
     outcome = rebalance(scene(A, B, 2000, held), memory, RULES, NOW + 20)
-    (new,) = [each for each in outcome.wanted if each.engine == "a-4"]
+    (new,) = [each for each in outcome.wanted if each.id == "a-4"]
     assert new.uuids == ("GPU-6",)
 
 
@@ -119,7 +116,7 @@ def test_gpus_of_another_host_do_where_the_first_is_gone() -> None:
     other = Host("other", host(1, []).gpus)
     moved = replace(view, hosts=(other,))
     outcome = rebalance(moved, memory, RULES, NOW + 20)
-    (new,) = [each for each in outcome.wanted if each.engine == "a-4"]
+    (new,) = [each for each in outcome.wanted if each.id == "a-4"]
     assert new.host == "other"
 
 
