@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
+
 from launcher.engine_types import Launch
 from launcher.host import process, process_dump
 from launcher.host.incidents import EndedEngine, describe, prune
