@@ -18,8 +18,16 @@ from modelserver.inventory import GIB, Gpu, GpuProcess, Host
 from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.store.control import (
+    hold_control,
+    read_memory,
+    read_wishes,
+    write_wishes,
+)
+from modelserver.store.engines import report_engine
+from modelserver.store.hosts import report_host
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
-from modelserver.store.measurements import pack_sample
+from modelserver.store.measurements import add_canaries, pack_sample, report_metrics
 from modelserver.values import (
     Canary,
     EngineReport,
@@ -54,20 +62,20 @@ class Site:
 
     def judging_look(self) -> float:
         """The same, at a time when verdicts are due."""
-        memory = from_json(self.store.memory()[HEALTH])
+        memory = from_json(read_memory(self.store)[HEALTH])
         earlier = replace(
             memory,
             judged_at=memory.judged_at - TICK_SECONDS,
             limited_at=memory.limited_at - TICK_SECONDS,
         )
-        with self.store.control("past", 60) as token:
-            self.store.wish(token, {}, {HEALTH: to_json(earlier)})
+        with hold_control(self.store, "past", 60) as token:
+            write_wishes(self.store, token, {}, {HEALTH: to_json(earlier)})
         return self.look()
 
     def deciding_look(self) -> float:
         """The same, with a decision, so that all that was seen is kept."""
-        with self.store.control("past", 60) as token:
-            self.store.wish(token, {"m0-0": None})
+        with hold_control(self.store, "past", 60) as token:
+            write_wishes(self.store, token, {"m0-0": None})
         return self.judging_look()
 
     def bytes_of(self, *parts: str) -> int:
@@ -164,7 +172,7 @@ def _settings(url: str, folder: Path, engines: int) -> Settings:
 def _report_hosts(site: Site, held: dict[str, str]) -> None:
     for host in range(-(-site.engines // GPUS_PER_HOST)):
         gpus = tuple(_gpu(f"GPU-{host}-{n}", n, held) for n in range(GPUS_PER_HOST))
-        site.store.report_host(Host(f"h{host}", gpus), lease_seconds=3600)
+        report_host(site.store, Host(f"h{host}", gpus), lease_seconds=3600)
 
 
 def _gpu(uuid: str, index: int, held: dict[str, str]) -> Gpu:
@@ -179,7 +187,7 @@ def _gpu(uuid: str, index: int, held: dict[str, str]) -> Gpu:
 def _report_engines(site: Site) -> None:
     """Let every engine serve, with a full history, and a worker have requests on it."""
     store, now, draw = site.store, site.store.now(), random.Random(0)
-    wishes = store.wishes()
+    wishes = read_wishes(store)
     assert len(wishes) == site.engines, f"{len(wishes)} of {site.engines} have a place"
     held = {uuid: name for name, wish in wishes.items() for uuid in wish.spec.uuids}
     _report_hosts(site, held)
@@ -190,16 +198,16 @@ def _report_engines(site: Site) -> None:
         engine = EngineReport(
             name, spec.model, spec.host, EngineState.READY, 1, gpus=(index,)
         )
-        store.report_engine(replace(engine, since=now - 900, alive_at=now + 3600))
+        report_engine(store, replace(engine, since=now - 900, alive_at=now + 3600))
         for sample in _samples(name, now, draw):
             store.client.lpush(
                 store.keys.samples(name), json.dumps(pack_sample(sample))
             )
         store.client.hset(store.keys.counters(name), "ok", 5000)
         numbers = range(CANARIES_KEPT)
-        store.add_canaries([Canary(name, 1, now, 0.5, n % 4 == 0) for n in numbers])
+        add_canaries(store, [Canary(name, 1, now, 0.5, n % 4 == 0) for n in numbers])
         loads[name] = (20, 3.0, 0.2)
-    store.report_metrics({name: Metrics(0, 0.4, 0.02, now) for name in wishes})
+    report_metrics(store, {name: Metrics(0, 0.4, 0.02, now) for name in wishes})
     _report_worker(site, loads)
 
 

@@ -25,6 +25,8 @@ from modelserver.engine_client import EMBEDDINGS, ask, open_session
 from modelserver.keyring import Keyring
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.store.engines import read_engines
+from modelserver.store.workers import read_answers, read_backlog
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import eventually
 
@@ -133,7 +135,7 @@ class Site:
         embed, control = self.app.modelserver_tasks[2], self.app.control
         control.cancel_consumer(MODEL, reply=True, limit=1, timeout=10)
         sent = [embed.delay(text, **options) for text in texts]
-        if self.store.backlog(MODEL) != len(texts):
+        if read_backlog(self.store, MODEL) != len(texts):
             raise RuntimeError("not all texts are in the queue")
         stored = self._stored() + len(texts)
         with self._measured(len(texts)) as figures:
@@ -158,7 +160,7 @@ class Site:
         return figures[0]
 
     def _stored(self) -> int:
-        return self.store.answers().get("stored", 0)
+        return read_answers(self.store).get("stored", 0)
 
     @contextmanager
     def _measured(self, texts: int) -> Iterator[list[Figures]]:
@@ -198,7 +200,7 @@ def _ready(settings: Settings, programs: Stack) -> Iterator[Site]:
     store, app = connect(settings), client(settings)
 
     def engine() -> EngineReport | None:
-        for engine in store.engines().values():
+        for engine in read_engines(store).values():
             if engine.state is EngineState.FATAL:
                 raise RuntimeError(f"engine {engine.id} cannot run: {engine.reason}")
             if engine.serves:

@@ -19,6 +19,7 @@ from modelserver.cli.local_stack import Stack
 from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.settings import Settings
 from modelserver.store import connect
+from modelserver.store.engines import read_engines
 from modelserver.values import EngineState
 from tests.support.processes import eventually
 
@@ -123,7 +124,7 @@ def _ready_engine(settings: Settings) -> str:
     store = connect(settings)
 
     def url() -> str:
-        for engine in store.engines().values():
+        for engine in read_engines(store).values():
             if engine.state is EngineState.FATAL:
                 raise RuntimeError(f"engine {engine.id} cannot run: {engine.reason}")
             if engine.serves:

@@ -11,6 +11,7 @@ from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import Steady, steady
 from modelserver import settings as settings_module
+from modelserver.store.workers import read_answers
 
 #: Tasks a second that are followed with all their events: none, the default, all.
 RATES = {"none": 0.0, "100 a second": 100.0, "all": 1e9}
@@ -70,7 +71,7 @@ def _run(rate: float) -> Steady:
         worker = rig.worker(settings_module.load(rig.environment(path)), wait=False)
         return steady(
             worker,
-            lambda: rig.store.answers().get("stored", 0),
+            lambda: read_answers(rig.store).get("stored", 0),
             2 * IN_FLIGHT,
             TASKS - IN_FLIGHT,
             WINDOW_SECONDS,

@@ -11,6 +11,7 @@ import redis
 from benchmarks.queue_depth import _copies, _push, _template
 from benchmarks.report import Report
 from benchmarks.rig import CHAT_MODEL, Rig
+from modelserver.store.workers import read_answers
 from tests.support.processes import eventually
 
 IN_FLIGHT = 256
@@ -52,7 +53,7 @@ def profile() -> Report:
         messages = _copies(_template(rig, client))
         _push(client, rig.store.keys.queue(CHAT_MODEL)[0], messages, TASKS)
         worker = rig.worker(wait=False)
-        eventually(lambda: rig.store.answers().get("stored", 0) > WARM_TASKS, 60)
+        eventually(lambda: read_answers(rig.store).get("stored", 0) > WARM_TASKS, 60)
         rounds = [
             shares(_stacks(worker.process.pid, rig.folder)) for _ in range(ROUNDS)
         ]

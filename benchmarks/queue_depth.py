@@ -13,6 +13,7 @@ from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import steady
+from modelserver.store.workers import read_answers, read_backlog
 
 SHALLOW, DEEP = 1_000, 1_000_000
 #: Windows measured at each depth, and their length in seconds.
@@ -41,9 +42,9 @@ def queue_depth() -> Report:
             _push(client, queue, messages, number)
 
         shallow = _shallow(rig, worker, push)
-        size, memory = rig.store.backlog(CHAT_MODEL), _memory(client)
+        size, memory = read_backlog(rig.store, CHAT_MODEL), _memory(client)
         push(DEEP)
-        queued = rig.store.backlog(CHAT_MODEL) - size
+        queued = read_backlog(rig.store, CHAT_MODEL) - size
         bytes_each = (_memory(client) - memory) / queued
         deep = [_window(rig, worker) for _ in range(WINDOWS)]
         client.delete(queue)
@@ -97,7 +98,7 @@ def _window(
 ) -> float:
     def done() -> int:
         feed()
-        return rig.store.answers().get("stored", 0)
+        return read_answers(rig.store).get("stored", 0)
 
     before = done()
     return steady(worker, done, before + 512, before + 1_000_000, WINDOW_SECONDS).rate
@@ -105,7 +106,7 @@ def _window(
 
 def _shallow(rig: Rig, worker: Processes, push: Callable[[int], None]) -> list[float]:
     def feed() -> None:
-        missing = SHALLOW - rig.store.backlog(CHAT_MODEL)
+        missing = SHALLOW - read_backlog(rig.store, CHAT_MODEL)
         if missing > 100:
             push(missing)
 

@@ -21,6 +21,8 @@ from benchmarks.steady import Steady, steady
 from modelserver.store.batch import Delivery
 from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
+from modelserver.store.measurements import read_all_samples
+from modelserver.store.workers import read_answers
 from modelserver.values import EngineReport, EngineState
 from workers.attempt import Attempt
 from workers.courier import Courier
@@ -164,12 +166,12 @@ def _whole(recorded: bool) -> Steady:
         worker = rig.program(argv, "worker", PYTHONPATH=os.getcwd())
         run = steady(
             worker,
-            lambda: rig.store.answers().get("stored", 0),
+            lambda: read_answers(rig.store).get("stored", 0),
             2 * IN_FLIGHT,
             TASKS - IN_FLIGHT,
             WINDOW_SECONDS,
         )
-        kept = rig.store.all_samples([f"{CHAT_MODEL}-0"])[f"{CHAT_MODEL}-0"]
+        kept = read_all_samples(rig.store, [f"{CHAT_MODEL}-0"])[f"{CHAT_MODEL}-0"]
         if bool(kept) != recorded:
             raise RuntimeError(f"{len(kept)} samples are kept, recorded is {recorded}")
         return run

@@ -22,6 +22,8 @@ from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.store.engines import report_engine
+from modelserver.store.workers import read_workers
 from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import eventually
@@ -144,7 +146,8 @@ class Rig:
         """Say of an engine what a launcher would say, for both models."""
         process = self.engines[number]
         for model in (CHAT_MODEL, EMBED_MODEL):
-            self.store.report_engine(
+            report_engine(
+                self.store,
                 EngineReport(
                     id=f"{model}-{number}",
                     model=model,
@@ -154,7 +157,7 @@ class Rig:
                     url=process.url,
                     pid=process.pid,
                     limit=self.limit,
-                )
+                ),
             )
 
     def worker(
@@ -187,7 +190,7 @@ class Rig:
 
     def name_of(self, worker: Processes) -> str:
         """The name under which a worker holds its lease, "" if it holds none."""
-        for name, report in self.store.workers().items():
+        for name, report in read_workers(self.store).items():
             if report["pid"] == worker.pid:
                 return name
         return ""

@@ -15,6 +15,7 @@ from benchmarks.rig import CHAT_MODEL, Rig
 from modelserver import settings as settings_module
 from modelserver.api import client as client_of
 from modelserver.settings import Settings
+from modelserver.store.workers import read_answers, read_backlog
 
 TASKS = int(os.environ.get("SOAK_TASKS", "1000000"))
 IN_FLIGHT = 512
@@ -97,14 +98,14 @@ def _looks(
     left, done, moved = TASKS, 0, time.monotonic()
     began = told = moved
     while done < TASKS:
-        backlog = rig.store.backlog(CHAT_MODEL)
+        backlog = read_backlog(rig.store, CHAT_MODEL)
         if left and backlog < PORTION / 2:
             portion = min(left, PORTION - backlog)
             push(portion)
             left -= portion
         time.sleep(LOOK_SECONDS / 10 if left < PORTION else LOOK_SECONDS)
         now, before = time.monotonic(), done
-        done = rig.store.answers().get("stored", 0)
+        done = read_answers(rig.store).get("stored", 0)
         moved = now if done > before else moved
         if now - moved > STUCK_SECONDS or not worker.alive:
             raise RuntimeError(f"the worker stands still after {done:,} tasks")

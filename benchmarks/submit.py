@@ -9,6 +9,7 @@ from celery.result import AsyncResult
 from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
+from modelserver.store.workers import read_answers, read_backlog
 from tests.support.processes import eventually
 
 REQUESTS = 2_000
@@ -56,10 +57,10 @@ def _measure(rig: Rig) -> dict[str, list[float]]:
             began = time.monotonic()
             sent += way(app)
             figures[name].append(REQUESTS / (time.monotonic() - began))
-    if rig.store.backlog(CHAT_MODEL) != len(sent):
+    if read_backlog(rig.store, CHAT_MODEL) != len(sent):
         raise RuntimeError("not every request is in its queue")
     rig.worker()
-    eventually(lambda: rig.store.answers().get("stored", 0) >= len(sent), 120)
+    eventually(lambda: read_answers(rig.store).get("stored", 0) >= len(sent), 120)
     for place in range(ROUNDS):
         part = sent[place * REQUESTS : (place + 1) * REQUESTS]
         began = time.monotonic()

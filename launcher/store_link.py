@@ -13,8 +13,19 @@ import redis
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
+from modelserver.store.control import read_steered, read_wishes
 from modelserver.store.decisions import last_decisions
+from modelserver.store.engines import (
+    next_incarnation,
+    read_engines,
+    remove_engine,
+    report_engine,
+)
+from modelserver.store.fleet import publish_fleet, read_applied_fleet
+from modelserver.store.hosts import end_host_lease, report_host
+from modelserver.store.measurements import add_canaries, read_samples, report_metrics
 from modelserver.store.state import Store
+from modelserver.store.workers import read_loads
 from modelserver.values import Canary, EngineLoad, EngineReport, Metrics, Sample, Wish
 
 _log = logging.getLogger(__name__)
@@ -99,7 +110,7 @@ class Link:
 
     async def next_incarnation(self, engine: str) -> int:
         """Count one more start. Raises StoreUnreachableError."""
-        return await self.call(self._store.next_incarnation, engine)
+        return await self.call(next_incarnation, self._store, engine)
 
     def tell_metrics(self, engine: str, metrics: Metrics | None) -> None:
         """Say how an engine copes, with the next exchange; None: no longer."""
@@ -122,9 +133,9 @@ class Link:
         canaries, self._canaries = self._canaries, []
         try:
             if metrics:
-                await self.call(self._store.report_metrics, metrics)
+                await self.call(report_metrics, self._store, metrics)
             if canaries:
-                await self.call(self._store.add_canaries, canaries)
+                await self.call(add_canaries, self._store, canaries)
         except StoreUnreachableError:
             # Metrics are soon old, canaries are not.
             self._canaries = [*canaries, *self._canaries][-UNSENT_MOST:]
@@ -135,31 +146,31 @@ class Link:
     ) -> World:
         store, host = self._store, self._name
         # Before writing: what is missing here was lost by the store.
-        engines = store.engines()
+        engines = read_engines(store)
         for report in reports:
-            store.report_engine(report)
+            report_engine(store, report)
         for engine in removed:
             if engine in engines and engines[engine].host == host:
-                store.remove_engine(engine)
+                remove_engine(store, engine)
         # Last: a live host with reports from before its absence would look hung.
         report_of_host = replace(self.look(), fleet=self.fleet_version)
-        store.report_host(report_of_host, self.lease_seconds)
-        wishes = store.wishes()
+        report_host(store, report_of_host, self.lease_seconds)
+        wishes = read_wishes(store)
         return World(
             wishes={key: d for key, d in wishes.items() if d.spec.host == host},
             elsewhere=frozenset(k for k, d in wishes.items() if d.spec.host != host),
-            loads=store.loads(),
+            loads=read_loads(store),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
-            steered=store.steered()[0] > 0,
+            steered=read_steered(store)[0] > 0,
             # After the wishes: a wish for a new model never comes before the model.
-            fleet=store.fleet(),
+            fleet=read_applied_fleet(store),
             clock_offset=store.now() - time.monotonic(),
             read_at=now,
         )
 
     async def samples(self, engine: str) -> tuple[Sample, ...]:
         """An engine's last requests. Raises StoreUnreachableError."""
-        return await self.call(self._store.samples, engine)
+        return await self.call(read_samples, self._store, engine)
 
     async def decisions(self, engine: str) -> list[dict[str, str]]:
         """Control's last decisions about an engine. Raises StoreUnreachableError."""
@@ -167,11 +178,11 @@ class Link:
 
     async def leave(self) -> None:
         """End the host's lease. Raises StoreUnreachableError."""
-        await self.call(self._store.leave, self._name)
+        await self.call(end_host_lease, self._store, self._name)
 
     async def publish(self, fleet: str, replaces: int) -> bool:
         """Bring the applied fleet to the store. Raises StoreUnreachableError."""
-        return await self.call(self._store.publish_fleet, fleet, replaces)
+        return await self.call(publish_fleet, self._store, fleet, replaces)
 
     def watch(self, ring: Callable[[], None]) -> None:
         """Call ``ring`` in the loop whenever a wish changes, until ``close``."""

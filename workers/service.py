@@ -22,7 +22,7 @@ from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import Stored, StoreResult
 from modelserver.store.connections import open_async
-from modelserver.store.state import read_engine
+from modelserver.store.engines import decode_engine
 from workers import bridge
 from workers.courier import Courier
 from workers.executor import Executor, too_late
@@ -167,7 +167,7 @@ class Service:
                 self._follow(both[0])
                 self.detours.update(both[1].decode() if both[1] else "")
                 values = await self.client.hgetall(keys.engines)
-                reports = [read_engine(value) for value in values.values()]
+                reports = [decode_engine(value) for value in values.values()]
                 self.roster.update({engine.id: engine for engine in reports})
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: engines stay as they were (%s)", error)

@@ -10,6 +10,7 @@ import psutil
 
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Host
+from modelserver.store.hosts import read_host
 from modelserver.store.state import Store
 
 
@@ -67,4 +68,4 @@ def await_lease(store: Store, host: str, claim: Claim, seconds: float) -> None:
 
 def _holder(store: Store, host: str) -> Host | None:
     with store.reachable():
-        return store.host(host)
+        return read_host(store, host)

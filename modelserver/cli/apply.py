@@ -26,6 +26,10 @@ from modelserver.policy.changes import Changes, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.control import read_steered, read_waiting, read_wishes
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_hosts
+from modelserver.store.workers import read_backlog
 
 #: How often the fleet is looked at while it changes, in seconds.
 LOOK_SECONDS = 0.5
@@ -104,7 +108,7 @@ def difference(before: Applied | None, fleet: Fleet) -> Changes:
 
 
 def _queued(store: Store, models: tuple[str, ...]) -> dict[str, int]:
-    backlogs = {model: store.backlog(model) for model in models}
+    backlogs = {model: read_backlog(store, model) for model in models}
     return {model: count for model, count in backlogs.items() if count}
 
 
@@ -154,7 +158,7 @@ def _left(store: Store, before: Applied | None, found: Changes) -> dict[str, str
     kinds = {model.name: model.kind.value for model in before.fleet.models}
     added = {each.name for each in found.models if each.verb == "added"}
     older = {k: v for k, v in before.left.items() if k not in added}
-    older = {name: kind for name, kind in older.items() if store.backlog(name)}
+    older = {name: kind for name, kind in older.items() if read_backlog(store, name)}
     return older | {name: kinds[name] for name in found.removed}
 
 
@@ -229,11 +233,13 @@ def _open_ends(
 ) -> tuple[OpenEnd, ...] | None:
     """What is still to happen; None where no launcher could do it."""
     with store.reachable():
-        hosts = store.hosts()
-        steered_at, _ = store.steered()
+        hosts = read_hosts(store)
+        steered_at, _ = read_steered(store)
         if not hosts:
             return None
-        scene = FleetView(hosts, store.engines(), store.wishes(), store.waiting())
+        scene = FleetView(
+            hosts, read_engines(store), read_wishes(store), read_waiting(store)
+        )
     if steered_at <= applied.at:
         return UNSEEN
     return open_ends(applied.spec(), applied.version, models, scene)

@@ -21,6 +21,7 @@ from modelserver.fleet import read_fleet
 from modelserver.operations.status import EngineStatus, Status, read_status
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.engines import read_engines
 from modelserver.values import EngineState, Kind
 
 ENGINE = "sglang-cpu"
@@ -195,7 +196,7 @@ def _victim(store: Store, settings: Settings) -> EngineStatus:
 def _engine_pids(settings: Settings) -> list[int]:
     """The engines' processes and all below them, to see whether they really end."""
     try:
-        engines = connect(settings).engines().values()
+        engines = read_engines(connect(settings)).values()
     except ModelserverError:
         return []
     pids = []

@@ -28,6 +28,7 @@ from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus
 from modelserver.settings import Settings
 from modelserver.store import Store
+from modelserver.store.engines import read_engines
 
 COMPLETIONS, CHATS, EMBEDDINGS = 200, 50, 200
 #: Tokens for each completion; enough to have many in flight when the engine dies.
@@ -164,7 +165,7 @@ class Load:
         return ready
 
     def _kill(self, victim: EngineStatus, progress: Progress) -> float:
-        engine = self.store.engines()[victim.id]
+        engine = read_engines(self.store)[victim.id]
         os.kill(engine.pid, signal.SIGKILL)
         progress.console.print(
             f"half-way: killed engine {engine.id} (pid {engine.pid}) with SIGKILL; its "
@@ -173,7 +174,7 @@ class Load:
         return time.monotonic()
 
     def _is_back(self, victim: EngineStatus) -> bool:
-        engine = self.store.engines()[victim.id]
+        engine = read_engines(self.store)[victim.id]
         return engine.incarnation > victim.incarnation and engine.state.serves
 
     def _done(self) -> Counter[str]:

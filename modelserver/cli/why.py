@@ -14,6 +14,7 @@ from modelserver.policy.orders import PAUSE, in_force, orders_about
 from modelserver.settings import load
 from modelserver.store import Store, connect
 from modelserver.store.availability import standings
+from modelserver.store.control import read_memory, read_waiting, read_wishes
 from modelserver.store.decisions import decisions_about
 from modelserver.store.orders import orders
 from modelserver.values import Order
@@ -51,12 +52,12 @@ def _standing(store: Store, found: Status, target: str) -> list[str]:
     for engine in found.engines:
         if engine.id == target:
             about = orders_about(given, engine.id, engine.model)
-            health = memory.from_json(store.memory().get(HEALTH, ""))
+            health = memory.from_json(read_memory(store).get(HEALTH, ""))
             return _engine(store, found, engine, about, health)
     for model in found.models:
         if model.name == target:
             return _model(store, found, model, orders_about(given, model.name))
-    if waits := store.waiting().get(target):
+    if waits := read_waiting(store).get(target):
         return [f"{target} has no place", _line("waiting", waits)]
     names = ", ".join([*(m.name for m in found.models), *(e.id for e in found.engines)])
     raise ModelserverError(f"there is no engine or model {target}; there are: {names}")
@@ -73,7 +74,7 @@ def _engine(
     head = f"{engine.id} ({engine.model} on host {engine.host}) is {state}"
     if engine.since:
         head += f" since {clock(engine.since)}, incarnation {engine.incarnation}"
-    wish = store.wishes().get(engine.id)
+    wish = read_wishes(store).get(engine.id)
     own = health.engines.get(engine.id)
     lines = [head, _line("reason", "; ".join(filter(None, (_said(engine),))))]
     if own is not None:
@@ -91,7 +92,7 @@ def _engine(
         inflight += f", the oldest for {seconds(engine.oldest_seconds)}"
     lines.append(_line("in flight", inflight))
     lines += [_backlog(found, engine.model)]
-    lines.append(_line("waiting", store.waiting().get(engine.id, "")))
+    lines.append(_line("waiting", read_waiting(store).get(engine.id, "")))
     return [line for line in lines if line]
 
 

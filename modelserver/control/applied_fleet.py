@@ -22,6 +22,7 @@ from modelserver.errors import ConfigurationError
 from modelserver.fleet import Fleet, RedisSection, make_fleet
 from modelserver.policy.changes import FleetSpec
 from modelserver.settings import Settings
+from modelserver.store.fleet import publish_fleet, read_applied_fleet
 from modelserver.store.state import Store
 
 #: Sections that stand in the store. ``[redis]`` is each program's own: it leads there.
@@ -119,7 +120,7 @@ def read(store: Store, settings: Settings) -> Applied | None:
     Raises ConfigurationError where a newer modelserver has written it.
     """
     with store.reachable():
-        text = store.fleet()
+        text = read_applied_fleet(store)
     return parse(text, settings) if text else None
 
 
@@ -150,7 +151,7 @@ def _read(text: str, redis: RedisSection) -> Applied:
 def publish(store: Store, applied: Applied) -> bool:
     """Write a composed version; False if somebody else has written one meanwhile."""
     with store.reachable():
-        return store.publish_fleet(applied.text, applied.version - 1)
+        return publish_fleet(store, applied.text, applied.version - 1)
 
 
 def provide(store: Store, settings: Settings) -> Applied:

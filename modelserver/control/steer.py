@@ -19,9 +19,26 @@ from modelserver.policy.rebalance import state
 from modelserver.policy.replay import look_to_json
 from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
-from modelserver.store.decisions import keep_look
+from modelserver.store.control import (
+    hold_control,
+    read_memory,
+    read_wishes,
+    report_steered,
+    report_waiting,
+    write_wishes,
+)
+from modelserver.store.decisions import keep_look, log_decision
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_hosts
+from modelserver.store.measurements import (
+    count_finished,
+    read_all_samples,
+    read_canaries,
+    read_metrics,
+)
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
+from modelserver.store.workers import read_backlogs, read_loads
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +54,19 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
     Does nothing while another owner is at work. ``owner`` must differ between all
     controllers that may run at once.
     """
-    with store.control(owner, LOCK_SECONDS) as token:
+    with hold_control(store, owner, LOCK_SECONDS) as token:
         if not token:
             return []
-        store.report_steered(owner)
+        report_steered(store, owner)
         settings = in_force(store, settings)
         snapshot = read_snapshot(store, settings)
         now = store.now()
         decision = consider(snapshot, settings.fleet.rules, now)
-        store.report_waiting(decision.waiting)
+        report_waiting(store, decision.waiting)
         follow_outages(store, settings, snapshot, decision.waiting, now)
         wishes = apply(decision.actions, snapshot.wishes, token)
         learnt = _learnt(snapshot, decision)
-        if (wishes or learnt) and not store.wish(token, wishes, learnt):
+        if (wishes or learnt) and not write_wishes(store, token, wishes, learnt):
             log.warning("token=%d superseded by a newer controller", token)
             return []
         _record(store, settings, snapshot, decision, now)
@@ -59,22 +76,26 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
 def read_snapshot(store: Store, settings: Settings) -> Snapshot:
     """Everything that decisions depend on; hosts that the fleet does not list aside."""
     allowed = {host.name for host in settings.fleet.hosts}
-    specs, hosts, engines = settings.fleet.specs(), store.hosts(), store.engines()
-    remembered = store.memory()
+    specs, hosts, engines = (
+        settings.fleet.specs(),
+        read_hosts(store),
+        read_engines(store),
+    )
+    remembered = read_memory(store)
     return Snapshot(
         specs=specs,
         pins=settings.fleet.pins(),
         hosts=tuple(host for host in hosts if not allowed or host.name in allowed),
         engines=engines,
-        wishes=store.wishes(),
-        loads=store.loads(),
+        wishes=read_wishes(store),
+        loads=read_loads(store),
         orders=orders(store),
-        samples=store.all_samples(list(engines)),
-        metrics=store.metrics(),
-        canaries=store.canaries(),
+        samples=read_all_samples(store, list(engines)),
+        metrics=read_metrics(store),
+        canaries=read_canaries(store),
         memory=_health(remembered) if settings.fleet.rules.judge_engines else None,
-        queues=store.backlogs([spec.name for spec in specs]),
-        finished=store.finished(list(engines)),
+        queues=read_backlogs(store, [spec.name for spec in specs]),
+        finished=count_finished(store, list(engines)),
         moves=_moves(remembered),
     )
 
@@ -118,14 +139,14 @@ def _record(
         key = keep_look(store, look)
     for action in actions:
         values = account(action, snapshot, decision, rules, now)
-        store.log_decision({**values, "snapshot": key})
+        log_decision(store, {**values, "snapshot": key})
         _log(values)
         if isinstance(action, Alert):
             raise_alert(store, settings, action.engine, action.reason, now)
     for reason in decision.scaling.reasons:
         values = {"engine": "", "action": "rebalance", "at": f"{now:.3f}"}
         values |= {"model": reason.model, "reason": str(reason)}
-        store.log_decision(values)
+        log_decision(store, values)
         _log(values)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def catalogue(fleet: "Fleet") -> dict[str, Any]:
-    """The catalogue of a fleet as JSON, for ``Store.publish_fleet``.
+    """The catalogue of a fleet as JSON, for ``store.fleet.publish_fleet``.
 
     Shape: ``{"models": [{"name", "kind", "context_length", "fallback", "sampling"}],
     "defaults": {"completion", "embedding", "deadline_seconds",

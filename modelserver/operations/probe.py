@@ -26,6 +26,8 @@ from modelserver.fleet import ProbeSection
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.operations.status import read_catalogue
 from modelserver.settings import Settings
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_hosts
 from modelserver.store.state import Store
 from modelserver.values import EngineReport, Kind
 
@@ -89,8 +91,8 @@ async def fastest(
 def _read(store: Store, settings: Settings) -> tuple[Catalogue, list[EngineReport]]:
     with store.reachable():
         models = read_catalogue(store, settings)
-        live = {host.name for host in store.hosts()}
-        engines = store.engines().values()
+        live = {host.name for host in read_hosts(store)}
+        engines = read_engines(store).values()
         return models, [engine for engine in engines if engine.host in live]
 
 

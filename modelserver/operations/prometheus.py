@@ -22,6 +22,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import counts
 from modelserver.store.dead_letters import count_dead
+from modelserver.store.workers import read_answers
 
 ENGINE = ("engine", "model", "host")
 GPU = ("host", "gpu", "uuid", "slice")
@@ -186,7 +187,7 @@ def _totals(store: Store) -> Iterator[Metric]:
     answers = _counter(
         "answers", "Stored, or refused as repeated or as fenced.", "outcome"
     )
-    for outcome, number in store.answers().items():
+    for outcome, number in read_answers(store).items():
         answers.add_metric([outcome], number)
     yield from (alerts, answers)
     yield GaugeMetricFamily(

@@ -14,8 +14,14 @@ from modelserver.policy.orders import in_force
 from modelserver.settings import Settings
 from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import standings
+from modelserver.store.control import read_steered, read_waiting, read_wishes
+from modelserver.store.engines import read_engines
+from modelserver.store.fleet import read_applied_fleet
+from modelserver.store.hosts import read_hosts
+from modelserver.store.measurements import read_counters, read_samples
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
+from modelserver.store.workers import read_backlog, read_loads, read_workers
 from modelserver.values import (
     EngineLoad,
     EngineReport,
@@ -214,7 +220,7 @@ def _read_fleet(
     store: Store, settings: Settings
 ) -> tuple[Catalogue, FleetStatus, tuple[Entry, ...]]:
     """The models, what is in force, and models that left with requests waiting."""
-    text = store.fleet()
+    text = read_applied_fleet(store)
     if not text:
         return Catalogue.read(catalogue(settings.fleet)), FleetStatus(), ()
     values = json.loads(text)
@@ -222,7 +228,7 @@ def _read_fleet(
     return (
         Catalogue.read(values),
         FleetStatus(values["version"], values["at"], values["by"]),
-        tuple(entry for entry in left if store.backlog(entry.name)),
+        tuple(entry for entry in left if read_backlog(store, entry.name)),
     )
 
 
@@ -234,15 +240,15 @@ def read_status(store: Store, settings: Settings) -> Status:
 
 def _read_status(store: Store, settings: Settings) -> Status:
     models, fleet, left = _read_fleet(store, settings)
-    hosts, wishes = store.hosts(), store.wishes()
+    hosts, wishes = read_hosts(store), read_wishes(store)
     engines = _engines(store, models, wishes, {host.name for host in hosts})
-    workers = _workers(store.workers(), engines)
+    workers = _workers(read_workers(store), engines)
     takers = Counter(model for worker in workers for model in worker.models)
-    steered_at, steered_by = store.steered()
-    waiting, found, now = store.waiting(), standings(store), store.now()
+    steered_at, steered_by = read_steered(store)
+    waiting, found, now = read_waiting(store), standings(store), store.now()
 
     def queue(name: str, takers: int) -> QueueStatus:
-        return QueueStatus(name, store.backlog(name), takers)
+        return QueueStatus(name, read_backlog(store, name), takers)
 
     return Status(
         at=now,
@@ -307,7 +313,7 @@ def _awaited(wish: Wish, live: set[str]) -> EngineReport:
 def _engines(
     store: Store, models: Catalogue, wishes: Mapping[str, Wish], live: set[str]
 ) -> tuple[EngineStatus, ...]:
-    reports, loads = store.engines(), store.loads()
+    reports, loads = read_engines(store), read_loads(store)
     awaited = [
         _awaited(wish, live) for engine, wish in wishes.items() if engine not in reports
     ]
@@ -315,7 +321,7 @@ def _engines(
     for engine in sorted([*reports.values(), *awaited], key=lambda e: (e.model, e.id)):
         entry = models.entry(engine.model)
         kind = entry.kind if entry else Kind.COMPLETION
-        counters = store.counters(engine.id)
+        counters = read_counters(store, engine.id)
         load = loads.get(engine.id, EngineLoad(0, 0.0, 0.0))
         values = {name: getattr(engine, name) for name in _REPORTED}
         engines.append(
@@ -325,7 +331,7 @@ def _engines(
                 wanted=engine.id in wishes,
                 inflight=load.inflight,
                 oldest_seconds=load.oldest_seconds,
-                traffic=traffic(store.samples(engine.id), kind),
+                traffic=traffic(read_samples(store, engine.id), kind),
                 requests=sum(counters.get(outcome.value, 0) for outcome in Outcome),
                 errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
                 prompt_tokens=counters.get("prompt_tokens", 0),

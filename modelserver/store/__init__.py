@@ -1,8 +1,17 @@
 """Redis: every key, every lifetime and every script of modelserver stands in here.
 
-``keys`` names the keys, ``scripts`` holds the Lua, ``state`` is the fleet's state as
-launcher, control and command line use it, ``delivery`` is what a worker does with
-messages and results. Holds for Redis >= 7.2 and Valkey >= 8.
+``keys`` names the keys, ``scripts`` holds the Lua, ``connections`` opens connections
+that leave a server which takes no writes. Holds for Redis >= 7.2 and Valkey >= 8.
+
+Launchers, control and command line (blocking): ``state`` has ``Store``, the connection;
+the others are functions of it, by what they read and write. ``hosts`` and ``engines``
+are what launchers report, ``measurements`` what engines measure, ``workers`` what
+workers report and the queues, ``control`` control's lock, wishes and memory, ``fleet``
+the applied fleet, ``decisions`` the log of decisions, ``availability`` how the models
+stand, ``alerts``, ``orders`` the operators' orders, ``dead_letters``.
+
+Workers (asyncio): ``delivery`` is what one does with messages and results, ``batch``
+holds the values that it carries.
 """
 
 from modelserver.store.delivery import Deliveries

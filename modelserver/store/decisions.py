@@ -1,15 +1,28 @@
 """What control decided, newest first, and what it decided from."""
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
 from modelserver.values import split_engine_id
 
+#: Decisions kept in the stream.
+DECISIONS_KEPT = 10_000
 #: Decisions that are looked through; the stream keeps more.
 SCANNED = 500
 #: Snapshots kept, and how many bytes of them: of a large fleet fewer are kept.
 SNAPSHOTS_KEPT, SNAPSHOT_BYTES_KEPT = 200, 16 * 2**20
+
+
+def log_decision(store: Store, fields: Mapping[str, str]) -> None:
+    """Append one decision and what it was made from."""
+    store.client.xadd(
+        store.keys.decisions,
+        dict(fields),  # type: ignore[arg-type]
+        maxlen=DECISIONS_KEPT,
+        approximate=True,
+    )
 
 
 def last_decisions(store: Store, engine: str, number: int = 5) -> list[dict[str, str]]:

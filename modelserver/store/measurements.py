@@ -6,11 +6,13 @@ from dataclasses import astuple
 from typing import Any
 
 import orjson
-import redis
 
-from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS, Keys
+from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS
+from modelserver.store.state import Store
 from modelserver.values import Canary, Metrics, Outcome, Sample
 
+#: Counters of the requests that an engine has dealt with.
+ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}
 
@@ -30,39 +32,43 @@ def pack_sample(sample: Sample) -> list[Any]:
     ]
 
 
-def read_sample(engine: str, packed: list[Any]) -> Sample:
+def unpack_sample(engine: str, packed: list[Any]) -> Sample:
     """The reverse of pack_sample."""
     values: list[Any] = [engine, *packed[:-1], _OUTCOMES[packed[-1]]]
     return Sample(*values)
 
 
-def all_samples(
-    client: redis.Redis, keys: Keys, engines: Sequence[str]
+def read_all_samples(
+    store: Store, engines: Sequence[str]
 ) -> dict[str, tuple[Sample, ...]]:
     """Each engine's last requests, newest first, in one round trip."""
-    lists = _ranges(client, [keys.samples(engine) for engine in engines])
+    lists = _ranges(store, [store.keys.samples(engine) for engine in engines])
     return {
-        engine: tuple(read_sample(engine, each) for each in values)
+        engine: tuple(unpack_sample(engine, each) for each in values)
         for engine, values in zip(engines, lists, strict=True)
     }
 
 
-def add_canaries(client: redis.Redis, keys: Keys, canaries: Iterable[Canary]) -> None:
+def read_samples(store: Store, engine: str) -> tuple[Sample, ...]:
+    """An engine's last requests, newest first, at most SAMPLES_KEPT."""
+    return read_all_samples(store, [engine])[engine]
+
+
+def add_canaries(store: Store, canaries: Iterable[Canary]) -> None:
     """Keep them, given oldest first; an engine's oldest make room."""
-    with client.pipeline() as pipe:
+    with store.client.pipeline() as pipe:
         for canary in canaries:
-            key = keys.canaries(canary.engine)
+            key = store.keys.canaries(canary.engine)
             pipe.lpush(key, json.dumps(_packed(canary)))
             pipe.ltrim(key, 0, CANARIES_KEPT - 1)
             pipe.expire(key, SAMPLES_SECONDS)
         pipe.execute()
 
 
-def read_canaries(
-    client: redis.Redis, keys: Keys, engines: Sequence[str]
-) -> dict[str, tuple[Canary, ...]]:
-    """Each engine's last canaries, newest first, in one round trip."""
-    lists = _ranges(client, [keys.canaries(engine) for engine in engines])
+def read_canaries(store: Store) -> dict[str, tuple[Canary, ...]]:
+    """Each reported engine's last canaries, newest first, by engine."""
+    engines = sorted(store.run("HKEYS", store.keys.engines))
+    lists = _ranges(store, [store.keys.canaries(engine) for engine in engines])
     return {
         engine: tuple(Canary(engine, *each) for each in values)
         for engine, values in zip(engines, lists, strict=True)
@@ -74,27 +80,43 @@ def _packed(canary: Canary) -> list[Any]:
     return [canary.incarnation, at, seconds, canary.loaded, canary.round]
 
 
-def report_metrics(
-    client: redis.Redis, keys: Keys, metrics: Mapping[str, Metrics | None]
-) -> None:
+def report_metrics(store: Store, metrics: Mapping[str, Metrics | None]) -> None:
     """Say what engines tell of themselves; None where one tells nothing any more."""
-    with client.pipeline() as pipe:
+    with store.client.pipeline() as pipe:
         for engine, values in metrics.items():
             if values is None:
-                pipe.hdel(keys.metrics, engine)
+                pipe.hdel(store.keys.metrics, engine)
             else:
-                pipe.hset(keys.metrics, engine, json.dumps(astuple(values)))
+                pipe.hset(store.keys.metrics, engine, json.dumps(astuple(values)))
         pipe.execute()
 
 
-def read_metrics(client: redis.Redis, keys: Keys) -> dict[str, Metrics]:
+def read_metrics(store: Store) -> dict[str, Metrics]:
     """What engines told of themselves in the last seconds, by engine."""
-    values: Any = client.hgetall(keys.metrics)
+    values: Any = store.client.hgetall(store.keys.metrics)
     return {key: Metrics(*json.loads(each)) for key, each in sorted(values.items())}
 
 
-def _ranges(client: redis.Redis, keys: Sequence[str]) -> list[list[Any]]:
-    with client.pipeline(transaction=False) as pipe:
+def read_counters(store: Store, engine: str) -> dict[str, int]:
+    """An engine's totals: requests by outcome, prompt and completion tokens."""
+    values = store.run("HGETALL", store.keys.counters(engine))
+    return {key: int(value) for key, value in values.items()}
+
+
+def count_finished(store: Store, engines: Sequence[str]) -> dict[str, int]:
+    """How many requests each engine has dealt with since it is known."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for engine in engines:
+            pipe.hmget(store.keys.counters(engine), *ANSWERED)
+        counts = pipe.execute()
+    return {
+        engine: sum(int(count or 0) for count in each)
+        for engine, each in zip(engines, counts, strict=True)
+    }
+
+
+def _ranges(store: Store, keys: Sequence[str]) -> list[list[Any]]:
+    with store.client.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.lrange(key, 0, -1)
         # Read as one text: of 500 engines that saves a tenth of a second.

@@ -19,6 +19,8 @@ from celery.result import AsyncResult
 from modelserver.api import InferenceTask, client
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.engines import read_engines
+from modelserver.store.workers import read_loads
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ROOT, carriers, end, eventually
 
@@ -113,7 +115,9 @@ class Product:
 
     def _all_ready(self) -> bool:
         assert self.process.poll() is None, self.said()
-        states = {name: engine.state for name, engine in self.store.engines().items()}
+        states = {
+            name: engine.state for name, engine in read_engines(self.store).items()
+        }
         if EngineState.FATAL in states.values():
             raise RuntimeError(self.said())
         assert states == dict.fromkeys(self._engines, EngineState.READY), self.said()
@@ -172,7 +176,7 @@ class Product:
 
     def engine(self, name: str = CHAT) -> EngineReport:
         """An engine as its launcher reports it."""
-        return self.store.engines()[name]
+        return read_engines(self.store)[name]
 
     def is_ready(self, incarnation: int, name: str = CHAT) -> bool:
         """Whether this start of an engine can be used."""
@@ -221,7 +225,7 @@ class Product:
 
     def in_flight(self, name: str) -> int:
         """Requests that the workers have on an engine."""
-        load = self.store.loads().get(name)
+        load = read_loads(self.store).get(name)
         return load.inflight if load else 0
 
     def _to_engine(

@@ -8,6 +8,9 @@ import psutil
 import pytest
 from celery.result import AsyncResult
 
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_hosts
+from modelserver.store.workers import read_workers
 from modelserver.values import EngineState
 from tests.acceptance.product import CHAT, PATIENCE, Product
 from tests.support.processes import eventually, lives
@@ -94,7 +97,7 @@ def test_busy_engine_without_a_finished_answer_is_not_taken_for_hung(
 def test_killed_worker_loses_no_request(
     fleet: Product, publications: Publications
 ) -> None:
-    ((_, worker),) = fleet.store.workers().items()
+    ((_, worker),) = read_workers(fleet.store).items()
     results = under_load(fleet)
     os.kill(worker["pid"], signal.SIGKILL)
     assert_each_answered_once(results, publications)
@@ -105,12 +108,12 @@ def test_killed_worker_loses_no_request(
 def test_killed_launcher_comes_back_and_goes_on_with_the_same_engines(
     fleet: Product, publications: Publications
 ) -> None:
-    before, launcher = fleet.store.engines(), fleet.store.hosts()[0].pid
+    before, launcher = read_engines(fleet.store), read_hosts(fleet.store)[0].pid
     results = under_load(fleet)
     os.kill(launcher, signal.SIGKILL)
 
     def adopted() -> bool:
-        hosts, engines = fleet.store.hosts(), fleet.store.engines()
+        hosts, engines = read_hosts(fleet.store), read_engines(fleet.store)
         assert [host.pid for host in hosts] != [launcher]
         return bool(hosts) and all(
             engine.state is EngineState.READY
@@ -121,7 +124,7 @@ def test_killed_launcher_comes_back_and_goes_on_with_the_same_engines(
     eventually(adopted, PATIENCE)
     results += fleet.send(LOAD, max_tokens=8, name="afterwards")
     assert_each_answered_once(results, publications)
-    after = fleet.store.engines()
+    after = read_engines(fleet.store)
     assert {name: (e.pid, e.incarnation) for name, e in after.items()} == {
         name: (e.pid, e.incarnation) for name, e in before.items()
     }

@@ -20,6 +20,9 @@ from kombu.utils.json import loads
 from modelserver.api import client
 from modelserver.errors import StoreUnreachableError
 from modelserver.policy.rebalance import state
+from modelserver.store.control import read_memory, read_wishes
+from modelserver.store.engines import read_engines
+from modelserver.store.measurements import read_all_samples
 from modelserver.values import EngineState, Outcome
 from tests.chaos.load import FINAL, Watcher
 from tests.engine.openai_api import answer_text
@@ -183,7 +186,7 @@ class Ground:
 
     def _watch(self) -> None:
         store = self.fleet.store
-        engines, models = store.engines().values(), self.fleet.models
+        engines, models = read_engines(store).values(), self.fleet.models
         held = Counter(
             (engine.host, index)
             for engine in engines
@@ -194,7 +197,7 @@ class Ground:
             and lives(engine.pid)
         )
         self.crowded += sum(number > 1 for number in held.values())
-        wanted = Counter(wish.spec.model for wish in store.wishes().values())
+        wanted = Counter(wish.spec.model for wish in read_wishes(store).values())
         serving = Counter(each.model for each in engines if each.serves)
         for name in models:
             self.wanted.setdefault(name, set()).add(wanted[name])
@@ -228,12 +231,12 @@ class Ground:
 
     def past(self) -> list[state.Past]:
         """The moves of GPUs from one model to another that control has decided."""
-        text = self.fleet.store.memory().get("moves", "{}")
+        text = read_memory(self.fleet.store).get("moves", "{}")
         past = state.from_json(json.loads(text)).past
         return [each for each in past if each.donor]
 
     def failures(self, *engines: str) -> int:
         """Requests that did not end well on these engines."""
-        found = self.fleet.store.all_samples(list(engines))
+        found = read_all_samples(self.fleet.store, list(engines))
         every = [sample for samples in found.values() for sample in samples]
         return sum(sample.outcome is not Outcome.OK for sample in every)

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.report import Goal, Report
+from modelserver.store.engines import read_engines
 from tests.chaos.gpu_ground import Ground, Requests, Trickle
 from tests.nvml import StubGpu
 from tests.nvml.fleet import section
@@ -101,7 +102,7 @@ def _sleep_and_wake(ground: Ground, requests: Requests, seen: _Seen) -> None:
         seen.woken.append(requests.seconds(request, within=60))
         if turn == 0:
             began = time.monotonic()
-            gone = lambda: f"{SLEEPY}-0" not in ground.fleet.store.engines()  # noqa: E731
+            gone = lambda: f"{SLEEPY}-0" not in read_engines(ground.fleet.store)  # noqa: E731
             eventually(gone, IDLE_SECONDS + 30)
             seen.slept = time.monotonic() - began
 

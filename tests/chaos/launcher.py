@@ -15,6 +15,9 @@ from celery.result import AsyncResult
 from benchmarks.report import Goal, Report
 from modelserver.api import client
 from modelserver.settings import load
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_host
+from modelserver.store.workers import read_loads, read_workers
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.engine.openai_api import answer_text
 from tests.support.launchers import HOST, Site, open_site, section
@@ -73,7 +76,7 @@ def _run(site: Site) -> Report:
     app = client(load(site.environment))
     sent: dict[str, AsyncResult] = {}
     try:
-        eventually(lambda: site.store.workers(), PATIENCE)
+        eventually(lambda: read_workers(site.store), PATIENCE)
         done = [_kill(site, app, sent) for _ in range(kills())]
         outcomes = _outcomes(sent)
     finally:
@@ -90,7 +93,7 @@ def _kill(site: Site, app: Celery, sent: dict[str, AsyncResult]) -> Kill:
         values = {"model": MODEL, "max_tokens": 16}
         sent[prompt] = complete.apply_async((prompt,), values)
     eventually(lambda: all(_inflight(site, each) for each in ENGINES), PATIENCE)
-    before = site.store.engines()
+    before = read_engines(site.store)
     old = site.launchers[-1]
     old.signal(signal.SIGKILL)
     began, killed_at = time.monotonic(), site.store.now()
@@ -98,20 +101,20 @@ def _kill(site: Site, app: Celery, sent: dict[str, AsyncResult]) -> Kill:
     site.launch()
 
     def proved() -> bool:
-        now = site.store.engines()
-        host = site.store.host(HOST)
+        now = read_engines(site.store)
+        host = read_host(site.store, HOST)
         return bool(host and host.pid != old.process.pid) and all(
             now[each].serves and now[each].alive_at > killed_at for each in ENGINES
         )
 
     eventually(proved, PATIENCE)
     seconds = time.monotonic() - began
-    after = site.store.engines()
+    after = read_engines(site.store)
     return Kill(seconds, sum(_same(before[each], after[each]) for each in ENGINES))
 
 
 def _inflight(site: Site, engine: str) -> int:
-    load = site.store.loads().get(engine)
+    load = read_loads(site.store).get(engine)
     return load.inflight if load else 0
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from benchmarks.report import Goal, Report
 from modelserver.policy.actions import Action, Want
+from modelserver.store.control import read_waiting, read_wishes
+from modelserver.store.engines import read_engines
 from modelserver.values import EngineSpec
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
@@ -126,8 +128,8 @@ def _step(fleet: GpuFleet, account: _Account, victim: str = "") -> None:
     began, before = time.monotonic(), fleet.ready()
     actions = fleet.settle(within=120)
     account.seconds.append(time.monotonic() - began)
-    engines, waiting = fleet.ready(), fleet.store.waiting()
-    wishes = {name: wish.spec for name, wish in fleet.store.wishes().items()}
+    engines, waiting = fleet.ready(), read_waiting(fleet.store)
+    wishes = {name: wish.spec for name, wish in read_wishes(fleet.store).items()}
     account.placed += _placed(actions)
     account.disturbed += sum(
         name not in engines or engines[name].incarnation != engine.incarnation
@@ -143,7 +145,7 @@ def _step(fleet: GpuFleet, account: _Account, victim: str = "") -> None:
         for model in fleet.models.values()
         for number in range(model.min_engines)
     }
-    reports = fleet.store.engines().items()
+    reports = read_engines(fleet.store).items()
     told = {name for name, reason in waiting.items() if reason}
     told |= {name for name, report in reports if report.reason}
     account.silent += len(wanted - engines.keys() - told)

@@ -7,6 +7,7 @@ import time
 from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import Rig
+from modelserver.store.workers import read_answers
 from tests.chaos.load import COLUMNS, Account, Load
 from tests.support.processes import eventually
 
@@ -132,7 +133,7 @@ def worker_paused() -> Report:
         load.send(50)
         load.settle(within=60)
         account = load.account("paused 6 s, lease 2 s")
-        totals = rig.store.answers()
+        totals = read_answers(rig.store)
     refused = f"late answers refused: {totals.get('fenced', 0)} as no longer its own, "
     refused += f"{totals.get('repeated', 0)} as answered already"
     return report([account], 12.0, refused)

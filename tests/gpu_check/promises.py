@@ -15,6 +15,8 @@ import psutil
 from modelserver.engine_client import COMPLETIONS, ask, open_session
 from modelserver.inventory import GIB, Gpu, gib
 from modelserver.settings import load
+from modelserver.store.control import read_waiting
+from modelserver.store.hosts import read_host
 from modelserver.values import EngineReport, EngineState
 from tests.gpu_check.findings import Findings
 from tests.support.fleets import MARK, Hosts, model, open_hosts
@@ -125,13 +127,13 @@ def _refuses_too_little(findings: Findings, hosts: Hosts) -> None:
 
 def _leaves_strangers_alone(findings: Findings, hosts: Hosts, pids: set[int]) -> None:
     def named() -> str:
-        reason = hosts.store.waiting().get("checked-0", "")
+        reason = read_waiting(hosts.store).get("checked-0", "")
         return reason if any(f"pid {pid} " in reason for pid in pids) else ""
 
     reason = ""
     with suppress(AssertionError):
         reason = eventually(named, SEEN_SECONDS)
-    reason = reason or hosts.store.waiting().get("checked-0", "none")
+    reason = reason or read_waiting(hosts.store).get("checked-0", "none")
     lives_on = all(lives(pid) for pid in pids)
     findings.add("a stranger's GPU is not taken", bool(named()) and lives_on, reason)
 
@@ -144,7 +146,7 @@ def _starts(findings: Findings, hosts: Hosts, name: str) -> EngineReport:
         if engine and engine.progress and engine.progress not in steps:
             steps.append(engine.progress)
         if time.monotonic() - began > SEEN_SECONDS:
-            assert engine, f"{hosts.store.waiting()} {hosts.said()}"
+            assert engine, f"{read_waiting(hosts.store)} {hosts.said()}"
         failed = (EngineState.FATAL, EngineState.BACKOFF)
         if engine and engine.state in failed:
             raise RuntimeError(f"it did not start: {engine.reason}")
@@ -195,7 +197,7 @@ def _says_who_else(
 
 
 def _gpu(hosts: Hosts, engine: EngineReport) -> Gpu:
-    host = hosts.store.host(HOST)
+    host = read_host(hosts.store, HOST)
     assert host, hosts.said()
     (index,) = engine.gpus
     return next(each for each in host.gpus if each.index == index)
@@ -212,7 +214,7 @@ def _lines(log: Path, beginning: str) -> Iterator[str]:
 
 
 def _says_why_another_waits(findings: Findings, hosts: Hosts) -> None:
-    reason = eventually(lambda: hosts.store.waiting().get("every-0", ""), 30)
+    reason = eventually(lambda: read_waiting(hosts.store).get("every-0", ""), 30)
     findings.add("reason of one that waits", "engine checked-0" in reason, reason)
 
 

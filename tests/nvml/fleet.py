@@ -17,6 +17,8 @@ from modelserver.inventory import Gpu
 from modelserver.policy.actions import Action
 from modelserver.settings import load
 from modelserver.store import connect
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_host
 from modelserver.values import EngineReport, EngineState
 from tests.nvml import StubGpu, StubNvml
 from tests.support.processes import LauncherProcess, eventually, lives
@@ -91,7 +93,7 @@ class GpuFleet:
 
     def breathe(self) -> None:
         """Let engines hold what they were promised of their GPUs, as real ones do."""
-        engines = self.store.engines()
+        engines = read_engines(self.store)
         for host, stub in self.stubs.items():
             before = [dict(gpu.processes) for gpu in stub.gpus]
             for gpu in stub.gpus:
@@ -111,7 +113,7 @@ class GpuFleet:
 
     def gpus(self, host: str) -> tuple[Gpu, ...]:
         """The GPUs as the launcher last reported them."""
-        found = self.store.host(host)
+        found = read_host(self.store, host)
         assert found, self.launchers[host].said()
         return found.gpus
 
@@ -132,7 +134,7 @@ class GpuFleet:
 
     def ready(self) -> dict[str, EngineReport]:
         """The engines that serve."""
-        engines = self.store.engines().items()
+        engines = read_engines(self.store).items()
         return {name: each for name, each in engines if each.serves}
 
     def until_ready(self, *engines: str, within: float = 40) -> None:
@@ -141,7 +143,7 @@ class GpuFleet:
         def so() -> bool:
             self.breathe()
             self.steer()
-            assert set(self.ready()) == set(engines), self.store.engines()
+            assert set(self.ready()) == set(engines), read_engines(self.store)
             return True
 
         eventually(so, within)
@@ -156,7 +158,7 @@ class GpuFleet:
             self.breathe()
             found = self.steer()
             done.extend(found)
-            engines = self.store.engines().values()
+            engines = read_engines(self.store).values()
             now = [(e.id, e.state, e.incarnation) for e in engines]
             busy = found or now != last or not self.seen()
             last = now

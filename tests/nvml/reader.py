@@ -17,7 +17,7 @@ from launcher.host.gpus import Inventory
 from launcher.host.process import Identity
 from launcher.host.process_owners import Holders
 from modelserver.inventory import Gpu, Host
-from modelserver.store.state import read_host
+from modelserver.store.hosts import decode_host
 from tests.nvml import StubNvml
 
 
@@ -51,7 +51,7 @@ class Reader:
         assert self._process.stdout
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return read_host(self._process.stdout.readline())
+        return decode_host(self._process.stdout.readline())
 
     def gpus(self) -> tuple[Gpu, ...]:
         """The GPUs of one reading."""

@@ -19,6 +19,9 @@ from modelserver.control.steer import steer
 from modelserver.errors import StoreUnreachableError
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_hosts
+from modelserver.store.workers import read_workers
 from modelserver.values import EngineReport
 from tests.support.processes import (
     ROOT,
@@ -107,7 +110,7 @@ class Hosts:
         self.workers.append(worker)
 
         def up() -> bool:
-            pids = [each["pid"] for each in self.store.workers().values()]
+            pids = [each["pid"] for each in read_workers(self.store).values()]
             return worker.pid in pids and "ready." in worker.said()
 
         eventually(up, 40)
@@ -151,7 +154,7 @@ class Hosts:
 
     def kill(self, host: str) -> None:
         """End a host's launcher and all of its engines at once, as a power cut does."""
-        pids = [e.pid for e in self.store.engines().values() if e.host == host]
+        pids = [e.pid for e in read_engines(self.store).values() if e.host == host]
         self.launchers[host].process.kill()
         self.launchers[host].wait()
         for pid in filter(None, pids):
@@ -169,7 +172,7 @@ class Hosts:
         return task
 
     def engine(self, name: str) -> EngineReport | None:
-        return self.store.engines().get(name)
+        return read_engines(self.store).get(name)
 
     def ready(
         self, name: str, incarnation: int = 1, within: float = 40
@@ -179,7 +182,7 @@ class Hosts:
         def there() -> EngineReport | None:
             engine = self.engine(name)
             assert engine, f"no report of {name}: {self.said()}"
-            live = {host.name for host in self.store.hosts()}
+            live = {host.name for host in read_hosts(self.store)}
             serves = engine.serves and engine.host in live
             return engine if serves and engine.incarnation >= incarnation else None
 

@@ -13,6 +13,8 @@ import psutil
 
 from modelserver.settings import load
 from modelserver.store import Store, connect
+from modelserver.store.control import hold_control, report_steered, write_wishes
+from modelserver.store.engines import read_engines
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import (
     LauncherProcess,
@@ -56,9 +58,9 @@ class Site:
         return launcher
 
     def wish(self, engine: str, wish: Wish | None) -> None:
-        with self.store.control("test", 5) as token:
-            self.store.report_steered("test")
-            assert self.store.wish(token, {engine: wish})
+        with hold_control(self.store, "test", 5) as token:
+            report_steered(self.store, "test")
+            assert write_wishes(self.store, token, {engine: wish})
 
     def want(self, model: str, **place: Any) -> Wish:
         wish = Wish(EngineSpec(f"{model}-0", model, HOST, **place))
@@ -66,7 +68,7 @@ class Site:
         return wish
 
     def engine(self, name: str) -> EngineReport | None:
-        return self.store.engines().get(name)
+        return read_engines(self.store).get(name)
 
     def reaches(
         self, name: str, state: EngineState, incarnation: int = 0, within: float = 20

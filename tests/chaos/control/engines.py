@@ -5,6 +5,7 @@ import signal
 import time
 
 from benchmarks.report import Goal, Report
+from modelserver.store.workers import read_backlog
 from tests.chaos.control.fleet import ENGINES, Fleet
 from tests.chaos.control.run import (
     Outcomes,
@@ -98,7 +99,7 @@ def overload() -> Report:
         before = run.load.answered()
         time.sleep(OVERLOAD_SECONDS)
         rate = (run.load.answered() - before) / OVERLOAD_SECONDS
-        waiting = fleet.store.backlog("m")
+        waiting = read_backlog(fleet.store, "m")
         run.traffic.mix = STEADY
         run.over()
         done = run.finish("overload")

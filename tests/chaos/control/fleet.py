@@ -16,6 +16,7 @@ from celery import Celery
 
 from benchmarks.machine import Server
 from modelserver.api import client
+from modelserver.store.engines import read_engines
 from modelserver.values import EngineReport
 from tests.support.fleets import make_hosts, model
 
@@ -96,7 +97,7 @@ class Fleet:
 
     def engine(self, name: str) -> EngineReport:
         """An engine as its launcher reports it."""
-        return self.store.engines()[name]
+        return read_engines(self.store)[name]
 
     def process(self, name: str) -> psutil.Process:
         """An engine's process."""
@@ -133,7 +134,7 @@ class Fleet:
     def living(self) -> int:
         """Workers and engines that run."""
         workers = sum(each.process.poll() is None for each in self.hosts.workers)
-        return workers + sum(each.serves for each in self.store.engines().values())
+        return workers + sum(each.serves for each in read_engines(self.store).values())
 
     def _show_logs(self) -> None:
         for log in sorted(self.folder.rglob("*.log")):

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.report import Goal, Report
+from modelserver.store.engines import read_engines
 from modelserver.values import Outcome
 from tests.chaos.control.traffic import Mix, Traffic
 from tests.chaos.control.watch import Seen, Watch, is_calibrated
@@ -131,7 +132,8 @@ class Run:
         prompts, struck = self.load.prompts, self.struck_at
         others = [each for each in self.watch.history if each.engine != self.sick]
         starts = [
-            self.ground.store.engines()[name].incarnation - 1 for name in self.engines
+            read_engines(self.ground.store)[name].incarnation - 1
+            for name in self.engines
         ]
         attempts = self.watch.attempts
         return Outcomes(

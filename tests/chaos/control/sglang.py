@@ -20,6 +20,7 @@ from benchmarks.report import Goal, Report
 from launcher.host.gpus import Inventory
 from modelserver.inventory import GIB
 from modelserver.settings import load
+from modelserver.store.engines import read_engines
 from tests.acceptance.product import EMBED, Product
 from tests.chaos.control.run import (
     SETTLE_SECONDS,
@@ -97,7 +98,7 @@ class Site:
 
     def living(self) -> int:
         """Engines that serve."""
-        return sum(engine.serves for engine in self.store.engines().values())
+        return sum(engine.serves for engine in read_engines(self.store).values())
 
     def close(self) -> None:
         """What was to be called."""

@@ -10,6 +10,9 @@ import redis
 
 from modelserver.policy.health.memory import Health, HealthMemory, from_json
 from modelserver.store import Store
+from modelserver.store.control import read_memory
+from modelserver.store.engines import read_engines
+from modelserver.store.measurements import read_all_samples
 from modelserver.values import Outcome, Sample
 
 #: Looks are so far apart, in seconds.
@@ -66,7 +69,7 @@ class Watch:
                 self._look()
 
     def _look(self) -> None:
-        now, engines = time.monotonic(), self._store.engines()
+        now, engines = time.monotonic(), read_engines(self._store)
         memory = remembered(self._store)
         for name, report in engines.items():
             own = memory.engines.get(name)
@@ -75,7 +78,7 @@ class Watch:
             if self._last.get(name) != state:
                 self._last[name] = state
                 self.history.append(Seen(now, name, *state))
-        for samples in self._store.all_samples(list(engines)).values():
+        for samples in read_all_samples(self._store, list(engines)).values():
             for sample in samples:
                 if sample.outcome is not Outcome.OK:
                     self.attempts[sample.outcome].add(sample)
@@ -83,7 +86,7 @@ class Watch:
 
 def remembered(store: Store) -> HealthMemory:
     """What control remembers of the engines' health."""
-    return from_json(store.memory().get("health", ""))
+    return from_json(read_memory(store).get("health", ""))
 
 
 def is_calibrated(store: Store, models: int) -> bool:

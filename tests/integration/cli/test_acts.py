@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from modelserver.store import Store
+from modelserver.store.control import hold_control, read_wishes, write_wishes
+from modelserver.store.workers import read_backlog
 from modelserver.values import EngineSpec, Wish
 from tests.integration.cli.test_commands import folder, report, run, settings, store
 
@@ -12,13 +14,13 @@ __all__ = ["folder", "settings", "store"]
 
 def test_relaunch_names_the_incarnation_that_must_go(folder: Path, store: Store):
     report(store, "fast-0", "fast", "http://127.0.0.1:9")
-    with store.control("test", 10) as token:
+    with hold_control(store, "test", 10) as token:
         wish = Wish(EngineSpec("fast-0", "fast", "a"), token=token)
-        store.wish(token, {"fast-0": wish})
+        write_wishes(store, token, {"fast-0": wish})
     done = run(folder, "relaunch", "fast-0")
     assert done.returncode == 0
     assert "incarnation 1 goes" in done.stdout
-    wish = store.wishes()["fast-0"]
+    wish = read_wishes(store)["fast-0"]
     assert (wish.relaunch, wish.reason.split()[0]) == (1, "asked")
 
 
@@ -70,7 +72,7 @@ def test_dead_letters_can_all_be_sent_again(folder: Path, store: Store):
     store.client.set("cli:celery-task-meta-task-1", "the error")
     done = run(folder, "dead", "--resubmit", "all")
     assert done.stdout == ("task-1 waits in fast again\ntask-2 waits in fast again\n")
-    assert store.backlog("fast") == 2
+    assert read_backlog(store, "fast") == 2
     assert not store.client.exists("cli:celery-task-meta-task-1")
     message = json.loads(str(store.client.lindex("cli:fast", 0)))
     assert "crashes" not in message["headers"]
@@ -81,7 +83,7 @@ def test_dead_letters_can_all_be_sent_again(folder: Path, store: Store):
 def test_a_dead_letter_can_be_forgotten(folder: Path, store: Store):
     bury(store, "task-1")
     assert run(folder, "dead", "--discard", "task-1").stdout == "task-1 is forgotten\n"
-    assert store.backlog("fast") == 0
+    assert read_backlog(store, "fast") == 0
 
 
 def test_an_unknown_dead_letter_is_named(folder: Path):

@@ -10,6 +10,8 @@ import pytest
 
 from modelserver.control.applied_fleet import compose, publish, read
 from modelserver.errors import UnknownModelError
+from modelserver.store.engines import read_engines
+from modelserver.store.fleet import read_applied_fleet
 from modelserver.values import EngineState
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually, lives
@@ -92,7 +94,7 @@ def test_engines_restart_one_after_the_other_and_no_request_is_lost(hosts: Hosts
 
     def watch() -> None:
         while not over.wait(0.05):
-            serving.append(sum(e.serves for e in hosts.store.engines().values()))
+            serving.append(sum(e.serves for e in read_engines(hosts.store).values()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -149,7 +151,7 @@ def test_nothing_is_applied_without_a_word(hosts: Hosts):
     done = hosts.run("apply")
     assert done.returncode == 1
     assert "say --yes" in done.stderr
-    assert hosts.store.fleet() == ""
+    assert read_applied_fleet(hosts.store) == ""
 
 
 def test_of_two_operators_the_slower_one_overwrites_nothing(hosts: Hosts):
@@ -239,7 +241,7 @@ def test_a_secret_is_taken_from_each_hosts_own_file(hosts: Hosts):
     secret = model("m", environment={"HF_TOKEN": "hf_secret"})
     hosts.write(model("m"), file="poor.toml")
     hosts.apply(secret, options=("--wait", "0"))
-    assert "hf_secret" not in hosts.store.fleet()
+    assert "hf_secret" not in read_applied_fleet(hosts.store)
     hosts.launch("poor", "poor.toml")
 
     def reason() -> str:

@@ -18,6 +18,15 @@ from modelserver.inventory import Host
 from modelserver.operations.probe import fastest
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.control import (
+    hold_control,
+    read_steered,
+    report_waiting,
+    write_wishes,
+)
+from modelserver.store.engines import report_engine
+from modelserver.store.hosts import report_host
+from modelserver.store.workers import read_workers
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.engine.process import EngineProcess
 from tests.support.processes import ROOT, ValkeyProcess, eventually, gpus
@@ -89,10 +98,11 @@ def run(
 
 def report(store: Store, engine: str, model: str, url: str) -> None:
     """Have host a report a ready engine, as a launcher does."""
-    store.report_engine(
-        EngineReport(engine, model, "a", EngineState.READY, 1, url, limit=8, since=1.0)
+    report_engine(
+        store,
+        EngineReport(engine, model, "a", EngineState.READY, 1, url, limit=8, since=1.0),
     )
-    store.report_host(Host("a", gpus=gpus(2), pid=7), lease_seconds=60)
+    report_host(store, Host("a", gpus=gpus(2), pid=7), lease_seconds=60)
 
 
 def work(store: Store, loads: dict[str, list[float]]) -> None:
@@ -105,9 +115,9 @@ def work(store: Store, loads: dict[str, list[float]]) -> None:
 def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
     report(store, "fast-0", "fast", "http://127.0.0.1:1")
     spec = EngineSpec("waits-0", "waits", "b")
-    with store.control("test", 60) as token:
-        store.wish(token, {"waits-0": Wish(spec)})
-    store.report_waiting({"waits-0": "needs 1 free GPU; host a has no GPUs"})
+    with hold_control(store, "test", 60) as token:
+        write_wishes(store, token, {"waits-0": Wish(spec)})
+    report_waiting(store, {"waits-0": "needs 1 free GPU; host a has no GPUs"})
     store.client.lpush(store.keys.queue("waits")[0], "one", "two")
     store.client.lpush(store.keys.queue("waits")[2], "urgent")
     work(store, {"fast-0": [3, 1.5, 0.2]})
@@ -269,7 +279,7 @@ def test_worker_and_beat_steer_the_fleet(
         for program in ("worker", "beat")
     ]
     try:
-        eventually(lambda: store.workers() and store.steered()[0], within=30)
+        eventually(lambda: read_workers(store) and read_steered(store)[0], within=30)
         done = run(folder, "doctor")
     finally:
         for program in programs:
@@ -327,8 +337,8 @@ def test_doctor_looks_for_images_where_models_name_them(folder: Path):
 
 def test_doctor_names_faulty_gpus_and_what_waits_for_room(folder: Path, store: Store):
     lost = replace(gpus(2)[1], fault="GPU is lost; reset it, or restart the host")
-    store.report_host(Host("a", gpus=(gpus(1)[0], lost), pid=7), lease_seconds=60)
-    store.report_waiting({"waits-0": "needs 2 free GPUs; host a: 1 of 2 GPUs fits"})
+    report_host(store, Host("a", gpus=(gpus(1)[0], lost), pid=7), lease_seconds=60)
+    report_waiting(store, {"waits-0": "needs 2 free GPUs; host a: 1 of 2 GPUs fits"})
     done = run(folder, "doctor")
     assert "problem gpu 1 of a: GPU is lost; " in done.stdout
     assert (

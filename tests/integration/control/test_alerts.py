@@ -25,6 +25,8 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import counts, last_alerts, open_alerts
 from modelserver.store.availability import standings
+from modelserver.store.engines import report_engine
+from modelserver.store.hosts import report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 
@@ -204,10 +206,11 @@ def test_a_webhook_that_is_no_url_is_refused_with_the_file(tmp_path: Path):
 def ready(store: Store) -> None:
     """Have host a report a ready engine of m, as a launcher does."""
     now = store.now()
-    store.report_engine(
-        EngineReport("m-0", "m", "a", EngineState.READY, 1, since=now, alive_at=now)
+    report_engine(
+        store,
+        EngineReport("m-0", "m", "a", EngineState.READY, 1, since=now, alive_at=now),
     )
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
 
 
 def test_a_model_that_has_nothing_left_is_told_and_its_return_too(
@@ -234,7 +237,7 @@ def test_a_model_that_has_nothing_left_is_told_and_its_return_too(
     assert alert.text.endswith("; its requests fail")
     assert standings(store)["m"]["then"] == "fail"
     assert len(last_alerts(store, 10)) == 1
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     steer(store, settings, "one")
     ready(store)
     steer(store, settings, "one")

@@ -10,6 +10,7 @@ from celery import chord, group
 
 from modelserver.errors import ModelUnavailableError
 from modelserver.store.availability import publish
+from modelserver.store.workers import read_backlog
 from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
@@ -70,7 +71,7 @@ def test_a_request_to_a_model_that_is_down_fails_before_it_is_sent(fleet: FleetS
     with pytest.raises(ModelUnavailableError) as caught:
         fleet.complete.delay("now", model="strict")
     assert str(caught.value) == STRICT_DOWN
-    assert fleet.store.backlog("strict") == 0
+    assert read_backlog(fleet.store, "strict") == 0
     assert fleet.complete.delay("other").id
 
 
@@ -111,7 +112,7 @@ def test_requests_that_wait_for_a_model_that_goes_down_fail_once_each(
     assert len(heard.seen()) == len(waiting)
     heard.close()
     eventually(lambda: fleet.held() == 0, PATIENCE)
-    assert fleet.store.backlog("strict") == 0
+    assert read_backlog(fleet.store, "strict") == 0
 
 
 def test_a_worker_killed_while_it_refuses_leaves_no_request_without_its_error(
@@ -224,6 +225,6 @@ def test_a_fallback_that_dies_gives_its_guests_back_to_their_queue(fleet: FleetS
     eventually(lambda: fleet.in_flight("writer-0") == 1, PATIENCE)
     fleet.report("writer-0", EngineState.BACKOFF)
     fleet.engines["writer-0"].kill()
-    eventually(lambda: fleet.store.backlog("big") == 1, PATIENCE)
+    eventually(lambda: read_backlog(fleet.store, "big") == 1, PATIENCE)
     message = json.loads(str(fleet.store.client.lindex("ms:big", 0)))
     assert message["headers"]["id"] == guest.id

@@ -8,6 +8,9 @@ from modelserver.control.steer import steer
 from modelserver.inventory import Host
 from modelserver.settings import Settings
 from modelserver.store import Store
+from modelserver.store.control import read_wishes
+from modelserver.store.engines import report_engine
+from modelserver.store.hosts import report_host
 from modelserver.store.orders import orders
 from modelserver.values import EngineReport, EngineState
 from tests.integration.cli.test_commands import (
@@ -26,15 +29,18 @@ def ready(store: Store, silent_seconds: float = 0.0, incarnation: int = 1) -> No
     """Have host a report the engine waits-0, as a launcher does."""
     at = store.now() - silent_seconds
     state = EngineState.READY
-    store.report_engine(
-        EngineReport("waits-0", "waits", "a", state, incarnation, since=at, alive_at=at)
+    report_engine(
+        store,
+        EngineReport(
+            "waits-0", "waits", "a", state, incarnation, since=at, alive_at=at
+        ),
     )
-    store.report_host(Host("a", pid=7), lease_seconds=60)
+    report_host(store, Host("a", pid=7), lease_seconds=60)
 
 
 def hung(store: Store, settings: Settings) -> None:
     """An engine that was placed, got ready, hung and is relaunched."""
-    store.report_host(Host("a", pid=7), lease_seconds=60)
+    report_host(store, Host("a", pid=7), lease_seconds=60)
     steer(store, settings, "one")
     ready(store)
     steer(store, settings, "one")
@@ -103,7 +109,7 @@ def test_why_of_something_unknown_names_what_there_is(folder: Path, store: Store
 def test_drain_holds_an_engine_until_undrain(
     folder: Path, store: Store, settings: Settings
 ):
-    store.report_host(Host("a", pid=7), lease_seconds=60)
+    report_host(store, Host("a", pid=7), lease_seconds=60)
     steer(store, settings, "one")
     ready(store)
     steer(store, settings, "one")
@@ -115,7 +121,7 @@ def test_drain_holds_an_engine_until_undrain(
     )
     for _ in range(3):
         steer(store, settings, "one")
-        hold = store.wishes()["waits-0"].hold
+        hold = read_wishes(store)["waits-0"].hold
         assert hold.startswith("drained by ")
         assert hold.endswith(": new driver")
     assert "is drained by" in run(folder, "status").stdout
@@ -124,7 +130,7 @@ def test_drain_holds_an_engine_until_undrain(
     assert "waits-0 gets nothing new: drained by" in shown
     assert run(folder, "undrain", "waits-0").stdout == "waits-0 serves again\n"
     steer(store, settings, "one")
-    assert store.wishes()["waits-0"].hold == ""
+    assert read_wishes(store)["waits-0"].hold == ""
 
 
 def test_undrain_of_what_is_not_drained_says_so(folder: Path, store: Store):
@@ -136,7 +142,7 @@ def test_undrain_of_what_is_not_drained_says_so(folder: Path, store: Store):
 def test_what_is_paused_is_left_alone_until_resume(
     folder: Path, store: Store, settings: Settings
 ):
-    store.report_host(Host("a", pid=7), lease_seconds=60)
+    report_host(store, Host("a", pid=7), lease_seconds=60)
     steer(store, settings, "one")
     done = run(folder, "pause", "waits", "--for", "2h", "--reason", "a new disk")
     assert done.returncode == 0

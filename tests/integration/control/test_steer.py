@@ -24,12 +24,22 @@ from modelserver.policy.health.memory import from_json
 from modelserver.policy.replay import look_from_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.store.control import (
+    hold_control,
+    read_memory,
+    read_steered,
+    read_waiting,
+    read_wishes,
+    write_wishes,
+)
 from modelserver.store.decisions import (
     SNAPSHOT_BYTES_KEPT,
     SNAPSHOTS_KEPT,
     keep_look,
     kept_look,
 )
+from modelserver.store.engines import remove_engine, report_engine
+from modelserver.store.hosts import end_host_lease, report_host
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 
@@ -82,34 +92,34 @@ def ready(store: Store, silent_seconds: float, incarnation: int = 1) -> None:
     engine = EngineReport(
         "m-0", "m", "a", EngineState.READY, incarnation, since=at, alive_at=at
     )
-    store.report_engine(engine)
-    store.report_host(Host("a"), lease_seconds=60)
+    report_engine(store, engine)
+    report_host(store, Host("a"), lease_seconds=60)
 
 
 def test_a_fleet_without_hosts_gets_no_wish(store: Store, settings: Settings):
     assert steer(store, settings, "one") == []
-    assert store.wishes() == {}
+    assert read_wishes(store) == {}
 
 
 def test_why_an_engine_has_no_place_stands_in_the_store_as_long_as_it_is_so(
     store: Store, settings: Settings
 ):
     steer(store, settings, "one")
-    assert store.waiting() == {
+    assert read_waiting(store) == {
         "m-0": "no launcher reports; start one on each host with engines"
     }
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     steer(store, settings, "one")
-    assert store.waiting() == {}
+    assert read_waiting(store) == {}
 
 
 def test_a_host_that_reports_gets_the_engine_and_the_decision_is_logged(
     store: Store, settings: Settings, caplog: pytest.LogCaptureFixture
 ):
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     with caplog.at_level(logging.INFO):
         assert steer(store, settings, "one") == [Want(SPEC)]
-    assert store.wishes()["m-0"].spec == SPEC
+    assert read_wishes(store)["m-0"].spec == SPEC
     (decision,) = decisions(store)
     assert float(decision.pop("at")) <= store.now()
     look = kept_look(store, decision.pop("snapshot"))
@@ -127,17 +137,17 @@ def test_a_host_that_reports_gets_the_engine_and_the_decision_is_logged(
 
 
 def test_a_settled_fleet_is_left_alone(store: Store, settings: Settings):
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     steer(store, settings, "one")
     assert steer(store, settings, "two") == []
     assert len(decisions(store)) == 1
 
 
 def test_engines_of_a_host_that_left_go_to_another(store: Store, settings: Settings):
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     steer(store, settings, "one")
-    store.report_host(Host("b"), lease_seconds=60)
-    store.leave("a")
+    report_host(store, Host("b"), lease_seconds=60)
+    end_host_lease(store, "a")
     assert steer(store, settings, "one") == [Want(EngineSpec("m-0", "m", "b"))]
 
 
@@ -145,7 +155,7 @@ def test_hosts_that_the_fleet_does_not_list_get_nothing(
     store: Store, settings: Settings
 ):
     fleet = settings.fleet.model_copy(update={"hosts": (HostSection(name="b"),)})
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     listed = Settings(fleet, settings.fleet_file, settings.home, "a")
     assert steer(store, listed, "one") == []
 
@@ -161,7 +171,7 @@ def test_a_hung_engine_is_relaunched_once(store: Store, settings: Settings):
     ready(store, silent_seconds=90, incarnation=2)
     assert relaunches(steer(store, settings, "one")) == [("m-0", 2)]
     assert relaunches(steer(store, settings, "two")) == []
-    wish = store.wishes()["m-0"]
+    wish = read_wishes(store)["m-0"]
     assert (wish.spec, wish.relaunch, wish.abort) == (SPEC, 2, 2)
     assert wish.reason == "hung: no token for 90 s"
     decision = next(each for each in decisions(store) if each["action"] == "relaunch")
@@ -182,7 +192,7 @@ def test_many_at_once_relaunch_once_and_remember_it_once(
         owners = [f"owner-{n}" for n in range(40)]
         done = list(pool.map(lambda owner: steer(store, settings, owner), owners))
     assert [each for actions in done for each in relaunches(actions)] == [("m-0", 1)]
-    remembered = from_json(store.memory()["health"])
+    remembered = from_json(read_memory(store)["health"])
     assert remembered.engines["m-0"].relaunches == 1
 
 
@@ -199,16 +209,16 @@ def test_a_killed_controller_leaves_wish_and_memory_in_step(
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as controller:
             assert controller.stdout
             assert controller.stdout.readline() == b"up\n"
-            looked = lambda: store.steered()[1] == f"killed-{number}"  # noqa: B023, E731
+            looked = lambda: read_steered(store)[1] == f"killed-{number}"  # noqa: B023, E731
             eventually(looked, 20)
             controller.kill()
         store.client.delete(store.keys.lock)
-        wish = store.wishes()["m-0"]
-        own = from_json(store.memory()["health"]).engines.get("m-0")
+        wish = read_wishes(store)["m-0"]
+        own = from_json(read_memory(store)["health"]).engines.get("m-0")
         assert wish.relaunch == (own.relaunches if own else 0)
     steer(store, settings, "last")
-    assert store.wishes()["m-0"].relaunch == 1
-    assert from_json(store.memory()["health"]).engines["m-0"].relaunches == 1
+    assert read_wishes(store)["m-0"].relaunch == 1
+    assert from_json(read_memory(store)["health"]).engines["m-0"].relaunches == 1
     done = [each for each in decisions(store) if each["action"] == "relaunch"]
     assert len(done) <= 1
 
@@ -216,11 +226,11 @@ def test_a_killed_controller_leaves_wish_and_memory_in_step(
 def test_control_goes_on_with_what_runs_when_the_store_has_lost_its_data(
     store: Store, settings: Settings
 ):
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     ready(store, silent_seconds=1)
-    store.report_host(Host("b"), lease_seconds=60)
-    store.report_engine(EngineReport("m-7", "m", "b", EngineState.READY, 3))
-    store.remove_engine("m-0")
+    report_host(store, Host("b"), lease_seconds=60)
+    report_engine(store, EngineReport("m-7", "m", "b", EngineState.READY, 3))
+    remove_engine(store, "m-0")
     assert steer(store, settings, "one") == [Want(EngineSpec("m-7", "m", "b"))]
 
 
@@ -228,26 +238,26 @@ def test_what_is_remembered_is_not_written_again_where_nothing_changed(
     store: Store, settings: Settings
 ):
     steer(store, settings, "one")
-    before = store.memory()
+    before = read_memory(store)
     assert set(before) == {"health", "moves"}
     steer(store, settings, "one")
-    assert store.memory()["moves"] == before["moves"]
+    assert read_memory(store)["moves"] == before["moves"]
 
 
 def test_a_memory_that_nobody_can_read_is_begun_anew(store: Store, settings: Settings):
-    store.report_host(Host("a"), lease_seconds=60)
-    with store.control("other", 60) as token:
-        store.wish(token, {}, {"health": "[]", "moves": "[]"})
+    report_host(store, Host("a"), lease_seconds=60)
+    with hold_control(store, "other", 60) as token:
+        write_wishes(store, token, {}, {"health": "[]", "moves": "[]"})
     assert steer(store, settings, "one") == [Want(SPEC)]
-    assert from_json(store.memory()["health"]).judged_at
+    assert from_json(read_memory(store)["health"]).judged_at
 
 
 def test_memory_alone_does_not_wake_the_launchers(store: Store):
-    with store.control("one", 60) as token, store.client.pubsub() as heard:
+    with hold_control(store, "one", 60) as token, store.client.pubsub() as heard:
         heard.subscribe(store.keys.changed)
         assert heard.get_message(timeout=5)
-        store.wish(token, {}, {"health": "new"})
-        store.wish(token, {"m-0": Wish(SPEC)})
+        write_wishes(store, token, {}, {"health": "new"})
+        write_wishes(store, token, {"m-0": Wish(SPEC)})
         rings = [heard.get_message(timeout=5), heard.get_message(timeout=0.2)]
     assert [ring and ring["data"] for ring in rings] == ["desired", None]
 
@@ -264,15 +274,15 @@ def test_only_the_last_snapshots_are_kept_and_fewer_of_large_ones(store: Store):
 
 
 def test_while_one_controls_another_does_nothing(store: Store, settings: Settings):
-    store.report_host(Host("a"), lease_seconds=60)
-    with store.control("other", 60) as token:
+    report_host(store, Host("a"), lease_seconds=60)
+    with hold_control(store, "other", 60) as token:
         assert token
         assert steer(store, settings, "one") == []
     assert steer(store, settings, "one") == [Want(SPEC)]
 
 
 def test_many_at_once_decide_once(store: Store, settings: Settings):
-    store.report_host(Host("a"), lease_seconds=60)
+    report_host(store, Host("a"), lease_seconds=60)
     with ThreadPoolExecutor(8) as pool:
         owners = [f"owner-{n}" for n in range(40)]
         done = list(pool.map(lambda owner: steer(store, settings, owner), owners))
@@ -281,17 +291,17 @@ def test_many_at_once_decide_once(store: Store, settings: Settings):
 
 
 def test_a_controller_that_was_superseded_writes_nothing(store: Store):
-    with store.control("slow", 60) as old:
+    with hold_control(store, "slow", 60) as old:
         pass
-    with store.control("next", 60):
-        assert not store.wish(old, {"m-0": Wish(SPEC)}, {"health": "late"})
-    assert store.wishes() == {}
-    assert store.memory() == {}
+    with hold_control(store, "next", 60):
+        assert not write_wishes(store, old, {"m-0": Wish(SPEC)}, {"health": "late"})
+    assert read_wishes(store) == {}
+    assert read_memory(store) == {}
 
 
 def test_control_leaves_a_sign_that_it_looked(store: Store, settings: Settings):
-    assert store.steered() == (0.0, "")
+    assert read_steered(store) == (0.0, "")
     steer(store, settings, "one")
-    at, owner = store.steered()
+    at, owner = read_steered(store)
     assert owner == "one"
     assert 0 < at <= store.now()

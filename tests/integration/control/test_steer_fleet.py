@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from modelserver.store.control import read_memory, read_steered, read_wishes
 from modelserver.store.decisions import last_decisions
+from modelserver.store.engines import read_engines
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import DurableValkey, answers
@@ -20,14 +22,14 @@ def test_a_request_wakes_a_sleeping_model_and_idleness_ends_its_engine(
     with open_hosts(tmp_path, valkey.url, sleepy) as hosts:
         hosts.launch("a")
         hosts.worker("a")
-        eventually(lambda: hosts.store.steered()[0] > 0)
-        assert hosts.store.wishes() == {}
+        eventually(lambda: read_steered(hosts.store)[0] > 0)
+        assert read_wishes(hosts.store) == {}
         assert hosts.engine("m-0") is None
         for _ in range(2):
             assert answers([hosts.complete.delay("wake up")], within=60)
-            assert hosts.store.wishes()["m-0"].spec.host == "a"
-            eventually(lambda: not hosts.store.engines(), within=30)
-            assert hosts.store.wishes() == {}
+            assert read_wishes(hosts.store)["m-0"].spec.host == "a"
+            eventually(lambda: not read_engines(hosts.store), within=30)
+            assert read_wishes(hosts.store) == {}
         said = rebalanced(hosts)
         assert sum("is asked for and has no engine" in each for each in said) == 2
         assert sum("ends m-0: nobody asks for it" in each for each in said) == 2
@@ -43,7 +45,7 @@ def test_a_relaunch_survives_a_restart_of_the_server(tmp_path: Path):
             hosts.launch("a")
             hosts.worker("a")
             hosts.ready("m-0")
-            before = hosts.store.memory()
+            before = read_memory(hosts.store)
             assert hosts.run("relaunch", "m-0").returncode == 0
             server.stop()
             server.start()
@@ -52,6 +54,6 @@ def test_a_relaunch_survives_a_restart_of_the_server(tmp_path: Path):
             after = hosts.engine("m-0")
             assert after
             assert after.incarnation == 2
-            assert set(hosts.store.memory()) >= set(before)
+            assert set(read_memory(hosts.store)) >= set(before)
     finally:
         server.stop()

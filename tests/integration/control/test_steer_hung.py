@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 
+from modelserver.store.control import read_wishes
 from tests.support.fleets import model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import answers
@@ -22,7 +23,7 @@ def test_the_last_engine_is_relaunched_each_time_that_it_hangs(
         hosts.worker("a")
         for incarnation in (1, 2):
             engine = hosts.ready("m-0", incarnation)
-            eventually(lambda: not hosts.store.wishes()["m-0"].hold, PATIENCE)
+            eventually(lambda: not read_wishes(hosts.store)["m-0"].hold, PATIENCE)
             psutil.Process(engine.pid).send_signal(signal.SIGSTOP)
             result = hosts.complete.delay(f"request {incarnation}")
             hosts.ready("m-0", incarnation + 1, within=PATIENCE)

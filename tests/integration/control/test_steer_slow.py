@@ -17,6 +17,7 @@ from modelserver.policy.health.memory import (
     from_json,
 )
 from modelserver.policy.replay import actions_to_json, look_from_json
+from modelserver.store.control import read_memory
 from modelserver.store.decisions import kept_look, last_decisions
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
@@ -51,7 +52,7 @@ def traffic(hosts: Hosts) -> Iterator[list[AsyncResult]]:
 
 
 def remembered(hosts: Hosts) -> HealthMemory:
-    return from_json(hosts.store.memory().get("health", ""))
+    return from_json(read_memory(hosts.store).get("health", ""))
 
 
 def of(hosts: Hosts, engine: str) -> EngineMemory:

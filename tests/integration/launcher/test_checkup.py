@@ -13,6 +13,8 @@ import pytest
 
 from modelserver.api import InferenceTask, client
 from modelserver.settings import load
+from modelserver.store.measurements import read_canaries, read_metrics
+from modelserver.store.workers import read_loads, read_workers
 from modelserver.values import Canary, EngineReport, EngineState
 from tests.engine.openai_api import answer_text
 from tests.support.launchers import (
@@ -37,7 +39,7 @@ def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
 
 
 def canaries(site: Site, engine: str, number: int) -> list[Canary]:
-    return [each for each in site.store.canaries()[engine] if each.round == number]
+    return [each for each in read_canaries(site.store)[engine] if each.round == number]
 
 
 def completed(engine: EngineReport) -> int:
@@ -64,7 +66,7 @@ def working(site: Site) -> Iterator[InferenceTask]:
     worker = WorkerProcess(log, site.environment, f"w@{site.folder.name}")
     app = client(load(site.environment))
     try:
-        eventually(lambda: site.store.workers() and "ready." in worker.said(), 30)
+        eventually(lambda: read_workers(site.store) and "ready." in worker.said(), 30)
         yield app.modelserver_tasks[0]
     finally:
         app.backend.result_consumer.stop()
@@ -116,7 +118,7 @@ def test_engine_has_its_first_canaries_before_it_serves(site: Site) -> None:
     site.launch()
     site.want("steps")
     engine = site.reaches("steps-0", EngineState.READY)
-    found = eventually(lambda: site.store.canaries()["steps-0"], 10)
+    found = eventually(lambda: read_canaries(site.store)["steps-0"], 10)
     assert [each.loaded for each in found] == [True, False, False, False]
     assert {(each.incarnation, each.round) for each in found} == {(1, 0)}
     assert all(each.at < engine.since for each in found)
@@ -130,7 +132,7 @@ def test_round_of_canaries_waits_until_the_engine_is_empty(site: Site) -> None:
     wish = site.want("good")
     engine = site.reaches("good-0", EngineState.READY)
     in_flight(site, "good-0", 1, idle=60.0)
-    eventually(lambda: "good-0" in site.store.loads(), 5)
+    eventually(lambda: "good-0" in read_loads(site.store), 5)
     before = completed(engine)
     site.wish("good-0", replace(wish, hold="verify: slow", canary=3))
     held = eventually(lambda: site.reaches("good-0", EngineState.READY).hold, 10)
@@ -183,13 +185,13 @@ def test_metrics_arrive_while_an_engine_has_requests(site: Site) -> None:
     site.launch()
     site.want("steps")
     engine = site.reaches("steps-0", EngineState.READY)
-    assert site.store.metrics() == {}
+    assert read_metrics(site.store) == {}
     begin(engine, 6)
     in_flight(site, "steps-0", 6)
-    eventually(lambda: site.store.metrics().get("steps-0"), 10)
-    eventually(lambda: site.store.metrics()["steps-0"].waiting == 4, 10)
-    found = site.store.metrics()["steps-0"]
+    eventually(lambda: read_metrics(site.store).get("steps-0"), 10)
+    eventually(lambda: read_metrics(site.store)["steps-0"].waiting == 4, 10)
+    found = read_metrics(site.store)["steps-0"]
     assert 0 < site.store.now() - found.tokens_at < 10
     assert found.itl_seconds == 0.0  # It tells nothing of that.
     in_flight(site, "steps-0", 0)
-    eventually(lambda: site.store.metrics() == {}, 10)
+    eventually(lambda: read_metrics(site.store) == {}, 10)

@@ -12,6 +12,8 @@ import pytest
 from modelserver.cli.output import console
 from modelserver.cli.status import render
 from modelserver.operations.status import Status, read_status
+from modelserver.store.control import read_wishes
+from modelserver.store.engines import read_engines
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
 from tests.support.processes import ValkeyProcess, end, eventually
@@ -90,10 +92,10 @@ def test_what_is_promised_is_looked_at_again_right_before_the_start(
     launcher = fleet.launchers["a"].process
     launcher.send_signal(signal.SIGSTOP)
     fleet.steer()
-    assert fleet.store.wishes()["m-0"].spec.uuids == ("GPU-a0",)
+    assert read_wishes(fleet.store)["m-0"].spec.uuids == ("GPU-a0",)
     fleet.stranger("a", 0, stranger, 40)
     launcher.send_signal(signal.SIGCONT)
-    held = eventually(lambda: fleet.store.engines().get("m-0"), 10)
+    held = eventually(lambda: read_engines(fleet.store).get("m-0"), 10)
     eventually(fleet.seen, 10)
     assert held.reason == (
         f"needs 1 free GPU; gpu 0 has 40 GiB free: {fleet.gpus('a')[0].holders}"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.store.engines import read_engines
+from modelserver.store.hosts import read_hosts
 from modelserver.values import EngineReport
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, carriers, eventually
@@ -18,14 +20,14 @@ def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
     with open_hosts(tmp_path, valkey.url, model("m", min_engines=3)) as hosts:
         for host in ("a", "b", "c"):
             hosts.launch(host)
-        eventually(lambda: len(hosts.store.hosts()) == 3, 30)
+        eventually(lambda: len(read_hosts(hosts.store)) == 3, 30)
         yield hosts
 
 
 def settled(hosts: Hosts) -> dict[str, EngineReport] | None:
     """All engines, if each serves on a live host."""
-    live = {host.name for host in hosts.store.hosts()}
-    engines = hosts.store.engines()
+    live = {host.name for host in read_hosts(hosts.store)}
+    engines = read_engines(hosts.store)
     good = [e for e in engines.values() if e.serves and e.host in live]
     return engines if len(good) == len(engines) == len(NAMES) else None
 
@@ -40,7 +42,7 @@ def test_engines_of_a_lost_host_appear_elsewhere_and_stay_there(hosts: Hosts):
     before = eventually(lambda: settled(hosts), 60)
     lost = before["m-0"].host
     hosts.kill(lost)
-    gone = lambda: lost not in {h.name for h in hosts.store.hosts()}  # noqa: E731
+    gone = lambda: lost not in {h.name for h in read_hosts(hosts.store)}  # noqa: E731
     eventually(gone, 10)
     moved = eventually(lambda: settled(hosts), 60)
     assert lost not in {engine.host for engine in moved.values()}
@@ -49,7 +51,7 @@ def test_engines_of_a_lost_host_appear_elsewhere_and_stay_there(hosts: Hosts):
             assert (engine.pid, engine.host) == (before[name].pid, before[name].host)
 
     hosts.launch(lost)
-    eventually(lambda: lost in {h.name for h in hosts.store.hosts()}, 30)
+    eventually(lambda: lost in {h.name for h in read_hosts(hosts.store)}, 30)
     returned = hosts.store.now()
     eventually(lambda: hosts.store.now() > returned + 6, 15)
     after = settled(hosts)
@@ -69,5 +71,5 @@ def test_engines_that_outlived_their_launcher_are_not_doubled(hosts: Hosts):
     eventually(elsewhere, 60)
     hosts.launch(lost)
     eventually(lambda: settled(hosts) and engine_processes(hosts) == len(NAMES), 60)
-    spread = Counter(engine.host for engine in hosts.store.engines().values())
+    spread = Counter(engine.host for engine in read_engines(hosts.store).values())
     assert lost not in spread

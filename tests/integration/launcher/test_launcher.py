@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.store.control import report_steered
+from modelserver.store.engines import read_engines
+from modelserver.store.fleet import read_applied_fleet
+from modelserver.store.hosts import read_host
 from modelserver.values import EngineState, Wish
 from tests.support.launchers import (
     HOST,
@@ -40,11 +44,11 @@ def test_wanted_engine_becomes_ready_and_stays_alive(site: Site) -> None:
     assert stats(engine)["pid"] == engine.pid
     assert engine.alive_at > 0
     assert Path(engine.log).read_text().count("listening") == 1
-    host = site.store.host(HOST)
+    host = read_host(site.store, HOST)
     assert host
     assert host.pid == launcher.host.process.pid
     assert "good-0 STARTING -> READY incarnation=1" in site.said()
-    fleet = json.loads(site.store.fleet())
+    fleet = json.loads(read_applied_fleet(site.store))
     assert fleet["version"] == host.fleet == 1
     assert fleet["models"][0]["name"] == "good"
     later = engine.alive_at + 2
@@ -183,7 +187,7 @@ def test_launcher_of_another_home_refuses_the_same_host(
     site: Site, tmp_path: Path
 ) -> None:
     first = site.launch()
-    eventually(lambda: site.store.host(HOST))
+    eventually(lambda: read_host(site.store, HOST))
     home = {"MODELSERVER_HOME": str(tmp_path / "other")}
     second = LauncherProcess(tmp_path, {**site.environment, **home})
     assert second.wait() == 2
@@ -202,8 +206,8 @@ def test_ended_launcher_leaves_no_process_and_no_report(
     launcher.signal(number)
     assert launcher.wait() == 0
     assert site.processes() == []
-    assert site.store.engines() == {}
-    assert site.store.host(HOST) is None
+    assert read_engines(site.store) == {}
+    assert read_host(site.store, HOST) is None
 
 
 def test_sigquit_leaves_the_engines_to_the_next_launcher(site: Site) -> None:
@@ -252,14 +256,14 @@ def test_engines_survive_a_store_that_comes_back_empty(
     valkey.stop()
     eventually(lambda: "the engines go on without it" in site.said(), within=15)
     valkey.start()
-    site.store.report_steered("test")
+    report_steered(site.store, "test")
     later = before.alive_at + 8
     eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later, 20)
     again = site.reaches("good-0", EngineState.READY)
     assert (again.pid, again.incarnation) == (before.pid, before.incarnation)
     site.wish("good-0", wish)
-    assert site.store.host(HOST)
-    assert site.store.fleet()
+    assert read_host(site.store, HOST)
+    assert read_applied_fleet(site.store)
     assert site.said().count("the engines go on without it") == 1
 
 
@@ -320,7 +324,7 @@ def test_hung_engine_stops_proving_itself_and_a_healthy_one_goes_on(
     site.reaches("other-0", EngineState.READY)
 
     def apart() -> bool:
-        engines = site.store.engines()
+        engines = read_engines(site.store)
         return engines["other-0"].alive_at - engines["good-0"].alive_at > 8
 
     eventually(apart, within=40)

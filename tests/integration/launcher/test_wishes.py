@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.store.measurements import read_counters
+from modelserver.store.workers import read_backlog, read_loads
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import (
@@ -40,7 +42,7 @@ def test_a_held_engine_gets_nothing_new_and_finishes_what_it_has(fleet: FleetSit
     eventually(lambda: fleet.in_flight("writer-0") == 2, PATIENCE)
     fleet.engine("writer-1")
     fleet.report("writer-0", hold=HOLD)
-    eventually(lambda: "writer-1" in fleet.store.loads(), PATIENCE)
+    eventually(lambda: "writer-1" in read_loads(fleet.store), PATIENCE)
     after = fleet.send(new)
     assert answers(after) == expected(new)
     assert answers(before) == expected(old)
@@ -52,7 +54,7 @@ def test_requests_of_a_held_lone_engine_wait_and_go_on(fleet: FleetSite):
     fleet.report("writer-0", hold=HOLD)
     fleet.worker()
     results = fleet.send(["one", "two"])
-    eventually(lambda: fleet.store.backlog("writer") == 2, PATIENCE)
+    eventually(lambda: read_backlog(fleet.store, "writer") == 2, PATIENCE)
     fleet.report("writer-0")
     assert answers(results) == expected(["one", "two"])
 
@@ -71,7 +73,7 @@ def test_requests_that_are_called_off_run_elsewhere_and_are_answered_once(
     assert answers(results) == expected(texts)
     eventually(lambda: fleet.in_flight("writer-0") == 0, PATIENCE)
     assert fleet.engines["writer-0"].stats()["aborted"] == 20
-    counted = fleet.store.counters("writer-0")
+    counted = read_counters(fleet.store, "writer-0")
     assert (counted["cancelled"], counted.get("engine-fault", 0)) == (20, 0)
     assert published.seen() == dict.fromkeys((each.id for each in results), 1)
     published.close()
@@ -85,7 +87,7 @@ def test_requests_that_are_called_off_a_lone_engine_go_back_to_their_queue(
     results = fleet.send(["one", "two", "three"])
     eventually(lambda: fleet.in_flight("writer-0") == 3, PATIENCE)
     fleet.report("writer-0", hold="draining: hung", abort=1)
-    eventually(lambda: fleet.store.backlog("writer") == 3, PATIENCE)
+    eventually(lambda: read_backlog(fleet.store, "writer") == 3, PATIENCE)
     eventually(lambda: fleet.in_flight("writer-0") == 0, PATIENCE)
     fleet.engines["writer-0"].fault()
     fleet.report("writer-0")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.store.workers import read_workers
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 from tests.support.workers import HOST, PATIENCE, open_fleet
@@ -68,7 +69,7 @@ def test_the_wheel_serves_a_folder_with_a_tasks_module_of_its_own(
             stderr=log,
         )
         try:
-            eventually(lambda: len(fleet.store.workers()) == 1, PATIENCE)
+            eventually(lambda: len(read_workers(fleet.store)) == 1, PATIENCE)
             said = run(str(python), "-c", ASK, cwd=folder, MODELSERVER_HOST=HOST)
         finally:
             end(worker)

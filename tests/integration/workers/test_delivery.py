@@ -11,6 +11,7 @@ import pytest
 from celery.result import AsyncResult
 
 from modelserver.store.delivery import mark_redelivered
+from modelserver.store.workers import read_answers, read_backlog, read_workers
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import (
@@ -59,7 +60,9 @@ def assert_answered_once(
 ) -> None:
     """All have the right answer, and none was stored twice."""
     assert answers(results) == [answer_text(text) for text in prompts(len(results))]
-    eventually(lambda: fleet.held() + fleet.store.backlog("writer") == 0, PATIENCE)
+    eventually(
+        lambda: fleet.held() + read_backlog(fleet.store, "writer") == 0, PATIENCE
+    )
     seen = publications.seen()
     assert {result.id: seen[result.id] for result in results} == dict.fromkeys(
         [result.id for result in results], 1
@@ -103,7 +106,7 @@ def test_what_the_only_worker_held_is_answered_by_its_successor(
     eventually(lambda: fleet.in_flight("writer-0") == 16, PATIENCE)
     worker.signal(signal.SIGKILL)
     eventually(lambda: fleet.in_flight("writer-0") == 0, PATIENCE)
-    assert fleet.held() + fleet.store.backlog("writer") == 30
+    assert fleet.held() + read_backlog(fleet.store, "writer") == 30
     engine.fault()
     fleet.worker()
     assert_answered_once(fleet, publications, results)
@@ -122,9 +125,9 @@ def test_a_worker_that_is_asked_to_stop_finishes_what_it_has_begun(
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert fleet.held() == 0
-    assert fleet.store.backlog("writer") == 8
+    assert read_backlog(fleet.store, "writer") == 8
     assert sum(publications.seen().values()) == 32
-    assert fleet.store.workers() == {}
+    assert read_workers(fleet.store) == {}
     fleet.worker()
     assert_answered_once(fleet, publications, results)
     assert engine.stats()["executed"] == dict.fromkeys(prompts(40), 1)
@@ -142,7 +145,7 @@ def test_a_stopping_worker_gives_back_what_outlasts_its_grace(
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
         assert fleet.held() == 0
-        assert fleet.store.backlog("writer") == 40
+        assert read_backlog(fleet.store, "writer") == 40
         eventually(lambda: fleet.in_flight("writer-0") == 0)
         engine.fault()
         fleet.worker()
@@ -171,7 +174,7 @@ def test_a_second_signal_makes_a_worker_give_back_at_once(
     worker.signal(second)
     worker.wait()
     assert time.monotonic() - asked_at < fleet.settings.fleet.rules.grace_seconds / 2
-    assert fleet.store.backlog("writer") == 40
+    assert read_backlog(fleet.store, "writer") == 40
     assert fleet.held() == 0
     engine.fault()
     fleet.worker()
@@ -251,8 +254,8 @@ def test_a_request_that_outlives_many_leases_is_executed_once(
 
 def goes_on(fleet: FleetSite) -> None:
     """Wait until one more answer is stored than there were."""
-    stored = fleet.store.answers()["stored"]
-    eventually(lambda: fleet.store.answers()["stored"] > stored, PATIENCE)
+    stored = read_answers(fleet.store)["stored"]
+    eventually(lambda: read_answers(fleet.store)["stored"] > stored, PATIENCE)
 
 
 def test_killed_server_loses_no_request(tmp_path: Path):
@@ -263,7 +266,7 @@ def test_killed_server_loses_no_request(tmp_path: Path):
         fleet.engine("writer-0", "--latency", "0.2", limit=16)
         worker = fleet.worker()
         results = fleet.send(prompts(200))
-        eventually(lambda: fleet.store.answers().get("stored", 0) > 20, PATIENCE)
+        eventually(lambda: read_answers(fleet.store).get("stored", 0) > 20, PATIENCE)
         for _ in range(2):
             valkey.stop()
             eventually(lambda: "Redis away" in worker.said(), PATIENCE)
@@ -271,7 +274,7 @@ def test_killed_server_loses_no_request(tmp_path: Path):
             goes_on(fleet)
         expected = [answer_text(text) for text in prompts(200)]
         assert answers(results) == expected
-        assert fleet.store.answers()["stored"] == 200
+        assert read_answers(fleet.store)["stored"] == 200
         eventually(lambda: fleet.held() == 0, PATIENCE)
         assert worker.process.poll() is None
         assert answers(fleet.send(prompts(20))) == expected[:20]

@@ -8,6 +8,7 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from modelserver.errors import DeadlineExceededError, RequestError
+from modelserver.store.workers import read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
@@ -68,9 +69,9 @@ def test_a_deadline_holds_while_no_engine_can_take_the_request(fleet: FleetSite)
     waiting = fleet.embed.delay("text", deadline=1.0)
     with pytest.raises(DeadlineExceededError, match="before the request's deadline"):
         waiting.get(timeout=PATIENCE)
-    assert fleet.store.backlog("vectors") == 1
+    assert read_backlog(fleet.store, "vectors") == 1
     fleet.engine("vectors-0", model="vectors")
-    eventually(lambda: fleet.store.backlog("vectors") == 0, PATIENCE)
+    eventually(lambda: read_backlog(fleet.store, "vectors") == 0, PATIENCE)
     assert fleet.engines["vectors-0"].stats()["received"] == 0
     eventually(
         lambda: fleet.store.client.zcard(fleet.store.keys.deadlines) == 0, PATIENCE

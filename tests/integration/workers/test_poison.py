@@ -11,7 +11,9 @@ from celery.result import AsyncResult
 
 from modelserver.errors import PoisonError
 from modelserver.messaging.wire import result_key
+from modelserver.store.control import hold_control, report_steered, write_wishes
 from modelserver.store.dead_letters import dead_letters, discard, resubmit
+from modelserver.store.engines import read_engines
 from modelserver.values import EngineSpec, Wish
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess
@@ -34,9 +36,9 @@ def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
     """A launcher, a worker and one engine that dies of a certain prompt."""
     with open_fleet(tmp_path, valkey.url, FRAGILE) as site:
         spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
-        with site.store.control("test", 60) as token:
-            site.store.wish(token, {spec.id: Wish(spec, token=token)})
-            site.store.report_steered("test")
+        with hold_control(site.store, "test", 60) as token:
+            write_wishes(site.store, token, {spec.id: Wish(spec, token=token)})
+            report_steered(site.store, "test")
         launcher = LauncherProcess(tmp_path, site.environment)
         try:
             site.worker()
@@ -57,7 +59,7 @@ def test_a_request_that_kills_engines_is_set_aside_and_its_neighbours_are_answer
     assert answers(neighbours, within=60) == [answer_text(name) for name in names]
     (letter,) = dead_letters(fleet.store)
     assert (letter.task, letter.queue) == (poison.id, "fragile")
-    assert fleet.store.engines()["fragile-0"].died >= 2
+    assert read_engines(fleet.store)["fragile-0"].died >= 2
     key = result_key(fleet.settings, letter.task)
     assert resubmit(fleet.store, letter, key)
     assert AsyncResult(poison.id, app=fleet.app).state == "PENDING"

@@ -21,6 +21,10 @@ from modelserver.errors import (
     UnknownModelError,
 )
 from modelserver.messaging.wire import CONTROL_QUEUE, STEER
+from modelserver.store.control import read_steered
+from modelserver.store.engines import remove_engine
+from modelserver.store.measurements import read_counters, read_samples
+from modelserver.store.workers import read_backlog, read_backlogs
 from modelserver.values import EngineState, Outcome
 from tests.engine.openai_api import answer_text, embedding
 from tests.engine.process import EngineProcess
@@ -59,7 +63,7 @@ def fleet(site: FleetSite) -> Iterator[FleetSite]:
         site.engines[name].fault()
         site.report(name, model=model)
     for name in set(site.engines) - set(MODEL_OF):
-        site.store.remove_engine(name)
+        remove_engine(site.store, name)
         site.engines.pop(name).kill()
     eventually(lambda: not waiting(site), PATIENCE)
 
@@ -67,7 +71,7 @@ def fleet(site: FleetSite) -> Iterator[FleetSite]:
 def waiting(site: FleetSite) -> int:
     """Requests that are queued, held or parked."""
     queues = [CONTROL_QUEUE, *MODEL_OF.values()]
-    return sum(map(site.store.backlog, queues)) + site.held() + site.parked()
+    return sum(read_backlogs(site.store, queues).values()) + site.held() + site.parked()
 
 
 def prompts(name: str, number: int) -> list[str]:
@@ -160,10 +164,10 @@ def test_a_chord_of_vectors_reaches_its_body_as_lists(fleet: FleetSite):
 
 
 def test_every_request_leaves_a_sample(fleet: FleetSite):
-    before = fleet.store.counters("other-0").get(Outcome.OK, 0)
+    before = read_counters(fleet.store, "other-0").get(Outcome.OK, 0)
     answers(fleet.send(prompts("sample", 5), kwargs={"model": "other"}))
-    eventually(lambda: fleet.store.counters("other-0")[Outcome.OK] == before + 5)
-    sample = fleet.store.samples("other-0")[0]
+    eventually(lambda: read_counters(fleet.store, "other-0")[Outcome.OK] == before + 5)
+    sample = read_samples(fleet.store, "other-0")[0]
     assert (sample.incarnation, sample.outcome) == (1, Outcome.OK)
     assert (sample.prompt_tokens, sample.completion_tokens) == (2, 16)
     assert abs(sample.ended_at - fleet.store.now()) < PATIENCE
@@ -178,9 +182,9 @@ def test_neither_prompts_nor_answers_get_into_the_log(fleet: FleetSite):
 
 
 def test_a_task_that_is_no_request_runs_in_the_pool(fleet: FleetSite):
-    before, _ = fleet.store.steered()
+    before, _ = read_steered(fleet.store)
     fleet.app.send_task(STEER)
-    eventually(lambda: fleet.store.steered()[0] > before, PATIENCE)
+    eventually(lambda: read_steered(fleet.store)[0] > before, PATIENCE)
 
 
 # When, and in which order.
@@ -191,7 +195,7 @@ def test_a_request_with_a_countdown_is_parked_and_not_held(fleet: FleetSite):
     result = fleet.complete.apply_async(("later",), countdown=2)
     eventually(lambda: fleet.parked() == 1, within=1.5)
     assert fleet.held() == 0
-    assert fleet.store.backlog("writer") == 0
+    assert read_backlog(fleet.store, "writer") == 0
     assert result.get(PATIENCE) == answer_text("later")
     assert time.monotonic() - began >= 2
 
@@ -388,13 +392,13 @@ def test_engine_that_breaks_loses_no_request_while_another_works(
     eventually(lambda: broken_tried(fleet), PATIENCE)
     texts = prompts("broken", 40)
     assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
-    eventually(lambda: fleet.store.counters("broken")[Outcome.ENGINE_FAULT])
+    eventually(lambda: read_counters(fleet.store, "broken")[Outcome.ENGINE_FAULT])
 
 
 def broken_tried(fleet: FleetSite) -> bool:
     """Whether the worker knows the broken engine, and it has failed a request."""
     answers(fleet.send(prompts("try", 4)))
-    return bool(fleet.store.counters("broken").get(Outcome.ENGINE_FAULT))
+    return bool(read_counters(fleet.store, "broken").get(Outcome.ENGINE_FAULT))
 
 
 def test_a_lone_engine_that_resets_is_left_alone_and_then_asked_again(
@@ -407,7 +411,7 @@ def test_a_lone_engine_that_resets_is_left_alone_and_then_asked_again(
     lone.fault(reset=True)
     result = fleet.complete.delay("patience", model="other")
     eventually(lambda: "other" not in queues(fleet), PATIENCE)
-    eventually(lambda: fleet.store.backlog("other") == 1, PATIENCE)
+    eventually(lambda: read_backlog(fleet.store, "other") == 1, PATIENCE)
     lone.fault()
     assert result.get(PATIENCE) == answer_text("patience")
 
@@ -428,7 +432,7 @@ def test_a_model_without_an_engine_keeps_its_requests_queued(fleet: FleetSite):
     texts = prompts("queued", 10)
     results = fleet.send(texts, kwargs={"model": "other"})
     assert fleet.complete.delay("meanwhile").get(PATIENCE)
-    assert fleet.store.backlog("other") == 10
+    assert read_backlog(fleet.store, "other") == 10
     assert [result.state for result in results] == ["PENDING"] * 10
     fleet.report("other-0", model="other")
     assert answers(results) == [answer_text(text) for text in texts]
@@ -444,7 +448,7 @@ def test_a_draining_engine_finishes_and_gets_nothing_new(fleet: FleetSite):
     later = fleet.send(prompts("later", 2))
     engine.fault()
     assert len(answers(running)) == 4
-    assert fleet.store.backlog("writer") == 2
+    assert read_backlog(fleet.store, "writer") == 2
     fleet.report("writer-0")
     assert len(answers(later)) == 2
 
@@ -457,7 +461,7 @@ def test_a_stuck_model_hoards_nothing_and_starves_no_other(fleet: FleetSite):
     free = fleet.send(texts, kwargs={"model": "other"})
     assert answers(free) == [answer_text(text) for text in texts]
     eventually(lambda: fleet.held() == 8, PATIENCE)
-    assert fleet.store.backlog("writer") == 42
+    assert read_backlog(fleet.store, "writer") == 42
     assert fleet.in_flight("writer-0") == 8
     engine.fault()
     assert len(answers(stuck)) == 50

@@ -1,0 +1,53 @@
+"""What the live workers report, and the requests that wait for them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from modelserver.store import scripts
+from modelserver.store.state import Store
+from modelserver.values import EngineLoad
+
+
+def read_workers(store: Store) -> dict[str, dict[str, Any]]:
+    """The reports of the workers whose lease lives, by worker."""
+    names = sorted(store.run("SMEMBERS", store.keys.workers))
+    if not names:
+        return {}
+    values = store.run("MGET", *[store.keys.worker(name) for name in names])
+    pairs = zip(names, values, strict=True)
+    return {name: json.loads(value) for name, value in pairs if value}
+
+
+def read_loads(store: Store) -> dict[str, EngineLoad]:
+    """What the live workers have in flight, summed by engine."""
+    total: dict[str, EngineLoad] = {}
+    for report in read_workers(store).values():
+        for engine, (inflight, oldest, idle) in report["loads"].items():
+            seen = total.get(engine, EngineLoad(0, 0.0, idle))
+            total[engine] = EngineLoad(
+                seen.inflight + inflight,
+                max(seen.oldest_seconds, oldest),
+                min(seen.idle_seconds, idle),
+            )
+    return total
+
+
+def read_backlog(store: Store, queue: str) -> int:
+    """Requests that wait in a queue, all priorities."""
+    return int(store.run_script(scripts.DEPTH, store.keys.queue(queue)))
+
+
+def read_backlogs(store: Store, queues: Sequence[str]) -> dict[str, int]:
+    """The same of several queues in one round trip."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            lists = store.keys.queue(queue)
+            pipe.eval(scripts.DEPTH, len(lists), *lists)
+        return dict(zip(queues, map(int, pipe.execute()), strict=True))
+
+
+def read_answers(store: Store) -> dict[str, int]:
+    """Totals: results stored, and late or repeated ones that were refused."""
+    values = store.run("HGETALL", store.keys.answers)
+    return {key: int(value) for key, value in values.items()}
