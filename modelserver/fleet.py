@@ -28,7 +28,7 @@ from pydantic_settings import (
 )
 
 from modelserver.errors import ConfigurationError
-from modelserver.values import EngineSpec, Kind, ModelSpec, engine_id
+from modelserver.values import EXTERNAL, EngineSpec, Kind, ModelSpec, engine_id
 
 #: The ``url`` of a fleet that runs its own server.
 EMBEDDED = "embedded"
@@ -129,7 +129,7 @@ def _engine_disagreements(model: ModelSection) -> Iterator[str]:
         yield 'when_down "fallback" needs fallback = the name of another model'
     if model.fallback == model.name:
         yield f'model "{model.name}" cannot be its own fallback; name another model'
-    ours = model.engine not in ("command", "external")
+    ours = model.engine not in ("command", EXTERNAL)
     if ours and not model.path:
         yield f'engine "{model.engine}" needs path = a folder or a Hugging Face id'
     if model.engine in ("sglang", "vllm") and model.gpus == 0:
@@ -167,7 +167,7 @@ def _image_disagreements(model: ModelSection) -> Iterator[str]:
             f'image "{model.image}" is no name of an image, such as '
             "lmsysorg/sglang:v0.5.23"
         )
-    if model.engine == "external":
+    if model.engine == EXTERNAL:
         yield 'engine "external" is run by somebody else; leave image out'
     if model.engine_version:
         yield (
@@ -361,7 +361,7 @@ def _pin_disagreements(
         close = _close(pin.model, list(types))
         return [f'an engine names model "{pin.model}", which is not there{close}']
     found = []
-    external = types[pin.model] == "external"
+    external = types[pin.model] == EXTERNAL
     if external and not pin.url:
         found.append(f'an engine of "{pin.model}" (type external) needs a url')
     if pin.url and not external:

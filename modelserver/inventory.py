@@ -69,11 +69,6 @@ class Gpu:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def free_share(self) -> float:
-        """The part of its memory that nobody holds, 0 to 1."""
-        return self.free / self.total if self.total else 0.0
-
-    @property
     def label(self) -> str:
         """How messages name it: "gpu 3", or "gpu 3 slice 1" where MIG divides it."""
         return f"gpu {self.index}" + (f" slice {self.mig}" if self.mig else "")

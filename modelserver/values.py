@@ -7,6 +7,10 @@ from typing import Any
 
 Json = Any
 
+#: The type of an engine that somebody else runs: it exists only where ``[[engines]]``
+#: names its URL, and nothing of it can be started or ended.
+EXTERNAL = "external"
+
 
 class Kind(StrEnum):
     """What a model is asked for."""

@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from modelserver.values import EngineSpec, Json, ModelSpec, engine_id
+from modelserver.values import EXTERNAL, EngineSpec, Json, ModelSpec, engine_id
 
-#: Engines of this type are run by somebody else: nothing of them can be restarted.
-EXTERNAL = "external"
 #: Engines of this type get their limits by their own command.
 COMMAND = "command"
 #: Fields of a model that take effect while its engines run. All others, and those that

@@ -229,7 +229,7 @@ class Ground:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def past(self) -> list[state.Past]:
+    def past(self) -> list[state.PastMove]:
         """The moves of GPUs from one model to another that control has decided."""
         text = read_memory(self.fleet.store).get("moves", "{}")
         past = state.from_json(json.loads(text)).past

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from modelserver.inventory import GIB, GpuProcess, Host
+from modelserver.inventory import GpuProcess, Host
 from modelserver.policy.placement.needs import Need
 from modelserver.policy.placement.rooms import HostRoom
 from modelserver.policy.rebalance.deciding import rebalance
@@ -21,7 +21,7 @@ from modelserver.policy.rebalance.state import (
     RebalanceMemory,
     RebalanceOutcome,
     RebalanceRules,
-    View,
+    RebalanceView,
     from_json,
     to_json,
 )
@@ -184,7 +184,7 @@ class World:
 
     def _need(self, name: str) -> Need:
         spec = self.by_name[name]
-        return Need(spec.gpus, int(spec.gpu_memory_gib * GIB), spec.share_gpu)
+        return Need.of_model(spec)
 
     def shown_hosts(self) -> tuple[Host, ...]:
         """The hosts as launchers report them, with what engines hold of each GPU."""
@@ -219,7 +219,7 @@ class World:
             for other in self.engines.values():
                 if other.host == each.name:
                     room.claim(other.id, self._need(other.model), other.uuids)
-            fit = room.fit(need)
+            fit = room.find_offer(need)
             chosen = uuids or (fit.uuids if fit else None)
             if chosen is None:
                 continue
@@ -234,7 +234,7 @@ class World:
 
     # Control.
 
-    def view(self) -> View:
+    def view(self) -> RebalanceView:
         """What control sees."""
         engines = tuple(
             EngineView(
@@ -257,7 +257,7 @@ class World:
             )
             for spec in self.specs
         )
-        return View(models, engines, self.shown_hosts())
+        return RebalanceView(models, engines, self.shown_hosts())
 
     def _usual_size(self, name: str) -> float | None:
         known = self.answered[name] if self.knows_sizes else ()

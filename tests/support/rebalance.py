@@ -11,7 +11,7 @@ from modelserver.policy.rebalance.state import (
     RebalanceMemory,
     RebalanceOutcome,
     RebalanceRules,
-    View,
+    RebalanceView,
 )
 from modelserver.values import EngineState, ModelSpec
 from tests.scenarios.moves_world import model
@@ -46,9 +46,9 @@ def host(gpus: int, held: list[EngineView]) -> Host:
 
 def scene(
     a: ModelSpec, b: ModelSpec, waiting: int, held: list[EngineView], gpus: int = 8
-) -> View:
+) -> RebalanceView:
     models = (ModelView(a, waiting, load_seconds=90), ModelView(b, load_seconds=90))
-    return View(models, tuple(held), (host(gpus, held),))
+    return RebalanceView(models, tuple(held), (host(gpus, held),))
 
 
 def remembered(held: list[EngineView], **meters: Meter) -> RebalanceMemory:

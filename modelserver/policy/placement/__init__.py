@@ -1,5 +1,5 @@
 """Which engines the fleet wants, and on which GPUs of which host each of them belongs.
 
-``needs`` says what an engine takes, ``rooms`` what hosts still have to give,
-``reasons`` why an engine fits nowhere, ``planning`` brings them together.
+``needs`` says what an engine takes, ``rooms`` what hosts still have to give and why an
+engine fits nowhere, ``planning`` brings them together.
 """

@@ -6,21 +6,18 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from modelserver.inventory import GIB, gib
-from modelserver.values import EngineSpec, ModelSpec, engine_id
-
-#: Engines of this type run elsewhere, so they exist only where a pin names their URL.
-EXTERNAL = "external"
+from modelserver.values import EXTERNAL, EngineSpec, ModelSpec, engine_id
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """GPUs of one host. ``each`` is bytes of each of them, 0 for a whole free GPU.
+    """What an engine takes of a host."""
 
-    With ``shares``, other engines that share may have the rest of each.
-    """
-
+    #: How many GPUs.
     gpus: int = 0
+    #: Bytes of each of them, 0 for a whole free GPU.
     each: int = 0
+    #: Whether other engines that share may have the rest of each.
     shares: bool = False
 
     @classmethod
@@ -28,8 +25,13 @@ class Need:
         """What an engine of this model takes; nothing where somebody else runs it."""
         if model is None or spec.url:
             return cls()
+        return cls.of_model(model, len(spec.gpus))
+
+    @classmethod
+    def of_model(cls, model: ModelSpec, pinned_gpus: int = 0) -> Self:
+        """What each engine of this model takes, unless a pin names its GPUs."""
         each = int(model.gpu_memory_gib * GIB)
-        return cls(len(spec.gpus) or model.gpus, each, model.share_gpu)
+        return cls(pinned_gpus or model.gpus, each, model.share_gpu)
 
     @property
     def rank(self) -> tuple[int, bool, int]:
@@ -46,22 +48,20 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Which engines to have beside the pinned ones, in place of ``min_engines``.
+    """Which engines to have beside the pinned ones, in place of ``min_engines``."""
 
-    One with a host is to have these GPUs of that host. ``reserved`` maps GPUs to the
-    engine that will get them: nothing else is placed there.
-    """
-
+    #: The engines. One with a host is to have these GPUs of that host.
     engines: tuple[EngineSpec, ...] = ()
+    #: The engine that will get a GPU, by the GPU's UUID: no other is placed there.
     reserved: Mapping[str, EngineSpec] = field(default_factory=dict)
 
     @property
     def places(self) -> dict[str, EngineSpec]:
-        """The engines that are to have a certain place."""
+        """The engines that are to have a certain place, by id."""
         return {each.id: each for each in self.engines if each.host}
 
 
-def wanted(
+def wanted_engines(
     models: Iterable[ModelSpec],
     pins: Iterable[EngineSpec],
     demand: Demand | None = None,

@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Drop, Want
-from modelserver.policy.placement import reasons
-from modelserver.policy.placement.needs import Demand, Need, wanted
-from modelserver.policy.placement.rooms import HostRoom, RoomOffer
+from modelserver.policy.placement.needs import Demand, Need, wanted_engines
+from modelserver.policy.placement.rooms import (
+    HostRoom,
+    RoomOffer,
+    why_not_on,
+    why_nowhere,
+)
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import EngineSpec, EngineState
 
-#: In these states an engine has its place whatever else is on its GPUs: its own memory
-#: is what fills them. A FATAL one would be started again by a move.
+#: The states in which an engine keeps its place: it is its own memory that fills its
+#: GPUs. A FATAL one has ended, and a move would start it again.
 SETTLED = frozenset(
     {
         EngineState.STARTING,
@@ -30,15 +34,11 @@ SETTLED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlan:
-    """What to change, and for each engine without a place why it has none."""
+    """What to change, and which engines wait for a place."""
 
     actions: tuple[Want | Drop, ...]
+    #: Why an engine has no place, by the engine's id.
     waiting: Mapping[str, str] = field(default_factory=dict)
-
-
-def place(snapshot: Snapshot) -> tuple[Want | Drop, ...]:
-    """The changes that take the present wishes to the wanted ones."""
-    return plan(snapshot).actions
 
 
 def plan(snapshot: Snapshot, demand: Demand | None = None) -> PlacementPlan:
@@ -77,7 +77,7 @@ class _Planner:
     """One run over the wanted engines; it fills ``placed`` and ``waiting``."""
 
     def __init__(self, snapshot: Snapshot, demand: Demand | None) -> None:
-        self.wanted = wanted(snapshot.specs, snapshot.pins, demand)
+        self.wanted = wanted_engines(snapshot.specs, snapshot.pins, demand)
         self._places = demand.places if demand else {}
         self.placed: dict[str, EngineSpec] = {}
         self.waiting: dict[str, str] = {}
@@ -120,7 +120,7 @@ class _Planner:
         self.placed[spec.id] = spec
         self.waiting[spec.id] = reason
 
-    def _kept(self, spec: EngineSpec) -> EngineSpec | None:
+    def _find_kept(self, spec: EngineSpec) -> EngineSpec | None:
         """Its present wish, unless the fleet file says something else by now."""
         wish = self.wish(spec)
         if wish is None or spec.host not in ("", wish.host):
@@ -134,7 +134,7 @@ class _Planner:
     def settle_started(self) -> None:
         """Keep the engines whose start has happened where they are."""
         for spec in self.wanted:
-            wish = self._kept(spec)
+            wish = self._find_kept(spec)
             if wish is not None and self._is_started(wish):
                 self._settle(spec, wish.host, wish.uuids)
                 self._claim_by_index(wish)
@@ -194,16 +194,16 @@ class _Planner:
             self._await_host(spec)
         elif not self._settle_as_kept(spec):
             need = self._needs[spec.id]
-            fit = host.fit(need, spec.id)
+            fit = host.find_offer(need, spec.id)
             if fit is None:
-                why = reasons.on_host(need, host, spec.id)
+                why = why_not_on(need, host, spec.id)
                 self._leave(spec, f"needs {need}; {why}")
             else:
                 self._settle(spec, spec.host, fit.uuids)
 
     def _await_host(self, spec: EngineSpec) -> None:
         # Its engine may be running there: what it has stays as it is.
-        kept = self._kept(spec)
+        kept = self._find_kept(spec)
         self._leave(kept or spec, f"the launcher of host {spec.host} does not report")
 
     # What has been placed and not started stays if it can.
@@ -215,7 +215,7 @@ class _Planner:
                 self._settle_as_kept(spec)
 
     def _settle_as_kept(self, spec: EngineSpec) -> bool:
-        wish, need = self._kept(spec), self._needs[spec.id]
+        wish, need = self._find_kept(spec), self._needs[spec.id]
         if wish is None or wish.host not in self._hosts:
             return False
         rooms = self._hosts[wish.host].find(wish.uuids)
@@ -250,12 +250,14 @@ class _Planner:
     def _settle_anywhere(self, spec: EngineSpec) -> None:
         need, wish = self._needs[spec.id], self.wish(spec)
         present = self._hosts.get(wish.host) if wish else None
-        fit = present and self._fit(spec, present, spec.id)
+        fit = present and self._find_offer(spec, present, spec.id)
         if present and fit:
             self._settle(spec, present.name, fit.uuids)
             return
         if spec.gpus:
-            fits = ((host, self._fit(spec, host)) for host in self._hosts.values())
+            fits = (
+                (host, self._find_offer(spec, host)) for host in self._hosts.values()
+            )
             offers = {host.name: fit for host, fit in fits if fit}
         else:
             offers = self._offers_for(need)
@@ -271,7 +273,7 @@ class _Planner:
         offers = self._offers.setdefault(need, {})
         changed = self._changed.setdefault(need, set(self._hosts))
         for name in changed:
-            fit = self._hosts[name].fit(need)
+            fit = self._hosts[name].find_offer(need)
             if fit is None:
                 offers.pop(name, None)
             else:
@@ -279,13 +281,13 @@ class _Planner:
         changed.clear()
         return offers
 
-    def _fit(
+    def _find_offer(
         self, spec: EngineSpec, host: HostRoom, engine: str = ""
     ) -> RoomOffer | None:
         """The GPUs that this host offers; those that a pin names, where it does."""
         need = self._needs[spec.id]
         if not spec.gpus:
-            return host.fit(need, engine)
+            return host.find_offer(need, engine)
         rooms = host.at(spec.gpus)
         if isinstance(rooms, str) or not all(room.fits(need, engine) for room in rooms):
             return None
@@ -294,7 +296,7 @@ class _Planner:
     def _give_up(self, spec: EngineSpec, wish: EngineSpec | None) -> None:
         need = self._needs[spec.id]
         if need not in self._nowhere:
-            self._nowhere[need] = reasons.nowhere(need, list(self._hosts.values()))
+            self._nowhere[need] = why_nowhere(need, list(self._hosts.values()))
         reason = self._nowhere[need]
         if wish is None:
             self.waiting[spec.id] = reason

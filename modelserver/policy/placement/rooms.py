@@ -1,4 +1,4 @@
-"""What hosts and their GPUs still have to give while engines are being placed."""
+"""What hosts and their GPUs still have to give, and why an engine fits nowhere."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,12 @@ from enum import Enum, auto
 from modelserver.inventory import GIB, Gpu, Host, gib
 from modelserver.policy.placement.needs import Need
 
-#: A GPU with less than this share of its memory free is somebody's.
+#: A GPU counts as free for an engine that needs all of it if so much of its memory is.
 FREE_SHARE = 0.85
+#: A reason names at most so many hosts, those that come nearest.
+HOSTS_NAMED = 3
+#: A reason names at most so many GPUs of each host.
+GPUS_NAMED = 4
 
 
 class _Problem(Enum):
@@ -34,7 +38,7 @@ class GpuRoom:
     @property
     def whole(self) -> bool:
         """Whether an engine that needs all of a GPU could have it."""
-        return self._problem(Need(1), "") is None
+        return self._find_problem(Need(1), "") is None
 
     def spare(self, engine: str = "") -> int:
         """Bytes that can be promised to this engine.
@@ -51,12 +55,12 @@ class GpuRoom:
 
     def fits(self, need: Need, engine: str = "") -> bool:
         """Whether this GPU can be one of those that the engine needs."""
-        return self._problem(need, engine) is None
+        return self._find_problem(need, engine) is None
 
     def refusal(self, need: Need, engine: str = "") -> str:
         """Why it cannot, with the figures; "" where it can."""
         name = self.gpu.label
-        match self._problem(need, engine):
+        match self._find_problem(need, engine):
             case None:
                 return ""
             case _Problem.FAULTY:
@@ -79,7 +83,7 @@ class GpuRoom:
             causes
         )
 
-    def _problem(self, need: Need, engine: str) -> _Problem | None:
+    def _find_problem(self, need: Need, engine: str) -> _Problem | None:
         gpu = self.gpu
         if gpu.fault:
             return _Problem.FAULTY
@@ -141,7 +145,7 @@ class HostRoom:
         for room in self.find(uuids):
             room.claims[engine] = need
 
-    def fit(self, need: Need, engine: str = "") -> RoomOffer | None:
+    def find_offer(self, need: Need, engine: str = "") -> RoomOffer | None:
         """The GPUs that suit best, None where there are not enough.
 
         One that is used already comes before a whole one, and the fullest first; then
@@ -168,3 +172,36 @@ class HostRoom:
 
 def _slot(room: GpuRoom) -> tuple[int, str]:
     return (room.gpu.index, room.gpu.uuid)
+
+
+def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
+    """Why none of these hosts can take an engine with this need."""
+    if not hosts:
+        return "no launcher reports; start one on each host with engines"
+    near = sorted(hosts, key=lambda host: (-_fitting(host, need), host.name))
+    parts = [why_not_on(need, host) for host in near[:HOSTS_NAMED]]
+    if len(hosts) > HOSTS_NAMED:
+        more = len(hosts) - HOSTS_NAMED
+        parts.append(f"and {more} more host{'s' * (more > 1)}")
+    return "; ".join([f"needs {need}", *parts])
+
+
+def why_not_on(need: Need, host: HostRoom, engine: str = "") -> str:
+    """What is wrong with the GPUs of one host."""
+    number = len(host.rooms)
+    if not number:
+        return f"host {host.name} has no GPUs"
+    refusals = [room.refusal(need, engine) for room in host.rooms]
+    bad = [refusal for refusal in refusals if refusal]
+    parts = bad[:GPUS_NAMED]
+    if len(bad) > GPUS_NAMED:
+        parts.append(f"and {len(bad) - GPUS_NAMED} more")
+    good = number - len(bad)
+    if not bad or good:
+        has = f"{good} of {number} GPU{'s' * (number > 1)} fit{'s' * (good == 1)}"
+        parts.insert(0, has)
+    return f"host {host.name}: {', '.join(parts)}"
+
+
+def _fitting(host: HostRoom, need: Need) -> int:
+    return sum(room.fits(need) for room in host.rooms)

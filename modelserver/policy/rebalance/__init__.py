@@ -1,7 +1,8 @@
 """How many engines each model has, and which GPUs move from one model to another.
 
-``rebalance`` is the entry. ``values`` are what goes in and out, ``measuring`` turns
-counters into rates, ``pressure`` says what they mean, ``candidates`` where an engine
-could be and who may end for it, ``transit`` how a move goes on, ``deciding`` when one
-begins.
+``demand`` is the entry: from a snapshot to what placement is to do. ``deciding`` has
+the rules in their order, ``state`` the values that go in and out, ``scene`` one run
+over the fleet, ``measuring`` turns counters into rates, ``pressure`` says what they
+mean, ``candidates`` where an engine could be and who may end for it, ``transit`` takes
+moves one step on.
 """

@@ -13,17 +13,17 @@ from modelserver.policy.rebalance.state import EngineView
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """GPUs of a host for an engine; ``seconds`` is T, drain and load.
-
-    ``gpus`` is how many GPUs change hands. ``idle`` says that the donors have nothing
-    to do.
-    """
+    """GPUs of a host where an engine could be."""
 
     host: str
     uuids: tuple[str, ...]
+    #: T: until the donors have drained and the engine has loaded.
     seconds: float
+    #: The engines that would end for it.
     donors: tuple[EngineView, ...] = ()
+    #: How many GPUs would change hands.
     gpus: int = 0
+    #: Whether the donors have nothing to do.
     idle: bool = False
 
     @property
@@ -62,7 +62,7 @@ def free_places(scene: RebalanceScene, name: str) -> list[Candidate]:
     need = scene.need(name)
     found = []
     for host in scene.view.hosts:
-        fit = room_of(scene, host).fit(need)
+        fit = room_of(scene, host).find_offer(need)
         if fit:
             seconds = scene.load_seconds(name, host.name)
             found.append((fit.cost, Candidate(host.name, fit.uuids, seconds)))
@@ -106,14 +106,14 @@ def _released(
         more = [*ending, engine]
         if refusal(scene, name, host.name, more):
             continue
-        ending, fit = more, room_of(scene, host, more).fit(need)
+        ending, fit = more, room_of(scene, host, more).find_offer(need)
         if fit:
             break
     if fit is None:
         return
     for engine in ending[:-1]:
         fewer = [each for each in ending if each is not engine]
-        if less := room_of(scene, host, fewer).fit(need):
+        if less := room_of(scene, host, fewer).find_offer(need):
             ending, fit = fewer, less
     gpus = {uuid for each in ending for uuid in each.uuids} | set(fit.uuids)
     idle = all(is_idle(scene, each.model) for each in ending)
@@ -130,7 +130,7 @@ def refusals(scene: RebalanceScene, name: str) -> str:
         views = [each for each in views if each.uuids]
         if views:
             why = refusal(scene, name, views[0].host, views[:1])
-            found.append(why or f"an engine of {donor} does not make room enough")
+            found.append(why or f"an engine of {donor} would not free enough memory")
     return "; ".join(found) or "no other model has a GPU that it could give"
 
 
@@ -169,7 +169,7 @@ def _refusal_of(scene: RebalanceScene, donor: str, lost: Sequence[str]) -> str:
     if is_idle(scene, donor):
         return ""
     if meter.observed < rules.average_seconds:
-        return f"{donor} has been watched for {meter.observed:.0f} s only"
+        return f"{donor} has been watched for only {meter.observed:.0f} s"
     serving = [engine.id for engine in scene.serving(donor) if engine.id not in lost]
     after = scene.pressure(donor, len(serving), peak=True)
     if not after.bears(rules.donor_load, rules.donor_drain_seconds):
@@ -184,7 +184,7 @@ def _refusal_of(scene: RebalanceScene, donor: str, lost: Sequence[str]) -> str:
 
 
 def _reverses(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
-    """Whether GPUs would go back too soon; the oftener they did, the harder."""
+    """Why GPUs may not go back so soon, "" where they may; harder at each quick turn."""
     rules, pair = scene.rules, {donor, taker}
     between = [each for each in scene.past if {each.donor, each.taker} == pair]
     last = max((e.at for e in between if e.donor == taker), default=None)

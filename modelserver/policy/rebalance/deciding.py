@@ -1,5 +1,7 @@
-"""The rules in their order: moves in flight go on, idle models sleep, asleep ones wake,
-hot ones grow, surplus ends.
+"""The rules in their order.
+
+Moves in flight go on, models without engines wake, hot ones grow, surplus ends, idle
+ones sleep.
 """
 
 import math
@@ -24,14 +26,14 @@ from modelserver.policy.rebalance.state import (
     RebalanceMemory,
     RebalanceOutcome,
     RebalanceRules,
-    View,
+    RebalanceView,
 )
 from modelserver.policy.rebalance.transit import advance
 from modelserver.values import EngineSpec
 
 
 def rebalance(
-    view: View, memory: RebalanceMemory, rules: RebalanceRules, now: float
+    view: RebalanceView, memory: RebalanceMemory, rules: RebalanceRules, now: float
 ) -> RebalanceOutcome:
     """Which engines to want from now on, what to remember, and why.
 
@@ -79,7 +81,10 @@ def _outcome(scene: RebalanceScene, memory: RebalanceMemory) -> RebalanceOutcome
                 wanted.append(EngineSpec(engine, name, ""))
             else:
                 wanted.append(EngineSpec(engine, name, place.host, uuids=place.uuids))
-    reserved = {uuid: move.engine for move in scene.moves for uuid in move.uuids}
+    reserved: dict[str, EngineSpec] = {}
+    for move in scene.moves:
+        taker = EngineSpec(move.engine, move.model, move.host, uuids=move.uuids)
+        reserved |= dict.fromkeys(move.uuids, taker)
     return RebalanceOutcome(tuple(wanted), memory, tuple(scene.reasons), reserved)
 
 

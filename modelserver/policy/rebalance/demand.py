@@ -1,7 +1,6 @@
 """How many engines there are to be, as placement takes it. Pure.
 
-``rebalance`` says which engines to have and which GPUs are promised to whom; here its
-view is made from the snapshot, and its answer into a demand for placement.
+A snapshot becomes a view for ``rebalance``, and its answer a demand for placement.
 """
 
 from dataclasses import dataclass, replace
@@ -14,27 +13,26 @@ from modelserver.policy.rebalance.state import (
     ModelView,
     Reason,
     RebalanceMemory,
-    RebalanceOutcome,
     RebalanceRules,
-    View,
+    RebalanceView,
 )
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineSpec, EngineState, Outcome, Wish
+from modelserver.values import EngineReport, EngineSpec, EngineState, Outcome, Wish
 
-#: The time of an engine that a prompt token takes, of that of a completion token in a
-#: full batch: it is read with thousands of others.
+#: A prompt token takes this share of an engine's time for a completion token in a full
+#: batch: it is read with thousands of others.
 PROMPT_SHARE = 0.2
-#: Requests that say how large requests are: not older, in seconds, and not fewer.
-RECENT_SECONDS, FEWEST = 300.0, 16
+#: The size of requests is told by those that ended in the last so many seconds.
+RECENT_SECONDS = 300.0
+#: The size of requests is unknown if fewer of them tell.
+FEWEST_REQUESTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """What placement is to do, what to remember, and why.
+    """What placement is to do, what to remember, and why."""
 
-    Without a demand, each model has its ``min_engines``.
-    """
-
+    #: The engines to have; None for each model's ``min_engines``.
     demand: Demand | None = None
     memory: RebalanceMemory | None = None
     reasons: tuple[Reason, ...] = ()
@@ -58,11 +56,11 @@ def scale(snapshot: Snapshot, now: float) -> Scaling:
     engines = tuple(
         each if each.host else found.get(each.id, each) for each in outcome.wanted
     )
-    demand = Demand(engines, _reserved(outcome))
+    demand = Demand(engines, outcome.reserved)
     return Scaling(demand, outcome.memory, outcome.reasons)
 
 
-def view_of(snapshot: Snapshot, now: float) -> View:
+def view_of(snapshot: Snapshot, now: float) -> RebalanceView:
     """A snapshot as these rules see it.
 
     An engine on a host that is not live counts as one without a place.
@@ -72,7 +70,7 @@ def view_of(snapshot: Snapshot, now: float) -> View:
     for name in sorted(snapshot.wishes.keys() | snapshot.engines.keys()):
         wish, report = snapshot.wishes.get(name), snapshot.engines.get(name)
         spec = wish.spec if wish else None
-        if report is not None and (report.host not in live or _left(report.state)):
+        if report is not None and (report.host not in live or _has_ended(report)):
             report = None
         if report is None and spec is None:
             continue
@@ -98,11 +96,11 @@ def view_of(snapshot: Snapshot, now: float) -> View:
         )
         for each in snapshot.specs
     )
-    return View(tuple(models), tuple(engines), snapshot.hosts, snapshot.pins)
+    return RebalanceView(tuple(models), tuple(engines), snapshot.hosts, snapshot.pins)
 
 
-def _left(state: EngineState) -> bool:
-    return state is EngineState.STOPPED
+def _has_ended(report: EngineReport) -> bool:
+    return report.state is EngineState.STOPPED
 
 
 def _uuids(snapshot: Snapshot, host: str, indexes: tuple[int, ...]) -> tuple[str, ...]:
@@ -123,7 +121,7 @@ def request_work(snapshot: Snapshot, model: str, now: float) -> float | None:
         for each in snapshot.samples.get(name, ())
         if each.outcome is Outcome.OK and now - each.ended_at <= RECENT_SECONDS
     ]
-    return fmean(sizes) or None if len(sizes) >= FEWEST else None
+    return fmean(sizes) or None if len(sizes) >= FEWEST_REQUESTS else None
 
 
 def _found(snapshot: Snapshot) -> dict[str, EngineSpec]:
@@ -143,13 +141,3 @@ def _found(snapshot: Snapshot) -> dict[str, EngineSpec]:
         and report.host in hosts
         and (report.serves or report.state is EngineState.STARTING)
     }
-
-
-def _reserved(outcome: RebalanceOutcome) -> dict[str, EngineSpec]:
-    """The GPUs that a move waits for, with the engine that gets them."""
-    moves = {move.engine: move for move in outcome.memory.moves}
-    takers = {
-        name: EngineSpec(name, move.model, move.host, uuids=tuple(move.uuids))
-        for name, move in moves.items()
-    }
-    return {uuid: takers[engine] for uuid, engine in outcome.reserved.items()}

@@ -11,18 +11,22 @@ from modelserver.policy.rebalance.state import (
     RebalanceRules,
 )
 
-#: Of so much of its limit an engine in use is taken to be saturated.
+#: Engines count as saturated if this share of their limit is in flight.
 SATURATED = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one look saw of one model: its engines, and those that finished what."""
+    """What one tick saw of one model."""
 
     model: ModelView
+    #: Its engines that serve.
     serving: tuple[EngineView, ...]
+    #: Requests in flight on all its engines.
     inflight: int
+    #: Requests that were finished since the tick before.
     finished: float
+    #: The seconds since the tick before, 0 at the first.
     seconds: float
 
 
@@ -69,7 +73,7 @@ def measure(meter: Meter, tick: Tick, rules: RebalanceRules) -> Meter:
         mean = each if meter.capacity is None else meter.capacity
         mean = _mean(mean, each, tick.seconds, rules.average_seconds)
         return replace(after, capacity=mean)
-    guess = _guess(each, tick)
+    guess = _find_guess(each, tick)
     if guess is None:
         return after
     old = guess if meter.guess is None else meter.guess
@@ -102,8 +106,8 @@ def _full(tick: Tick) -> tuple[str, ...]:
     return tuple(sorted(each.id for each in tick.serving)) if busy else ()
 
 
-def _guess(each: float, tick: Tick) -> float | None:
-    """What an engine could do at its limit, from what it does below it.
+def _find_guess(each: float, tick: Tick) -> float | None:
+    """What an engine could do at its limit, from what it does below; None if nothing.
 
     A batch of half the size takes more than half the time, so throughput grows slower
     than the number in flight; its square root is on the safe side for batches that

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 
 from modelserver.policy.rebalance.state import RebalanceRules
 
-#: The drain time of a queue that does not get shorter.
+#: The seconds that a queue which does not get shorter is taken to drain for.
 NEVER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """Q, λ and μ of a model that has n engines, those on their way included."""
+    """A model that has, or would have, so many engines."""
 
+    #: Q.
     queue: float
+    #: λ.
     arrivals: float
+    #: μ.
     capacity: float
+    #: n, those on their way included.
     engines: int
 
     @property

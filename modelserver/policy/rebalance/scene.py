@@ -4,22 +4,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from modelserver.policy.placement.needs import EXTERNAL, Need
+from modelserver.policy.placement.needs import Need
 from modelserver.policy.rebalance.measuring import capacity, peak_rate, rate
 from modelserver.policy.rebalance.pressure import Pressure
 from modelserver.policy.rebalance.state import (
     EngineView,
     GpuMove,
     Meter,
-    Past,
+    PastMove,
     Reason,
     RebalanceMemory,
     RebalanceRules,
-    View,
+    RebalanceView,
 )
-from modelserver.values import EngineState, engine_id, split_engine_id
+from modelserver.values import EXTERNAL, EngineState, engine_id, split_engine_id
 
-#: So long a move is remembered that has been decided.
+#: A move is remembered for so many seconds after it was decided.
 PAST_SECONDS = 3600.0
 
 
@@ -27,7 +27,11 @@ class RebalanceScene:
     """The fleet as it is to be: ``meters``, ``moves`` and ``reasons`` are filled."""
 
     def __init__(
-        self, view: View, memory: RebalanceMemory, rules: RebalanceRules, now: float
+        self,
+        view: RebalanceView,
+        memory: RebalanceMemory,
+        rules: RebalanceRules,
+        now: float,
     ) -> None:
         self.view, self.rules, self.now = view, rules, now
         self.models = {
@@ -161,10 +165,7 @@ class RebalanceScene:
     def need(self, name: str) -> Need:
         """What each engine of a model takes of a host."""
         model = self.models.get(name)
-        if model is None:
-            return Need()
-        spec = model.spec
-        return Need(spec.gpus, int(spec.gpu_memory_gib * 1024**3), spec.share_gpu)
+        return Need() if model is None else Need.of_model(model.spec)
 
     # How it goes.
 
@@ -207,7 +208,7 @@ class RebalanceScene:
         for engine in move.donors:
             self.unwant(self.engines[engine].model, engine)
         givers = dict.fromkeys(move.donor_models or ("",))
-        self.past += [Past(self.now, giver, move.model) for giver in givers]
+        self.past += [PastMove(self.now, giver, move.model) for giver in givers]
         if not move.donors:
             self.want(move.model, move.engine)
 

@@ -7,7 +7,7 @@ from modelserver.decoding import decode
 from modelserver.inventory import Host
 from modelserver.values import EngineSpec, EngineState, Json, ModelSpec
 
-#: Until a start has been measured, an engine is taken to load for so long.
+#: The seconds that an engine is taken to load for, until a start has been measured.
 LOAD_SECONDS = 180.0
 
 
@@ -15,43 +15,57 @@ LOAD_SECONDS = 180.0
 class RebalanceRules:
     """When GPUs move. The figures are those that were found in simulated hours.
 
-    A model is hot if its queue takes ``hot_drain_seconds`` or ``hot_drain_times`` T
-    to drain, and ``hot_work_seconds`` or ``hot_work_times`` T of all its engines' work,
-    for ``hot_ticks`` looks. T is what a move takes: drain, then load.
+    T is the seconds that a move takes: the donors drain, then the engine loads.
     """
 
+    #: Between two ticks, which measure and decide.
     tick_seconds: float = 30.0
+    #: The window of the means of arrivals and capacity.
     average_seconds: float = 300.0
+    #: The window of the mean of recent arrivals.
     recent_seconds: float = 60.0
+    #: A model has to be hot for so many ticks in a row before it grows.
     hot_ticks: int = 3
+    #: A hot model's queue takes at least so many seconds to drain.
     hot_drain_seconds: float = 120.0
+    #: A hot model's queue takes at least so many times T to drain.
     hot_drain_times: float = 2.0
+    #: A hot model's queue holds at least so many seconds of all its engines' work.
     hot_work_seconds: float = 60.0
+    #: A hot model's queue holds at least so many times T of that work.
     hot_work_times: float = 0.5
+    #: A donor's other engines may be used to at most this share of their capacity.
     donor_load: float = 0.8
+    #: The seconds in which a donor's other engines have to drain its queue.
     donor_drain_seconds: float = 60.0
+    #: An engine is surplus if without it the others are used to at most this share.
     surplus_load: float = 0.6
+    #: A model is idle if it has had nothing to do for so many seconds.
     quiet_seconds: float = 60.0
+    #: Within so many seconds GPUs do not go back to the model that gave them.
     reverse_seconds: float = 900.0
+    #: They do go back for so many times the work that makes a model hot.
     reverse_times: float = 4.0
+    #: Between two growths of a model, and between two moves that donors give for.
     pause_seconds: float = 60.0
+    #: At most this share of the fleet's GPUs moves at once, or one GPU.
     moving_share: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class EngineView:
-    """One engine that has a wish or a report.
-
-    ``uuids`` are the GPUs that it has or has been promised; ``finished`` is how many
-    requests it ever finished, a number that only grows.
-    """
+    """One engine that has a wish or a report."""
 
     id: str
     model: str
+    #: Its host, "" while it has no place on a live one.
     host: str
     state: EngineState
+    #: The GPUs that it has or has been promised.
     uuids: tuple[str, ...] = ()
+    #: Requests in flight on it.
     inflight: int = 0
+    #: How many requests it ever finished: a counter that only grows.
     finished: float = 0.0
 
     @property
@@ -62,108 +76,124 @@ class EngineView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """One model and its queue. ``waiting`` are requests.
-
-    ``request_work`` is the work of a usual request of late, in any unit that is
-    proportional to the time of an engine; None where nobody knows, then requests are
-    counted, or taken for what they were last. ``capacity`` is what an engine should do
-    in a second, if that is known before it was measured.
-    """
+    """One model and its queue."""
 
     spec: ModelSpec
+    #: Requests in its queue.
     waiting: int = 0
+    #: The work of a usual request of late, in any unit that is proportional to an
+    #: engine's time. None where nobody knows: then requests count as the last known.
     request_work: float | None = None
+    #: How long an engine loads, where no start was measured.
     load_seconds: float = LOAD_SECONDS
+    #: The work that an engine does in a second, if known before it was measured.
     capacity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Everything that a decision depends on. ``hosts`` are the live ones."""
+class RebalanceView:
+    """Everything that a decision depends on, beside memory and rules."""
 
     models: tuple[ModelView, ...]
     engines: tuple[EngineView, ...] = ()
+    #: The live hosts.
     hosts: tuple[Host, ...] = ()
+    #: The engines that the fleet file pins; they are counted and never moved.
     pins: tuple[EngineSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GpuMove:
-    """An engine on its way: first its donors end, then it starts.
+    """An engine on its way: first its donors end, then it starts."""
 
-    ``donors`` are the engines that end for it, none where its GPUs were free;
-    ``starts_at`` is when it was started, None while the donors still hold their GPUs.
-    """
-
+    #: When it was decided.
     at: float
+    #: The engine that is to start.
     engine: str
     model: str
+    #: The host of the GPUs that it gets.
     host: str
+    #: The GPUs that it gets.
     uuids: tuple[str, ...]
+    #: The engines that end for it, none where its GPUs were free.
     donors: tuple[str, ...] = ()
     donor_models: tuple[str, ...] = ()
+    #: How many GPUs change hands.
     gpus: int = 0
+    #: When it was started, None while the donors still hold their GPUs.
     starts_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """A move that has been decided: who gave, who got."""
+class PastMove:
+    """A move that has been decided: which model gave, and which one got."""
 
     at: float
+    #: The model that gave GPUs, "" where they were free.
     donor: str
+    #: The model that got an engine.
     taker: str
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What is remembered of one model. Rates are work per second.
+    """What is measured and remembered of one model. Rates are work per second."""
 
-    ``wanted`` are its engines without the pinned ones. ``arrivals`` is λ, ``recent``
-    the same over a minute, both as sums of weights that ``observed`` seconds have
-    filled; ``capacity`` is μ, measured at saturation, ``guess`` what stands for it
-    before that. ``request_work`` is the work of a request, None while requests are
-    counted. ``held`` are the requests that waited or were in flight at the last tick,
-    ``full`` the engines that served then, if they were saturated.
-    """
-
+    #: The engines that it shall have, without the pinned ones.
     wanted: tuple[str, ...] = ()
+    #: λ, the mean of what arrives; too small while ``observed`` is short.
     arrivals: float = 0.0
+    #: The same with a window of a minute.
     recent: float = 0.0
+    #: For how many seconds the model has been watched, up to a limit.
     observed: float = 0.0
+    #: μ, what an engine does when it is saturated; None before that was seen.
     capacity: float | None = None
+    #: What stands for μ before it is measured.
     guess: float | None = None
+    #: The work of a request, None while requests are counted.
     request_work: float | None = None
+    #: The requests that waited or were in flight at the last tick.
     held: float = 0.0
+    #: The engines that served at the last tick, if they were saturated.
     full: tuple[str, ...] = ()
+    #: For how many ticks in a row it has been hot.
     hot_ticks: int = 0
+    #: Since when it has had nothing to do, None while it has.
     quiet_since: float | None = None
+    #: Since when it has had an engine too many, None while it has not.
     surplus_since: float | None = None
+    #: How many requests its engines had finished at the last look.
     seen: float = 0.0
+    #: How long an engine takes from its start to its first token, by host.
     load_seconds: Mapping[str, float] = field(default_factory=dict)
+    #: How long its engines take to drain, None before one has.
     drain_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RebalanceMemory:
-    """What these rules know from one look to the next.
+    """What these rules know from one look to the next."""
 
-    ``finished`` is how many requests each engine had finished at the last tick.
-    """
-
+    #: When the last tick was, None before the first.
     ticked_at: float | None = None
+    #: What is known of each model, by its name.
     meters: Mapping[str, Meter] = field(default_factory=dict)
+    #: How many requests each engine had finished at the last tick.
     finished: Mapping[str, float] = field(default_factory=dict)
+    #: The moves that are not over.
     moves: tuple[GpuMove, ...] = ()
-    past: tuple[Past, ...] = ()
+    #: The moves that were decided within the last hour.
+    past: tuple[PastMove, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something was decided, or was not, with the figures that it was made from."""
+    """Why something was decided, or was not."""
 
     model: str
     what: str
+    #: The figures that it was decided from, by name.
     figures: Mapping[str, float | str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -177,18 +207,16 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceOutcome:
-    """What to want from now on (all engines, pins aside), to remember, and why.
+    """What to want from now on, what to remember, and why."""
 
-    A wanted engine with a host is to have these GPUs of that host.
-
-    ``reserved`` maps the GPUs that a move waits for to the engine that will get them:
-    nothing else may be placed there.
-    """
-
+    #: All engines to have, beside the pinned ones. One with a host is to have these
+    #: GPUs of that host.
     wanted: tuple[EngineSpec, ...]
     memory: RebalanceMemory
     reasons: tuple[Reason, ...] = ()
-    reserved: Mapping[str, str] = field(default_factory=dict)
+    #: The engine that will get a GPU that its donors still hold, by the GPU's UUID:
+    #: no other may be placed there.
+    reserved: Mapping[str, EngineSpec] = field(default_factory=dict)
 
 
 def to_json(memory: RebalanceMemory) -> dict[str, Json]:

@@ -6,10 +6,11 @@ from modelserver.policy.rebalance.candidates import free_places, room_of
 from modelserver.policy.rebalance.scene import RebalanceScene
 from modelserver.policy.rebalance.state import GpuMove
 
-#: A donor may take so much longer than its drain until its GPUs are free.
+#: A move is given up if its GPUs are not free so many seconds after the donors' drain.
 RELEASE_SECONDS = 300.0
-#: A start that takes so much longer than expected counts as one that failed.
+#: A start is given up after so many times the expected seconds, and START_SECONDS.
 START_TIMES = 3.0
+#: The seconds that a start gets on top of START_TIMES.
 START_SECONDS = 300.0
 
 
@@ -18,13 +19,15 @@ def advance(scene: RebalanceScene) -> None:
     for move in list(scene.moves):
         scene.moves.remove(move)
         after = (
-            _release(scene, move) if move.starts_at is None else _arrive(scene, move)
+            _start_if_released(scene, move)
+            if move.starts_at is None
+            else _end_if_arrived(scene, move)
         )
         if after is not None:
             scene.moves.append(after)
 
 
-def _release(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
+def _start_if_released(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
     waited = scene.now - move.at
     if any(donor in scene.engines for donor in move.donors):
         drains = [
@@ -72,11 +75,11 @@ def _start(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
         return replace(move, starts_at=scene.now, **where)  # type: ignore[arg-type]
     if scene.now - move.at <= RELEASE_SECONDS:
         return move
-    scene.say(move.model, f"gives up {move.engine}: its GPUs did not get free")
+    scene.say(move.model, f"gives up {move.engine}: its GPUs did not become free")
     return None
 
 
-def _arrive(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
+def _end_if_arrived(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
     started = scene.now if move.starts_at is None else move.starts_at
     view, took = scene.engines.get(move.engine), scene.now - started
     if move.engine not in scene.own(move.model):

@@ -1,97 +1,27 @@
 """On which GPUs engines are placed, and what is said where they fit nowhere."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from modelserver.inventory import GIB, Gpu, GpuProcess, Host
-from modelserver.policy.decide import apply
+from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement.planning import PlacementPlan, plan
-from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    EngineReport,
     EngineSpec,
     EngineState,
-    Kind,
-    ModelSpec,
-    Wish,
-    split_engine_id,
 )
-
-TOTAL = 80
-
-
-def model(
-    name: str, gpus: int = 1, gib: float = 0, share: bool = False, engines: int = 1
-) -> ModelSpec:
-    return ModelSpec(
-        name,
-        Kind.COMPLETION,
-        "/m",
-        "sglang",
-        gpus=gpus,
-        gpu_memory_gib=gib,
-        share_gpu=share,
-        min_engines=engines,
-    )
-
-
-def gpu(host: str, index: int, used: int = 0, engine: str = "", **more) -> Gpu:
-    by = GpuProcess(4711, used * GIB, "anna", "python", engine)
-    values = {
-        "total": TOTAL * GIB,
-        "used": used * GIB,
-        "free": (TOTAL - used) * GIB,
-        "processes": (by,) if used else (),
-    }
-    return Gpu(index, f"{host}{index}", **values | more)
-
-
-def sliced(name: str, number: int) -> Host:
-    """A host with one GPU that MIG divides into so many slices."""
-    whole = gpu(name, 0)
-    places = range(number)
-    return Host(name, tuple(replace(whole, uuid=f"s{n}", mig=str(n)) for n in places))
-
-
-def host(name: str, *used: int) -> Host:
-    """A host with one GPU for each number, of which a stranger holds so many GiB."""
-    return Host(name, tuple(gpu(name, index, each) for index, each in enumerate(used)))
-
-
-def fleet(*models: ModelSpec, hosts, pins=(), wishes=(), engines=()) -> Snapshot:
-    return Snapshot(
-        specs=models,
-        pins=tuple(pins),
-        hosts=tuple(hosts),
-        engines={each.id: each for each in engines},
-        wishes={each.id: Wish(each) for each in wishes},
-        loads={},
-    )
-
-
-def spec(engine: str, name: str, *uuids: str, **more) -> EngineSpec:
-    return EngineSpec(engine, split_engine_id(engine)[0], name, uuids=uuids, **more)
-
-
-def report(wish: EngineSpec, state: EngineState = EngineState.READY) -> EngineReport:
-    return EngineReport(wish.id, wish.model, wish.host, state, incarnation=1)
-
-
-def after(snapshot: Snapshot) -> dict[str, EngineSpec]:
-    wishes = {**snapshot.wishes, **apply(plan(snapshot).actions, snapshot.wishes, 1)}
-    return {engine: wish.spec for engine, wish in wishes.items() if wish}
-
-
-def gpus_of(snapshot: Snapshot) -> dict[str, str]:
-    return {name: " ".join(each.uuids) for name, each in after(snapshot).items()}
-
-
-def waiting(snapshot: Snapshot) -> dict[str, str]:
-    return dict(plan(snapshot).waiting)
+from tests.support.placement import (
+    after,
+    fleet,
+    gpu,
+    gpus_of,
+    host,
+    model,
+    report,
+    sliced,
+    spec,
+    waiting,
+)
 
 
 def test_a_group_is_on_one_host() -> None:
@@ -350,134 +280,3 @@ def test_without_a_launcher_the_reason_is_that() -> None:
     assert waiting(fleet(model("m"), hosts=[])) == {
         "m-0": "no launcher reports; start one on each host with engines"
     }
-
-
-# Whatever the fleet.
-
-STATES = st.sampled_from(
-    [None, EngineState.PENDING, EngineState.STARTING, EngineState.READY]
-)
-
-
-@st.composite
-def fleets(draw: st.DrawFn) -> Snapshot:
-    models = [
-        model(
-            name,
-            gpus=draw(st.sampled_from([1, 1, 2, 4])),
-            gib=(gib := draw(st.sampled_from([0, 10, 30, 70]))),
-            share=bool(gib) and draw(st.booleans()),
-            engines=draw(st.integers(0, 3)),
-        )
-        for name in "xyz"
-    ]
-    hosts = [draw(_host(name)) for name in "abc"[: draw(st.integers(0, 3))]]
-    empty = fleet(*models, hosts=hosts)
-    if not draw(st.booleans()):
-        return empty
-    # What a run before this one decided; some of it has been started since.
-    wishes = after(replace(empty, hosts=tuple(_emptied(each) for each in hosts)))
-    states = {engine: draw(STATES) for engine in wishes}
-    engines = [report(wishes[name], state) for name, state in states.items() if state]
-    return fleet(*models, hosts=hosts, wishes=wishes.values(), engines=engines)
-
-
-@st.composite
-def _host(draw: st.DrawFn, name: str) -> Host:
-    gpus = []
-    for index in range(draw(st.integers(0, 4))):
-        used = draw(st.sampled_from([0, 0, 5, 30, 79]))
-        fault = draw(st.sampled_from(["", "", "", "lost"]))
-        gpus.append(gpu(name, index, used, fault=fault))
-    return Host(name, tuple(gpus))
-
-
-def _emptied(each: Host) -> Host:
-    return Host(each.name, tuple(gpu(each.name, g.index) for g in each.gpus))
-
-
-def started(snapshot: Snapshot) -> set[str]:
-    settled = (EngineState.STARTING, EngineState.READY)
-    return {name for name, each in snapshot.engines.items() if each.state in settled}
-
-
-def placed(snapshot: Snapshot) -> dict[str, EngineSpec]:
-    """The engines that have a place by now and had not been started before."""
-    without = plan(snapshot).waiting.keys() | started(snapshot)
-    return {name: s for name, s in after(snapshot).items() if name not in without}
-
-
-@given(fleets())
-def test_never_more_is_promised_of_a_gpu_than_is_free(snapshot: Snapshot) -> None:
-    needs = {each.name: each for each in snapshot.specs}
-    every = {**{n: snapshot.wishes[n].spec for n in started(snapshot)}}
-    gpus = {each.uuid: each for at in snapshot.hosts for each in at.gpus}
-    new = placed(snapshot)
-    promised: Counter[str] = Counter()
-    for each in (*every.values(), *new.values()):
-        for uuid in each.uuids:
-            promised[uuid] += int(needs[each.model].gpu_memory_gib * GIB) or (
-                gpus[uuid].free
-            )
-    for each in new.values():
-        for uuid in each.uuids:
-            assert promised[uuid] <= gpus[uuid].free
-
-
-@given(fleets())
-def test_a_faulty_gpu_is_given_to_nobody(snapshot: Snapshot) -> None:
-    faulty = {g.uuid for at in snapshot.hosts for g in at.gpus if g.fault}
-    for each in placed(snapshot).values():
-        assert not faulty & set(each.uuids)
-
-
-@given(fleets())
-def test_every_group_is_complete_and_on_the_host_of_its_wish(
-    snapshot: Snapshot,
-) -> None:
-    needs = {each.name: each.gpus for each in snapshot.specs}
-    for each in placed(snapshot).values():
-        assert len(set(each.uuids)) == needs[each.model]
-        assert {uuid[0] for uuid in each.uuids} == {each.host}
-
-
-@given(fleets())
-def test_who_does_not_share_is_alone(snapshot: Snapshot) -> None:
-    shares = {each.name: each.share_gpu for each in snapshot.specs}
-    specs = {**{n: snapshot.wishes[n].spec for n in started(snapshot)}}
-    specs |= placed(snapshot)
-    on = Counter(uuid for each in specs.values() for uuid in each.uuids)
-    for each in placed(snapshot).values():
-        if not shares[each.model]:
-            assert all(on[uuid] == 1 for uuid in each.uuids)
-
-
-@given(fleets())
-def test_every_wanted_engine_is_placed_or_said_to_wait(snapshot: Snapshot) -> None:
-    has = after(snapshot).keys() | plan(snapshot).waiting.keys()
-    wanted = {f"{m.name}-{n}" for m in snapshot.specs for n in range(m.min_engines)}
-    assert wanted <= has
-    assert all(plan(snapshot).waiting.values())
-
-
-@given(fleets())
-def test_started_engines_keep_their_place(snapshot: Snapshot) -> None:
-    wishes = after(snapshot)
-    for name in started(snapshot):
-        assert wishes[name] == snapshot.wishes[name].spec
-
-
-@given(fleets(), st.randoms(use_true_random=False))
-def test_the_same_fleet_gives_the_same_plan_in_any_order(snapshot, random) -> None:
-    hosts = list(snapshot.hosts)
-    random.shuffle(hosts)
-    engines = dict(sorted(snapshot.engines.items(), reverse=True))
-    assert plan(replace(snapshot, hosts=tuple(hosts), engines=engines)) == plan(
-        snapshot
-    )
-
-
-@given(fleets())
-def test_a_plan_that_is_carried_out_changes_nothing_more(snapshot: Snapshot) -> None:
-    wishes = {name: Wish(each) for name, each in after(snapshot).items()}
-    assert plan(replace(snapshot, wishes=wishes)).actions == ()

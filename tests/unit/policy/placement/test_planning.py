@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from modelserver.inventory import Host
 from modelserver.policy.actions import Drop, Want
 from modelserver.policy.decide import apply
-from modelserver.policy.placement.planning import place
+from modelserver.policy.placement.planning import plan
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import EngineSpec, Kind, ModelSpec, Wish, split_engine_id
 from tests.support.processes import gpus
@@ -31,7 +31,9 @@ def fleet(*models: ModelSpec, hosts=(), pins=(), wishes=()) -> Snapshot:
 
 
 def placed(snapshot: Snapshot) -> dict[str, str]:
-    return {a.spec.id: a.spec.host for a in place(snapshot) if isinstance(a, Want)}
+    return {
+        a.spec.id: a.spec.host for a in plan(snapshot).actions if isinstance(a, Want)
+    }
 
 
 A, B = Host("a", gpus=gpus(2)), Host("b", gpus=gpus(2))
@@ -47,12 +49,12 @@ def test_min_engines_are_spread_over_the_live_hosts():
 
 
 def test_without_a_live_host_no_engine_is_placed():
-    assert place(fleet(model())) == ()
+    assert plan(fleet(model())).actions == ()
 
 
 def test_a_wish_whose_host_lives_stays_although_another_host_is_emptier():
     wishes = [wish("m-0", "a"), wish("m-1", "a")]
-    assert place(fleet(model(engines=2), hosts=[A, B], wishes=wishes)) == ()
+    assert plan(fleet(model(engines=2), hosts=[A, B], wishes=wishes)).actions == ()
 
 
 def test_engines_of_a_dead_host_move_to_a_live_one():
@@ -62,11 +64,11 @@ def test_engines_of_a_dead_host_move_to_a_live_one():
 
 
 def test_engines_of_a_dead_host_keep_their_wish_while_no_host_lives():
-    assert place(fleet(model(), wishes=[wish("m-0", "dead")])) == ()
+    assert plan(fleet(model(), wishes=[wish("m-0", "dead")])).actions == ()
 
 
 def test_an_engine_that_needs_more_gpus_than_any_host_has_is_not_placed():
-    assert place(fleet(model(gpus=4), hosts=[A, B])) == ()
+    assert plan(fleet(model(gpus=4), hosts=[A, B])).actions == ()
 
 
 def test_gpus_that_other_engines_need_are_not_given_twice():
@@ -95,7 +97,7 @@ def test_an_engine_that_no_longer_fits_its_host_moves():
 
 def test_a_pin_is_wanted_on_its_host_before_that_host_lives():
     pin = EngineSpec("m-0", "m", "later", gpus=(0, 1), port=8001)
-    assert place(fleet(model(), hosts=[A], pins=[pin])) == (Want(pin),)
+    assert plan(fleet(model(), hosts=[A], pins=[pin])).actions == (Want(pin),)
 
 
 def test_a_pin_counts_towards_min_engines_and_its_gpus_are_taken():
@@ -108,7 +110,7 @@ def test_a_pin_without_a_host_goes_to_a_live_one_and_stays():
     pin = EngineSpec("m-0", "m", "", port=8001)
     assert placed(fleet(model(), hosts=[B], pins=[pin])) == {"m-0": "b"}
     wishes = [wish("m-0", "b", port=8001)]
-    assert place(fleet(model(), hosts=[A, B], pins=[pin], wishes=wishes)) == ()
+    assert plan(fleet(model(), hosts=[A, B], pins=[pin], wishes=wishes)).actions == ()
 
 
 def test_a_pin_that_changes_is_wished_anew():
@@ -116,7 +118,7 @@ def test_a_pin_that_changes_is_wished_anew():
     snapshot = fleet(
         model(), hosts=[A], pins=[pin], wishes=[wish("m-0", "a", port=8001)]
     )
-    assert place(snapshot) == (Want(pin),)
+    assert plan(snapshot).actions == (Want(pin),)
 
 
 def test_an_external_engine_needs_any_live_host_and_no_gpu():
@@ -129,18 +131,18 @@ def test_an_external_engine_needs_any_live_host_and_no_gpu():
 
 def test_a_model_that_left_the_fleet_loses_its_engines():
     snapshot = fleet(hosts=[A], wishes=[wish("gone-0", "a")])
-    assert place(snapshot) == (Drop("gone-0", "model gone left the fleet"),)
+    assert plan(snapshot).actions == (Drop("gone-0", "model gone left the fleet"),)
 
 
 def test_fewer_min_engines_drop_the_last_ones():
     wishes = [wish("m-0", "a"), wish("m-1", "b")]
     snapshot = fleet(model(), hosts=[A, B], wishes=wishes)
-    assert place(snapshot) == (Drop("m-1", "model m wants fewer engines"),)
+    assert plan(snapshot).actions == (Drop("m-1", "model m wants fewer engines"),)
 
 
 def test_no_engines_at_all_are_a_number_too():
     snapshot = fleet(model(engines=0), hosts=[A], wishes=[wish("m-0", "a")])
-    assert place(snapshot) == (Drop("m-0", "model m wants fewer engines"),)
+    assert plan(snapshot).actions == (Drop("m-0", "model m wants fewer engines"),)
 
 
 HOSTS = st.sampled_from(["a", "b", "c", "d"])
@@ -165,7 +167,7 @@ def fleets(draw: st.DrawFn) -> Snapshot:
 
 
 def after(snapshot: Snapshot) -> Mapping[str, Wish]:
-    changes = apply(place(snapshot), snapshot.wishes, token=1)
+    changes = apply(plan(snapshot).actions, snapshot.wishes, token=1)
     wishes = {**snapshot.wishes, **changes}
     return {engine: wish for engine, wish in wishes.items() if wish}
 
@@ -175,7 +177,7 @@ def test_placement_applied_to_its_own_outcome_changes_nothing(snapshot: Snapshot
     settled = Snapshot(
         snapshot.specs, snapshot.pins, snapshot.hosts, {}, after(snapshot), {}
     )
-    assert place(settled) == ()
+    assert plan(settled).actions == ()
 
 
 @given(fleets())

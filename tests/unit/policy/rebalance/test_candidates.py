@@ -9,9 +9,9 @@ from modelserver.policy.rebalance.state import (
     GpuMove,
     Meter,
     ModelView,
-    Past,
+    PastMove,
     RebalanceMemory,
-    View,
+    RebalanceView,
 )
 from modelserver.values import EngineSpec, EngineState
 from tests.scenarios.moves_world import model
@@ -43,7 +43,7 @@ def refused(b: Meter, waiting: int = 2000, **values: object) -> str:
 
 
 def test_a_donor_has_to_be_watched_for_a_while() -> None:
-    assert "watched for 100 s only" in refused(replace(BUSY, observed=70.0))
+    assert "watched for only 100 s" in refused(replace(BUSY, observed=70.0))
 
 
 def test_a_donor_with_too_much_in_flight_keeps_its_engines() -> None:
@@ -54,22 +54,24 @@ def test_a_donor_with_too_much_in_flight_keeps_its_engines() -> None:
 
 
 def test_who_gave_lately_gets_nothing_back_at_once() -> None:
-    past = (Past(NOW - 200, "a", "b"),)
+    past = (PastMove(NOW - 200, "a", "b"),)
     assert "a gave b an engine 200 s ago" in refused(BUSY, waiting=1500, past=past)
 
 
 def test_the_oftener_gpus_turned_the_longer_the_next_turn_waits() -> None:
-    past = (Past(NOW - 700, "b", "a"), Past(NOW - 200, "a", "b"))
+    past = (PastMove(NOW - 700, "b", "a"), PastMove(NOW - 200, "a", "b"))
     assert "after 1 quick turns" in refused(BUSY, past=past)
 
 
 def test_after_a_quarter_of_an_hour_gpus_may_come_back() -> None:
-    memory = replace(remembered(FULL, a=HOT, b=BUSY), past=(Past(NOW - 901, "a", "b"),))
+    memory = replace(
+        remembered(FULL, a=HOT, b=BUSY), past=(PastMove(NOW - 901, "a", "b"),)
+    )
     assert rebalance(scene(A, B, 2000, FULL), memory, RULES, NOW).memory.moves
 
 
 def test_moves_wait_for_each_other() -> None:
-    past = (Past(NOW - 30, "b", "c"),)
+    past = (PastMove(NOW - 30, "b", "c"),)
     assert "another move has to be over first" in refused(BUSY, past=past)
 
 
@@ -107,7 +109,7 @@ def test_models_without_gpus_take_none_from_others() -> None:
 
 def test_a_model_that_may_have_no_engine_is_not_woken() -> None:
     a = replace(A, min_engines=0, max_engines=0)
-    view = View((ModelView(a, 5),), (), (host(1, []),))
+    view = RebalanceView((ModelView(a, 5),), (), (host(1, []),))
     assert ids(rebalance(view, RebalanceMemory(), RULES, NOW)) == set()
 
 
@@ -155,13 +157,15 @@ def test_a_donor_whose_engine_never_came_gives_it_freely() -> None:
         ModelView(model("b", 0, 3)),
         ModelView(model("c", 3, 3)),
     )
-    view = View(models, tuple(held), (host(8, held),))
+    view = RebalanceView(models, tuple(held), (host(8, held),))
     (flight,) = rebalance(view, memory, RULES, NOW).memory.moves
     assert flight.donors == ("b-0",)
 
 
 def test_a_need_that_is_great_enough_turns_gpus_back_sooner() -> None:
-    memory = replace(remembered(FULL, a=HOT, b=BUSY), past=(Past(NOW - 200, "a", "b"),))
+    memory = replace(
+        remembered(FULL, a=HOT, b=BUSY), past=(PastMove(NOW - 200, "a", "b"),)
+    )
     assert rebalance(scene(A, B, 9000, FULL), memory, RULES, NOW).memory.moves
 
 
@@ -179,7 +183,9 @@ def test_only_those_end_that_make_room() -> None:
         host(5, held),
         Host("far", tuple(_taken(gpu) for gpu in processes.gpus(3))),
     )
-    view = View((ModelView(a, 2000), ModelView(b), ModelView(c)), tuple(held), hosts)
+    view = RebalanceView(
+        (ModelView(a, 2000), ModelView(b), ModelView(c)), tuple(held), hosts
+    )
     (flight,) = rebalance(view, memory, RULES, NOW).memory.moves
     assert flight.donors == ("c-0",)
 
@@ -211,6 +217,6 @@ def test_without_hosts_nobody_is_asked_for_a_gpu_that_is_not_needed() -> None:
     a = model("a", 1, 7, gpus=0)
     held = [EngineView("a-0", "a", "", EngineState.READY)]
     memory = remembered(held, a=HOT)
-    view = View((ModelView(a, 2000),), tuple(held), ())
+    view = RebalanceView((ModelView(a, 2000),), tuple(held), ())
     outcome = rebalance(view, memory, RULES, NOW)
     assert outcome.memory.moves == ()

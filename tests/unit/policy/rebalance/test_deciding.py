@@ -13,7 +13,7 @@ from modelserver.policy.rebalance.state import (
     ModelView,
     RebalanceMemory,
     RebalanceOutcome,
-    View,
+    RebalanceView,
     from_json,
     to_json,
 )
@@ -51,7 +51,7 @@ def test_a_donor_ends_before_the_new_engine_starts() -> None:
     assert ids(outcome) == {"a-0", "a-1", "a-2", "a-3", "b-0", "b-1", "b-2"}
     (flight,) = outcome.memory.moves
     assert (flight.donors, flight.engine, flight.starts_at) == (("b-3",), "a-4", None)
-    assert outcome.reserved == {"GPU-7": "a-4"}
+    assert {u: e.id for u, e in outcome.reserved.items()} == {"GPU-7": "a-4"}
 
 
 def test_the_new_engine_gets_the_donors_gpus_when_they_are_free() -> None:
@@ -179,7 +179,7 @@ def test_limits_memory_and_order_hold_whatever_happens(
             ModelView(spec, queue, load_seconds=30)
             for spec, queue in zip(specs, queues, strict=True)
         )
-        view = View(models, tuple(held), (host(total, held),))
+        view = RebalanceView(models, tuple(held), (host(total, held),))
         outcome = rebalance(view, memory, RULES, at)
         assert rebalance(view, memory, RULES, at) == outcome
         memory = from_json(json.loads(json.dumps(to_json(outcome.memory))))

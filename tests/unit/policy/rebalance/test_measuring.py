@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.policy.rebalance.demand import FEWEST, request_work
+from modelserver.policy.rebalance.demand import FEWEST_REQUESTS, request_work
 from modelserver.policy.rebalance.measuring import Tick, measure
 from modelserver.policy.rebalance.state import (
     EngineView,
@@ -56,7 +56,7 @@ def test_what_a_request_weighs_is_the_mean_of_all():
 @pytest.mark.parametrize(
     "told",
     [
-        snapshot(*[(100, 30)] * (FEWEST - 1)),  # too few
+        snapshot(*[(100, 30)] * (FEWEST_REQUESTS - 1)),  # too few
         snapshot(*[(100, 30)] * 20, age=301.0),  # too old
         snapshot(*[(100, 30)] * 20, outcome=Outcome.ENGINE_FAULT),  # not answered
         snapshot(*[(0, 0)] * 20),  # engines that report no tokens

@@ -107,7 +107,7 @@ def test_gpus_that_do_not_get_free_end_the_move() -> None:
     view = scene(A, B, 2000, [*FULL[:-1], stranger])
     assert rebalance(view, memory, RULES, NOW + 20).memory.moves
     over = rebalance(view, memory, RULES, NOW + 400)
-    assert "its GPUs did not get free" in said(over)
+    assert "its GPUs did not become free" in said(over)
 
 
 def test_gpus_of_another_host_do_where_the_first_is_gone() -> None:
