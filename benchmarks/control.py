@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.machine import Server
 from benchmarks.report import Cell, Goal, Report
 from modelserver.control.steer import HEALTH, steer
-from modelserver.fleet import Fleet, ModelSection, RedisSection
+from modelserver.fleet import Fleet
+from modelserver.fleet_sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
 from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings

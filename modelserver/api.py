@@ -20,7 +20,7 @@ from modelserver.errors import (
     ModelUnavailableError,
     StoreUnreachableError,
 )
-from modelserver.fleet import plain_url
+from modelserver.fleet_sections import plain_url
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import (
     FROM_START,

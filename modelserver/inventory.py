@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: Bytes of a GiB.
 GIB = 1024**3
-#: So many processes of a GPU are named in a message; the others are counted.
+#: A message names at most so many processes of a GPU and counts the others.
 HOLDERS_NAMED = 3
 
 
@@ -25,15 +26,16 @@ def _part(process: "GpuProcess") -> str:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds memory of a GPU. ``used`` is bytes, 0 where unknown.
-
-    ``engine`` names the engine of this host that it belongs to, "" for anybody else's.
-    """
+    """One GPU of a host, or one slice of a GPU that MIG divides. Sizes are bytes."""
 
     pid: int
+    #: Bytes that it holds, 0 where unknown.
     used: int = 0
+    #: The login of its user, "" where unknown.
     owner: str = ""
+    #: The name of its program.
     command: str = ""
+    #: The engine of this host that it belongs to, "" for anybody else's.
     engine: str = ""
 
     def __str__(self) -> str:
@@ -46,26 +48,31 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU of a host, or one slice of a GPU that MIG divides. Sizes are bytes.
+    """One GPU of a host, or one slice of a GPU that MIG divides. Sizes are bytes."""
 
-    ``missing`` says for each field that could not be read why: a lost GPU has no
-    ``total``. ``fault`` is set where nothing may be started on it, with the reason.
-    """
-
+    #: Its number on its host; slices share that of their GPU.
     index: int
     uuid: str
     name: str = ""
     total: int = 0
     used: int = 0
     free: int = 0
+    #: The share of the time that it computed, 0 to 1; None where unknown.
     utilization: float | None = None
+    #: Degrees Celsius, None where unknown.
     temperature: int | None = None
     power_watts: float | None = None
+    #: Why it runs slower than it could.
     throttled: tuple[str, ...] = ()
+    #: The numbers of its last errors, as the driver reports them.
     xids: tuple[int, ...] = ()
+    #: The number of a slice, "" for a whole GPU.
     mig: str = ""
+    #: Why nothing may be started on it, "" where it is well.
     fault: str = ""
+    #: Who holds its memory, as far as that can be seen.
     processes: tuple[GpuProcess, ...] = ()
+    #: Why a field could not be read, by field; a lost GPU has no ``total``.
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -90,16 +97,15 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host whose launcher has reported within its lease.
-
-    ``driver`` is the driver's version, or why there are no GPUs to be seen. ``fleet``
-    is the version of the fleet that the launcher goes by. ``busy`` is the share of its
-    processors' time that was used of late, 0 to 1.
-    """
+    """A host whose launcher has reported within its lease."""
 
     name: str
     gpus: tuple[Gpu, ...] = ()
+    #: The launcher's process.
     pid: int = 0
+    #: The driver's version, or why there are no GPUs to be seen.
     driver: str = ""
+    #: The version of the applied fleet that the launcher goes by.
     fleet: int = 0
+    #: The share of its processors' time that was used of late, 0 to 1.
     busy: float = 0.0

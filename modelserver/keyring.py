@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import quote
 
-#: Name of the folder of keys in the run folder.
+#: The folder of keys in the run folder.
 FOLDER = "keys"
 
 

@@ -16,25 +16,28 @@ from functools import cached_property
 from pathlib import Path
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
-from modelserver.fleet import EMBEDDED, Fleet, read_fleet
+from modelserver.fleet import Fleet, read_fleet
+from modelserver.fleet_sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
 
+#: The fleet file in the working folder, unless MODELSERVER_FLEET names another.
 FLEET_FILE = "fleet.toml"
-#: Name of the file in the run folder that says where the embedded server listens.
+#: The file in the run folder that says where the embedded server listens.
 EMBEDDED_FILE = "valkey.json"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Fleet, place and host of this process. ``fleet_file`` may not exist.
-
-    ``container_program`` is "" for docker or podman, whichever works.
-    """
+    """What this process goes by."""
 
     fleet: Fleet
+    #: The fleet file, which may not exist.
     fleet_file: Path
+    #: The folder of everything that modelserver keeps on this host.
     home: Path
+    #: This host's name in the fleet.
     host: str
+    #: What runs containers, "" for docker or podman, whichever works.
     container_program: str = ""
 
     @cached_property

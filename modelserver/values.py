@@ -20,16 +20,24 @@ class Kind(StrEnum):
 
 
 class EngineState(StrEnum):
-    """Where an engine stands in its life; the table of moves is policy/lifecycle."""
+    """Where an engine stands in its life; policy/lifecycle has the moves."""
 
-    PENDING = "PENDING"  # wanted, not started; the report's reason says why
-    STARTING = "STARTING"  # its process runs, no token has come back yet
-    READY = "READY"  # a token came back
-    DEGRADED = "DEGRADED"  # serves as READY does, with what control thinks it can bear
-    DRAINING = "DRAINING"  # takes nothing new, finishes what it has
-    STOPPED = "STOPPED"  # ended because somebody wanted it
-    BACKOFF = "BACKOFF"  # died or never got ready; waits to be started again
-    FATAL = "FATAL"  # will not heal by starting it again
+    #: Wanted and not started; the report's reason says why.
+    PENDING = "PENDING"
+    #: Its process runs, and no token has come back yet.
+    STARTING = "STARTING"
+    #: A token came back.
+    READY = "READY"
+    #: Serves as READY does, with a limit that control thinks it can bear.
+    DEGRADED = "DEGRADED"
+    #: Takes nothing new and finishes what it has.
+    DRAINING = "DRAINING"
+    #: Ended because somebody wanted it to.
+    STOPPED = "STOPPED"
+    #: Died or never got ready; waits to be started again.
+    BACKOFF = "BACKOFF"
+    #: Starting it again will not heal it.
+    FATAL = "FATAL"
 
     @property
     def serves(self) -> bool:
@@ -41,7 +49,9 @@ class Outcome(StrEnum):
     """How one request to an engine ended."""
 
     OK = "ok"
+    #: The engine failed; another one may answer.
     ENGINE_FAULT = "engine-fault"
+    #: The request itself is wrong.
     REQUEST_FAULT = "request-fault"
     CANCELLED = "cancelled"
 
@@ -65,13 +75,20 @@ class Cause(StrEnum):
     """Why an engine is ended. Decisions go by this; people read the reason."""
 
     NONE = ""
-    ASKED = "asked"  # an operator said so
-    CHANGED = "changed"  # its section of the fleet file, or its place, is another now
-    RELEASED = "released"  # it is wanted no longer, or its launcher ends
-    SLOW = "slow"  # its requests take longer than they should
-    SLOW_CANARIES = "canary"  # its canaries do
-    ERRORS = "error"  # it fails too many requests
-    HUNG = "hang"  # it answers nothing any more
+    #: An operator asked for it.
+    ASKED = "asked"
+    #: Its section of the fleet file, or its place, has changed.
+    CHANGED = "changed"
+    #: It is wanted no longer, or its launcher ends.
+    RELEASED = "released"
+    #: Its requests take longer than they should.
+    SLOW = "slow"
+    #: Its canaries take longer than they should.
+    SLOW_CANARIES = "canary"
+    #: It fails too many requests.
+    ERRORS = "error"
+    #: It answers nothing any more.
+    HUNG = "hang"
 
     @property
     def is_fault(self) -> bool:
@@ -84,20 +101,19 @@ _FAULTS = frozenset({Cause.SLOW, Cause.SLOW_CANARIES, Cause.ERRORS, Cause.HUNG})
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One engine that the fleet wants: which model, on which host, in what way.
-
-    ``gpus`` are indexes on that host as the fleet file pins them; ``uuids`` are the
-    GPUs that placement chose, ``()`` where the engine needs none. ``port`` 0 means that
-    the launcher chooses a free one. ``url`` is set for an engine that somebody else
-    runs.
-    """
+    """One engine that the fleet wants: which model, on which host, in what way."""
 
     id: str
     model: str
+    #: Its host, "" for any.
     host: str
+    #: The indexes of its GPUs on that host, as the fleet file pins them.
     gpus: tuple[int, ...] = ()
+    #: Its port, 0 for a free one that the launcher chooses.
     port: int = 0
+    #: Where it listens, if somebody else runs it.
     url: str = ""
+    #: The GPUs that placement chose, none where the engine needs none.
     uuids: tuple[str, ...] = ()
 
 
@@ -133,37 +149,44 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """What a launcher reports about one engine. Times are seconds of the store's clock.
-
-    ``incarnation`` counts the starts of this engine, for ever upwards. ``alive_at`` is
-    when it last proved itself by a token; 0 before the first. ``died`` is the last
-    incarnation that ended by itself while it served, 0 if none has. ``progress`` is
-    what a starting engine does, by its log. ``hung_seconds`` is since when it has had
-    requests and given no token, in steps of a few seconds; 0 while it is well.
-    ``stale`` says what changed in the fleet since it was started, if that needs a
-    restart. ``hold`` says why it gets nothing new although it serves, ``abort`` names
-    the incarnation whose requests its workers have to run elsewhere.
-    """
+    """A launcher's report of one engine. Times are seconds of the store's clock."""
 
     id: str
     model: str
     host: str
     state: EngineState
+    #: Counts the starts of this engine, for ever upwards; 0 before the first.
     incarnation: int = 0
+    #: Where it listens.
     url: str = ""
+    #: Its process, 0 without one.
     pid: int = 0
+    #: How many requests it may have at once.
     limit: int = 0
+    #: The indexes of its GPUs.
     gpus: tuple[int, ...] = ()
+    #: Why it is in this state, for people.
     reason: str = ""
+    #: Since when it is in this state.
     since: float = 0.0
+    #: When it last proved itself by a token, 0 before the first.
     alive_at: float = 0.0
+    #: How often this launcher has started it.
     starts: int = 0
+    #: The last incarnation that ended by itself while it served, 0 if none has.
     died: int = 0
+    #: The path of its log on its host.
     log: str = ""
+    #: What a starting engine does, by its log.
     progress: str = ""
+    #: For how long it has had requests and given no token, in steps of a few
+    #: seconds; 0 while it is well.
     hung_seconds: int = 0
+    #: What changed in the fleet since it was started, if that needs a restart.
     stale: str = ""
+    #: Why it gets nothing new although it serves, "" where it does.
     hold: str = ""
+    #: The incarnation whose requests its workers have to run elsewhere.
     abort: int = 0
 
     @property
@@ -184,51 +207,49 @@ class EngineReport:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request to one engine, as recorded whatever its outcome.
-
-    ``prompt_admitted`` is the number of prompt tokens that this engine admitted while
-    the request ran, its own included: without it a neighbour's long prompt looks like a
-    slow engine.
-    """
+    """One request to one engine, as recorded whatever its outcome."""
 
     engine: str
     incarnation: int
+    #: When it ended, in seconds of the store's clock.
     ended_at: float
+    #: How long it took.
     seconds: float
     prompt_tokens: int
     completion_tokens: int
+    #: How many other requests the engine had when it began.
     inflight_start: int
+    #: How many other requests the engine had when it ended.
     inflight_end: int
+    #: The prompt tokens that the engine admitted while it ran, its own included:
+    #: without them a neighbour's long prompt looks like a slow engine.
     prompt_admitted: int
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What one worker has in flight on one engine, and how that goes.
+    """What one worker, or all of them, have in flight on one engine."""
 
-    ``oldest_seconds`` is the age of its oldest request, ``idle_seconds`` the time since
-    one last finished well (or since the engine was first seen).
-    """
-
+    #: Requests in flight.
     inflight: int
+    #: The age of the oldest request.
     oldest_seconds: float
+    #: The time since a request last finished well, or since the engine was first seen.
     idle_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """An engine's own account of itself, of the last few seconds.
+    """An engine's own account of itself, of the last few seconds."""
 
-    ``waiting`` are requests that it has taken and not begun, ``kv_use`` the part of its
-    KV cache in use, ``itl_seconds`` the median time between two tokens of a request, 0
-    where unknown. ``tokens_at`` is when its token counter last moved by the store's
-    clock, 0 where it has no such counter.
-    """
-
+    #: Requests that it has taken and not begun.
     waiting: int = 0
+    #: The share of its KV cache that is in use, 0 to 1.
     kv_use: float = 0.0
+    #: The median time between two tokens of a request, 0 where unknown.
     itl_seconds: float = 0.0
+    #: When its token counter last moved by the store's clock, 0 without a counter.
     tokens_at: float = 0.0
 
 
@@ -236,80 +257,96 @@ class Metrics:
 class Canary:
     """One small request of 64 + 32 tokens, sent only to see how long it takes.
 
-    It was sent to an engine that was empty before, meanwhile and after. ``loaded``: the
-    median of eight sent at once. ``round`` is the number by which control asked, 0
-    where the launcher sent it unasked.
+    The engine was empty before, meanwhile and after.
     """
 
     engine: str
     incarnation: int
+    #: When it was sent, in seconds of the store's clock.
     at: float
+    #: How long it took.
     seconds: float
+    #: Whether ``seconds`` is the median of eight that were sent at once.
     loaded: bool = False
+    #: The number by which control asked, 0 where the launcher sent it unasked.
     round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator said about an engine or a model, ``target``.
+    """What an operator said. Times are seconds of the store's clock."""
 
-    ``kind`` "drain": the engine gets nothing new; "pause": control keeps its hands off.
-    ``until`` is when that ends by itself, 0 for never. Times are seconds of the store's
-    clock.
-    """
-
+    #: "drain": the engine gets nothing new; "pause": control keeps its hands off.
     kind: str
+    #: The engine or the model that it is about.
     target: str
+    #: The operator's login.
     who: str = ""
+    #: When it was given.
     at: float = 0.0
+    #: When it ends by itself, 0 for never.
     until: float = 0.0
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of the fleet, as the fleet file says.
-
-    ``path`` is a folder or a Hugging Face id; ``sampling`` are parameters that every
-    request gets unless it says otherwise; ``command`` is the argv of an engine of type
-    ``command``. ``gpu_memory_gib`` is what each of its GPUs must have free, 0 for the
-    whole GPU; with ``share_gpu`` other engines may have the rest. ``start_seconds`` 0
-    means that a start may take the longer the larger the weights are. ``data_parallel``
-    replicas share the GPUs; ``torch_compile`` None is the engine's own choice.
-    ``image`` names a container image that the engine runs in, and ``interpreter`` then
-    the python in it; ``container_args`` are more arguments of docker's or podman's run.
-    ``api_key_env`` names a variable, never the key. After ``idle_seconds`` without a
-    request, engines above ``min_engines`` end; ``when_down`` ("wait", "fallback",
-    "fail") says what requests do that find the model down.
-    """
+    """One model of the fleet, as the fleet file says."""
 
     name: str
     kind: Kind
+    #: A folder or a Hugging Face id.
     path: str
+    #: The type of its engines.
     engine: str
+    #: How many GPUs each engine needs.
     gpus: int = 0
+    #: GiB that an engine takes of each of its GPUs, 0 for a whole GPU.
     gpu_memory_gib: float = 0.0
+    #: Whether other engines may have the rest of its GPUs.
     share_gpu: bool = False
+    #: How many engines there are at least.
     min_engines: int = 1
+    #: How many engines there are at most.
     max_engines: int = 1
+    #: Tokens of prompt and answer together, None for the engine's own choice.
     context_length: int | None = None
+    #: How many replicas share the engine's GPUs.
     data_parallel: int = 1
+    #: Whether the engine compiles the model, None for its own choice.
     torch_compile: bool | None = None
+    #: How many requests an engine may have at once.
     max_running: int = 64
+    #: The seconds that a start may take, 0 for more the larger the weights are.
     start_seconds: float = 0.0
+    #: The seconds that an engine has to finish its requests before it is ended.
     drain_seconds: float = 60.0
+    #: Engines above ``min_engines`` end after so many seconds without a request.
     idle_seconds: float = 900.0
+    #: More arguments of the engine.
     extra_args: tuple[str, ...] = ()
+    #: The argv of an engine of type "command".
     command: tuple[str, ...] = ()
+    #: More environment variables of the engine.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: The python that runs the engine, "" for that of its environment; with ``image``,
+    #: the python in the image.
     interpreter: str = ""
+    #: The container image that the engine runs in, "" for none.
     image: str = ""
+    #: More arguments of docker's or podman's run.
     container_args: tuple[str, ...] = ()
+    #: The version of its environment, "" for that installed by the engine's name alone.
     engine_version: str = ""
+    #: The variable that holds the key of the engine, never the key.
     api_key_env: str = ""
+    #: Parameters that every request gets unless it says otherwise.
     sampling: Mapping[str, Json] = field(default_factory=dict)
+    #: The model that answers instead while this one is down, if ``when_down`` says so.
     fallback: str = ""
+    #: What requests do that find the model down: "wait", "fallback" or "fail".
     when_down: str = "wait"
+    #: The model counts as down after so many seconds without a ready engine.
     down_after_seconds: float = 60.0
 
     @property

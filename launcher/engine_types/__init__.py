@@ -1,7 +1,7 @@
 """How each type of engine is run. The one place that branches on the type.
 
 To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the
-name in ``EngineType`` of modelserver.fleet, and a test of its exact command.
+name in ``EngineType`` of fleet_sections, and a test of its exact command.
 """
 
 from launcher.engine_types.absent import Absent

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 import redis
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
-from modelserver.fleet import AlertsSection
+from modelserver.fleet_sections import AlertsSection
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
 from modelserver.store.alerts import (

@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import Fleet, RedisSection, make_fleet
+from modelserver.fleet import Fleet, make_fleet
+from modelserver.fleet_sections import RedisSection
 from modelserver.policy.changes import FleetSpec
 from modelserver.settings import Settings
 from modelserver.store.fleet import publish_fleet, read_applied_fleet

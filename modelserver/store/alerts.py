@@ -13,9 +13,9 @@ from typing import Any
 from modelserver.decoding import decode
 from modelserver.store.state import Store
 
-#: Alerts that the stream keeps.
+#: The stream keeps about so many alerts.
 ALERTS_KEPT = 1000
-#: An alert that nobody has ended stands for so long after it was last raised.
+#: An alert that nobody ends stands for so many seconds after it was last raised.
 OPEN_SECONDS = 86_400.0
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -23,23 +23,23 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """One alert. ``about`` is an engine's id or a model's name.
+    """One alert. Times are seconds of the store's clock."""
 
-    ``kind`` names what can end by itself, "" for what somebody has to look at;
-    ``event`` is "raised" or "ended". ``at`` is seconds of the store's clock, ``since``
-    when it was first raised.
-    """
-
+    #: An engine's id or a model's name.
     about: str
     text: str
+    #: When this was told.
     at: float
+    #: What can end by itself; "" for what somebody has to look at.
     kind: str = ""
+    #: "raised" or "ended".
     event: str = "raised"
+    #: When it was first raised.
     since: float = 0.0
 
 
 def is_new(store: Store, alert: AlertRecord, seconds: float) -> bool:
-    """Whether the like of it was not raised in so many seconds; notes that it was."""
+    """Whether no such alert was raised for so many seconds; notes that one was."""
     same = alert.kind or _NUMBER.sub("#", alert.text)
     digest = hashlib.sha256(f"{alert.about}\n{same}".encode()).hexdigest()[:16]
     lifetime = max(1, int(seconds * 1000))

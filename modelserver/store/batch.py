@@ -5,17 +5,18 @@ from enum import IntEnum
 
 from modelserver.values import Sample
 
-#: Header that counts how often an engine died with the message's request on it.
+#: The header that counts how often an engine died with the message's request on it.
 CRASHES = "crashes"
-#: Header that names who submits, for fairness among submitters; a process by default.
+#: The header that names who submits; submitters of one queue take turns.
 SUBMITTER = "submitter"
-#: Header with the time by which the answer must be there, seconds since the epoch.
+#: The header with the time by which the answer must be there, seconds since the epoch.
 DEADLINE = "deadline_at"
 
 
 class Stored(IntEnum):
     """What became of a result."""
 
+    #: It stands there now.
     STORED = 1
     #: The delivery was no longer the worker's: another worker answers.
     FENCED = 0
@@ -25,21 +26,28 @@ class Stored(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as pulled: its tag, the list that it came from, its raw JSON."""
+    """A message as pulled."""
 
+    #: What it is acknowledged by.
     tag: str
+    #: The list that it came from.
     source: str
+    #: The message, as JSON.
     raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """Store one result. ``final`` says that no later state may follow it."""
+    """Store one result."""
 
+    #: The delivery that it answers.
     tag: str
+    #: Where it is stored.
     key: str
     value: str | bytes
+    #: How long it is kept.
     seconds: int
+    #: Whether no later state may follow it.
     final: bool
     #: The task whose deadline this settles, if its message is elsewhere.
     settles: str = ""
@@ -47,27 +55,30 @@ class StoreResult:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Put one held message back to the head of its list, ``raw`` if it changed."""
+    """Put one held message back to the head of its list."""
 
     tag: str
     source: str
+    #: The message, if it has changed.
     raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Set one held message aside until ``due`` (server's clock, seconds)."""
+    """Set one held message aside for later."""
 
     tag: str
+    #: When it is due, in seconds of the store's clock.
     due: float
 
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """Keep one held message as a dead letter; acknowledged by the one who asks."""
+    """Keep one held message as a dead letter; whoever asks acknowledges it."""
 
     tag: str
     task: str
+    #: What is kept, as JSON.
     letter: bytes
 
 
@@ -91,7 +102,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A renewed lease: the server's time, and whether the lease had ended before."""
+    """A renewed lease."""
 
+    #: The time of the store's clock.
     now: float
+    #: Whether the lease had ended before.
     lapsed: bool

@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
-#: Replies of a server that listens but takes no writes now, beside those two errors:
-#: too few replicas are in step, or its disk is full.
+#: How the replies begin of a server that takes no writes now: too few replicas are in
+#: step, or its disk is full. Two more have errors of their own.
 _REFUSALS = ("NOREPLICAS", "MISCONF")
 
 

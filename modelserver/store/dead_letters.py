@@ -12,13 +12,19 @@ from modelserver.store.state import Store
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One of them. ``at`` is seconds since the epoch by the server's clock."""
+    """A request that was set aside."""
 
+    #: The id of its task.
     task: str
+    #: Its model.
     queue: str
+    #: Why it was set aside.
     reason: str
+    #: When, in seconds of the store's clock.
     at: float
+    #: The list that it came from.
     source: str
+    #: The message, as JSON.
     message: str
 
 

@@ -7,12 +7,14 @@ from typing import Any
 from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
 from modelserver.values import split_engine_id
 
-#: Decisions kept in the stream.
+#: The stream keeps about so many decisions.
 DECISIONS_KEPT = 10_000
-#: Decisions that are looked through; the stream keeps more.
-SCANNED = 500
-#: Snapshots kept, and how many bytes of them: of a large fleet fewer are kept.
-SNAPSHOTS_KEPT, SNAPSHOT_BYTES_KEPT = 200, 16 * 2**20
+#: ``last_decisions`` looks through so many of them.
+DECISIONS_SCANNED = 500
+#: At most so many snapshots are kept.
+SNAPSHOTS_KEPT = 200
+#: At most so many bytes of snapshots are kept: fewer snapshots of a large fleet.
+SNAPSHOT_BYTES_KEPT = 16 * 2**20
 
 
 def log_decision(store: Store, fields: Mapping[str, str]) -> None:
@@ -28,7 +30,7 @@ def log_decision(store: Store, fields: Mapping[str, str]) -> None:
 def last_decisions(store: Store, engine: str, number: int = 5) -> list[dict[str, str]]:
     """The last decisions about an engine, with the stream's id of each."""
     client: Any = store.client
-    entries = client.xrevrange(store.keys.decisions, count=SCANNED)
+    entries = client.xrevrange(store.keys.decisions, count=DECISIONS_SCANNED)
     about = [{"id": key, **values} for key, values in entries]
     return [each for each in about if each.get("engine") == engine][:number]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 PRIORITY_SEPARATOR = "\x06\x16"
 #: kombu's priority steps: 0 is served first, 9 last.
 PRIORITIES = (0, 3, 6, 9)
-#: Requests that each engine's list of samples keeps.
+#: An engine's list of samples keeps so many requests.
 SAMPLES_KEPT = 64
-#: Canaries that each engine's list keeps: several rounds.
+#: An engine's list of canaries keeps so many: several rounds.
 CANARIES_KEPT = 16
-#: How long samples and counters outlive an engine's last request, in seconds.
+#: Samples and counters outlive an engine's last request by so many seconds.
 SAMPLES_SECONDS = 7 * 86_400
 
 

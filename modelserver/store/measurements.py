@@ -11,7 +11,7 @@ from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS
 from modelserver.store.state import Store
 from modelserver.values import Canary, Metrics, Outcome, Sample
 
-#: Counters of the requests that an engine has dealt with.
+#: The counters of requests that an engine answered, or rightly refused.
 ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}

@@ -10,7 +10,7 @@ from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
 from modelserver.errors import StoreUnreachableError
-from modelserver.fleet import plain_url
+from modelserver.fleet_sections import plain_url
 from modelserver.settings import Settings
 from modelserver.store.connections import blocking
 from modelserver.store.keys import Keys

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from modelserver.fleet import RulesSection
+from modelserver.fleet_sections import RulesSection
 from modelserver.inventory import Host
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.cost_model import Fit

@@ -184,7 +184,7 @@ def _refusal_of(scene: RebalanceScene, donor: str, lost: Sequence[str]) -> str:
 
 
 def _reverses(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
-    """Why GPUs may not go back so soon, "" where they may; harder at each quick turn."""
+    """Why GPUs may not go back so soon, "" where they may; each quick turn counts."""
     rules, pair = scene.rules, {donor, taker}
     between = [each for each in scene.past if {each.donor, each.taker} == pair]
     last = max((e.at for e in between if e.donor == taker), default=None)

@@ -13,13 +13,8 @@ import pytest
 
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.control.steer import steer
-from modelserver.fleet import (
-    AlertsSection,
-    Fleet,
-    ModelSection,
-    RedisSection,
-    read_fleet,
-)
+from modelserver.fleet import Fleet, read_fleet
+from modelserver.fleet_sections import AlertsSection, ModelSection, RedisSection
 from modelserver.inventory import Host
 from modelserver.settings import Settings
 from modelserver.store import Store, connect

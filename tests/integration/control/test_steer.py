@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.steer import steer
-from modelserver.fleet import (
-    Fleet,
+from modelserver.fleet import Fleet
+from modelserver.fleet_sections import (
     HostSection,
     ModelSection,
     RedisSection,

@@ -7,7 +7,8 @@ import pytest
 
 from modelserver.control.applied_fleet import compose, parse, sealed, spec_of
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import Fleet, ModelSection, RedisSection
+from modelserver.fleet import Fleet
+from modelserver.fleet_sections import ModelSection, RedisSection
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.policy.changes import changes
 from modelserver.settings import Settings

@@ -17,7 +17,12 @@ FLOORS = (
         "modelserver.inventory",
         "modelserver.decoding",
     ),
-    ("modelserver.fleet", "modelserver.settings", "modelserver.keyring"),
+    (
+        "modelserver.fleet",
+        "modelserver.fleet_sections",
+        "modelserver.settings",
+        "modelserver.keyring",
+    ),
     ("modelserver.policy",),
     (
         "modelserver.store",

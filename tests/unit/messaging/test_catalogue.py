@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from modelserver.errors import UnknownModelError
-from modelserver.fleet import DefaultsSection, Fleet, ModelSection
+from modelserver.fleet import Fleet
+from modelserver.fleet_sections import DefaultsSection, ModelSection
 from modelserver.messaging.catalogue import Catalogue, Entry, catalogue
 from modelserver.values import Kind
 

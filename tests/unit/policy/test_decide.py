@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.fleet import RulesSection
+from modelserver.fleet_sections import RulesSection
 from modelserver.inventory import Host
 from modelserver.policy.actions import Drop, Relaunch, Want
 from modelserver.policy.decide import apply, decide
