@@ -21,7 +21,7 @@ from benchmarks.report import Goal, Report
 from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.cli.local_stack import Stack
-from modelserver.engine_client import EMBEDDINGS, ask, open_session
+from modelserver.engine_client import EMBEDDINGS_PATH, ask, open_session
 from modelserver.keyring import Keyring
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
@@ -240,7 +240,7 @@ async def _send(
             "encoding_format": "base64",
         }
         async with gate:
-            answer = await ask(session, url + EMBEDDINGS, body)
+            answer = await ask(session, url + EMBEDDINGS_PATH, body)
         return len(answer["data"])
 
     async with open_session(keys=keys) as session:

@@ -16,7 +16,7 @@ from benchmarks.report import Goal, Report
 from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.cli.local_stack import Stack
-from modelserver.engine_client import COMPLETIONS, ask, open_session
+from modelserver.engine_client import COMPLETIONS_PATH, ask, open_session
 from modelserver.settings import Settings
 from modelserver.store import connect
 from modelserver.store.engines import read_engines
@@ -173,7 +173,7 @@ async def _bare(settings: Settings, url: str, requests: list[Request]) -> float:
         async with gate:
             prompt, sampling = request
             body = {"model": MODEL, "prompt": prompt, **sampling}
-            answer = await ask(session, url + COMPLETIONS, body)
+            answer = await ask(session, url + COMPLETIONS_PATH, body)
         return str(answer["choices"][0]["text"])
 
     async with open_session(keys=settings.keyring()) as session:

@@ -27,7 +27,7 @@ LOOP = "run_forever"
 PARTS = {
     "HTTP to the engine": "/aiohttp/ /yarl/ /multidict/ modelserver/engine_client.py",
     "Redis": "/redis/ /hiredis/",
-    "events": "celery/events/ workers/events.py",
+    "events": "celery/events/ workers/celery_hooks.py",
     "tracer": "celery/app/trace.py celery/app/task.py celery/utils/dispatch/",
     "result": "workers/courier.py modelserver/messaging/backend.py celery/backends/ "
     "modelserver/messaging/encoding.py modelserver/store/batch.py",

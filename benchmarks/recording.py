@@ -26,7 +26,8 @@ from modelserver.store.workers import read_answers
 from modelserver.values import EngineReport, EngineState
 from workers.attempt import Attempt
 from workers.courier import Courier
-from workers.roster import Slot
+from workers.roster import EngineSlot
+from workers.server_clock import ServerClock
 
 #: Requests that one round trip carries: a quiet worker, one at work, a full one.
 TOGETHER = (1, 8, 32)
@@ -83,11 +84,11 @@ def recording() -> Report:
     )
 
 
-def _slot() -> Slot:
+def _slot() -> EngineSlot:
     engine = EngineReport(
         "m-0", "m", "h", EngineState.READY, 1, url="http://h", limit=64
     )
-    return Slot(engine, seen_at=0.0)
+    return EngineSlot(engine, seen_at=0.0)
 
 
 def _attempt_alone() -> float:
@@ -96,7 +97,7 @@ def _attempt_alone() -> float:
     kept: list[object] = []
     began = time.process_time()
     for _ in range(REQUESTS):
-        with Attempt(slot, kept.append, 0.0) as attempt:
+        with Attempt(slot, kept.append, ServerClock()) as attempt:
             attempt.admit(60, 24)
     spent = time.process_time() - began
     if len(kept) != REQUESTS:
@@ -134,7 +135,7 @@ async def _carry(
     """Microseconds a request of this process, and of the server's scripts."""
     slot, samples = _slot(), []
     for _ in range(REQUESTS):
-        with Attempt(slot, samples.append, 0.0) as attempt:
+        with Attempt(slot, samples.append, ServerClock()) as attempt:
             attempt.admit(60, 24)
     courier = Courier(Deliveries(client, Keys("bench:"), "w"))
     tags = [f"tag {place}" for place in range(REQUESTS)]

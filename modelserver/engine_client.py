@@ -17,9 +17,9 @@ import yarl
 from modelserver.keyring import Keyring
 from modelserver.values import Kind
 
-COMPLETIONS = "/v1/completions"
-CHAT = "/v1/chat/completions"
-EMBEDDINGS = "/v1/embeddings"
+COMPLETIONS_PATH = "/v1/completions"
+CHAT_PATH = "/v1/chat/completions"
+EMBEDDINGS_PATH = "/v1/embeddings"
 
 #: How long an idle connection is kept. Engines close theirs after 5 s; who sends on one
 #: at that moment takes a sound engine for a broken one.
@@ -211,11 +211,11 @@ async def prove(
     try:
         if kind is Kind.EMBEDDING:
             body: dict[str, Any] = {"model": model, "input": PROOF_PROMPT}
-            answer = await ask(session, url + EMBEDDINGS, body, seconds, headers)
+            answer = await ask(session, url + EMBEDDINGS_PATH, body, seconds, headers)
             sound = bool(answer.get("data") and answer["data"][0].get("embedding"))
         else:
             body = {"model": model, "prompt": PROOF_PROMPT, "max_tokens": 1}
-            answer = await ask(session, url + COMPLETIONS, body, seconds, headers)
+            answer = await ask(session, url + COMPLETIONS_PATH, body, seconds, headers)
             sound = bool(answer.get("choices"))
     except TimeoutError as error:
         raise EngineFault(f"{url}: no token within {seconds:g} s") from error

@@ -13,9 +13,7 @@ from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.messaging.transport import AMQP
 from modelserver.messaging.wire import CatalogueSource
 from modelserver.store import connect
-from workers import pool, steps  # noqa: F401
-from workers.application import Application
-from workers.events import BatchedEvents
+from workers import celery_hooks, pool  # noqa: F401
 
 
 def _configuration() -> dict[str, Any]:
@@ -44,8 +42,10 @@ def _in_force(own: settings.Settings) -> settings.Settings:
         store.client.close()
 
 
-app = Application("modelserver", amqp=AMQP, events=BatchedEvents)
+app = celery_hooks.WorkerApplication(
+    "modelserver", amqp=AMQP, events=celery_hooks.ThinnedEvents
+)
 app.modelserver_settings = settings.load()
 app.modelserver_models = CatalogueSource(app.modelserver_settings)
 app.add_defaults(_configuration)
-steps.install(app)
+celery_hooks.install(app)

@@ -3,15 +3,16 @@
 from typing import Any
 
 from modelserver.api import InferenceTask, declare
+from modelserver.messaging.running_worker import find_worker
 from tasks.app import app
-from workers import bridge
 
 
 def _execute(task: InferenceTask, args: Any, kwargs: Any) -> Any:
-    """Inside a worker's pool: execute. Anywhere else: send, and wait."""
-    if not bridge.inside():
+    """On a worker's loop: execute. Anywhere else: send, and wait for the answer."""
+    worker = find_worker(app)
+    if worker is None:
         return task.apply_async(args, kwargs).get()
-    return task.backend.sink.execute(task.name, args, kwargs, task.request)
+    return worker.execute(task.name, args, kwargs, task.request)
 
 
 complete, chat, embed = declare(
@@ -19,4 +20,4 @@ complete, chat, embed = declare(
 )
 for request in (complete, chat, embed):
     request.on_loop = True
-    request.Request = "workers.request:Request"
+    request.Request = "workers.celery_hooks:WorkerRequest"

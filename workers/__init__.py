@@ -2,14 +2,30 @@
 
 One asyncio loop in a thread of its own carries a request all the way; Celery's main
 thread keeps remote control, heartbeats and events, and may wait for Redis as long as it
-likes. Where to find what:
+likes.
 
-- ``bridge``: Celery's tracer, which is synchronous, on the loop
+Celery's side:
+
+- ``celery_hooks``: application, requests, events and subscriptions in place of Celery's
 - ``pool``: Celery's pool interface over loop and bridge
+- ``bridge``: Celery's tracer, which is synchronous, on the loop
+- ``service``: puts everything below together, and takes it apart
+
+Messages:
+
+- ``intake``: pulls exactly what the engines have room for
 - ``courier``: results, acknowledgements and samples in batches, result first
 - ``lease``: this worker's sign of life, and what dead workers left behind
+- ``server_clock``: the time by the store's clock
+
+Engines and requests:
+
+- ``fleet_follower``: keeps up with the fleet, what is down, and the engines' reports
 - ``roster``: the engines of this host and what is in flight on them
-- ``intake``: pulls exactly what the engines have room for
+- ``fallbacks``: where requests go whose model is down
 - ``executor``: one request against the engines, again and elsewhere where that helps
-- ``service``: puts the above together; ``steps`` hooks it into Celery's worker
+- ``attempt``: one request on one engine, which leaves a sample
+- ``coalescer``: single texts to embed, sent together
+- ``budget``: a bound on retries
+- ``crashes``: finds the request that kills engines
 """

@@ -7,24 +7,25 @@ from typing import Self
 
 from modelserver.engine_client import EngineFault, RequestFault
 from modelserver.values import Outcome, Sample
-from workers.roster import Slot
+from workers.roster import EngineSlot
+from workers.server_clock import ServerClock
 
 
 class Attempt:
     """A context in which a request runs on an engine; leaves a sample behind.
 
-    ``admit`` takes the tokens that the engine reported, ``began`` is of the monotonic
-    clock. ``record`` gets the sample; ``offset`` is the server's clock minus it.
+    ``record`` gets the sample.
     """
 
     def __init__(
-        self, slot: Slot, record: Callable[[Sample], None], offset: float
+        self, slot: EngineSlot, record: Callable[[Sample], None], clock: ServerClock
     ) -> None:
         self.slot = slot
         self.engine = slot.engine
+        #: When it began, by the monotonic clock.
         self.began = time.monotonic()
         self._record = record
-        self._offset = offset
+        self._clock = clock
         self._inflight = slot.inflight
         self._admitted = slot.admitted
         self._tokens = (0, 0)
@@ -34,7 +35,7 @@ class Attempt:
         return self
 
     def admit(self, prompt: int, completion: int) -> None:
-        """The tokens of this request, by the engine's account."""
+        """Take note of the request's tokens, as the engine counted them."""
         self._tokens = (prompt, completion)
         self.slot.admitted += prompt
 
@@ -53,7 +54,7 @@ class Attempt:
             Sample(
                 engine=self.engine.id,
                 incarnation=self.engine.incarnation,
-                ended_at=now + self._offset,
+                ended_at=self._clock.at(now),
                 seconds=now - self.began,
                 prompt_tokens=self._tokens[0],
                 completion_tokens=self._tokens[1],

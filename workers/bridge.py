@@ -1,7 +1,7 @@
 """Runs synchronous code on an asyncio loop, letting it wait for awaitables.
 
 Celery's tracer is a plain function that calls the task, stores its result and sends its
-signals. In a greenlet it stays unmodified: wherever something inside it has to wait,
+signals. In a greenlet it can stay as it is: wherever something inside it has to wait,
 ``wait`` hands the awaitable to the coroutine that drives the greenlet.
 """
 
@@ -37,7 +37,7 @@ async def run(
     """Call ``function``, awaiting whatever it passes to ``wait``.
 
     What an awaitable raises, a cancellation too, is raised inside the function at the
-    place where it waits, after ``translate`` has had its say.
+    place where it waits, as what ``translate`` makes of it.
     """
     child = _Bridged(function)
     step = child.switch(*args, **(kwargs or {}))

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 class RetryBudget:
     """A bucket of retries for one model: each first attempt pays in a share of one.
 
-    ``share`` is the part of all attempts that may be retries in the long run; ``most``
-    may be saved up; ``per_second`` trickles in besides, so that a lone request is never
-    without hope. Times are seconds of any clock that only goes forward.
+    Times are seconds of any clock that only goes forward.
     """
 
+    #: Retries that each request pays in with its first attempt.
     share: float = 0.2
+    #: Most retries that may be saved up.
     most: float = 100.0
+    #: Retries that come in besides, so that a lone request is tried again too.
     per_second: float = 1.0
+    #: Retries that are there now; below 0 those that are taken in advance.
     saved: float = 100.0
+    #: When ``saved`` was last brought up to date.
     at: float | None = None
 
     def attempted(self) -> None:

@@ -1,9 +1,9 @@
-"""Sends single texts to embed that wait together as one request.
+"""Sends texts to embed that came as single requests together, as one request.
 
 An engine embeds 32 texts in one request several times faster than in 32. What arrives
 within a moment, for one engine and with the same parameters, goes together; while the
-engine has enough to do, what arrives goes on collecting. A text that the engine refuses
-makes the others go again one by one, so it fails alone.
+engine has enough to do, texts go on collecting. If the engine refuses a group, its
+texts are sent again one by one, so that the one at fault fails alone.
 """
 
 import asyncio
@@ -16,16 +16,17 @@ import orjson
 
 from modelserver.engine_client import EngineFault, RequestFault
 
-#: Texts in one request at most.
+#: Most texts in one request.
 MOST_TEXTS = 64
 #: How long a text waits for others, in seconds.
-WAIT_SECONDS = 0.002
+GATHER_SECONDS = 0.002
 #: With so many requests under way, a group that is not full waits for one to end: small
-#: ones would cost the engine more than they gain.
+#: requests would cost the engine more than they gain.
 ENOUGH_UNDER_WAY = 3
 
 #: An engine, and the parameters that texts must share to go together.
 _Key = tuple[str, bytes]
+#: Sends a body to an engine; returns its response.
 Ask = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -34,14 +35,17 @@ class _Group:
     """Texts that will go together, and who waits for each."""
 
     ask: Ask
+    #: The request without its texts.
     body: dict[str, Any]
+    #: Whether the texts have waited for others long enough.
     ripe: bool = False
     texts: list[str] = field(default_factory=list)
+    #: One for each text.
     waiting: list["asyncio.Future[dict[str, Any]]"] = field(default_factory=list)
     sending: "asyncio.Task[None] | None" = None
 
     def left(self) -> None:
-        """Somebody gave up: once all have, the engine need not go on."""
+        """Somebody gave up; once all have, the engine need not go on."""
         if self.sending and all(future.done() for future in self.waiting):
             self.sending.cancel()
 
@@ -67,7 +71,7 @@ class Coalescer:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(ask, rest)
-            loop.call_later(WAIT_SECONDS, self._ripen, key, group)
+            loop.call_later(GATHER_SECONDS, self._ripen, key, group)
         future: asyncio.Future[dict[str, Any]] = loop.create_future()
         group.texts.append(body["input"])
         group.waiting.append(future)

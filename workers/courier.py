@@ -31,19 +31,23 @@ from modelserver.values import Sample
 logger = get_logger(__name__)
 
 #: Most results in one round trip; bounds its size when long answers pile up.
-BATCH_RESULTS = 256
-#: Waits between tries while Redis is away, in seconds.
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+MOST_BATCH_RESULTS = 256
+#: Waits between tries to carry a batch while Redis is away, in seconds; the last one is
+#: repeated.
+BATCH_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclass(slots=True)
 class HeldMessage:
-    """A message in hand; ``deadline_of`` is its task if that has a deadline."""
+    """A message that this worker holds."""
 
     queue: str
     delivery: Delivery
+    #: The id of its task if that has a deadline.
     deadline_of: str = ""
+    #: Whether an engine has answered; the answer may still be on its way to Redis.
     answered: bool = False
+    #: Headers that the message gets if it goes back.
     amendments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,14 +60,16 @@ def _amended(held: HeldMessage) -> bytes:
 
 
 class Courier:
-    """The messages that this worker holds, and what is to be said about them.
+    """The messages that this worker holds, and what Redis is to be told about them.
 
-    Lives on the loop's thread; ``active`` counts held messages by queue.
+    Lives on the loop's thread.
     """
 
     def __init__(self, deliveries: Deliveries) -> None:
         self.deliveries = deliveries
+        #: By tag.
         self.held: dict[str, HeldMessage] = {}
+        #: By queue: messages that are held and not answered yet.
         self.active: Counter[str] = Counter()
         #: Called when a message is let go, which makes room for another.
         self.on_freed: Callable[[], None] = lambda: None
@@ -80,7 +86,7 @@ class Courier:
         return frozenset(self.held) | self._settling
 
     def took(self, queue: str, delivery: Delivery) -> None:
-        """Note a message that was pulled."""
+        """Hold a message that was pulled."""
         self.held[delivery.tag] = HeldMessage(queue, delivery)
         self.active[queue] += 1
 
@@ -122,7 +128,7 @@ class Courier:
             self._work.set()
 
     def amend(self, tag: str, headers: dict[str, Any]) -> None:
-        """Headers that the message shall have if it goes back."""
+        """Add headers that the message gets if it goes back."""
         if held := self.held.get(tag):
             held.amendments |= headers
 
@@ -191,12 +197,15 @@ class Courier:
         batch, self._batch = self._batch, Batch()
         waiting, self._waiting = self._waiting, []
         batch.results, more = (
-            batch.results[:BATCH_RESULTS],
-            batch.results[BATCH_RESULTS:],
+            batch.results[:MOST_BATCH_RESULTS],
+            batch.results[MOST_BATCH_RESULTS:],
         )
         if more:
             self._batch.results = more
-            waiting, self._waiting = waiting[:BATCH_RESULTS], waiting[BATCH_RESULTS:]
+            waiting, self._waiting = (
+                waiting[:MOST_BATCH_RESULTS],
+                waiting[MOST_BATCH_RESULTS:],
+            )
         else:
             self._work.clear()
         return batch, waiting
@@ -220,7 +229,9 @@ class Courier:
                 # Where a replica took over, it may not have heard of the answers.
                 known = [self._answers.get(tag) for tag in batch.acks]
                 batch.again = [answer for answer in known if answer]
-                await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+                await asyncio.sleep(
+                    BATCH_RETRY_SECONDS[min(tries, len(BATCH_RETRY_SECONDS) - 1)]
+                )
                 tries += 1
         if tries:
             logger.warning("Redis back after %d tries: the batch is through", tries)

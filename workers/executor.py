@@ -1,8 +1,8 @@
 """One request against the engines of this host, until there is an answer.
 
-A fault of the engine is tried again, on another engine first and within a budget; with
-no usable engine left the request goes back to its queue, where any host may take it. A
-fault of the request goes to its caller at once.
+After a fault of an engine the request is tried again, on another engine first and
+within a budget. With no usable engine left it goes back to its queue, where any host
+may take it. A fault of the request goes to its caller at once.
 """
 
 import asyncio
@@ -40,17 +40,20 @@ from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes
-from workers.fallbacks import Detours
-from workers.roster import Roster, Slot
+from workers.fallbacks import Fallbacks
+from workers.roster import EngineSlot, Roster
+from workers.server_clock import ServerClock
 
-#: Attempts before a request is given up as failed by engines.
-ATTEMPTS = 20
-#: Waits between attempts, in seconds: the first, and the longest.
-BACKOFF_SECONDS = (0.1, 10.0)
+#: A request fails after so many attempts that were the fault of engines.
+MOST_ATTEMPTS = 20
+#: The wait after a request's first attempt, in seconds; doubled after each further one.
+FIRST_ATTEMPT_WAIT_SECONDS = 0.1
+#: The longest wait between two attempts, in seconds.
+LONGEST_ATTEMPT_WAIT_SECONDS = 10.0
 
 
 class _CalledOff(EngineFault):
-    """Control wants this engine's requests elsewhere: no fault of theirs."""
+    """Control wants this engine's requests to run elsewhere; they did nothing wrong."""
 
 
 @dataclass(slots=True)
@@ -58,12 +61,19 @@ class _Work:
     """One request under way: what its message says, and what has been tried."""
 
     request: InferenceRequest
+    #: The model whose engines get it.
     model: str
+    #: The model that the caller asked for, which may be down.
     asked: str
+    #: What the engine is sent.
     body: dict[str, Any]
+    #: The delivery tag of its message.
     tag: str
+    #: The id of its task.
     task: str
+    #: Engines that died with it on them.
     crashes: int
+    #: When Celery expires it, in ISO format.
     expires: str | None
 
 
@@ -73,26 +83,27 @@ class Executor:
     def __init__(
         self,
         roster: Roster,
-        detours: Detours,
+        fallbacks: Fallbacks,
         courier: Courier,
         session: aiohttp.ClientSession,
         specs: Mapping[str, ModelSpec],
+        clock: ServerClock,
     ) -> None:
         self.roster = roster
-        self.detours = detours
+        self.fallbacks = fallbacks
         self.courier = courier
         self.session = session
         self.specs = specs
+        self.clock = clock
         self.crashes = Crashes(roster)
         self.coalescer = Coalescer()
         self.budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
-        #: Server's clock minus the monotonic clock, in seconds.
-        self.offset = 0.0
 
     async def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
-        """The answer to one task, or an error of modelserver.errors.
+        """The answer to one task.
 
-        Raises Reject to give the message back where this host cannot help now.
+        Raises errors of modelserver.errors for the caller, and Reject to give the
+        message back where this host cannot answer it now.
         """
         work = self._work(task, args, kwargs, context)
         deadline = _deadline(work.request, context)
@@ -100,7 +111,7 @@ class Executor:
             return await self._in_turn(work)
         left = deadline - time.time()
         if left <= 0:
-            # A timeout that is over would still let the request go out.
+            # A timeout of 0 seconds would still let the request go out.
             raise DeadlineExceededError(too_late(work.model))
         try:
             async with asyncio.timeout(left):
@@ -112,7 +123,7 @@ class Executor:
         request = build(task, args, kwargs)
         queue = (context.delivery_info or {}).get("routing_key")
         asked = request.model or str(queue or "")
-        model = self.detours.serving(asked)
+        model = self.fallbacks.model_for(asked)
         spec = self.specs.get(model)
         return _Work(
             request=with_model(request, model),
@@ -126,7 +137,7 @@ class Executor:
         )
 
     async def _in_turn(self, work: _Work) -> Any:
-        """Suspected requests run one at a time; the others at will."""
+        """Requests under suspicion run one at a time, all others at once."""
         self._refuse_poison(work)
         if not work.crashes:
             return await self._until_answered(work)
@@ -137,61 +148,60 @@ class Executor:
         budget = self.budgets[work.model]
         budget.attempted()
         tried: list[str] = []
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MOST_ATTEMPTS):
             slot = await self.roster.admit(work.model, tried)
             if slot is None:
-                down = self.detours.of(work.asked)
+                down = self.fallbacks.find_down(work.asked)
                 if down and down.then == "fail":
                     raise ModelUnavailableError(down.text)
                 text = f"no ready engine of {work.model} on this host"
                 raise Reject(text, requeue=True)
-            if attempt == 0 and _unwanted(work):
-                # It waited in line: Celery settles it when it is received again.
+            if attempt == 0 and _is_unwanted(work):
+                # It waited for an engine: Celery settles it when it comes again.
                 raise Reject("expired or revoked before its start", requeue=True)
             try:
                 value = await self._attempt(slot, work)
                 self.courier.answered(work.tag)
                 return value
             except RequestFault as fault:
-                raise RequestError(f"{_told(work)} refused the request: {fault}") from (
-                    None
-                )
+                who = _model_told(work)
+                raise RequestError(f"{who} refused the request: {fault}") from None
             except _CalledOff as fault:
                 last: EngineFault = fault
                 tried.append(slot.engine.id)
-                continue  # At once: it has waited enough.
+                continue  # At once: it has lost time enough.
             except EngineFault as fault:
                 last = fault
                 tried.append(slot.engine.id)
                 await self._note_fault(slot, fault, work)
-            wait = max(last.retry_after, _backoff(attempt))
+            wait = max(last.retry_after, _wait_after(attempt))
             await asyncio.sleep(max(wait, budget.take(time.monotonic())))
         raise EngineError(
-            f"{work.model} failed {ATTEMPTS} times at a sound request, last: {last}; "
-            "see `modelserver status` and the engine's log"
+            f"{work.model} failed {MOST_ATTEMPTS} times at a sound request, last: "
+            f"{last}; see `modelserver status` and the engine's log"
         )
 
-    async def _attempt(self, slot: Slot, work: _Work) -> Any:
+    async def _attempt(self, slot: EngineSlot, work: _Work) -> Any:
         """Raises EngineFault, RequestFault; _CalledOff once control says so."""
-        leash = asyncio.timeout(None)
+        timeout = asyncio.timeout(None)
         try:
-            async with leash:
-                slot.leashes.add(leash)
+            async with timeout:
+                slot.timeouts.add(timeout)
                 try:
-                    return await self._on(slot, work)
+                    return await self._run_on(slot, work)
                 finally:
-                    slot.leashes.discard(leash)
+                    slot.timeouts.discard(timeout)
         except TimeoutError:
-            if not leash.expired():
+            if not timeout.expired():
                 raise
             engine = slot.engine.id
             raise _CalledOff(f"control took the requests off {engine}") from None
         finally:
             self.roster.release(work.model)
 
-    async def _on(self, slot: Slot, work: _Work) -> Any:
+    async def _run_on(self, slot: EngineSlot, work: _Work) -> Any:
         request = work.request
-        with Attempt(slot, self.courier.record, self.offset) as attempt:
+        with Attempt(slot, self.courier.record, self.clock) as attempt:
             response = await self._ask(slot, request, work.body)
             prompt, completion = tokens(response)
             attempt.admit(prompt, completion or 0)
@@ -206,7 +216,7 @@ class Executor:
             return value
 
     async def _ask(
-        self, slot: Slot, request: InferenceRequest, body: dict[str, Any]
+        self, slot: EngineSlot, request: InferenceRequest, body: dict[str, Any]
     ) -> dict[str, Any]:
         url = slot.engine.url + request.path
         if request.kind is not Kind.EMBEDDING or request.raw:
@@ -219,28 +229,30 @@ class Executor:
             )
         return await ask(self.session, url, body)
 
-    # Engines that fail, or die.
+    # Engines that fail or die.
 
-    async def _note_fault(self, slot: Slot, fault: EngineFault, work: _Work) -> None:
+    async def _note_fault(
+        self, slot: EngineSlot, fault: EngineFault, work: _Work
+    ) -> None:
         cause = fault.__cause__
         if not isinstance(cause, aiohttp.ClientConnectionError):
             self.roster.note_fault(slot)
             return
         slot.suspect(time.monotonic())
         if isinstance(cause, aiohttp.ClientConnectorError):
-            return  # It was dead before this request came.
-        if await self.crashes.confirmed(slot):
+            return  # The engine was dead before this request came.
+        if await self.crashes.is_confirmed(slot):
             work.crashes += 1
             self.courier.amend(work.tag, {CRASHES: work.crashes})
             self._refuse_poison(work)
-            # From now on single file, here or wherever it is taken next.
+            # From now on it runs in single file, here or wherever it is taken next.
             raise Reject("its engine died", requeue=True)
 
     def _refuse_poison(self, work: _Work) -> None:
         if work.crashes < CRASHES_TO_POISON:
             return
         reason = f"{work.crashes} engines of {work.model} died with it on them"
-        letter = {"reason": reason, "at": time.monotonic() + self.offset}
+        letter = {"reason": reason, "at": self.clock.now()}
         self.courier.bury(work.tag, work.task, letter)
         raise PoisonError(
             f"request {work.task} was set aside: {reason}; look at it with "
@@ -249,7 +261,8 @@ class Executor:
         )
 
 
-def _told(work: _Work) -> str:
+def _model_told(work: _Work) -> str:
+    """The model, as an error names it to the caller."""
     if work.model == work.asked:
         return work.model
     return f"{work.model}, the fallback of {work.asked}, which is down,"
@@ -271,7 +284,8 @@ def _deadline(request: InferenceRequest, context: Any) -> float | None:
     return time.time() + request.deadline if request.deadline else None
 
 
-def _unwanted(work: _Work) -> bool:
+def _is_unwanted(work: _Work) -> bool:
+    """Whether it was revoked or has expired."""
     if work.task in revoked:
         return True
     if work.expires is None:
@@ -279,7 +293,7 @@ def _unwanted(work: _Work) -> bool:
     return datetime.fromisoformat(work.expires).timestamp() < time.time()
 
 
-def _backoff(attempt: int) -> float:
-    first, most = BACKOFF_SECONDS
+def _wait_after(attempt: int) -> float:
+    wait = min(LONGEST_ATTEMPT_WAIT_SECONDS, FIRST_ATTEMPT_WAIT_SECONDS * 2.0**attempt)
     # Jitter, or all requests of a broken engine come back at the same moment.
-    return min(most, first * 2.0**attempt) * random.uniform(0.5, 1.0)
+    return wait * random.uniform(0.5, 1.0)

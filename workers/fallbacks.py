@@ -1,8 +1,8 @@
 """Where requests go whose model is down: to its fallback, or back with an error.
 
 Only while no engine of this host can take them: control looks now and then, a worker
-knows its own engines better. The messages stay in their own model's queue until a
-worker takes them, so that those which still wait when the model is back are its again.
+knows its own engines better. Messages stay in their own model's queue until a worker
+takes them, so that those which still wait when the model is back go to it again.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,13 @@ from workers.roster import Roster
 
 logger = get_logger(__name__)
 
-#: Requests of a model that is down that a worker answers with an error at a time.
+#: Requests of a model that is down which a worker holds at a time, to answer them with
+#: an error.
 REFUSED_AT_ONCE = 64
 
 
-class Detours:
-    """The models that are down, as this worker goes by it. Lives on the loop."""
+class Fallbacks:
+    """The models that are down, and what their requests do. Lives on the loop."""
 
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
@@ -27,7 +28,7 @@ class Detours:
         self._down: Mapping[str, Down] = {}
 
     def update(self, text: str) -> None:
-        """Take over what control published, as JSON; "" where nothing is known."""
+        """Take over which models are down, as control published it; "" is none."""
         if text == self._text:
             return
         down = {k: v for k, v in read_down(text).items() if v.then != "wait"}
@@ -40,7 +41,7 @@ class Detours:
         self._text, self._down = text, down
 
     def models(self) -> frozenset[str]:
-        """Models that are down, and whose requests this worker can take off a queue."""
+        """Models that are down and whose requests this worker can take."""
         usable = self.roster.models()
         return frozenset(
             name
@@ -48,12 +49,12 @@ class Detours:
             if down.then == "fail" or down.fallback in usable
         )
 
-    def of(self, model: str) -> Down | None:
-        """What requests of a model do now; None where they go the usual way."""
+    def find_down(self, model: str) -> Down | None:
+        """What a model's requests do while it is down; None where it serves here."""
         down = self._down.get(model)
         return None if down is None or self.roster.capacity(model) else down
 
-    def serving(self, model: str) -> str:
-        """The model whose engines a model's requests go to now."""
-        down = self.of(model)
+    def model_for(self, model: str) -> str:
+        """The model whose engines get a model's requests: itself or its fallback."""
+        down = self.find_down(model)
         return down.fallback if down and down.fallback else model

@@ -1,7 +1,7 @@
 """Pulls messages: for each subscribed queue exactly as many as there is room for.
 
-Room is what the usable engines of the queue's model take at once and a few to spare,
-less what this worker holds; so nothing is hoarded, and a model that is stuck keeps no
+Room is what the usable engines of the queue's model take at once, and a few to spare,
+less what this worker holds. So nothing is hoarded, and a model that is stuck keeps no
 other waiting. Messages with an ETA are set aside in Redis rather than in memory.
 """
 
@@ -21,27 +21,28 @@ from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.store.batch import DEADLINE, Delivery
 from modelserver.store.delivery import Deliveries
 from workers.courier import Courier
-from workers.fallbacks import REFUSED_AT_ONCE, Detours
+from workers.fallbacks import REFUSED_AT_ONCE, Fallbacks
 from workers.roster import Roster
+from workers.server_clock import ServerClock
 
 logger = get_logger(__name__)
 
-#: So many requests more than the engines take are at hand, one for each 16 and at most
-#: 16, so that an engine's free place does not wait for Redis. They go back at once when
-#: the engine drains or dies.
-SPARE_SHARE = 16
-SPARE_MOST = 16
-#: Messages of the control queue held at once: as many as run at once. One that waits
-#: stays in its queue, where it may still expire or be revoked.
+#: For each so many requests that engines take, one more is held, so that a free place
+#: does not wait for Redis. It goes back at once when the engine drains or dies.
+REQUESTS_PER_SPARE = 16
+#: Most such requests held for one model.
+MOST_SPARE = 16
+#: Messages of the control queue that are held, and run, at once. One that waits stays
+#: in its queue, where it may still expire or be revoked.
 CONTROL_ROOM = 8
-#: Most messages that one pull moves; keeps the script's time on the server short.
-PULL_MOST = 128
-#: The longest wait for the bell, in seconds, in case a ring was lost.
+#: Most messages that one pull moves, so that its script takes the server a short time.
+MOST_PULLED = 128
+#: The longest wait between two pulls, in seconds, in case a bell is not heard.
 BELL_SECONDS = 1.0
 #: How often what is held is compared with the server's account, in seconds.
 RECONCILE_SECONDS = 5.0
-#: Wait between tries while Redis is away, in seconds.
-RETRY_SECONDS = 0.2
+#: Wait between two tries to pull while Redis is away, in seconds.
+PULL_RETRY_SECONDS = 0.2
 
 
 class Intake:
@@ -53,7 +54,8 @@ class Intake:
         deliveries: Deliveries,
         courier: Courier,
         roster: Roster,
-        detours: Detours,
+        fallbacks: Fallbacks,
+        clock: ServerClock,
         result_key: Callable[[str], str],
         abandon: Callable[[str], None],
     ) -> None:
@@ -61,15 +63,17 @@ class Intake:
         self.deliveries = deliveries
         self.courier = courier
         self.roster = roster
-        self.detours = detours
+        self.fallbacks = fallbacks
+        self.clock = clock
         self.wakeup = asyncio.Event()
         courier.on_freed = self.wakeup.set
+        #: False once the worker is to stop.
         self.pulling = True
-        #: Nothing is pulled before there is a lease that tells when we are dead.
+        #: Nothing is pulled without a lease, whose end tells others that we are dead.
         self.leased = False
+        #: Set when others may have taken what is held here.
         self.must_reconcile = False
-        #: Server's clock minus the loop's clock, in seconds.
-        self.offset = 0.0
+        #: Ends this worker's run of a message that others have taken.
         self.abandon = abandon
         self._result_key = result_key
         self._channel: Channel | None = None
@@ -79,7 +83,7 @@ class Intake:
     # Called by kombu and Celery, on any thread.
 
     def attach(self, channel: Channel) -> None:
-        """Read for this channel from now on; the one before is gone."""
+        """Pull for this channel from now on; the one before is gone."""
         self._channel = channel
         channel.attach(self)
         self.subscriptions_changed()
@@ -105,7 +109,7 @@ class Intake:
     # On the loop.
 
     def queues(self) -> list[str]:
-        """The subscribed queues, beginning with another one each time."""
+        """The subscribed queues, starting with another one each time."""
         if not (self.pulling and self.leased) or self._channel is None:
             return []
         queues = sorted(self._channel.readable_queues)
@@ -118,13 +122,14 @@ class Intake:
         active = self.courier.active
         if queue == CONTROL_QUEUE:
             return max(0, CONTROL_ROOM - active[queue])
-        model = self.detours.serving(queue)
+        fallbacks = self.fallbacks
+        model = fallbacks.model_for(queue)
         most = self.roster.capacity(model)
-        most += min(SPARE_MOST, most // SPARE_SHARE)
-        if not most and (down := self.detours.of(queue)) and down.then == "fail":
+        most += min(MOST_SPARE, most // REQUESTS_PER_SPARE)
+        if not most and (down := fallbacks.find_down(queue)) and down.then == "fail":
             return max(0, REFUSED_AT_ONCE - active[queue])
-        taken = sum(n for q, n in active.items() if self.detours.serving(q) == model)
-        return max(0, min(PULL_MOST, most - taken))
+        taken = sum(n for q, n in active.items() if fallbacks.model_for(q) == model)
+        return max(0, min(MOST_PULLED, most - taken))
 
     async def run(self) -> None:
         """Pull for ever."""
@@ -137,7 +142,7 @@ class Intake:
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: pulling waits (%s)", error)
                 self.must_reconcile = True
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(PULL_RETRY_SECONDS)
                 continue
             if not pulled:
                 await self._wait()
@@ -157,7 +162,7 @@ class Intake:
         return pulled
 
     async def _wait(self) -> None:
-        """Until the bell rings, room comes free or a subscription changes."""
+        """Wait until a bell rings, room comes free or a subscription changes."""
         again = self.roster.next_change() or BELL_SECONDS
         with contextlib.suppress(TimeoutError):
             # Not wait_for: in Python 3.11 it can swallow a cancellation.
@@ -169,8 +174,8 @@ class Intake:
 
         A pull whose reply was lost left messages with us that nobody here knows: they
         go back. Messages that were reaped while we were taken for dead are others' now.
-        After a failover the server may have forgotten anything of the last moment, and
-        no error need tell of it: so this is done now and then, too.
+        After a failover the server may have lost what it was told last, without any
+        error: so this is also done now and then.
         """
         known = self.courier.knows()
         held = await self.deliveries.held()
@@ -195,7 +200,7 @@ class Intake:
             due = _due(message["headers"])
             if tag in answered:
                 self.courier.ack(tag)
-            elif due is not None and due > self.loop.time() + self.offset:
+            elif due is not None and due > self.clock.now():
                 self.courier.park(tag, due)
             else:
                 self._hand_over(queue, message)
@@ -209,7 +214,7 @@ class Intake:
             _ = message["headers"]["id"], _due(message["headers"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             logger.error(
-                "dropped %d bytes in %s that are no task's message (%r)",
+                "dropped a message of %d bytes in %s that no task sent (%r)",
                 len(delivery.raw),
                 delivery.source,
                 error,
@@ -224,7 +229,7 @@ class Intake:
         try:
             found = await self.deliveries.answered(keys)
         except (RedisError, OSError):
-            # Run again: should an answer be there, the new one is refused.
+            # Executed again: if there is an answer, the new one is refused.
             return frozenset()
         return frozenset(
             message["properties"]["delivery_tag"]

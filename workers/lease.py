@@ -12,24 +12,26 @@ from redis.exceptions import RedisError
 from modelserver.store.delivery import Deliveries
 from workers.intake import Intake
 from workers.roster import Roster
+from workers.server_clock import ServerClock
 
 logger = get_logger(__name__)
 
-#: How often the lease is renewed, and with it the report of what is in flight, in
-#: seconds. Many renewals may fail before a lease ends.
+#: How often the lease is renewed and the load reported, in seconds. Many renewals may
+#: fail before a lease ends.
 RENEW_SECONDS = 0.5
-#: How late a message with an ETA may be, in seconds.
+#: How late a message with an ETA may come back into its queue, in seconds.
 WAKE_SECONDS = 0.25
 
 
 class Lease:
-    """Renews the lease, whose value reports the load, and reaps. On the loop."""
+    """Renews the lease, which carries the report of the load. Lives on the loop."""
 
     def __init__(
         self,
         deliveries: Deliveries,
         intake: Intake,
         roster: Roster,
+        clock: ServerClock,
         nodename: str,
         seconds: float,
         expire: Callable[[str], None],
@@ -37,14 +39,16 @@ class Lease:
         self.deliveries = deliveries
         self.intake = intake
         self.roster = roster
+        self.clock = clock
         self.nodename = nodename
+        #: How long the lease lasts unless it is renewed.
         self.seconds = seconds
         #: Answers a request whose deadline passed while nobody could execute it.
         self.expire = expire
         self._renewed = False
 
     async def run(self) -> None:
-        """Renew for ever, whatever Redis does."""
+        """Renew for ever, also after Redis was away."""
         while True:
             try:
                 await self.once()
@@ -53,13 +57,13 @@ class Lease:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def once(self) -> None:
-        """Renew, look after dead workers' messages and those that are due."""
+        """Renew, and give back the messages of dead workers."""
         report = orjson.dumps(self._report())
         renewal = await self.deliveries.renew(report, self.seconds)
-        self.intake.offset = renewal.now - asyncio.get_running_loop().time()
+        self.clock.set(renewal.now)
         if renewal.lapsed and self._renewed:
             # Others may have taken our messages: their answers count, not ours.
-            logger.warning("the lease had ended; comparing what is held")
+            logger.warning("the lease had ended: looking what others have taken")
             self.intake.must_reconcile = True
             self.intake.wakeup.set()
         self._renewed = True
@@ -68,7 +72,7 @@ class Lease:
             logger.warning("%d messages of dead workers go back", moved)
 
     async def wake(self) -> None:
-        """Put what is due back into its queue, answer what is overdue, for ever."""
+        """Put due messages into their queues, answer overdue requests, for ever."""
         while True:
             try:
                 await self.deliveries.wake()

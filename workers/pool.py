@@ -28,21 +28,23 @@ from workers.service import Service
 
 logger = get_logger(__name__)
 
-#: Wait before a message goes back whose task could not even be run, in seconds: it may
-#: be here again at once.
-FAULT_SECONDS = 1.0
-#: What fails outside a task while Redis is away; no fault of its message.
+#: Wait before a message goes back whose task could not even be run, in seconds, because
+#: it may be here again at once.
+FAULT_WAIT_SECONDS = 1.0
+#: What is raised outside a task while Redis is away; no fault of its message.
 UNREACHABLE = (OSError, RedisError, BackendError, OperationalError)
 #: How often a shutdown looks whether it was told to hurry, in seconds.
 SHUTDOWN_LOOK_SECONDS = 0.1
 
 
 class Job:
-    """One task on the loop, as Celery's request holds it."""
+    """One task that runs, as Celery's request holds it."""
 
     def __init__(self, tag: str) -> None:
+        #: The delivery tag of its message.
         self.tag = tag
         self.task: asyncio.Task[None] | None = None
+        #: What is raised inside the task when it is cancelled; None ends it silently.
         self.interruption: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -53,7 +55,7 @@ class Job:
             self.task.cancel()
 
     def terminate(self, signum: int = signals.SIGTERM) -> None:
-        """End the task silently; Celery has told everybody itself. Any thread."""
+        """End the task silently; Celery has told everybody already. Any thread."""
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.interrupt, None)
 
@@ -72,7 +74,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         self._thread = threading.Thread(
             target=self._run_loop, name="requests", daemon=True
         )
-        # For tasks that are not made for the loop: control ticks, canvas helpers.
+        # For tasks that are not made for the loop: the beat job, Celery's own.
         self._threads = ThreadPoolExecutor(CONTROL_ROOM, thread_name_prefix="task")
         self._jobs: set[Job] = set()
         self._pid = os.getpid()
@@ -159,7 +161,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         options: dict[str, Any],
     ) -> None:
         on_loop = getattr(self.app.tasks.get(args[0]), "on_loop", False)
-        timers = self._limit(job, options, on_loop)
+        timers = self._start_timers(job, options, on_loop)
         try:
             options["accept_callback"](self._pid, time.monotonic())
             if on_loop:
@@ -179,16 +181,16 @@ class AsyncPool(BasePool):  # type: ignore[misc]
             info = ExceptionInfo((RuntimeError, fault, error.__traceback__))
             await self.loop.run_in_executor(None, options["error_callback"], info)
         except Exception as error:
-            await self._fault(job, args, options, error)
+            await self._settle_fault(job, args, options, error)
         finally:
             for timer in timers:
                 timer.cancel()
             self._jobs.discard(job)
 
-    async def _fault(
+    async def _settle_fault(
         self, job: Job, args: Any, options: dict[str, Any], error: Exception
     ) -> None:
-        """What could not even be run goes back once; the second time it fails."""
+        """Give back what could not even be run; the second time it fails."""
         logger.exception("task %s failed outside its body", args[1])
         if job.tag not in self.service.courier.held:
             return  # It is answered.
@@ -197,7 +199,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
             await self.service.fail(job.tag, args[1], error)
             end: Exception = Ignore()
         else:
-            await asyncio.sleep(FAULT_SECONDS)
+            await asyncio.sleep(FAULT_WAIT_SECONDS)
             end = Reject(repr(error), requeue=True)
         # Through Celery's request, so that it is no longer counted as active.
         info = ExceptionInfo((type(end), end, error.__traceback__))
@@ -215,23 +217,23 @@ class AsyncPool(BasePool):  # type: ignore[misc]
 
         return await bridge.run(target, args, kwargs, translate)
 
-    def _limit(
+    def _start_timers(
         self, job: Job, options: dict[str, Any], on_loop: bool
     ) -> list[asyncio.TimerHandle]:
         timers = []
         tell = options["timeout_callback"]
         soft, hard = options.get("soft_timeout"), options.get("timeout")
         if soft and on_loop:  # Nothing can be raised inside a thread.
-            timers.append(self.loop.call_later(soft, self._soft, job, tell, soft))
+            timers.append(self.loop.call_later(soft, self._end_softly, job, tell, soft))
         if hard:
-            timers.append(self.loop.call_later(hard, self._hard, job, tell, hard))
+            timers.append(self.loop.call_later(hard, self._end_hard, job, tell, hard))
         return timers
 
-    def _soft(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
+    def _end_softly(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
         tell(soft=True, timeout=seconds)
         job.interrupt(SoftTimeLimitExceeded(seconds))
 
-    def _hard(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
+    def _end_hard(self, job: Job, tell: Callable[..., Any], seconds: float) -> None:
         job.interrupt(None)
         # Celery stores the failure by a blocking call: not on the loop, and not in the
         # tasks' threads, which may all be stuck.

@@ -12,34 +12,44 @@ from dataclasses import dataclass, field
 
 from modelserver.values import EngineReport, EngineState
 
-#: An engine that broke a connection is left alone for so long, doubling each time.
-SUSPECT_SECONDS = (1.0, 30.0)
-#: One that failed at so many requests in a row, too, if there is another one: it fails
-#: faster than others work, and would draw all requests to itself.
+#: How long an engine that broke a connection gets no requests the first time, in
+#: seconds; twice as long each further time in a row.
+FIRST_SUSPICION_SECONDS = 1.0
+#: The longest time that a suspected engine gets no requests, in seconds.
+LONGEST_SUSPICION_SECONDS = 30.0
+#: An engine that failed at so many requests in a row is suspected too, if there is
+#: another one: it fails faster than others work, and would draw all requests to itself.
 FAULTS_IN_A_ROW = 5
 
 
 @dataclass(slots=True)
-class Slot:
-    """One engine as this worker sees it. Times are of the monotonic clock.
-
-    ``admitted`` counts the prompt tokens of all requests so far: the difference over a
-    request's life is what the engine had to prefill meanwhile. ``leashes`` are the
-    requests that can be called off the engine, ``faults`` how many failed in a row.
-    """
+class EngineSlot:
+    """One engine as this worker sees it. Times are of the monotonic clock."""
 
     engine: EngineReport
+    #: When this incarnation was first seen.
     seen_at: float
+    #: The report's ``is_given_work``, worked out once: each request looks at it.
     is_given_work: bool = field(init=False)
+    #: By number: when each request in flight began, the oldest first.
     started: "OrderedDict[int, float]" = field(default_factory=OrderedDict)
+    #: Prompt tokens of all requests so far: the difference over a request's life is
+    #: what the engine had to prefill meanwhile.
     admitted: int = 0
+    #: When a request last finished well, 0 before the first.
     finished_at: float = 0.0
+    #: Until when it gets no requests because it is suspected.
     suspect_until: float = 0.0
+    #: How often it was suspected in a row.
     suspicions: int = 0
+    #: How many requests in a row it failed at.
     faults: int = 0
+    #: The number of the last request that began.
     sequence: int = 0
+    #: When the last request began.
     began_at: float = 0.0
-    leashes: set[asyncio.Timeout] = field(default_factory=set)
+    #: One for each request that can be called off the engine.
+    timeouts: set[asyncio.Timeout] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.follow(self.engine)
@@ -47,7 +57,6 @@ class Slot:
     def follow(self, engine: EngineReport) -> None:
         """Take over what its launcher reports of it now."""
         self.engine = engine
-        # Looked at for each request, so it is worked out once.
         self.is_given_work = engine.is_given_work
 
     @property
@@ -69,9 +78,9 @@ class Slot:
             self.suspicions = self.faults = 0
 
     def suspect(self, now: float) -> None:
-        """Leave the engine alone for a while: it broke off, or fails."""
-        first, most = SUSPECT_SECONDS
-        self.suspect_until = now + min(most, first * 2**self.suspicions)
+        """Give the engine no requests for a while: it broke a connection, or fails."""
+        seconds = FIRST_SUSPICION_SECONDS * 2**self.suspicions
+        self.suspect_until = now + min(LONGEST_SUSPICION_SECONDS, seconds)
         self.suspicions = min(self.suspicions + 1, 16)
 
     def usable(self, now: float) -> bool:
@@ -80,18 +89,19 @@ class Slot:
 
     def call_off(self) -> None:
         """End this worker's requests on the engine; they run elsewhere."""
-        leashes, self.leashes = self.leashes, set()
-        for leash in leashes:
-            leash.reschedule(asyncio.get_running_loop().time())
+        timeouts, self.timeouts = self.timeouts, set()
+        for timeout in timeouts:
+            timeout.reschedule(asyncio.get_running_loop().time())
 
 
 class Roster:
-    """The ready engines of one host, by id. Lives on the loop's thread."""
+    """The engines of one host that serve or drain. Lives on the loop's thread."""
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self.slots: dict[str, Slot] = {}
-        #: By engine of this host: its last incarnation that died while it served.
+        #: By engine id.
+        self.slots: dict[str, EngineSlot] = {}
+        #: By engine id: its last incarnation that died while it served.
         self.died: dict[str, int] = {}
         self.closed = False
         self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
@@ -115,7 +125,7 @@ class Roster:
         for name, engine in mine.items():
             slot = self.slots.get(name)
             if slot is None or slot.engine.incarnation != engine.incarnation:
-                self.slots[name] = Slot(engine, seen_at=now)
+                self.slots[name] = EngineSlot(engine, seen_at=now)
             else:
                 slot.follow(engine)
                 if engine.is_called_off:
@@ -139,7 +149,7 @@ class Roster:
             if slot.engine.model == model and slot.usable(now)
         )
 
-    def choose(self, model: str, avoid: Collection[str] = ()) -> Slot | None:
+    def choose(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
         """The least loaded usable engine, one of ``avoid`` only if there is no other.
 
         Load is in-flight over limit, so that a bigger engine gets more.
@@ -157,8 +167,8 @@ class Roster:
                 best, best_rank = slot, rank
         return best
 
-    def note_fault(self, slot: Slot) -> None:
-        """An engine failed at a request; leave it alone after some in a row."""
+    def note_fault(self, slot: EngineSlot) -> None:
+        """An engine failed at a request; after some in a row it is suspected."""
         slot.faults += 1
         now = time.monotonic()
         if slot.faults < FAULTS_IN_A_ROW or not slot.usable(now):
@@ -171,10 +181,10 @@ class Roster:
         if any(each.usable(now) for each in others):
             slot.suspect(now)
 
-    async def admit(self, model: str, avoid: Collection[str] = ()) -> Slot | None:
+    async def admit(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
         """A usable engine below its limit, waited for in line; None if none is usable.
 
-        What waits here was pulled a moment early, so that an engine never waits for it.
+        What waits here was pulled early, so that no engine waits for requests.
         """
         while True:
             slot = self.choose(model, avoid)
@@ -192,7 +202,7 @@ class Roster:
                 raise
 
     def close(self) -> None:
-        """Nobody waits in line any more: the worker ends."""
+        """Let nobody wait in line any more: the worker ends."""
         self.closed = True
         self._all_look_again()
 

@@ -3,41 +3,42 @@
 import asyncio
 import contextlib
 import ctypes
-import dataclasses
 import gc
 import socket
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from celery._state import _task_stack, get_current_task
 from celery.utils.log import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from modelserver.control.applied_fleet import parse
 from modelserver.engine_client import open_session
-from modelserver.errors import ConfigurationError, DeadlineExceededError
+from modelserver.errors import DeadlineExceededError
+from modelserver.messaging.running_worker import set_worker
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import Stored, StoreResult
 from modelserver.store.connections import open_async
-from modelserver.store.engines import decode_engine
 from workers import bridge
 from workers.courier import Courier
 from workers.executor import Executor, too_late
-from workers.fallbacks import Detours
+from workers.fallbacks import Fallbacks
+from workers.fleet_follower import FleetFollower
 from workers.intake import Intake
 from workers.lease import Lease
 from workers.roster import Roster
+from workers.server_clock import ServerClock
 
 logger = get_logger(__name__)
 
-#: How often the engines' reports are read if nothing rings, in seconds.
-LOOK_SECONDS = 0.5
+T = TypeVar("T")
+
 #: For how long a stopping worker tries to hand over its last batch, in seconds.
 LAST_BATCH_SECONDS = 10.0
-#: New objects before a collection of the youngest generation, and so on.
+#: For each generation of Python's garbage collection, the oldest last: so many objects
+#: more, or so many collections of the one before, set it off.
 GC_THRESHOLDS = (20_000, 20, 20)
 
 
@@ -49,40 +50,48 @@ class Service:
         self.loop = loop
         self.settings: Settings = app.modelserver_settings
         self.grace_seconds = self.settings.fleet.rules.grace_seconds
-        #: Called on the loop's thread when the set of servable models changes.
-        self.on_models: Callable[[frozenset[str]], None] = lambda models: None
-        #: Models that the fleet has or had: their queues are not subscribed by hand.
-        self.known: set[str] = set()
-        self._models: frozenset[str] = frozenset()
-        self._fleet_text = ""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._parts: list[asyncio.Task[None]] = []
         self._jobs: dict[str, Any] = {}
 
     async def start(self) -> None:
         """Open connections, take the lease, begin to run."""
         _tame_garbage_collection()
         settings = self.settings
-        keys = Keys(settings.fleet.redis.prefix)
         self.client = self._open(settings.redis_url)
         apart = settings.results_url != settings.redis_url
         self.results = self._open(settings.results_url) if apart else None
         worker = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        keys = Keys(settings.fleet.redis.prefix)
         self.deliveries = Deliveries(self.client, keys, worker, self.results)
         self.courier = Courier(self.deliveries)
         self.roster = Roster(settings.host)
         self.session = open_session(keys=settings.keyring())
-        self.detours = Detours(self.roster)
+        self._put_together(worker)
+        set_worker(self.app, self)
+        for part in (
+            self.courier.run,
+            self.intake.run,
+            self.lease.run,
+            self.lease.wake,
+            self.follower.watch,
+            self.follower.listen,
+        ):
+            self._parts.append(self.loop.create_task(self._forever(part)))
+
+    def _put_together(self, worker: str) -> None:
+        settings, clock = self.settings, ServerClock()
+        fallbacks = Fallbacks(self.roster)
         specs = {spec.name: spec for spec in settings.fleet.specs()}
-        self.known |= specs.keys()
         self.executor = Executor(
-            self.roster, self.detours, self.courier, self.session, specs
+            self.roster, fallbacks, self.courier, self.session, specs, clock
         )
         self.intake = Intake(
             self.loop,
             self.deliveries,
             self.courier,
             self.roster,
-            self.detours,
+            fallbacks,
+            clock,
             self.app.backend.backend_key,
             self._abandon,
         )
@@ -90,20 +99,27 @@ class Service:
             self.deliveries,
             self.intake,
             self.roster,
+            clock,
             worker,
             settings.fleet.rules.lease_seconds,
             self._expire,
         )
-        self.app.backend.sink = self
-        for part in (
-            self.courier.run,
-            self.intake.run,
-            self.lease.run,
-            self.lease.wake,
-            self._watch,
-            self._listen,
-        ):
-            self._tasks.append(self.loop.create_task(self._forever(part)))
+        self.follower = FleetFollower(
+            self.client,
+            settings,
+            self.app.modelserver_models,
+            self.roster,
+            fallbacks,
+            self.intake.wakeup,
+        )
+        self.follower.on_fleet = self._go_by
+
+    def _go_by(self, settings: Settings) -> None:
+        """Take over what another fleet says of times and models."""
+        fleet = settings.fleet
+        self.grace_seconds = fleet.rules.grace_seconds
+        self.lease.seconds = fleet.rules.lease_seconds
+        self.executor.specs = {spec.name: spec for spec in fleet.specs()}
 
     def _open(self, url: str) -> Redis:
         return open_async(url, self.settings.fleet.redis.max_connections)
@@ -137,14 +153,14 @@ class Service:
                 "when this worker's lease ends",
                 error,
             )
-        self.app.backend.sink = None
+        set_worker(self.app, None)
         await self.session.close()
         await self.client.aclose()
         if self.results:
             await self.results.aclose()
 
     async def _cancel_parts(self) -> None:
-        pending: set[asyncio.Task[None]] = set(self._tasks)
+        pending: set[asyncio.Task[None]] = set(self._parts)
         while pending:
             # Again and again: a library's timeout can swallow a cancellation.
             for task in pending:
@@ -153,84 +169,7 @@ class Service:
             for task in pending:
                 logger.warning("still running at the end: %s", task.get_stack())
 
-    # Engines.
-
-    async def _watch(self) -> None:
-        """Keep the roster as the launchers report."""
-        keys = self.deliveries.keys
-        while True:
-            self._look = asyncio.Event()
-            try:
-                # First: an engine of a new model comes after the fleet that has it.
-                # Bytes: this client decodes nothing.
-                both: Any = await self.client.mget(keys.fleet, keys.availability)
-                self._follow(both[0])
-                self.detours.update(both[1].decode() if both[1] else "")
-                values = await self.client.hgetall(keys.engines)
-                reports = [decode_engine(value) for value in values.values()]
-                self.roster.update({engine.id: engine for engine in reports})
-            except (RedisError, OSError) as error:
-                logger.warning("Redis away: engines stay as they were (%s)", error)
-            self._announce()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._look.wait()
-
-    def _follow(self, value: Any) -> None:
-        """Go by the fleet that was applied last, if it is another than before."""
-        text = value.decode() if value else ""
-        if not text and not self._fleet_text:
-            self.app.modelserver_models.feed("")
-        if text in ("", self._fleet_text):
-            return  # A store that lost its data gets it again from a launcher.
-        self._fleet_text = text
-        self.app.modelserver_models.feed(text)
-        try:
-            applied = parse(text, self.settings)
-        except ConfigurationError as error:
-            logger.error("goes on with the fleet that it has: %s", error)
-            return
-        fleet = applied.fleet
-        self.settings = dataclasses.replace(self.settings, fleet=fleet)
-        self.grace_seconds = fleet.rules.grace_seconds
-        self.lease.seconds = fleet.rules.lease_seconds
-        self.executor.specs = {spec.name: spec for spec in fleet.specs()}
-        self.known |= self.executor.specs.keys()
-        logger.info("fleet version=%d applied by %s", applied.version, applied.by)
-
-    def models(self) -> frozenset[str]:
-        """The models whose queues this worker can take requests from."""
-        return self.roster.models() | self.detours.models()
-
-    def _announce(self) -> None:
-        self.intake.wakeup.set()
-        models = self.models()
-        if models != self._models:
-            self._models = models
-            self.on_models(models)
-
-    async def _listen(self) -> None:
-        """Hear the bells: engines changed, or an empty queue got something."""
-        keys = self.deliveries.keys
-        try:
-            async with self.client.pubsub() as pubsub:
-                await pubsub.subscribe(keys.changed)
-                await pubsub.psubscribe(keys.bell("*"))
-                while True:
-                    message = await pubsub.get_message(
-                        ignore_subscribe_messages=True, timeout=5
-                    )
-                    if message is None:
-                        continue
-                    if message["type"] == "message":
-                        self._look.set()
-                    else:
-                        self.intake.wakeup.set()
-        except (RedisError, OSError) as error:
-            logger.warning("Redis away: bells are not heard (%s)", error)
-            await asyncio.sleep(0.5)
-
-    # What the pool and the tasks ask.
+    # What the pool and other parts ask.
 
     def started(self, tag: str, job: Any) -> None:
         """A job began for this message."""
@@ -254,20 +193,19 @@ class Service:
         key, value, seconds = self.app.backend.failure(task, error)
         self.courier.settle(task, StoreResult("", key, value, seconds, True))
 
-    def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
-        """The answer to a request. Only inside the pool's bridge."""
-        self.executor.offset = self.intake.offset
-        return bridge.wait(self.executor.execute(task, args, kwargs, context))
-
     def info(self) -> dict[str, Any]:
         """For ``celery inspect stats``."""
         return {"held": dict(self.courier.active), "engines": self.roster.loads()}
 
-    # modelserver.messaging.backend.ResultSink.
+    # What tasks ask: modelserver.messaging.running_worker.RunningWorker.
 
-    def accepts(self) -> bool:
+    def can_wait(self) -> bool:
         """Whether the caller is inside the pool's bridge."""
         return bridge.inside()
+
+    def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
+        """The answer to a request."""
+        return bridge.wait(self.executor.execute(task, args, kwargs, context))
 
     def store(
         self, tag: str, key: str, value: bytes, seconds: int, final: bool
@@ -276,14 +214,14 @@ class Service:
         result = StoreResult(tag, key, value, seconds, final)
         return bridge.wait(self.courier.store(result))
 
-    def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+    def run_in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a blocking function in a thread, as the task of now, and wait for it."""
         task = get_current_task()
         if task is None:
             return bridge.wait(asyncio.to_thread(function, *args, **kwargs))
         request = task.request_stack.top
 
-        def as_task() -> Any:
+        def as_task() -> T:
             # Celery finds the parent of what it publishes on the thread's own stack.
             _task_stack.push(task)
             task.request_stack.push(request)

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 
 from modelserver.engine_client import (
-    COMPLETIONS,
-    EMBEDDINGS,
+    COMPLETIONS_PATH,
+    EMBEDDINGS_PATH,
     EngineFault,
     RequestFault,
     ask,
@@ -256,11 +256,11 @@ async def _one(session: aiohttp.ClientSession, url: str, model: ModelSpec) -> fl
     text = f"{random.randrange(10**6)} {TEXT}"
     body: dict[str, Any] = {"model": model.name}
     if model.kind is Kind.EMBEDDING:
-        url, body["input"] = url + EMBEDDINGS, text
+        url, body["input"] = url + EMBEDDINGS_PATH, text
     else:
         # As many tokens each time, whatever it has to say.
         fixed = {"max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
-        url, body = url + COMPLETIONS, {**body, "prompt": text, **fixed}
+        url, body = url + COMPLETIONS_PATH, {**body, "prompt": text, **fixed}
     began = time.monotonic()
     try:
         await ask(session, url, body, CANARY_SECONDS)

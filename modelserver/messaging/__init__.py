@@ -6,4 +6,5 @@
 - ``encoding``: vectors in messages
 - ``transport``: messages in Redis, as Celery's transport
 - ``backend``: results in Redis, as Celery's result backend
+- ``running_worker``: what the above and tasks ask of the worker that they run in
 """

@@ -8,7 +8,7 @@ goes on when the batch has been written: the result stands before the acknowledg
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
@@ -16,33 +16,19 @@ from celery.backends.redis import ResultConsumer as RedisResultConsumer
 from kombu.utils.encoding import bytes_to_str
 
 from modelserver.messaging.encoding import encode
+from modelserver.messaging.running_worker import find_worker
 from modelserver.store.batch import Stored
 from modelserver.store.connections import blocking
 
 
-class ResultSink(Protocol):
-    """Where a worker's pool stores results."""
-
-    def accepts(self) -> bool:
-        """Whether the caller runs where it may wait for a batch."""
-
-    def store(
-        self, tag: str, key: str, value: bytes, seconds: int, final: bool
-    ) -> Stored:
-        """Store and wait until it is written; says what became of it."""
-
-    def aside(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a blocking function beside the loop, as the same task; its result."""
-
-
 class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
-    """Listens for results, and forgets one without keeping anybody waiting.
+    """Listens for results; stops listening for one without waiting for the server.
 
-    A result is forgotten when it is collected as garbage. Celery then tries for a
+    That happens when a result is collected as garbage. Celery would then try for a
     minute to reach a server that is gone, only to tell it that.
     """
 
-    #: The thread that forgets a result just now, 0 for none.
+    #: The thread that stops listening for a result at the moment, 0 for none.
     _forgetting = 0
 
     def cancel_for(self, task_id: str) -> None:
@@ -55,7 +41,7 @@ class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def reconnect_on_error(self) -> Iterator[None]:
-        """Celery's own, but for what is forgotten."""
+        """Celery's own, but for a result that nobody listens for any more."""
         if self._forgetting != threading.get_ident():
             with super().reconnect_on_error():
                 yield
@@ -69,8 +55,6 @@ class Backend(RedisBackend):  # type: ignore[misc]
     """The result backend of clients and workers."""
 
     ResultConsumer = ResultConsumer
-    #: Set by the worker that this process is.
-    sink: ResultSink | None = None
 
     def _params_from_url(self, url: str, defaults: Any) -> Any:
         parameters = super()._params_from_url(url, defaults)
@@ -86,7 +70,8 @@ class Backend(RedisBackend):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
-        if self.sink is None or not tag or not self.sink.accepts():
+        worker = find_worker(self.app)
+        if worker is None or not tag:
             return super()._store_result(
                 task_id, result, state, traceback, request=request, **kwargs
             )
@@ -96,13 +81,13 @@ class Backend(RedisBackend):  # type: ignore[misc]
         meta["task_id"] = bytes_to_str(task_id)
         key = self.backend_key(task_id)
         final = state in states.READY_STATES
-        request.stored = self.sink.store(
+        request.stored = worker.store(
             tag, key, encode(meta), self._lifetime(state), final
         )
         return result
 
     def failure(self, task_id: str, error: Exception) -> tuple[str, str, int]:
-        """A failure as it would be stored: its key, its value, the seconds kept."""
+        """A failure as it would be stored: its key, its value, its life in seconds."""
         meta = self._get_result_meta(
             result=self.prepare_exception(error),
             state=states.FAILURE,
@@ -133,15 +118,16 @@ class Backend(RedisBackend):  # type: ignore[misc]
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, **kwargs: Any
     ) -> Any:
-        """Count a chord's part by the answer that counts; beside the loop."""
-        if self.sink is None or not self.sink.accepts():
+        """Count a chord's part by the answer that counts; in a worker in a thread."""
+        worker = find_worker(self.app)
+        if worker is None:
             return super().on_chord_part_return(request, state, result, **kwargs)
         stored = getattr(request, "stored", Stored.STORED)
         if stored is Stored.FENCED:
             return None  # The worker that has the request now counts its answer.
         if stored is Stored.REPEATED:
             # The run that answered may have died before it counted.
-            meta = self.sink.aside(self._get_task_meta_for, request.id)
+            meta = worker.run_in_thread(self._get_task_meta_for, request.id)
             state, result = meta["status"], meta["result"]
         count = super().on_chord_part_return
-        return self.sink.aside(count, request, state, result, **kwargs)
+        return worker.run_in_thread(count, request, state, result, **kwargs)

@@ -34,7 +34,7 @@ def catalogue(fleet: "Fleet") -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """One model, as a client sees it."""
 
     name: str
@@ -83,30 +83,30 @@ def read_down(text: str) -> dict[str, Down]:
 class Catalogue:
     """The models of a fleet, and which one a request gets that names none.
 
-    >>> qwen = Entry("qwen3-8b", Kind.COMPLETION)
+    >>> qwen = CatalogueEntry("qwen3-8b", Kind.COMPLETION)
     >>> Catalogue((qwen,)).pick(Kind.COMPLETION)
     'qwen3-8b'
     """
 
-    models: tuple[Entry, ...] = ()
+    models: tuple[CatalogueEntry, ...] = ()
     defaults: Mapping[str, Json] = field(default_factory=dict)
     down: Mapping[str, Down] = field(default_factory=dict)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Catalogue":
         """The reverse of ``catalogue``; ignores keys of a newer version."""
-        names = Entry.__dataclass_fields__
+        names = CatalogueEntry.__dataclass_fields__
         entries = []
         for model in values["models"]:
             known = {key: value for key, value in model.items() if key in names}
-            entries.append(Entry(**{**known, "kind": Kind(known["kind"])}))
+            entries.append(CatalogueEntry(**{**known, "kind": Kind(known["kind"])}))
         return cls(tuple(entries), dict(values["defaults"]))
 
     def with_down(self, down: Mapping[str, Down]) -> "Catalogue":
         """The same models, of which these are down."""
         return replace(self, down=down)
 
-    def entry(self, name: str) -> Entry | None:
+    def entry(self, name: str) -> CatalogueEntry | None:
         """The model of this name."""
         return next((entry for entry in self.models if entry.name == name), None)
 

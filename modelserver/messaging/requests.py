@@ -10,8 +10,12 @@ from typing import Any
 
 import orjson
 
-from modelserver.engine_client import CHAT as CHAT_PATH
-from modelserver.engine_client import COMPLETIONS, EMBEDDINGS, EngineFault
+from modelserver.engine_client import (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    EMBEDDINGS_PATH,
+    EngineFault,
+)
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
 from modelserver.values import Kind
@@ -50,9 +54,9 @@ class InferenceRequest:
 
 #: Task -> (name of its first argument, path on the engine).
 _TASKS = {
-    COMPLETE: ("prompt", COMPLETIONS),
+    COMPLETE: ("prompt", COMPLETIONS_PATH),
     CHAT: ("messages", CHAT_PATH),
-    EMBED: ("input", EMBEDDINGS),
+    EMBED: ("input", EMBEDDINGS_PATH),
 }
 
 

@@ -15,12 +15,13 @@ from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
 
 from modelserver.messaging.encoding import encode
+from modelserver.messaging.running_worker import find_worker
 from modelserver.store import connections, scripts
 from modelserver.store.batch import DEADLINE, SUBMITTER
 from modelserver.store.keys import Keys
 
 
-class MessageTaker(Protocol):
+class MessageIntake(Protocol):
     """What a worker does with the messages of the channel that it attached to."""
 
     def ack(self, tag: str) -> None:
@@ -36,7 +37,7 @@ class MessageTaker(Protocol):
 class IntakeQoS(virtual.QoS):
     """Hands acknowledgements to the intake. Never lets kombu read by itself."""
 
-    def __init__(self, channel: Any, intake: MessageTaker) -> None:
+    def __init__(self, channel: Any, intake: MessageIntake) -> None:
         super().__init__(channel)
         self.intake = intake
 
@@ -82,7 +83,7 @@ class Channel(redis.Channel):
     Message = Message
     connection_class = connections.StoreConnection
     connection_class_ssl = connections.SSLConnection
-    intake: MessageTaker | None = None
+    intake: MessageIntake | None = None
     _blocking: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:
@@ -93,7 +94,7 @@ class Channel(redis.Channel):
             self._blocking = super()._create_client()
         return self._blocking
 
-    def attach(self, intake: MessageTaker) -> None:
+    def attach(self, intake: MessageIntake) -> None:
         """Leave all reading and acknowledging to ``intake`` from now on."""
         self.intake = intake
         self._qos = IntakeQoS(self, intake)
@@ -184,9 +185,9 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     Connection = BrokerConnection
 
     def _retry_publish(self, publish: Any, *args: Any, **kwargs: Any) -> Any:
-        """Publish a chain's next step, inside a worker beside the loop: it blocks."""
-        sink = getattr(self.app.backend, "sink", None)
+        """Publish a message; on a worker's loop in a thread, because it blocks."""
+        worker = find_worker(self.app)
         send = super()._retry_publish
-        if sink is None or not sink.accepts():
+        if worker is None:
             return send(publish, *args, **kwargs)
-        return sink.aside(send, publish, *args, **kwargs)
+        return worker.run_in_thread(send, publish, *args, **kwargs)

@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 
 from modelserver.engine_client import (
-    COMPLETIONS,
-    EMBEDDINGS,
+    COMPLETIONS_PATH,
+    EMBEDDINGS_PATH,
     EngineFault,
     RequestFault,
     ask,
@@ -168,9 +168,9 @@ def _request(
     model: str, kind: Kind, message: ProbeSection
 ) -> tuple[str, dict[str, Any]]:
     if kind is Kind.EMBEDDING:
-        return EMBEDDINGS, {"model": model, "input": message.embedding}
+        return EMBEDDINGS_PATH, {"model": model, "input": message.embedding}
     body = {"prompt": message.completion, "max_tokens": message.max_tokens}
-    return COMPLETIONS, {"model": model, "temperature": 0, **body}
+    return COMPLETIONS_PATH, {"model": model, "temperature": 0, **body}
 
 
 def _answer(kind: Kind, response: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from modelserver.inventory import Gpu
-from modelserver.messaging.catalogue import Catalogue, Entry, catalogue
+from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.policy.orders import in_force
 from modelserver.settings import Settings
@@ -218,13 +218,13 @@ def read_catalogue(store: Store, settings: Settings) -> Catalogue:
 
 def _read_fleet(
     store: Store, settings: Settings
-) -> tuple[Catalogue, FleetStatus, tuple[Entry, ...]]:
+) -> tuple[Catalogue, FleetStatus, tuple[CatalogueEntry, ...]]:
     """The models, what is in force, and models that left with requests waiting."""
     text = read_applied_fleet(store)
     if not text:
         return Catalogue.read(catalogue(settings.fleet)), FleetStatus(), ()
     values = json.loads(text)
-    left = [Entry(name, Kind(kind)) for name, kind in values["left"].items()]
+    left = [CatalogueEntry(name, Kind(kind)) for name, kind in values["left"].items()]
     return (
         Catalogue.read(values),
         FleetStatus(values["version"], values["at"], values["by"]),

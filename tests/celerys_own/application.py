@@ -14,9 +14,7 @@ import celeryconfig
 from modelserver import settings
 from modelserver.messaging.transport import AMQP
 from modelserver.messaging.wire import CatalogueSource
-from workers import bridge, steps
-from workers.application import Application
-from workers.events import BatchedEvents
+from workers import bridge, celery_hooks
 
 
 class Loader(AppLoader):
@@ -29,17 +27,17 @@ class LoopTask(Task):
     """A task that runs on the loop, as requests do."""
 
     on_loop = True
-    Request = "workers.request:Request"
+    Request = "workers.celery_hooks:WorkerRequest"
 
 
-class App(Application):
+class App(celery_hooks.WorkerApplication):
     """An application with everything that a worker of ours has, but no models."""
 
     loader_cls = f"{__name__}:{Loader.__name__}"
     task_cls = LoopTask
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, amqp=AMQP, events=BatchedEvents, **kwargs)
+        super().__init__(*args, amqp=AMQP, events=celery_hooks.ThinnedEvents, **kwargs)
         self.modelserver_settings = settings.load()
         self.modelserver_models = CatalogueSource(self.modelserver_settings)
         # Before the tests' own settings, which go first.
@@ -48,7 +46,7 @@ class App(Application):
                 self.modelserver_settings, self.modelserver_models
             )
         )
-        steps.install(self)
+        celery_hooks.install(self)
 
 
 def sleep(seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from modelserver.engine_client import COMPLETIONS, ask, open_session
+from modelserver.engine_client import COMPLETIONS_PATH, ask, open_session
 from modelserver.inventory import GIB, Gpu, gib
 from modelserver.settings import load
 from modelserver.store.control import read_waiting
@@ -264,7 +264,7 @@ async def _bare(hosts: Hosts, engine: EngineReport, prompts: list[str]) -> None:
     async def one(prompt: str) -> None:
         async with gate:
             body = {"model": "checked", "prompt": prompt, **SAMPLING}
-            answer = await ask(session, engine.url + COMPLETIONS, body)
+            answer = await ask(session, engine.url + COMPLETIONS_PATH, body)
         assert answer["choices"][0]["text"]
 
     keys = load(hosts.environment(HOST)).keyring()

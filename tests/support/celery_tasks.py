@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 
 from tasks.app import app
 
-ON_LOOP = {"on_loop": True, "Request": "workers.request:Request"}
+ON_LOOP = {"on_loop": True, "Request": "workers.celery_hooks:WorkerRequest"}
 
 
 def reject_once(task: Task) -> str:

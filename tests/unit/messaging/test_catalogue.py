@@ -9,7 +9,7 @@ import pytest
 from modelserver.errors import UnknownModelError
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import DefaultsSection, ModelSection
-from modelserver.messaging.catalogue import Catalogue, Entry, catalogue
+from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.values import Kind
 
 FLEET = Fleet(
@@ -40,7 +40,7 @@ def message(models: Catalogue, kind: Kind, model: str | None = None) -> str:
 
 def test_a_catalogue_comes_back_from_json_as_it_was():
     models = read(FLEET)
-    assert models.entry("qwen3-8b") == Entry(
+    assert models.entry("qwen3-8b") == CatalogueEntry(
         "qwen3-8b", Kind.COMPLETION, 4096, "llama-8b", {"temperature": 0.6}
     )
     assert models.defaults["result_expires_seconds"] == 86_400

@@ -9,8 +9,8 @@ import pytest
 from modelserver.engine_client import EngineFault, RequestFault
 from workers.coalescer import (
     ENOUGH_UNDER_WAY,
+    GATHER_SECONDS,
     MOST_TEXTS,
-    WAIT_SECONDS,
     Coalescer,
 )
 
@@ -149,7 +149,7 @@ def test_texts_collect_while_the_engine_has_enough_to_do():
         for turn in range(ENOUGH_UNDER_WAY + 3):
             body = {"model": "m", "input": f"t{turn}"}
             waits.append(asyncio.create_task(coalescer.embed("e0", body, slow)))
-            await asyncio.sleep(2 * WAIT_SECONDS)
+            await asyncio.sleep(2 * GATHER_SECONDS)
         ends.set()
         return await asyncio.gather(*waits)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from modelserver.values import EngineReport, EngineState
-from workers.roster import FAULTS_IN_A_ROW, SUSPECT_SECONDS, Roster, Slot
+from workers.roster import FAULTS_IN_A_ROW, FIRST_SUSPICION_SECONDS, EngineSlot, Roster
 
 BIG = EngineReport("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
 SMALL = replace(BIG, id="small", limit=2)
@@ -19,7 +19,7 @@ def roster(*engines: EngineReport) -> Roster:
     return here
 
 
-def begin(slot: Slot | None, number: int) -> None:
+def begin(slot: EngineSlot | None, number: int) -> None:
     assert slot
     for _ in range(number):
         slot.begin(time.monotonic())
@@ -65,10 +65,10 @@ def test_an_engine_whose_requests_were_called_off_gets_nothing():
 def test_requests_are_called_off_the_incarnation_that_is_named(abort: int, ends: bool):
     async def one_request() -> bool:
         here = roster(BIG)
-        leash = asyncio.timeout(None)
+        timeout = asyncio.timeout(None)
         try:
-            async with leash:
-                here.slots["big"].leashes.add(leash)
+            async with timeout:
+                here.slots["big"].timeouts.add(timeout)
                 here.update({"big": replace(BIG, abort=abort)})
                 here.update({"big": replace(BIG, abort=abort)})
                 await asyncio.sleep(0)
@@ -104,11 +104,11 @@ def test_a_suspected_engine_gets_nothing_and_counts_for_nothing():
     assert here.models() == frozenset()
     wait = here.next_change()
     assert wait is not None
-    assert 0 < wait <= SUSPECT_SECONDS[0]
+    assert 0 < wait <= FIRST_SUSPICION_SECONDS
 
 
 def test_suspicion_doubles_up_to_a_bound_and_ends_with_an_answer():
-    slot = Slot(BIG, seen_at=0)
+    slot = EngineSlot(BIG, seen_at=0)
     waits = []
     for _ in range(8):
         slot.suspect(now=100)
@@ -132,7 +132,7 @@ def test_what_is_in_flight_survives_a_new_report_but_not_a_new_incarnation():
 
 
 def test_an_end_that_comes_twice_counts_once():
-    slot = Slot(BIG, seen_at=0)
+    slot = EngineSlot(BIG, seen_at=0)
     first, _ = slot.begin(now=1), slot.begin(now=2)
     slot.end(first, now=3, well=False)
     slot.end(first, now=4, well=False)
@@ -237,7 +237,7 @@ def test_an_engine_that_fails_again_and_again_is_left_alone_for_a_while():
     assert here.capacity("writer") == 2
     left = here.next_change()
     assert left is not None
-    assert 0 < left <= SUSPECT_SECONDS[0]
+    assert 0 < left <= FIRST_SUSPICION_SECONDS
 
 
 def test_faults_of_the_same_moment_count_as_one_suspicion():

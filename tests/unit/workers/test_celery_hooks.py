@@ -1,10 +1,10 @@
 """Task events are thinned by whole tasks."""
 
-from workers.events import Thinning
+from workers.celery_hooks import EventThinning
 
 
 def passing(
-    thinning: Thinning, task: str, end: str = "task-succeeded"
+    thinning: EventThinning, task: str, end: str = "task-succeeded"
 ) -> list[tuple[str, str]]:
     """Which of a task's events pass."""
     types = ("task-received", "task-started", end)
@@ -12,7 +12,7 @@ def passing(
 
 
 def test_a_task_has_all_of_its_events_or_none():
-    thinning = Thinning(tasks_per_second=2)
+    thinning = EventThinning(tasks_per_second=2)
     sent = [event for place in range(50) for event in passing(thinning, str(place))]
     tasks = {task for _, task in sent}
     # The run may cross into another second.
@@ -21,21 +21,24 @@ def test_a_task_has_all_of_its_events_or_none():
 
 
 def test_a_failure_always_passes():
-    sent = passing(Thinning(tasks_per_second=0), "t", end="task-failed")
+    sent = passing(EventThinning(tasks_per_second=0), "t", end="task-failed")
     assert sent == [("task-failed", "t")]
 
 
 def test_events_of_workers_pass():
-    assert Thinning(tasks_per_second=0).passes("worker-heartbeat", None)
+    assert EventThinning(tasks_per_second=0).passes("worker-heartbeat", None)
 
 
 def test_below_the_rate_nothing_is_left_out():
-    thinning = Thinning(tasks_per_second=1000)
+    thinning = EventThinning(tasks_per_second=1000)
     assert sum(len(passing(thinning, str(place))) for place in range(100)) == 300
 
 
 def test_what_is_wanted_is_known_before_an_event_is_made():
-    all_of_them, none = Thinning(tasks_per_second=1000), Thinning(tasks_per_second=0)
+    all_of_them, none = (
+        EventThinning(tasks_per_second=1000),
+        EventThinning(tasks_per_second=0),
+    )
     assert all_of_them.passes("task-received", "t")
     assert all_of_them.wants("task-started", "t")
     assert all_of_them.passes("task-succeeded", "t")

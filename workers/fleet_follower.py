@@ -1,0 +1,134 @@
+"""Follows what others publish: the fleet, the models that are down, the engines.
+
+Looks at the store now and then, and at once when it rings.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from celery.utils.log import get_logger
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from modelserver.control.applied_fleet import parse
+from modelserver.errors import ConfigurationError
+from modelserver.messaging.wire import CatalogueSource
+from modelserver.settings import Settings
+from modelserver.store import Keys
+from modelserver.store.engines import decode_engine
+from workers.fallbacks import Fallbacks
+from workers.roster import Roster
+
+logger = get_logger(__name__)
+
+#: How often the engines' reports are read if nothing rings, in seconds.
+REPORTS_LOOK_SECONDS = 0.5
+#: Wait before the bells are listened to again after Redis was away, in seconds.
+LISTEN_RETRY_SECONDS = 0.5
+
+
+class FleetFollower:
+    """Keeps settings, catalogue, roster and fallbacks up to date. Lives on the loop."""
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: Settings,
+        catalogue: CatalogueSource,
+        roster: Roster,
+        fallbacks: Fallbacks,
+        wakeup: asyncio.Event,
+    ) -> None:
+        self.client = client
+        self.keys = Keys(settings.fleet.redis.prefix)
+        #: This process's settings with the fleet that was applied last.
+        self.settings = settings
+        self.catalogue = catalogue
+        self.roster = roster
+        self.fallbacks = fallbacks
+        #: Set when there may be something to pull.
+        self.wakeup = wakeup
+        #: Called when another fleet was applied.
+        self.on_fleet: Callable[[Settings], None] = lambda settings: None
+        #: Called when the set of servable models changes.
+        self.on_models: Callable[[frozenset[str]], None] = lambda models: None
+        #: Models that the fleet has or had: their queues are not subscribed by hand.
+        self.known = {spec.name for spec in settings.fleet.specs()}
+        self._models: frozenset[str] = frozenset()
+        self._fleet_text = ""
+        self._look = asyncio.Event()
+
+    def models(self) -> frozenset[str]:
+        """The models whose queues this worker can take requests from."""
+        return self.roster.models() | self.fallbacks.models()
+
+    async def watch(self) -> None:
+        """Go by what is published, for ever."""
+        while True:
+            self._look = asyncio.Event()
+            try:
+                # First: an engine of a new model comes after the fleet that has it.
+                # Bytes: this client decodes nothing.
+                both: Any = await self.client.mget(
+                    self.keys.fleet, self.keys.availability
+                )
+                self._follow_fleet(both[0])
+                self.fallbacks.update(both[1].decode() if both[1] else "")
+                values = await self.client.hgetall(self.keys.engines)
+                reports = [decode_engine(value) for value in values.values()]
+                self.roster.update({engine.id: engine for engine in reports})
+            except (RedisError, OSError) as error:
+                logger.warning("Redis away: engines stay as they were (%s)", error)
+            self._announce()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPORTS_LOOK_SECONDS):
+                    await self._look.wait()
+
+    def _follow_fleet(self, value: bytes | None) -> None:
+        """Go by the fleet that was applied last, if it is another than before."""
+        text = value.decode() if value else ""
+        if not text and not self._fleet_text:
+            self.catalogue.feed("")
+        if text in ("", self._fleet_text):
+            return  # A store that lost its data gets it again from a launcher.
+        self._fleet_text = text
+        self.catalogue.feed(text)
+        try:
+            applied = parse(text, self.settings)
+        except ConfigurationError as error:
+            logger.error("goes on with the fleet that it has: %s", error)
+            return
+        self.settings = dataclasses.replace(self.settings, fleet=applied.fleet)
+        self.known |= {spec.name for spec in applied.fleet.specs()}
+        self.on_fleet(self.settings)
+        logger.info("fleet version=%d applied by %s", applied.version, applied.by)
+
+    def _announce(self) -> None:
+        self.wakeup.set()
+        models = self.models()
+        if models != self._models:
+            self._models = models
+            self.on_models(models)
+
+    async def listen(self) -> None:
+        """Hear the bells: engines changed, or an empty queue got something."""
+        try:
+            async with self.client.pubsub() as pubsub:
+                await pubsub.subscribe(self.keys.changed)
+                await pubsub.psubscribe(self.keys.bell("*"))
+                while True:
+                    message = await pubsub.get_message(
+                        ignore_subscribe_messages=True, timeout=5
+                    )
+                    if message is None:
+                        continue
+                    if message["type"] == "message":
+                        self._look.set()
+                    else:
+                        self.wakeup.set()
+        except (RedisError, OSError) as error:
+            logger.warning("Redis away: bells are not heard (%s)", error)
+            await asyncio.sleep(LISTEN_RETRY_SECONDS)
