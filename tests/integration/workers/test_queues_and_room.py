@@ -1,0 +1,93 @@
+"""What a real worker takes off its queues, and gives to which engine."""
+
+import orjson
+
+from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.store.workers import read_backlog
+from modelserver.values import EngineState
+from tests.engine.openai_api import answer_text
+from tests.support.processes import eventually
+from tests.support.shared_fleet import block_writer, is_asked, prompts, queues
+from tests.support.workers import PATIENCE, FleetSite, answers
+
+
+def test_a_model_without_an_engine_keeps_its_requests_queued(fleet: FleetSite):
+    assert queues(fleet) == {CONTROL_QUEUE, "writer", "vectors", "other"}
+    fleet.report("other-0", EngineState.STARTING, model="other")
+    eventually(lambda: queues(fleet) == {CONTROL_QUEUE, "writer", "vectors"}, PATIENCE)
+    texts = prompts("queued", 10)
+    results = fleet.send(texts, kwargs={"model": "other"})
+    assert fleet.complete.delay("meanwhile").get(PATIENCE)
+    assert read_backlog(fleet.store, "other") == 10
+    assert [result.state for result in results] == ["PENDING"] * 10
+    fleet.report("other-0", model="other")
+    assert answers(results) == [answer_text(text) for text in texts]
+    assert "other" in queues(fleet)
+
+
+def test_a_draining_engine_finishes_and_gets_nothing_new(fleet: FleetSite):
+    engine = block_writer(fleet, limit=4)
+    running = fleet.send(prompts("running", 4))
+    eventually(lambda: fleet.in_flight("writer-0") == 4, PATIENCE)
+    fleet.report("writer-0", EngineState.DRAINING)
+    eventually(lambda: "writer" not in queues(fleet), PATIENCE)
+    later = fleet.send(prompts("later", 2))
+    engine.fault()
+    assert len(answers(running)) == 4
+    assert read_backlog(fleet.store, "writer") == 2
+    fleet.report("writer-0")
+    assert len(answers(later)) == 2
+
+
+def test_a_stuck_model_hoards_nothing_and_starves_no_other(fleet: FleetSite):
+    engine = block_writer(fleet, limit=8)
+    stuck = fleet.send(prompts("stuck", 50))
+    eventually(lambda: fleet.in_flight("writer-0") == 8, PATIENCE)
+    texts = prompts("free", 50)
+    free = fleet.send(texts, kwargs={"model": "other"})
+    assert answers(free) == [answer_text(text) for text in texts]
+    eventually(lambda: fleet.held() == 8, PATIENCE)
+    assert read_backlog(fleet.store, "writer") == 42
+    assert fleet.in_flight("writer-0") == 8
+    engine.fault()
+    assert len(answers(stuck)) == 50
+
+
+def test_in_flight_never_exceeds_an_engines_limit(fleet: FleetSite):
+    slow = fleet.engine("slow", "--latency", "0.1", model="other", limit=3)
+    fleet.report("other-0", EngineState.STOPPED, model="other")
+    eventually(lambda: is_asked(fleet, slow), PATIENCE)
+    results = fleet.send(prompts("limited", 45), kwargs={"model": "other"})
+    seen = set()
+    while not all(result.ready() for result in results):
+        stats = slow.stats()
+        ended = stats["completed"] + stats["refused"] + stats["aborted"]
+        seen.add(stats["received"] - ended)
+    assert max(seen) == 3
+    assert slow.stats()["refused"] == 0
+
+
+def test_engines_share_the_load_by_their_limits(fleet: FleetSite):
+    fleet.engine("big", "--latency", "0.2", model="other", limit=30)
+    fleet.engine("small", "--latency", "0.2", model="other", limit=10)
+    fleet.report("other-0", EngineState.STOPPED, model="other")
+    eventually(lambda: is_asked(fleet, fleet.engines["small"]), PATIENCE)
+    results = fleet.send(prompts("shared", 200), kwargs={"model": "other"})
+    seen = set()
+    while not all(result.ready() for result in results):
+        seen.add((fleet.in_flight("big") > 10, fleet.in_flight("small") > 10))
+    assert (True, False) in seen
+    assert not {(True, True), (False, True)} & seen
+
+
+def test_what_is_no_message_harms_no_other(fleet: FleetSite):
+    engine = block_writer(fleet, limit=4)
+    first = fleet.send(prompts("around", 4))
+    eventually(lambda: fleet.in_flight("writer-0") == 4, PATIENCE)
+    queue = fleet.store.keys.queue("writer")[0]
+    more = fleet.send(["one"])
+    fleet.store.client.lpush(queue, "no JSON", "[]", orjson.dumps({"a": 1}).decode())
+    more += fleet.send(["two"])
+    engine.fault()
+    assert len(answers(first + more)) == 6
+    eventually(lambda: fleet.held() == 0, PATIENCE)
