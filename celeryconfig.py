@@ -20,7 +20,7 @@ def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]
     rules = settings.fleet.rules
     return shared_settings(settings, models) | {
         "worker_pool": "workers.pool:AsyncPool",
-        # Only a label here: engines' limits bound what is in flight.
+        # Only shown by Celery: engines' limits bound what is in flight.
         "worker_concurrency": 1024,
         "worker_prefetch_multiplier": 1,
         "worker_disable_rate_limits": True,
@@ -28,9 +28,9 @@ def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
         "worker_hijack_root_logger": True,
-        # The pool keeps the grace time; a second signal is not to wait once more.
+        # The pool keeps the grace time; Celery must not wait a second time.
         "worker_soft_shutdown_timeout": 0.0,
-        # What a chain's next step waits for Redis; beside the loop, so it may be long.
+        # A chain's next step may wait for Redis this long: it waits in a thread.
         "task_publish_retry_policy": {
             "max_retries": 60,
             "interval_start": 0,

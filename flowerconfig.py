@@ -3,6 +3,6 @@
 import os
 
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
-# Looking, not acting: a shutdown button that anybody on this machine could press.
+# Without it, anybody on this machine could shut workers down.
 read_only = True
 max_tasks = 10_000

@@ -51,8 +51,9 @@ class InferenceTask(Task):  # type: ignore[misc]
     ignore_result = False
     #: Characters of an answer in events and logs: none, unless the fleet shows prompts.
     resultrepr_maxsize = 0
+    #: The catalogue of now.
     models: Callable[[], Catalogue]
-    fleet: Settings
+    settings: Settings
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, **options: Any
@@ -95,19 +96,19 @@ class InferenceTask(Task):  # type: ignore[misc]
         return request
 
     def _describe(self, request: InferenceRequest, options: dict[str, Any]) -> None:
-        if not self.fleet.fleet.rules.show_prompts:
+        if not self.settings.fleet.rules.show_prompts:
             args, kwargs = describe(request)
             options.setdefault("argsrepr", args)
             options.setdefault("kwargsrepr", kwargs)
 
     def _add_deadline(self, kwargs: dict[str, Any], options: dict[str, Any]) -> None:
         if kwargs.get("deadline_from") == FROM_START:
-            return  # The clock starts with the request; its worker looks at it.
+            return  # The worker counts from the start of the execution.
         kwargs.pop("deadline_from", None)
         seconds = kwargs.get("deadline")
         if seconds is None:
             seconds = self.models().defaults.get("deadline_seconds")
-        # What is no number stays among the arguments, where executing finds it.
+        # Anything but a number stays an argument; the worker refuses it.
         if isinstance(seconds, (int, float)):
             kwargs.pop("deadline", None)
             headers = dict(options.get("headers") or {})
@@ -131,9 +132,9 @@ def declare(
             return run(self, args, kwargs)
 
         body.__doc__ = doc
-        # staticmethod-like: Celery makes attributes of what it is given.
+        # Celery makes attributes of the task's class of them.
         attributes: dict[str, Any] = {
-            "fleet": settings,
+            "settings": settings,
             "models": staticmethod(models),
         }
         if settings.fleet.rules.show_prompts:

@@ -17,46 +17,50 @@ import yarl
 from modelserver.keyring import Keyring
 from modelserver.values import Kind
 
+#: Where an engine completes prompts.
 COMPLETIONS_PATH = "/v1/completions"
+#: Where an engine answers messages.
 CHAT_PATH = "/v1/chat/completions"
+#: Where an engine embeds texts.
 EMBEDDINGS_PATH = "/v1/embeddings"
 
-#: How long an idle connection is kept. Engines close theirs after 5 s; who sends on one
-#: at that moment takes a sound engine for a broken one.
+#: How long an idle connection is kept, in seconds. Engines close theirs after 5 s; a
+#: request sent at that moment would make a sound engine look broken.
 KEPT_SECONDS = 3.0
-#: Answers of this status are the request's fault; every other error is the engine's.
+#: HTTP statuses that are the request's fault; every other error is the engine's.
 REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
-#: Counters that tell how many tokens an engine has generated. SGLang adds an answer's
-#: to the first of them when it is complete, and to the second on the way: long answers
-#: in every slot must not look like a hang.
+#: Counters of the tokens that an engine has generated. SGLang adds an answer's tokens
+#: to the first when it is complete, and to the second on the way: an engine that is
+#: busy with long answers only must not look hung.
 TOKEN_COUNTERS = re.compile(
     rb"^(?:(?:sglang|vllm):generation|sglang:realtime)_tokens_total"
     rb"(?:\{[^}]*\})? ([0-9.eE+]+)$",
     re.M,
 )
-#: One complaint in the text that SGLang makes of a validation error: the end of
+#: One complaint in SGLang's text of a validation error: the end of
 #: "('body', 'messages', 0)" and what is wrong there. The input beside it, which can be
 #: the whole prompt, is left out.
 COMPLAINT = re.compile(
     r"""'loc': \('body'((?:, (?:'[a-z_]+'|\d+))*).*?\), 'msg': (['"])(.*?)\2, '"""
 )
-#: So many of them are told: one wrong value can break the rules of many alternatives.
-COMPLAINTS_TOLD = 3
-#: What an engine adds for its developers: the place in its own program, also where a
-#: library of it puts that before the message, and the folders of files.
+#: Most complaints that an error tells: one wrong value can cause many.
+MOST_COMPLAINTS_TOLD = 3
+#: The place in an engine's own program, after its message or before it.
 SOURCE_PLACE = re.compile(r"\s+File \".*|\[[\d:]+\] \S+:\d+: ", re.S)
+#: The folders in a file's path.
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
-#: No limit but on connecting: how long an answer takes is its caller's business.
+#: No limit but 5 s to connect: how long an answer may take is its caller's business.
 UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=5)
 #: What a proof of life asks for.
 PROOF_PROMPT = "The"
 
 
 class EngineFault(Exception):
-    """The engine failed; ``retry_after`` are the seconds that it asked for, or 0."""
+    """The engine failed."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
+        #: The seconds that it asked to wait before another try, or 0.
         self.retry_after = retry_after
 
 
@@ -67,8 +71,7 @@ class RequestFault(Exception):
 def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientSession:
     """A session for many requests at once to few engines; 0 means no limit.
 
-    With ``keys`` every request carries its engine's API key. Redirects and proxies play
-    no part on a way that never leaves the fleet.
+    With ``keys`` every request carries its engine's API key.
     """
     connector = aiohttp.TCPConnector(
         limit=limit, ttl_dns_cache=300, keepalive_timeout=KEPT_SECONDS
@@ -93,7 +96,7 @@ def _authorising(keys: Keyring) -> aiohttp.ClientMiddlewareType:
         if key:
             request.headers["Authorization"] = f"Bearer {key}"
         response = await handler(request)
-        # An engine that was started anew has another key.
+        # An engine that was started again has another key.
         if response.status == 401 and (new := keys.reread(address)) not in ("", key):
             response.release()
             request.headers["Authorization"] = f"Bearer {new}"
@@ -141,10 +144,11 @@ def _parse(url: str, content: bytes) -> dict[str, Any]:
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        text = f"{url}: answered 200 with what is not JSON ({error})"
+        text = f"{url}: answered 200 with a body that is not JSON ({error})"
         raise EngineFault(text) from error
     if not isinstance(answer, dict):
-        raise EngineFault(f"{url}: answered 200 with {type(answer).__name__}")
+        kind = type(answer).__name__
+        raise EngineFault(f"{url}: answered 200 with a {kind}, not a JSON object")
     return answer
 
 
@@ -185,7 +189,7 @@ def _plain(message: str) -> str:
         f"{_place(place)}: {said}" for place, _, said in COMPLAINT.findall(message)
     ]
     if complaints:
-        message = "; ".join(list(dict.fromkeys(complaints))[:COMPLAINTS_TOLD])
+        message = "; ".join(list(dict.fromkeys(complaints))[:MOST_COMPLAINTS_TOLD])
     return FOLDERS.sub("", SOURCE_PLACE.sub("", message)).strip()
 
 
@@ -232,7 +236,7 @@ async def metrics_page(
     seconds: float = 2.0,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What an engine says of itself in Prometheus' format, b"" if nothing comes."""
+    """An engine's metrics in Prometheus' format, b"" if none come."""
     timeout = aiohttp.ClientTimeout(total=seconds)
     try:
         async with session.get(

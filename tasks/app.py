@@ -35,7 +35,7 @@ def _in_force(own: settings.Settings) -> settings.Settings:
     try:
         store = connect(own)
     except StoreUnreachableError:
-        return own  # A worker waits for the store, and follows it from then on.
+        return own  # A worker waits for the store and goes by it from then on.
     try:
         return in_force(store, own)
     finally:

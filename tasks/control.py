@@ -14,7 +14,7 @@ from tasks.app import app
     name=STEER, ignore_result=True, expires=10, send_events=False, shared=False
 )
 def steer() -> int:
-    """Read the fleet's state, decide, publish what is wanted; the number of actions."""
+    """Read the fleet's state, decide, publish wishes; the number of actions."""
     settings = app.modelserver_settings
     store = connect(settings)
     try:

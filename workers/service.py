@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 T = TypeVar("T")
 
-#: For how long a stopping worker tries to hand over its last batch, in seconds.
+#: How long a stopping worker tries to carry its last batch, in seconds.
 LAST_BATCH_SECONDS = 10.0
 #: For each generation of Python's garbage collection, the oldest last: so many objects
 #: more, or so many collections of the one before, set it off.
@@ -116,7 +116,7 @@ class Service:
 
     def _go_by(self, settings: Settings) -> None:
         """Take over what another fleet says of times and models."""
-        fleet = settings.fleet
+        self.settings, fleet = settings, settings.fleet
         self.grace_seconds = fleet.rules.grace_seconds
         self.lease.seconds = fleet.rules.lease_seconds
         self.executor.specs = {spec.name: spec for spec in fleet.specs()}
@@ -125,12 +125,12 @@ class Service:
         return open_async(url, self.settings.fleet.redis.max_connections)
 
     async def _forever(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run one part; a fault in it is logged and the part begun again."""
+        """Run one part; a fault in it is logged and the part started again."""
         while True:
             try:
                 await part()
             except Exception:
-                logger.exception("%s failed; begun again", part.__qualname__)
+                logger.exception("%s failed; started again", part.__qualname__)
                 await asyncio.sleep(1)
 
     def stop_pulling(self) -> None:
@@ -169,7 +169,7 @@ class Service:
             for task in pending:
                 logger.warning("still running at the end: %s", task.get_stack())
 
-    # What the pool and other parts ask.
+    # What the pool, the intake and the lease ask.
 
     def started(self, tag: str, job: Any) -> None:
         """A job began for this message."""
@@ -177,7 +177,7 @@ class Service:
         job.task.add_done_callback(lambda _: self._jobs.pop(tag, None))
 
     def _abandon(self, tag: str) -> None:
-        """The message is another worker's now: end our run of it, silently."""
+        """End our run of a message that is another worker's now, silently."""
         self.courier.lost(tag)
         if job := self._jobs.get(tag):
             job.interrupt(None)
@@ -188,13 +188,13 @@ class Service:
         await self.courier.store(StoreResult(tag, key, value, seconds, True))
 
     def _expire(self, task: str) -> None:
-        """The request may wait in its queue for ever; its caller does not."""
+        """Answer a request whose deadline passed in its queue."""
         error = DeadlineExceededError(too_late("its model"))
         key, value, seconds = self.app.backend.failure(task, error)
         self.courier.settle(task, StoreResult("", key, value, seconds, True))
 
     def info(self) -> dict[str, Any]:
-        """For ``celery inspect stats``."""
+        """What ``celery inspect stats`` shows."""
         return {"held": dict(self.courier.active), "engines": self.roster.loads()}
 
     # What tasks ask: modelserver.messaging.running_worker.RunningWorker.
@@ -237,8 +237,8 @@ class Service:
 def _tame_garbage_collection() -> None:
     """Leave what is loaded once out of every collection, and collect less often.
 
-    A request makes a few hundred objects that reference counting frees; at Python's own
-    thresholds a tenth of the time went into looking through all others.
+    A request makes a few hundred objects that reference counting frees; with Python's
+    own thresholds a tenth of the time went into looking through all others.
     """
     gc.collect()
     # What was freed while everything was loaded goes back to the system; glibc's own.

@@ -39,23 +39,26 @@ class CatalogueEntry:
 
     name: str
     kind: Kind
+    #: Tokens of prompt and answer together, None where the fleet file does not say.
     context_length: int | None = None
+    #: The model that may take its requests while it is down.
     fallback: str = ""
+    #: Parameters that every request gets unless it says otherwise.
     sampling: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A model that nothing can answer for now, and what its requests are to do.
-
-    ``then`` is "wait", "fail", or "fallback" to the model ``fallback``; ``since`` are
-    seconds since the epoch.
-    """
+    """A model that no engine can answer for, and what its requests do meanwhile."""
 
     model: str
+    #: "wait", "fail", or "fallback".
     then: str = "wait"
+    #: The model that gets its requests, "" for none.
     fallback: str = ""
+    #: Why it is down.
     reason: str = ""
+    #: Since when, in seconds since the epoch.
     since: float = 0.0
 
     @property
@@ -81,7 +84,7 @@ def read_down(text: str) -> dict[str, Down]:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The models of a fleet, and which one a request gets that names none.
+    """The models of a fleet, and which of them a request gets.
 
     >>> qwen = CatalogueEntry("qwen3-8b", Kind.COMPLETION)
     >>> Catalogue((qwen,)).pick(Kind.COMPLETION)
@@ -89,7 +92,9 @@ class Catalogue:
     """
 
     models: tuple[CatalogueEntry, ...] = ()
+    #: The section ``defaults`` of the fleet file.
     defaults: Mapping[str, Json] = field(default_factory=dict)
+    #: By name: the models that are down.
     down: Mapping[str, Down] = field(default_factory=dict)
 
     @classmethod

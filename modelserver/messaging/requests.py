@@ -20,26 +20,31 @@ from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
 from modelserver.values import Kind
 
-#: An answer of so few tokens may decode to no text: an end token, half a character.
+#: An answer of at most so many tokens may have no text: an end token, half a character.
 SILENT_TOKENS = 2
-#: Values of ``deadline_from``: what a deadline's seconds are counted from.
-FROM_SUBMISSION, FROM_START = "submission", "start"
+#: Value of ``deadline_from``: a deadline's seconds count from when the request is sent.
+FROM_SUBMISSION = "submission"
+#: Value of ``deadline_from``: they count from when its execution starts.
+FROM_START = "start"
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One request in an engine's terms, but for the model's own defaults.
+    """One request in an engine's terms, but for the model's own defaults."""
 
-    ``model`` is None where the caller left it to the fleet, ``deadline`` are seconds.
-    ``many`` says that the caller gets a list.
-    """
-
+    #: The task's name.
     task: str
+    #: The path on the engine.
     path: str
+    #: What the engine is sent, without model.
     body: Mapping[str, Any]
+    #: None where the caller left it to the fleet.
     model: str | None = None
+    #: Whether the caller gets the engine's response body.
     raw: bool = False
+    #: Seconds within which the answer is due.
     deadline: float | None = None
+    #: Whether the caller gets a list.
     many: bool = False
 
     @property
@@ -52,7 +57,7 @@ class InferenceRequest:
         return {**sampling, **self.body, "model": model}
 
 
-#: Task -> (name of its first argument, path on the engine).
+#: By task: the name of its first argument, and the path on the engine.
 _TASKS = {
     COMPLETE: ("prompt", COMPLETIONS_PATH),
     CHAT: ("messages", CHAT_PATH),
@@ -73,9 +78,13 @@ def build(
             f"{len(args)}; pass the others by name"
         )
     if args and subject in given:
-        raise RequestError(f"{short}() got its {subject} twice")
+        raise RequestError(
+            f"{short}() got its {subject} twice, by position and by name; pass it once"
+        )
     if not args and subject not in given:
-        raise RequestError(f"{short}() needs a {subject}")
+        raise RequestError(
+            f"{short}() needs its {subject}; pass it as the first argument"
+        )
     content = args[0] if args else given.pop(subject)
     _CHECKS[task](content)
     return _with_options(task, path, {subject: content}, given)
@@ -140,7 +149,9 @@ def _check_messages(messages: Any) -> None:
                 f'messages[{place}] has no role; say "system", "user" or "assistant"'
             )
         if "content" not in message and "tool_calls" not in message:
-            raise RequestError(f"messages[{place}] has no content")
+            raise RequestError(
+                f"messages[{place}] has no content; give it a text as content"
+            )
 
 
 def _check_texts(texts: Any) -> None:
@@ -154,7 +165,7 @@ def _check_texts(texts: Any) -> None:
         raise RequestError("embed() got an empty list; there is nothing to embed")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            raise RequestError(f"text {place} is {type(text).__name__}, not text")
+            raise RequestError(f"text {place} must be text, not {type(text).__name__}")
         if not text:
             raise RequestError(f"text {place} is empty; leave it out")
 
@@ -273,7 +284,7 @@ def _texts(request: InferenceRequest, response: dict[str, Any]) -> list[Any]:
 
 
 def _may_be_empty(response: dict[str, Any], choices: list[dict[str, Any]]) -> bool:
-    """Whether an answer without text is one: a tool's call, or but an end token."""
+    """Whether an answer without text is sound: a tool's call, or only an end token."""
     said = ("tool_calls", "reasoning_content", "refusal")
     if any(choice.get("message", {}).get(name) for choice in choices for name in said):
         return True

@@ -1,10 +1,10 @@
 """kombu's Redis transport, with a bell for workers and an intake in place of BRPOP.
 
-Publishing is kombu's own but for the bell: putting a message into an empty list tells
-the workers that wait for it. Reading is not: BRPOP followed by a second round trip that
-notes the message as unacknowledged loses it when the worker dies in between. A worker
-attaches its intake to the channel, which moves messages and notes them in one script,
-and the channel's consumers then say which queues it may read.
+Publishing is kombu's own but for the bell: a message for an empty queue tells the
+workers that wait for it. Reading is not: kombu takes a message by BRPOP and notes it as
+unacknowledged in a second round trip, so a worker that dies in between loses it. A
+worker attaches its intake to the channel instead. The intake takes messages and notes
+them in one script; the channel's consumers say which queues it may read.
 """
 
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from modelserver.store.keys import Keys
 
 
 class MessageIntake(Protocol):
-    """What a worker does with the messages of the channel that it attached to."""
+    """Takes the messages of the channel that it is attached to."""
 
     def ack(self, tag: str) -> None:
         """The message is dealt with."""
@@ -162,8 +162,8 @@ TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
 class BrokerConnection(KombuConnection):
     """A connection that takes the transport above for redis:// and rediss://.
 
-    It shows itself by the URL that it was made from, so that Flower and others know
-    what they look at. kombu's pools copy the transport, but not this class.
+    It shows the URL that it was made from, so that Flower and others know where they
+    are. kombu's pools copy the transport, but not this class.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

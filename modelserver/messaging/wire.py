@@ -22,26 +22,29 @@ from modelserver.store import Store, connect
 from modelserver.store.availability import fleet_and_standings
 from modelserver.values import Kind
 
-#: Queue of the control tasks and of everything that is no request to a model.
+#: Queue of the beat job and of every task that is not a request to a model.
 CONTROL_QUEUE = "control"
-#: The tasks' names, the same for every client and worker.
+#: Name of the task that completes a prompt.
 COMPLETE = "modelserver.complete"
+#: Name of the task that answers messages.
 CHAT = "modelserver.chat"
+#: Name of the task that embeds texts.
 EMBED = "modelserver.embed"
+#: Name of the beat job, which is not a request.
 STEER = "modelserver.steer"
 #: What Celery's settings put before the address of our result backend.
 BACKEND = "modelserver.messaging.backend:Backend+"
 
+#: By task: the kind of model that it needs.
 KINDS = {
     COMPLETE: Kind.COMPLETION,
     CHAT: Kind.COMPLETION,
     EMBED: Kind.EMBEDDING,
 }
 
-
-#: How long ``.get()`` outlasts a server that is away: a minute, in kombu's terms. Not
-#: longer: a program that ends with unanswered results waits for it as well.
-PATIENCE = {
+#: How long ``.get()`` goes on while the server is away, in kombu's terms: a minute. Not
+#: longer, because a program that ends with unanswered results waits as long.
+RESULT_RETRY_POLICY = {
     "max_retries": 60,
     "interval_start": 0,
     "interval_step": 0.2,
@@ -73,7 +76,7 @@ register_type(Vector, "f32", lambda vector: vector.base64, _arrive)
 
 
 def result_key(settings: Settings, task: str) -> str:
-    """The key of a task's result, as Celery's backend names it."""
+    """The key of a task's result, as Celery's backend makes it."""
     return f"{settings.fleet.redis.prefix}celery-task-meta-{task}"
 
 
@@ -83,7 +86,7 @@ class CatalogueSource:
     Looks into the store at most once a second, and not at all once it is fed.
     """
 
-    #: Seconds for which what the store said is taken as it was.
+    #: Seconds between two looks into the store.
     FRESH_SECONDS = 1.0
 
     def __init__(self, settings: Settings) -> None:
@@ -136,7 +139,7 @@ class CatalogueSource:
         except StoreUnreachableError:
             if self._read is None and not self._settings.fleet.models:
                 raise
-            # What was down may be back: that is found out when Redis is.
+            # Nothing counts as down: what was down may be back by now.
             return self._text, ""
 
 
@@ -147,14 +150,15 @@ def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, An
     """
     fleet = settings.fleet
     prefix = {"global_keyprefix": fleet.redis.prefix}
-    patience = {"socket_connect_timeout": 5, "socket_timeout": 30}
+    timeouts = {"socket_connect_timeout": 5, "socket_timeout": 30}
+    retries = {"retry_policy": RESULT_RETRY_POLICY}
     pool = {"max_connections": fleet.redis.max_connections}
     return {
         "broker_url": settings.redis_url,
-        "broker_transport_options": prefix | patience | pool,
+        "broker_transport_options": prefix | timeouts | pool,
         "broker_connection_retry_on_startup": True,
         "result_backend": BACKEND + settings.results_url,
-        "result_backend_transport_options": prefix | {"retry_policy": PATIENCE},
+        "result_backend_transport_options": prefix | retries,
         "result_backend_always_retry": True,
         "result_backend_max_retries": 10,
         "result_expires": fleet.defaults.result_expires_seconds,

@@ -141,15 +141,15 @@ def test_kombu_reads_and_writes_json_by_the_standard_library():
 
 @pytest.mark.parametrize("what", ["gossip", "mingle", "events_per", "buffer"])
 def test_celery_has_no_setting_for(what: str):
-    """workers/steps.py switches off gossip and mingle by a signal, workers/events.py
-    thins events and a step of ours buffers them."""
+    """workers/celery_hooks.py switches off gossip and mingle by a signal, thins events
+    in a dispatcher and buffers them by a step."""
     assert not [name for name, _ in flatten(NAMESPACES) if what in name]
 
 
 def test_celery_publishes_events_within_the_send_of_one(
     stock: Celery, valkey: ValkeyProcess
 ):
-    """workers/steps.py: Events.start; no request waits for the flush."""
+    """workers/celery_hooks.py: EventPublisher.start; no request waits for the flush."""
     with stock.connection_for_write() as connection:
         events = stock.events.Dispatcher(connection, buffer_group={"task"})
         with events, commands(valkey.url) as seen:
@@ -159,7 +159,7 @@ def test_celery_publishes_events_within_the_send_of_one(
 
 
 def test_celery_leaves_acknowledgements_to_its_main_loop(stock: Celery):
-    """workers/steps.py: Subscriptions.start replaces call_soon_ack."""
+    """workers/celery_hooks.py: ModelSubscriptions.start replaces call_soon_ack."""
     hub, acknowledged = Hub(), []
     try:
         worker = SimpleNamespace(use_eventloop=True)
@@ -180,7 +180,7 @@ class Recorder(BasePool):
 
 
 def test_celery_hands_the_tracer_a_body_that_it_has_decoded_itself(stock: Celery):
-    """workers/request.py: the tracer gets the decoded body."""
+    """workers/celery_hooks.py: the tracer gets the decoded body."""
 
     @stock.task(name="echo")
     def echo(text: str) -> str:
@@ -260,7 +260,8 @@ def test_celery_shows_a_traceback_of_what_its_configuration_raises(
 def test_celery_holds_what_is_not_due_and_logs_each_answer(
     shop: Callable[..., list[str]], valkey: ValkeyProcess, tmp_path: Path
 ):
-    """workers/intake.py parks messages with an ETA; workers/steps.py: _quieten."""
+    """workers/intake.py parks messages with an ETA; workers/celery_hooks.py keeps
+    answers out of the log: _quieten_logs."""
     argv, log = shop(valkey.url), tmp_path / "worker.log"
     app = Celery("shop", broker=valkey.url, backend=valkey.url, set_as_current=False)
     app.send_task("echo", ("later",), countdown=3600)

@@ -23,7 +23,7 @@ HELLO = [{"role": "user", "content": "hi"}]
 
 # (task, args, kwargs, what the error must say)
 BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
-    (COMPLETE, (), {}, r"complete\(\) needs a prompt"),
+    (COMPLETE, (), {}, r"complete\(\) needs its prompt"),
     (COMPLETE, ("a", "b"), {}, r"one positional argument, the prompt, and got 2; pass"),
     (COMPLETE, ("a",), {"prompt": "b"}, r"complete\(\) got its prompt twice"),
     (COMPLETE, (["a", "b"],), {}, r"one text, not a list; .*group\(complete\.s"),
@@ -51,7 +51,7 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (COMPLETE, ("a",), {"top_p": 2}, r"top_p must be a number from 0 to 1, not 2"),
     (COMPLETE, ("a",), {"stop": {1, 2}}, r"stop cannot be sent as JSON .*; pass text"),
     (COMPLETE, ("\ud800",), {}, r"prompt cannot be sent as JSON"),
-    (CHAT, (), {}, r"chat\(\) needs a messages"),
+    (CHAT, (), {}, r"chat\(\) needs its messages"),
     (CHAT, ([],), {}, r"messages must be a list like .*, not an empty list"),
     (CHAT, ("hi",), {}, r"messages must be a list like .*, not str"),
     (CHAT, (["hi"],), {}, r"messages\[0\] must be an object .*, not str"),
@@ -61,7 +61,7 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (EMBED, ([],), {}, r"embed\(\) got an empty list; there is nothing to embed"),
     (EMBED, ("",), {}, r"text 0 is empty; leave it out"),
     (EMBED, (["a", ""],), {}, r"text 1 is empty; leave it out"),
-    (EMBED, (["a", 1],), {}, r"text 1 is int, not text"),
+    (EMBED, (["a", 1],), {}, r"text 1 must be text, not int"),
 ]
 
 

@@ -106,4 +106,4 @@ def test_two_fleets_in_one_process_keep_their_tasks_apart(tmp_path: Path):
     for app, name in ((one, "one"), (two, "two")):
         bound = app.tasks[COMPLETE]
         assert bound.app is app
-        assert bound.fleet.fleet_file.parent.name == name
+        assert bound.settings.fleet_file.parent.name == name
