@@ -1,11 +1,11 @@
-"""From what is to what should be done about it."""
+"""The entry to all decisions: from a snapshot to the actions that follow. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from modelserver.policy.actions import Action, Drop, Relaunch, Treat, Want
-from modelserver.policy.health.judge import Control, control
+from modelserver.policy.health.judge import Judgement, judge
 from modelserver.policy.health.memory import HealthMemory
 from modelserver.policy.health.verdicts import Verdict
 from modelserver.policy.orders import Orders
@@ -28,30 +28,30 @@ class Rules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and for each engine that has no place why it has none.
-
-    ``memory`` is to be stored together with the wishes, or not at all; it is empty
-    where the snapshot brought none. ``verdicts`` are those of this look. ``scaling``
-    says how many engines there are to be, and brings a memory of its own.
-    """
+    """What to do now, and what to remember."""
 
     actions: tuple[Action, ...] = ()
+    #: Why an engine has no place, by the engine's id.
     waiting: Mapping[str, str] = field(default_factory=dict)
+    #: To be stored together with the wishes, or not at all; empty where the snapshot
+    #: brought none.
     memory: HealthMemory = field(default_factory=HealthMemory)
+    #: The verdicts of this look.
     verdicts: tuple[Verdict, ...] = ()
+    #: How many engines there are to be, and what is to be remembered of that.
     scaling: Scaling = field(default_factory=Scaling)
 
 
 def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
     """What control should do now; nothing where nothing changes.
 
-    ``now`` is by the store's clock. Does not restart dead engines: their launcher does.
+    ``now`` is by the store's clock. Dead engines are restarted by their launcher.
     """
     return consider(snapshot, rules, now).actions
 
 
 def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
-    """The same as ``decide``, and why what was not done could not be done."""
+    """The same as ``decide``, with all that goes with it."""
     budget = Budget(snapshot)
     scaling = scale(snapshot, now)
     planned = plan(snapshot, scaling.demand)
@@ -63,16 +63,16 @@ def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
         for action in placed
     }
     hung = {
-        engine.id: _symptom(engine, snapshot, now)
+        engine.id: _hung_reason(engine, snapshot, now)
         for engine in snapshot.engines.values()
         if engine.id not in changed
         and _may_be_relaunched(engine, snapshot, rules, now)
         and _silence(engine, now) > rules.hang_seconds
     }
     if snapshot.memory is not None:
-        judged = control(snapshot, snapshot.memory, budget, hung, changed, now)
+        judged = judge(snapshot, snapshot.memory, budget, hung, changed, now)
     else:
-        judged = Control(
+        judged = Judgement(
             tuple(
                 Relaunch(name, snapshot.engines[name].incarnation, reason, Cause.HUNG)
                 for name, reason in hung.items()
@@ -114,13 +114,13 @@ def _may_be_relaunched(
         and live
         and wish is not None
         and wish.spec.host == engine.host
-        and not wish.spec.url  # somebody else runs it
+        and not wish.spec.url  # Somebody else runs an engine with a URL.
         and wish.relaunch < engine.incarnation
         and now - engine.since >= rules.relaunch_pause_seconds
     )
 
 
-def _symptom(engine: EngineReport, snapshot: Snapshot, now: float) -> str:
+def _hung_reason(engine: EngineReport, snapshot: Snapshot, now: float) -> str:
     reason = f"hung: no token for {_silence(engine, now):.0f} s"
     load = snapshot.loads.get(engine.id)
     if load and load.inflight:
@@ -131,7 +131,7 @@ def _symptom(engine: EngineReport, snapshot: Snapshot, now: float) -> str:
 def apply(
     actions: Iterable[Action], present: Mapping[str, Wish], token: int
 ) -> dict[str, Wish | None]:
-    """The wishes that carry out the actions; None takes a wish back."""
+    """The wishes that the actions change, by engine; None takes a wish back."""
     wishes: dict[str, Wish | None] = {}
     for action in actions:
         match action:

@@ -7,7 +7,7 @@ from modelserver.fleet_sections import RulesSection
 from modelserver.inventory import Host
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.cost_model import Fit
-from modelserver.policy.health.levels import LEVEL_LOOKS
+from modelserver.policy.health.learning import LEVEL_LOOKS
 from modelserver.policy.health.memory import (
     EngineMemory,
     HealthMemory,

@@ -1,7 +1,20 @@
-"""How control judges and treats engines: slow, sick, or merely busy. Pure.
+"""Judge engines: slow, failing, hung, or merely busy; and act on that. Pure.
 
-``control`` is one look at all engines. ``cost`` says what a request should take,
-``judging`` makes the ``verdicts``, ``moves`` is the table of what follows from them,
-``guards`` say when it may not, ``treatment`` turns where an engine stands into a wish,
-and ``memory`` is what control remembers from one look to the next.
+From a look at the engines to what follows:
+
+- ``observation``: what control sees of each engine.
+- ``detectors``: find what is wrong with an engine.
+- ``verdicts``: what can be wrong, each with its figures.
+- ``blame``: whether slowness is an engine's own, or that of its host.
+- ``transitions``: what follows from a verdict; the table of an engine's health.
+- ``guards``: how many engines may be drained or relaunched, and how often.
+- ``restrictions``: an engine's limit, hold, abort and canaries, by its health.
+- ``judge``: the entry; one look at all engines, with all of these.
+
+What is learned and remembered:
+
+- ``cost_model``: what a request should take.
+- ``learning``: fits, canary baselines, levels and wander of engines that are well.
+- ``limits``: how many requests an engine may have at once, by its metrics.
+- ``memory``: what control remembers from one look to the next.
 """

@@ -15,29 +15,33 @@ from statistics import median
 
 from modelserver.values import Sample
 
-#: prompt tokens, completion tokens, mean in-flight, prompt tokens admitted, seconds
+#: A request: its prompt tokens, completion tokens, the mean in-flight of its engine,
+#: the prompt tokens that the engine admitted meanwhile, and its seconds.
 Row = tuple[float, float, float, float, float]
 
-#: Rounds of reweighting; the shares change by less than a thousandth afterwards.
+#: Rounds of reweighting; further ones change the shares by less than a thousandth.
 ROUNDS = 8
-#: Huber's constant: errors beyond so many standard deviations count less.
+#: Huber's constant: errors beyond 1.345 standard deviations count less.
 HUBER = 1.345
 #: A normal distribution's standard deviation over its median absolute deviation.
 MAD = 1.4826
-#: No request is expected to take less, in seconds.
+#: The least seconds that a request is expected to take.
 LEAST_SECONDS = 1e-3
-#: Upper edges of the bands of a reservoir: prompt tokens, and mean in-flight.
+#: The bands of a reservoir begin at these prompt tokens ...
 PROMPT_EDGES = (128.0, 512.0, 2048.0)
+#: ... and at these mean in-flight requests.
 INFLIGHT_EDGES = (4.0, 12.0, 32.0)
+#: The number of bands.
 BANDS = (len(PROMPT_EDGES) + 1) * (len(INFLIGHT_EDGES) + 1)
-#: Rows that a band keeps.
+#: The number of requests that a band keeps.
 BAND_ROWS = 128
-#: A full band takes a new row with the chance BAND_ROWS in this, so it forgets slowly.
+#: A full band keeps a new request with a chance of at least 128 in 1024, so it forgets
+#: slowly.
 BAND_MEMORY = 1024
 
 
 def row(sample: Sample, max_running: int) -> Row:
-    """What a request's cost depends on, and its seconds."""
+    """A request as the model takes it; its in-flight is at most ``max_running``."""
     inflight = (sample.inflight_start + sample.inflight_end) / 2
     return (
         float(sample.prompt_tokens),
@@ -50,21 +54,21 @@ def row(sample: Sample, max_running: int) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The fitted shares, in seconds, and how far requests scatter around them.
+    """A fitted cost model."""
 
-    ``sigma`` is the robust standard deviation of the logarithm of measured over
-    expected seconds; ``rows`` is how many requests it was fitted to.
-    """
-
+    #: Seconds: constant, for a prompt token, for a completion token, for one times the
+    #: mean in-flight, for a prompt token admitted meanwhile.
     shares: tuple[float, float, float, float, float]
+    #: The robust standard deviation of the logarithm of measured over expected seconds.
     sigma: float
+    #: The number of requests that it was fitted to.
     rows: int
 
     def seconds(self, of: Row) -> float:
-        """What this request should take."""
-        constant, prompt, completion, crowd, admitted = self.shares
+        """The seconds that this request should take."""
+        constant, prompt, completion, inflight, admitted = self.shares
         expected = constant + prompt * of[0] + admitted * of[3]
-        return max(LEAST_SECONDS, expected + of[1] * (completion + crowd * of[2]))
+        return max(LEAST_SECONDS, expected + of[1] * (completion + inflight * of[2]))
 
     def log_ratio(self, of: Row) -> float:
         """The logarithm of measured over expected seconds."""
@@ -149,7 +153,7 @@ def _nonnegative(matrix: list[list[float]], right: list[float]) -> list[float]:
 
 
 def _solve(lines: list[list[float]], right: list[float]) -> list[float]:
-    """A symmetric positive system by elimination; both arguments are used up."""
+    """Solve a symmetric positive system by elimination; overwrites both arguments."""
     size = len(right)
     for i in range(size):
         for k in range(i + 1, size):
@@ -166,17 +170,15 @@ def _solve(lines: list[list[float]], right: list[float]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Reservoir:
-    """Requests for a fit, spread over short and long prompts, quiet and busy engines.
-
-    ``counts`` is how many requests each band has been offered.
-    """
+    """Requests for a fit, of short and long prompts, of quiet and busy engines."""
 
     bands: tuple[tuple[Row, ...], ...] = ((),) * BANDS
+    #: The number of requests that each band has been offered.
     counts: tuple[int, ...] = (0,) * BANDS
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All that is kept."""
+        """All requests that are kept."""
         return tuple(each for band in self.bands for each in band)
 
     @property
@@ -185,7 +187,7 @@ class Reservoir:
         return sum(self.counts)
 
     def offer(self, rows: Iterable[Row]) -> "Reservoir":
-        """The reservoir after some more requests. Which ones it keeps is no chance."""
+        """The reservoir after more requests; the same ones always give the same one."""
         touched: dict[int, list[Row]] = {}
         counts = list(self.counts)
         for each in rows:

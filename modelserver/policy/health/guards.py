@@ -1,4 +1,4 @@
-"""What control may do to the engines of a model, and how often. Pure.
+"""Limits on draining and relaunching: how many engines at once, how often. Pure.
 
 A guard is made for one look at the fleet and counts what is decided during it.
 """
@@ -7,21 +7,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from modelserver.policy.health.memory import TOKENS, EngineMemory, ModelMemory
+from modelserver.policy.health.memory import RELAUNCH_TOKENS, EngineMemory, ModelMemory
 from modelserver.policy.rolling import Budget
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import Cause, EngineReport
 
-#: Seconds until a model may be relaunched once more often.
-TOKEN_SECONDS = 1200.0
-#: Seconds until the same engine may be relaunched again; twice as long each time.
-COOLDOWN_SECONDS, COOLDOWN_MOST_SECONDS = 600.0, 7200.0
-#: A last engine is relaunched if that pays back within this part of so many seconds.
-PAYBACK_SHARE, PAYBACK_SECONDS = 0.25, 1800.0
+#: Seconds until a model gets one more relaunch.
+RELAUNCH_TOKEN_SECONDS = 1200.0
+#: Seconds until the same engine may be relaunched again; doubles each time.
+COOLDOWN_SECONDS = 600.0
+#: The most that these seconds can grow to.
+COOLDOWN_MOST_SECONDS = 7200.0
+#: The seconds of full speed within which relaunching a last engine has to pay.
+PAYBACK_SECONDS = 1800.0
+#: The share of the work gained in that time that the load may cost.
+PAYBACK_SHARE = 0.25
 
 
 def cooldown_seconds(relaunches: int) -> float:
-    """How long an engine that was relaunched so many times of late is left alone.
+    """Seconds until an engine with this number of relaunches may have the next.
 
     >>> [cooldown_seconds(count) for count in (1, 2, 3, 9)]
     [600.0, 1200.0, 2400.0, 7200.0]
@@ -30,13 +34,13 @@ def cooldown_seconds(relaunches: int) -> float:
     return min(COOLDOWN_MOST_SECONDS, doubled)
 
 
-def pays(load_seconds: float, residual: float) -> bool:
-    """Whether the last engine of a model does more if it is down for a load.
+def relaunch_pays(load_seconds: float, residual: float) -> bool:
+    """Whether the last engine of a model gets more done if it is relaunched.
 
-    With it being slow by the factor rho, a load costs the work of load over rho
-    seconds; half an hour of full speed gains the rest.
+    ``residual`` is the logarithm of how many times slower it is. A load costs the work
+    that the slow engine would do meanwhile; half an hour of full speed gains the rest.
 
-    >>> pays(300, math.log(3)), pays(300, math.log(1.5))
+    >>> relaunch_pays(300, math.log(3)), relaunch_pays(300, math.log(1.5))
     (True, False)
     """
     factor = math.exp(residual)
@@ -46,12 +50,13 @@ def pays(load_seconds: float, residual: float) -> bool:
 
 @dataclass(slots=True)
 class Guard:
-    """The budget, the tokens and the last engines of one look at the fleet."""
+    """What may still be done to the engines at one look at the fleet."""
 
     snapshot: Snapshot
     budget: Budget
     now: float
     models: dict[str, ModelMemory] = field(default_factory=dict)
+    #: The engines that were drained at this look.
     taken: set[str] = field(default_factory=set)
 
     @classmethod
@@ -62,20 +67,20 @@ class Guard:
         models: Mapping[str, ModelMemory],
         now: float,
     ) -> "Guard":
-        """A guard for what is remembered of the models."""
+        """A guard that starts from what is remembered of the models."""
         counted = {
             spec.name: models.get(spec.name, ModelMemory(counted_at=now))
             for spec in snapshot.specs
         }
         return cls(snapshot, budget, now, counted)
 
-    def refuses_down(
+    def spend_drain(
         self, engine: EngineReport, residual: float, hung: bool = False
     ) -> str:
-        """Why an engine may not be taken away now; "" takes it away."""
+        """Take an engine away; returns why that is refused, "" where not."""
         if not hung and not self.others_serve(engine):
             load = self.models[engine.model].load_seconds
-            if not pays(load, residual):
+            if not relaunch_pays(load, residual):
                 return (
                     f"it is the last engine of {engine.model}, and a load of "
                     f"{load:.0f} s would not pay"
@@ -85,29 +90,29 @@ class Guard:
         self.taken.add(engine.id)
         return ""
 
-    def refuses_relaunch(self, engine: EngineReport, memory: EngineMemory) -> str:
-        """Why an engine may not be relaunched now; "" spends a token."""
-        refused = self.forbids_relaunch(engine, memory)
+    def spend_relaunch(self, engine: EngineReport, memory: EngineMemory) -> str:
+        """Spend a relaunch of its model; returns why that is refused, "" where not."""
+        refused = self.why_no_relaunch(engine, memory)
         if not refused:
             model = self.models[engine.model]
-            left = tokens_left(model, self.now) - 1
+            left = relaunches_left(model, self.now) - 1
             self.models[engine.model] = replace(model, tokens=left, counted_at=self.now)
         return refused
 
-    def forbids_relaunch(self, engine: EngineReport, memory: EngineMemory) -> str:
-        """The same without spending anything."""
+    def why_no_relaunch(self, engine: EngineReport, memory: EngineMemory) -> str:
+        """Why an engine may not be relaunched now, "" where it may; spends nothing."""
         if self.snapshot.wishes[engine.id].spec.url:
             return "somebody else runs it"
-        # The last engine of a model serves nobody while it hangs: nothing is lost.
+        # A last engine that hangs serves nobody, so a relaunch loses nothing.
         is_lost = memory.cause is Cause.HUNG and not self.others_serve(engine)
         if self.now < memory.relaunch_from and not is_lost:
             return f"it was relaunched {memory.relaunches} times of late"
-        if tokens_left(self.models[engine.model], self.now) < 1:
+        if relaunches_left(self.models[engine.model], self.now) < 1:
             return f"{engine.model} has been relaunched too often of late"
         return ""
 
     def others_serve(self, engine: EngineReport) -> bool:
-        """Whether its model would still be served without it."""
+        """Whether its model is still served without it."""
         return any(
             wish.spec.model == engine.model
             and name != engine.id
@@ -117,11 +122,11 @@ class Guard:
         )
 
 
-def tokens_left(model: ModelMemory, now: float) -> float:
-    """The relaunches that a model has now: those it had, and what came since.
+def relaunches_left(model: ModelMemory, now: float) -> float:
+    """The relaunches that a model has left now, those added since the count included.
 
-    >>> tokens_left(ModelMemory(tokens=0.5, counted_at=1000.0), now=1600.0)
+    >>> relaunches_left(ModelMemory(tokens=0.5, counted_at=1000.0), now=1600.0)
     1.0
     """
-    more = max(0.0, now - model.counted_at) / TOKEN_SECONDS
-    return min(TOKENS, model.tokens + more)
+    more = max(0.0, now - model.counted_at) / RELAUNCH_TOKEN_SECONDS
+    return min(RELAUNCH_TOKENS, model.tokens + more)

@@ -1,62 +1,91 @@
-"""What control learns of engines that are well: the fit, their levels, baselines. Pure.
+"""What control learns of engines that are well: fits, baselines, levels, wander. Pure.
 
 Whatever is learned is frozen afterwards: a fault that comes slowly must not be learned
 as normal. Only engines whose idle canary passed teach anything after that.
+
+An engine's speed goes up and down by itself over minutes: its clocks, its host, its
+neighbours. That is its wander. Its own level against its type's fit is therefore made
+over half an hour of looks.
 """
 
+import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
-from modelserver.policy.health.cost_model import Fit, Row, fit, row
+from modelserver.policy.health import detectors
+from modelserver.policy.health.cost_model import MAD, Fit, Row, fit, row
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
 from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.verdicts import SpeedResidual
 from modelserver.values import Outcome
 
-#: Requests that a first fit needs; it is made anew at each doubling until it is frozen.
+#: Requests that a first fit needs; until it is frozen it is made anew whenever their
+#: number has doubled.
 FIRST_FIT = 128
-#: A fit is frozen with so many requests and this old, or so old; both in seconds.
-FREEZE_ROWS, FREEZE_SECONDS, FREEZE_LATEST_SECONDS = 1024, 600.0, 3600.0
-#: A frozen fit is made anew so often, by engines whose canary passed so lately.
-REFIT_SECONDS, CANARY_FRESH_SECONDS = 1800.0, 900.0
+#: A fit is frozen when it rests on 1024 requests ...
+FREEZE_ROWS = 1024
+#: ... over 600 seconds; ...
+FREEZE_SECONDS = 600.0
+#: ... after 3600 seconds it is frozen anyway.
+FREEZE_LATEST_SECONDS = 3600.0
+#: Seconds after which a frozen fit is made anew.
+REFIT_SECONDS = 1800.0
+#: An engine teaches a frozen fit if its canary passed within the last 900 seconds.
+CANARY_FRESH_SECONDS = 900.0
 #: Idle canaries that a baseline needs.
 BASELINE_CANARIES = 3
-#: What a canary may take at least: of a few milliseconds, the host's own are a part.
+#: The least seconds that a canary should take: milliseconds say more of the host.
 LEAST_SECONDS = 0.02
-#: A canary below so many times its baseline passes.
+#: A canary passes below 1.25 times its baseline.
 PASSES = 1.25
-#: A new engine with a canary so far above the others of its type teaches nothing.
+#: A canary of 1.3 times the others of its type gives a new engine no baseline.
 SUSPICIOUS = 1.3
-#: What the loaded canary takes, next to the idle one, before any has been seen.
+#: What a loaded canary takes over an idle one, before any has been seen.
 LOADED = 1.5
-
+#: Requests that an engine's first level needs.
+LEVEL_SAMPLES = 40
+#: Looks with new requests after which a level is frozen: half an hour.
+LEVEL_LOOKS = 180
+#: What engines are taken to wander before they have been seen, ...
+WANDER = 0.10
+#: ... which weighs as much as 30 looks.
+WANDER_LOOKS = 30
+#: Looks over which an engine's usual speed against its peers is averaged.
+USUAL_LOOKS = 60
+#: Looks over which the wander is averaged: three hours.
+WANDER_MEMORY = 1080
 
 Engines = Mapping[str, EngineMemory]
-Sights = Mapping[str, Observation]
+Observations = Mapping[str, Observation]
 
 
-class Typical:
-    """What canaries of each type's engines should take, by the engines themselves.
+class TypicalCanaries:
+    """The baselines of each type's engines.
 
-    Sorted, so that a look at n engines costs n log n and not n².
+    They are sorted, so that a look at n engines costs n log n and not n².
     """
 
-    def __init__(self, engines: Engines, sights: Sights) -> None:
+    def __init__(self, engines: Engines, observations: Observations) -> None:
         self._known: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
-        for name, sight in sights.items():
-            self.note(sight, engines[name].baseline)
-            self.note(sight, engines[name].loaded_baseline, loaded=True)
+        for name, observation in observations.items():
+            self.note(observation, engines[name].baseline)
+            self.note(observation, engines[name].loaded_baseline, loaded=True)
 
-    def note(self, sight: Observation, seconds: float, loaded: bool = False) -> None:
-        """An engine's baseline; 0 for none."""
+    def note(
+        self, observation: Observation, seconds: float, loaded: bool = False
+    ) -> None:
+        """Add an engine's baseline; 0 for none."""
         if seconds:
-            insort(self._known[sight.type, loaded], seconds)
+            insort(self._known[observation.type, loaded], seconds)
 
-    def of_others(self, sight: Observation, own: float, loaded: bool = False) -> float:
-        """The median of its type without ``own``, its own baseline; 0 for none."""
-        values = self._known[sight.type, loaded]
+    def of_others(
+        self, observation: Observation, own: float, loaded: bool = False
+    ) -> float:
+        """The median of its type but for ``own``, its baseline; 0 without others."""
+        values = self._known[observation.type, loaded]
         left_out = bisect_left(values, own) if own else len(values)
         others = len(values) - bool(own)
         if not others:
@@ -69,16 +98,16 @@ class Typical:
 
 
 def baselines(
-    sight: Observation, engines: Engines, typical: Typical
+    observation: Observation, engines: Engines, typical: TypicalCanaries
 ) -> tuple[float, float]:
     """What its idle and its loaded canary should take, in seconds; 0 where unknown.
 
-    Its own of better days or the median of its type, whichever is more: its own may
-    come from a moment in which it was faster than it mostly is.
+    Its own baseline or the median of its type, whichever is more: its own may come from
+    a moment in which it was faster than usual.
     """
-    own = engines[sight.report.id]
-    idle = max(own.baseline, typical.of_others(sight, own.baseline))
-    others = typical.of_others(sight, own.loaded_baseline, loaded=True)
+    own = engines[observation.report.id]
+    idle = max(own.baseline, typical.of_others(observation, own.baseline))
+    others = typical.of_others(observation, own.loaded_baseline, loaded=True)
     return _beyond_noise(idle), _beyond_noise(max(own.loaded_baseline, others))
 
 
@@ -86,84 +115,93 @@ def _beyond_noise(seconds: float) -> float:
     return max(seconds, LEAST_SECONDS) if seconds else 0.0
 
 
-def slowdown(sight: Observation, engines: Engines, typical: Typical) -> float:
-    """Times that its canaries take of what they should; 0 before all have come back."""
-    since = engines[sight.report.id].fresh_from
-    idle, loaded = sight.idle(since), sight.loaded(since)
+def canary_slowdown(
+    observation: Observation, engines: Engines, typical: TypicalCanaries
+) -> float:
+    """How many times their baselines its canaries take; 0 before all are back."""
+    since = engines[observation.report.id].fresh_from
+    idle, loaded = observation.idle_seconds(since), observation.loaded_seconds(since)
     if len(idle) < BASELINE_CANARIES or not loaded:
         return 0.0
-    normal, normal_loaded = baselines(sight, engines, typical)
+    normal, normal_loaded = baselines(observation, engines, typical)
     if not normal:
         return 1.0
     took = median(idle[:BASELINE_CANARIES])
     return max(took / normal, loaded[0] / (normal_loaded or LOADED * normal))
 
 
-def with_canaries(sights: Sights, engines: Engines, now: float) -> Engines:
-    """The memories with new baselines, and with who has passed a canary."""
-    learned, typical = dict(engines), Typical(engines, sights)
-    for name in sorted(sights):
-        sight, old = sights[name], learned[name]
-        idle = sight.idle()
+def with_canaries(observations: Observations, engines: Engines, now: float) -> Engines:
+    """The memories with new baselines, and with when canaries passed."""
+    learned, typical = dict(engines), TypicalCanaries(engines, observations)
+    for name in sorted(observations):
+        observation, old = observations[name], learned[name]
+        idle = observation.idle_seconds()
         if not idle or old.health.is_held:
             continue
-        normal, normal_loaded = baselines(sight, learned, typical)
+        normal, normal_loaded = baselines(observation, learned, typical)
         new = old
         if not old.baseline and len(idle) >= BASELINE_CANARIES:
             took = median(idle[:BASELINE_CANARIES])
             if took < SUSPICIOUS * (normal or took):
-                # What is now its normal speed has passed, whichever came last.
-                at = sight.own()[0].at
+                # A first baseline passes, whichever of its canaries came last.
+                at = observation.own_canaries()[0].at
                 new = replace(new, baseline=took, canary_passed_at=min(at, now))
-                typical.note(sight, took)
+                typical.note(observation, took)
         if (
             not old.loaded_baseline
             and new.baseline
-            and (loaded := sight.loaded())
+            and (loaded := observation.loaded_seconds())
             and loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0])
         ):
             new = replace(new, loaded_baseline=loaded[0])
-            typical.note(sight, loaded[0], loaded=True)
-        last = max(each.at for each in sight.own() if not each.loaded)
+            typical.note(observation, loaded[0], loaded=True)
+        last = max(each.at for each in observation.own_canaries() if not each.loaded)
         if new.baseline and idle[0] < PASSES * max(normal, new.baseline):
             new = replace(new, canary_passed_at=min(last, now))
         learned[name] = new
     return learned
 
 
-def teaches(sight: Observation, memory: EngineMemory, frozen: bool, now: float) -> bool:
-    """Whether an engine's requests may be learned from; ``frozen``: its type's fit."""
+def teaches(
+    observation: Observation, memory: EngineMemory, frozen: bool, now: float
+) -> bool:
+    """Whether an engine's requests may be learned from.
+
+    ``frozen`` is whether the fit of its type is.
+    """
     if memory.health is not Health.HEALTHY or any(memory.slow_ticks):
         return False
     if frozen:
         return now - memory.canary_passed_at <= CANARY_FRESH_SECONDS
     # At first an engine without canaries is believed, one with bad ones is not.
-    return bool(memory.canary_passed_at) or not sight.idle()
+    return bool(memory.canary_passed_at) or not observation.idle_seconds()
 
 
 def with_samples(
-    sights: Sights,
+    observations: Observations,
     engines: Engines,
     types: Mapping[str, TypeMemory],
     calm: Collection[str],
     now: float,
 ) -> tuple[Engines, Mapping[str, TypeMemory]]:
-    """Reservoirs and fits after new samples. ``calm``: models to learn from."""
+    """Reservoirs and fits after new samples; learns only from models in ``calm``."""
     engines, types = dict(engines), dict(types)
-    for name in sorted(sights):
-        sight, own = sights[name], engines[name]
-        kind = types.get(sight.type, TypeMemory())
+    for name in sorted(observations):
+        observation, own = observations[name], engines[name]
+        kind = types.get(observation.type, TypeMemory())
         new = [
             each
-            for each in sight.fresh(own)
+            for each in observation.fresh_samples(own)
             if each.outcome is Outcome.OK and each.ended_at > own.seen_at
         ]
         if not new:
             continue
         engines[name] = replace(own, seen_at=max(each.ended_at for each in new))
-        if sight.spec.name in calm and teaches(sight, own, kind.frozen, now):
-            rows = [row(each, sight.spec.max_running) for each in reversed(new)]
-            types[sight.type] = replace(
+        if observation.spec.name in calm and teaches(
+            observation, own, kind.frozen, now
+        ):
+            rows = [row(each, observation.spec.max_running) for each in reversed(new)]
+            types[observation.type] = replace(
                 kind,
                 reservoir=kind.reservoir.offer(rows),
                 first_at=kind.first_at or now,
@@ -172,7 +210,7 @@ def with_samples(
         kind = types[key]
         types[key] = _refitted(kind, now)
         if kind.fit and kind.frozen and types[key].fit is not kind.fit:
-            of_type = [each for each in sights.values() if each.type == key]
+            of_type = [each for each in observations.values() if each.type == key]
             engines.update(_moved_levels(of_type, engines, kind.fit, types[key].fit))
     return engines, types
 
@@ -197,23 +235,101 @@ def _refitted(kind: TypeMemory, now: float) -> TypeMemory:
 
 
 def _moved_levels(
-    sights: Iterable[Observation], engines: Engines, old: Fit, new: Fit | None
+    observations: Iterable[Observation], engines: Engines, old: Fit, new: Fit | None
 ) -> dict[str, EngineMemory]:
-    """Levels by a new fit, such that no engine's residual jumps."""
+    """Levels against a new fit, such that no engine's residual jumps."""
     moved = {}
-    for sight in sights:
-        own = engines[sight.report.id]
-        rows = rows_of(sight, own)
+    for observation in observations:
+        own = engines[observation.report.id]
+        rows = rows_of(observation, own)
         if own.offset is not None and rows and new:
             shift = median(new.log_ratio(each) - old.log_ratio(each) for each in rows)
-            moved[sight.report.id] = replace(own, offset=own.offset + shift)
+            moved[observation.report.id] = replace(own, offset=own.offset + shift)
     return moved
 
 
-def rows_of(sight: Observation, memory: EngineMemory) -> list[Row]:
-    """An engine's answered requests that count."""
+def rows_of(observation: Observation, memory: EngineMemory) -> list[Row]:
+    """An engine's answered requests that count, as the cost model takes them."""
     return [
-        row(each, sight.spec.max_running)
-        for each in sight.fresh(memory)
+        row(each, observation.spec.max_running)
+        for each in observation.fresh_samples(memory)
         if each.outcome is Outcome.OK
     ]
+
+
+def with_levels(
+    observations: Observations,
+    engines: Engines,
+    types: Mapping[str, TypeMemory],
+    speeds: Mapping[str, SpeedResidual],
+    now: float,
+) -> Engines:
+    """The memories with levels, once the fit of a type is frozen.
+
+    ``speeds`` are those of engines that had new requests.
+    """
+    learned = dict(engines)
+    for name, observation in observations.items():
+        own, kind = engines[name], types.get(observation.type)
+        if kind is None or not kind.frozen or not kind.fit:
+            continue
+        if not teaches(observation, own, False, now):
+            continue
+        if own.offset is None:
+            logs = [kind.fit.log_ratio(each) for each in rows_of(observation, own)]
+            level = median(logs) if len(logs) >= LEVEL_SAMPLES else math.inf
+        elif name in speeds and own.offset_looks < LEVEL_LOOKS:
+            step = speeds[name].residual / (own.offset_looks + 1)
+            level = own.offset + step
+        else:
+            continue
+        # What is slower than that is a fault or for canaries to tell, not a level.
+        if level < math.log(PASSES):
+            looks = own.offset_looks + 1
+            learned[name] = replace(own, offset=level, offset_looks=looks)
+    return learned
+
+
+def with_wander(
+    observations: Observations,
+    engines: Engines,
+    types: Mapping[str, TypeMemory],
+    speeds: Mapping[str, SpeedResidual],
+    now: float,
+) -> tuple[Engines, Mapping[str, TypeMemory]]:
+    """How far engines of each type wander around their usual speeds.
+
+    At each look the median over the engines counts, so that a few slow ones teach
+    nothing. Usual speeds follow slow changes, so that these teach little.
+    """
+    engines, learned = dict(engines), dict(types)
+    away: dict[str, list[float]] = defaultdict(list)
+    peers = trusted_by_model(observations, engines)
+    for name in speeds:
+        observation, own = observations[name], engines[name]
+        if teaches(observation, own, False, now):
+            of_model = peers[observation.spec.name]
+            beyond = (
+                detectors.compare_with_peers(name, speeds, of_model).excess - own.usual
+            )
+            away[observation.type].append(abs(beyond))
+            usual = own.usual + beyond / USUAL_LOOKS
+            engines[name] = replace(own, usual=usual)
+    for key, values in away.items():
+        kind = types[key]
+        old = kind.wander if kind.wander_looks else WANDER
+        looks = min(WANDER_MEMORY, 1 + (kind.wander_looks or WANDER_LOOKS))
+        wander = old + (MAD * median(values) - old) / looks
+        learned[key] = replace(kind, wander=wander, wander_looks=looks)
+    return engines, learned
+
+
+def trusted_by_model(
+    observations: Observations, engines: Engines
+) -> Mapping[str, list[str]]:
+    """The engines that nobody suspects, by model."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, observation in observations.items():
+        if engines[name].health.is_trusted:
+            found[observation.spec.name].append(name)
+    return found

@@ -1,4 +1,4 @@
-"""How many requests an engine may have at once, from its own account. Pure.
+"""How many requests an engine may have at once, by its own metrics. Pure.
 
 Engines pull their work, so the limit is also their weight: no router is needed.
 """
@@ -8,35 +8,47 @@ from dataclasses import dataclass
 
 from modelserver.values import Metrics
 
-#: The median time between two tokens that is aimed at, in seconds: for throughput, and
-#: where people wait for each token.
-THROUGHPUT_SECONDS, LATENCY_SECONDS = 0.080, 0.030
-#: No less is aimed at than so many times what an empty engine takes: where that is
-#: long already, as on a CPU, a smaller batch only costs throughput.
+#: The median seconds between two tokens that are aimed at, for throughput.
+THROUGHPUT_SECONDS = 0.080
+#: No less is aimed at than 3 times what an empty engine takes: where that is long
+#: already, as on a CPU, a smaller batch only costs throughput.
 TIMES_ALONE = 3.0
 #: Tokens that a canary generates.
 CANARY_TOKENS = 32
-#: Too much: waiting over limit, use of the KV cache, time between tokens over target.
-WAITING, KV_FULL, ITL_HIGH = 0.1, 0.95, 1.1
-#: Room: in-flight over limit, use of the KV cache, time between tokens over target.
-USED, KV_ROOM, ITL_LOW = 0.8, 0.85, 0.95
-#: What a limit is multiplied with where there is too much, and after failures.
-LESS, AFTER_FAILURES = 0.9, 0.7
-#: The load alone lowers no limit further than this.
+#: An engine has too much if the requests waiting inside it exceed 0.1 of its limit, ...
+WAITING = 0.1
+#: ... if its KV cache is used beyond this share, ...
+KV_FULL = 0.95
+#: ... or if the time between tokens exceeds 1.1 times the one aimed at.
+ITL_HIGH = 1.1
+#: An engine with no request waiting inside it gets a higher limit if its requests
+#: reach 0.8 of the present one, ...
+USED = 0.8
+#: ... if its KV cache is used below this share, ...
+KV_ROOM = 0.85
+#: ... and if the time between tokens is below 0.95 times the one aimed at.
+ITL_LOW = 0.95
+#: The limit of an engine that has too much is multiplied by this.
+LESS = 0.9
+#: The limit of an engine that failed at requests is multiplied by this.
+AFTER_FAILURES = 0.7
+#: Too much alone never lowers a limit below this.
 LEAST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What an engine did since the last look. ``failures``: by its fault, time-outs."""
+    """What an engine did since its limit was last moved."""
 
     metrics: Metrics
+    #: The requests that it has now.
     inflight: int
+    #: The requests that failed by its fault.
     failures: int = 0
 
 
 def target_seconds(canary_seconds: float) -> float:
-    """The time between tokens to aim at, by what an idle canary takes; 0: unknown.
+    """The seconds between tokens to aim at, by those of an idle canary (0: unknown).
 
     >>> target_seconds(0.64), target_seconds(8.0), target_seconds(0.0)
     (0.08, 0.75, inf)
@@ -49,7 +61,7 @@ def target_seconds(canary_seconds: float) -> float:
 def next_limit(
     limit: float, flow: Flow, max_running: int, target_seconds: float
 ) -> float:
-    """The limit for the next five seconds; keeps fractions, so that it can creep.
+    """The limit for the next five seconds; fractions are kept, so that it can grow.
 
     >>> busy = Flow(Metrics(itl_seconds=0.02), inflight=16)
     >>> next_limit(16.0, busy, max_running=64, target_seconds=0.08)

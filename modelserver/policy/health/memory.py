@@ -1,4 +1,4 @@
-"""What control remembers from one look to the next. Frozen; kept as JSON."""
+"""What control remembers of engines from one look to the next; kept as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,14 +13,15 @@ from modelserver.values import Cause
 
 _T = TypeVar("_T")
 
-#: Relaunches of a model that may follow each other at once.
-TOKENS = 3.0
-#: Seconds that a start is thought to take before one has been seen.
-LOAD_SECONDS = 300.0
+#: Relaunches that a model has left at first, and at most.
+RELAUNCH_TOKENS = 3.0
+#: Seconds that a model is taken to be down while its last engine is relaunched, before
+#: a start has been measured; rather too many, so that it is not relaunched lightly.
+UNMEASURED_DOWNTIME_SECONDS = 300.0
 
 
 class Health(StrEnum):
-    """Where control stands with an engine; policy/health has the moves."""
+    """What control makes of an engine; ``transitions`` says what follows on what."""
 
     HEALTHY = "healthy"
     SUSPECT = "suspect"  # a tick said slow; it serves until enough ticks do
@@ -47,102 +48,118 @@ _HELD = (Health.DRAINING, Health.VERIFY, Health.RELAUNCHING, Health.CHECKING)
 
 @dataclass(frozen=True, slots=True)
 class EngineMemory:
-    """One engine. Times are seconds of the store's clock, 0 for never.
-
-    ``cause`` is the verdict that led here,
-    ``reason`` that verdict in words, ``residual`` its logarithm of measured over
-    expected, ``blocked`` why nothing followed from it yet. ``slowdown`` is what
-    canaries measured. ``slow_ticks`` and ``error_ticks`` are the verdicts of the last
-    ticks, newest last. Samples before ``fresh_from`` belong to another life and do not
-    count; those up to ``seen_at`` are in the reservoir. ``offset`` is the engine's own
-    level against the fit, None before it is known, and ``offset_looks`` from how many
-    looks it was made; ``usual`` is where it mostly was against its peers of late.
-    ``baseline`` and ``loaded_baseline`` are the seconds of its canaries when well, 0
-    before they are known; canaries up to ``shared_at`` met processors at work for
-    others, and do not count against it. ``round`` numbers the canaries asked for.
-    ``incurable``: a relaunch did not help.
-    ``passes`` are verifications passed, ``relaunches`` those of late; until
-    ``quiet_until`` slowness is not acted on, before ``relaunch_from`` it is not
-    relaunched. ``limit`` is its concurrency as control regulates it, 0 for the model's.
-    """
+    """One engine. Times are seconds of the store's clock, 0 for never."""
 
     incarnation: int
+    #: Its host and GPUs; in another place it is judged as a new engine.
     place: str = ""
     health: Health = Health.HEALTHY
+    #: When its health was last another.
     since: float = 0.0
+    #: The kind of verdict that led to its health.
     cause: Cause = Cause.NONE
+    #: That verdict in words.
     reason: str = ""
+    #: Why nothing has followed from it yet, in words.
     blocked: str = ""
+    #: That verdict's logarithm of measured over expected seconds.
     residual: float = 0.0
+    #: How many times its baseline its canaries took.
     slowdown: float = 1.0
+    #: Whether it was found slow at each of the last ticks, newest last.
     slow_ticks: tuple[bool, ...] = ()
+    #: The same of too many errors.
     error_ticks: tuple[bool, ...] = ()
+    #: Ticks in a row at which it seemed well while degraded.
     clear_ticks: int = 0
+    #: Samples and canaries from before belong to another life and do not count.
     fresh_from: float = 0.0
+    #: Samples up to here have been learned from, or left out for good.
     seen_at: float = 0.0
+    #: Its own level against the fit, as a logarithm; None before it is known.
     offset: float | None = None
+    #: The number of looks that the level was made from.
     offset_looks: int = 0
+    #: Its mean speed against its peers of late, as a logarithm.
     usual: float = 0.0
+    #: Seconds of its idle canaries when it is well; 0 before they are known.
     baseline: float = 0.0
+    #: The same of its loaded canaries.
     loaded_baseline: float = 0.0
+    #: When its idle canary last passed.
     canary_passed_at: float = 0.0
+    #: When its processors were last seen at work for others; canaries up to then do not
+    #: count against it.
     shared_at: float = 0.0
+    #: The number of the last round of canaries that control asked for.
     round: int = 0
+    #: Whether its requests have to run elsewhere.
     abort: bool = False
+    #: Whether a relaunch did not help.
     incurable: bool = False
+    #: How often its canaries passed after it was drained, of late.
     passes: int = 0
+    #: How often it was relaunched of late.
     relaunches: int = 0
+    #: Until then slowness is not acted on.
     quiet_until: float = 0.0
+    #: Before then it is not relaunched.
     relaunch_from: float = 0.0
+    #: When the start began that is under way; 0 for none.
     starting_since: float = 0.0
+    #: Requests that it may have at once, as control regulates them; 0 for its model's.
     limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TypeMemory:
-    """A model on one type of GPU: the requests for a fit, and the fit.
+    """A model on one type of GPU: what its requests should take there."""
 
-    ``fitted_count`` is how many requests had been offered at the last fit. ``wander``
-    is how far its engines go up and down by themselves, as a standard deviation of the
-    logarithm, learned from ``wander_looks`` looks.
-    """
-
+    #: The requests that a fit is made from.
     reservoir: Reservoir = field(default_factory=Reservoir)
     fit: Fit | None = None
+    #: Whether the fit is sure enough to be renewed by healthy engines only.
     frozen: bool = False
+    #: When the first request was kept.
     first_at: float = 0.0
     fitted_at: float = 0.0
+    #: How many requests the reservoir had been offered at the last fit.
     fitted_count: int = 0
+    #: How far its engines go up and down by themselves: the standard deviation of the
+    #: logarithm of their speeds.
     wander: float = 0.0
+    #: The number of looks that this was learned from.
     wander_looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelMemory:
-    """A model: relaunches that are left, when that was counted, how long a load takes.
+    """A model: what all its engines have in common."""
 
-    ``common`` is the alert that stands: all its engines are slow together.
-    """
-
-    tokens: float = TOKENS
+    #: The relaunches that it had left at ``counted_at``.
+    tokens: float = RELAUNCH_TOKENS
     counted_at: float = 0.0
-    load_seconds: float = LOAD_SECONDS
+    #: Seconds that its last start took.
+    load_seconds: float = UNMEASURED_DOWNTIME_SECONDS
+    #: The alert in force that all its engines are slow together, "" for none.
     common: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthMemory:
-    """All that control remembers; ``types`` by ``type_key``."""
+    """All that control remembers of engines, types (by ``type_key``) and models."""
 
     engines: Mapping[str, EngineMemory] = field(default_factory=dict)
     types: Mapping[str, TypeMemory] = field(default_factory=dict)
     models: Mapping[str, ModelMemory] = field(default_factory=dict)
+    #: When verdicts were last made.
     judged_at: float = 0.0
+    #: When limits were last moved.
     limited_at: float = 0.0
 
 
 def type_key(model: str, gpu: str) -> str:
-    """The name of a model on a type of GPU, "" for none."""
+    """The key of a model on a type of GPU; ``gpu`` is "" for engines without one."""
     return f"{model}@{gpu}"
 
 
@@ -152,5 +169,5 @@ def to_json(memory: HealthMemory) -> str:
 
 
 def from_json(text: str) -> HealthMemory:
-    """The reverse; "" is an empty memory, and unknown fields are ignored."""
+    """The memory from its JSON; "" is an empty one, and unknown fields are ignored."""
     return decode(HealthMemory, orjson.loads(text)) if text else HealthMemory()

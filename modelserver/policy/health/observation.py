@@ -1,4 +1,4 @@
-"""The engines as control sees them at one look. Pure."""
+"""What control sees of each engine at one look. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,34 +11,36 @@ from modelserver.values import Canary, EngineReport, ModelSpec, Sample
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One engine as control sees it at one look.
-
-    ``crowd`` is how busy the processors are that it computes on, 0 to 1; 0 for one
-    that has GPUs, or that somebody else runs on what we do not see.
-    """
+    """One engine as control sees it at one look."""
 
     report: EngineReport
     spec: ModelSpec
+    #: Its host and GPUs.
     place: str
+    #: The type of its GPUs, "" without any.
     gpu: str
+    #: Its last requests, newest first.
     samples: Sequence[Sample]
+    #: Its last canaries, newest first.
     canaries: Sequence[Canary]
-    crowd: float = 0.0
+    #: How busy the processors of its host are, 0 to 1; 0 for an engine that computes on
+    #: GPUs, or on a machine that nobody reports of.
+    host_busy: float = 0.0
 
     @property
     def type(self) -> str:
-        """Which fit it goes by."""
+        """The key of its type, by which its fit is found."""
         return type_key(self.spec.name, self.gpu)
 
-    def idle(self, since: float = 0.0) -> list[float]:
+    def idle_seconds(self, since: float = 0.0) -> list[float]:
         """Seconds of this incarnation's idle canaries, newest first."""
-        return [each.seconds for each in self.own(since) if not each.loaded]
+        return [each.seconds for each in self.own_canaries(since) if not each.loaded]
 
-    def loaded(self, since: float = 0.0) -> list[float]:
-        """The same of the loaded ones."""
-        return [each.seconds for each in self.own(since) if each.loaded]
+    def loaded_seconds(self, since: float = 0.0) -> list[float]:
+        """Seconds of this incarnation's loaded canaries, newest first."""
+        return [each.seconds for each in self.own_canaries(since) if each.loaded]
 
-    def own(self, since: float = 0.0) -> list[Canary]:
+    def own_canaries(self, since: float = 0.0) -> list[Canary]:
         """This incarnation's canaries, newest first."""
         return [
             each
@@ -46,8 +48,8 @@ class Observation:
             if each.incarnation == self.report.incarnation and each.at >= since
         ]
 
-    def fresh(self, memory: EngineMemory) -> list[Sample]:
-        """The samples that count, newest first: this incarnation's, of this life."""
+    def fresh_samples(self, memory: EngineMemory) -> list[Sample]:
+        """This incarnation's samples since ``fresh_from``, newest first."""
         return [
             each
             for each in self.samples
@@ -56,24 +58,28 @@ class Observation:
         ]
 
 
-def sights_of(snapshot: Snapshot, busy: Collection[str]) -> dict[str, Observation]:
-    """The engines about which control may decide: where they are wanted, and live.
+def observations_of(
+    snapshot: Snapshot, busy: Collection[str]
+) -> dict[str, Observation]:
+    """The engines about which control may decide: on the live host they are wanted on.
 
     Leaves out those of ``busy``, about which something else has been decided.
     """
     specs = {spec.name: spec for spec in snapshot.specs}
     hosts = {host.name: host for host in snapshot.hosts}
-    sights = {}
+    observations = {}
     for name, wish in sorted(snapshot.wishes.items()):
         report, spec = snapshot.engines.get(name), specs.get(wish.spec.model)
         if report is None or spec is None or name in busy:
             continue
         if report.host == wish.spec.host and report.host in hosts:
-            sights[name] = _sight(snapshot, report, spec, hosts[report.host])
-    return sights
+            observations[name] = _observation(
+                snapshot, report, spec, hosts[report.host]
+            )
+    return observations
 
 
-def _sight(
+def _observation(
     snapshot: Snapshot, report: EngineReport, spec: ModelSpec, host: Host
 ) -> Observation:
     place = snapshot.wishes[report.id].spec
@@ -89,27 +95,27 @@ def _sight(
         gpu="+".join(sorted({gpu.name for gpu in used})),
         samples=snapshot.samples.get(report.id, ()),
         canaries=snapshot.canaries.get(report.id, ()),
-        crowd=0.0 if used or place.url else host.busy,
+        host_busy=0.0 if used or place.url else host.busy,
     )
 
 
 def remembered(
     memory: HealthMemory,
     snapshot: Snapshot,
-    sights: Mapping[str, Observation],
+    observations: Mapping[str, Observation],
     now: float,
 ) -> dict[str, EngineMemory]:
-    """What is remembered of the wanted engines; one in a new place is a new one."""
+    """The memories of the wanted engines; one in a new place begins anew."""
     known = {
         name: own for name, own in memory.engines.items() if name in snapshot.wishes
     }
-    for name, sight in sights.items():
+    for name, observation in observations.items():
         old = known.get(name)
-        if old is None or old.place != sight.place:
-            # Canaries go on being numbered where whoever sends them knows the number.
+        if old is None or old.place != observation.place:
+            # The numbers of canary rounds go on from the one that the launcher knows.
             known[name] = EngineMemory(
-                sight.report.incarnation,
-                sight.place,
+                observation.report.incarnation,
+                observation.place,
                 since=now,
                 round=snapshot.wishes[name].canary,
             )

@@ -1,7 +1,7 @@
 """Slow, sick or merely busy: verdicts on engines, each with its figures. Pure.
 
-A verdict is a value; its text says in plain words what it was made from. How they are
-made is in ``judging``.
+A verdict is a value; its text says in plain words what it was made from. ``detectors``
+makes them.
 """
 
 import math
@@ -11,31 +11,31 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class SpeedResidual:
-    """What an engine's recent requests say of its speed.
+    """What an engine's recent requests say of its speed."""
 
-    ``residual`` is the median logarithm of measured over expected seconds, ``error``
-    its standard error, ``requests`` how many it was made from.
-    """
-
+    #: The median logarithm of measured over expected seconds.
     residual: float
+    #: Its standard error.
     error: float
+    #: The number of requests that it was made from.
     requests: int
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """An engine takes longer than its requests and its peers explain.
-
-    ``wander`` is how far engines of its type go up and down by themselves.
-    """
+    """An engine takes longer than its requests and its peers explain."""
 
     engine: str
     incarnation: int
     residual: float
+    #: The median residual of its peers.
     peers_residual: float
+    #: The standard error of the difference.
     error: float
     requests: int
+    #: The number of its peers.
     peers: int
+    #: How far engines of its type go up and down by themselves.
     wander: float = 0.0
 
     @property
@@ -63,7 +63,9 @@ class Errors:
     incarnation: int
     failed: int
     requests: int
+    #: The share that it surely fails at, 0 to 1.
     at_least: float
+    #: The share that it may fail at.
     allowed: float
 
     @property
@@ -77,13 +79,14 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """An engine with requests gives nothing for longer than they can explain."""
+    """An engine is silent for longer than its requests can explain."""
 
     engine: str
     incarnation: int
     silent_seconds: float
     allowed_seconds: float
     inflight: int
+    #: What has not come: "token" or "answer".
     sign: str
 
     @property
@@ -97,11 +100,13 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class SlowCanary:
-    """An empty engine is slow at a request whose cost is known."""
+    """An idle engine is slow at canaries, requests whose normal seconds are known."""
 
     engine: str
     incarnation: int
+    #: What its last canaries took, newest first.
     seconds: tuple[float, ...]
+    #: What a canary takes normally.
     baseline: float
 
     @property
@@ -117,11 +122,12 @@ class SlowCanary:
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
+class SlowTogether:
     """Most engines of a model are slow together, so none of them is to blame."""
 
     model: str
     residual: float
+    #: The number of engines whose speed is known.
     engines: int
 
     @property
@@ -134,7 +140,7 @@ class Common:
         )
 
 
-Verdict = Slow | Errors | Hang | SlowCanary | Common
+Verdict = Slow | Errors | Hang | SlowCanary | SlowTogether
 
 
 def _times(residual: float) -> str:

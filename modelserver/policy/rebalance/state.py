@@ -7,8 +7,9 @@ from modelserver.decoding import decode
 from modelserver.inventory import Host
 from modelserver.values import EngineSpec, EngineState, Json, ModelSpec
 
-#: The seconds that an engine is taken to load for, until a start has been measured.
-LOAD_SECONDS = 180.0
+#: Seconds that an engine is taken to load when a move of GPUs is weighed, before a
+#: start of its model has been measured.
+UNMEASURED_LOAD_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class ModelView:
     #: engine's time. None where nobody knows: then requests count as the last known.
     request_work: float | None = None
     #: How long an engine loads, where no start was measured.
-    load_seconds: float = LOAD_SECONDS
+    load_seconds: float = UNMEASURED_LOAD_SECONDS
     #: The work that an engine does in a second, if known before it was measured.
     capacity: float | None = None
 

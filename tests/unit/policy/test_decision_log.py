@@ -6,7 +6,7 @@ from modelserver.policy.actions import Alert, Drop, Relaunch, Treat, Want
 from modelserver.policy.decide import Decision
 from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health.memory import Health, HealthMemory
-from modelserver.policy.health.verdicts import Common, SlowCanary
+from modelserver.policy.health.verdicts import SlowCanary, SlowTogether
 from modelserver.values import Canary, Cause, EngineSpec
 from tests.support.control import NOW, RULES, Scene
 
@@ -86,7 +86,7 @@ def test_where_nothing_is_judged_no_health_is_kept():
 
 
 def test_an_alert_about_a_model_is_kept_with_the_models_verdict():
-    decision = Decision(verdicts=(Common("m", 0.7, 4), Common("n", 0.9, 2)))
+    decision = Decision(verdicts=(SlowTogether("m", 0.7, 4), SlowTogether("n", 0.9, 2)))
     kept = of(Alert("m", "all slow"), decision=decision)
     assert (kept["reason"], kept["residual"], kept["engines"]) == (
         "all slow",

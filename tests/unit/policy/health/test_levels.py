@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.policy.health import criteria
-from modelserver.policy.health.levels import LEVEL_LOOKS, WANDER, WANDER_MEMORY
+from modelserver.policy.health import detectors
+from modelserver.policy.health.learning import LEVEL_LOOKS, WANDER, WANDER_MEMORY
 from modelserver.policy.health.memory import Health, TypeMemory
 from modelserver.policy.health.verdicts import SlowCanary, SpeedResidual
 from modelserver.values import Canary, EngineReport, EngineState
@@ -99,8 +99,8 @@ def test_wandering_is_forgotten_within_hours():
 
 
 def slow(times: float, wander: float):
-    standings = {"m-0": SpeedResidual(math.log(times), 0.01, 40), "m-1": WELL}
-    return criteria.slow(ENGINE, standings, list(standings), wander)
+    speeds = {"m-0": SpeedResidual(math.log(times), 0.01, 40), "m-1": WELL}
+    return detectors.find_slow(ENGINE, speeds, list(speeds), wander)
 
 
 def test_what_engines_do_by_themselves_is_no_fault():
@@ -117,14 +117,14 @@ def test_more_than_twice_as_slow_is_slow_however_they_wander():
 
 
 def test_wandering_excuses_an_engine_without_peers_too():
-    standings = {"m-0": SpeedResidual(math.log(1.9), 0.01, 40)}
-    assert criteria.slow(ENGINE, standings, ["m-0"], 0.05)
-    assert criteria.slow(ENGINE, standings, ["m-0"], 0.2) is None
+    speeds = {"m-0": SpeedResidual(math.log(1.9), 0.01, 40)}
+    assert detectors.find_slow(ENGINE, speeds, ["m-0"], 0.05)
+    assert detectors.find_slow(ENGINE, speeds, ["m-0"], 0.2) is None
 
 
 def slow_canary(times: float, wander: float) -> SlowCanary | None:
     made = [Canary("m-0", 1, NOW, 0.25 * times)] * 3
-    return criteria.slow_canary(ENGINE, made, 0.25, NOW, wander)
+    return detectors.find_slow_canary(ENGINE, made, 0.25, NOW, wander)
 
 
 def test_a_canary_of_an_engine_that_wanders_may_take_longer():

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from modelserver.policy.health.limits import (
-    LATENCY_SECONDS,
     THROUGHPUT_SECONDS,
     Flow,
     next_limit,
@@ -62,9 +61,9 @@ def test_failures_take_three_tenths_and_leave_one():
     assert after(1.0, 1, failures=3) == 1.0
 
 
-def test_where_people_wait_the_same_pace_is_too_much():
+def test_the_time_between_tokens_is_weighed_by_the_one_aimed_at():
     flow = Flow(Metrics(itl_seconds=0.034), 32)
-    assert next_limit(32.0, flow, 64, LATENCY_SECONDS) == pytest.approx(28.8)
+    assert next_limit(32.0, flow, 64, target_seconds=0.030) == pytest.approx(28.8)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.policy.health import criteria
+from modelserver.policy.health import detectors
 from modelserver.policy.health.verdicts import SpeedResidual
 from modelserver.values import (
     Canary,
@@ -24,14 +24,14 @@ LN2 = math.log(2)
 
 
 def standing(made, offset: float = 0.0) -> SpeedResidual | None:
-    return criteria.standing(made, FIT, offset, 32, NOW)
+    return detectors.find_speed(made, FIT, offset, 32, NOW)
 
 
 def slow(own: SpeedResidual | None, *peers: SpeedResidual):
-    standings = {f"m-{place}": peer for place, peer in enumerate(peers, 1)}
+    speeds = {f"m-{place}": peer for place, peer in enumerate(peers, 1)}
     if own:
-        standings["m-0"] = own
-    return criteria.slow(ENGINE, standings, list(standings))
+        speeds["m-0"] = own
+    return detectors.find_slow(ENGINE, speeds, list(speeds))
 
 
 # Standing
@@ -116,8 +116,8 @@ def test_who_has_no_standing_is_not_slow():
 
 
 def test_suspected_engines_are_no_peers():
-    standings = {"m-0": SpeedResidual(LN2, 0.02, 40), "m-1": WELL}
-    verdict = criteria.slow(ENGINE, standings, ["m-0"])
+    speeds = {"m-0": SpeedResidual(LN2, 0.02, 40), "m-1": WELL}
+    verdict = detectors.find_slow(ENGINE, speeds, ["m-0"])
     assert verdict
     assert verdict.peers == 0
 
@@ -126,7 +126,7 @@ def test_suspected_engines_are_no_peers():
 
 
 def test_all_slow_together_are_not_to_blame():
-    verdict = criteria.common("m", [SpeedResidual(LN2, 0.1, 40)] * 3)
+    verdict = detectors.find_slow_together("m", [SpeedResidual(LN2, 0.1, 40)] * 3)
     assert verdict
     assert verdict.text == (
         "3 engines of m together take 2.00x of what their requests explain: "
@@ -139,7 +139,9 @@ def test_all_slow_together_are_not_to_blame():
 )
 def test_it_takes_most_of_them_to_be_common(residuals):
     assert (
-        criteria.common("m", [SpeedResidual(each, 0.1, 40) for each in residuals])
+        detectors.find_slow_together(
+            "m", [SpeedResidual(each, 0.1, 40) for each in residuals]
+        )
         is None
     )
 
@@ -148,7 +150,7 @@ def test_it_takes_most_of_them_to_be_common(residuals):
 
 
 def test_an_engine_that_fails_more_than_others_is_told():
-    verdict = criteria.errors("m-0", 1, (20, 50), (1, 100))
+    verdict = detectors.find_errors("m-0", 1, (20, 50), (1, 100))
     assert verdict
     assert verdict.text == (
         "errors: 20 of 50 requests failed, surely more than 24 %; allowed are 5 %"
@@ -160,7 +162,7 @@ def test_an_engine_that_fails_more_than_others_is_told():
     [((9, 9), (0, 100)), ((3, 30), (0, 100)), ((20, 50), (10, 100)), ((0, 60), (0, 0))],
 )
 def test_few_requests_little_share_or_failing_peers_are_no_error(own, peers):
-    assert criteria.errors("m-0", 1, own, peers) is None
+    assert detectors.find_errors("m-0", 1, own, peers) is None
 
 
 def test_only_the_engines_own_faults_count():
@@ -171,20 +173,20 @@ def test_only_the_engines_own_faults_count():
         sample(outcome=Outcome.CANCELLED),
         sample(outcome=Outcome.ENGINE_FAULT, age=61.0),
     ]
-    assert criteria.failures(made, NOW) == (1, 3)
+    assert detectors.count_failures(made, NOW) == (1, 3)
 
 
 @given(some.integers(1, 500), some.data())
 def test_wilsons_bound_is_below_the_share(trials: int, data):
     hits = data.draw(some.integers(0, trials))
-    assert -1e-9 <= criteria.wilson_bound(hits, trials) <= hits / trials + 1e-9
+    assert -1e-9 <= detectors.wilson_bound(hits, trials) <= hits / trials + 1e-9
 
 
 # Hang
 
 
 def hang(load, metrics=None, made=(), fit=FIT):
-    return criteria.hang(ENGINE, load, metrics, made, fit, NOW)
+    return detectors.find_hang(ENGINE, load, metrics, made, fit, NOW)
 
 
 def test_an_engine_without_requests_does_not_hang():
@@ -238,7 +240,7 @@ def test_an_engine_that_was_empty_for_long_is_not_waited_for_as_long():
 
 def slow_canary(*seconds: float, baseline: float = 0.2, age: float = 5.0, loaded=False):
     made = [Canary("m-0", 1, NOW - age, each, loaded) for each in seconds]
-    return criteria.slow_canary(ENGINE, made, baseline, NOW)
+    return detectors.find_slow_canary(ENGINE, made, baseline, NOW)
 
 
 def test_two_of_three_slow_canaries_tell():

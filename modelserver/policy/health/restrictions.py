@@ -1,4 +1,4 @@
-"""How an engine is to be used, from where control stands with it. Pure."""
+"""What an engine may do, by its health: its limit, hold, abort and canaries. Pure."""
 
 from dataclasses import replace
 
@@ -7,8 +7,10 @@ from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.observation import Observation
 from modelserver.values import ModelSpec, Wish
 
-#: The first part of its limit in probation, which doubles so often, in seconds.
-PROBATION_PART, PROBATION_SECONDS = 0.25, 15.0
+#: The part of its limit that an engine gets at the start of its probation.
+PROBATION_PART = 0.25
+#: Seconds after which that part doubles.
+PROBATION_SECONDS = 15.0
 
 
 def probation_part(memory: EngineMemory, now: float) -> float:
@@ -19,7 +21,7 @@ def probation_part(memory: EngineMemory, now: float) -> float:
 
 
 def limit_now(memory: EngineMemory, spec: ModelSpec, now: float) -> int:
-    """How many requests an engine may have, 0 for what its model says."""
+    """Requests that an engine may have at once, 0 for its model's ``max_running``."""
     part = 1.0
     if memory.health is Health.PROBATION:
         part = probation_part(memory, now)
@@ -31,12 +33,13 @@ def limit_now(memory: EngineMemory, spec: ModelSpec, now: float) -> int:
     return max(1, min(limit, spec.max_running))
 
 
-def treatment(sight: Observation, own: EngineMemory, now: float) -> Treat:
+def treatment_due(observation: Observation, own: EngineMemory, now: float) -> Treat:
+    """How an engine is to be treated from now on."""
     reason = own.reason or own.health.value
     return Treat(
-        sight.report.id,
+        observation.report.id,
         own.incarnation,
-        limit=limit_now(own, sight.spec, now),
+        limit=limit_now(own, observation.spec, now),
         degraded=reason if own.health is Health.DEGRADED else "",
         hold=f"{own.health}: {reason}" if own.health.is_held else "",
         abort=own.incarnation if own.abort and own.health.is_held else 0,
@@ -44,7 +47,8 @@ def treatment(sight: Observation, own: EngineMemory, now: float) -> Treat:
     )
 
 
-def wished(treat: Treat, wish: Wish) -> Treat:
+def treatment_in_force(treat: Treat, wish: Wish) -> Treat:
+    """The same action with what the engine's wish says already."""
     return replace(
         treat,
         limit=wish.limit,

@@ -1,7 +1,8 @@
-"""How verdicts on engines are made from samples, metrics and canaries. Pure.
+"""Find what is wrong with an engine, by samples, metrics and canaries. Pure.
 
-Medians of residuals against a fitted model, compared with the engine's peers; Wilson's
-bound for errors; suspicion by accrual for silence.
+Each ``find_...`` returns a verdict, or None. Speed: the median of how much longer
+requests took than a fitted model expects, compared with the engine's peers. Errors:
+Wilson's bound. Silence: suspicion by accrual.
 """
 
 import math
@@ -11,11 +12,11 @@ from statistics import median, median_low
 
 from modelserver.policy.health.cost_model import Fit, row, spread
 from modelserver.policy.health.verdicts import (
-    Common,
     Errors,
     Hang,
     Slow,
     SlowCanary,
+    SlowTogether,
     SpeedResidual,
 )
 from modelserver.values import (
@@ -27,37 +28,66 @@ from modelserver.values import (
     Sample,
 )
 
-#: Requests of so many seconds count, at most so many; else older and fewer.
-RECENT_SECONDS, RECENT_MOST = 60.0, 40
-OLDER_SECONDS, OLDER_MOST = 600.0, 12
-#: Fewer say nothing.
+#: Speed is judged by the requests of the last 60 seconds.
+RECENT_SECONDS = 60.0
+#: Of those, the newest 40 count.
+RECENT_MOST = 40
+#: Where the last minute has fewer than ``FEWEST``, the last 600 seconds count.
+OLDER_SECONDS = 600.0
+#: Of those, the newest 12 count.
+OLDER_MOST = 12
+#: Fewer than 8 requests say nothing about speed.
 FEWEST = 8
-#: A median scatters by so much more than a mean, of a normal distribution.
+#: The standard error of a median over that of a mean, for a normal distribution.
 MEDIAN_ERROR = 1.2533
-#: Slow: times what the fit expects, times the peers, standard errors beyond them.
-SLOW, SLOWER_THAN_PEERS, CERTAIN = 1.25, 1.4, 4.0
-#: Times beyond what engines wander by themselves; so much slower is slow in any fleet.
-WANDER_CERTAIN, WANDER_MOST = 4.5, 2.2
-#: Slow, where there is no peer to compare with.
+#: An engine with peers is slow from 1.25 times the seconds that the fit expects ...
+SLOW = 1.25
+#: ... if it takes 1.4 times what its peers take, too.
+SLOWER_THAN_PEERS = 1.4
+#: An engine without peers is slow from 1.8 times the seconds that the fit expects.
 SLOW_ALONE = 1.8
-#: All engines of a model together: it is the load or the host.
+#: A slow engine is beyond its peers by at least 4 standard errors.
+CERTAIN = 4.0
+#: It is beyond them by at least 4.5 times what engines of its type wander, ...
+WANDER_CERTAIN = 4.5
+#: ... but more than 2.2 times as slow is never taken for wandering.
+WANDER_MOST = 2.2
+#: Where most engines of a model take 1.4 times the expected seconds, none is to blame.
 SLOW_TOGETHER = 1.4
-#: Errors: normal quantile of the bound, its least, times the peers', requests.
-ERROR_Z, ERROR_SHARE, ERROR_PEERS, ERROR_FEWEST = 2.58, 0.05, 3.0, 10
-#: Hang without a token counter: suspicion in powers of ten, and its least in seconds.
-HANG_PHI, HANG_SECONDS = 8.0, 60.0
-#: With a token counter: seconds, and times a predicted prefill.
-STALL_SECONDS, STALL_PREFILLS = 30.0, 3.0
-#: A silent engine may have its longest request of late so many times over.
+#: The normal quantile of Wilson's bound: 99.5 % sure.
+ERROR_Z = 2.58
+#: The share of requests at which any engine may fail.
+ERROR_SHARE = 0.05
+#: It may also fail at 3 times the share of its peers, if that is more.
+ERROR_PEERS = 3.0
+#: Fewer than 10 requests say nothing about errors.
+ERROR_FEWEST = 10
+#: With a token counter: an engine hangs after 30 seconds without a token ...
+STALL_SECONDS = 30.0
+#: ... and after 3 times the seconds of its longest prefill, as the fit predicts it.
+STALL_PREFILLS = 3.0
+#: Without one: it hangs when a silence has a chance of less than 10 to the minus 8, ...
+HANG_PHI = 8.0
+#: ... after 60 seconds without an answer ...
+HANG_SECONDS = 60.0
+#: ... and after 2 times the seconds of its longest request of late.
 LONGEST = 2.0
-#: A canary is slow at so many times its baseline; so many of the last, within seconds.
-CANARY_SLOW, CANARY_MOST, CANARY_LAST, CANARY_SECONDS = 1.5, 2, 3, 600.0
+#: A canary is slow from 1.5 times its baseline.
+CANARY_SLOW = 1.5
+#: Canaries are a verdict when 2 of the last 3 were slow.
+CANARY_MOST = 2
+CANARY_LAST = 3
+#: Canaries older than 600 seconds do not count.
+CANARY_SECONDS = 600.0
 
 
-def standing(
+def find_speed(
     samples: Iterable[Sample], fit: Fit, offset: float, max_running: int, now: float
 ) -> SpeedResidual | None:
-    """Where an engine stands by its answered requests, newest first; None: too few."""
+    """How fast an engine is by its answered requests, newest first; None: too few.
+
+    ``offset`` is the engine's own level against the fit, as a logarithm.
+    """
     answered = [
         (sample, now - sample.ended_at)
         for sample in samples
@@ -75,25 +105,27 @@ def standing(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """An engine against its peers: how far beyond them it is, and how sure that is."""
+    """An engine against its peers. Speeds are logarithms of measured over expected."""
 
+    #: How much slower than its peers it is.
     excess: float
+    #: The median of its peers, 0 without any.
     level: float
+    #: The standard error of ``excess``.
     error: float
+    #: How many peers it was compared with.
     peers: int
 
 
-def compared(
-    engine: str, standings: Mapping[str, SpeedResidual], trusted: Collection[str]
+def compare_with_peers(
+    engine: str, speeds: Mapping[str, SpeedResidual], trusted: Collection[str]
 ) -> Comparison:
-    """An engine that has a standing against the other engines of its model.
+    """An engine whose speed is known against the other engines of its model.
 
     ``trusted`` are those that nobody suspects.
     """
-    own = standings[engine]
-    peers = [
-        standings[name] for name in trusted if name != engine and name in standings
-    ]
+    own = speeds[engine]
+    peers = [speeds[name] for name in trusted if name != engine and name in speeds]
     if not peers:
         return Comparison(own.residual, 0.0, own.error, 0)
     level = median(peer.residual for peer in peers)
@@ -102,22 +134,22 @@ def compared(
     return Comparison(own.residual - level, level, error, len(peers))
 
 
-def slow(
+def find_slow(
     engine: EngineReport,
-    standings: Mapping[str, SpeedResidual],
+    speeds: Mapping[str, SpeedResidual],
     trusted: Collection[str],
     wander: float = 0.0,
 ) -> Slow | None:
-    """Whether an engine is slow, against the other engines of its model.
+    """The verdict that an engine is slow, against the other engines of its model.
 
-    Requests that are close together share the mood of their engine, so their scatter
-    alone does not tell how sure this is: ``wander`` is how far engines of its type go
-    up and down by themselves.
+    ``wander`` is how far engines of its type go up and down by themselves. Requests at
+    one time share what their engine is up to then, so their scatter alone does not tell
+    how sure the verdict is.
     """
-    own = standings.get(engine.id)
+    own = speeds.get(engine.id)
     if own is None:
         return None
-    by = compared(engine.id, standings, trusted)
+    by = compare_with_peers(engine.id, speeds, trusted)
     least = SLOW if by.peers else SLOW_ALONE
     if by.peers and by.excess < math.log(SLOWER_THAN_PEERS):
         return None
@@ -145,26 +177,26 @@ def beyond_wander(wander: float) -> float:
     return min(WANDER_MOST, math.exp(WANDER_CERTAIN * wander))
 
 
-def common(
-    model: str, standings: Collection[SpeedResidual], times: float = SLOW_TOGETHER
-) -> Common | None:
-    """Whether most engines of a model are slow together; one alone has no company.
+def find_slow_together(
+    model: str, speeds: Collection[SpeedResidual], times: float = SLOW_TOGETHER
+) -> SlowTogether | None:
+    """The verdict that most engines of a model are slow; None for a single engine.
 
-    The lower median: of two engines both must be slow, of four three.
+    It takes both of two engines and three of four: the lower median must be slow.
     """
-    if len(standings) < 2:
+    if len(speeds) < 2:
         return None
-    level = median_low(each.residual for each in standings)
+    level = median_low(each.residual for each in speeds)
     if level < math.log(times):
         return None
-    return Common(model, level, len(standings))
+    return SlowTogether(model, level, len(speeds))
 
 
-def failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
-    """Requests that failed by the engine's fault of late, and all that count.
+def count_failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
+    """Requests of the last minute: those that failed by the engine's fault, and all.
 
-    A request that was refused for its own fault shows an engine that works; one that
-    was cancelled shows nothing.
+    A request that was refused for its own fault shows an engine that works. One that
+    was cancelled shows nothing and is not counted.
     """
     recent = [
         sample.outcome
@@ -175,10 +207,10 @@ def failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
     return sum(each is Outcome.ENGINE_FAULT for each in recent), len(recent)
 
 
-def errors(
+def find_errors(
     engine: str, incarnation: int, own: tuple[int, int], peers: tuple[int, int]
 ) -> Errors | None:
-    """Whether an engine fails too often; both counts are (failed, requests)."""
+    """The verdict that an engine fails too often; counts are (failed, requests)."""
     failed, requests = own
     if requests < ERROR_FEWEST:
         return None
@@ -201,7 +233,7 @@ def wilson_bound(hits: int, trials: int, z: float = ERROR_Z) -> float:
     return (centre - half) / (1 + square)
 
 
-def hang(
+def find_hang(
     engine: EngineReport,
     load: EngineLoad | None,
     metrics: Metrics | None,
@@ -209,7 +241,7 @@ def hang(
     fit: Fit | None,
     now: float,
 ) -> Hang | None:
-    """Whether an engine has requests and is silent beyond what they explain."""
+    """The verdict that an engine is silent for longer than its requests explain."""
     if load is None or not load.inflight:
         return None
     own = [each for each in samples if each.incarnation == engine.incarnation]
@@ -219,7 +251,7 @@ def hang(
     else:
         silent, sign = load.idle_seconds, "answer"
         allowed = _longest_gap(own, load.inflight)
-    # What came before its oldest request says nothing of an engine that was empty.
+    # Silence from before its oldest request is that of an empty engine.
     silent = min(silent, load.oldest_seconds)
     if silent <= allowed:
         return None
@@ -234,11 +266,10 @@ def _prefill_seconds(samples: Sequence[Sample], fit: Fit | None) -> float:
 
 
 def _longest_gap(samples: Sequence[Sample], inflight: int) -> float:
-    """Seconds until the suspicion by accrual is beyond doubt.
+    """Seconds without an answer after which an engine surely hangs.
 
-    Gaps between answers are thought exponential, with the greater of their mean and of
-    a request's mean seconds over the requests in flight; the longest request of late
-    may come twice over.
+    Gaps between answers are taken to be exponential. Their mean is the greater of the
+    mean gap of late and a request's mean seconds over the requests in flight.
     """
     answered = [each for each in samples if each.outcome is Outcome.OK]
     if len(answered) < 2:
@@ -255,14 +286,14 @@ def _longest_gap(samples: Sequence[Sample], inflight: int) -> float:
     return max(HANG_SECONDS, accrued, LONGEST * max(seconds))
 
 
-def slow_canary(
+def find_slow_canary(
     engine: EngineReport,
     canaries: Iterable[Canary],
     baseline: float,
     now: float,
     wander: float = 0.0,
 ) -> SlowCanary | None:
-    """Whether an engine's last idle canaries, newest first, are mostly slow.
+    """The verdict that an engine's last idle canaries, newest first, are mostly slow.
 
     ``wander`` is how far engines of its type go up and down by themselves.
     """

@@ -8,7 +8,7 @@ import pytest
 from modelserver.inventory import Gpu, Host
 from modelserver.policy.actions import Alert, Relaunch, Treat
 from modelserver.policy.decide import consider
-from modelserver.policy.health.guards import pays, tokens_left
+from modelserver.policy.health.guards import relaunch_pays, relaunches_left
 from modelserver.policy.health.memory import (
     Health,
     HealthMemory,
@@ -525,9 +525,9 @@ def test_the_last_engine_goes_only_if_that_pays():
 
 
 def test_what_pays_is_weighed_by_the_slowdown():
-    assert pays(300.0, math.log(3))
-    assert not pays(901.0, math.log(3))
-    assert not pays(1.0, 0.0)
+    assert relaunch_pays(300.0, math.log(3))
+    assert not relaunch_pays(901.0, math.log(3))
+    assert not relaunch_pays(1.0, 0.0)
 
 
 def test_an_engine_that_was_relaunched_lately_is_degraded_instead():
@@ -542,11 +542,11 @@ def test_an_engine_that_was_relaunched_lately_is_degraded_instead():
 
 def test_a_model_has_three_relaunches_and_one_more_every_twenty_minutes():
     scene = relaunching()
-    assert tokens_left(scene.memory.models["m"], scene.now) == pytest.approx(2.0)
+    assert relaunches_left(scene.memory.models["m"], scene.now) == pytest.approx(2.0)
     scene.look(after=600.0)
-    assert tokens_left(scene.memory.models["m"], scene.now) == pytest.approx(2.5)
+    assert relaunches_left(scene.memory.models["m"], scene.now) == pytest.approx(2.5)
     scene.look(after=3600.0)
-    assert tokens_left(scene.memory.models["m"], scene.now) == pytest.approx(3.0)
+    assert relaunches_left(scene.memory.models["m"], scene.now) == pytest.approx(3.0)
 
 
 def test_an_engine_of_somebody_else_is_degraded_and_not_relaunched():

@@ -1,0 +1,373 @@
+"""What follows from a verdict on an engine: the table of its health. Pure.
+
+An engine that is slow for long enough gets no new requests, finishes those it has, and
+is verified by canaries. If they pass it serves again, else it is relaunched; where that
+does not help it serves as degraded. A *tick* is a look at which verdicts are made.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modelserver.policy.health.guards import Guard, cooldown_seconds
+from modelserver.policy.health.learning import PASSES
+from modelserver.policy.health.memory import EngineMemory, Health
+from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.restrictions import probation_part
+from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, SpeedResidual
+from modelserver.values import Cause
+
+#: An engine is drained when it was slow on 3 of its last 4 ticks.
+SLOW_TICKS = 3
+OF_TICKS = 4
+#: A suspected or degraded engine is well again after 3 ticks without a slow one.
+CLEAN_TICKS = 3
+#: An engine is drained when it failed too often on 2 of its last 3 ticks.
+ERROR_TICKS = 2
+OF_ERROR_TICKS = 3
+#: Seconds that a draining engine may take to finish its requests by itself.
+DRAIN_SECONDS = 60.0
+#: Seconds that it may then take to let go of them, before it is relaunched.
+ABORT_SECONDS = 30.0
+#: Seconds after which canaries that are not back say that the engine is not well.
+CANARY_WAIT_SECONDS = 60.0
+#: A relaunch did not help if the canaries take 1.4 times their baseline afterwards.
+STILL_SLOW = 1.4
+#: Seconds for which slowness is not acted on after canaries passed; doubles each time.
+QUIET_SECONDS = 300.0
+#: The most that these seconds can grow to.
+QUIET_MOST_SECONDS = 7200.0
+#: When canaries passed twice, an engine's speed of now is taken to be its own level.
+PASSES_TO_BELIEVE = 2
+#: Seconds between two checks whether a degraded engine is well again.
+RECHECK_SECONDS = 600.0
+#: Seconds without a verdict after which relaunches and passes are forgiven.
+FORGIVEN_SECONDS = 7200.0
+#: The residual of an engine that fails at everything: a thousand times as slow.
+MOST_RESIDUAL = math.log(1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found of an engine at one look."""
+
+    #: Whether this look is a tick.
+    tick: bool = False
+    #: How fast it is by its requests; None if they are too few.
+    speed: SpeedResidual | None = None
+    slow: Slow | SlowCanary | None = None
+    errors: Errors | None = None
+    #: The verdict that it hangs, in words; "" if it does not.
+    hung: str = ""
+    #: The requests that it has now.
+    inflight: int = 0
+    #: What its canaries take over their baselines; 0 before they are back.
+    slowdown: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCase:
+    """One engine at one look: what is known of it, and what may be done about it."""
+
+    observation: Observation
+    memory: EngineMemory
+    found: Findings
+    guard: Guard
+    now: float
+
+    def moved(self, health: Health, **values: Any) -> EngineMemory:
+        """The memory in another health, since now."""
+        return replace(self.memory, health=health, since=self.now, **values)
+
+    @property
+    def waited(self) -> float:
+        """Seconds since its health was last another."""
+        return self.now - self.memory.since
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What becomes of an engine after one look."""
+
+    memory: EngineMemory
+    #: Why it is to be relaunched, "" if it is not.
+    relaunch: str = ""
+    #: What people are to be told, "" for nothing.
+    alert: str = ""
+
+
+def advance(case: EngineCase) -> Transition:
+    """What follows from one look; nothing for an engine that starts or is dead."""
+    report, own = case.observation.report, case.memory
+    if not report.serves:
+        return Transition(own)
+    if report.incarnation != own.incarnation:
+        return Transition(_next_incarnation(case))
+    return _TRANSITIONS[own.health](case)
+
+
+def _next_incarnation(case: EngineCase) -> EngineMemory:
+    """The memory of an engine whose next incarnation is up, whoever wanted that."""
+    own, report = case.memory, case.observation.report
+    new = replace(
+        own,
+        incarnation=report.incarnation,
+        slow_ticks=(),
+        error_ticks=(),
+        clear_ticks=0,
+        fresh_from=0.0,
+        abort=False,
+        blocked="",
+        since=case.now,
+    )
+    is_degraded = own.health is Health.DEGRADED
+    if not is_degraded and not own.health.is_held:
+        return replace(new, health=Health.HEALTHY, cause=Cause.NONE, reason="")
+    refused = case.guard.spend_drain(report, 0.0) if is_degraded else ""
+    if refused:
+        return new  # Canaries are asked for later, when it seems well.
+    return replace(new, health=Health.CHECKING, round=own.round + 1)
+
+
+def _serving(case: EngineCase) -> Transition:
+    """Healthy, suspected or on probation: it gets requests."""
+    own, found = case.memory, case.found
+    if found.hung:
+        return _drain(case, Cause.HUNG, found.hung, 0.0)
+    if own.health is Health.PROBATION and probation_part(own, case.now) >= 1:
+        case = replace(case, memory=case.moved(Health.HEALTHY))
+    if not found.tick:
+        return Transition(case.memory)
+    case = replace(case, memory=_ticked(case))
+    own = case.memory
+    if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
+        least = found.errors.at_least
+        residual = min(MOST_RESIDUAL, -math.log(max(1e-9, 1 - least)))
+        return _drain(case, Cause.ERRORS, found.errors.text, residual)
+    if own.health is Health.PROBATION:
+        return Transition(own)
+    if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+        is_slow = isinstance(found.slow, Slow)
+        cause = Cause.SLOW if is_slow else Cause.SLOW_CANARIES
+        residual = _residual(found.slow)
+        return _drain(case, cause, found.slow.text, residual)
+    return Transition(_suspected(case))
+
+
+def _residual(slow: Slow | SlowCanary) -> float:
+    return slow.residual if isinstance(slow, Slow) else math.log(slow.ratio)
+
+
+def _ticked(case: EngineCase) -> EngineMemory:
+    own, found = case.memory, case.found
+    heeded = found.slow is not None and case.now >= own.quiet_until
+    return replace(
+        own,
+        slow_ticks=(*own.slow_ticks, heeded)[-OF_TICKS:],
+        error_ticks=(*own.error_ticks, found.errors is not None)[-OF_ERROR_TICKS:],
+    )
+
+
+def _suspected(case: EngineCase) -> EngineMemory:
+    """Suspected from the first slow tick on, until enough ticks are clean."""
+    own = case.memory
+    if any(own.slow_ticks[-1:]):
+        if own.health is Health.SUSPECT:
+            return own
+        text = case.found.slow.text if case.found.slow else ""
+        return case.moved(Health.SUSPECT, cause=Cause.SLOW, reason=text)
+    clean = not any(own.slow_ticks[-CLEAN_TICKS:])
+    if own.health is Health.SUSPECT and clean:
+        return case.moved(Health.HEALTHY, cause=Cause.NONE, reason="", blocked="")
+    if (
+        own.health is Health.HEALTHY
+        and (own.passes or own.relaunches)
+        and case.waited >= FORGIVEN_SECONDS
+    ):
+        return replace(own, passes=0, relaunches=0, since=case.now)
+    return own
+
+
+def _drain(case: EngineCase, cause: Cause, reason: str, residual: float) -> Transition:
+    """Give it nothing new, if the guards allow that; a hang is relaunched at once."""
+    hung = cause is Cause.HUNG
+    refused = case.guard.spend_drain(case.observation.report, residual, hung)
+    if refused:
+        return Transition(replace(case.memory, blocked=refused))
+    drained = case.moved(
+        Health.DRAINING,
+        cause=cause,
+        reason=reason,
+        residual=residual,
+        blocked="",
+        abort=hung,
+        slow_ticks=(),
+        error_ticks=(),
+        clear_ticks=0,
+    )
+    return _relaunch(replace(case, memory=drained)) if hung else Transition(drained)
+
+
+def _draining(case: EngineCase) -> Transition:
+    """Wait until it is empty; after a minute its requests run elsewhere."""
+    own = case.memory
+    if own.cause is Cause.HUNG:
+        return _relaunch(case)
+    if case.found.hung:
+        hung = replace(case, memory=replace(own, reason=case.found.hung))
+        return _relaunch(hung, Cause.HUNG)
+    if not case.found.inflight and case.waited > 0:
+        if own.cause is Cause.ERRORS:
+            return _relaunch(case)
+        ask = own.round + 1
+        return Transition(
+            case.moved(Health.VERIFY, round=ask, fresh_from=case.now, abort=False)
+        )
+    if case.waited >= DRAIN_SECONDS + ABORT_SECONDS:
+        return _relaunch(case)
+    return Transition(replace(own, abort=own.abort or case.waited >= DRAIN_SECONDS))
+
+
+def _verify(case: EngineCase) -> Transition:
+    """Empty: canaries tell whether the engine was slow or its requests were long."""
+    own, slowdown = case.memory, case.found.slowdown
+    if not slowdown:
+        return (
+            _relaunch(case) if case.waited >= CANARY_WAIT_SECONDS else Transition(own)
+        )
+    if slowdown >= PASSES:
+        reason = f"{own.reason}; its canaries take {slowdown:.2f}x"
+        failed = replace(own, slowdown=slowdown, reason=reason)
+        return _relaunch(replace(case, memory=failed))
+    quiet = min(QUIET_MOST_SECONDS, QUIET_SECONDS * 2.0 ** min(own.passes, 10))
+    passed = case.moved(
+        Health.PROBATION,
+        passes=own.passes + 1,
+        quiet_until=case.now + quiet,
+        fresh_from=case.now,
+        slowdown=slowdown,
+    )
+    if passed.passes < PASSES_TO_BELIEVE:
+        return Transition(passed)
+    # Canaries pass again and again, so this is its normal speed at these requests.
+    level = (own.offset or 0.0) + own.residual
+    text = (
+        f"{own.reason}; its canaries passed {passed.passes} times, so this now counts "
+        "as its normal speed"
+    )
+    return Transition(replace(passed, offset=level), alert=text)
+
+
+def _relaunch(case: EngineCase, cause: Cause = Cause.NONE) -> Transition:
+    """End this incarnation, if the guards allow that; else it serves as degraded.
+
+    ``cause`` is why, if that is not why it was drained.
+    """
+    own, report = case.memory, case.observation.report
+    refused = case.guard.spend_relaunch(report, own)
+    if not refused:
+        count = own.relaunches + 1
+        gone = case.moved(
+            Health.RELAUNCHING,
+            cause=cause or own.cause,
+            relaunches=count,
+            relaunch_from=case.now + cooldown_seconds(count),
+            blocked="",
+        )
+        return Transition(gone, relaunch=own.reason)
+    blocked = replace(own, blocked=refused)
+    if own.cause is Cause.HUNG:
+        return Transition(blocked)  # It serves nobody, so it waits until it may.
+    slowdown = max(own.slowdown, math.exp(own.residual), STILL_SLOW)
+    return _degrade(
+        replace(case, memory=blocked), slowdown, f"not relaunched: {refused}"
+    )
+
+
+def _degrade(case: EngineCase, slowdown: float, why: str) -> Transition:
+    own = case.memory
+    degraded = case.moved(
+        Health.DEGRADED,
+        slowdown=slowdown,
+        fresh_from=case.now,
+        abort=False,
+        slow_ticks=(),
+        error_ticks=(),
+        clear_ticks=0,
+    )
+    alert = f"{own.reason}; {why}; it serves {slowdown:.1f} times fewer requests"
+    return Transition(degraded, alert="" if own.incurable else alert)
+
+
+def _relaunching(case: EngineCase) -> Transition:
+    """Wait for the next incarnation; ask again if the store lost the wish."""
+    report = case.observation.report
+    asked = case.guard.snapshot.wishes[report.id].relaunch >= report.incarnation
+    return Transition(case.memory, relaunch="" if asked else case.memory.reason)
+
+
+def _checking(case: EngineCase) -> Transition:
+    """The next incarnation is up, or a degraded one may be well again."""
+    own, slowdown = case.memory, case.found.slowdown
+    if not slowdown and case.waited < CANARY_WAIT_SECONDS:
+        return Transition(own)
+    if slowdown >= STILL_SLOW:
+        move = _degrade(case, slowdown, "a relaunch did not help")
+        return replace(move, memory=replace(move.memory, incurable=True))
+    return Transition(
+        case.moved(
+            Health.PROBATION,
+            fresh_from=case.now,
+            incurable=False,
+            slowdown=1.0,
+            cause=Cause.NONE,
+            reason="",
+        )
+    )
+
+
+def _degraded(case: EngineCase) -> Transition:
+    """It serves fewer requests, until it hangs, is well again or may be relaunched."""
+    own, found = case.memory, case.found
+    if found.hung:
+        return _drain(case, Cause.HUNG, found.hung, 0.0)
+    if not found.tick:
+        return Transition(own)
+    own = _ticked(case)
+    speed = found.speed
+    clear = speed is not None and speed.residual < math.log(PASSES)
+    clear = clear and not found.slow and not found.errors
+    own = replace(own, clear_ticks=own.clear_ticks + 1 if clear else 0)
+    case = replace(case, memory=own)
+    if own.clear_ticks >= CLEAN_TICKS and case.waited >= RECHECK_SECONDS:
+        return Transition(_recheck(case))
+    curable = not own.incurable
+    if curable and found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+        refused = case.guard.why_no_relaunch(case.observation.report, own)
+        if not refused:
+            return _drain(case, Cause.SLOW, found.slow.text, _residual(found.slow))
+    return Transition(own)
+
+
+def _recheck(case: EngineCase) -> EngineMemory:
+    """Ask for canaries; the last engine of a model is believed without them."""
+    report, own = case.observation.report, case.memory
+    if not case.guard.others_serve(report):
+        return case.moved(Health.PROBATION, fresh_from=case.now, incurable=False)
+    refused = case.guard.spend_drain(report, 0.0)
+    if refused:
+        return own
+    return case.moved(Health.CHECKING, fresh_from=case.now, round=own.round + 1)
+
+
+_TRANSITIONS: dict[Health, Callable[[EngineCase], Transition]] = {
+    Health.HEALTHY: _serving,
+    Health.SUSPECT: _serving,
+    Health.PROBATION: _serving,
+    Health.DRAINING: _draining,
+    Health.VERIFY: _verify,
+    Health.RELAUNCHING: _relaunching,
+    Health.CHECKING: _checking,
+    Health.DEGRADED: _degraded,
+}
