@@ -7,7 +7,7 @@ from modelserver.values import Cause, EngineSpec
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Action: have this engine, in this way."""
+    """Action: have this engine, in this place."""
 
     spec: EngineSpec
 
@@ -18,13 +18,15 @@ class Relaunch:
 
     engine: str
     incarnation: int
+    #: Why, for people.
     reason: str
+    #: Why, for decisions.
     cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Action: have this engine no longer."""
+    """Action: no longer have this engine."""
 
     engine: str
     reason: str
@@ -32,7 +34,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Treat:
-    """Action: use this incarnation thus; the fields are those of ``Wish``."""
+    """Action: change how an engine is used; ``Wish`` says what the fields mean."""
 
     engine: str
     incarnation: int
@@ -42,13 +44,15 @@ class Treat:
     drained: bool = False
     abort: int = 0
     canary: int = 0
+    #: Why, for people; "" for small changes that nobody needs to hear of.
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Action: tell people. ``engine`` is an engine's id, or a model's name."""
+    """Action: tell people."""
 
+    #: An engine's id, or a model's name.
     engine: str
     reason: str
 

@@ -1,7 +1,7 @@
 """Whether a model can answer now, and what its requests should do if it cannot. Pure.
 
-A model is down only when nothing promising is under way for it: no engine serves, and
-none loads but those that failed before. Asleep is not down, because a request wakes it.
+A model is down only when no engine of it serves or starts for the first time. A model
+that sleeps is not down, because a request wakes it.
 """
 
 from collections.abc import Mapping
@@ -12,50 +12,57 @@ from modelserver.decoding import decode
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import EngineReport, EngineState, Json, ModelSpec
 
-#: What an engine does that has died.
+#: The states of an engine that has died.
 FAILED = frozenset({EngineState.BACKOFF, EngineState.FATAL})
 
 
 class ModelStanding(StrEnum):
-    """How a model stands."""
+    """Whether a model can answer."""
 
-    SERVING = "serving"
-    STARTING = "starting"
-    WAITING = "waiting"
-    DOWN = "down"
+    SERVING = "serving"  # an engine of it is ready
+    STARTING = "starting"  # an engine is on its way
+    WAITING = "waiting"  # it sleeps, or no engine has begun to start
+    DOWN = "down"  # nothing can be expected of it
+
+
+class RequestAdvice(StrEnum):
+    """What a request should do; the values other than GO are those of ``when_down``."""
+
+    GO = "go"
+    WAIT = "wait"
+    FALLBACK = "fallback"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What is remembered of a model without a ready engine.
+    """What is remembered of a model without a ready engine."""
 
-    ``since`` is when it was first missed, None while nothing is amiss; ``failed``
-    whether an engine of it has died since then.
-    """
-
+    #: Since when it has had none; None while it has one, or sleeps.
     since: float | None = None
+    #: Whether an engine of it has died since then.
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """How a model stands, and since when it does not serve.
-
-    ``then`` is what a request should do: "go" where it serves, else "wait", "fallback"
-    (to the model ``fallback``) or "fail".
-    """
+    """Whether a model can answer, and what its requests should do."""
 
     standing: ModelStanding
+    #: Why, for people.
     reason: str = ""
+    #: Since when it has had no ready engine.
     since: float | None = None
-    then: str = "go"
+    #: What a request should do.
+    then: RequestAdvice = RequestAdvice.GO
+    #: The model to which requests go instead, "" for none.
     fallback: str = ""
 
 
 def observe(
     outage: Outage, model: ModelSpec, snapshot: Snapshot, backlog: int, now: float
 ) -> Outage:
-    """The outage as it is after one look; to be kept from one look to the next."""
+    """The outage after one look; to be kept until the next."""
     engines = _engines(model, snapshot)
     if any(engine.serves for engine in engines) or _sleeps(model, snapshot, backlog):
         return Outage()
@@ -71,10 +78,10 @@ def availability(
     outage: Outage | None = None,
     waiting: str = "",
 ) -> Availability:
-    """How a model stands by this snapshot.
+    """Whether a model can answer, by this snapshot.
 
-    ``outage`` is what ``observe`` remembers; without it the engines' own times count,
-    and a model without engines never counts as down. ``waiting`` is why an engine of it
+    ``outage`` is what ``observe`` remembers; without it the times that engines report
+    count, and a model without engines is never down. ``waiting`` is why an engine of it
     has no place, where placement gave a reason.
     """
     engines = _engines(model, snapshot)
@@ -82,35 +89,35 @@ def availability(
     if serving:
         return Availability(ModelStanding.SERVING, f"{len(serving)} ready")
     if outage is None:
-        outage = _guessed(engines)
+        outage = _outage_by_reports(engines)
     if not engines and outage.since is None:
         why = "asleep; a request wakes it" if not model.min_engines else "no engine yet"
-        return Availability(ModelStanding.WAITING, why, None, "wait")
+        return Availability(ModelStanding.WAITING, why, None, RequestAdvice.WAIT)
     loading = [engine for engine in engines if engine.state is EngineState.STARTING]
     if loading and not outage.failed:
         return Availability(
-            ModelStanding.STARTING, _why(loading, ""), outage.since, "wait"
+            ModelStanding.STARTING, _why(loading, ""), outage.since, RequestAdvice.WAIT
         )
     late = outage.since is not None and now - outage.since >= model.down_after_seconds
     why = _why(engines, waiting)
     if late and outage.since is not None:
         found = f"no ready engine for {now - outage.since:.0f} s: {why}"
-        then = model.when_down
+        then = RequestAdvice(model.when_down)
         return Availability(
             ModelStanding.DOWN, found, outage.since, then, _fallback(model)
         )
     standing = (
         ModelStanding.STARTING if outage.failed or loading else ModelStanding.WAITING
     )
-    return Availability(standing, why, outage.since, "wait")
+    return Availability(standing, why, outage.since, RequestAdvice.WAIT)
 
 
 def _fallback(model: ModelSpec) -> str:
-    return model.fallback if model.when_down == "fallback" else ""
+    return model.fallback if model.when_down == RequestAdvice.FALLBACK else ""
 
 
 def _engines(model: ModelSpec, snapshot: Snapshot) -> list[EngineReport]:
-    """Its engines on live hosts that are to stay there."""
+    """Its engines on live hosts that are wanted and do not end."""
     live = {host.name for host in snapshot.hosts}
     ending = (EngineState.DRAINING, EngineState.STOPPED)
     found = [
@@ -129,8 +136,8 @@ def _sleeps(model: ModelSpec, snapshot: Snapshot, backlog: int) -> bool:
     return not model.min_engines and not backlog and model.name not in set(wishes)
 
 
-def _guessed(engines: list[EngineReport]) -> Outage:
-    """The outage as the engines' own times show it."""
+def _outage_by_reports(engines: list[EngineReport]) -> Outage:
+    """The outage by the times that the engines report."""
     if not engines:
         return Outage()
     failed = any(engine.state in FAILED for engine in engines)

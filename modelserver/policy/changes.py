@@ -1,8 +1,8 @@
 """What a changed fleet file means for the engines that run. Pure.
 
-Two fleets are compared; what comes out says which engines start, stop and restart, and
-which changes take effect without that. A model's ``environment`` is compared by
-whatever stands for its values, and never shown.
+Two fleets are compared: which engines start, stop and restart, and which changes take
+effect without that. The values of a model's ``environment`` may be hashes; they are
+compared and never shown.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from modelserver.values import EXTERNAL, EngineSpec, Json, ModelSpec, engine_id
 
-#: Engines of this type get their limits by their own command.
+#: The type of engines that get their limits by their own command.
 COMMAND = "command"
-#: Fields of a model that take effect while its engines run. All others, and those that
-#: are yet to come, restart them.
+#: Fields of a model that take effect while its engines run; all others restart them.
 AT_ONCE = frozenset(
     {
         "name",
@@ -32,31 +32,35 @@ AT_ONCE = frozenset(
         "down_after_seconds",
     }
 )
-#: The same for engines of type ``command``, beyond those above.
+#: Further such fields of engines of type ``command``.
 COMMAND_AT_ONCE = frozenset({"context_length", "max_running", "interpreter"})
-#: Fields that are tables, compared entry by entry.
+#: The field that is compared variable by variable, as its values are secret.
 SECRET_TABLE = "environment"
-#: Settings that a program reads when it starts, and which program that is.
+#: Settings that are read only when a program starts, and that program.
 AT_START = {
     "rules.steer_seconds": "beat",
     "rules.events_per_second": "a worker",
     "rules.show_prompts": "a worker or a client",
     "defaults.result_expires_seconds": "a worker",
 }
-#: Longer values are cut in messages.
+#: The characters after which a value is cut in messages.
 SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One key of the fleet file with another value; None stands for none."""
+    """One key of the fleet file with another value."""
 
     name: str
+    #: The value before, None for none.
     before: Json
+    #: The value after, None for none.
     after: Json
+    #: Whether the values must not be shown.
+    secret: bool = False
 
     def __str__(self) -> str:
-        if self.name.startswith(f"{SECRET_TABLE}."):
+        if self.secret:
             if self.before is None:
                 return f"{self.name} was added"
             return f"{self.name} {'was removed' if self.after is None else 'changed'}"
@@ -65,7 +69,7 @@ class FieldChange:
 
 
 def _tails(before: Json, after: Json) -> tuple[Json, Json]:
-    """Two long lists from where they differ, so that a cut does not hide that."""
+    """Two lists without their common beginning, so that a cut hides no difference."""
     if not (isinstance(before, (list, tuple)) and isinstance(after, (list, tuple))):
         return before, after
     pairs = zip(before, after, strict=False)
@@ -95,17 +99,17 @@ def compare(old: ModelSpec, new: ModelSpec) -> tuple[FieldChange, ...]:
         if before == after:
             continue
         if name == SECRET_TABLE:
-            found += _entries(name, before, after)
+            found += _variables(name, before, after)
         else:
             found.append(FieldChange(name, before, after))
     return tuple(found)
 
 
-def _entries(
+def _variables(
     table: str, before: Mapping[str, Json], after: Mapping[str, Json]
 ) -> list[FieldChange]:
     return [
-        FieldChange(f"{table}.{key}", before.get(key), after.get(key))
+        FieldChange(f"{table}.{key}", before.get(key), after.get(key), secret=True)
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
@@ -122,18 +126,19 @@ def restarts(old: ModelSpec, new: ModelSpec) -> tuple[FieldChange, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
-    """A fleet as plain values; ``settings`` maps "section.key" to its value."""
+    """A fleet as plain values."""
 
     models: tuple[ModelSpec, ...] = ()
     pins: tuple[EngineSpec, ...] = ()
+    #: The values of the other sections, by "section.key".
     settings: Mapping[str, Json] = field(default_factory=dict)
 
     def engines(self) -> dict[str, EngineSpec]:
-        """The engines that it asks for, by id; an empty host means any."""
+        """The engines that it asks for, by id; host "" is any."""
         return self._engines({each.name: each.min_engines for each in self.models})
 
     def engines_allowed(self) -> dict[str, EngineSpec]:
-        """The same with those that it lets control add, and keep while they work."""
+        """The engines that it asks for, and those that control may add, by id."""
         return self._engines({each.name: each.max_engines for each in self.models})
 
     def _engines(self, numbers: Mapping[str, int]) -> dict[str, EngineSpec]:
@@ -147,25 +152,35 @@ class FleetSpec:
         return found
 
 
+class ChangeVerb(StrEnum):
+    """What happens to a model of the fleet file."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelChange:
-    """What becomes of one model and its engines. ``verb``: added, removed, changed.
-
-    ``because`` are the changes that its engines restart for, ``at_once`` the others.
-    """
+    """What becomes of one model and its engines."""
 
     name: str
-    verb: str
+    verb: ChangeVerb
+    #: The ids of the engines that start.
     start: tuple[str, ...] = ()
+    #: The ids of those that stop.
     stop: tuple[str, ...] = ()
+    #: The ids of those that restart.
     restart: tuple[str, ...] = ()
+    #: The changes for which they restart.
     because: tuple[FieldChange, ...] = ()
+    #: The changes that take effect without that.
     at_once: tuple[FieldChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChange:
-    """One engine that stays and gets another place, so it restarts."""
+    """One engine that gets another place and so restarts."""
 
     engine: str
     model: str
@@ -174,7 +189,7 @@ class EngineChange:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All that differs between two fleets; false where nothing does."""
+    """All that differs between two fleets; falsy where nothing does."""
 
     models: tuple[ModelChange, ...] = ()
     engines: tuple[EngineChange, ...] = ()
@@ -186,7 +201,9 @@ class Changes:
     @property
     def removed(self) -> tuple[str, ...]:
         """The models that leave the fleet."""
-        return tuple(each.name for each in self.models if each.verb == "removed")
+        return tuple(
+            each.name for each in self.models if each.verb is ChangeVerb.REMOVED
+        )
 
     @property
     def touched(self) -> frozenset[str]:
@@ -195,7 +212,7 @@ class Changes:
         return frozenset(moved | {each.model for each in self.engines})
 
     def summary(self) -> str:
-        """ "start 1, stop 1, restart 2 engines", or that no engine is touched."""
+        """The counts in words, as "start 1, stop 1, restart 2 engines"."""
         places = {each.engine for each in self.engines}
         counts = {
             "start": sum(len(each.start) for each in self.models),
@@ -225,7 +242,7 @@ class Changes:
 def changes(old: FleetSpec, new: FleetSpec) -> Changes:
     """What takes the fleet ``old`` to ``new``."""
     after, allowed = new.engines(), new.engines_allowed()
-    # What control may keep is not stopped by the change.
+    # Engines that control may keep are not stopped by the change.
     before = {
         name: spec
         for name, spec in old.engines().items()
@@ -265,21 +282,21 @@ def _model_change(
     start = tuple(key for key in gets if key not in had)
     stop = tuple(key for key in had if key not in gets)
     if old is None:
-        return ModelChange(name, "added", start=start)
+        return ModelChange(name, ChangeVerb.ADDED, start=start)
     if new is None:
-        return ModelChange(name, "removed", stop=stop)
+        return ModelChange(name, ChangeVerb.REMOVED, stop=stop)
     because = restarts(old, new)
     at_once = tuple(each for each in compare(old, new) if each not in because)
     if not (because or at_once or start or stop):
         return None
     stay = tuple(key for key in gets if key in had)
     restart = stay if because else ()
-    return ModelChange(name, "changed", start, stop, restart, because, at_once)
+    return ModelChange(name, ChangeVerb.CHANGED, start, stop, restart, because, at_once)
 
 
 def _model_lines(change: ModelChange) -> list[str]:
     head = f"model {change.name}"
-    what = [change.verb] if change.verb != "changed" else []
+    what = [] if change.verb is ChangeVerb.CHANGED else [change.verb.value]
     if change.start:
         what.append(f"starts {_names(change.start)}")
     if change.stop:

@@ -10,26 +10,29 @@ from modelserver.values import EngineReport, EngineState, Wish
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
-    """What the store says at one time; ``waiting`` why an engine has no place."""
+    """What the store says at one time."""
 
     hosts: tuple[Host, ...]
     engines: Mapping[str, EngineReport]
     wishes: Mapping[str, Wish]
+    #: Why an engine has no place, by the engine's id.
     waiting: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenEnd:
-    """Something that is not yet as applied; ``hopeless`` if waiting changes nothing."""
+    """Something that is not yet as applied."""
 
+    #: What it is, in words.
     what: str
+    #: Whether waiting will not change it.
     hopeless: bool = False
 
 
 def open_ends(
     fleet: FleetSpec, version: int, models: Collection[str], scene: FleetView
 ) -> tuple[OpenEnd, ...]:
-    """What is still to happen to the engines of these models, in words."""
+    """What is still to happen to the engines of these models."""
     live = {host.name for host in scene.hosts}
     late = (
         OpenEnd(f"host {host.name} still goes by version {host.fleet}")
@@ -58,9 +61,7 @@ def _missing(name: str, scene: FleetView) -> Iterator[OpenEnd]:
         yield OpenEnd(f"{name} has not been taken up by host {wish.spec.host} yet")
     elif not engine.serves:
         why = f": {engine.reason}" if engine.reason else ""
-        yield OpenEnd(f"{name} is {engine.state}{why}", engine.state is _FATAL)
+        is_fatal = engine.state is EngineState.FATAL
+        yield OpenEnd(f"{name} is {engine.state}{why}", is_fatal)
     elif engine.stale:
         yield OpenEnd(f"{name} is still to be restarted: {engine.stale}")
-
-
-_FATAL = EngineState.FATAL

@@ -1,9 +1,8 @@
 """What the decision log keeps of an action: the values that it was decided from. Pure.
 
-All values are text. Of an engine that was judged: ``verdict`` in words and its figures
-(``residual`` R, ``peers_residual`` c, ``error`` SE, ``requests`` n, ``peers``, and the
-like), ``because`` the verdict that led to where control stands with it, and ``health``,
-before and after.
+All values are text. Of an engine that was judged they include the ``verdict`` in words,
+its figures under the names of its fields, the ``health`` before and after, and the
+verdict ``because`` of which it has that health.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from modelserver.policy.snapshot import Snapshot
 
 
 def noteworthy(actions: Iterable[Action]) -> list[Action]:
-    """The actions without those that only move a limit or ask for canaries."""
+    """The actions but for those that only move a limit or ask for canaries."""
     return [
         action for action in actions if not isinstance(action, Treat) or action.reason
     ]
@@ -71,7 +70,7 @@ def _treatment(action: Treat) -> dict[str, str]:
 def _symptoms(engine: str, snapshot: Snapshot, rules: Rules) -> dict[str, str]:
     report = snapshot.engines.get(engine)
     if report is None:
-        return {}  # Wanted, and taken up by no launcher yet.
+        return {}  # No launcher has taken it up yet.
     values = {
         "model": report.model,
         "host": report.host,

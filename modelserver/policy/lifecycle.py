@@ -1,58 +1,59 @@
 """The life of an engine as a table: which event leads from which state to which.
 
-Pure: ``now`` is an argument (seconds of any monotonic clock), and nothing here starts,
-stops or asks anything. An event that a state does not know changes nothing, so a
-report that comes late does no harm.
+Pure: ``now`` is an argument (seconds of any monotonic clock). An event for which the
+table has no entry changes nothing, so an event that comes late does no harm.
 """
 
 from dataclasses import dataclass, replace
 
 from modelserver.values import Cause, EngineState
 
-#: Seconds until an engine is started again after its 1st, 2nd, ... death in a row.
+#: Seconds until an engine is started again after its first, second, ... death in a row.
 BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0)
-#: An engine that served for so long has its earlier deaths forgiven, in seconds.
+#: Seconds of service after which the earlier deaths of an engine are forgiven.
 FORGIVEN_AFTER_SECONDS = 300.0
-#: So many deaths within the window mean that starting it again does not heal it.
+#: An engine is not started again after 5 deaths ...
 FATAL_DEATHS = 5
+#: ... within 600 seconds.
 FATAL_WINDOW_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Somebody wants the engine, anew or again."""
+    """The engine is wanted, for the first time or again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """It cannot be started yet: a port or a GPU is taken."""
+    """It cannot start yet: a port or a GPU is taken."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Its process runs; ``reason`` is set where that needs a word."""
+    """Its process runs."""
 
     incarnation: int
+    #: What is special about this start, "" for nothing.
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """A token came back."""
+    """It has generated a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """Control wants it to be used with care; ``reason`` says why."""
+    """Control gives it fewer requests."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Control trusts it again."""
+    """Control gives it all its requests again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +65,26 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Its process ended, and nobody wanted that."""
+    """Its process ended, which nobody asked for."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class StartTimedOut:
-    """No token came back within the time that a start may take."""
+    """It generated no token within the time that a start may take."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDue:
-    """Time has passed; does nothing before the backoff is over."""
+    """Time has passed; changes nothing before the backoff is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainAsked:
-    """It shall take nothing new and end."""
+    """It is to take nothing new, and end."""
 
     reason: str
     cause: Cause
@@ -91,17 +92,15 @@ class DrainAsked:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Its processes are gone, as was wanted."""
+    """Its processes are gone, as was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class CannotHeal:
-    """It failed for a cause that starting it again does not remove.
-
-    ``incarnation`` is that of the start which failed before there was a process.
-    """
+    """It failed for a cause that starting it again does not remove."""
 
     reason: str
+    #: The incarnation whose start failed before there was a process, 0 for none.
     incarnation: int = 0
 
 
@@ -122,7 +121,7 @@ Event = (
 )
 
 _S = EngineState
-_MOVES: dict[tuple[EngineState, type[Event]], EngineState] = {
+_TRANSITIONS: dict[tuple[EngineState, type[Event]], EngineState] = {
     (_S.PENDING, Held): _S.PENDING,
     (_S.PENDING, Started): _S.STARTING,
     (_S.PENDING, Died): _S.BACKOFF,
@@ -142,7 +141,7 @@ _MOVES: dict[tuple[EngineState, type[Event]], EngineState] = {
     (_S.DEGRADED, Lost): _S.STARTING,
     (_S.READY, DrainAsked): _S.DRAINING,
     (_S.DEGRADED, DrainAsked): _S.DRAINING,
-    # It ends a little early, but it was to end.
+    # It was to end anyway.
     (_S.DRAINING, Died): _S.STOPPED,
     (_S.DRAINING, Stopped): _S.STOPPED,
     (_S.BACKOFF, RetryDue): _S.PENDING,
@@ -155,28 +154,29 @@ _MOVES: dict[tuple[EngineState, type[Event]], EngineState] = {
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """Where an engine stands. ``since`` is the time of its last change of state.
-
-    ``reason`` says in words what led there, ``cause`` why it is ended, if it is.
-    ``deaths`` are the times at which it died, oldest first; ``retry_at`` is when a
-    backoff is over; ``starts`` counts what this launcher started; ``serves_since`` is
-    when its last token of proof came.
-    """
+    """The state of an engine, and how it came there."""
 
     state: EngineState = EngineState.PENDING
+    #: When its state last changed.
     since: float = 0.0
     incarnation: int = 0
+    #: What led to its state, for people.
     reason: str = ""
+    #: Why it is ended, if it is.
     cause: Cause = Cause.NONE
+    #: When it died, oldest first.
     deaths: tuple[float, ...] = ()
+    #: When its backoff is over.
     retry_at: float = 0.0
+    #: How often this launcher started it.
     starts: int = 0
+    #: When it last began to serve.
     serves_since: float = 0.0
 
 
 def advance(life: Life, event: Event, now: float) -> Life:
-    """The life after an event; the very same value where the event means nothing."""
-    state = _MOVES.get((life.state, type(event)))
+    """The life after an event; the very same value where the event changes nothing."""
+    state = _TRANSITIONS.get((life.state, type(event)))
     if state is None or (isinstance(event, RetryDue) and now < life.retry_at):
         return life
     since = life.since if state is life.state else now
@@ -200,7 +200,7 @@ def advance(life: Life, event: Event, now: float) -> Life:
         case Wanted():
             return replace(moved, deaths=(), retry_at=0.0)
         case RetryDue():
-            # Why it died stays to be read until it has started again.
+            # Why it died can be read until it has started again.
             return replace(moved, reason=life.reason)
     return moved
 
@@ -225,7 +225,7 @@ def _unforgiven(life: Life, now: float) -> tuple[float, ...]:
 
 
 def backoff_seconds(deaths: int) -> float:
-    """How long to wait after so many deaths in a row.
+    """Seconds to wait after this number of deaths in a row.
 
     >>> [backoff_seconds(deaths) for deaths in (1, 2, 3, 4, 5, 6, 99)]
     [0.0, 5.0, 15.0, 45.0, 135.0, 300.0, 300.0]

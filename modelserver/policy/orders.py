@@ -1,7 +1,7 @@
-"""What operators have ordered, and how control keeps to it. Pure.
+"""What operators have ordered, and how decisions heed it. Pure.
 
 A paused engine or model is left alone altogether. A drained engine gets nothing new and
-is not judged; it keeps its place, and moves with it if its host is lost.
+is not judged; it stays drained when it has to move to another host.
 """
 
 from collections.abc import Collection, Iterable
@@ -10,7 +10,10 @@ from modelserver.policy.actions import Action, Alert, Treat, Want
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import EngineReport, Order, Wish
 
-DRAIN, PAUSE = "drain", "pause"
+#: The kind of an order that an engine gets nothing new.
+DRAIN = "drain"
+#: The kind of an order that control leaves an engine or a model alone.
+PAUSE = "pause"
 
 
 class Orders:
@@ -23,7 +26,7 @@ class Orders:
         self._drained = {each.target: each for each in orders if each.kind == DRAIN}
 
     def pauses(self, action: Action) -> bool:
-        """Whether an action is about something of which control keeps its hands off."""
+        """Whether an action is about a paused engine or model."""
         match action:
             case Want(spec):
                 return bool({spec.id, spec.model} & self._paused)
@@ -37,14 +40,14 @@ class Orders:
         return bool({engine, model} & self._paused)
 
     def left_alone(self) -> frozenset[str]:
-        """The engines that are not judged: paused, drained, or only just let go."""
+        """The engines that are not judged: paused, drained, or just released."""
         known = self._snapshot.wishes.keys() | self._snapshot.engines.keys()
         paused = {engine for engine in known if self.is_paused(engine)}
         changed = {treat.engine for treat in self.treats()}
         return frozenset(paused | self._drained.keys() | changed)
 
     def treats(self) -> tuple[Treat, ...]:
-        """The holds that operators want and that do not stand, or no longer should."""
+        """The holds to be set or lifted so that wishes are as operators ordered."""
         changes = []
         for name, wish in sorted(self._snapshot.wishes.items()):
             order = self._drained.get(name)
@@ -79,12 +82,12 @@ def in_force(orders: Iterable[Order], now: float) -> tuple[Order, ...]:
 
 
 def hold_of(order: Order) -> str:
-    """What an engine's wish says whose operator drains it."""
+    """The hold that a drained engine's wish shows: by whom, and why."""
     return f"drained by {order.who}" + (f": {order.reason}" if order.reason else "")
 
 
 def orders_about(orders: Collection[Order], *targets: str) -> tuple[Order, ...]:
-    """The orders about any of these, drains first."""
+    """The orders about any of these engines and models, drains first."""
     about = (each for each in orders if each.target in targets)
     return tuple(sorted(about, key=lambda each: (each.kind, each.target)))
 

@@ -19,13 +19,13 @@ from modelserver.policy.rebalance.state import from_json as moves_from_json
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import Json, Sample
 
-#: A sample's fields without its engine, which is the key that it stands under.
+#: The fields of a sample but for its engine, which is the key of its list.
 _SAMPLE = tuple(each.name for each in fields(Sample) if each.name != "engine")
 
 
 @dataclass(frozen=True, slots=True)
 class RulesOf:
-    """The rules of a decision."""
+    """The rules by which a decision was made."""
 
     hang_seconds: float
     relaunch_pause_seconds: float
@@ -33,14 +33,12 @@ class RulesOf:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One decision as it was made: from what, when, and which actions followed.
-
-    ``actions`` are as ``actions_to_json`` gives them.
-    """
+    """One decision as it was made: from what, when, and which actions followed."""
 
     snapshot: Snapshot
     rules: RulesOf
     now: float
+    #: As ``actions_to_json`` gives them.
     actions: Json
 
     def again(self) -> Decision:
@@ -63,7 +61,7 @@ def look_to_json(
 
 
 def look_from_json(text: str | bytes) -> Look:
-    """The reverse of look_to_json."""
+    """A decision from its JSON."""
     values = orjson.loads(text)
     rules = decode(RulesOf, values["rules"])
     snapshot = _snapshot(values["snapshot"])
@@ -104,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 
 def snapshot_from_json(text: str | bytes) -> Snapshot:
-    """The reverse of snapshot_to_json."""
+    """A snapshot from its JSON."""
     return _snapshot(orjson.loads(text))
 
 

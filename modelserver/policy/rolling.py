@@ -1,7 +1,7 @@
 """Restarts that a changed fleet asks for: a few engines of a model at a time. Pure.
 
-Engines that fail under the new section count as away, so a section that no engine can
-start with stops at the first of them and the others go on serving.
+Engines that fail under the new section count as away. So if no engine can start with
+it, only the first ones are lost, and the others go on serving.
 """
 
 from collections import Counter
@@ -11,9 +11,9 @@ from modelserver.policy.actions import Drop, Relaunch, Want
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import Cause, EngineState
 
-#: Of so many engines of a model one may be away at a time, and of fewer, one.
+#: One of every 4 engines of a model may be away at a time, and at least one.
 ENGINES_PER_RESTART = 4
-#: States in which an engine will serve again, or failed to.
+#: States in which a wanted engine counts as away.
 AWAY = frozenset(
     {
         EngineState.STARTING,
@@ -44,13 +44,13 @@ class Budget:
     def _is_away(self, engine: str) -> bool:
         report = self._snapshot.engines.get(engine)
         if report is None or report.host not in self._live:
-            return False  # Nobody's restart: it waits for a place or for its host.
+            return False  # It waits for its place or its host, not for a restart.
         wish = self._snapshot.wishes[engine]
         asked = wish.relaunch >= report.incarnation > 0
         return asked or bool(wish.hold) or report.state in AWAY
 
     def serves(self, engine: str) -> bool:
-        """Whether the engine is ready where it is wanted, and is to stay so."""
+        """Whether the engine serves where it is wanted, and is to go on with that."""
         report = self._snapshot.engines.get(engine)
         wish = self._snapshot.wishes.get(engine)
         return (
@@ -63,7 +63,7 @@ class Budget:
         )
 
     def take(self, model: str) -> bool:
-        """Take one engine of the model away, if that is still allowed."""
+        """Count one engine of the model as taken away; False if none may be."""
         if self._left[model] < 1:
             return False
         self._left[model] -= 1
@@ -73,7 +73,7 @@ class Budget:
 def spread(
     placed: Iterable[Want | Drop], snapshot: Snapshot, budget: Budget
 ) -> tuple[Want | Drop, ...]:
-    """The changes of place without those that have to wait for others to be over."""
+    """The changes of place, but for those that have to wait until others are over."""
     return tuple(
         action
         for action in placed

@@ -21,26 +21,29 @@ from modelserver.values import (
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that a decision may depend on, read at one time.
-
-    ``loads`` maps an engine's id to the sum over the live workers; ``hosts`` holds the
-    live ones only. ``samples`` and ``canaries`` are each engine's last, newest first.
-    Without ``memory``, slowness is not judged.
-    ``queues`` are the requests that wait by model, ``finished`` those that each engine
-    ever answered. Without ``moves``, models have their ``min_engines``, whatever waits.
-    """
+    """Everything that a decision may depend on, read at one time."""
 
     specs: tuple[ModelSpec, ...]
     pins: tuple[EngineSpec, ...]
+    #: The live hosts.
     hosts: tuple[Host, ...]
+    #: What launchers report, by engine.
     engines: Mapping[str, EngineReport]
     wishes: Mapping[str, Wish]
+    #: What engines have in flight, by engine: the sum over the live workers.
     loads: Mapping[str, EngineLoad]
+    #: Each engine's last requests, newest first.
     samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    #: Each engine's last canaries, newest first.
     canaries: Mapping[str, tuple[Canary, ...]] = field(default_factory=dict)
+    #: What control remembers of the engines' health; without it slowness is not judged.
     memory: HealthMemory | None = None
     orders: tuple[Order, ...] = ()
+    #: The number of waiting requests, by model.
     queues: Mapping[str, int] = field(default_factory=dict)
+    #: The number of requests that each engine ever answered.
     finished: Mapping[str, int] = field(default_factory=dict)
+    #: What control remembers of moved GPUs; without it models have their
+    #: ``min_engines``, however many requests wait.
     moves: RebalanceMemory | None = None

@@ -9,7 +9,7 @@ from modelserver.policy.actions import Relaunch, Treat
 from modelserver.policy.decide import consider
 from modelserver.policy.health.guards import relaunch_pays
 from modelserver.policy.health.memory import from_json, to_json
-from modelserver.values import EngineLoad, EngineState, Metrics, Outcome
+from modelserver.values import Cause, EngineLoad, EngineState, Metrics, Outcome
 from tests.support.control import RULES, Scene, canaries, samples
 
 EVENTS = ("well", "slow", "slow canary", "fails", "hangs", "empty", "dies", "starts")
@@ -99,7 +99,7 @@ def test_control_keeps_its_guards_whatever_happens(engines: int, story):
         if taken and len(before | taken) == engines:
             own = scene.memory.engines[min(taken)]
             load = scene.memory.models["m"].load_seconds
-            assert own.cause == "hang" or relaunch_pays(load, own.residual)
+            assert own.cause is Cause.HUNG or relaunch_pays(load, own.residual)
         for action in decision.actions:
             if isinstance(action, Relaunch):
                 assert action.incarnation == was[action.engine].incarnation

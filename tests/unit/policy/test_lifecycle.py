@@ -51,7 +51,7 @@ EVENTS: tuple[Event, ...] = (
     Stopped(),
     CannotHeal("no such file"),
 )
-MOVES = {
+TRANSITIONS = {
     (PENDING, "Held"): PENDING,
     (PENDING, "Started"): STARTING,
     (PENDING, "Died"): BACKOFF,
@@ -87,7 +87,7 @@ def test_event_leads_where_the_table_says_and_else_changes_nothing(
     state: EngineState, event: Event
 ) -> None:
     life = Life(state=state, since=1.0, incarnation=3)
-    expected = MOVES.get((state, type(event).__name__))
+    expected = TRANSITIONS.get((state, type(event).__name__))
     after = advance(life, event, now=10.0)
     if expected is None:
         assert after is life
