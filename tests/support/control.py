@@ -5,11 +5,13 @@ from typing import Any
 
 from modelserver.fleet_sections import RulesSection
 from modelserver.inventory import Host
+from modelserver.policy.actions import Alert, Relaunch
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.cost_model import Fit
 from modelserver.policy.health.learning import LEVEL_LOOKS
 from modelserver.policy.health.memory import (
     EngineMemory,
+    Health,
     HealthMemory,
     ModelMemory,
     TypeMemory,
@@ -22,6 +24,7 @@ from modelserver.values import (
     EngineSpec,
     EngineState,
     Kind,
+    Metrics,
     ModelSpec,
     Outcome,
     Sample,
@@ -193,3 +196,78 @@ class Scene:
     def own(self) -> EngineMemory:
         """What control remembers of the first engine."""
         return self.memory.engines["m-0"]
+
+
+def relaunches(decision: Decision) -> list[str]:
+    """The engines that a decision relaunches."""
+    return [each.engine for each in decision.actions if isinstance(each, Relaunch)]
+
+
+def alerts(decision: Decision) -> list[str]:
+    """What a decision tells people."""
+    return [each.reason for each in decision.actions if isinstance(each, Alert)]
+
+
+def drained(**memory: Any) -> Scene:
+    """A scene whose first engine is slow and has just been taken away."""
+    scene = Scene(**memory)
+    scene.slow()
+    scene.looks(3)
+    assert scene.own.health is Health.DRAINING
+    return scene
+
+
+def verifying() -> Scene:
+    """A scene whose first engine was slow, is empty, and was asked for canaries."""
+    scene = drained()
+    scene.empty()
+    scene.look()
+    assert scene.own.health is Health.VERIFY
+    return scene
+
+
+def relaunching() -> Scene:
+    """A scene whose first engine failed at its canaries."""
+    scene = verifying()
+    scene.canaries["m-0"] = canaries(idle=0.75, loaded=0.9, at=scene.now)
+    assert relaunches(scene.look()) == ["m-0"]
+    return scene
+
+
+def second_incarnation(idle: float = 0.25, loaded: float = 0.3) -> Scene:
+    """A scene whose first engine was relaunched, with the seconds of its canaries."""
+    scene = relaunching()
+    scene.report("m-0", state=EngineState.STARTING, since=scene.now)
+    scene.look()
+    scene.samples["m-0"] = ()
+    scene.report("m-0", state=EngineState.READY, incarnation=2, since=scene.now + 5)
+    scene.canaries["m-0"] = canaries(
+        idle=idle, loaded=loaded, at=scene.now, incarnation=2
+    )
+    scene.look()
+    assert scene.own.health is Health.CHECKING
+    return scene
+
+
+def degraded(engines: int = 4, **memory: Any) -> Scene:
+    """A scene whose first engine serves as degraded."""
+    usual = {"health": Health.DEGRADED, "slowdown": 2.0, "reason": "slow: yes"}
+    return Scene(engines, **usual | memory)
+
+
+def failing() -> Scene:
+    """A scene whose first engine fails at many of its requests."""
+    scene = Scene()
+    scene.samples["m-0"] = (
+        *samples(number=15, outcome=Outcome.ENGINE_FAULT),
+        *samples(number=25),
+    )
+    return scene
+
+
+def hanging(engines: int = 4, **memory: Any) -> Scene:
+    """A scene whose first engine has given no token for 40 seconds."""
+    scene = Scene(engines, **memory)
+    scene.loads["m-0"] = EngineLoad(5, 100.0, 100.0)
+    scene.metrics["m-0"] = Metrics(tokens_at=scene.now - 40)
+    return scene

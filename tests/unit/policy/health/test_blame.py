@@ -6,6 +6,7 @@ import pytest
 
 from modelserver.inventory import Host
 from modelserver.policy.health.memory import Health
+from modelserver.values import Cause
 from tests.support.control import Scene, canaries
 
 
@@ -21,7 +22,7 @@ def test_slow_canaries_of_an_idle_engine_take_it_away_too():
     scene = idle_with_slow_canaries()
     scene.canaries["m-1"] = canaries("m-1", idle=0.26, at=scene.now + 10)
     scene.looks(3)
-    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW_CANARIES)
 
 
 def test_canaries_that_are_slow_on_its_peers_too_are_not_held_against_an_engine():
@@ -65,7 +66,7 @@ def test_canaries_of_a_time_when_processors_were_shared_prove_nothing_later_eith
     assert scene.own.health is Health.HEALTHY
     scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 1)
     scene.looks(3)
-    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW_CANARIES)
 
 
 def test_canaries_of_milliseconds_prove_nothing():
@@ -90,4 +91,4 @@ def test_an_engine_with_a_gpu_does_not_care_for_crowded_processors():
     scene.give_gpus()
     scene.hosts = (replace(scene.hosts[0], busy=0.95),)
     scene.looks(3)
-    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "canary")
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW_CANARIES)

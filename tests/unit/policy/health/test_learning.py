@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from modelserver.policy.health.cost_model import Reservoir
+from modelserver.policy.health.learning import LEVEL_LOOKS, WANDER, WANDER_MEMORY
 from modelserver.policy.health.memory import Health, TypeMemory
 from modelserver.values import Outcome
-from tests.support.control import FIT, Scene, canaries, samples
+from tests.support.control import FIT, NOW, Scene, canaries, samples
 
 KEY = "m@"
 HOUR = 3600.0
@@ -174,3 +175,89 @@ def test_failures_teach_nothing():
     scene.samples["m-0"] = samples(outcome=Outcome.ENGINE_FAULT)
     scene.look()
     assert KEY not in scene.memory.types
+
+
+def test_a_baseline_from_a_fast_moment_gives_way_to_that_of_the_type():
+    scene = Scene(health=Health.HEALTHY, baseline=0.16)
+    scene.canaries["m-0"] = canaries(idle=0.3)
+    decisions = scene.looks(3)
+    assert not any(each.verdicts for each in decisions)
+    assert scene.own.canary_passed_at == NOW
+
+
+def answer(scene: Scene, **seconds: float) -> None:
+    """A look at which every engine has new requests; ``m_0`` is what m-0 took."""
+    for name in scene.engines:
+        took = seconds.get(name.replace("-", "_"), 1.0)
+        scene.samples[name] = samples(name, seconds=took, now=scene.now)
+    scene.look()
+
+
+# Levels
+
+
+def test_a_level_from_a_fast_moment_becomes_what_is_usual():
+    scene = Scene(offset=-0.2, offset_looks=1)
+    for _ in range(20):
+        answer(scene)
+    assert scene.own.offset == pytest.approx(-0.2 / 21)
+    assert scene.own.offset_looks == 21
+
+
+def test_a_level_made_from_half_an_hour_is_frozen():
+    scene = Scene(offset=-0.2, offset_looks=LEVEL_LOOKS)
+    answer(scene)
+    assert (scene.own.offset, scene.own.offset_looks) == (-0.2, LEVEL_LOOKS)
+
+
+def test_looks_without_new_requests_make_no_level_surer():
+    scene = Scene(offset=0.0, offset_looks=5)
+    answer(scene)
+    scene.samples = {name: () for name in scene.engines}
+    scene.looks(3)
+    assert scene.own.offset_looks == 6
+
+
+def test_a_level_never_grows_into_a_fault():
+    scene = Scene(offset=0.22, offset_looks=3)
+    answer(scene, m_0=1.6)
+    assert scene.own.offset == 0.22
+
+
+def test_engines_under_suspicion_learn_no_level():
+    scene = Scene(offset=0.0, offset_looks=3, slow_ticks=(True,))
+    answer(scene, m_0=1.1)
+    assert scene.own.offset_looks == 3
+
+
+# Wandering
+
+
+def test_engines_that_keep_their_speed_are_seen_not_to_wander():
+    scene = Scene()
+    for _ in range(100):
+        answer(scene)
+    assert kind(scene).wander < WANDER / 3
+
+
+def test_engines_that_go_up_and_down_are_seen_to_wander():
+    scene = Scene()
+    for look in range(100):
+        times = math.exp(0.15 * (-1) ** look)
+        answer(scene, m_0=times, m_1=1 / times, m_2=times, m_3=1 / times)
+    assert 0.15 < kind(scene).wander < 0.45
+
+
+def test_one_slow_engine_of_four_does_not_make_them_wanderers():
+    scene = Scene()
+    for _ in range(100):
+        answer(scene, m_0=1.3)
+    assert kind(scene).wander < WANDER / 3
+
+
+def test_wandering_is_forgotten_within_hours():
+    scene = Scene()
+    types = {"m@": replace(kind(scene), wander=0.3, wander_looks=WANDER_MEMORY)}
+    scene.memory = replace(scene.memory, types=types)
+    answer(scene)
+    assert kind(scene).wander == pytest.approx(0.3 * (1 - 1 / WANDER_MEMORY))

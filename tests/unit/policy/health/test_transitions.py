@@ -1,81 +1,36 @@
-"""The life of an engine under control: what follows from verdicts, and its guards."""
+"""What follows from a verdict, from suspicion to a relaunch and back."""
 
 import math
 from dataclasses import replace
 
 import pytest
 
-from modelserver.inventory import Gpu, Host
-from modelserver.policy.actions import Alert, Relaunch, Treat
-from modelserver.policy.decide import consider
-from modelserver.policy.health.guards import relaunch_pays, relaunches_left
+from modelserver.policy.actions import Relaunch, Treat
 from modelserver.policy.health.memory import (
     Health,
-    HealthMemory,
     ModelMemory,
-    TypeMemory,
-    from_json,
-    to_json,
 )
 from modelserver.values import (
+    Cause,
     EngineLoad,
-    EngineSpec,
     EngineState,
     Metrics,
     Outcome,
-    Wish,
 )
-from tests.support.control import NOW, RULES, Scene, canaries, known, samples
-
-FAILED = Outcome.ENGINE_FAULT
-
-
-def relaunches(decision) -> list[str]:
-    return [each.engine for each in decision.actions if isinstance(each, Relaunch)]
-
-
-def alerts(decision) -> list[str]:
-    return [each.reason for each in decision.actions if isinstance(each, Alert)]
-
-
-def drained(**memory) -> Scene:
-    """A scene whose first engine is slow and has just been taken away."""
-    scene = Scene(**memory)
-    scene.slow()
-    scene.looks(3)
-    assert scene.own.health is Health.DRAINING
-    return scene
-
-
-def verifying() -> Scene:
-    scene = drained()
-    scene.empty()
-    scene.look()
-    assert scene.own.health is Health.VERIFY
-    return scene
-
-
-def relaunching() -> Scene:
-    scene = verifying()
-    scene.canaries["m-0"] = canaries(idle=0.75, loaded=0.9, at=scene.now)
-    assert relaunches(scene.look()) == ["m-0"]
-    return scene
-
-
-def reborn(idle: float = 0.25, loaded: float = 0.3) -> Scene:
-    """The next incarnation is up, and its canaries took so long."""
-    scene = relaunching()
-    scene.report("m-0", state=EngineState.STARTING, since=scene.now)
-    scene.look()
-    scene.samples["m-0"] = ()
-    scene.report("m-0", state=EngineState.READY, incarnation=2, since=scene.now + 5)
-    scene.canaries["m-0"] = canaries(
-        idle=idle, loaded=loaded, at=scene.now, incarnation=2
-    )
-    scene.look()
-    assert scene.own.health is Health.CHECKING
-    return scene
-
+from tests.support.control import (
+    Scene,
+    alerts,
+    canaries,
+    degraded,
+    drained,
+    failing,
+    hanging,
+    relaunches,
+    relaunching,
+    samples,
+    second_incarnation,
+    verifying,
+)
 
 # Suspicion
 
@@ -111,42 +66,6 @@ def test_three_clean_ticks_lift_the_suspicion():
     assert scene.own.health is Health.SUSPECT
     scene.look()
     assert scene.own.health is Health.HEALTHY
-
-
-def test_a_look_between_ticks_leaves_the_very_same_memory():
-    scene = Scene()
-    scene.look()
-    before = scene.memory
-    scene.look(after=2.0)
-    assert scene.memory == before
-
-
-def test_looks_between_ticks_do_not_count():
-    scene = Scene()
-    scene.slow()
-    for _ in range(8):
-        scene.look(after=2.0)
-    assert sum(scene.own.slow_ticks) == 2
-
-
-def test_all_slow_together_are_left_alone_and_told_of_once():
-    scene = Scene()
-    for name in scene.engines:
-        scene.slow(name)
-    first, *later = scene.looks(6)
-    assert [text.startswith("4 engines of m") for text in alerts(first)] == [True]
-    assert [each.actions for each in later] == [()] * 5
-    assert scene.memory.models["m"].common
-
-
-def test_what_is_common_is_over_when_it_is_well_below_not_just_below():
-    scene = Scene()
-    for times, stands in ((3.0, True), (1.3, True), (3.0, True), (1.0, False)):
-        for name in scene.engines:
-            scene.slow(name, times)
-        told = alerts(scene.look())
-        assert bool(scene.memory.models["m"].common) is stands
-        assert len(told) == (scene.now == NOW + 10)
 
 
 def test_an_engine_that_passed_lately_is_not_suspected():
@@ -253,7 +172,7 @@ def test_a_draining_engine_that_hangs_is_relaunched_at_once():
 
 
 def test_after_a_relaunch_canaries_come_first_and_nothing_else():
-    scene = reborn()
+    scene = second_incarnation()
     assert scene.wishes["m-0"].hold.startswith("checking")
     assert scene.wishes["m-0"].canary == 2
     scene.look()
@@ -276,7 +195,7 @@ def test_a_lost_wish_is_made_again_without_another_token():
 
 
 def test_an_engine_that_is_still_slow_serves_as_degraded():
-    scene = reborn(idle=0.5)
+    scene = second_incarnation(idle=0.5)
     (text,) = alerts(scene.look())
     assert "a relaunch did not help; it serves 2.0 times fewer requests" in text
     assert scene.own.health is Health.DEGRADED
@@ -290,15 +209,10 @@ def test_an_engine_that_is_still_slow_serves_as_degraded():
 
 
 def test_without_canaries_a_new_incarnation_gets_its_chance():
-    scene = reborn()
+    scene = second_incarnation()
     scene.canaries["m-0"] = ()
     scene.looks(6)
     assert scene.own.health is Health.PROBATION
-
-
-def degraded(engines: int = 4, **memory) -> Scene:
-    usual = {"health": Health.DEGRADED, "slowdown": 2.0, "reason": "slow: yes"}
-    return Scene(engines, **usual | memory)
 
 
 def test_a_degraded_engine_that_seems_well_is_asked_for_canaries():
@@ -389,21 +303,12 @@ def test_an_engine_that_died_while_held_is_checked_when_it_is_back():
 # Errors
 
 
-def failing(seconds: float = 0.2) -> Scene:
-    scene = Scene()
-    scene.samples["m-0"] = (
-        *samples(number=15, outcome=FAILED),
-        *samples(number=25),
-    )
-    return scene
-
-
 def test_an_engine_that_fails_on_two_ticks_is_emptied_and_relaunched():
     scene = failing()
     scene.look()
     assert scene.own.health is Health.HEALTHY
     scene.look()
-    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, "error")
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.ERRORS)
     scene.empty()
     decision = scene.look()
     assert relaunches(decision) == ["m-0"]
@@ -412,7 +317,7 @@ def test_an_engine_that_fails_on_two_ticks_is_emptied_and_relaunched():
 
 def test_an_engine_that_fails_always_is_worth_a_relaunch_even_if_it_is_the_last():
     scene = Scene(1)
-    scene.samples["m-0"] = samples(outcome=FAILED)
+    scene.samples["m-0"] = samples(outcome=Outcome.ENGINE_FAULT)
     scene.looks(2)
     assert scene.own.health is Health.DRAINING
 
@@ -434,13 +339,6 @@ def test_slowness_waits_for_the_end_of_probation():
 
 
 # Hang
-
-
-def hanging(engines: int = 4, **memory) -> Scene:
-    scene = Scene(engines, **memory)
-    scene.loads["m-0"] = EngineLoad(5, 100.0, 100.0)
-    scene.metrics["m-0"] = Metrics(tokens_at=scene.now - 40)
-    return scene
 
 
 def test_a_hanging_engine_is_relaunched_at_once_and_its_requests_go_elsewhere():
@@ -475,187 +373,3 @@ def test_a_hanging_engine_waits_empty_until_it_may_be_relaunched():
     assert scene.own.blocked == "m has been relaunched too often of late"
     assert scene.wishes["m-0"].abort == 1
     assert relaunches(scene.look(after=1200.0)) == ["m-0"]
-
-
-def test_an_engine_without_a_sign_of_life_is_a_hang():
-    scene = Scene()
-    scene.now += 100.0
-    scene.report("m-0", alive_at=scene.now - 61)
-    decision = consider(scene.snapshot(), RULES, scene.now)
-    assert relaunches(decision) == ["m-0"]
-    assert decision.memory.engines["m-0"].reason == (
-        "hung: no token for 61 s with 2 in flight, oldest 1 s"
-    )
-
-
-# Guards
-
-
-def test_of_four_engines_one_at_a_time_is_taken_away_and_of_eight_two():
-    for engines, most in ((2, 1), (4, 1), (8, 2), (12, 3)):
-        scene = Scene(engines)
-        for name in list(scene.engines)[: (engines - 1) // 2]:
-            scene.slow(name)
-        scene.looks(4)
-        held = sum(bool(wish.hold) for wish in scene.wishes.values())
-        assert held == min(most, (engines - 1) // 2)
-
-
-def test_who_waits_for_others_says_so():
-    scene = Scene()
-    scene.report("m-1", state=EngineState.BACKOFF)
-    scene.slow()
-    scene.looks(4)
-    assert scene.own.blocked == "as many engines of m as may be down are down"
-
-
-def test_the_last_engine_goes_only_if_that_pays():
-    scene = Scene(1)
-    scene.memory = replace(
-        scene.memory, models={"m": ModelMemory(counted_at=1.0, load_seconds=1000.0)}
-    )
-    scene.slow()
-    scene.looks(4)
-    assert scene.own.blocked == (
-        "it is the last engine of m, and a load of 1000 s would not pay"
-    )
-    scene.memory = replace(scene.memory, models={"m": ModelMemory(load_seconds=60.0)})
-    scene.look()
-    assert scene.own.health is Health.DRAINING
-
-
-def test_what_pays_is_weighed_by_the_slowdown():
-    assert relaunch_pays(300.0, math.log(3))
-    assert not relaunch_pays(901.0, math.log(3))
-    assert not relaunch_pays(1.0, 0.0)
-
-
-def test_an_engine_that_was_relaunched_lately_is_degraded_instead():
-    scene = verifying()
-    scene.remember("m-0", relaunch_from=99_999.0, relaunches=1)
-    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now)
-    decision = scene.look()
-    assert relaunches(decision) == []
-    assert "not relaunched: it was relaunched 1 times of late" in alerts(decision)[0]
-    assert scene.own.health is Health.DEGRADED
-
-
-def test_a_model_has_three_relaunches_and_one_more_every_twenty_minutes():
-    scene = relaunching()
-    assert relaunches_left(scene.memory.models["m"], scene.now) == pytest.approx(2.0)
-    scene.look(after=600.0)
-    assert relaunches_left(scene.memory.models["m"], scene.now) == pytest.approx(2.5)
-    scene.look(after=3600.0)
-    assert relaunches_left(scene.memory.models["m"], scene.now) == pytest.approx(3.0)
-
-
-def test_an_engine_of_somebody_else_is_degraded_and_not_relaunched():
-    scene = Scene()
-    far = EngineSpec("m-0", "m", "a", url="http://far:1")
-    scene.wishes["m-0"], scene.pins = Wish(far), (far,)
-    scene.slow()
-    scene.empty()
-    assert [relaunches(each) for each in scene.looks(12)] == [[]] * 12
-    assert scene.own.health is Health.DEGRADED
-    assert scene.own.blocked == "somebody else runs it"
-
-
-# What is seen, limits, memory
-
-
-def test_a_dead_launchers_engines_are_not_judged():
-    scene = Scene()
-    scene.slow()
-    scene.hosts, scene.pins = (), tuple(w.spec for w in scene.wishes.values())
-    assert [each.actions for each in scene.looks(4)] == [()] * 4
-
-
-def test_limits_move_every_five_seconds_and_are_wished():
-    scene = Scene()
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.2)
-    scene.look(after=2.0)
-    assert scene.wishes["m-0"].limit == 28
-    scene.look(after=2.0)
-    assert scene.wishes["m-0"].limit == 28
-    scene.look(after=3.0)
-    assert scene.wishes["m-0"].limit == 25
-
-
-def test_an_engine_that_is_slow_at_every_token_keeps_its_limit():
-    scene = Scene(baseline=8.0)
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.7)
-    scene.looks(3)
-    assert scene.own.limit == 0.0
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.9)
-    scene.look()
-    assert scene.own.limit == pytest.approx(28.8)
-
-
-def test_failures_lower_the_limit_and_a_full_limit_is_the_models():
-    scene = Scene(limit=31.9)
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.02)
-    scene.loads["m-0"] = EngineLoad(31, 1.0, 1.0)
-    scene.look()
-    assert scene.own.limit == 0.0
-    scene.samples["m-0"] = samples(number=1, outcome=FAILED, now=scene.now)
-    scene.look(after=5.0)
-    assert scene.own.limit == pytest.approx(22.4)
-
-
-def test_gpu_types_have_fits_of_their_own_and_a_new_place_is_a_new_engine():
-    scene = Scene(2)
-    gpus = [Gpu(n, f"u{n}", name, 80, 0, 80) for n, name in enumerate(("A", "B"))]
-    scene.hosts, scene.spec = (
-        (Host("a", gpus=tuple(gpus)),),
-        replace(scene.spec, gpus=1),
-    )
-    for place, name in enumerate(scene.wishes):
-        spec = replace(scene.wishes[name].spec, uuids=(f"u{place}",))
-        scene.wishes[name] = Wish(spec)
-    scene.look()
-    assert scene.own.place == "a/u0"
-    assert scene.own.baseline == 0.0
-    assert {"m@A", "m@B"} <= set(scene.memory.types)
-
-
-def test_canaries_go_on_being_numbered_when_memory_is_lost():
-    scene = verifying()
-    scene.memory = replace(scene.memory, engines={})
-    scene.look()
-    assert scene.wishes["m-0"].hold == ""
-    assert scene.own.round == scene.wishes["m-0"].canary == 1
-
-
-def test_memory_survives_the_store():
-    scene = reborn()
-    text = to_json(scene.memory)
-    assert from_json(text) == scene.memory
-    assert to_json(from_json(text)) == text
-    assert from_json("") == HealthMemory()
-
-
-def test_a_later_versions_memory_can_be_read():
-    text = to_json(Scene().memory).replace('"place"', '"later": 1, "place"')
-    assert from_json(text) == Scene().memory
-
-
-def test_a_fit_that_is_not_there_yet_survives_too():
-    scene = Scene()
-    scene.memory = replace(scene.memory, types={"m@": TypeMemory()})
-    assert from_json(to_json(scene.memory)) == scene.memory
-
-
-def test_an_engine_of_which_nobody_has_reported_is_waited_for():
-    scene = Scene()
-    del scene.engines["m-0"]
-    scene.look()
-    assert scene.own == known()
-
-
-def test_what_leaves_the_fleet_is_forgotten():
-    scene = Scene()
-    scene.look()
-    del scene.wishes["m-3"]
-    scene.spec = replace(scene.spec, min_engines=3, max_engines=3)
-    decision = consider(scene.snapshot(), RULES, scene.now + 10)
-    assert "m-3" not in decision.memory.engines

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from modelserver.policy.health import detectors
-from modelserver.policy.health.verdicts import SpeedResidual
+from modelserver.policy.health.verdicts import SlowCanary, SpeedResidual
 from modelserver.values import (
     Canary,
     EngineLoad,
@@ -23,7 +23,7 @@ WELL = SpeedResidual(0.0, 0.01, 40)
 LN2 = math.log(2)
 
 
-def standing(made, offset: float = 0.0) -> SpeedResidual | None:
+def speed(made, offset: float = 0.0) -> SpeedResidual | None:
     return detectors.find_speed(made, FIT, offset, 32, NOW)
 
 
@@ -34,12 +34,12 @@ def slow(own: SpeedResidual | None, *peers: SpeedResidual):
     return detectors.find_slow(ENGINE, speeds, list(speeds))
 
 
-# Standing
+# Speed
 
 
-def test_an_engines_standing_is_the_median_of_its_last_forty_requests():
+def test_an_engines_speed_is_the_median_of_its_last_forty_requests():
     made = (*samples(number=40, seconds=2.0), *samples(number=20, seconds=9.0))
-    found = standing(made)
+    found = speed(made)
     assert found
     assert found.residual == pytest.approx(LN2)
     assert found.requests == 40
@@ -47,30 +47,30 @@ def test_an_engines_standing_is_the_median_of_its_last_forty_requests():
 
 
 def test_its_own_level_is_taken_off():
-    found = standing(samples(seconds=2.0), offset=LN2)
+    found = speed(samples(seconds=2.0), offset=LN2)
     assert found
     assert found.residual == pytest.approx(0.0)
 
 
 def test_with_few_of_late_twelve_of_ten_minutes_count():
     made = [sample(age=50.0 * place, seconds=2.0) for place in range(13)]
-    found = standing(made)
+    found = speed(made)
     assert found
     assert found.requests == 12
 
 
 def test_seven_requests_say_nothing():
-    assert standing(samples(number=7)) is None
-    assert standing([sample(age=601.0)] * 20) is None
+    assert speed(samples(number=7)) is None
+    assert speed([sample(age=601.0)] * 20) is None
 
 
 def test_failed_requests_have_no_speed():
-    assert standing(samples(outcome=Outcome.ENGINE_FAULT)) is None
+    assert speed(samples(outcome=Outcome.ENGINE_FAULT)) is None
 
 
 def test_scatter_beyond_the_fits_makes_less_certain():
     made = [sample(seconds=1.0 + place % 3) for place in range(40)]
-    found = standing(made)
+    found = speed(made)
     assert found
     assert found.error > 1.2533 * 0.05 / math.sqrt(40)
 
@@ -111,7 +111,7 @@ def test_alone_it_has_to_be_slower_and_says_so():
     assert "(no peers;" in verdict.text
 
 
-def test_who_has_no_standing_is_not_slow():
+def test_an_engine_of_unknown_speed_is_not_slow():
     assert slow(None, WELL) is None
 
 
@@ -122,7 +122,7 @@ def test_suspected_engines_are_no_peers():
     assert verdict.peers == 0
 
 
-# Common
+# Slow together
 
 
 def test_all_slow_together_are_not_to_blame():
@@ -137,7 +137,7 @@ def test_all_slow_together_are_not_to_blame():
 @pytest.mark.parametrize(
     "residuals", [[LN2], [LN2, 0.0], [LN2, LN2, 0.0, 0.0], [0.3, 0.3, 0.3]]
 )
-def test_it_takes_most_of_them_to_be_common(residuals):
+def test_it_takes_most_of_them_to_be_slow_together(residuals):
     assert (
         detectors.find_slow_together(
             "m", [SpeedResidual(each, 0.1, 40) for each in residuals]
@@ -235,7 +235,7 @@ def test_an_engine_that_was_empty_for_long_is_not_waited_for_as_long():
     assert hang(EngineLoad(1, 70.0, 70.0), None, rare)
 
 
-# Canary
+# Canaries
 
 
 def slow_canary(*seconds: float, baseline: float = 0.2, age: float = 5.0, loaded=False):
@@ -261,3 +261,41 @@ def test_one_slow_canary_or_an_older_one_tells_nothing():
 def test_loaded_canaries_and_a_missing_baseline_tell_nothing():
     assert slow_canary(0.4, 0.4, 0.4, loaded=True) is None
     assert slow_canary(0.4, 0.4, 0.4, baseline=0.0) is None
+
+
+# Wander
+
+
+def slow_with_wander(times: float, wander: float):
+    speeds = {"m-0": SpeedResidual(math.log(times), 0.01, 40), "m-1": WELL}
+    return detectors.find_slow(ENGINE, speeds, list(speeds), wander)
+
+
+def test_what_engines_do_by_themselves_is_no_fault():
+    assert slow_with_wander(1.5, wander=0.03)
+    assert slow_with_wander(1.5, wander=0.1) is None
+    verdict = slow_with_wander(1.6, wander=0.1)
+    assert verdict
+    assert "engines here waver by 10 %" in verdict.text
+
+
+def test_more_than_twice_as_slow_is_slow_however_they_wander():
+    assert slow_with_wander(2.25, wander=0.5)
+    assert slow_with_wander(2.15, wander=0.5) is None
+
+
+def test_wandering_excuses_an_engine_without_peers_too():
+    speeds = {"m-0": SpeedResidual(math.log(1.9), 0.01, 40)}
+    assert detectors.find_slow(ENGINE, speeds, ["m-0"], 0.05)
+    assert detectors.find_slow(ENGINE, speeds, ["m-0"], 0.2) is None
+
+
+def canary_with_wander(times: float, wander: float) -> SlowCanary | None:
+    made = [Canary("m-0", 1, NOW, 0.25 * times)] * 3
+    return detectors.find_slow_canary(ENGINE, made, 0.25, NOW, wander)
+
+
+def test_a_canary_of_an_engine_that_wanders_may_take_longer():
+    assert canary_with_wander(1.6, wander=0.03)
+    assert canary_with_wander(1.6, wander=0.15) is None
+    assert canary_with_wander(2.3, wander=0.5)

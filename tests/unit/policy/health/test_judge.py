@@ -1,0 +1,126 @@
+"""One look at all engines: what counts at it, and what does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from modelserver.policy.decide import consider
+from modelserver.values import (
+    EngineLoad,
+    Metrics,
+    Outcome,
+)
+from tests.support.control import (
+    NOW,
+    RULES,
+    Scene,
+    alerts,
+    known,
+    relaunches,
+    samples,
+)
+
+
+def test_a_look_between_ticks_leaves_the_very_same_memory():
+    scene = Scene()
+    scene.look()
+    before = scene.memory
+    scene.look(after=2.0)
+    assert scene.memory == before
+
+
+def test_looks_between_ticks_do_not_count():
+    scene = Scene()
+    scene.slow()
+    for _ in range(8):
+        scene.look(after=2.0)
+    assert sum(scene.own.slow_ticks) == 2
+
+
+def test_all_slow_together_are_left_alone_and_told_of_once():
+    scene = Scene()
+    for name in scene.engines:
+        scene.slow(name)
+    first, *later = scene.looks(6)
+    assert [text.startswith("4 engines of m") for text in alerts(first)] == [True]
+    assert [each.actions for each in later] == [()] * 5
+    assert scene.memory.models["m"].common
+
+
+def test_slowness_of_all_is_over_when_it_is_well_below_not_just_below():
+    scene = Scene()
+    for times, stands in ((3.0, True), (1.3, True), (3.0, True), (1.0, False)):
+        for name in scene.engines:
+            scene.slow(name, times)
+        told = alerts(scene.look())
+        assert bool(scene.memory.models["m"].common) is stands
+        assert len(told) == (scene.now == NOW + 10)
+
+
+def test_an_engine_without_a_sign_of_life_is_a_hang():
+    scene = Scene()
+    scene.now += 100.0
+    scene.report("m-0", alive_at=scene.now - 61)
+    decision = consider(scene.snapshot(), RULES, scene.now)
+    assert relaunches(decision) == ["m-0"]
+    assert decision.memory.engines["m-0"].reason == (
+        "hung: no token for 61 s with 2 in flight, oldest 1 s"
+    )
+
+
+def test_a_dead_launchers_engines_are_not_judged():
+    scene = Scene()
+    scene.slow()
+    scene.hosts, scene.pins = (), tuple(w.spec for w in scene.wishes.values())
+    assert [each.actions for each in scene.looks(4)] == [()] * 4
+
+
+def test_an_engine_of_which_nobody_has_reported_is_waited_for():
+    scene = Scene()
+    del scene.engines["m-0"]
+    scene.look()
+    assert scene.own == known()
+
+
+def test_limits_move_every_five_seconds_and_are_wished():
+    scene = Scene()
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.2)
+    scene.look(after=2.0)
+    assert scene.wishes["m-0"].limit == 28
+    scene.look(after=2.0)
+    assert scene.wishes["m-0"].limit == 28
+    scene.look(after=3.0)
+    assert scene.wishes["m-0"].limit == 25
+
+
+def test_an_engine_that_is_slow_at_every_token_keeps_its_limit():
+    scene = Scene(baseline=8.0)
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.7)
+    scene.looks(3)
+    assert scene.own.limit == 0.0
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.9)
+    scene.look()
+    assert scene.own.limit == pytest.approx(28.8)
+
+
+def test_failures_lower_the_limit_and_a_full_limit_is_the_models():
+    scene = Scene(limit=31.9)
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.02)
+    scene.loads["m-0"] = EngineLoad(31, 1.0, 1.0)
+    scene.look()
+    assert scene.own.limit == 0.0
+    scene.samples["m-0"] = samples(
+        number=1, outcome=Outcome.ENGINE_FAULT, now=scene.now
+    )
+    scene.look(after=5.0)
+    assert scene.own.limit == pytest.approx(22.4)
+
+
+def test_a_fit_in_the_making_blames_nobody():
+    scene = Scene()
+    types = {"m@": replace(scene.memory.types["m@"], frozen=False)}
+    scene.memory = replace(scene.memory, types=types)
+    for name in scene.engines:
+        scene.slow(name, times=2.0)
+    assert not scene.look().verdicts
+    assert not scene.memory.models["m"].common
