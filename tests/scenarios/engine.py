@@ -10,12 +10,25 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
 
-STEP_SECONDS, BATCH_SECONDS = 0.008, 0.00015
-KV_SECONDS, PREFILL_SECONDS = 3e-8, 0.00009
-#: Prompt tokens that a step takes at most, and tokens that the KV cache holds.
-CHUNK, KV_TOKENS = 2048, 400_000
-CANARY_PROMPT, CANARY_COMPLETION, CANARY_CROWD = 64, 32, 8
-#: How much a canary's time scatters.
+#: Seconds of an empty step.
+STEP_SECONDS = 0.008
+#: Seconds that each running request adds to a step.
+BATCH_SECONDS = 0.00015
+#: Seconds that each token in the KV cache adds to a step.
+KV_SECONDS = 3e-8
+#: Seconds that each prefilled prompt token adds to a step.
+PREFILL_SECONDS = 0.00009
+#: The most prompt tokens that a step prefills.
+CHUNK = 2048
+#: The tokens that the KV cache holds.
+KV_TOKENS = 400_000
+#: Prompt tokens of a canary.
+CANARY_PROMPT = 64
+#: Completion tokens of a canary.
+CANARY_COMPLETION = 32
+#: The number of canaries that run together in a loaded one.
+CANARY_CROWD = 8
+#: The standard deviation of a canary's seconds, as a share of them.
 CANARY_NOISE = 0.02
 
 
@@ -40,18 +53,19 @@ class Request:
 
 @dataclass(slots=True)
 class Fault:
-    """What is wrong with an engine. ``sticky``: a relaunch does not remove it.
+    """What is wrong with an engine."""
 
-    ``factor`` makes steps slower, from a batch of ``from_batch`` on; ``ramp_seconds``
-    is how long it takes to grow; ``errors`` is the share of requests that fail.
-    """
-
+    #: How many times longer its steps take.
     factor: float = 1.0
+    #: The batch from which on they do.
     from_batch: int = 0
+    #: Seconds over which ``factor`` grows.
     ramp_seconds: float = 0.0
     began: float = 0.0
     hang: bool = False
+    #: The share of requests that fail.
     errors: float = 0.0
+    #: Whether a relaunch does not remove it.
     sticky: bool = False
 
 
@@ -213,7 +227,7 @@ class SimEngine:
 
 
 def quantile(weighted: list[tuple[float, float]], share: float) -> float:
-    """The value below which so much of the weight is; 0 of nothing.
+    """The value below which this share of the weight is; 0 of nothing.
 
     >>> quantile([(0.2, 1.0), (0.1, 9.0)], 0.5)
     0.1

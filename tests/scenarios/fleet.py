@@ -29,15 +29,15 @@ from tests.scenarios.slots import Slot, load_of, metrics_of
 from tests.scenarios.store import Store
 from tests.scenarios.traffic import Stream
 
-#: Control and the launchers look so often; verdicts come at every second look.
+#: Seconds between two looks of control and of the launchers; every second is a tick.
 LOOK_SECONDS = 5.0
-#: An empty engine gets a canary unasked so often.
+#: Seconds between two canaries of an empty engine that nobody asked for.
 IDLE_CANARY_SECONDS = 30.0
-#: A request that fails by the engine's fault is known to after so long.
+#: Seconds after which the requests of a dead worker run again.
 LEASE_SECONDS = 5.0
-#: How much of its momentary speed an engine keeps from look to look, if that wavers.
+#: The share of its deviation that a wavering engine keeps from look to look.
 WAVER_KEPT = 0.95
-#: A healthy engine is so much faster or slower than its type.
+#: The standard deviation of healthy engines' speeds, as a share of the mean.
 ENGINE_SPREAD = 0.03
 
 
@@ -76,7 +76,7 @@ class Fleet:
     # Time.
 
     def run(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Let this number of seconds pass."""
         end = self.now + seconds
         events = self._events
         while True:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from modelserver.values import EngineState
 
-#: Time of a batch: fixed, and for each request in it.
-BATCH_SECONDS, REQUEST_SECONDS = 12.8, 0.24
-#: What an engine answers in a second with its 64 requests in flight.
+#: Seconds of an empty batch.
+BATCH_SECONDS = 12.8
+#: Seconds that each request adds to its batch.
+REQUEST_SECONDS = 0.24
+#: Requests that an engine answers in a second with its 64 requests in flight.
 FULL_RATE = 64 / (BATCH_SECONDS + 64 * REQUEST_SECONDS)
 
 
@@ -38,7 +40,7 @@ class SimulatedEngine:
         self.inflight = whole
 
     def work(self) -> None:
-        """Answer what a second is enough for."""
+        """Answer the requests that a second is enough for."""
         if self.inflight:
             seconds = BATCH_SECONDS + REQUEST_SECONDS * self.inflight
             self.credit += self.inflight / (seconds * self.size)

@@ -38,7 +38,7 @@ Load = Callable[[float], float]
 
 
 def model(name: str, least: int, most: int, gpus: int = 1, **more: float) -> ModelSpec:
-    """A model on so many GPUs with so many engines."""
+    """A model with at least and at most this number of engines."""
     return replace(
         ModelSpec(name, Kind.COMPLETION, "/m", "sglang", gpus=gpus),
         min_engines=least,
@@ -49,23 +49,23 @@ def model(name: str, least: int, most: int, gpus: int = 1, **more: float) -> Mod
 
 @dataclass
 class World:
-    """Models, hosts, and what has happened so far. ``loads`` are requests a second.
-
-    ``steers`` False leaves all engines where they are. ``bursts`` are (time, model,
-    requests). ``start`` is how many engines each model has at the beginning. ``sizes``
-    are how many times longer a request of a model takes; ``knows_sizes`` False lets
-    control count requests.
-    """
+    """Models, hosts, and what has happened so far."""
 
     specs: Sequence[ModelSpec]
+    #: Requests per second of each model.
     loads: dict[str, Load]
+    #: The number of engines that each model has at the beginning.
     start: dict[str, int]
     seed: int = 0
+    #: (time, model, requests)
     bursts: Sequence[tuple[float, str, int]] = ()
     hosts: tuple[Host, ...] = (Host("h", processes.gpus(8)),)
     load_seconds: float = 90.0
+    #: False leaves all engines where they are.
     steers: bool = True
+    #: How many times longer a request of a model takes.
     sizes: dict[str, Load] = field(default_factory=dict)
+    #: False lets control count requests instead of weighing them.
     knows_sizes: bool = True
     rules: RebalanceRules = field(default_factory=RebalanceRules)
     now: float = 0.0
@@ -99,7 +99,7 @@ class World:
         self.starts.clear()
 
     def run(self, seconds: float) -> "World":
-        """Let so much time pass."""
+        """Let this number of seconds pass."""
         end = self.now + seconds
         while self.now < end:
             self.now += 1.0
@@ -304,7 +304,7 @@ class World:
         return [move for move in self.moves if move.donors]
 
     def reversals(self, within_seconds: float = 900.0) -> int:
-        """Moves that undo another within so many seconds."""
+        """Moves that undo another within this number of seconds."""
         return sum(
             earlier.model in later.donor_models and later.model in earlier.donor_models
             for place, later in enumerate(self.donations)

@@ -1,4 +1,4 @@
-"""A simulated engine with its launcher's report and its worker's books."""
+"""A simulated engine with what its launcher reports and its worker knows of it."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,8 +15,10 @@ from modelserver.values import (
 )
 from tests.scenarios.engine import KV_TOKENS, Request, SimEngine
 
-#: Samples kept of an engine, and canaries.
-SAMPLES, CANARIES = 64, 12
+#: The number of samples that are kept of an engine.
+SAMPLES = 64
+#: The number of canaries that are kept of an engine.
+CANARIES = 12
 
 
 def model(name: str = "m", engines: int = 8, max_running: int = 32) -> ModelSpec:
@@ -34,7 +36,7 @@ def model(name: str = "m", engines: int = 8, max_running: int = 32) -> ModelSpec
 
 
 def host(name: str, gpus: int, gpu: str = "fast") -> Host:
-    """A host with so many equal GPUs of a type."""
+    """A host with equal GPUs."""
     total = 80 * GIB
     return Host(
         name,
@@ -47,7 +49,7 @@ def host(name: str, gpus: int, gpu: str = "fast") -> Host:
 
 @dataclass(slots=True)
 class Slot:
-    """An engine with its launcher's report and its worker's books."""
+    """An engine with what its launcher reports and its worker knows of it."""
 
     sim: SimEngine
     report: EngineReport

@@ -9,9 +9,9 @@ from tests.scenarios.fleet import Fleet
 from tests.scenarios.slots import host, model
 from tests.scenarios.traffic import Stream
 
-#: Long enough for a fit to be frozen and levels to be known.
+#: Seconds after which a fit is frozen and levels are known.
 WARM_SECONDS = 1200.0
-#: Requests per second of the model with eight engines.
+#: Requests per second for a model with eight engines.
 LOAD = 18.0
 MINUTE, HOUR = 60.0, 3600.0
 

@@ -9,8 +9,10 @@ from tests.scenarios.variations import VARIATIONS
 from tests.scenarios.weather import WEATHER
 
 SEEDS = range(1, 7)
-#: Engine-hours in which nobody may be flagged, and those of each seed.
-HEALTHY_ENGINES, HEALTHY_HOURS = 8, 7
+#: The number of engines that must not be flagged.
+HEALTHY_ENGINES = 8
+#: The hours for which they must not be, with each seed.
+HEALTHY_HOURS = 7
 
 
 def control() -> Report:

@@ -6,15 +6,17 @@ from random import Random
 
 from tests.scenarios.engine import Request
 
-#: How often the wandering takes a step, in seconds, and how fast it goes home.
-WANDER_SECONDS, WANDER_HOME = 30.0, 0.02
-#: The part of requests with a cached prefix, of which nobody reports.
+#: Seconds between two steps of the wandering.
+WANDER_SECONDS = 30.0
+#: The share of its way from the mean that it goes back at each step.
+WANDER_HOME = 0.02
+#: The share of requests with a cached prefix, which no engine reports.
 CACHED = 0.3
 
 
 @dataclass(slots=True)
 class Lengths:
-    """Log-normal lengths in tokens, and the longest that there is."""
+    """Log-normal lengths in tokens, and the longest that there are."""
 
     prompt_median: float = 500.0
     prompt_sigma: float = 0.9
@@ -26,16 +28,15 @@ class Lengths:
 
 @dataclass(slots=True)
 class Stream:
-    """The requests for one model. ``per_second`` may be changed while it runs.
-
-    ``wander`` is how far the load and the lengths go up and down by themselves, as a
-    logarithm; with ``burst`` requests come so many at a time.
-    """
+    """The requests for one model."""
 
     model: str
+    #: May be changed while it runs.
     per_second: float
     lengths: Lengths = field(default_factory=Lengths)
+    #: How far the load and the lengths go up and down by themselves, as a logarithm.
     wander: float = 0.0
+    #: The number of requests that come at a time.
     burst: int = 1
     prompt_times: float = 1.0
     completion_times: float = 1.0

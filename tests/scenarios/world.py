@@ -46,7 +46,7 @@ class World:
         )
 
     def run(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Let this number of seconds pass."""
         end = self.now + seconds
         while self.now < end:
             self.now += TICK_SECONDS

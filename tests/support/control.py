@@ -57,7 +57,7 @@ def samples(
     now: float = NOW,
     **more: Any,
 ) -> tuple[Sample, ...]:
-    """So many requests, one a second, newest first."""
+    """Requests that ended one a second, newest first."""
     return tuple(
         sample(engine, age=place, seconds=seconds, now=now, **more)
         for place in range(number)
@@ -154,7 +154,7 @@ class Scene:
         self.loads[engine] = EngineLoad(0, 0.0, 5.0)
 
     def slow(self, engine: str = "m-0", times: float = 3.0) -> None:
-        """Its requests take so many times longer than they should."""
+        """Its requests take longer than they should, by this factor."""
         self.samples[engine] = samples(engine, seconds=times, now=self.now)
 
     def snapshot(self) -> Snapshot:

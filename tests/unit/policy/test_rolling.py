@@ -14,7 +14,7 @@ WHY = "context_length changed from 4096 to 8192"
 
 
 def fleet(count: int, **others: EngineReport) -> Snapshot:
-    """So many ready engines of one model that all are to be restarted."""
+    """Ready engines of one model that are all to be restarted."""
     engines = {
         f"m-{n}": EngineReport(f"m-{n}", "m", "a", EngineState.READY, 1, stale=WHY)
         for n in range(count)

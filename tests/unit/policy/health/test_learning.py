@@ -23,7 +23,7 @@ def fresh(engines: int = 4) -> Scene:
 
 
 def serve(scene: Scene, looks: int, times: float = 1.0, first: float = 1.0) -> None:
-    """Time passes and every engine answers; the first one takes so many times longer.
+    """Time passes and every engine answers; the first one ``first`` times slower.
 
     The lengths vary, so that there is something to fit.
     """
@@ -131,7 +131,7 @@ def test_too_few_or_slow_canaries_pass_nothing():
 
 
 def refitted(times: float) -> Scene:
-    """A frozen fit, half an hour later, after requests that took so many times more."""
+    """A frozen fit, half an hour later, after requests that took ``times`` as long."""
     scene = Scene(offset=0.1)
     for name in scene.engines:
         scene.remember(name, canary_passed_at=scene.now + HOUR)
