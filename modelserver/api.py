@@ -28,6 +28,7 @@ from modelserver.messaging.requests import (
     build,
     check_context,
     describe,
+    plain_arguments,
     with_model,
 )
 from modelserver.messaging.transport import AMQP
@@ -67,6 +68,7 @@ class InferenceTask(Task):  # type: ignore[misc]
         # Inside a worker (a chain's next step) an error must reach the request itself,
         # not the one before it: there it is found when it is executed.
         if get_current_worker_task() is None:
+            args, kwargs = plain_arguments(self.name, args, kwargs)
             request = self._checked(args, kwargs)
             kwargs["model"] = request.model
             self._describe(request, options)
@@ -157,8 +159,9 @@ COMPLETE_DOC = """Complete a prompt: ``complete.delay("Once upon a time").get()`
 
 Arguments: ``prompt`` (text); by name ``model``, ``deadline`` (seconds from submission,
 or from the start of its execution with ``deadline_from="start"``),
-``raw`` (the engine's response body instead of the text) and any OpenAI sampling
-parameter. The result is a text, or a list of texts with ``n`` above 1.
+``raw`` (the engine's response body instead of the text), any sampling parameter of
+OpenAI, SGLang or vLLM, and ``extra_body`` for what only your engine knows. The prompt
+may be a list of token ids. The result is a text, or a list of texts with ``n`` above 1.
 """
 CHAT_DOC = """Answer messages: ``chat.delay([{"role": "user", "content": "hi"}])``.
 

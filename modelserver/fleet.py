@@ -78,7 +78,8 @@ class Fleet(BaseSettings):
 
     def specs(self) -> tuple[ModelSpec, ...]:
         """The models as plain values."""
-        return tuple(section.spec() for section in self.models)
+        most = self.defaults.max_tokens
+        return tuple(section.spec(most) for section in self.models)
 
     def pins(self) -> tuple[EngineSpec, ...]:
         """The pinned and external engines as plain values, numbered per model."""

@@ -1,11 +1,14 @@
 """The sections of the fleet file, each checked by itself."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from modelserver.errors import RequestError
+from modelserver.parameters import KNOWN, OURS, check_values, plain
 from modelserver.values import EXTERNAL, Kind, ModelSpec
 
 #: The ``url`` of a fleet that runs its own server.
@@ -93,13 +96,14 @@ class ModelSection(_Section):
             )
         if self.engine == "command" and not self.command:
             raise ValueError('engine "command" needs command = ["program", ...]')
-        for problem in _engine_disagreements(self):
+        for problem in (*_engine_disagreements(self), *_sampling_problems(self)):
             raise ValueError(problem)
         return self
 
-    def spec(self) -> ModelSpec:
+    def spec(self, default_max_tokens: int = 0) -> ModelSpec:
         """The same as a plain value."""
         values = self.model_dump()
+        values["default_max_tokens"] = default_max_tokens
         values["max_engines"] = self.max_engines or max(1, self.min_engines)
         return ModelSpec(**values)
 
@@ -135,6 +139,24 @@ def _engine_disagreements(model: ModelSection) -> Iterator[str]:
             "extra_args must not hold --api-key, which every user of the host could "
             "read; an engine gets a key by itself"
         )
+
+
+def _sampling_problems(model: ModelSection) -> Iterator[str]:
+    """What a request could not say either: each of the model's would fail."""
+    tasks = ("embed",) if model.kind is Kind.EMBEDDING else ("complete", "chat")
+    known = frozenset().union(*(KNOWN[task] for task in tasks))
+    try:
+        plain(model.sampling, "sampling")
+        check_values(model.sampling)
+    except RequestError as error:
+        yield f"sampling: {error}"
+    for name in model.sampling:
+        if name in OURS or name in ("prompt", "messages", "input"):
+            yield f"sampling must not hold {name}: each request says it; leave it out"
+        elif name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if near:
+                yield f'sampling knows no "{name}"; did you mean "{near[0]}"?'
 
 
 def _image_disagreements(model: ModelSection) -> Iterator[str]:
@@ -211,6 +233,9 @@ class DefaultsSection(_Section):
     completion: str = ""
     #: The model of ``embed``.
     embedding: str = ""
+    #: How many tokens ``complete`` generates at most; 0 leaves that to the engine,
+    #: which stops after 16.
+    max_tokens: int = Field(default=256, ge=0)
     #: The deadline of a request, None for none.
     deadline_seconds: float | None = Field(default=None, gt=0)
     #: How long a result can be read.

@@ -342,6 +342,9 @@ class ModelSpec:
     api_key_env: str = ""
     #: Parameters that every request gets unless it says otherwise.
     sampling: Mapping[str, Json] = field(default_factory=dict)
+    #: How many tokens ``complete`` generates at most if the caller does not say; 0
+    #: leaves that to the engine.
+    default_max_tokens: int = 0
     #: The model that answers instead while this one is down, if ``when_down`` says so.
     fallback: str = ""
     #: What requests do that find the model down: "wait", "fallback" or "fail".

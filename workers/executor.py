@@ -31,6 +31,7 @@ from modelserver.messaging.requests import (
     answer,
     build,
     tokens,
+    with_defaults,
     with_model,
 )
 from modelserver.store.batch import CRASHES, DEADLINE
@@ -124,12 +125,14 @@ class Executor:
         queue = (context.delivery_info or {}).get("routing_key")
         asked = request.model or str(queue or "")
         model = self.fallbacks.model_for(asked)
-        spec = self.specs.get(model)
+        request = with_model(request, model)
+        if spec := self.specs.get(model):
+            request = with_defaults(request, spec.sampling, spec.default_max_tokens)
         return _Work(
-            request=with_model(request, model),
+            request=request,
             model=model,
             asked=asked,
-            body=request.body_for(model, spec.sampling if spec else {}),
+            body={**request.body, "model": model},
             tag=str((context.properties or {}).get("delivery_tag", "")),
             task=context.id,
             crashes=int(context.get(CRASHES) or 0),

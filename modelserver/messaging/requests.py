@@ -18,6 +18,7 @@ from modelserver.engine_client import (
 )
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
+from modelserver.parameters import check_names, check_values, is_number, is_whole, plain
 from modelserver.values import Kind
 
 #: An answer of at most so many tokens may have no text: an end token, half a character.
@@ -52,17 +53,40 @@ class InferenceRequest:
         """What kind of model this needs."""
         return Kind.EMBEDDING if self.task == EMBED else Kind.COMPLETION
 
-    def body_for(self, model: str, sampling: Mapping[str, Any]) -> dict[str, Any]:
-        """The engine's request: the model's defaults, then the caller's own."""
-        return {**sampling, **self.body, "model": model}
+    @property
+    def highest_token(self) -> int | None:
+        """The highest token id in a prompt of token ids, None in one of text."""
+        content = self.body[_TASKS[self.task][0]]
+        if self.task == CHAT or isinstance(content, str):
+            return None
+        if is_whole(content[0]):
+            return int(max(content))
+        return None if isinstance(content[0], str) else int(max(map(max, content)))
 
 
+#: What an assistant's message may have in place of content.
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "reasoning_content")
 #: By task: the name of its first argument, and the path on the engine.
 _TASKS = {
     COMPLETE: ("prompt", COMPLETIONS_PATH),
     CHAT: ("messages", CHAT_PATH),
     EMBED: ("input", EMBEDDINGS_PATH),
 }
+
+
+def plain_arguments(
+    task: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments as JSON can carry them. Raises RequestError for the others.
+
+    >>> plain_arguments(COMPLETE, ("a",), {"logit_bias": {50256: -100}})
+    (('a',), {'logit_bias': {'50256': -100}})
+    """
+    subject, _ = _TASKS[task]
+    return (
+        tuple(plain(each, subject) for each in args),
+        {name: plain(each, name) for name, each in kwargs.items()},
+    )
 
 
 def build(
@@ -98,7 +122,7 @@ def _with_options(
         raise RequestError(f"model must be a model's name, not {model!r}")
     raw = given.pop("raw", False)
     deadline = given.pop("deadline", None)
-    if deadline is not None and not (_is_number(deadline) and deadline > 0):
+    if deadline is not None and not (is_number(deadline) and deadline > 0):
         raise RequestError(
             f"deadline must be a number of seconds above 0, not {deadline!r}"
         )
@@ -108,26 +132,63 @@ def _with_options(
             f'deadline_from must be "{FROM_SUBMISSION}" or "{FROM_START}", '
             f"not {since!r}"
         )
-    _check_parameters(given)
-    content = next(iter(body.values()))
-    many = (given.get("n") or 1) > 1 or (task == EMBED and not isinstance(content, str))
-    request = InferenceRequest(
-        task, path, body | given, model, bool(raw), deadline, many
+    subject = next(iter(body))
+    extra = _extra_body(given.pop("extra_body", None), subject)
+    check_values({**given, **extra})
+    given.pop("stream", None)
+    check_names(task.rpartition(".")[2], given, subject)
+    sent = {**body, **given, **extra}
+    return InferenceRequest(
+        task, path, sent, model, bool(raw), deadline, _gives_many(task, sent)
     )
-    _check_json(request.body)
-    return request
+
+
+def _extra_body(extra: Any, subject: str) -> Mapping[str, Any]:
+    """What a caller sends to the engine without our looking at the names."""
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping):
+        raise RequestError(
+            'extra_body must be an object like {"top_k": 5}, not '
+            f"{type(extra).__name__}"
+        )
+    for name in (subject, "model", "stream"):
+        if name in extra:
+            raise RequestError(f"extra_body must not hold {name}; leave it out there")
+    return extra
+
+
+def _gives_many(task: str, sent: Mapping[str, Any]) -> bool:
+    if task == EMBED:
+        return not _is_one_text(sent["input"])
+    return (sent.get("n") or 1) > 1
+
+
+def _is_one_text(content: Any) -> bool:
+    """Whether this is one text to embed: text, or a text as token ids."""
+    return isinstance(content, str) or is_whole(content[0])
 
 
 def _check_prompt(prompt: Any) -> None:
     if isinstance(prompt, (list, tuple)):
+        if prompt and all(map(is_whole, prompt)):
+            _check_token_ids(prompt, "prompt")
+            return
         raise RequestError(
             f"prompt must be one text, not a {type(prompt).__name__}; send one request "
             "for each prompt: group(complete.s(p) for p in prompts)"
         )
     if not isinstance(prompt, str):
-        raise RequestError(f"prompt must be text, not {type(prompt).__name__}")
+        raise RequestError(
+            f"prompt must be text or a list of token ids, not {type(prompt).__name__}"
+        )
     if not prompt:
         raise RequestError("prompt is empty; an engine needs at least one character")
+
+
+def _check_token_ids(ids: Sequence[int], what: str) -> None:
+    if min(ids) < 0:
+        raise RequestError(f"{what} has the token id {min(ids)}; ids begin at 0")
 
 
 def _check_messages(messages: Any) -> None:
@@ -148,10 +209,23 @@ def _check_messages(messages: Any) -> None:
             raise RequestError(
                 f'messages[{place}] has no role; say "system", "user" or "assistant"'
             )
-        if "content" not in message and "tool_calls" not in message:
-            raise RequestError(
-                f"messages[{place}] has no content; give it a text as content"
-            )
+        _check_content(message, place)
+
+
+def _check_content(message: Mapping[str, Any], place: int) -> None:
+    content = message.get("content")
+    if isinstance(content, (str, list, tuple)):
+        return
+    if content is None and any(message.get(name) for name in _INSTEAD_OF_CONTENT):
+        return
+    if content is None:
+        raise RequestError(
+            f"messages[{place}] has no content; give it a text as content"
+        )
+    raise RequestError(
+        f"messages[{place}] must have text or a list of parts as content, not "
+        f"{type(content).__name__}"
+    )
 
 
 def _check_texts(texts: Any) -> None:
@@ -163,11 +237,29 @@ def _check_texts(texts: Any) -> None:
         )
     if not texts:
         raise RequestError("embed() got an empty list; there is nothing to embed")
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise RequestError(f"text {place} must be text, not {type(text).__name__}")
-        if not text:
-            raise RequestError(f"text {place} is empty; leave it out")
+    if all(map(is_whole, texts)):
+        _check_token_ids(texts, "the text")
+        return
+    of_ids = isinstance(texts[0], (list, tuple))
+    bad = [
+        problem
+        for place, text in enumerate(texts)
+        if (problem := _find_problem(text, place, of_ids))
+    ]
+    if bad:
+        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise RequestError("; ".join(bad[:5]) + more)
+
+
+def _find_problem(text: Any, place: int, of_ids: bool) -> str:
+    if of_ids:
+        if not isinstance(text, (list, tuple)) or not all(map(is_whole, text)):
+            return f"text {place} must be a list of token ids, as text 0 is"
+        if text and min(text) < 0:
+            return f"text {place} has the token id {min(text)}; ids begin at 0"
+    elif not isinstance(text, str):
+        return f"text {place} must be text, not {type(text).__name__}"
+    return "" if text else f"text {place} is empty; leave it out"
 
 
 _CHECKS: Mapping[str, Callable[[Any], None]] = {
@@ -175,48 +267,6 @@ _CHECKS: Mapping[str, Callable[[Any], None]] = {
     CHAT: _check_messages,
     EMBED: _check_texts,
 }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_parameters(given: Mapping[str, Any]) -> None:
-    if given.get("stream"):
-        raise RequestError("stream is not offered: a task has one result; leave it out")
-    for name in ("n", "max_tokens", "max_completion_tokens"):
-        value = given.get(name)
-        if value is not None and not (_is_whole(value) and value >= 1):
-            raise RequestError(f"{name} must be a whole number from 1, not {value!r}")
-    for name, most in (("temperature", None), ("top_p", 1)):
-        value = given.get(name)
-        if value is None:
-            continue
-        if not _is_number(value) or value < 0 or (most and value > most):
-            upto = f" to {most}" if most else ""
-            raise RequestError(f"{name} must be a number from 0{upto}, not {value!r}")
-    form = given.get("response_format")
-    # SGLang answers 500 to this, which would be tried again and again.
-    if form is not None and not isinstance(form, Mapping):
-        raise RequestError(
-            'response_format must be an object like {"type": "json_object"}, not '
-            f"{type(form).__name__}"
-        )
-
-
-def _check_json(body: Mapping[str, Any]) -> None:
-    for name, value in body.items():
-        try:
-            orjson.dumps(value)
-        except TypeError as error:
-            raise RequestError(
-                f"{name} cannot be sent as JSON ({error}); pass text, numbers, "
-                "booleans, lists and objects"
-            ) from error
 
 
 def check_context(request: InferenceRequest, context_length: int | None) -> None:
@@ -269,7 +319,7 @@ def _expected(request: InferenceRequest) -> int:
     if request.task != EMBED:
         return int(request.body.get("n") or 1)
     content = request.body["input"]
-    return 1 if isinstance(content, str) else len(content)
+    return 1 if _is_one_text(content) else len(content)
 
 
 def _texts(request: InferenceRequest, response: dict[str, Any]) -> list[Any]:
@@ -326,3 +376,17 @@ def tokens(response: Mapping[str, Any]) -> tuple[int, int | None]:
 def with_model(request: InferenceRequest, model: str) -> InferenceRequest:
     """The request with its model decided."""
     return replace(request, model=model)
+
+
+def with_defaults(
+    request: InferenceRequest, sampling: Mapping[str, Any], max_tokens: int
+) -> InferenceRequest:
+    """The request with what the fleet file says where the caller says nothing.
+
+    ``max_tokens`` is only for ``complete``, which engines cut off after 16 tokens; 0
+    leaves that to the engine. An answer to ``chat`` ends by itself.
+    """
+    sent = {**sampling, **request.body}
+    if request.task == COMPLETE and max_tokens:
+        sent.setdefault("max_tokens", max_tokens)
+    return replace(request, body=sent, many=_gives_many(request.task, sent))

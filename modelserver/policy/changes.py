@@ -27,6 +27,7 @@ AT_ONCE = frozenset(
         "drain_seconds",
         "idle_seconds",
         "sampling",
+        "default_max_tokens",
         "fallback",
         "when_down",
         "down_after_seconds",

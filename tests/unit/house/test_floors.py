@@ -16,6 +16,7 @@ FLOORS = (
         "modelserver.errors",
         "modelserver.inventory",
         "modelserver.decoding",
+        "modelserver.parameters",
     ),
     (
         "modelserver.fleet",
@@ -102,6 +103,7 @@ def test_policy_decides_on_values_alone(path: Path):
         "modelserver.errors",
         "modelserver.inventory",
         "modelserver.decoding",
+        "modelserver.parameters",
     )
     allowed = (*values, "modelserver.policy")
     assert {name for name in ours if not name.startswith(allowed)} == set()

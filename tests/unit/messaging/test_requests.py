@@ -13,7 +13,9 @@ from modelserver.messaging.requests import (
     build,
     check_context,
     describe,
+    plain_arguments,
     tokens,
+    with_defaults,
     with_model,
 )
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
@@ -27,8 +29,8 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (COMPLETE, ("a", "b"), {}, r"one positional argument, the prompt, and got 2; pass"),
     (COMPLETE, ("a",), {"prompt": "b"}, r"complete\(\) got its prompt twice"),
     (COMPLETE, (["a", "b"],), {}, r"one text, not a list; .*group\(complete\.s"),
-    (COMPLETE, (b"a",), {}, r"prompt must be text, not bytes"),
-    (COMPLETE, (None,), {}, r"prompt must be text, not NoneType"),
+    (COMPLETE, (b"a",), {}, r"prompt must be text or .* ids, not bytes"),
+    (COMPLETE, (None,), {}, r"prompt must be text or a list of token ids"),
     (COMPLETE, ("",), {}, r"prompt is empty; .* at least one character"),
     (COMPLETE, ("a",), {"model": 3}, r"model must be a model's name, not 3"),
     (COMPLETE, ("a",), {"model": ""}, r"model must be a model's name, not ''"),
@@ -49,8 +51,27 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (COMPLETE, ("a",), {"temperature": -1}, r"temperature must be a number from 0, "),
     (COMPLETE, ("a",), {"temperature": "0"}, r"temperature must be a number .*'0'"),
     (COMPLETE, ("a",), {"top_p": 2}, r"top_p must be a number from 0 to 1, not 2"),
-    (COMPLETE, ("a",), {"stop": {1, 2}}, r"stop cannot be sent as JSON .*; pass text"),
-    (COMPLETE, ("\ud800",), {}, r"prompt cannot be sent as JSON"),
+    (COMPLETE, ([7, -1],), {}, r"prompt has the token id -1; ids begin at 0"),
+    (COMPLETE, ([7, "a"],), {}, r"one text, not a list"),
+    (COMPLETE, ("a",), {"max_tokens": 0}, r"from 1, not 0; with echo=True, 0 scores"),
+    (COMPLETE, ("a",), {"max_token": 5}, r'no parameter "max_token"; .* "max_tokens"'),
+    (COMPLETE, ("a",), {"temprature": 0}, r'did you mean "temperature"\? If .* pass'),
+    (CHAT, (HELLO,), {"max_new_tokens": 5}, r'"max_new_tokens": say max_tokens'),
+    (COMPLETE, ("a",), {"timeout": 60}, r"say deadline=SECONDS"),
+    (
+        COMPLETE,
+        ("a",),
+        {"priority": 9},
+        r"complete\.apply_async\(\(prompt,\), priority",
+    ),
+    (EMBED, ("a",), {"queue": "q"}, r"embed\.apply_async\(\(input,\), queue=\.\.\.\)"),
+    (COMPLETE, ("a",), {"messages": HELLO}, r"chat\(\) takes messages"),
+    (COMPLETE, ("a",), {"zzz": 1}, r"pass it as extra_body=\{'zzz': \.\.\.\}"),
+    (EMBED, ("a",), {"temperature": 0}, r'embed\(\) knows no parameter "temperature"'),
+    (COMPLETE, ("a",), {"extra_body": [1]}, r"extra_body must be an object like"),
+    (COMPLETE, ("a",), {"extra_body": {"model": "m"}}, r"must not hold model"),
+    (COMPLETE, ("a",), {"extra_body": {"stream": True}}, r"must not hold stream"),
+    (COMPLETE, ("a",), {"extra_body": {"n": 0}}, r"n must be a whole number from 1"),
     (CHAT, (), {}, r"chat\(\) needs its messages"),
     (CHAT, ([],), {}, r"messages must be a list like .*, not an empty list"),
     (CHAT, ("hi",), {}, r"messages must be a list like .*, not str"),
@@ -62,6 +83,10 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (EMBED, ("",), {}, r"text 0 is empty; leave it out"),
     (EMBED, (["a", ""],), {}, r"text 1 is empty; leave it out"),
     (EMBED, (["a", 1],), {}, r"text 1 must be text, not int"),
+    (EMBED, (["a", "", "b", None],), {}, r"text 1 is empty.*; text 3 must be text"),
+    (EMBED, ([[1], "a"],), {}, r"text 1 must be a list of token ids"),
+    (CHAT, ([{"role": "user", "content": 3}],), {}, r"text or a list of parts .* int"),
+    (CHAT, ([{"role": "user", "content": None}],), {}, r"messages\[0\] has no content"),
 ]
 
 
@@ -87,12 +112,46 @@ def test_sampling_parameters_go_to_the_engine_and_the_others_do_not():
 
 def test_the_callers_parameters_win_over_the_models_own():
     request = build(COMPLETE, ("a",), {"temperature": 0})
-    assert request.body_for("m", {"temperature": 1, "max_tokens": 8}) == {
-        "prompt": "a",
-        "temperature": 0,
-        "max_tokens": 8,
-        "model": "m",
-    }
+    whole = with_defaults(request, {"temperature": 1, "max_tokens": 8}, 256)
+    assert whole.body == {"prompt": "a", "temperature": 0, "max_tokens": 8}
+
+
+def test_only_complete_gets_the_fleets_number_of_tokens():
+    assert with_defaults(build(COMPLETE, ("a",), {}), {}, 256).body["max_tokens"] == 256
+    scored = build(COMPLETE, ("a",), {"max_tokens": 0, "echo": True})
+    assert with_defaults(scored, {}, 256).body["max_tokens"] == 0
+    assert "max_tokens" not in with_defaults(build(COMPLETE, ("a",), {}), {}, 0).body
+    assert "max_tokens" not in with_defaults(build(CHAT, (HELLO,), {}), {}, 256).body
+
+
+def test_answers_are_counted_by_what_is_sent():
+    request = build(COMPLETE, ("a",), {})
+    assert not request.many
+    assert with_defaults(request, {"n": 4}, 0).many
+    assert build(COMPLETE, ("a",), {"extra_body": {"n": 2}}).many
+
+
+def test_extra_body_goes_to_the_engine_unlooked_at():
+    request = build(COMPLETE, ("a",), {"extra_body": {"new_knob": 5}, "seed": 1})
+    assert request.body == {"prompt": "a", "seed": 1, "new_knob": 5}
+
+
+def test_a_prompt_may_be_token_ids():
+    request = build(COMPLETE, ([5, 700, 3],), {})
+    assert (request.body["prompt"], request.highest_token) == ([5, 700, 3], 700)
+    assert not request.many
+    one, two = build(EMBED, ([5, 9],), {}), build(EMBED, ([[5], [9, 2]],), {})
+    assert (one.many, one.highest_token) == (False, 9)
+    assert (two.many, two.highest_token) == (True, 9)
+    assert build(EMBED, (["a", "b"],), {}).highest_token is None
+
+
+@pytest.mark.parametrize(
+    "instead", [{"tool_calls": [{"id": "1"}]}, {"refusal": "no"}], ids=str
+)
+@pytest.mark.parametrize("content", [{}, {"content": None}], ids=str)
+def test_a_message_may_have_something_else_than_content(instead, content):
+    build(CHAT, ([*HELLO, {"role": "assistant", **content, **instead}],), {})
 
 
 def test_a_parameter_of_none_is_one_that_was_not_given():
@@ -230,3 +289,54 @@ def test_tokens_are_what_the_response_says_if_it_says_so(
 ):
     assert tokens({"usage": usage}) == counts
     assert tokens({}) == (0, None)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"temperature": NAN}, r"temperature is not a number \(NaN\).*pandas"),
+        ({"seed": NAN}, r"seed is not a number"),
+        ({"logit_bias": {"7": -INF}}, r"logit_bias\['7'\] is infinite"),
+        (
+            {"extra_body": {"a": [1, {"b": NAN}]}},
+            r"extra_body\['a'\]\[1\]\['b'\] is not",
+        ),
+        ({"stop": {1, 2}}, r"stop is of type set, which cannot be sent as JSON"),
+        ({"seed": 2**70}, r"seed is .*, beyond 64 bits"),
+        ({"stop": ["a", "\ud800b"]}, r"stop\[1\] has half of a surrogate pair"),
+        ({"logit_bias": {1.5: 1}}, r"logit_bias has the key 1\.5; keys must be text"),
+        ({"user": b"me"}, r"user is of type bytes"),
+    ],
+)
+def test_what_json_cannot_carry_is_refused_with_its_place(kwargs, says: str):
+    with pytest.raises(RequestError, match=says):
+        plain_arguments(COMPLETE, ("a",), kwargs)
+
+
+def test_a_cell_that_pandas_left_empty_is_no_content():
+    with pytest.raises(
+        RequestError, match=r"messages\[0\]\['content'\] is not a number"
+    ):
+        plain_arguments(CHAT, ([{"role": "user", "content": NAN}],), {})
+
+
+class FromNumpy:
+    """Stands for NumPy's numbers and arrays, which we do not depend on."""
+
+    __module__ = "numpy"
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def tolist(self) -> Any:
+        return self.value
+
+
+def test_numbers_and_arrays_of_numpy_are_plain_ones():
+    args, kwargs = plain_arguments(
+        EMBED, (FromNumpy(["a", "b"]),), {"dimensions": FromNumpy(64)}
+    )
+    assert (args, kwargs) == ((["a", "b"],), {"dimensions": 64})
