@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.machine import Server
 from benchmarks.report import Cell, Goal, Report
-from modelserver.control.steer import HEALTH, steer
+from modelserver.control.steer import HEALTH_MEMORY, steer
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
@@ -63,14 +63,14 @@ class Site:
 
     def judging_look(self) -> float:
         """The same, at a time when verdicts are due."""
-        memory = from_json(read_memory(self.store)[HEALTH])
+        memory = from_json(read_memory(self.store)[HEALTH_MEMORY])
         earlier = replace(
             memory,
             judged_at=memory.judged_at - TICK_SECONDS,
             limited_at=memory.limited_at - TICK_SECONDS,
         )
         with hold_control(self.store, "past", 60) as token:
-            write_wishes(self.store, token, {}, {HEALTH: to_json(earlier)})
+            write_wishes(self.store, token, {}, {HEALTH_MEMORY: to_json(earlier)})
         return self.look()
 
     def deciding_look(self) -> float:

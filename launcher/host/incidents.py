@@ -19,7 +19,11 @@ from pathlib import Path
 from launcher.host import process_dump
 from launcher.host.process import Identity, read_tail
 from launcher.store_link import Link
-from modelserver.operations.incidents import FOLDER, SUMMARY, Incident
+from modelserver.operations.incidents import (
+    INCIDENT_SUMMARY,
+    INCIDENTS_FOLDER,
+    Incident,
+)
 from modelserver.values import EngineSpec
 
 _log = logging.getLogger(__name__)
@@ -53,7 +57,7 @@ class Incidents:
     """One folder for each incident below a fleet's run folder."""
 
     def __init__(self, run_dir: Path, link: Link) -> None:
-        self._folder = run_dir / FOLDER
+        self._folder = run_dir / INCIDENTS_FOLDER
         self._link = link
 
     async def keep(self, case: EndedEngine) -> None:
@@ -71,7 +75,7 @@ class Incidents:
         folder = self._folder / described.id
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(described), indent=1)
-        (folder / SUMMARY).write_text(text + "\n")
+        (folder / INCIDENT_SUMMARY).write_text(text + "\n")
         parts = await asyncio.gather(
             _part("log.txt", asyncio.to_thread(_last_lines, case)),
             _part("processes.txt", asyncio.to_thread(process_dump.tree, case.process)),

@@ -1,4 +1,33 @@
-"""The command line. It starts programs and reads the store, and decides nothing."""
+"""The command line: starts programs, shows and asks; it decides nothing.
+
+What is shown:
+
+- ``status``: ``status`` and ``models``, the fleet as it is
+- ``why``: how an engine or a model stands, and which decisions led to it
+- ``alerts``: what people were told
+- ``incidents``: what this host keeps of engines that ended
+- ``dead``: requests that engines died of
+- ``probes``: ``latency`` and ``fastest``, engines side by side
+- ``doctor``: problems of this host and this fleet
+- ``metrics``: the fleet for Prometheus
+
+What is ordered:
+
+- ``apply``: puts a fleet file in force
+- ``relaunch``: starts an engine anew
+- ``drain``: ``drain``, ``undrain``, ``pause`` and ``resume``
+
+What is started:
+
+- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``
+- ``engines``: the programs that install what engines run in
+- ``up``: everything on this machine
+- ``demo``, with the requests of ``demo_load``: the main job on this machine
+- ``local_stack``: the programs of ``up`` and ``demo``
+
+What the others share: ``output`` prints tables and JSON, ``decision_text`` puts
+decisions into words, and ``__main__`` is for ``python -m modelserver.cli``.
+"""
 
 import sys
 

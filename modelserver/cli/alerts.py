@@ -1,4 +1,4 @@
-"""``modelserver alerts``: what people were told."""
+"""``modelserver alerts``: lists what people were told, and closes alerts."""
 
 import dataclasses
 
@@ -7,15 +7,19 @@ from rich.markup import escape
 
 from modelserver.cli.decision_text import clock
 from modelserver.cli.output import console, print_json, table
-from modelserver.errors import ModelserverError
+from modelserver.control.alerts import close_alerts
 from modelserver.settings import load
-from modelserver.store import Store, connect
-from modelserver.store.alerts import AlertRecord, counts, end, last_alerts, open_alerts
+from modelserver.store import connect
+from modelserver.store.alerts import AlertRecord, counts, last_alerts, open_alerts
 
 
 @click.command()
-@click.option("--close", metavar="ABOUT", help='Alerts are dealt with; "all" for all.')
-@click.option("-n", "number", default=20, show_default=True, help="So many alerts.")
+@click.option(
+    "--close", metavar="ABOUT", help='Close the open alerts about this, or "all".'
+)
+@click.option(
+    "-n", "number", default=20, show_default=True, help="Number of alerts to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def alerts(close: str | None, number: int, as_json: bool) -> None:
     """List alerts, newest last; those that still stand are "open".
@@ -25,7 +29,8 @@ def alerts(close: str | None, number: int, as_json: bool) -> None:
     store = connect(load())
     with store.reachable():
         if close:
-            _close(store, close)
+            for each in close_alerts(store, close):
+                click.echo(f"{each.about}: closed: {each.text}")
             return
         stand, last = open_alerts(store), last_alerts(store, number)
         totals = counts(store)
@@ -44,15 +49,3 @@ def alerts(close: str | None, number: int, as_json: bool) -> None:
 
 def _plain(found: tuple[AlertRecord, ...]) -> list[dict[str, object]]:
     return [dataclasses.asdict(each) for each in found]
-
-
-def _close(store: Store, about: str) -> None:
-    found = [each for each in open_alerts(store) if about in (each.about, "all")]
-    if not found:
-        raise ModelserverError(
-            f"there is no open alert about {about}; `modelserver alerts` lists them"
-        )
-    for each in found:
-        closed = dataclasses.replace(each, event="ended", at=store.now())
-        if end(store, closed):
-            click.echo(f"{each.about}: closed: {each.text}")

@@ -1,34 +1,35 @@
-"""``modelserver dead``: requests that engines died of."""
+"""``modelserver dead``: requests that engines died of, to be sent again."""
 
 import dataclasses
 
 import click
 
 from modelserver.cli.output import console, print_json, seconds, table
-from modelserver.errors import RequestError
-from modelserver.messaging.wire import result_key
+from modelserver.operations.dead_letters import discard, resubmit
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.dead_letters import DeadLetter, dead_letters, discard, resubmit
+from modelserver.store.dead_letters import DeadLetter, dead_letters
 
 
 @click.command()
-@click.option("--resubmit", "again", metavar="TASK", help='Send again; "all" for all.')
-@click.option("--discard", "forget", metavar="TASK", help='Forget; "all" for all.')
+@click.option(
+    "--resubmit", "again", metavar="TASK", help='Task to send again, or "all".'
+)
+@click.option("--discard", "forget", metavar="TASK", help='Task to forget, or "all".')
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def dead(again: str | None, forget: str | None, as_json: bool) -> None:
     """List dead letters, send them again or forget them."""
     settings = load()
     store = connect(settings)
-    letters = dead_letters(store)
-    for letter in _named(letters, again):
-        if resubmit(store, letter, result_key(settings, letter.task)):
+    if again:
+        for letter in resubmit(store, settings, again):
             click.echo(f"{letter.task} waits in {letter.queue} again")
-    for letter in _named(letters, forget):
-        if discard(store, letter):
+    if forget:
+        for letter in discard(store, forget):
             click.echo(f"{letter.task} is forgotten")
     if again or forget:
         return
+    letters = dead_letters(store)
     if as_json:
         print_json([_shown(letter) for letter in letters])
         return
@@ -37,17 +38,6 @@ def dead(again: str | None, forget: str | None, as_json: bool) -> None:
     for letter in letters:
         made.add_row(letter.task, letter.queue, seconds(now - letter.at), letter.reason)
     console().print(made if letters else "There are no dead letters.")
-
-
-def _named(letters: tuple[DeadLetter, ...], task: str | None) -> tuple[DeadLetter, ...]:
-    if not task:
-        return ()
-    named = tuple(each for each in letters if task in (each.task, "all"))
-    if not named:
-        raise RequestError(
-            f"there is no dead letter {task}; `modelserver dead` lists them"
-        )
-    return named
 
 
 def _shown(letter: DeadLetter) -> dict[str, object]:

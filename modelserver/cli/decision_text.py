@@ -8,9 +8,9 @@ from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store import Store
 from modelserver.store.decisions import kept_look
 
-#: What a line of a decision begins with, before its figures.
+#: What stands before the figures of a decision.
 INDENT = " " * 21
-#: Values that stand in the sentence, or that say where it comes from.
+#: Values that are not figures: the sentence has them, or they are references.
 _SAID = frozenset(
     {"id", "engine", "action", "at", "model", "reason", "incarnation", "snapshot"}
 )
@@ -19,12 +19,12 @@ _REPEATS = ("verdict", "because", "hold", "degraded")
 
 
 def clock(at: float) -> str:
-    """A time for people, in this host's zone."""
+    """A time for people, in this host's time zone."""
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def in_words(decision: Mapping[str, str]) -> str:
-    """One decision: when, what, why; and in a second line what it was made from."""
+    """One decision: when, what and why; in a second line the figures behind it."""
     first = f"{clock(float(decision['at']))}  {_sentence(decision)}"
     figures = ", ".join(_figures(decision))
     return first + (f"\n{INDENT}{figures}" if figures else "")
@@ -81,13 +81,13 @@ def _figures(decision: Mapping[str, str]) -> list[str]:
 
 
 def _earlier(decision: Mapping[str, str], name: str) -> list[str]:
-    """What was said by the values that come before this one."""
+    """The repeating values that come before this one."""
     before = _REPEATS[: _REPEATS.index(name)]
     return [decision[each] for each in before if each in decision]
 
 
 def replayed(store: Store, decision: Mapping[str, str]) -> str:
-    """What would be decided from the same today, in one line."""
+    """What would be decided today from the same snapshot, in one line."""
     key = decision.get("snapshot", "")
     text = kept_look(store, key) if key else None
     if text is None:

@@ -1,4 +1,4 @@
-"""``modelserver demo``: the main job on this machine, one engine killed half-way."""
+"""``modelserver demo``: runs the main job here, with an engine killed half-way."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from rich.console import Console
 from modelserver.cli.demo_load import Load, LoadOutcome
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
-from modelserver.cli.programs import environment, house, python_program
+from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.cli.status import render
 from modelserver.cli.up import StoppedBySignal, changes, refresh_flower, stop_by_signal
 from modelserver.errors import ModelserverError
@@ -24,11 +24,13 @@ from modelserver.store import Store, connect
 from modelserver.store.engines import read_engines
 from modelserver.values import EngineState, Kind
 
-ENGINE = "sglang-cpu"
-#: Engines get so long until they are ready, in seconds.
-READY_SECONDS = 300.0
+#: The engine type of the demo, unless told otherwise.
+DEMO_ENGINE = "sglang-cpu"
+#: How long the engines may take to become ready, in seconds.
+DEMO_READY_SECONDS = 300.0
 
-FLEET = """# Written by `modelserver demo`.
+#: The demo's fleet file.
+DEMO_FLEET = """# Written by `modelserver demo`.
 [[models]]
 name = "demo-chat"
 kind = "completion"
@@ -52,20 +54,20 @@ context_length = 4096
     "--model",
     default="builtin:tiny-chat",
     show_default=True,
-    help="Chat model: a folder or a Hugging Face id.",
+    help="Chat model: a folder, a Hugging Face id or a built-in model.",
 )
 @click.option(
     "--embedding-model",
     default="builtin:tiny-embed",
     show_default=True,
-    help="Embedding model: a folder or a Hugging Face id.",
+    help="Embedding model: a folder, a Hugging Face id or a built-in model.",
 )
 @click.option(
     "--engine",
-    default=ENGINE,
+    default=DEMO_ENGINE,
     show_default=True,
     type=click.Choice(["sglang-cpu", "sglang"]),
-    help="sglang needs a GPU for each model.",
+    help="Type of the engines; sglang needs a GPU for each model.",
 )
 def demo(model: str, embedding_model: str, engine: str) -> None:
     """Run 450 requests on real engines, kill one half-way, and count the answers."""
@@ -101,7 +103,7 @@ def _settings(model: str, embedding_model: str, engine: str) -> Settings:
     folder = home / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "fleet.toml"
-    text = FLEET.format(
+    text = DEMO_FLEET.format(
         chat=json.dumps(_absolute(model)),
         embed=json.dumps(_absolute(embedding_model)),
         engine=engine,
@@ -116,10 +118,13 @@ def _absolute(model: str) -> str:
 
 
 def _install(settings: Settings, engine: str) -> None:
-    """Make the engine's environment, in a program of its own that shows progress."""
+    """Install the engine's environment, by a program that shows its own progress."""
     argv = python_program("launcher.environments", "--home", str(settings.home))
     done = subprocess.run(
-        [*argv, "install", engine], cwd=house(), env=environment(settings), check=False
+        [*argv, "install", engine],
+        cwd=programs_folder(),
+        env=environment(settings),
+        check=False,
     )
     if done.returncode:
         raise ModelserverError(
@@ -147,7 +152,7 @@ def _run(
 
 
 def _settled(store: Store, settings: Settings) -> Status:
-    """The status once the workers' reports, half a second old, say that all is done."""
+    """The status once the workers' reports say that all is done."""
     end = time.monotonic() + 3
     while True:
         status = read_status(store, settings)
@@ -172,7 +177,7 @@ def _await_ready(
             waited = time.monotonic() - began
             if status.engines and all(state.serves for state in states):
                 return
-            if EngineState.FATAL in states or waited > READY_SECONDS:
+            if EngineState.FATAL in states or waited > DEMO_READY_SECONDS:
                 raise ModelserverError(
                     f"the engines did not get ready within {waited:.0f} s; see the "
                     f"logs in {stack.logs}"
@@ -194,7 +199,7 @@ def _victim(store: Store, settings: Settings) -> EngineStatus:
 
 
 def _engine_pids(settings: Settings) -> list[int]:
-    """The engines' processes and all below them, to see whether they really end."""
+    """The engines' processes and their children, to see whether they really end."""
     try:
         engines = read_engines(connect(settings)).values()
     except ModelserverError:

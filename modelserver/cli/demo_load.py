@@ -1,4 +1,4 @@
-"""The demo's requests: sent, watched, and counted from outside."""
+"""The demo's requests: sends them, watches them, and counts their answers."""
 
 import os
 import signal
@@ -30,23 +30,30 @@ from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.engines import read_engines
 
-COMPLETIONS, CHATS, EMBEDDINGS = 200, 50, 200
-#: Tokens for each completion; enough to have many in flight when the engine dies.
-TOKENS = 32
-#: Everything must be answered within so long after the last request, in seconds.
-ANSWER_SECONDS = 300.0
-
+#: How many completions are asked for.
+DEMO_COMPLETIONS = 200
+#: How many chats are asked for.
+DEMO_CHATS = 50
+#: How many embeddings are asked for.
+DEMO_EMBEDDINGS = 200
+#: Tokens for each answer: enough that many are under way when the engine is killed.
+DEMO_TOKENS = 32
+#: Everything must be answered this long after the last request, in seconds.
+DEMO_ANSWER_SECONDS = 300.0
+#: What prompts are about.
 SUBJECTS = ("a server", "a queue", "a token", "a prompt", "the cache", "a batch")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOutcome:
-    """The counts of a run; ``ready_seconds`` from the kill to ready again."""
+    """What became of the demo's requests."""
 
     sent: int
     answered: int
     failed: int
+    #: How many were answered more than once.
     twice: int
+    #: Seconds from the engine's kill until it was ready again; None if it never was.
     ready_seconds: float | None
 
     @property
@@ -70,16 +77,18 @@ class LoadOutcome:
 
 @dataclass
 class Load:
-    """Sends the requests. Answers are counted as they are published in Redis.
+    """Sends the requests, and counts answers as they are published in Redis.
 
-    A result is published each time that one is stored, so what is published twice was
-    answered twice.
+    A result is published each time it is stored: what is published twice was answered
+    twice.
     """
 
     settings: Settings
     store: Store
     screen: Console
+    #: Kind and result of each request, by its id.
     results: dict[str, tuple[str, AsyncResult]] = field(default_factory=dict)
+    #: How often each id was published.
     published: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -87,7 +96,7 @@ class Load:
         self.complete, self.chat, self.embed = self.app.modelserver_tasks
 
     def first_answer(self) -> None:
-        """One completion, to say how long that took from the start."""
+        """Wait for one completion."""
         self.complete.delay("Once upon a time", max_tokens=4).get(timeout=60)
 
     def run(self, victim: EngineStatus) -> LoadOutcome:
@@ -113,9 +122,9 @@ class Load:
 
     def _send(self, progress: Progress) -> dict[str, TaskID]:
         kinds: dict[str, tuple[int, Callable[[int], AsyncResult]]] = {
-            "completions": (COMPLETIONS, self._complete),
-            "chats": (CHATS, self._chat),
-            "embeddings": (EMBEDDINGS, self._embed),
+            "completions": (DEMO_COMPLETIONS, self._complete),
+            "chats": (DEMO_CHATS, self._chat),
+            "embeddings": (DEMO_EMBEDDINGS, self._embed),
         }
         bars = {}
         for kind, (total, send) in kinds.items():
@@ -128,30 +137,33 @@ class Load:
     def _complete(self, number: int) -> AsyncResult:
         subject = SUBJECTS[number % len(SUBJECTS)]
         return self.complete.delay(
-            f"{number}: Once upon a time there was {subject} that", max_tokens=TOKENS
+            f"{number}: Once upon a time there was {subject} that",
+            max_tokens=DEMO_TOKENS,
         )
 
     def _chat(self, number: int) -> AsyncResult:
         question = f"Question {number}: what is {SUBJECTS[number % len(SUBJECTS)]}?"
         return self.chat.delay(
-            [{"role": "user", "content": question}], max_tokens=TOKENS
+            [{"role": "user", "content": question}], max_tokens=DEMO_TOKENS
         )
 
     def _embed(self, number: int) -> AsyncResult:
-        return self.embed.delay(f"Sentence {number} about {SUBJECTS[number % 6]}.")
+        return self.embed.delay(
+            f"Sentence {number} about {SUBJECTS[number % len(SUBJECTS)]}."
+        )
 
     def _watch(
         self, progress: Progress, bars: dict[str, TaskID], victim: EngineStatus
     ) -> float | None:
-        """Draw until all is answered and the victim is back; seconds that it took."""
-        end = time.monotonic() + ANSWER_SECONDS
+        """Draw until all is answered and the victim is back; seconds it was away."""
+        end = time.monotonic() + DEMO_ANSWER_SECONDS
         killed_at: float | None = None
         ready: float | None = None
         while time.monotonic() < end:
             done = self._done()
             for kind, bar in bars.items():
                 progress.update(bar, completed=done[kind])
-            if killed_at is None and done["completions"] >= COMPLETIONS // 2:
+            if killed_at is None and done["completions"] >= DEMO_COMPLETIONS // 2:
                 killed_at = self._kill(victim, progress)
             elif killed_at is not None and ready is None:
                 if self._is_back(victim):
@@ -209,7 +221,7 @@ class Load:
         )
 
     def show_answers(self) -> None:
-        """Two answers of each kind."""
+        """Show two answers of each kind."""
         shown: Counter[str] = Counter()
         for kind, result in self.results.values():
             if shown[kind] < 2:

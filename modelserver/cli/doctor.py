@@ -1,46 +1,23 @@
-"""``doctor``: what stands in the way of this fleet, and the remedy of each."""
+"""``modelserver doctor``: what stands in the way of this fleet, and its remedies."""
 
 import json
-import os
-import platform
-import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 
-from modelserver.cli.programs import environment, house, python_program
-from modelserver.errors import StoreUnreachableError
-from modelserver.operations.status import Status, read_status
-from modelserver.settings import FLEET_FILE, Settings, load
-from modelserver.store import Store, connect
-from modelserver.values import EngineState, ModelSpec
-
-#: The oldest servers that everything is tested with.
-OLDEST = {"redis": (7, 2), "valkey": (8, 0)}
-#: An engine's interpreter that takes longer than this to start is taken as broken.
-INTERPRETER_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at; ``remedy`` is "" where it is in order."""
-
-    what: str
-    fact: str
-    remedy: str = ""
+from modelserver.cli.programs import environment, programs_folder, python_program
+from modelserver.operations.checks import examine
+from modelserver.settings import Settings, load
 
 
 @click.command()
 def doctor() -> None:
     """Check this host and this fleet; exit 1 if there is a problem."""
-    problems = 0
-    for check in examine(load()):
+    settings, problems = load(), 0
+    for check in examine(settings, partial(_ask, settings)):
         problems += bool(check.remedy)
         mark = click.style("problem", fg="red") if check.remedy else "ok     "
         click.echo(f"{mark} {check.what}: {check.fact}")
@@ -51,191 +28,14 @@ def doctor() -> None:
         sys.exit(1)
 
 
-def examine(settings: Settings) -> Iterator[Check]:
-    """Every check, as it is done."""
-    yield _python()
-    yield _fleet_file(settings)
-    yield _run_dir(settings.run_dir)
-    status: Status | None = None
-    try:
-        store = connect(settings)
-        status = read_status(store, settings)
-        yield _server(store)
-        yield from _fleet_checks(status, settings)
-    except StoreUnreachableError as error:
-        yield Check("redis", "does not answer", str(error))
-    if _runs_engines(settings):
-        yield from _environments(settings)
-        yield from _ports(settings, status)
-
-
-def _python() -> Check:
-    found = platform.python_version()
-    old = sys.version_info < (3, 11)
-    return Check("python", found, "use Python 3.11 or newer" * old)
-
-
-def _fleet_file(settings: Settings) -> Check:
-    if not settings.fleet_file.is_file():
-        remedy = f"go to the folder of your {FLEET_FILE}, or set MODELSERVER_FLEET"
-        return Check("fleet file", f"{settings.fleet_file} does not exist", remedy)
-    names = ", ".join(model.name for model in settings.fleet.models)
-    remedy = "" if names else "add [[models]] to it"
-    fact = f"{settings.fleet_file} (models: {names or 'none'})"
-    return Check("fleet file", fact, remedy)
-
-
-def _run_dir(folder: Path) -> Check:
-    present = next(p for p in (folder, *folder.parents) if p.exists())
-    if present.is_dir() and os.access(present, os.W_OK | os.X_OK):
-        return Check("run folder", str(folder))
-    remedy = f"allow writing to {present}, or set MODELSERVER_HOME to another folder"
-    return Check("run folder", f"{present} cannot be written to", remedy)
-
-
-def _server(store: Store) -> Check:
-    with store.reachable():
-        name, version = store.server()
-    oldest = OLDEST.get(name, (0, 0))
-    found = tuple(int(part) for part in version.split(".")[:2])
-    wanted = ".".join(map(str, oldest))
-    remedy = f"use {name} {wanted} or newer" if found < oldest else ""
-    return Check("redis", f"{name} {version} at {store.url}", remedy)
-
-
-def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
-    hosts = ", ".join(f"{h.name} ({len(h.gpus)} GPUs)" for h in status.hosts)
-    start = "start it on {}: modelserver {}"
-    remedy = "" if hosts else start.format("each host with engines", "launcher")
-    yield Check("launchers", hosts or "none reports", remedy)
-    workers = ", ".join(worker.name for worker in status.workers)
-    remedy = "" if workers else start.format("each host with engines", "worker")
-    yield Check("workers", workers or "none reports", remedy)
-    yield from _gpus(status, settings)
-    yield _beat(status, settings.fleet.rules.steer_seconds)
-    for engine in status.engines:
-        if engine.state in (EngineState.FATAL, EngineState.BACKOFF):
-            fact = f"{engine.state}: {engine.reason}"
-            remedy = f"see {engine.log or 'its log'} on host {engine.host}"
-            yield Check(f"engine {engine.id}", fact, remedy)
-
-
-def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
-    """GPUs that nothing can be started on, and models that find no room."""
-    needed = any(model.gpus for model in settings.fleet.specs())
-    gpus = [(host.name, gpu) for host in status.hosts for gpu in host.gpus]
-    if needed and status.hosts and not gpus:
-        told = ", ".join(f"{host.name}: {host.driver}" for host in status.hosts)
-        remedy = "install NVIDIA's driver on the hosts with GPUs"
-        yield Check("GPUs", f"no host has any ({told})", remedy)
-    for host, gpu in gpus:
-        if gpu.fault:
-            remedy = "reset or replace it, then restart the launcher of that host"
-            yield Check(f"{gpu.label} of {host}", gpu.fault, remedy)
-    for model in status.models:
-        if model.waiting_for:
-            remedy = "free GPUs, add a host, or ask for less in the fleet file"
-            yield Check(f"model {model.name}", f"waits: {model.waiting_for}", remedy)
-
-
-def _beat(status: Status, steer_seconds: float) -> Check:
-    remedy = "start it on one host: modelserver beat (and at least one worker)"
-    if not status.steered_at:
-        return Check("beat", "control has never looked at this fleet", remedy)
-    ago = max(0.0, status.at - status.steered_at)
-    late = ago > 5 * steer_seconds + 10
-    fact = f"control looked at the fleet {ago:.0f} s ago"
-    return Check("beat", fact, remedy if late else "")
-
-
-def _runs_engines(settings: Settings) -> bool:
-    hosts = {host.name for host in settings.fleet.hosts}
-    return not hosts or settings.host in hosts
-
-
-def _environments(settings: Settings) -> Iterator[Check]:
-    home = ("--home", str(settings.home))
-    present = _ask(settings, "launcher.environments", *home, "list", "--json")
-    specs = settings.fleet.specs()
-    models = [model for model in specs if not model.image]
-    needed = {m.environment_name: m.engine for m in models if not m.interpreter}
-    for name, engine in sorted(needed.items()):
-        if engine in present:
-            yield _environment(name, present.get(name))
-    for model in models:
-        yield from _program(model)
-    if images := sorted({model.image for model in specs if model.image}):
-        for image, fault in _ask(settings, "launcher.host.images", *images).items():
-            fact, _, remedy = fault.partition("; ")
-            yield Check(f"image {image}", fact or "is on this host", remedy)
-
-
 def _ask(settings: Settings, *program: str) -> dict[str, Any]:
     """What a program of the launcher's prints as JSON."""
     done = subprocess.run(
         python_program(*program),
-        cwd=house(),
+        cwd=programs_folder(),
         env=environment(settings),
         capture_output=True,
         text=True,
         check=True,
     )
     return dict(json.loads(done.stdout))
-
-
-def _environment(name: str, found: dict[str, Any] | None) -> Check:
-    what, remedy = f"engine {name}", f"run: modelserver engines install {name}"
-    if found is None:
-        return Check(what, "is not installed on this host", remedy)
-    python = Path(found["path"]) / "bin" / "python"
-    if not _starts([str(python), "-c", ""]):
-        again = f"run: modelserver engines remove {name}, then install it again"
-        return Check(what, f"{python} does not start", again)
-    return Check(what, f"{found['version']} in {found['path']}")
-
-
-def _starts(argv: list[str]) -> bool:
-    try:
-        done = subprocess.run(argv, capture_output=True, timeout=INTERPRETER_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def _program(model: ModelSpec) -> Iterable[Check]:
-    """A program that the fleet file names itself must be there."""
-    for key, program in (
-        ("interpreter", model.interpreter),
-        ("command", next(iter(model.command), "")),
-    ):
-        if program and not shutil.which(program):
-            remedy = f"correct {key} of this model in the fleet file, or install it"
-            yield Check(f"model {model.name}", f"{program} is no program", remedy)
-
-
-def _ports(settings: Settings, status: Status | None) -> Iterator[Check]:
-    """Ports that the fleet file pins on this host, unless our own engine has them."""
-    ours = {
-        engine.url.rpartition(":")[2]
-        for engine in (status.engines if status else ())
-        if engine.host == settings.host
-    }
-    for pin in settings.fleet.pins():
-        if not pin.port or pin.url or pin.host not in ("", settings.host):
-            continue
-        if str(pin.port) in ours or _is_free(pin.port):
-            yield Check(f"port {pin.port}", f"free for {pin.id}, or its own")
-        else:
-            remedy = "end the program that has it, or pin another port"
-            yield Check(f"port {pin.port}", f"taken, but meant for {pin.id}", remedy)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do: a port in TIME_WAIT can be listened on.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True

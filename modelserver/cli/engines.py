@@ -1,4 +1,4 @@
-"""``engines``: the environments that engines run in, each beside the others.
+"""``modelserver engines``: installs, checks and removes what engines run in.
 
 The work is done by ``python -m launcher.environments``, which shows its own progress.
 """
@@ -7,14 +7,14 @@ from typing import NoReturn
 
 import click
 
-from modelserver.cli.programs import become, environment, python_program
+from modelserver.cli.programs import environment, python_program, replace_process
 from modelserver.settings import load
 
 
-def _become(*arguments: str) -> NoReturn:
+def _run(*arguments: str) -> NoReturn:
     settings = load()
     argv = python_program("launcher.environments", "--home", str(settings.home))
-    become([*argv, *arguments], environment(settings))
+    replace_process([*argv, *arguments], environment(settings))
 
 
 @click.group()
@@ -27,26 +27,26 @@ def engines() -> None:
 def install(name: str) -> None:
     """Install engine NAME, or NAME==VERSION, on this host.
 
-    Waits where another installation is at work.
+    Waits while another installation is at work.
     """
-    _become("install", name)
+    _run("install", name)
 
 
 @engines.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_engines(as_json: bool) -> None:
     """Show which engines can be installed, and which are."""
-    _become("list", *(["--json"] if as_json else []))
+    _run("list", *(["--json"] if as_json else []))
 
 
 @engines.command()
 @click.argument("name")
 def remove(name: str) -> None:
     """Remove the environment of engine NAME, or NAME==VERSION."""
-    _become("remove", name)
+    _run("remove", name)
 
 
 @engines.command()
 def check() -> None:
     """Look for what engines on this host could clash with; exit 1 on a problem."""
-    _become("check")
+    _run("check")

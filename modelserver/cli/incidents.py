@@ -1,4 +1,4 @@
-"""``modelserver incidents``: what this host keeps of engines that were started anew."""
+"""``modelserver incidents``: lists what this host keeps of engines that ended."""
 
 import dataclasses
 from datetime import datetime
@@ -9,13 +9,15 @@ from rich.markup import escape
 
 from modelserver.cli.output import console, print_json, table
 from modelserver.errors import ModelserverError
-from modelserver.operations.incidents import FOLDER, Incident, read_incidents
+from modelserver.operations.incidents import INCIDENTS_FOLDER, Incident, read_incidents
 from modelserver.settings import load
 
-#: Lines of the engine's log that ``show`` prints.
-LOG_LINES = 12
-#: So much of a reason is listed.
+#: How many lines of the engine's log ``show`` prints.
+SHOWN_LOG_LINES = 12
+#: How many letters of a reason are listed.
 REASON_LETTERS = 90
+#: How many letters of a line ``show`` prints.
+LINE_LETTERS = 160
 
 
 @click.group(invoke_without_command=True)
@@ -35,18 +37,18 @@ def incidents(context: click.Context, as_json: bool) -> None:
         return
     made = table("Incidents", "time", "engine", "inc", "reason", "id", numbers=("inc",))
     for each in found:
-        # Where its log is, `show` says.
+        # `show` says where the log is.
         reason = escape(each.reason.partition("; see ")[0][:REASON_LETTERS])
         inc = str(each.incarnation)
         made.add_row(_when(each), each.engine, inc, reason, each.id)
     console().print(made)
-    click.echo(f"\nEach is a folder in {run_dir / FOLDER}")
+    click.echo(f"\nEach is a folder in {run_dir / INCIDENTS_FOLDER}")
 
 
 @incidents.command()
 @click.argument("incident")
 def show(incident: str) -> None:
-    """Print the summary of INCIDENT, which is the last part of its path."""
+    """Print the summary of INCIDENT, an id from the list."""
     run_dir = load().run_dir
     found = {each.id: each for each in read_incidents(run_dir)}.get(incident)
     if found is None:
@@ -54,7 +56,7 @@ def show(incident: str) -> None:
             f"there is no incident {incident} on this host; `modelserver incidents` "
             "lists them"
         )
-    folder = run_dir / FOLDER / found.id
+    folder = run_dir / INCIDENTS_FOLDER / found.id
     for name, value in dataclasses.asdict(found).items():
         if value and name not in ("at", "started_at"):
             click.echo(f"{name:12} {value}")
@@ -62,7 +64,7 @@ def show(incident: str) -> None:
     if found.started_at:
         click.echo(f"{'ran':12} {found.at - found.started_at:.1f} s since its start")
     _print_part("Processes", folder / "processes.txt")
-    _print_part("Last lines of its log", folder / "log.txt", last=LOG_LINES)
+    _print_part("Last lines of its log", folder / "log.txt", last=SHOWN_LOG_LINES)
     click.echo(f"\nFiles in {folder}:")
     for path in sorted(folder.iterdir()):
         click.echo(f"  {path.name:16} {path.stat().st_size:>8} bytes")
@@ -72,7 +74,7 @@ def _print_part(title: str, path: Path, last: int = 0) -> None:
     click.echo(f"\n{title}:")
     text = path.read_text(errors="replace") if path.exists() else "not there\n"
     for line in text.splitlines()[-last:]:
-        click.echo(f"  {line[:160]}")
+        click.echo(f"  {line[:LINE_LETTERS]}")
 
 
 def _when(incident: Incident) -> str:
@@ -80,5 +82,5 @@ def _when(incident: Incident) -> str:
 
 
 def _values(run_dir: Path, incident: Incident) -> dict[str, object]:
-    path = str(run_dir / FOLDER / incident.id)
+    path = str(run_dir / INCIDENTS_FOLDER / incident.id)
     return {**dataclasses.asdict(incident), "path": path}

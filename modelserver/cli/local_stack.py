@@ -12,17 +12,22 @@ from pathlib import Path
 
 import psutil
 
-from modelserver.cli.apply import bring
-from modelserver.cli.programs import environment, house, python_program
+from modelserver.cli.programs import environment, programs_folder, python_program
+from modelserver.control.applying import put_own_file_in_force
 from modelserver.errors import ModelserverError
 from modelserver.operations import embedded_valkey
 from modelserver.settings import Settings
-from modelserver.store import connect
+from modelserver.store import Store, connect
 
-#: A program that ends by itself is started again after so long, doubling, in seconds.
-RESTART_SECONDS = (1.0, 30.0)
-#: The embedded server has so long to load its file, in seconds.
+#: A program that ends by itself starts again after this time, in seconds; the time
+#: doubles with each end.
+FIRST_RESTART_SECONDS = 1.0
+#: A program that ends by itself starts again after this time at the latest, in seconds.
+LONGEST_RESTART_SECONDS = 30.0
+#: How long the embedded server may take to load its file, in seconds.
 SERVER_SECONDS = 60.0
+#: How long a program of a killed run may take to end, in seconds.
+LEFTOVER_SECONDS = 30.0
 #: Flower's usual port; any free one if somebody else has it.
 FLOWER_PORT = 5555
 #: Name of the file that says which processes a killed stack left behind.
@@ -31,17 +36,17 @@ STACK_FILE = "stack.json"
 
 @dataclass(slots=True)
 class Program:
-    """One program of the stack. Logs go to a file; it leads a session of its own.
-
-    ``stop_seconds`` is how long it may take to end after SIGTERM.
-    """
+    """One program of the stack. It logs to a file and leads a session of its own."""
 
     name: str
     argv: tuple[str, ...]
     log: Path
+    #: How long it may take to end after SIGTERM, in seconds.
     stop_seconds: float
     process: "subprocess.Popen[bytes] | None" = None
+    #: How often it has ended by itself.
     deaths: int = 0
+    #: When it is to be started again, by the monotonic clock; 0 while it runs.
     due: float = 0.0
 
     def start(self, env: Mapping[str, str]) -> None:
@@ -52,7 +57,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=house(),
+                cwd=programs_folder(),
                 env=dict(env),
                 start_new_session=True,
             )
@@ -80,10 +85,12 @@ class Program:
 
 @dataclass(slots=True)
 class Stack:
-    """The programs that ``up`` and ``demo`` run."""
+    """The programs that ``up`` and ``demo`` run, in the order of their start."""
 
     settings: Settings
+    #: Shows a line to the user.
     say: Callable[[str], None]
+    #: Whether Flower runs as well.
     flower: bool = True
     programs: list[Program] = field(default_factory=list)
     flower_url: str = ""
@@ -101,10 +108,21 @@ class Stack:
         if self.settings.embedded:
             self._start_server()
         store = connect(self.settings)
-        bring(store, self.settings, self.say)
+        self._apply_fleet(store)
         store.client.close()
         for program in self._wanted():
             self._begin(program)
+
+    def _apply_fleet(self, store: Store) -> None:
+        """Put the fleet file in force, and say what that changes."""
+        proposal = put_own_file_in_force(store, self.settings)
+        before = proposal.before
+        if before is None or proposal.changes_nothing:
+            return
+        version = before.version
+        self.say(f"fleet version {version + 1} takes the place of {version}:")
+        for line in proposal.lines():
+            self.say(f"  {line}")
 
     def _start_server(self) -> None:
         self.server = embedded_valkey.prepare(self.settings.run_dir)
@@ -156,13 +174,13 @@ class Stack:
         return program.process is not None and program.process.poll() is not None
 
     def look_after(self, now: float) -> None:
-        """Start again what ended by itself; call it every second or so."""
-        first, most = RESTART_SECONDS
+        """Start again what ended by itself; to be called about every second."""
         for program in self.programs:
             if not self._ended(program):
                 continue
             if not program.due:
-                wait = min(most, first * 2**program.deaths)
+                wait = FIRST_RESTART_SECONDS * 2**program.deaths
+                wait = min(LONGEST_RESTART_SECONDS, wait)
                 program.due, program.deaths = now + wait, program.deaths + 1
                 code = program.process.returncode if program.process else 0
                 self.say(
@@ -217,7 +235,7 @@ class Stack:
             if process := _living(pid, created):
                 self.say(f"ending {name} (pid {pid}), left behind by a killed run")
                 process.terminate()
-                psutil.wait_procs([process], timeout=30)
+                psutil.wait_procs([process], timeout=LEFTOVER_SECONDS)
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 

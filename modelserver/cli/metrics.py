@@ -1,4 +1,4 @@
-"""``modelserver metrics``: the fleet's state for Prometheus."""
+"""``modelserver metrics``: serves the fleet's state to Prometheus."""
 
 import signal
 
@@ -12,17 +12,22 @@ from modelserver.settings import load
 
 
 @click.command()
-@click.option("--port", default=9808, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    default=9808,
+    show_default=True,
+    help="Port to listen at; with 0 any free one.",
+)
 @click.option(
     "--address",
     default="127.0.0.1",
     show_default=True,
-    help="Where it listens. There is no password: keep it from strangers.",
+    help="Address to listen at. There is no password: keep strangers away from it.",
 )
 def metrics(port: int, address: str) -> None:
     """Serve metrics of the whole fleet for Prometheus, until Ctrl-C.
 
-    One for a fleet, on any host.
+    One for a whole fleet is enough, on any host.
     """
     registry = CollectorRegistry()
     registry.register(FleetCollector(load()))

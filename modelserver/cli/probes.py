@@ -1,4 +1,4 @@
-"""``latency`` and ``fastest``: the benchmark message, sent to engines side by side."""
+"""``latency`` and ``fastest``: ask engines side by side, and show what each answers."""
 
 import asyncio
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from modelserver.store import connect
 def latency(model: str | None, as_json: bool) -> None:
     """Probe every ready engine, of MODEL or of all, and show what each answers.
 
-    Beside it stands what the engine's real requests measured.
+    The table also has what the engine's real requests measured.
     """
     settings = load()
     store = connect(settings)

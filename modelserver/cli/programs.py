@@ -1,4 +1,4 @@
-"""Start modelserver's programs in the folder that holds them.
+"""Starts modelserver's programs in the folder that holds them.
 
 Celery finds ``tasks`` by the working directory, so that is changed before the program
 starts; otherwise a ``tasks.py`` of the user's own would be taken instead.
@@ -16,11 +16,11 @@ import modelserver
 from modelserver.errors import ConfigurationError
 from modelserver.settings import FLEET_FILE, Settings, load
 
-#: Arguments that a command does not know go to the program that it starts.
+#: For commands that hand arguments which they do not know to the program they start.
 PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 
-def house() -> Path:
+def programs_folder() -> Path:
     """The folder with tasks/ and launcher/: the package of a wheel, or the checkout."""
     package = Path(str(modelserver.__file__)).resolve().parent
     for folder in (package, package.parent):
@@ -42,13 +42,13 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def python_program(*arguments: str) -> list[str]:
-    """The argv of a Python module of the house, by this interpreter."""
+    """The argv of a Python module run by this interpreter."""
     return [sys.executable, "-m", *arguments]
 
 
-def become(argv: list[str], env: Mapping[str, str]) -> NoReturn:
-    """Replace this process by a program that runs in the house."""
-    os.chdir(house())
+def replace_process(argv: list[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by a program that runs in that folder."""
+    os.chdir(programs_folder())
     sys.stdout.flush()
     os.execve(argv[0], argv, env)
 
@@ -66,7 +66,7 @@ def load_with_fleet() -> Settings:
 
 def _celery(*arguments: str) -> NoReturn:
     argv = python_program("celery", "-A", "tasks", *arguments)
-    become(argv, environment(load_with_fleet()))
+    replace_process(argv, environment(load_with_fleet()))
 
 
 @click.command(context_settings=PASS_THROUGH)
@@ -82,7 +82,7 @@ def worker(args: tuple[str, ...]) -> None:
 @click.command(context_settings=PASS_THROUGH)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def beat(args: tuple[str, ...]) -> None:
-    """Be the clock that control runs by: celery beat ARGS.
+    """Start control every few seconds: celery beat ARGS.
 
     Files that ARGS name need absolute paths.
     """
@@ -102,4 +102,4 @@ def flower(args: tuple[str, ...]) -> None:
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def launcher(args: tuple[str, ...]) -> None:
     """Run the engines of this host."""
-    become(python_program("launcher", *args), environment(load_with_fleet()))
+    replace_process(python_program("launcher", *args), environment(load_with_fleet()))

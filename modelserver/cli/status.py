@@ -1,4 +1,4 @@
-"""``status`` and ``models``: the fleet as it is."""
+"""``modelserver status`` and ``models``: show the fleet as it is."""
 
 import time
 
@@ -18,12 +18,11 @@ from modelserver.store import connect
 from modelserver.values import EngineState, Order
 
 #: How often ``--watch`` reads the fleet, in seconds.
-WATCH_SECONDS = 2.0
-
-#: So much of the reason for which an engine is held stands beside its state.
+STATUS_WATCH_SECONDS = 2.0
+#: How many letters of the reason why an engine is held are shown beside its state.
 HOLD_WIDTH = 30
-
-COLOURS = {
+#: Colours of engines' states; others have none.
+STATE_COLOURS = {
     EngineState.READY: "green",
     EngineState.DEGRADED: "yellow",
     EngineState.FATAL: "red",
@@ -35,7 +34,7 @@ COLOURS = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--watch", is_flag=True, help="Show it again every 2 seconds.")
+@click.option("--watch", is_flag=True, help="Show the fleet again every 2 seconds.")
 def status(as_json: bool, watch: bool) -> None:
     """Show models, engines, hosts, workers and what waits.
 
@@ -52,7 +51,7 @@ def status(as_json: bool, watch: bool) -> None:
     else:
         with Live(render(found), console=console(), screen=True) as live:
             while True:
-                time.sleep(WATCH_SECONDS)
+                time.sleep(STATUS_WATCH_SECONDS)
                 live.update(render(read_status(store, settings)), refresh=True)
 
 
@@ -112,7 +111,7 @@ def _state(engine: EngineStatus) -> str:
         return f"[dim]{engine.state}?[/dim]"
     if engine.hold:
         return f"[yellow]{engine.state} (held: {escape(_short(engine.hold))})[/yellow]"
-    colour = COLOURS.get(engine.state)
+    colour = STATE_COLOURS.get(engine.state)
     return f"[{colour}]{engine.state}[/{colour}]" if colour else str(engine.state)
 
 
@@ -160,7 +159,7 @@ def _note(model: ModelStatus) -> str:
 
 
 def _hosts(found: Status) -> Table:
-    """Drivers are of interest where there are GPUs; else doctor tells of them."""
+    """Drivers are shown where there are GPUs; without any, doctor tells of them."""
     drivers = any(host.gpus for host in found.hosts)
     columns = ("host", "GPUs", "launcher", *["driver"] * drivers)
     made = table("Hosts", *columns, numbers=("GPUs",))

@@ -1,4 +1,4 @@
-"""``modelserver up``: everything on this machine, until Ctrl-C."""
+"""``modelserver up``: runs everything on this machine, until Ctrl-C."""
 
 import contextlib
 import signal
@@ -16,14 +16,14 @@ from modelserver.operations.status import Status, read_status
 from modelserver.store import connect
 
 #: How often the programs and the engines are looked at, in seconds.
-LOOK_SECONDS = 0.5
-#: A worker subscribes to a queue soon after an engine's change: for so long after one
-#: Flower is made to look again, in seconds.
-FOLLOW_SECONDS = 5.0
+STACK_LOOK_SECONDS = 0.5
+#: How long Flower is refreshed after an engine's change, in seconds: a worker takes a
+#: moment to subscribe to another queue.
+REFRESH_SECONDS = 5.0
 
 
 class StoppedBySignal(Exception):
-    """A signal asked for the end."""
+    """A signal asked this program to stop."""
 
 
 def stop_by_signal() -> None:
@@ -40,7 +40,7 @@ def stop_by_signal() -> None:
 
 
 @click.command()
-@click.option("--flower/--no-flower", default=True, help="Run Flower as well.")
+@click.option("--flower/--no-flower", default=True, help="Whether to run Flower, too.")
 def up(flower: bool) -> None:
     """Start server, launcher, worker, beat and Flower here; stop them on Ctrl-C."""
     settings = load_with_fleet()
@@ -76,26 +76,26 @@ def watch(stack: Stack) -> None:
             for line in lines:
                 stack.say(line)
             if lines:
-                refresh_until = now + FOLLOW_SECONDS
+                refresh_until = now + REFRESH_SECONDS
             if now < refresh_until:
                 refresh_flower(stack.flower_url)
         except ModelserverError as error:
             stack.say(str(error))
-        time.sleep(LOOK_SECONDS)
+        time.sleep(STACK_LOOK_SECONDS)
 
 
 def refresh_flower(url: str) -> None:
-    """Have Flower ask the workers for their queues again; by itself it never does."""
+    """Have Flower ask workers for their queues again, which it never does by itself."""
     if not url:
         return
-    # The subscription follows the engine's state by a moment.
-    time.sleep(LOOK_SECONDS)
+    # A worker subscribes a moment after the engine's state has changed.
+    time.sleep(STACK_LOOK_SECONDS)
     with contextlib.suppress(OSError):
         urllib.request.urlopen(f"{url}/workers?refresh=1", timeout=5).close()
 
 
 def changes(seen: dict[str, str], status: Status) -> list[str]:
-    """A line for each engine whose state is another than in ``seen``, now updated."""
+    """A line for each engine whose state is not that in ``seen``, which is updated."""
     lines = []
     for engine in status.engines:
         state = f"{engine.state} {engine.incarnation}"

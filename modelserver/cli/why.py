@@ -1,4 +1,4 @@
-"""``modelserver why``: how an engine or a model stands, and what led to it."""
+"""``modelserver why``: says how an engine or a model stands, and what led to it."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import click
 
 from modelserver.cli.decision_text import clock, in_words, replayed
 from modelserver.cli.output import seconds
-from modelserver.control.steer import HEALTH
+from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.policy.health import memory
@@ -19,14 +19,16 @@ from modelserver.store.decisions import decisions_about
 from modelserver.store.orders import orders
 from modelserver.values import Order
 
-#: Width of what stands before a value.
-_LABEL = 12
+#: Width of the label before a value, in characters.
+LABEL_WIDTH = 12
 
 
 @click.command()
 @click.argument("target", metavar="ENGINE|MODEL")
-@click.option("-n", "number", default=10, show_default=True, help="So many decisions.")
-@click.option("--replay", is_flag=True, help="Say what would be decided today.")
+@click.option(
+    "-n", "number", default=10, show_default=True, help="Number of decisions to show."
+)
+@click.option("--replay", is_flag=True, help="Say what would be decided today, too.")
 def why(target: str, number: int, replay: bool) -> None:
     """Say how an ENGINE or a MODEL stands, and which decisions led to it.
 
@@ -36,7 +38,7 @@ def why(target: str, number: int, replay: bool) -> None:
     store = connect(settings)
     with store.reachable():
         found = read_status(store, settings)
-        for line in _standing(store, found, target):
+        for line in _describe(store, found, target):
             click.echo(line)
         decisions = decisions_about(store, target, number)
         click.echo("\nDecisions, newest last:" if decisions else "\nNo decisions yet.")
@@ -46,13 +48,13 @@ def why(target: str, number: int, replay: bool) -> None:
                 click.echo(replayed(store, decision))
 
 
-def _standing(store: Store, found: Status, target: str) -> list[str]:
+def _describe(store: Store, found: Status, target: str) -> list[str]:
     now = found.at
     given = in_force(orders(store), now)
     for engine in found.engines:
         if engine.id == target:
             about = orders_about(given, engine.id, engine.model)
-            health = memory.from_json(read_memory(store).get(HEALTH, ""))
+            health = memory.from_json(read_memory(store).get(HEALTH_MEMORY, ""))
             return _engine(store, found, engine, about, health)
     for model in found.models:
         if model.name == target:
@@ -143,4 +145,4 @@ def _order(order: Order) -> str:
 
 
 def _line(label: str, value: str) -> str:
-    return f"  {label:{_LABEL}}{value}" if value else ""
+    return f"  {label:{LABEL_WIDTH}}{value}" if value else ""

@@ -1,7 +1,8 @@
-"""The periodic job of beat: read the fleet's state, decide, publish.
+"""Control, the periodic job of beat: read the fleet's state, decide, publish.
 
 - ``steer``: one look at the fleet
 - ``availability``: which models are down, and what their requests do meanwhile
 - ``alerts``: who is told of what
 - ``applied_fleet``: which fleet is in force
+- ``applying``: how another fleet comes into force
 """

@@ -1,4 +1,4 @@
-"""Telling people: a log line, the stream of alerts, and the fleet file's own hook.
+"""Alerts people: by a log line, the stream of alerts, and the fleet file's own hook.
 
 Control goes on while the hook runs: it has a thread of its own and a time limit.
 """
@@ -13,7 +13,11 @@ from dataclasses import asdict, replace
 
 import redis
 
-from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.errors import (
+    ConfigurationError,
+    ModelserverError,
+    StoreUnreachableError,
+)
 from modelserver.fleet_sections import AlertsSection
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
@@ -29,8 +33,8 @@ from modelserver.store.alerts import (
 
 log = logging.getLogger(__name__)
 
-#: A hook that goes on failing is logged again after so long, in seconds.
-SILENT_SECONDS = 3600.0
+#: A hook that goes on failing is logged again after this time, in seconds.
+HOOK_LOG_SECONDS = 3600.0
 
 
 def raise_alert(
@@ -63,7 +67,7 @@ def raise_alert(
 def end_alert(
     store: Store, settings: Settings, about: str, text: str, now: float, kind: str
 ) -> bool:
-    """Tell people that something is over; False where nothing stood."""
+    """Tell people that something is over; False where no such alert stood."""
     found = [e for e in open_alerts(store) if (e.about, e.kind) == (about, kind)]
     if not found:
         return False
@@ -74,6 +78,22 @@ def end_alert(
     log.warning("alert about=%s ended: %s", about, text)
     _call_hook(settings, alert)
     return True
+
+
+def close_alerts(store: Store, about: str) -> tuple[AlertRecord, ...]:
+    """End what stands about something, or about "all", without telling people.
+
+    Returns what nobody else has ended meanwhile; ModelserverError if nothing stood.
+    """
+    found = [each for each in open_alerts(store) if about in (each.about, "all")]
+    if not found:
+        raise ModelserverError(
+            f"there is no open alert about {about}; `modelserver alerts` lists them"
+        )
+    now = store.now()
+    return tuple(
+        each for each in found if end(store, replace(each, event="ended", at=now))
+    )
 
 
 def _call_hook(settings: Settings, alert: AlertRecord) -> None:
@@ -93,7 +113,7 @@ def _try(
 ) -> None:
     try:
         call(settings.fleet.alerts, body)
-        # A subprocess that is not there and a host that does not answer are OSErrors.
+    # A program that does not exist and a host that does not answer are OSErrors.
     except (OSError, subprocess.SubprocessError, ConfigurationError) as error:
         _note_failure(settings, str(error))
 
@@ -127,7 +147,7 @@ def _note_failure(settings: Settings, problem: str) -> None:
         note = AlertRecord("hook", "failed", 0.0, "hook")
         try:
             count(store, "hook_failed")
-            if not is_new(store, note, SILENT_SECONDS):
+            if not is_new(store, note, HOOK_LOG_SECONDS):
                 return
         finally:
             store.client.close()

@@ -1,9 +1,9 @@
-"""The fleet that is in force: one for all programs, with a version, in the store.
+"""The fleet in force: one for all programs, with a version, kept in the store.
 
 A fleet file takes effect by being applied: what it says, but for ``[redis]``, stands in
 the store under the next version. Values of a model's ``environment`` may be secrets, so
-the store holds a fingerprint of each in its place; a launcher takes the values from the
-fleet file of its own host.
+the store holds a fingerprint of each; a launcher takes the values from the file of its
+own host.
 """
 
 import dataclasses
@@ -26,28 +26,31 @@ from modelserver.settings import Settings
 from modelserver.store.fleet import publish_fleet, read_applied_fleet
 from modelserver.store.state import Store
 
-#: Sections that stand in the store. ``[redis]`` is each program's own: it leads there.
+#: Sections that the store holds. ``[redis]`` is each program's own: it leads there.
 SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts")
-#: Rounds of a fingerprint: dear enough that short values are not simply tried out.
+#: Rounds of hashing in a fingerprint: too many for short values to be guessed quickly.
 FINGERPRINT_ROUNDS = 100_000
-#: Tries to write over others that write at the same moment.
-TRIES = 5
+#: How often writing a version is tried while others write theirs.
+PUBLISH_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The fleet as it was applied. ``at`` is seconds since the epoch.
+    """The fleet as it was applied."""
 
-    ``left`` maps models that have left, and whose queues may not be empty, to their
-    kind; ``text`` is all of it as it stands in the store.
-    """
-
+    #: One more for each fleet that is applied; the first is 1.
     version: int
+    #: When it was applied, in seconds since the epoch.
     at: float
+    #: Who applied it, as user@host.
     by: str
+    #: What all fingerprints of this fleet are made with.
     salt: str
+    #: The kinds of models that are gone, but whose queues may not be empty.
     left: Mapping[str, str]
+    #: The fleet itself, without secrets.
     fleet: Fleet
+    #: All of this as the store holds it.
     text: str
 
     def spec(self) -> FleetSpec:
@@ -67,7 +70,7 @@ def spec_of(fleet: Fleet) -> FleetSpec:
 
 
 def fingerprint(value: str, salt: str) -> str:
-    """What stands for a secret in the store: equal for equal values, says no more."""
+    """What the store holds of a secret: equal for equal values, and tells no more."""
     return _fingerprint(value, salt)
 
 
@@ -130,7 +133,7 @@ def parse(text: str, settings: Settings) -> Applied:
     return _read(text, settings.fleet.redis)
 
 
-# A pure function, asked for the same text every other second.
+# Cached: the same text is read every other second.
 @functools.lru_cache(maxsize=8)
 def _read(text: str, redis: RedisSection) -> Applied:
     values: Mapping[str, Any] = json.loads(text)
@@ -150,14 +153,14 @@ def _read(text: str, redis: RedisSection) -> Applied:
 
 
 def publish(store: Store, applied: Applied) -> bool:
-    """Write a composed version; False if somebody else has written one meanwhile."""
+    """Write a composed version; False if somebody else has written one in between."""
     with store.reachable():
         return publish_fleet(store, applied.text, applied.version - 1)
 
 
 def provide(store: Store, settings: Settings) -> Applied:
     """The fleet in force; the file of this program where there is none yet."""
-    for _ in range(TRIES):
+    for _ in range(PUBLISH_TRIES):
         applied = read(store, settings)
         if applied is None:
             applied = compose(settings.fleet, None, store.now())

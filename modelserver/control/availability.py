@@ -1,7 +1,7 @@
-"""Which models are down: found at each look of control, told to all who ask for them.
+"""How available each model is: found at each look of control, and published.
 
 The rule is in ``policy.availability``. Clients and workers read what is published here;
-people hear of a model that goes down, and of its return, by an alert.
+people are alerted when a model is down, and when it is back.
 """
 
 from collections.abc import Mapping
@@ -24,23 +24,24 @@ from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import publish, read_outages, write_outages
 from modelserver.values import split_engine_id
 
-#: What is published holds for so many looks of control, and at least so long.
-LOOKS, LEAST_SECONDS = 5, 15.0
+#: What is published is forgotten after so many periods of control without a look.
+PUBLISHED_LOOKS = 5
+#: What is published is kept at least this long, in seconds.
+PUBLISHED_SECONDS = 15.0
 #: The kind of alert that stands as long as a model is down.
-DOWN = "down"
+DOWN_ALERT = "down"
 
 
-def follow_outages(
+def update_availability(
     store: Store,
     settings: Settings,
     snapshot: Snapshot,
     waiting: Mapping[str, str],
     now: float,
-) -> dict[str, Availability]:
-    """Publish how each model stands, and tell people what changed.
+) -> None:
+    """Publish how available each model is, and alert people to what changed.
 
-    ``waiting`` is why engines have no place, by engine. To be called under the lock of
-    control.
+    ``waiting`` is why engines have no place, by engine. Call it under control's lock.
     """
     before = from_json(read_outages(store))
     outages: dict[str, Outage] = {}
@@ -54,10 +55,11 @@ def follow_outages(
         found[spec.name] = availability(spec, snapshot, now, outage, why)
     if outages != before:
         write_outages(store, to_json(outages))
-    seconds = max(LEAST_SECONDS, LOOKS * settings.fleet.rules.steer_seconds)
+    seconds = max(
+        PUBLISHED_SECONDS, PUBLISHED_LOOKS * settings.fleet.rules.steer_seconds
+    )
     publish(store, {name: asdict(each) for name, each in found.items()}, seconds)
-    _tell(store, settings, found, outages, now)
-    return found
+    _alert(store, settings, found, outages, now)
 
 
 def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
@@ -69,25 +71,25 @@ def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
     return "; ".join(reasons)
 
 
-def _tell(
+def _alert(
     store: Store,
     settings: Settings,
     found: Mapping[str, Availability],
     outages: Mapping[str, Outage],
     now: float,
 ) -> None:
-    told = {each.about for each in open_alerts(store) if each.kind == DOWN}
+    told = {each.about for each in open_alerts(store) if each.kind == DOWN_ALERT}
     for model, each in found.items():
         if each.standing is ModelStanding.DOWN:
             text = f"{model} is down: {each.reason}; {_CONSEQUENCES[each.then]}"
             text = text.format(fallback=each.fallback)
-            raise_alert(store, settings, model, text, now, kind=DOWN)
+            raise_alert(store, settings, model, text, now, kind=DOWN_ALERT)
         elif model in told and outages[model].since is None:
             text = f"{model} is back: {each.reason}"
-            end_alert(store, settings, model, text, now, kind=DOWN)
+            end_alert(store, settings, model, text, now, kind=DOWN_ALERT)
     for model in told - found.keys():
         text = f"{model} is no longer part of the fleet"
-        end_alert(store, settings, model, text, now, kind=DOWN)
+        end_alert(store, settings, model, text, now, kind=DOWN_ALERT)
 
 
 _CONSEQUENCES = {

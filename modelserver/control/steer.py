@@ -1,7 +1,7 @@
-"""One look at the whole fleet, and the wishes that follow from it.
+"""Looks at the whole fleet once, decides, and writes the wishes that follow.
 
-Beat calls ``steer`` every few seconds, on whichever worker comes first. Control knows
-nothing from one call to the next: all that it goes by stands in the store.
+Beat has ``steer`` called every few seconds, on whichever worker comes first. Control
+keeps nothing from one call to the next: all that it knows is in the store.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from modelserver.control.alerts import raise_alert
 from modelserver.control.applied_fleet import in_force
-from modelserver.control.availability import follow_outages
+from modelserver.control.availability import update_availability
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
@@ -42,10 +42,12 @@ from modelserver.store.workers import read_backlogs, read_loads
 
 log = logging.getLogger(__name__)
 
-#: A controller that is killed at work blocks the others for no longer than this.
-LOCK_SECONDS = 10.0
-#: The parts of what control remembers: of health, and of how many engines there are.
-HEALTH, MOVES = "health", "moves"
+#: Whoever is killed while holding control's lock blocks others this long, in seconds.
+CONTROL_LOCK_SECONDS = 10.0
+#: The part of control's memory about the health of engines.
+HEALTH_MEMORY = "health"
+#: The part of control's memory about how many engines each model gets.
+MOVES_MEMORY = "moves"
 
 
 def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
@@ -54,7 +56,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
     Does nothing while another owner is at work. ``owner`` must differ between all
     controllers that may run at once.
     """
-    with hold_control(store, owner, LOCK_SECONDS) as token:
+    with hold_control(store, owner, CONTROL_LOCK_SECONDS) as token:
         if not token:
             return []
         report_steered(store, owner)
@@ -63,7 +65,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         now = store.now()
         decision = consider(snapshot, settings.fleet.rules, now)
         report_waiting(store, decision.waiting)
-        follow_outages(store, settings, snapshot, decision.waiting, now)
+        update_availability(store, settings, snapshot, decision.waiting, now)
         wishes = apply(decision.actions, snapshot.wishes, token)
         learnt = _learnt(snapshot, decision)
         if (wishes or learnt) and not write_wishes(store, token, wishes, learnt):
@@ -74,7 +76,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
 
 
 def read_snapshot(store: Store, settings: Settings) -> Snapshot:
-    """Everything that decisions depend on; hosts that the fleet does not list aside."""
+    """Everything that decisions depend on, without hosts that the fleet leaves out."""
     allowed = {host.name for host in settings.fleet.hosts}
     specs, hosts, engines = (
         settings.fleet.specs(),
@@ -102,36 +104,40 @@ def read_snapshot(store: Store, settings: Settings) -> Snapshot:
 
 def _health(remembered: Mapping[str, str]) -> memory.HealthMemory:
     try:
-        return memory.from_json(remembered.get(HEALTH, ""))
+        return memory.from_json(remembered.get(HEALTH_MEMORY, ""))
     except (KeyError, TypeError, ValueError):
-        # Of another version. To learn anew is better than to decide nothing any more.
-        log.exception("what was remembered of the engines' health cannot be read")
+        # Another version wrote it. To learn anew is better than to decide nothing.
+        log.exception(
+            "what control remembered of the engines' health cannot be read; it learns anew"
+        )
         return memory.HealthMemory()
 
 
 def _moves(remembered: Mapping[str, str]) -> state.RebalanceMemory:
     try:
-        return state.from_json(json.loads(remembered.get(MOVES, "{}")))
+        return state.from_json(json.loads(remembered.get(MOVES_MEMORY, "{}")))
     except (AttributeError, KeyError, TypeError, ValueError):
-        log.exception("what was remembered of the models' engines cannot be read")
+        log.exception(
+            "what control remembered of the models' load cannot be read; it learns anew"
+        )
         return state.RebalanceMemory()
 
 
 def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:
-    """The parts of the memory that have changed, as they are stored."""
+    """The parts of control's memory that have changed, as they are stored."""
     parts = {}
     if snapshot.memory is not None and decision.memory != snapshot.memory:
-        parts[HEALTH] = memory.to_json(decision.memory)
+        parts[HEALTH_MEMORY] = memory.to_json(decision.memory)
     moves = decision.scaling.memory
     if moves is not None and moves != snapshot.moves:
-        parts[MOVES] = json.dumps(state.to_json(moves), separators=(",", ":"))
+        parts[MOVES_MEMORY] = json.dumps(state.to_json(moves), separators=(",", ":"))
     return parts
 
 
 def _record(
     store: Store, settings: Settings, snapshot: Snapshot, decision: Decision, now: float
 ) -> None:
-    """Log what was decided and what it was decided from, and tell people."""
+    """Log what was decided and what it was decided from, and alert people."""
     rules = settings.fleet.rules
     actions = noteworthy(decision.actions)
     if actions:

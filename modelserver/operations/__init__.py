@@ -1,8 +1,11 @@
-"""What operators read, and the server for a first try.
+"""What operators read and order, and the server for a first try.
 
-- ``status``: what ``modelserver status`` shows
-- ``prometheus``: metrics
-- ``probe``: asks engines, side by side
-- ``incidents``: what was kept of engines that were ended
+- ``status``: the whole fleet at one time
+- ``prometheus``: the same as metrics
+- ``checks``: what stands in the way of a fleet, with remedies
+- ``probe``: asks engines side by side
+- ``incidents``: what was kept of engines that hung, died or never got ready
+- ``orders``: relaunch, drain and pause
+- ``dead_letters``: sends dead letters again, or forgets them
 - ``embedded_valkey``: a Valkey server for one machine
 """

@@ -1,7 +1,7 @@
 """The embedded Redis-compatible server: Valkey on loopback, with an append-only file.
 
-For one machine. It survives its own restart, so that queued requests do too. Nobody but
-this user can read its password: it stands in files of mode 0600, never in an argv.
+It is for one machine. Queued requests survive its restart. Nobody but this user can
+read its password: that is in files of mode 0600, never in an argv.
 """
 
 import json
@@ -29,6 +29,7 @@ class Embedded:
     argv: tuple[str, ...]
     port: int
     password: str
+    #: The file that tells this user's other processes where the server listens.
     announcement: Path
 
     @property
@@ -37,7 +38,7 @@ class Embedded:
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
     def answers(self) -> bool:
-        """Whether it serves requests now; False while it loads its file."""
+        """Whether it serves requests; False while it loads its file."""
         client = redis.Redis.from_url(self.url, socket_connect_timeout=1)
         try:
             return bool(client.ping())
@@ -53,7 +54,7 @@ class Embedded:
         )
 
     def withdraw(self) -> None:
-        """It listens no longer."""
+        """Tell the others that it listens no longer."""
         self.announcement.unlink(missing_ok=True)
 
 
@@ -103,4 +104,4 @@ def free_port(wanted: int = 0) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise OSError("no free port on loopback")
+    raise OSError("there is no free port on loopback; end programs that listen there")

@@ -1,4 +1,4 @@
-"""What is kept of an engine that had to be started anew: one folder for each time."""
+"""What is kept of engines that hung, died or never got ready: one folder each time."""
 
 import json
 from dataclasses import dataclass
@@ -6,38 +6,40 @@ from pathlib import Path
 
 from modelserver.decoding import decode
 
-#: The folder of a run folder that holds them, and the file that describes each.
-FOLDER = "incidents"
-SUMMARY = "summary.json"
+#: The folder within a run folder that holds them.
+INCIDENTS_FOLDER = "incidents"
+#: The file in an incident's folder that describes it.
+INCIDENT_SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One incident. Times are seconds since the epoch by the host's clock.
+    """One incident. Times are seconds since the epoch by the host's clock."""
 
-    ``state`` is what the engine was in, ``reason`` why it was ended or how it died;
-    ``inflight`` counts requests that workers had on it.
-    """
-
+    #: The name of its folder.
     id: str
     at: float
     engine: str
     model: str
     host: str
     incarnation: int
+    #: The engine's state before it ended.
     state: str
+    #: Why it was ended, or how it died.
     reason: str
     pid: int = 0
     url: str = ""
     started_at: float = 0.0
+    #: How many requests workers had on it.
     inflight: int = 0
+    #: Path of the engine's log.
     log: str = ""
 
 
 def read_incidents(run_dir: Path) -> tuple[Incident, ...]:
-    """Those that this host keeps of a fleet, oldest first; without damaged ones."""
+    """The incidents that this host keeps, oldest first, without damaged ones."""
     found = []
-    for path in sorted((run_dir / FOLDER).glob(f"*/{SUMMARY}")):
+    for path in sorted((run_dir / INCIDENTS_FOLDER).glob(f"*/{INCIDENT_SUMMARY}")):
         try:
             found.append(_parse(path.read_text()))
         except (OSError, ValueError, TypeError):

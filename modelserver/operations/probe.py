@@ -1,7 +1,7 @@
-"""Probes: the benchmark message sent to engines side by side, timed by the clock.
+"""Probes: the benchmark message sent to engines side by side, and timed.
 
 A probe bypasses the queue, so it competes with the requests that an engine has. What
-real traffic measures (``report``) is the better guide under load.
+real traffic measures (``status``) is the better guide under load.
 """
 
 import asyncio
@@ -31,19 +31,22 @@ from modelserver.store.hosts import read_hosts
 from modelserver.store.state import Store
 from modelserver.values import EngineReport, Kind
 
-#: A probe without an answer after so many seconds has failed.
-PROBE_SECONDS = 60.0
+#: A probe that is not answered within this time has failed, in seconds.
+PROBE_LIMIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe. ``error`` is "" for a sound answer, whose text is ``answer``."""
+    """One probe of an engine."""
 
     engine: str
     model: str
     url: str
+    #: How long it took, an error included.
     seconds: float
+    #: The text of a sound answer; for embeddings how many dimensions it has.
     answer: str = ""
+    #: Why there is no sound answer; "" if there is one.
     error: str = ""
 
 
@@ -51,7 +54,7 @@ async def latency(
     store: Store,
     settings: Settings,
     model: str | None = None,
-    seconds: float = PROBE_SECONDS,
+    seconds: float = PROBE_LIMIT_SECONDS,
 ) -> tuple[Probe, ...]:
     """Probe every ready engine, of one model or of all, at the same time.
 
@@ -66,7 +69,7 @@ async def latency(
 
 
 async def fastest(
-    store: Store, settings: Settings, model: str, seconds: float = PROBE_SECONDS
+    store: Store, settings: Settings, model: str, seconds: float = PROBE_LIMIT_SECONDS
 ) -> Probe:
     """The ready engine of a model that answers first; the other probes are cancelled.
 

@@ -1,7 +1,7 @@
 """The fleet's state for Prometheus, read from the store at each scrape.
 
-Names are ``modelserver_*``, and for queues those of celery-exporter, which dashboards
-for Celery know.
+Names begin with ``modelserver_``; those about queues are celery-exporter's, which
+dashboards for Celery know.
 """
 
 from collections.abc import Iterator
@@ -24,29 +24,31 @@ from modelserver.store.alerts import counts
 from modelserver.store.dead_letters import count_dead
 from modelserver.store.workers import read_answers
 
-ENGINE = ("engine", "model", "host")
-GPU = ("host", "gpu", "uuid", "slice")
+#: Labels of what is about one engine.
+ENGINE_LABELS = ("engine", "model", "host")
+#: Labels of what is about one GPU, or one slice of it.
+GPU_LABELS = ("host", "gpu", "uuid", "slice")
 
 
 class FleetCollector(Collector):
-    """Collects from the fleet's store; ``modelserver_up`` is 0 while that is away."""
+    """Collects from the store; ``modelserver_up`` is 0 while that does not answer."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store: Store | None = None
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand, so that a start does not need the store."""
+        """No metrics before the first scrape: a start does not need the store."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of now."""
+        """All metrics as they are now."""
         try:
             found, up = self._read(), 1
         except StoreUnreachableError:
             # An embedded server may come back with another address.
             found, up, self._store = [], 0, None
-        yield GaugeMetricFamily("modelserver_up", "Whether Redis answers.", up)
+        yield GaugeMetricFamily("modelserver_up", "1 if Redis answers, else 0.", up)
         yield from found
 
     def _read(self) -> list[Metric]:
@@ -73,15 +75,24 @@ def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
 
 
 def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
-    ready = _gauge("model_engines_ready", "Engines that take requests.", "model")
-    wanted = _gauge("model_engines_wanted", "Engines that control wants.", "model")
-    standing = _gauge("model_standing", "1 for how it stands.", "model", "standing")
+    ready = _gauge(
+        "model_engines_ready", "Engines of a model that take requests.", "model"
+    )
+    wanted = _gauge(
+        "model_engines_wanted", "Engines of a model that control wants.", "model"
+    )
+    standing = _gauge(
+        "model_standing",
+        "1 for how a model stands now: serving, starting, waiting or down.",
+        "model",
+        "standing",
+    )
     length = GaugeMetricFamily(
-        "celery_queue_length", "Requests that wait.", labels=("queue_name",)
+        "celery_queue_length", "Requests that wait in a queue.", labels=("queue_name",)
     )
     takers = GaugeMetricFamily(
         "celery_active_consumer_count",
-        "Workers that take them.",
+        "Live workers that can take requests from a queue.",
         labels=("queue_name",),
     )
     for model in models:
@@ -95,29 +106,55 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
 
 
 def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
-    state = _gauge("engine_state", "1 for its state.", *ENGINE, "state")
+    state = _gauge(
+        "engine_state", "1 for the state that an engine is in.", *ENGINE_LABELS, "state"
+    )
     seconds = _gauge(
         "engine_request_seconds",
-        "Of the requests that are kept, at most 64.",
-        *(*ENGINE, "quantile"),
+        "Seconds that an engine took for one of its last 64 requests.",
+        *(*ENGINE_LABELS, "quantile"),
     )
     gauges = {
-        "inflight": _gauge("engine_inflight", "Requests on it.", *ENGINE),
-        "limit": _gauge("engine_limit", "Requests that it gets at once.", *ENGINE),
-        "incarnation": _gauge("engine_incarnation", "Its starts.", *ENGINE),
+        "inflight": _gauge(
+            "engine_inflight", "Requests that an engine works on now.", *ENGINE_LABELS
+        ),
+        "limit": _gauge(
+            "engine_limit",
+            "Requests that an engine gets at once, at most.",
+            *ENGINE_LABELS,
+        ),
+        "incarnation": _gauge(
+            "engine_incarnation", "Engine starts so far.", *ENGINE_LABELS
+        ),
         "hung_seconds": _gauge(
-            "engine_hung_seconds", "Since when it is silent with requests.", *ENGINE
+            "engine_hung_seconds",
+            "Seconds for which an engine with requests has produced no token.",
+            *ENGINE_LABELS,
         ),
     }
     counters = {
-        "requests": _counter("engine_requests", "Attempts.", *ENGINE),
-        "errors": _counter("engine_errors", "Those that it failed at.", *ENGINE),
-        "prompt_tokens": _counter("engine_prompt_tokens", "Of requests.", *ENGINE),
+        "requests": _counter(
+            "engine_requests", "Attempts of requests at an engine.", *ENGINE_LABELS
+        ),
+        "errors": _counter(
+            "engine_errors",
+            "Attempts of requests that failed by the engine's fault.",
+            *ENGINE_LABELS,
+        ),
+        "prompt_tokens": _counter(
+            "engine_prompt_tokens",
+            "Tokens of the prompts that an engine has read.",
+            *ENGINE_LABELS,
+        ),
         "completion_tokens": _counter(
-            "engine_completion_tokens", "Of answers.", *ENGINE
+            "engine_completion_tokens",
+            "Tokens of the answers that an engine has generated.",
+            *ENGINE_LABELS,
         ),
     }
-    held = _gauge("engine_held", "Whether it gets nothing new.", *ENGINE)
+    held = _gauge(
+        "engine_held", "1 if an engine gets no new requests, else 0.", *ENGINE_LABELS
+    )
     numbers: dict[str, GaugeMetricFamily | CounterMetricFamily] = {**gauges, **counters}
     for engine in engines:
         labels = [engine.id, engine.model, engine.host]
@@ -137,13 +174,27 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
 
 
 def _hosts(hosts: tuple[HostStatus, ...]) -> Iterator[Metric]:
-    live = _gauge("host_up", "1 for a host whose launcher reports.", "host")
-    memory = _gauge("gpu_memory_bytes", "Of one GPU.", *GPU, "kind")
-    faulty = _gauge("gpu_faulty", "Whether nothing is started on it.", *GPU)
+    live = _gauge("host_up", "1 for each host whose launcher reports.", "host")
+    memory = _gauge(
+        "gpu_memory_bytes", "Memory of a GPU in bytes.", *GPU_LABELS, "kind"
+    )
+    faulty = _gauge(
+        "gpu_faulty",
+        "1 if a GPU has a fault and nothing is started on it, else 0.",
+        *GPU_LABELS,
+    )
     gauges = {
-        "utilization": _gauge("gpu_utilization", "0 to 1.", *GPU),
-        "temperature": _gauge("gpu_temperature_celsius", "Of one GPU.", *GPU),
-        "power_watts": _gauge("gpu_power_watts", "Of one GPU.", *GPU),
+        "utilization": _gauge(
+            "gpu_utilization",
+            "Share of time that a GPU is at work, from 0 to 1.",
+            *GPU_LABELS,
+        ),
+        "temperature": _gauge(
+            "gpu_temperature_celsius", "Temperature of a GPU.", *GPU_LABELS
+        ),
+        "power_watts": _gauge(
+            "gpu_power_watts", "Power that a GPU draws.", *GPU_LABELS
+        ),
     }
     for host in hosts:
         live.add_metric([host.name], 1)
@@ -159,8 +210,18 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Iterator[Metric]:
 
 
 def _workers(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
-    held = _gauge("worker_held", "Messages in its hands.", "worker", "host")
-    inflight = _gauge("worker_inflight", "Requests on engines.", "worker", "host")
+    held = _gauge(
+        "worker_held",
+        "Messages that a worker has taken and not finished.",
+        "worker",
+        "host",
+    )
+    inflight = _gauge(
+        "worker_inflight",
+        "Requests that a worker has sent to engines.",
+        "worker",
+        "host",
+    )
     for worker in workers:
         held.add_metric([worker.name, worker.host], worker.held)
         inflight.add_metric([worker.name, worker.host], worker.inflight)
@@ -170,26 +231,34 @@ def _workers(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
 def _control(status: Status) -> Iterator[Metric]:
     age = status.at - status.steered_at if status.steered_at else float("inf")
     yield GaugeMetricFamily(
-        "modelserver_control_look_age_seconds", "Since control last looked.", age
+        "modelserver_control_look_age_seconds",
+        "Seconds since control last looked at the fleet.",
+        age,
     )
     yield GaugeMetricFamily(
-        "modelserver_fleet_version", "Of the fleet in force.", status.fleet.version
+        "modelserver_fleet_version",
+        "Version of the fleet in force.",
+        status.fleet.version,
     )
     yield GaugeMetricFamily(
-        "modelserver_alerts_open", "Alerts that stand.", status.alerts
+        "modelserver_alerts_open", "Alerts that are open now.", status.alerts
     )
 
 
 def _totals(store: Store) -> Iterator[Metric]:
-    alerts = _counter("alerts", "Alerts by what became of them.", "event")
+    alerts = _counter("alerts", "Alerts so far, by what became of them.", "event")
     for event, number in counts(store).items():
         alerts.add_metric([event], number)
     answers = _counter(
-        "answers", "Stored, or refused as repeated or as fenced.", "outcome"
+        "answers",
+        "Answers so far: stored, or refused as repeated or as fenced.",
+        "outcome",
     )
     for outcome, number in read_answers(store).items():
         answers.add_metric([outcome], number)
     yield from (alerts, answers)
     yield GaugeMetricFamily(
-        "modelserver_dead_letters", "Requests set aside.", count_dead(store)
+        "modelserver_dead_letters",
+        "Requests set aside because engines died of them.",
+        count_dead(store),
     )

@@ -1,4 +1,4 @@
-"""What operators read: the fleet's state, and what real traffic measured of it."""
+"""The whole fleet at one time, with what its real requests measured."""
 
 import json
 import math
@@ -34,142 +34,162 @@ from modelserver.values import (
     split_engine_id,
 )
 
-#: What a model waits for that is no longer part of the fleet.
-LEFT = "it left the fleet; requests wait for it to come back"
+#: What is shown for a model that is no longer part of the fleet.
+LEFT_THE_FLEET = "it left the fleet; requests wait for it to come back"
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What an engine's kept requests that went well say; None where there are none.
+    """What an engine's last requests that went well measured; None without any."""
 
-    Tokens are the generated ones, for embeddings the prompt's, over the time that the
-    requests cover together.
-    """
-
+    #: How many requests these are.
     samples: int = 0
     p50_seconds: float | None = None
     p95_seconds: float | None = None
+    #: Generated tokens, for embeddings those of prompts, per second from the start of
+    #: the first request to the end of the last.
     tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """One engine: its launcher's report, its load and its traffic.
-
-    ``requests`` counts all since its samples were first kept, ``errors`` those that
-    failed by the engine's fault. ``host_live`` is False where the report is old.
-    ``since`` and ``alive_at`` are seconds since the epoch.
-    """
+    """One engine: its launcher's report, its load and its traffic."""
 
     id: str
     model: str
     host: str
+    #: Whether its launcher reports; if not, the report is old.
     host_live: bool
+    #: Whether control wants it.
     wanted: bool
     state: EngineState
+    #: How often it was started so far.
     incarnation: int
+    #: How often the launcher that runs now has started it.
     starts: int
     url: str
     gpus: tuple[int, ...]
+    #: How many requests it gets at once.
     limit: int
     inflight: int
+    #: Since when its oldest request is under way, in seconds.
     oldest_seconds: float
     traffic: Traffic
+    #: All attempts at it since they were first counted.
     requests: int
+    #: Those that failed by the engine's fault.
     errors: int
     prompt_tokens: int
     completion_tokens: int
+    #: Since when it is in its state, in seconds since the epoch.
     since: float
+    #: When it last gave a sign of life, in seconds since the epoch.
     alive_at: float
+    #: Why it is in its state; "" if there is nothing to say.
     reason: str
+    #: How far its start has come.
     progress: str
+    #: For how long it produces no token although it has requests; 0 if it does.
     hung_seconds: int
+    #: What changed in the fleet that it must be restarted for.
     stale: str
+    #: Why it gets nothing new.
     hold: str
+    #: The incarnation whose requests its workers have to run elsewhere.
     abort: int
+    #: Path of its log, on its host.
     log: str
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """Requests that wait in a queue, and the live workers that can take them.
-
-    A worker takes what a ready engine on its own host can answer.
-    """
+    """Requests that wait in a queue, and who can take them."""
 
     name: str
+    #: How many requests wait.
     backlog: int
+    #: How many live workers have a ready engine for it on their own host.
     workers: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model of the fleet: engines that are ready and wanted, and its queue.
-
-    ``waiting_for`` says which of its engines have no place, and why; ``standing`` how
-    it stood at control's last look ("serving", "starting", "waiting", "down", "" if not
-    known), ``because`` why.
-    """
+    """One model of the fleet."""
 
     name: str
     kind: Kind
+    #: How many of its engines take requests.
     ready: int
+    #: How many engines control wants for it.
     wanted: int
     queue: QueueStatus
+    #: Which of its engines have no place, and why.
     waiting_for: str = ""
+    #: How it stood at control's last look: "serving", "starting", "waiting", "down", or
+    #: "" if that is not known.
     standing: str = ""
+    #: Why it stood so.
     because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """A host whose launcher lives; ``driver`` as in ``inventory.Host``."""
+    """A host whose launcher lives."""
 
     name: str
     gpus: tuple[Gpu, ...]
+    #: The launcher's process.
     pid: int
+    #: As in ``inventory.Host``.
     driver: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker whose lease lives: what it holds, and the models that it can serve."""
+    """A worker whose lease lives."""
 
     name: str
     host: str
     pid: int
+    #: How many messages it has taken and not finished.
     held: int
+    #: How many requests it has sent to engines.
     inflight: int
+    #: The models that have a ready engine on its host.
     models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """Which fleet is in force; ``version`` 0 as long as none was applied."""
+    """Which fleet is in force."""
 
+    #: 0 as long as none was applied.
     version: int = 0
+    #: Seconds since the epoch.
     applied_at: float = 0.0
     applied_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole fleet at one time; ``at`` and ``steered_at`` by the store's clock.
+    """The whole fleet at one time."""
 
-    ``steered_at`` is when control last looked at the fleet, 0 if it never did.
-    ``orders`` are what operators drain and pause now, ``alerts`` how many stand.
-    """
-
+    #: When it was read, in seconds since the epoch by the store's clock.
     at: float
+    #: When control last looked at the fleet, by the same clock; 0 if it never did.
     steered_at: float
+    #: Which controller that was.
     steered_by: str
     fleet: FleetStatus
     models: tuple[ModelStatus, ...]
     engines: tuple[EngineStatus, ...]
     hosts: tuple[HostStatus, ...]
     workers: tuple[WorkerStatus, ...]
+    #: The queue of control's own tasks.
     control: QueueStatus
+    #: What operators drain and pause now.
     orders: tuple[Order, ...] = ()
+    #: How many alerts are open.
     alerts: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -177,7 +197,7 @@ class Status:
         return asdict(self)
 
 
-#: What an engine's status takes over from its launcher's report.
+#: Fields that an engine's status takes over from its launcher's report.
 _REPORTED = (
     {field.name for field in fields(EngineReport)}
     & {field.name for field in fields(EngineStatus)}
@@ -194,7 +214,7 @@ def percentile(values: Sequence[float], fraction: float) -> float:
 
 
 def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
-    """What the requests that went well tell of an engine of this kind."""
+    """What the requests that went well measured of an engine of this kind."""
     good = [sample for sample in samples if sample.outcome is Outcome.OK]
     if not good:
         return Traffic()
@@ -262,7 +282,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 ready=sum(_ready(e) and e.model == entry.name for e in engines),
                 wanted=sum(wish.spec.model == entry.name for wish in wishes.values()),
                 queue=queue(entry.name, takers[entry.name]),
-                waiting_for=LEFT
+                waiting_for=LEFT_THE_FLEET
                 if entry in left
                 else _waiting_for(entry.name, waiting),
                 standing=found.get(entry.name, {}).get("standing", ""),

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from launcher.host.records import Records
-from modelserver.operations.incidents import FOLDER, Incident, read_incidents
+from modelserver.operations.incidents import INCIDENTS_FOLDER, Incident, read_incidents
 from modelserver.values import EngineState, Wish
 from tests.support.launchers import (
     Site,
@@ -55,11 +55,13 @@ def the_incident(site: Site) -> tuple[Incident, Path]:
         found = read_incidents(site.run_dir)
         assert len(found) == 1
         incident = found[0]
-        assert (site.run_dir / FOLDER / incident.id / "decisions.json").exists()
+        assert (
+            site.run_dir / INCIDENTS_FOLDER / incident.id / "decisions.json"
+        ).exists()
         return incident
 
     incident = eventually(complete, within=10)
-    return incident, site.run_dir / FOLDER / incident.id
+    return incident, site.run_dir / INCIDENTS_FOLDER / incident.id
 
 
 def modelserver(site: Site, *arguments: str) -> str:

@@ -14,7 +14,11 @@ from launcher.host import process, process_dump
 from launcher.host.incidents import EndedEngine, describe, prune
 from launcher.host.process import EngineProcess, Identity
 from launcher.host.process_dump import redact
-from modelserver.operations.incidents import FOLDER, SUMMARY, read_incidents
+from modelserver.operations.incidents import (
+    INCIDENT_SUMMARY,
+    INCIDENTS_FOLDER,
+    read_incidents,
+)
 from modelserver.values import EngineSpec
 from tests.support.processes import eventually
 
@@ -40,7 +44,7 @@ def test_incident_is_named_by_time_engine_and_incarnation() -> None:
 
 
 def incident(run_dir: Path, name: str, size: int = 10) -> None:
-    folder = run_dir / FOLDER / name
+    folder = run_dir / INCIDENTS_FOLDER / name
     folder.mkdir(parents=True)
     (folder / "log.txt").write_bytes(b"x" * size)
 
@@ -48,19 +52,19 @@ def incident(run_dir: Path, name: str, size: int = 10) -> None:
 def test_oldest_incidents_go_when_they_are_too_many(tmp_path: Path) -> None:
     for number in range(5):
         incident(tmp_path, f"2026-{number}")
-    prune(tmp_path / FOLDER, kept=3)
-    left = sorted(each.name for each in (tmp_path / FOLDER).iterdir())
+    prune(tmp_path / INCIDENTS_FOLDER, kept=3)
+    left = sorted(each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir())
     assert left == ["2026-2", "2026-3", "2026-4"]
 
 
 def test_oldest_incidents_go_when_they_are_too_large(tmp_path: Path) -> None:
     for number in range(4):
         incident(tmp_path, f"2026-{number}", size=400)
-    prune(tmp_path / FOLDER, kept_bytes=900)
-    left = sorted(each.name for each in (tmp_path / FOLDER).iterdir())
+    prune(tmp_path / INCIDENTS_FOLDER, kept_bytes=900)
+    left = sorted(each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir())
     assert left == ["2026-2", "2026-3"]
-    prune(tmp_path / FOLDER, kept_bytes=100)
-    assert [each.name for each in (tmp_path / FOLDER).iterdir()] == ["2026-3"]
+    prune(tmp_path / INCIDENTS_FOLDER, kept_bytes=100)
+    assert [each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir()] == ["2026-3"]
 
 
 def test_damaged_summary_is_left_out_and_the_others_are_read(tmp_path: Path) -> None:
@@ -68,7 +72,7 @@ def test_damaged_summary_is_left_out_and_the_others_are_read(tmp_path: Path) -> 
     summary |= {"incarnation": 1, "state": "READY", "reason": "died", "later": 1}
     for name, text in (("a", "{"), ("b", json.dumps(summary)), ("c", "{}")):
         incident(tmp_path, name)
-        (tmp_path / FOLDER / name / SUMMARY).write_text(text)
+        (tmp_path / INCIDENTS_FOLDER / name / INCIDENT_SUMMARY).write_text(text)
     assert [each.id for each in read_incidents(tmp_path)] == ["b"]
     assert read_incidents(tmp_path / "none") == ()
 
