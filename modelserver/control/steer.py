@@ -108,7 +108,7 @@ def _health(remembered: Mapping[str, str]) -> memory.HealthMemory:
     except (KeyError, TypeError, ValueError):
         # Another version wrote it. To learn anew is better than to decide nothing.
         log.exception(
-            "what control remembered of the engines' health cannot be read; it learns anew"
+            "control's memory of the engines' health is unreadable; it learns anew"
         )
         return memory.HealthMemory()
 
@@ -118,7 +118,7 @@ def _moves(remembered: Mapping[str, str]) -> state.RebalanceMemory:
         return state.from_json(json.loads(remembered.get(MOVES_MEMORY, "{}")))
     except (AttributeError, KeyError, TypeError, ValueError):
         log.exception(
-            "what control remembered of the models' load cannot be read; it learns anew"
+            "control's memory of the models' load is unreadable; it learns anew"
         )
         return state.RebalanceMemory()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.sources import PACKAGES, ROOT, module, parsed, sources
 
 #: From the ground up; a module may import from its own floor and from those below it.
 FLOORS = (
@@ -42,21 +42,11 @@ FLOORS = (
 )
 #: What decisions may not depend on.
 IMPURE = {"os", "time", "random", "redis", "socket", "datetime", "asyncio", "threading"}
-PACKAGES = ("modelserver", "workers", "launcher", "tasks")
-
-
-def sources(*folders: str) -> list[Path]:
-    return sorted(path for f in folders for path in (ROOT / f).rglob("*.py"))
-
-
-def module(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, names of a package's modules included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
