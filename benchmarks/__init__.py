@@ -1,1 +1,26 @@
-"""Benchmarks: ``python -m benchmarks [NAME]``."""
+"""Benchmarks: ``python -m benchmarks [NAME]``.
+
+What is measured:
+
+- ``submit``: how fast one process submits requests and reads their answers
+- ``throughput``: tasks per second, and what the worker adds to the latency
+- ``engine_bound``: what queue, worker and store cost on a real engine
+- ``embeddings``: single texts on a real engine, against a client that knows them all
+- ``queue_depth``: whether a long queue makes the worker slower
+- ``soak``: whether a worker's memory grows over a million tasks
+- ``events``: what task events cost a worker
+- ``recording``: what it costs to record a request
+- ``control``: what one look of control at a whole fleet costs
+- ``placement``: what it costs control to place a whole fleet
+- ``profile``: where the worker's CPU time goes
+
+What they share:
+
+- ``rig``: a server, engines and workers of a measurement's own
+- ``machine``: its processes, what they cost, and how busy the machine is otherwise
+- ``steady``: measures a worker while there is enough to do
+- ``stacks``: modelserver and other libraries, each installed, started and asked alike
+- ``peers``: the same work done by other libraries
+- ``own_producer``: the side of modelserver that submits and reads back
+- ``report``: a table and its goals, for benchmarks, fault runs and scenarios
+"""

@@ -38,12 +38,19 @@ from modelserver.values import (
     Sample,
 )
 
-#: Engines; the last is the size that has goals.
+#: Engines of a fleet; the last size has the goals.
 SIZES = (10, 100, 500)
-MODELS, GPUS_PER_HOST = 5, 8
+#: Models of each fleet.
+MODELS = 5
+#: GPUs of each host.
+GPUS_PER_HOST = 8
+#: Looks that are measured at each size.
 REPEATS = 15
-GOAL_MILLISECONDS, GOAL_BYTES = 500.0, 20_000.0
-#: Looks at which an engine is judged are so far apart in seconds, and a bit more.
+#: The most that a look may take, in milliseconds.
+GOAL_MILLISECONDS = 500.0
+#: The most that the store may keep for an engine, in bytes.
+GOAL_BYTES = 20_000.0
+#: Seconds between looks: a bit more than engines are judged apart.
 TICK_SECONDS = 11.0
 
 

@@ -31,15 +31,17 @@ from modelserver.values import EngineReport, EngineState
 from tests.support.processes import eventually
 
 MODEL = "tiny-embed"
-#: Texts of a run; a quarter of them where they go one by one.
+#: Texts of a run; a quarter of them if they go one by one.
 TEXTS = 4_000
 ROUNDS = 3
 #: What the engine runs at once, and the worker has in flight: several batches' worth,
 #: or the engine waits for the next batch to collect.
 MAX_RUNNING = 512
-#: Texts in a request and requests in flight with which the bare client is quickest:
-#: measured with 1, 32, 64 and 128 texts, two to eight in flight.
-IDEAL_BATCH, IDEAL_IN_FLIGHT = 32, 4
+#: Texts in a request with which the bare client is quickest, of 1, 32, 64 and 128.
+IDEAL_BATCH = 32
+#: Requests in flight with which the bare client is quickest, of two to eight.
+IDEAL_IN_FLIGHT = 4
+#: Requests of one text each that the bare client has in flight.
 SINGLES_IN_FLIGHT = 64
 #: Answers that are read back and looked at.
 READ_BACK = 20

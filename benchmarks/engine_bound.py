@@ -27,10 +27,11 @@ MODEL = "tiny-chat"
 REQUESTS = 256
 IN_FLIGHT = 32
 ROUNDS = 5
-#: An engine's environment may have to be installed first, in seconds.
+#: How long an engine may take to become ready, in seconds: its environment may have to
+#: be installed first.
 READY_SECONDS = 1200.0
 SAMPLING = {"temperature": 0, "ignore_eos": True}
-#: Tokens of the answers, at least and at most.
+#: Fewest and most tokens of the answers, by the name of the load.
 LENGTHS = {"mixed": (32, 96), "equal": (64, 64)}
 #: A prompt, and how it is to be answered.
 Request = tuple[str, dict[str, Any]]

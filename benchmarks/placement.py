@@ -11,7 +11,7 @@ from modelserver.policy.placement.planning import plan
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import Kind, ModelSpec, Wish
 
-#: Engines and hosts of eight GPUs; the last is the size that has a goal.
+#: Engines and hosts of a fleet; the last size has the goal.
 SIZES = ((10, 5), (50, 25), (200, 100))
 GPUS_PER_HOST = 8
 REPEATS = 30

@@ -19,11 +19,15 @@ ENGINE_SECONDS = 0.2
 #: Enough for all rounds: what one engine can do in a second is IN_FLIGHT over its time.
 TASKS = 100_000
 WARM_TASKS = 4 * IN_FLIGHT
-SAMPLES_A_SECOND, SECONDS, ROUNDS = 400, 12, 3
+#: Samples of the stack in each second.
+SAMPLES_A_SECOND = 400
+#: How long a round is, in seconds.
+SECONDS = 12
+ROUNDS = 3
 #: The frame of the worker's loop; other threads have none.
 LOOP = "run_forever"
-#: A sample belongs to the first part of which a file is found, from its innermost frame
-#: on. What belongs to none (asyncio, selectors, orjson) is its caller's.
+#: Files by part. A sample belongs to the part of its innermost frame that is in a part:
+#: libraries (asyncio, selectors, orjson) count for their callers.
 PARTS = {
     "HTTP to the engine": "/aiohttp/ /yarl/ /multidict/ modelserver/engine_client.py",
     "Redis": "/redis/ /hiredis/",

@@ -15,9 +15,13 @@ from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import steady
 from modelserver.store.workers import read_answers, read_backlog
 
-SHALLOW, DEEP = 1_000, 1_000_000
-#: Windows measured at each depth, and their length in seconds.
+#: Messages in a short queue.
+SHALLOW = 1_000
+#: Messages in a long queue.
+DEEP = 1_000_000
+#: Windows measured at each depth.
 WINDOWS = 3
+#: Length of a window, in seconds.
 WINDOW_SECONDS = 3.0
 #: Messages in one round trip.
 PIPELINE = 1_000

@@ -31,19 +31,30 @@ from workers.server_clock import ServerClock
 
 #: Requests that one round trip carries: a quiet worker, one at work, a full one.
 TOGETHER = (1, 8, 32)
-REQUESTS, REPEATS = 8_000, 5
-#: A whole run, as in the benchmark of events.
-IN_FLIGHT, ENGINE_SECONDS, TASKS, WINDOW_SECONDS, ROUNDS = 512, 0.2, 8_000, 3.0, 5
-#: A worker as ``celery`` starts it, but for the samples, which it drops.
+#: Requests that are recorded in each measurement.
+REQUESTS = 8_000
+REPEATS = 5
+# A whole run, as in the benchmark of events.
+#: Requests that the worker has in flight.
+IN_FLIGHT = 512
+#: How long the engine takes for each, in seconds.
+ENGINE_SECONDS = 0.2
+#: Tasks in the queue before the worker starts.
+TASKS = 8_000
+#: How long a run is measured, in seconds.
+WINDOW_SECONDS = 3.0
+ROUNDS = 5
+#: A worker as ``celery`` starts it, except that it drops its samples.
 UNRECORDED = """\
 from celery.__main__ import main
 from workers.courier import Courier
 Courier.record = lambda self, sample: None
 main()
 """
-#: A tenth of what a request costs a worker, and what two scripts a request would cost
-#: the server, in microseconds.
-WORKER_MOST, SERVER_MOST = 31.0, 30.0
+#: The most that it may cost the worker, in microseconds: a tenth of a whole request.
+WORKER_MOST = 31.0
+#: The most that it may cost the server, in microseconds: two scripts for each request.
+SERVER_MOST = 30.0
 
 
 def recording() -> Report:

@@ -29,8 +29,10 @@ from tests.engine.process import EngineProcess
 from tests.support.processes import eventually
 
 HOST = "rig"
-#: The completion model and the embedding model of every rig.
-CHAT_MODEL, EMBED_MODEL = "bench", "vectors"
+#: The completion model of every rig.
+CHAT_MODEL = "bench"
+#: The embedding model of every rig.
+EMBED_MODEL = "vectors"
 PREFIX = "bench:"
 FLEET = """
 [[models]]

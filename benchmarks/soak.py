@@ -20,15 +20,18 @@ from modelserver.store.workers import read_answers, read_backlog
 TASKS = int(os.environ.get("SOAK_TASKS", "1000000"))
 IN_FLIGHT = 512
 ENGINE_SECONDS = 0.02
-#: So many are queued at once at most; the queue is filled up where half are left.
+#: The most tasks in the queue; it is filled up when half of them are left.
 PORTION = 20_000
-LOOK_SECONDS = 2.0
-#: Without a single task done for so long, the run is given up.
+#: How often the run is looked at, in seconds.
+SOAK_LOOK_SECONDS = 2.0
+#: The run ends when no task was done for this long, in seconds.
 STUCK_SECONDS = 60.0
-#: The parts of the run in which memory is compared, of all tasks: what begins is still
-#: filling its caches, and one sample says little.
-EARLY, LATE = (0.1, 0.2), (0.9, 1.0)
-#: Results go soon, or the server's memory is what grows.
+#: The early part of the run whose memory is compared, as shares of all tasks: before it
+#: the worker fills its caches.
+EARLY = (0.1, 0.2)
+#: The late part of the run whose memory is compared, as shares of all tasks.
+LATE = (0.9, 1.0)
+#: Results expire soon, so that the server's memory does not grow.
 DEFAULTS = "\n[defaults]\nresult_expires_seconds = 60\n"
 
 
@@ -103,7 +106,7 @@ def _looks(
             portion = min(left, PORTION - backlog)
             push(portion)
             left -= portion
-        time.sleep(LOOK_SECONDS / 10 if left < PORTION else LOOK_SECONDS)
+        time.sleep(SOAK_LOOK_SECONDS / 10 if left < PORTION else SOAK_LOOK_SECONDS)
         now, before = time.monotonic(), done
         done = read_answers(rig.store).get("stored", 0)
         moved = now if done > before else moved

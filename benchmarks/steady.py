@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from benchmarks.machine import Processes
 from tests.support.processes import eventually
 
-#: A worker has so long until its first task is done, in seconds.
+#: How long a worker may take until its first task is done, in seconds.
 START_SECONDS = 30.0
-#: After so long it is warm, however little it has done.
+#: A worker is warm after this time, in seconds, however little it has done.
 WARM_SECONDS = 4.0
 
 

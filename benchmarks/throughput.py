@@ -17,15 +17,17 @@ from modelserver import settings as settings_module
 from tests.support.processes import eventually
 
 ROUNDS = 3
+#: Requests in flight, one run each.
 IN_FLIGHT = (256, 512)
+#: How long the engine takes for a request, in seconds.
 ENGINE_SECONDS = 0.2
 #: Tasks in the queue before the worker starts.
 TASKS = 3000
-#: A run is measured for so long at most, in seconds.
+#: The longest that a run is measured, in seconds.
 WINDOW_SECONDS = 4.0
-#: The light load at which latency is measured: tasks per second, for how long.
+#: The light load at which latency is measured: tasks per second, and seconds.
 LIGHT = (100, 3.0)
-#: All results of the light load must be there after so long, in seconds.
+#: How long all results of the light load may take, in seconds.
 LATENCY_SECONDS = 60.0
 #: Results that the producer reads back and compares.
 READ_BACK = 500

@@ -1,5 +1,10 @@
 """Other ways to do the same work, each as small as its documentation shows it.
 
-Every module but ``calls`` and ``producer`` is one library's, and is run by the
-environment that the benchmark makes for the peers. Nothing here imports modelserver.
+The environment that the benchmark makes for them runs them; nothing here imports
+modelserver.
+
+- ``arq_peer``, ``celery_peer``, ``dramatiq_peer`` and ``taskiq_peer``: one library each
+- ``bare_peer``: a client without a queue
+- ``calls``: the request that all of them send
+- ``producer``: the side that submits and reads back, the same for all of them
 """

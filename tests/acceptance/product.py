@@ -24,9 +24,9 @@ from modelserver.store.workers import read_loads
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ROOT, carriers, end, eventually
 
-#: Two engines start together in 10 to 25 s, and a busy machine takes longer.
+#: How long two engines may take to start, in seconds; mostly they take 10 to 25.
 START_SECONDS = 180.0
-#: An answer is there within so long, even when an engine starts again in between.
+#: How long an answer may take, in seconds, even when an engine starts in between.
 PATIENCE = 90.0
 CHAT, EMBED = "tiny-chat-0", "tiny-embed-0"
 #: Says the same each time, and nothing but its number of tokens ends it.

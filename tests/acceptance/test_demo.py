@@ -12,7 +12,7 @@ from tests.support.processes import ROOT, carriers, end, eventually
 
 pytestmark = pytest.mark.sglang
 
-#: It takes half a minute to a minute where the machine has nothing else to do.
+#: How long the demo may take, in seconds; alone on the machine it takes 30 to 60.
 DEMO_SECONDS = 240.0
 CLOSING = re.compile(
     r"^sent 450, answered 450, failed 0, answered twice 0, "

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.sglang
 
 #: Seconds of work for the tiny model, so that it is under way when it is ended.
 LONG = EXACT | {"max_tokens": 4000}
-#: SGLang looks every second whether anybody still waits for an answer; by itself it
-#: would every four.
+#: How long an abandoned request may run on, in seconds. SGLang is made to look every
+#: second whether anybody still waits; by itself it looks every four.
 STOP_SECONDS = 5.0
 SHORT = EXACT | {"max_tokens": 8}
 HELLO = [{"role": "user", "content": "hello"}]

@@ -1,1 +1,20 @@
-"""Fault runs against real processes: ``python -m tests.chaos [NAME]``."""
+"""Fault runs against real processes: ``python -m tests.chaos [NAME]``.
+
+What is struck:
+
+- ``workers``: workers are killed, paused and terminated
+- ``engines``: engines fail, beside one that is well
+- ``engine_kills``: a real SGLang engine is killed, or its scheduler alone
+- ``launcher``: a launcher is killed under load
+- ``server``: the server restarts or is cut off, and clocks disagree
+- ``failover``: the server fails over
+- ``placement``: strangers take GPUs and leave them
+- ``gpus_moved``: a step of load moves a GPU to another model
+- ``control``: engines under control become slow, hang or fail
+
+What they share:
+
+- ``load``: requests that are all accounted for
+- ``proxy``: a TCP proxy that can stop forwarding
+- ``gpu_ground``: launchers, workers and control on simulated GPUs
+"""

@@ -16,8 +16,9 @@ from tests.support.processes import eventually
 
 #: Requests that are on the engine when it is killed.
 REQUESTS = 10
-#: SGLang starts in 7 to 20 s here.
+#: How long SGLang may take to become ready, in seconds; it usually takes 7 to 20.
 READY_SECONDS = 30.0
+#: How long a kill may go unnoticed, in seconds.
 NOTICED_SECONDS = 2.0
 
 

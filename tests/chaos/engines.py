@@ -8,7 +8,7 @@ from tests.chaos.load import Account, Load
 from tests.chaos.workers import report
 
 REQUESTS = 300
-#: After so long a launcher would have noticed and killed an engine that hangs.
+#: After this time a launcher would have killed an engine that hangs, in seconds.
 NOTICED_SECONDS = 3.0
 #: Faults of an engine that lives on: its answers are bad, or it gives none. An empty
 #: text is not among them: a model may well answer that.

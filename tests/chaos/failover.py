@@ -23,9 +23,11 @@ from tests.support.processes import eventually
 
 #: For how long the address still leads to the old primary, in seconds.
 DEMOTED_SECONDS = 1.0
+#: How long nobody answers after the primary has died, in seconds.
 DEAD_SECONDS = 2.0
-#: How far the replica is behind in some runs, in seconds, and what bounds the loss.
+#: How far the replica is behind in some runs, in seconds.
 BEHIND_SECONDS = 4.0
+#: Settings of the server that bound what is lost.
 BOUND = {"min-replicas-to-write": "1", "min-replicas-max-lag": "1"}
 #: Requests sent each second while the server fails over.
 RATE = 50.0

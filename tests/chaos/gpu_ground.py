@@ -37,8 +37,10 @@ from tests.support.processes import (
 )
 from tests.support.workers import WorkerProcess
 
-#: How often control looks, in seconds, and how often everything is watched.
-STEER_SECONDS, WATCH_SECONDS = 1.0, 0.1
+#: How often control looks, in seconds.
+STEER_SECONDS = 1.0
+#: How often everything is watched, in seconds.
+WATCH_SECONDS = 0.1
 
 
 class Requests:

@@ -11,16 +11,16 @@ from tests.nvml.fleet import section
 from tests.support.processes import eventually
 
 HOT, COLD, SLEEPY = "hot", "cold", "sleepy"
-#: Engines of the model that has more than it needs, before and after the change.
+#: Engines of the model that has more than it needs, before a GPU moves.
 COLD_ENGINES = 2
-#: Requests of the step; one engine answers 5 a second, and has to be behind by more
-#: than 100 s of work when control has seen that for three looks of 30 s.
+#: Requests of the step. One engine answers 5 a second, and must have more than 100 s of
+#: work left after three looks of control, 30 s apart.
 STEP = 1200
 #: An engine gives its GPU only once its model has been watched for 300 s.
 WATCHED_SECONDS = 225.0
-#: The third model ends its engine after so long without a request.
+#: The third model ends its engine after this time without a request, in seconds.
 IDLE_SECONDS = 15.0
-#: A model's requests that run on an engine when control has it end finish there.
+#: How long an engine that ends may take to finish its requests, in seconds.
 DRAIN_SECONDS = 20.0
 
 

@@ -31,6 +31,7 @@ MOST_KILLS = 50
 REQUESTS = 300
 MODEL = "busy"
 ENGINES = ("busy-0", "busy-1")
+#: How long engines and answers are waited for, in seconds.
 PATIENCE = 60.0
 
 

@@ -24,7 +24,7 @@ HOSTS = ("h0", "h1", "h2", "h3")
 GPUS = 8
 STEPS = 30
 SEED = 20260201
-#: In so many of the steps an engine dies, and a stranger takes its GPU.
+#: The share of steps in which an engine dies and a stranger takes its GPU.
 ROB_SHARE = 0.4
 #: Whole groups, groups with a need in GiB, and small models that share a GPU.
 MODELS = (

@@ -15,9 +15,11 @@ from tests.support.processes import eventually
 RESTARTS = 2
 #: How long the server is away, in seconds.
 AWAY_SECONDS = 1.0
+#: How long the server is cut off, in seconds.
 CUT_SECONDS = 30.0
 #: Where distributions put libfaketime.
 FAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.*")
+#: How wrong a clock is.
 SHIFTS = ("+1h", "-1h")
 
 

@@ -13,8 +13,9 @@ from tests.support.processes import eventually
 
 #: Repetitions of worker-killed.
 RUNS = 3
-#: Kills of worker-killed-often, and the time that they may take, in seconds.
+#: Kills of worker-killed-often.
 KILLS = 200
+#: How long these kills may take, in seconds.
 KILLS_SECONDS = 600.0
 
 

@@ -24,10 +24,12 @@ from tests.engine.batching import StepCosts
 from tests.engine.faults import Fault, FaultBoard, FaultError, value_type
 from tests.engine.pace import FixedPace, Pace, SteppedPace
 
-#: As uvicorn, which serves the real engines, has them.
+#: How long an idle connection stays open, in seconds, as with uvicorn, which serves the
+#: real engines.
 KEEPALIVE_SECONDS = 5.0
+#: Connections that wait to be accepted, as with uvicorn.
 BACKLOG = 2048
-#: A child that stays behind ends by itself after this time.
+#: A child that stays behind ends by itself after this time, in seconds.
 CHILD_SECONDS = 600
 MAX_BODY_BYTES = 1 << 28
 

@@ -1,1 +1,12 @@
-"""What tests share: real servers, workers, launchers and fleets as processes."""
+"""What tests share: real servers, workers, launchers and fleets as processes.
+
+- ``processes``: waiting, a real server, a real launcher
+- ``workers``: server, engines, workers and a client
+- ``launchers``: launchers of one host, and engines that fail on demand
+- ``fleets``: several hosts on this machine, with control and a client
+- ``containers``: real containers with this machine's own programs
+- ``celery_tasks``: tasks of a user's own beside the requests
+- ``control``: engines as control sees them
+- ``rebalance``: two models with their engines on one host
+- ``sources``: the project's own source files
+"""

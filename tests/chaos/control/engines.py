@@ -19,19 +19,39 @@ from tests.chaos.control.traffic import Mix, wandering
 SICK = ENGINES[1]
 #: Requests a second that leave the engines room: each has about two at once.
 STEADY = Mix(8.0)
-#: An engine without peers, and what leaves it room even when it is slow.
-LONE, LIGHT = ENGINES[:1], Mix(2.0)
-#: Times that a request takes on the slow engine, and its share of failures.
-SLOW, ERRORS = 3.0, 0.2
-#: From the fault until control has taken the engine out of service, in seconds.
-SLOW_SECONDS, LONE_SECONDS, ERRORS_SECONDS = 90.0, 120.0, 90.0
-HUNG_SECONDS, SILENT_SECONDS = 45.0, 90.0
+#: An engine without peers.
+LONE = ENGINES[:1]
+#: Requests a second that leave an engine without peers room even when it is slow.
+LIGHT = Mix(2.0)
+#: How many times longer a request takes on the slow engine.
+SLOW = 3.0
+#: The share of requests that fail on the engine with errors.
+ERRORS = 0.2
+#: How long an engine may stay in service, in seconds, when it is slow.
+SLOW_SECONDS = 90.0
+#: The same when it is slow and has no peers.
+LONE_SECONDS = 120.0
+#: The same when its requests fail.
+ERRORS_SECONDS = 90.0
+#: The same when it hangs.
+HUNG_SECONDS = 45.0
+#: The same when it hangs and has no metrics.
+SILENT_SECONDS = 90.0
+#: The most attempts that may fail.
 MOST_FAILED = 50
-#: Requests a second: three engines of 8 sequences, 24 tokens to each in steps of 38 ms
-#: and 35 new tokens of prompt, answer 21 by themselves, and 20 were seen.
-SUSTAINED, OVER, OVERLOAD_SECONDS = 20.0, 2.2, 80.0
-#: What prompts grow to, and for how long.
-SHORT_WORDS, LONG_WORDS, LONG_SECONDS = (10, 60), (100, 600), 120.0
+#: Requests a second that the engines can answer. Three engines of 8 sequences, 24
+#: tokens to each in steps of 38 ms and 35 new tokens of prompt, make 21; 20 were seen.
+SUSTAINED = 20.0
+#: How many times more requests arrive than they can answer.
+OVER = 2.2
+#: How long too many requests arrive, in seconds.
+OVERLOAD_SECONDS = 80.0
+#: Fewest and most words of a prompt at first.
+SHORT_WORDS = (10, 60)
+#: Fewest and most words of a prompt once prompts have grown.
+LONG_WORDS = (100, 600)
+#: How long prompts are long, in seconds.
+LONG_SECONDS = 120.0
 
 
 def engine_slow() -> Report:

@@ -20,11 +20,13 @@ from modelserver.store.engines import read_engines
 from modelserver.values import EngineReport
 from tests.support.fleets import make_hosts, model
 
-HOST, MODEL = "a", "m"
-#: What each engine takes at once.
+HOST = "a"
+MODEL = "m"
+#: Requests that each engine takes at once.
 MAX_RUNNING = 8
-#: A step of the batch, what each sequence in it adds, and each token of a new prompt:
-#: 24 tokens to 35 take 0.8 s alone; 350 take a quarter of a second more, of everybody.
+#: What a step of the batch costs, each sequence in it, and each token of a new prompt.
+#: A prompt of 35 tokens with 24 to answer takes 0.8 s alone. One of 350 tokens takes a
+#: quarter of a second more, and delays all others by that.
 COSTS = ("--step-seconds", "0.03", "--batch-seconds", "0.001")
 COSTS += ("--prefill-seconds", "0.0008", "--max-running", str(MAX_RUNNING))
 ENGINES = tuple(f"{MODEL}-{number}" for number in range(3))

@@ -18,11 +18,15 @@ from tests.support.processes import eventually
 COLUMNS = ("run", "sent", "answered", "lost", "wrong", "aborted", "failed attempts")
 COLUMNS += ("stored twice", "flagged s", "drained s", "ready s", "relaunches")
 COLUMNS += ("others flagged", "suspected", "p50/p99 before", "during", "after")
-#: So many requests are answered before a fault, and so long it is waited for.
-CALIBRATION_REQUESTS, CALIBRATION_SECONDS = 300, 180.0
-#: What becomes of an engine is waited for so long; then requests go on for so long.
-PATIENCE, AFTER_SECONDS = 200.0, 20.0
-#: All requests are answered so long after the last was sent.
+#: How many requests are answered before a fault.
+CALIBRATION_REQUESTS = 300
+#: How long these requests may take, in seconds.
+CALIBRATION_SECONDS = 180.0
+#: How long is waited for what becomes of an engine, in seconds.
+PATIENCE = 200.0
+#: How long requests go on after that, in seconds.
+AFTER_SECONDS = 20.0
+#: How long all answers may take after the last request was sent, in seconds.
 SETTLE_SECONDS = 150.0
 
 

@@ -37,12 +37,17 @@ from tests.support.processes import end
 
 ENGINES = ("tiny-chat-0", "tiny-chat-1")
 SICK = ENGINES[1]
-#: Little enough that neither the machine nor a slowed engine is full.
+#: Requests that leave room on this machine and on a slowed engine.
 STEADY = Mix(3.0, (10, 60), (16, 48))
-#: The same for engines on a GPU, each of which takes so much of it.
-GPU_STEADY, GPU_SHARE = Mix(12.0, (10, 60), (64, 192)), 0.3
-#: In each turn the engine's processes stand still for so long, and run for so long.
-STOPPED_SECONDS, RUNNING_SECONDS = 0.2, 0.1
+#: The same for engines on a GPU.
+GPU_STEADY = Mix(12.0, (10, 60), (64, 192))
+#: The share of the GPU that each of them takes.
+GPU_SHARE = 0.3
+#: How long the slowed engine's processes stand still in each turn, in seconds.
+STOPPED_SECONDS = 0.2
+#: How long the slowed engine's processes run in each turn, in seconds.
+RUNNING_SECONDS = 0.1
+#: How long control may take to take the slowed engine out of service, in seconds.
 SLOW_SECONDS = 90.0
 FLEET = """
 [[models]]
@@ -66,9 +71,11 @@ path = "builtin:tiny-embed"
 engine = "sglang-cpu"
 drain_seconds = 10
 """
-#: The machine is busy for so long while there are requests, and while there are none:
-#: canaries of an empty engine come every minute.
-BUSY_LOADED_SECONDS, BUSY_IDLE_SECONDS = 90.0, 180.0
+#: How long the machine is busy while there are requests, in seconds.
+BUSY_LOADED_SECONDS = 90.0
+#: How long the machine is busy while there are none, in seconds: an empty engine gets a
+#: canary every minute.
+BUSY_IDLE_SECONDS = 180.0
 
 
 class Site:

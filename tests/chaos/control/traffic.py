@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from modelserver.errors import ModelserverError
 from tests.chaos.load import Load
 
-#: How long engines that are well are watched, unless WATCH_SECONDS says otherwise.
+#: How long engines that are well are watched, in seconds, unless WATCH_SECONDS in the
+#: environment says otherwise.
 WATCH_SECONDS = 600.0
-#: A load that wanders changes so often.
+#: How often a wandering load changes, in seconds.
 CHANGE_SECONDS = 15.0
-#: A server that is away is tried again after so long.
+#: A server that is away is tried again after this time, in seconds.
 REFUSED_SECONDS = 0.2
 
 

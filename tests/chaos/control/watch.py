@@ -15,7 +15,7 @@ from modelserver.store.engines import read_engines
 from modelserver.store.measurements import read_all_samples
 from modelserver.values import Outcome, Sample
 
-#: Looks are so far apart, in seconds.
+#: Time between two looks, in seconds.
 PAUSE_SECONDS = 0.25
 
 

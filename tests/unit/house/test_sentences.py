@@ -10,7 +10,6 @@ from tests.support.sources import module, parsed, sources
 
 #: Names of variables and fields that hold sentences for people.
 SENTENCES = {
-    "because",
     "blocked",
     "degraded",
     "error",
