@@ -75,9 +75,9 @@ class GpuFleet:
     def end(self) -> None:
         """End launchers and engines, whatever they are at."""
         for launcher in self.launchers.values():
-            launcher.host.process.terminate()
+            launcher.process.terminate()
         for launcher in self.launchers.values():
-            launcher.host.process.terminate()
+            launcher.process.terminate()
             launcher.wait(30)
         self.store.client.close()
 

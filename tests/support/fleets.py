@@ -205,7 +205,7 @@ class Hosts:
         for beat in self.beats:
             end(beat)
         for launcher in self.launchers.values():
-            end(launcher.host.process)
+            end(launcher.process)
         for worker in self.workers:
             end(worker.process)
         for process in carriers(MARK, str(self.folder)):

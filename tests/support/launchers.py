@@ -130,7 +130,7 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
         yield site
     finally:
         for launcher in site.launchers:
-            end(launcher.host.process)
+            end(launcher.process)
         for process in site.processes():
             process.kill()
         store.client.close()

@@ -51,7 +51,9 @@ def test_a_removed_model_finishes_what_it_has_and_keeps_what_waits(hosts: Hosts)
     hosts.launch("a")
     hosts.worker("a")
     hosts.ready("m-0")
-    results = [hosts.complete.delay(f"{n}", model="m", max_tokens=2) for n in range(80)]
+    results = [
+        hosts.complete.delay(f"{n}", model="m", max_tokens=2) for n in range(200)
+    ]
     eventually(lambda: any(result.ready() for result in results), 30)
 
     hosts.write(model("n"))

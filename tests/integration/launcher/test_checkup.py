@@ -171,7 +171,7 @@ def test_next_launcher_does_not_repeat_a_round(site: Site) -> None:
     site.reaches("good-0", EngineState.READY)
     site.wish("good-0", replace(wish, canary=1))
     eventually(lambda: canaries(site, "good-0", 1), 15)
-    launcher.host.process.send_signal(signal.SIGQUIT)
+    launcher.process.send_signal(signal.SIGQUIT)
     assert launcher.wait() == 0
     site.launch()
     eventually(lambda: "adopted" in site.said(), 10)

@@ -46,7 +46,7 @@ def test_wanted_engine_becomes_ready_and_stays_alive(site: Site) -> None:
     assert Path(engine.log).read_text().count("listening") == 1
     host = read_host(site.store, HOST)
     assert host
-    assert host.pid == launcher.host.process.pid
+    assert host.pid == launcher.process.pid
     assert "good-0 STARTING -> READY incarnation=1" in site.said()
     fleet = json.loads(read_applied_fleet(site.store))
     assert fleet["version"] == host.fleet == 1
