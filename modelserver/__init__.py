@@ -9,7 +9,7 @@
 callers catch. ``values`` and ``inventory`` are passed around, ``decoding`` makes them
 from JSON, ``engine_client`` asks one engine. ``policy`` decides, ``control`` carries
 out, ``store`` is Redis, ``messaging`` is between callers and workers, ``operations`` is
-what operators read, ``cli`` the commands.
+what operators read and order, ``cli`` the commands.
 """
 
 from typing import TYPE_CHECKING, Any

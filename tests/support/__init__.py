@@ -7,6 +7,7 @@
 - ``containers``: real containers with this machine's own programs
 - ``celery_tasks``: tasks of a user's own beside the requests
 - ``control``: engines as control sees them
+- ``placement``: hosts and models to be placed
 - ``rebalance``: two models with their engines on one host
 - ``sources``: the project's own source files
 """
