@@ -14,8 +14,8 @@ from launcher.engine.report import report, say, with_wish
 from launcher.engine.start import Start, adopted, ending, start, try_ready
 from launcher.engine.stop import clear, stop
 from launcher.engine_types import adapter
-from launcher.host.credentials import forget_key
 from launcher.host.records import Record
+from launcher.host.secrets import forget_key
 from launcher.host.tools import Tools
 from launcher.store_link import World
 from modelserver.policy.changes import restarts, sentence
@@ -267,7 +267,7 @@ class Keeper:
         start, self._start = self._start, None
         if start is not None:
             await clear(start, incident, self._inflight, self._tools)
-            forget_key(start.url, self._tools)
+            forget_key(start.url, self._tools.keys)
         self._tools.places.release(self.spec.id)
         self._tools.records.remove(self.spec.id)
 

@@ -9,15 +9,19 @@ from pathlib import Path
 import aiohttp
 
 from launcher import engine_types
-from launcher.engine.container import boxed, rooted
-from launcher.engine.in_container import Box
+from launcher.engine.container import Box, boxed, rooted
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import Runtime, require_image
-from launcher.host.credentials import lend_key, with_key
-from launcher.host.family import Member, members, missing
-from launcher.host.process import EngineProcess, Identity
+from launcher.host.process import (
+    EngineProcess,
+    Identity,
+    Member,
+    members,
+    missing,
+)
 from launcher.host.records import Record
+from launcher.host.secrets import lend_key, with_key
 from launcher.host.tools import Tools
 from launcher.startup_log import diagnosis, progress, weights
 from launcher.startup_log.progress import StartProgress
@@ -179,7 +183,7 @@ async def start(
             await asyncio.to_thread(_prepare, model, runtime, tools)
         if adapter.starts_process:
             return _begin(_Plan(spec, model, incarnation, place, runtime), tools)
-        lend_key(model, spec.url, tools)
+        lend_key(model, spec.url, tools.keys)
     except ConfigurationError as error:
         tools.records.remove(spec.id)
         tools.places.release(spec.id)
@@ -220,7 +224,7 @@ def _begin(plan: _Plan, tools: Tools) -> Start:
     # Before there is a process, so that no crash of the launcher leaves one unknown.
     tools.records.write(record)
     title = f"engine={spec.id} incarnation={plan.incarnation}"
-    launch = with_key(launch, model, _url(spec, place.port), tools)
+    launch = with_key(launch, model, _url(spec, place.port), tools.keys)
     if plan.runtime:
         gpus = place.uuids or tuple(map(str, place.gpus))
         labels = tools.containers.labels(spec.id)

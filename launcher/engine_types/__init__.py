@@ -4,14 +4,10 @@ To add a type: a module with an ``Adapter`` (see base), a line in the registry h
 name in ``EngineType`` of fleet_sections, and a test of its exact command.
 """
 
-from launcher.engine_types.absent import Absent
 from launcher.engine_types.base import LOOPBACK, Adapter, Launch, Place
-from launcher.engine_types.command import Command
-from launcher.engine_types.external import External
-from launcher.engine_types.sglang import SGLang
-from launcher.engine_types.sglang_cpu import SGLangCPU
-from launcher.engine_types.vllm import VLLM
-from launcher.engine_types.vllm_cpu import VLLMCPU
+from launcher.engine_types.command import Absent, Command, External
+from launcher.engine_types.sglang import SGLang, SGLangCPU
+from launcher.engine_types.vllm import VLLM, VLLMCPU
 from modelserver.errors import ConfigurationError
 
 #: The type of a model that this host's fleet file does not have.

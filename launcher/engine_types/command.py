@@ -1,4 +1,8 @@
-"""Any server that speaks OpenAI's protocol, by the command in the fleet file."""
+"""Engines without an environment of ours.
+
+A command of the fleet file, an engine that somebody else runs, and a model that is not
+in the fleet.
+"""
 
 import string
 from pathlib import Path
@@ -40,6 +44,46 @@ class Command:
     def key_variable(self, model: ModelSpec) -> str:
         """What the fleet file names; a command may know of no key."""
         return model.api_key_env
+
+
+class External:
+    """Knows no command."""
+
+    starts_process = False
+    settle_path = ""
+
+    def prepare(self, model: ModelSpec, home: Path) -> None:
+        """Nothing."""
+
+    def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
+        """An empty command, which is not started."""
+        return Launch(())
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """None: its key is its owner's business."""
+        return ""
+
+
+class Absent:
+    """Starts nothing and says what is wrong."""
+
+    starts_process = True
+    settle_path = ""
+
+    def prepare(self, model: ModelSpec, home: Path) -> None:
+        """Raises ConfigurationError."""
+        raise ConfigurationError(
+            f'model "{model.name}" is not in the fleet in force; add it to the fleet '
+            "file and run `modelserver apply`"
+        )
+
+    def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
+        """Never comes so far."""
+        return Launch(())
+
+    def key_variable(self, model: ModelSpec) -> str:
+        """None."""
+        return ""
 
 
 def _fill(model: ModelSpec, word: str, values: dict[str, str]) -> str:

@@ -7,8 +7,8 @@ always a process that this environment's interpreter runs.
 
 from launcher.environments.children import InstallProgress
 from launcher.environments.installer import install, remove
-from launcher.environments.marker import Installed
 from launcher.environments.paths import (
+    Installed,
     environment_path,
     installed,
     interpreter,

@@ -1,4 +1,4 @@
-"""Looks at what engines on this host could clash with; ``judgement`` judges it."""
+"""Looks at what engines on this host could clash with; ``findings`` judges it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from pathlib import Path
 
 from launcher.environments import findings
 from launcher.environments.findings import Finding, problem, warning
-from launcher.environments.marker import FILE_NAME, Installed
-from launcher.environments.paths import engines_folder, installed, python_of
+from launcher.environments.paths import (
+    MARKER,
+    Installed,
+    engines_folder,
+    installed,
+    python_of,
+)
 from launcher.host.gpus import Inventory
 
 #: An interpreter that takes longer than this to start is taken as broken.
@@ -108,7 +113,7 @@ def _incomplete(home: Path) -> Iterator[Finding]:
         if path not in whole:
             why = (
                 "unknown to this version"
-                if (path / FILE_NAME).exists()
+                if (path / MARKER).exists()
                 else "unfinished, or being installed just now"
             )
             remedy = f"install its engine again, or remove the folder: rm -r {path}"
@@ -120,7 +125,7 @@ def _kernels(environ: Mapping[str, str], environments: Sequence[Installed]) -> F
     folder = Path(named) if named else Path.home() / ".triton" / "cache"
     there = _existing(folder)
     oldest = min(
-        ((each.path / FILE_NAME).stat().st_mtime for each in environments), default=0.0
+        ((each.path / MARKER).stat().st_mtime for each in environments), default=0.0
     )
     return findings.kernels(
         str(folder),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from modelserver.errors import EngineEnvironmentError
 
@@ -156,3 +159,33 @@ class Children:
                 stream.write(f"no answer within {within_seconds} s\n".encode())
                 return None
         return done.stdout if done.returncode == 0 else None
+
+
+@contextmanager
+def exclusive(lock: Path, report: Report) -> Iterator[int]:
+    """Hold `lock` and yield its descriptor; wait, and say so, while another holds it.
+
+    The file stays behind: a lock file that is deleted can be held twice.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as stream:
+        started = time.monotonic()
+        while not _acquire(stream):
+            waiting = InstallProgress(
+                index=0,
+                steps=0,
+                what="waiting for another installation",
+                why=f"it holds {lock}",
+                seconds=time.monotonic() - started,
+            )
+            report(waiting)
+            time.sleep(POLL_SECONDS)
+        yield stream.fileno()
+
+
+def _acquire(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -12,11 +12,21 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from launcher.environments import marker
-from launcher.environments.children import Children, InstallProgress, Report
-from launcher.environments.lock import exclusive
-from launcher.environments.marker import Installed
-from launcher.environments.paths import environment_path, find, python_of, standins_path
+from launcher.environments.children import (
+    Children,
+    InstallProgress,
+    Report,
+    exclusive,
+)
+from launcher.environments.paths import (
+    MARKER,
+    Installed,
+    environment_path,
+    find,
+    python_of,
+    standins_path,
+    write_marker,
+)
 from launcher.environments.recipes import GB, Recipe, recipe_of
 from launcher.environments.torch_source import (
     CPU_INDEX,
@@ -87,7 +97,7 @@ def remove(name: str, home: Path) -> None:
     path = environment_path(name, home)
     with exclusive(_beside(path, ".lock"), lambda progress: None):
         # First the marker: a removal that is killed leaves an incomplete environment.
-        (path / marker.FILE_NAME).unlink(missing_ok=True)
+        (path / MARKER).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
         _beside(path, ".log").unlink(missing_ok=True)
 
@@ -141,7 +151,7 @@ class _Installation:
             size_bytes=_size_bytes(self.path),
             seconds=time.monotonic() - started,
         )
-        marker.write(done)
+        write_marker(done)
         return done
 
     def _progress(self, index: int, what: str, why: str) -> InstallProgress:

@@ -1,17 +1,42 @@
-"""Where engine environments lie below the home folder, and whether they are whole."""
+"""Where engine environments lie below the home folder, and whether they are complete.
+
+The marker is the file that is written last into an environment. An environment without
+it, or with one that does not fit the recipe, is incomplete: its installation was
+killed, and it is built again.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from launcher.environments import marker
-from launcher.environments.marker import Installed
 from launcher.environments.recipes import RECIPES, VERSION, Recipe, recipe_of
 from modelserver.errors import EngineEnvironmentError
 
+#: What complete environments hold: the marker.
+MARKER = "modelserver-engine.json"
+#: Modules that take the place of CUDA's packages on a CPU.
 STANDINS = Path(__file__).parent / "standins"
 #: Programs of ours that run under an engine's interpreter.
 STARTERS = Path(__file__).parent / "starters"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A complete environment; versions are those that its interpreter printed.
+
+    `torch_source` says where torch came from and why; it is empty where the engine's
+    own requirements brought it.
+    """
+
+    name: str
+    path: Path
+    version: str
+    torch_version: str
+    torch_source: str
+    size_bytes: int
+    seconds: float
 
 
 def engines_folder(home: Path) -> Path:
@@ -43,7 +68,7 @@ def find(recipe: Recipe, home: Path) -> Installed | None:
     """Return the complete environment of `recipe`; None where it is not there."""
     path = environment_path(recipe.requirement, home)
     # The interpreter is a link to the one that it was made from, which can be gone.
-    return marker.read(path, recipe) if python_of(path).exists() else None
+    return read_marker(path, recipe) if python_of(path).exists() else None
 
 
 def is_installed(name: str, home: Path) -> bool:
@@ -73,7 +98,7 @@ def interpreter(name: str, home: Path) -> Path:
 def installed(home: Path) -> list[Installed]:
     """Return the complete environments of all versions, by name and version."""
     found = []
-    for path in sorted(engines_folder(home).glob(f"*/{marker.FILE_NAME}")):
+    for path in sorted(engines_folder(home).glob(f"*/{MARKER}")):
         recipe = _recipe_in(path.parent)
         environment = find(recipe, home) if recipe else None
         if environment is not None:
@@ -89,3 +114,37 @@ def _recipe_in(path: Path) -> Recipe | None:
             known = recipe.any_version or version == recipe.version
             return recipe.at(version) if known else None
     return None
+
+
+def marker_text(installed: Installed) -> str:
+    """Write `installed` as JSON, without its path: that is where the marker lies."""
+    fields = asdict(installed)
+    del fields["path"]
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def parse_marker(text: str, path: Path, recipe: Recipe) -> Installed | None:
+    """Read a marker; None where it is damaged or tells of another recipe."""
+    try:
+        installed = Installed(path=path, **json.loads(text))
+    except (ValueError, TypeError):
+        return None
+    if (installed.name, installed.version) != (recipe.name, recipe.version):
+        return None
+    return installed
+
+
+def read_marker(path: Path, recipe: Recipe) -> Installed | None:
+    """Read the marker in the environment at `path`; None where there is none."""
+    try:
+        text = (path / MARKER).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return parse_marker(text, path, recipe)
+
+
+def write_marker(installed: Installed) -> None:
+    """Put the marker in place in one step, so that it is never seen half written."""
+    unfinished = installed.path / f"{MARKER}.unfinished"
+    unfinished.write_text(marker_text(installed), encoding="utf-8")
+    unfinished.replace(installed.path / MARKER)

@@ -5,15 +5,22 @@ at once more, right before a start.
 """
 
 import asyncio
-from collections.abc import Callable
+import random
+import socket
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from launcher.engine_types import Place
-from launcher.host import ports
+import psutil
+
+from launcher.engine_types import LOOPBACK, Place
 from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement.needs import Need
 from modelserver.policy.placement.rooms import GpuRoom, HostRoom
 from modelserver.values import EngineSpec, ModelSpec
+
+#: Below the range from which the kernel takes ports for outgoing connections.
+FIRST_PORT = 30_000
+LAST_PORT = 32_767
 
 
 @dataclass(slots=True)
@@ -98,15 +105,15 @@ class Places:
     def _port(self, spec: EngineSpec) -> int | str:
         if not spec.port:
             taken = {given.place.port for given in self._given.values()}
-            port = ports.choose(taken)
+            port = choose_port(taken)
             return port or (
-                f"no port from {ports.FIRST_PORT} to {ports.LAST_PORT} is free on this "
+                f"no port from {FIRST_PORT} to {LAST_PORT} is free on this "
                 "host; end what holds them"
             )
-        if ports.is_free(spec.port):
+        if is_port_free(spec.port):
             return spec.port
         return (
-            f"port {spec.port} is held by {ports.holder(spec.port)}; end that process, "
+            f"port {spec.port} is held by {port_holder(spec.port)}; end that process, "
             "or give this engine another port in the fleet file"
         )
 
@@ -126,3 +133,46 @@ def _place(port: int, need: Need, gpus: list[Gpu]) -> Place:
         total_bytes=min(gpu.total for gpu in gpus),
         promised_bytes=need.each,
     )
+
+
+def choose_port(taken: Collection[int]) -> int | None:
+    """A free port that no other engine has been promised, None if there is none."""
+    count = LAST_PORT - FIRST_PORT + 1
+    begin = random.randrange(count)
+    for step in range(count):
+        port = FIRST_PORT + (begin + step) % count
+        if port not in taken and is_port_free(port):
+            return port
+    return None
+
+
+def is_port_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        # As servers do: connections of the one before do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def port_holder(port: int) -> str:
+    """Who listens on a port, as far as this user may know."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.Error:
+        return "a process of another user"
+    for connection in connections:
+        listens = connection.status == psutil.CONN_LISTEN
+        if listens and connection.laddr.port == port and connection.pid:
+            return f"pid {connection.pid} ({_command(connection.pid)})"
+    return "a process of another user"
+
+
+def _command(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())[:120] or "?"
+    except psutil.Error:
+        return "?"

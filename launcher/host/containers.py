@@ -4,14 +4,17 @@ A container's name is made of its engine's mark, which is random and written dow
 the start: whoever knows the mark can remove the container, and no stranger's has it.
 """
 
+import json
 import logging
 import subprocess
+import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from shutil import which
 
 from modelserver.errors import ConfigurationError
+from modelserver.settings import load
 
 _log = logging.getLogger(__name__)
 
@@ -162,3 +165,28 @@ def _call(program: str, *arguments: str) -> _Done:
         return _Done(done.stdout, "")
     lines = done.stderr.strip().splitlines()
     return _Done(done.stdout, lines[-1] if lines else f"exit code {done.returncode}")
+
+
+def main(images: list[str]) -> None:
+    """``python -m launcher.host.containers IMAGE ...``: can engines run in them here?
+
+    Prints JSON: each image with what is wrong with it, "" where nothing is.
+    """
+    containers = Containers(load().container_program, owner="")
+    print(
+        json.dumps({image: _image_fault(containers.find(), image) for image in images})
+    )
+
+
+def _image_fault(runtime: Runtime | str, image: str) -> str:
+    if isinstance(runtime, str):
+        return runtime
+    try:
+        require_image(runtime, image)
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

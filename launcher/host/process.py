@@ -9,6 +9,7 @@ is in the container, which outlives a client that is killed.
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -39,6 +40,9 @@ LOG_LIMIT = 64 * 1024 * 1024
 #: Start times of one process may differ by so much between two readings, in seconds.
 CLOCK_SLACK_SECONDS = 2.0
 
+#: How SGLang and vLLM title the processes that they need all of.
+VITAL = re.compile(r"sglang::|VLLM::")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -66,6 +70,15 @@ class Identity:
     def core(self) -> int:
         """The number of the process of which the engine's others are children."""
         return self.inner_pid or self.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One such process; ``created`` is an epoch time."""
+
+    pid: int
+    created: float
+    title: str
 
 
 class EngineProcess:
@@ -238,6 +251,23 @@ def survivors(identity: Identity) -> list[psutil.Process]:
             found.update({each.pid: each for each in process.children(recursive=True)})
     found.pop(os.getpid(), None)
     return _living(found.values())
+
+
+def members(head: Identity) -> tuple[Member, ...]:
+    """The vital processes below an engine's head, or in its container, now."""
+    found = []
+    with suppress(psutil.Error):
+        for child in psutil.Process(head.core).children(recursive=True):
+            with suppress(psutil.Error):
+                title = " ".join(child.cmdline()).strip()
+                if VITAL.match(title):
+                    found.append(Member(child.pid, child.create_time(), title))
+    return tuple(found)
+
+
+def missing(family: tuple[Member, ...]) -> Member | None:
+    """The first that has ended, None while all live."""
+    return next((m for m in family if not alive(m.pid, m.created)), None)
 
 
 def _group_is_its_own(identity: Identity) -> bool:

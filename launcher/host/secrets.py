@@ -1,4 +1,8 @@
-"""Values of models' environments, which stand in no store: from this host's file."""
+"""What engines are given and no store holds: values of environments, and API keys.
+
+The values come from this host's fleet file. An engine's key is made at its start and
+given to it by its environment.
+"""
 
 import dataclasses
 import logging
@@ -6,8 +10,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import yarl
+
+from launcher.engine_types import Launch, adapter
 from modelserver.errors import ConfigurationError
 from modelserver.fleet import Fleet, read_fleet
+from modelserver.keyring import Keyring
+from modelserver.settings import secret
 from modelserver.values import ModelSpec
 
 _log = logging.getLogger(__name__)
@@ -55,3 +64,30 @@ class Secrets:
             _log.warning("values of environments are those of before: %s", error)
         sections = {section.name: section for section in self._fleet.models}
         return sections[model].environment if model in sections else {}
+
+
+def with_key(launch: Launch, model: ModelSpec, url: str, keys: Keyring) -> Launch:
+    """The launch with a new key, which this host's worker finds by the engine's URL."""
+    address = yarl.URL(url).authority
+    variable = adapter(model.engine).key_variable(model)
+    if not variable:
+        keys.forget(address)
+        return launch
+    key = keys.renew(address)
+    return dataclasses.replace(
+        launch, environment={**launch.environment, variable: key}
+    )
+
+
+def lend_key(model: ModelSpec, url: str, keys: Keyring) -> None:
+    """Let this host's worker find the key of an engine that somebody else runs.
+
+    Raises ConfigurationError where the launcher's environment does not have it.
+    """
+    if model.api_key_env:
+        keys.write(yarl.URL(url).authority, secret(model.api_key_env))
+
+
+def forget_key(url: str, keys: Keyring) -> None:
+    """Remove the key of an engine that has ended."""
+    keys.forget(yarl.URL(url).authority)

@@ -160,7 +160,7 @@ def _environments(settings: Settings, ask: Ask) -> Iterator[Check]:
     for model in models:
         yield from _program(model)
     if images := sorted({model.image for model in specs if model.image}):
-        for image, fault in ask("launcher.host.images", *images).items():
+        for image, fault in ask("launcher.host.containers", *images).items():
             fact, _, remedy = fault.partition("; ")
             yield Check(f"image {image}", fact or "is on this host", remedy)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine.container import boxed, rooted
-from launcher.engine.in_container import Box, Mount, enclose
+from launcher.engine.container import Box, Mount, boxed, enclose, rooted
 from launcher.engine_types import Launch, Place, adapter
 from launcher.environments import starter
 from launcher.host import process

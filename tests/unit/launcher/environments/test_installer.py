@@ -21,14 +21,18 @@ from launcher.environments import (
     installed,
     interpreter,
     is_installed,
-    marker,
+    paths,
     remove,
     standins_path,
     starter,
 )
-from launcher.environments.children import Children, child_environment, complaint
+from launcher.environments.children import (
+    Children,
+    child_environment,
+    complaint,
+    exclusive,
+)
 from launcher.environments.installer import disk_refusal
-from launcher.environments.lock import exclusive
 from launcher.environments.recipes import recipe_of
 from launcher.environments.torch_source import (
     CPU_INDEX,
@@ -157,7 +161,7 @@ def test_each_version_has_an_environment_of_its_own(tmp_path: Path) -> None:
     (other.path / "bin" / "python").symlink_to(sys.executable)
     cpu = environment_of(tmp_path, "sglang-cpu")
     for each in (usual, other, cpu):
-        marker.write(each)
+        paths.write_marker(each)
     assert installed(tmp_path) == [other, usual, cpu]
     assert interpreter("sglang==0.5.22", tmp_path) == other.path / "bin" / "python"
     remove("sglang==0.5.22", tmp_path)
@@ -198,7 +202,7 @@ def test_environment_without_a_marker_is_incomplete(tmp_path: Path) -> None:
 
 def test_environment_with_its_marker_is_installed(tmp_path: Path) -> None:
     environment = environment_of(tmp_path)
-    marker.write(environment)
+    paths.write_marker(environment)
     assert is_installed("sglang-cpu", tmp_path)
     assert interpreter("sglang-cpu", tmp_path) == environment.path / "bin" / "python"
     assert installed(tmp_path) == [environment]
@@ -206,7 +210,7 @@ def test_environment_with_its_marker_is_installed(tmp_path: Path) -> None:
 
 def test_environment_whose_python_is_gone_is_broken(tmp_path: Path) -> None:
     environment = environment_of(tmp_path)
-    marker.write(environment)
+    paths.write_marker(environment)
     python = environment.path / "bin" / "python"
     python.unlink()
     python.symlink_to(tmp_path / "gone")
@@ -217,26 +221,26 @@ def test_environment_whose_python_is_gone_is_broken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"name": "sglang"}'])
 def test_damaged_marker_counts_as_none(text: str, tmp_path: Path) -> None:
-    assert marker.from_text(text, tmp_path, RECIPES["sglang-cpu"]) is None
+    assert paths.parse_marker(text, tmp_path, RECIPES["sglang-cpu"]) is None
 
 
 def test_marker_of_another_version_counts_as_none(tmp_path: Path) -> None:
     recipe = RECIPES["sglang-cpu"]
-    text = marker.to_text(replace(environment_of(tmp_path), version="0.4.0"))
-    assert marker.from_text(text, tmp_path, recipe) is None
+    text = paths.marker_text(replace(environment_of(tmp_path), version="0.4.0"))
+    assert paths.parse_marker(text, tmp_path, recipe) is None
 
 
 def test_marker_reads_back_as_it_was_written(tmp_path: Path) -> None:
     environment = environment_of(tmp_path)
-    text = marker.to_text(environment)
+    text = paths.marker_text(environment)
     assert "path" not in json.loads(text)
     recipe = RECIPES["sglang-cpu"]
-    assert marker.from_text(text, environment.path, recipe) == environment
+    assert paths.parse_marker(text, environment.path, recipe) == environment
 
 
 def test_complete_environment_is_not_installed_again(tmp_path: Path) -> None:
     environment = environment_of(tmp_path)
-    marker.write(environment)
+    paths.write_marker(environment)
     reports: list[InstallProgress] = []
     assert install("sglang-cpu", tmp_path, reports.append) == environment
     assert reports == []
@@ -244,7 +248,7 @@ def test_complete_environment_is_not_installed_again(tmp_path: Path) -> None:
 
 def test_removed_environment_is_gone_and_can_be_removed_again(tmp_path: Path) -> None:
     environment = environment_of(tmp_path)
-    marker.write(environment)
+    paths.write_marker(environment)
     remove("sglang-cpu", tmp_path)
     assert not environment.path.exists()
     assert installed(tmp_path) == []

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from launcher.engine_types import Launch
-from launcher.host import family, ports, process
+from launcher.host import allocation, process
 from launcher.host.gpus import Inventory
 from launcher.host.lock import Claim
 from launcher.host.process import EngineProcess, Identity
@@ -68,19 +68,19 @@ def test_inventory_without_a_driver_is_empty() -> None:
 
 
 def test_chosen_port_is_free_and_not_promised() -> None:
-    port = ports.choose(taken=())
+    port = allocation.choose_port(taken=())
     assert port
-    assert ports.is_free(port)
-    everything = range(ports.FIRST_PORT, ports.LAST_PORT + 1)
-    assert ports.choose(taken=everything) is None
+    assert allocation.is_port_free(port)
+    everything = range(allocation.FIRST_PORT, allocation.LAST_PORT + 1)
+    assert allocation.choose_port(taken=everything) is None
 
 
 def test_holder_of_a_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert not ports.is_free(port)
-        assert ports.holder(port).startswith(f"pid {os.getpid()} (")
-    assert ports.is_free(port)
+        assert not allocation.is_port_free(port)
+        assert allocation.port_holder(port).startswith(f"pid {os.getpid()} (")
+    assert allocation.is_port_free(port)
 
 
 def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
@@ -137,11 +137,11 @@ def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(
 def test_engine_that_lost_a_process_it_needs_is_noticed(tmp_path: Path) -> None:
     shell = "(exec -a sglang::scheduler_TP0 sleep 300) & (exec -a helper sleep 300) & "
     engine = run(tmp_path, "/bin/bash", "-c", shell + "exec sleep 300")
-    found = eventually(lambda: family.members(engine.identity))
+    found = eventually(lambda: process.members(engine.identity))
     assert [each.title for each in found] == ["sglang::scheduler_TP0 300"]
-    assert family.missing(found) is None
+    assert process.missing(found) is None
     os.kill(found[0].pid, 9)
-    eventually(lambda: family.missing(found) == found[0])
+    eventually(lambda: process.missing(found) == found[0])
     assert engine.ended() is None
     assert engine.kill() == []
 
