@@ -5,19 +5,19 @@ import logging
 import os
 import sys
 
-from launcher.fleet_sync import Following, warn_of_differences
-from launcher.host.allocation import Places
+from launcher.fleet_sync import FleetSync, warn_of_differences
+from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
-from launcher.host.gpus import Inventory
-from launcher.host.host_watch import Watch
+from launcher.host.gpus import GpuInventory
+from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
-from launcher.host.lock import Claim, await_lease
+from launcher.host.lock import HostLock, await_lease
 from launcher.host.process import Identity
-from launcher.host.process_owners import Holders
+from launcher.host.process_owners import ProcessOwners
 from launcher.host.records import Records
+from launcher.host.resources import HostResources
 from launcher.host.secrets import Secrets
-from launcher.host.tools import Tools
-from launcher.store_link import Link
+from launcher.store_link import StoreLink
 from launcher.supervisor import Supervisor
 from modelserver.control.applied_fleet import Applied, provide
 from modelserver.engine_client import open_session
@@ -40,16 +40,16 @@ def main() -> None:
     try:
         settings = load()
         store = connect(settings)
-        claim = Claim.take(settings.run_dir / LOCK_FILE)
+        lock = HostLock.acquire(settings.run_dir / LOCK_FILE)
         applied = provide(store, settings)
         warn_of_differences(applied, settings)
         lease_seconds = applied.fleet.rules.lease_seconds
-        await_lease(store, settings.host, claim, lease_seconds)
+        await_lease(store, settings.host, lock, lease_seconds)
         asyncio.run(_serve(settings, store, applied))
     except ModelserverError as error:
         print(f"launcher: {error}", file=sys.stderr)
         sys.exit(2)
-    claim.release()
+    lock.release()
 
 
 async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
@@ -58,22 +58,22 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     def started() -> list[tuple[str, Identity]]:
         return [(each.spec.id, each.process) for each in records.read_all()]
 
-    inventory = Inventory(Holders(started))
+    inventory = GpuInventory(ProcessOwners(started))
     host = Host(settings.host, pid=os.getpid())
-    watch = Watch(host, inventory)
+    watch = HostWatch(host, inventory)
     watch.start()
-    link = Link(store, host, applied.fleet.rules.lease_seconds)
-    link.look = watch.host
+    link = StoreLink(store, host, applied.fleet.rules.lease_seconds)
+    link.read_host = watch.host
     try:
-        await asyncio.to_thread(watch.await_first)
+        await asyncio.to_thread(watch.wait_for_first)
         keys = settings.keyring()
         async with open_session(keys=keys) as session:
-            tools = Tools(
+            resources = HostResources(
                 home=settings.home,
                 logs=settings.run_dir / "logs",
                 host=settings.host,
                 records=records,
-                places=Places(settings.host, inventory.read),
+                allocation=Allocation(settings.host, inventory.read),
                 session=session,
                 keys=keys,
                 link=link,
@@ -87,8 +87,8 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
             )
             number = len(watch.host().gpus)
             _log.info("host=%s gpus=%d launcher up", settings.host, number)
-            following = Following(applied, settings, link)
-            await Supervisor(following, tools).run()
+            fleet_sync = FleetSync(applied, settings, link)
+            await Supervisor(fleet_sync, resources).run()
             _log.info("host=%s launcher down", settings.host)
     finally:
         watch.close()

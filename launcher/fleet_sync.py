@@ -3,7 +3,7 @@
 import json
 import logging
 
-from launcher.store_link import Link, World
+from launcher.store_link import StoreLink, StoreView
 from modelserver.control.applied_fleet import Applied, parse, sealed, spec_of
 from modelserver.errors import ConfigurationError
 from modelserver.policy.changes import changes
@@ -13,10 +13,10 @@ from modelserver.values import ModelSpec
 _log = logging.getLogger(__name__)
 
 
-class Following:
+class FleetSync:
     """The fleet in force as this launcher knows it; the store may lose it, this not."""
 
-    def __init__(self, applied: Applied, settings: Settings, link: Link) -> None:
+    def __init__(self, applied: Applied, settings: Settings, link: StoreLink) -> None:
         self.applied = applied
         self.models: dict[str, ModelSpec] = {}
         self._settings = settings
@@ -30,21 +30,21 @@ class Following:
         self._link.lease_seconds = applied.fleet.rules.lease_seconds
         self._link.fleet_version = applied.version
 
-    async def repair(self, world: World) -> None:
+    async def restore(self, view: StoreView) -> None:
         """Bring the fleet back to a store that has lost it, or has an earlier one.
 
         Raises StoreUnreachableError.
         """
         own = self.applied
-        if world.fleet == own.text:
+        if view.fleet == own.text:
             return
-        seen = int(json.loads(world.fleet)["version"]) if world.fleet else 0
+        seen = int(json.loads(view.fleet)["version"]) if view.fleet else 0
         if seen < own.version and await self._link.publish(own.text, seen):
             _log.warning("fleet version=%d brought back to the store", own.version)
 
-    def take(self, world: World) -> bool:
+    def update(self, view: StoreView) -> bool:
         """Go by what the store says; whether that is another fleet than before."""
-        text = world.fleet
+        text = view.fleet
         if text in ("", self.applied.text, self._refused):
             return False
         try:

@@ -32,11 +32,11 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 #: Canaries that wait for the store at most.
-UNSENT_MOST = 64
+UNSENT_CANARIES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class StoreView:
     """What the store said at ``read_at``, a time of this process's monotonic clock.
 
     ``wishes`` holds the wishes for this host, ``elsewhere`` the engines that another
@@ -64,14 +64,14 @@ class World:
         return monotonic + self.clock_offset
 
 
-class Link:
+class StoreLink:
     """Calls the store from one thread, so that the loop never waits for it."""
 
     def __init__(self, store: Store, host: Host, lease_seconds: float) -> None:
         self._store = store
         self._name = host.name
         #: Gives the host as it is now, in no time; may be set.
-        self.look: Callable[[], Host] = lambda: host
+        self.read_host: Callable[[], Host] = lambda: host
         #: May be changed at any time.
         self.lease_seconds = lease_seconds
         #: The version of the fleet that this launcher goes by.
@@ -112,17 +112,17 @@ class Link:
         """Count one more start. Raises StoreUnreachableError."""
         return await self.call(next_incarnation, self._store, engine)
 
-    def tell_metrics(self, engine: str, metrics: Metrics | None) -> None:
+    def queue_metrics(self, engine: str, metrics: Metrics | None) -> None:
         """Say how an engine copes, with the next exchange; None: no longer."""
         self._metrics[engine] = metrics
 
-    def tell_canary(self, canary: Canary) -> None:
+    def queue_canary(self, canary: Canary) -> None:
         """Keep what a canary took, with the next exchange."""
         self._canaries.append(canary)
 
     async def exchange(
         self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
-    ) -> World:
+    ) -> StoreView:
         """Renew the lease, send reports, read wishes and loads, in one go."""
         await self._tell()
         return await self.call(self._exchange, reports, removed, now)
@@ -138,12 +138,12 @@ class Link:
                 await self.call(add_canaries, self._store, canaries)
         except StoreUnreachableError:
             # Metrics are soon old, canaries are not.
-            self._canaries = [*canaries, *self._canaries][-UNSENT_MOST:]
+            self._canaries = [*canaries, *self._canaries][-UNSENT_CANARIES:]
             raise
 
     def _exchange(
         self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
-    ) -> World:
+    ) -> StoreView:
         store, host = self._store, self._name
         # Before writing: what is missing here was lost by the store.
         engines = read_engines(store)
@@ -153,10 +153,10 @@ class Link:
             if engine in engines and engines[engine].host == host:
                 remove_engine(store, engine)
         # Last: a live host with reports from before its absence would look hung.
-        report_of_host = replace(self.look(), fleet=self.fleet_version)
+        report_of_host = replace(self.read_host(), fleet=self.fleet_version)
         report_host(store, report_of_host, self.lease_seconds)
         wishes = read_wishes(store)
-        return World(
+        return StoreView(
             wishes={key: d for key, d in wishes.items() if d.spec.host == host},
             elsewhere=frozenset(k for k, d in wishes.items() if d.spec.host != host),
             loads=read_loads(store),

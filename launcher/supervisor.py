@@ -12,50 +12,50 @@ from dataclasses import replace
 
 from launcher.engine.keeper import Keeper
 from launcher.engine_types import ABSENT
-from launcher.fleet_sync import Following
-from launcher.host.process import EngineProcess, is_its
+from launcher.fleet_sync import FleetSync
+from launcher.host.process import EngineProcess, head_lives
 from launcher.host.records import Record
-from launcher.host.tools import Tools
-from launcher.store_link import World
+from launcher.host.resources import HostResources
+from launcher.store_link import StoreView
 from modelserver.errors import StoreUnreachableError
 from modelserver.values import EngineReport, Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.25
+LOOP_SECONDS = 0.25
 #: How often wishes are read and the lease is renewed when no bell rings.
 EXCHANGE_SECONDS = 1.0
 #: How often an engine is reported when nothing about it changed.
-REPORT_SECONDS = 2.0
+ENGINE_REPORT_SECONDS = 2.0
 #: After the store lost its data, control has so long to repeat its wishes.
-AMNESTY_SECONDS = 15.0
+WISHES_GRACE_SECONDS = 15.0
 #: When, and what, an engine was last reported of which nothing was.
-NEVER: tuple[float, EngineReport | None] = (0.0, None)
+NOT_REPORTED: tuple[float, EngineReport | None] = (0.0, None)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Supervisor:
     """Makes the wishes for one host true until it is told to end."""
 
-    def __init__(self, following: Following, tools: Tools) -> None:
-        self._following = following
-        self._tools = tools
+    def __init__(self, fleet_sync: FleetSync, resources: HostResources) -> None:
+        self._fleet_sync = fleet_sync
+        self._resources = resources
         self._keepers: dict[str, Keeper] = {}
-        self._world = World()
+        self._view = StoreView()
         self._signals: list[int] = []
         self._bell = True
         self._exchange: asyncio.Task[None] | None = None
         self._next_exchange = 0.0
         self._sent: dict[str, tuple[float, EngineReport | None]] = {}
         self._removed: set[str] = set()
-        self._amnesty_until = 0.0
+        self._grace_until = 0.0
         self._stopping = False
         self._leaving = False
 
     def ring(self) -> None:
         """Read the wishes now."""
         self._bell = True
-        self._tools.wake()
+        self._resources.wake()
 
     async def run(self) -> None:
         """Keep the engines until a signal ends it; see ``_handle_signals``."""
@@ -63,14 +63,14 @@ class Supervisor:
         for number in SIGNALS:
             loop.add_signal_handler(number, self._queue_signal, number)
         try:
-            await self._adopt(self._tools.records.read_all())
-            self._tools.link.watch(self.ring)
+            await self._adopt(self._resources.records.read_all())
+            self._resources.link.watch(self.ring)
             while not self._leaving:
                 try:
                     self._tick(time.monotonic())
                 except Exception:
                     # The engines go on, and the next tick tries again.
-                    _log.exception("host=%s a tick failed", self._tools.host)
+                    _log.exception("host=%s a tick failed", self._resources.host)
                 if self._stopping and not self._keepers and not self._removed:
                     break
                 await self._pause()
@@ -81,26 +81,26 @@ class Supervisor:
 
     def _queue_signal(self, number: int) -> None:
         self._signals.append(number)
-        self._tools.wake()
+        self._resources.wake()
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(TICK_SECONDS):
-                await self._tools.woken.wait()
+            async with asyncio.timeout(LOOP_SECONDS):
+                await self._resources.woken.wait()
         except TimeoutError:
             pass
-        self._tools.woken.clear()
+        self._resources.woken.clear()
 
     def _tick(self, now: float) -> None:
         self._handle_signals()
         self._talk(now)
         for name, keeper in list(self._keepers.items()):
-            keeper.tick(now, self._world)
+            keeper.tick(now, self._view)
             if keeper.gone:
                 del self._keepers[name]
-                if name not in self._world.elsewhere:
+                if name not in self._view.elsewhere:
                     self._removed.add(name)
-                self._tools.wake()
+                self._resources.wake()
 
     def _handle_signals(self) -> None:
         """SIGQUIT leaves the engines to run; others end them, the second at once."""
@@ -116,7 +116,7 @@ class Supervisor:
             how = "stopping engines at once" if hurry else "draining engines"
             _log.info("%s: %s", number.name, how)
             for keeper in self._keepers.values():
-                keeper.release("the launcher ends", hurry=hurry)
+                keeper.stop("the launcher ends", hurry=hurry)
 
     # The store.
 
@@ -132,36 +132,36 @@ class Supervisor:
             self._bell = False
             self._next_exchange = now + EXCHANGE_SECONDS
             self._exchange = asyncio.create_task(self._talk_once(reports, now))
-            self._exchange.add_done_callback(lambda _: self._tools.wake())
+            self._exchange.add_done_callback(lambda _: self._resources.wake())
 
     def _due_reports(self, now: float) -> Iterable[EngineReport]:
-        if not self._world.known:
+        if not self._view.known:
             return  # Its clock is not known either.
         for name, keeper in self._keepers.items():
-            if not keeper.speaks or name in self._world.elsewhere:
+            if not keeper.speaks or name in self._view.elsewhere:
                 continue
-            report = keeper.report(self._world)
-            at, last = self._sent.get(name, NEVER)
-            if now - at >= REPORT_SECONDS or _changed(last, report):
+            report = keeper.report(self._view)
+            at, last = self._sent.get(name, NOT_REPORTED)
+            if now - at >= ENGINE_REPORT_SECONDS or _changed(last, report):
                 yield report
 
     async def _talk_once(self, reports: list[EngineReport], now: float) -> None:
         removed = tuple(self._removed)
-        link = self._tools.link
+        link = self._resources.link
         try:
-            self._world = await link.exchange(reports, removed, now)
-            await self._following.repair(self._world)
+            self._view = await link.exchange(reports, removed, now)
+            await self._fleet_sync.restore(self._view)
         except StoreUnreachableError:
             # It may come back empty: then everything is told again.
-            self._sent = dict.fromkeys(self._sent, NEVER)
+            self._sent = dict.fromkeys(self._sent, NOT_REPORTED)
             self._next_exchange = time.monotonic() + EXCHANGE_SECONDS
             if self._stopping and not self._keepers:
                 self._removed.clear()
             return
-        lost = self._sent.keys() - self._world.reported
+        lost = self._sent.keys() - self._view.reported
         if lost:
             _log.warning("the store lost its data; its wishes are awaited again")
-            self._amnesty_until = now + AMNESTY_SECONDS
+            self._grace_until = now + WISHES_GRACE_SECONDS
         self._removed.difference_update(removed)
         for name in removed:
             self._sent.pop(name, None)
@@ -169,27 +169,27 @@ class Supervisor:
         self._sent |= {report.id: (now, report) for report in kept}
 
     def _apply_wishes(self, now: float) -> None:
-        models = self._following.models
-        if self._following.take(self._world):
-            models = self._following.models
+        models = self._fleet_sync.models
+        if self._fleet_sync.update(self._view):
+            models = self._fleet_sync.models
             for keeper in self._keepers.values():
                 # A model that left stays as it was, until control drops its engines.
                 keeper.model = models.get(keeper.spec.model, keeper.model)
-        if self._stopping or not self._world.known:
+        if self._stopping or not self._view.known:
             return
-        wishes = self._world.wishes
+        wishes = self._view.wishes
         for name, wish in wishes.items():
             if name not in self._keepers:
                 model = models.get(wish.spec.model) or _absent(wish.spec.model)
-                self._keepers[name] = Keeper(wish.spec, model, self._tools)
-            self._keepers[name].want(wish)
-        known = self._world.steered and now >= self._amnesty_until
+                self._keepers[name] = Keeper(wish.spec, model, self._resources)
+            self._keepers[name].apply_wish(wish)
+        known = self._view.steered and now >= self._grace_until
         for name, keeper in self._keepers.items():
-            moved = name in self._world.elsewhere
+            moved = name in self._view.elsewhere
             if name not in wishes and (moved or known):
-                keeper.release("moved to another host" if moved else "wanted no longer")
+                keeper.stop("moved to another host" if moved else "wanted no longer")
         if known:
-            self._removed |= self._world.reported - wishes.keys() - self._keepers.keys()
+            self._removed |= self._view.reported - wishes.keys() - self._keepers.keys()
 
     # Beginning and end.
 
@@ -198,26 +198,28 @@ class Supervisor:
         for record in records:
             name, identity = record.spec.id, record.process
             # One whose model has left meanwhile is ended like others: drained first.
-            model = self._following.models.get(record.spec.model) or record.model
-            if model and is_its(identity):
-                keeper = self._keepers[name] = Keeper(record.spec, model, self._tools)
+            model = self._fleet_sync.models.get(record.spec.model) or record.model
+            if model and head_lives(identity):
+                keeper = self._keepers[name] = Keeper(
+                    record.spec, model, self._resources
+                )
                 keeper.adopt(record)
                 # Nobody has wanted it from this launcher yet.
-                self._amnesty_until = time.monotonic() + AMNESTY_SECONDS
+                self._grace_until = time.monotonic() + WISHES_GRACE_SECONDS
                 continue
             _log.info("engine=%s incarnation=%d is dead", name, record.incarnation)
             await asyncio.to_thread(EngineProcess(identity).kill)
-            self._tools.records.remove(name)
+            self._resources.records.remove(name)
 
     async def _end(self) -> None:
         if self._exchange is not None:
             await self._exchange
         if self._leaving:
             for keeper in self._keepers.values():
-                keeper.forsake()
+                keeper.leave_running()
             return
         try:
-            await self._tools.link.leave()
+            await self._resources.link.leave()
         except StoreUnreachableError:
             _log.warning("the reports of this host stay in the store")
 

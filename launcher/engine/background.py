@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-class Chores:
+class BackgroundTasks:
     """Runs a keeper's tasks and has the loop woken when one is done.
 
     A work runs to its end; a question may be dropped at any time.
@@ -26,11 +26,11 @@ class Chores:
         """Whether the engine is being asked for a token."""
         return self._question is not None
 
-    def work(self, work: Coroutine[Any, Any, None]) -> None:
+    def start_work(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin a work; the one before must have been collected."""
         self._work = self._begin(work)
 
-    def ask(self, question: Coroutine[Any, Any, None]) -> None:
+    def start_question(self, question: Coroutine[Any, Any, None]) -> None:
         """Begin a question; the one before must have been collected."""
         self._question = self._begin(question)
 

@@ -19,14 +19,14 @@ from modelserver.errors import ConfigurationError
 from modelserver.values import ModelSpec
 
 #: Variables of the launcher that engines in containers get as well, where they are set.
-HANDED_ON = (
+HANDED_ON_VARIABLES = (
     *("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
 #: Variables that would lead docker or podman itself astray. None is a secret, and they
 #: go by the command line.
-STEERING = frozenset(
+CLIENT_VARIABLES = frozenset(
     {
         *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
         *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
@@ -40,7 +40,7 @@ ULIMITS = {"memlock": -1, "stack": 67_108_864, "nofile": 1_048_576}
 
 
 #: Variables that move Hugging Face's caches; each names a folder.
-CACHES = ("HF_HOME", "HF_HUB_CACHE")
+CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
 _LIMITS = {
     "memlock": resource.RLIMIT_MEMLOCK,
     "stack": resource.RLIMIT_STACK,
@@ -63,7 +63,7 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class ContainerSpec:
     """What a container is made of beside the engine's command.
 
     ``gpus`` are UUIDs; ``limits`` are the launcher's own hard ones, -1 for none;
@@ -80,7 +80,7 @@ class Box:
     arguments: tuple[str, ...] = ()
 
 
-def rooted(model: ModelSpec) -> ModelSpec:
+def with_absolute_path(model: ModelSpec) -> ModelSpec:
     """The model with a path that means the same wherever a command runs."""
     folder = Path(model.path).expanduser()
     if not model.path or not folder.is_dir():
@@ -88,7 +88,7 @@ def rooted(model: ModelSpec) -> ModelSpec:
     return replace(model, path=str(folder.absolute()))
 
 
-def boxed(launch: Launch, model: ModelSpec, box: Box) -> Launch:
+def in_container(launch: Launch, model: ModelSpec, box: ContainerSpec) -> Launch:
     """The launch in its container.
 
     Weights in a folder can be read, Hugging Face's cache can be written. Raises
@@ -105,14 +105,16 @@ def boxed(launch: Launch, model: ModelSpec, box: Box) -> Launch:
         mounts.append(Mount(Path(model.path)))
     limits = {name: resource.getrlimit(kind)[1] for name, kind in _LIMITS.items()}
     box = replace(box, mounts=tuple(mounts), limits=limits)
-    return enclose(
+    return container_launch(
         replace(launch, environment=environment),
         box,
-        more=(*process.GIVEN, process.MARK),
+        more=(*process.ENGINE_VARIABLES, process.MARK),
     )
 
 
-def enclose(launch: Launch, box: Box, more: tuple[str, ...] = ()) -> Launch:
+def container_launch(
+    launch: Launch, box: ContainerSpec, more: tuple[str, ...] = ()
+) -> Launch:
     """The launch in a container; ``more`` variables of the environment go in as well.
 
     An empty variable of the launch means "not ours", which a container's never are.
@@ -136,17 +138,17 @@ def enclose(launch: Launch, box: Box, more: tuple[str, ...] = ()) -> Launch:
         *box.arguments,
         *("--entrypoint", launch.argv[0], box.image, *launch.argv[1:]),
     ]
-    ours = {name: each for name, each in values.items() if name not in STEERING}
+    ours = {name: each for name, each in values.items() if name not in CLIENT_VARIABLES}
     return Launch(tuple(argv), ours)
 
 
 def _environment(values: Mapping[str, str], more: tuple[str, ...]) -> Iterator[str]:
-    for name in sorted({*values, *more, *HANDED_ON}):
-        steers = name in STEERING and name in values
+    for name in sorted({*values, *more, *HANDED_ON_VARIABLES}):
+        steers = name in CLIENT_VARIABLES and name in values
         yield from ("--env", f"{name}={values[name]}" if steers else name)
 
 
-def _ulimits(box: Box) -> Iterator[str]:
+def _ulimits(box: ContainerSpec) -> Iterator[str]:
     """Podman starts what it runs itself, and cannot give more than it has."""
     for name, wanted in ULIMITS.items():
         own = (box.limits or {}).get(name, -1) if box.runtime.is_podman else -1
@@ -154,7 +156,7 @@ def _ulimits(box: Box) -> Iterator[str]:
         yield from ("--ulimit", f"{name}={limit}:{limit}")
 
 
-def _gpus(box: Box) -> Iterator[str]:
+def _gpus(box: ContainerSpec) -> Iterator[str]:
     if box.runtime.is_podman:
         for gpu in box.gpus:
             yield from ("--device", f"nvidia.com/gpu={gpu}")
@@ -167,7 +169,7 @@ def _caches(environ: Mapping[str, str]) -> dict[str, Path]:
     """Where Hugging Face's libraries keep weights, by their own rules; made if new."""
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     named = {"HF_HOME": f"{cache}/huggingface"}
-    named |= {name: environ[name] for name in CACHES if environ.get(name)}
+    named |= {name: environ[name] for name in CACHE_VARIABLES if environ.get(name)}
     found = {name: Path(each).expanduser().absolute() for name, each in named.items()}
     for name, folder in found.items():
         try:

@@ -7,17 +7,17 @@ import dataclasses
 import logging
 import time
 
-from launcher.engine.background import Chores
+from launcher.engine.background import BackgroundTasks
 from launcher.engine.canaries import first_round
 from launcher.engine.checkup import Checkup
-from launcher.engine.report import report, say, with_wish
-from launcher.engine.start import Start, adopted, ending, start, try_ready
-from launcher.engine.stop import clear, stop
+from launcher.engine.report import engine_report, log_change, with_wish
+from launcher.engine.start import Start, adopt_start, find_end, start, try_ready
+from launcher.engine.stop import kill, stop
 from launcher.engine_types import adapter
 from launcher.host.records import Record
+from launcher.host.resources import HostResources
 from launcher.host.secrets import forget_key
-from launcher.host.tools import Tools
-from launcher.store_link import World
+from launcher.store_link import StoreView
 from modelserver.policy.changes import restarts, sentence
 from modelserver.policy.lifecycle import (
     CannotHeal,
@@ -53,26 +53,28 @@ HELD_SECONDS = 1.0
 READY_PAUSE_SECONDS = 0.3
 #: A worker may have pulled a request just before it saw the drain; its report of that
 #: is here after this time.
-SETTLE_SECONDS = 2.0
+LAST_PULL_SECONDS = 2.0
 #: Failed probes until an engine that somebody else runs counts as lost.
-LOST_MISSES = 2
+LOST_PROBES = 2
 
 
 class Keeper:
     """One engine of this host, from its first wish to its end."""
 
-    def __init__(self, spec: EngineSpec, model: ModelSpec, tools: Tools) -> None:
+    def __init__(
+        self, spec: EngineSpec, model: ModelSpec, resources: HostResources
+    ) -> None:
         self.spec = spec
         self.model = model
         self.wanted = True
         self.life = Life(since=time.monotonic())
-        self.log = tools.log_of(spec.id)
+        self.log = resources.log_of(spec.id)
         self._wish = Wish(spec)
         #: What it was last started as, or tried to.
         self._tried = model
         #: False while an adopted engine has not yet had the time to prove itself.
         self.speaks = True
-        self._tools = tools
+        self._resources = resources
         self._adapter = adapter(model.engine)
         #: The last incarnation that died while it served.
         self._died_serving = 0
@@ -80,11 +82,11 @@ class Keeper:
         self._rounds = 0
         self._start: Start | None = None
         self._checkup: Checkup | None = None
-        self._chores = Chores(tools.wake)
+        self._background = BackgroundTasks(resources.wake)
         self._next_try = 0.0
         self._deadline = 0.0
-        self._hurry = False
-        self._farewell = ""
+        self._in_a_hurry = False
+        self._stop_reason = ""
         self._alive_at = 0.0
         self._hung_seconds = 0
         self._inflight = 0
@@ -95,13 +97,13 @@ class Keeper:
         """Go on with an engine that an earlier launcher started."""
         self._tried = record.model or self.model
         self._rounds = record.canary
-        self._start = adopted(record, self.model, self._tools)
+        self._start = adopt_start(record, self.model, self._resources)
         place = self._start.place
-        self._tools.places.keep(self.spec, self._tried, place, record.ready)
+        self._resources.allocation.adopt(self.spec, self._tried, place, record.ready)
         self._move(Started(record.incarnation, "adopted"))
         self.speaks = not record.ready
 
-    def want(self, wish: Wish) -> None:
+    def apply_wish(self, wish: Wish) -> None:
         """Take a wish; the same wish again changes nothing."""
         self.wanted, self._wish = True, wish
         reason, cause = "", Cause.CHANGED
@@ -109,18 +111,22 @@ class Keeper:
             reason = "its place changed"
         elif wish.relaunch and wish.relaunch == self.life.incarnation:
             reason, cause = wish.reason or "relaunch asked for", wish.cause
-        if self.life.state is EngineState.FATAL and reason and not self._chores.at_work:
+        if (
+            self.life.state is EngineState.FATAL
+            and reason
+            and not self._background.at_work
+        ):
             self._move(Wanted())
         elif reason and self._start is not None:
             self._drain(reason, cause)
-        if self._start is None and not self._chores.at_work:
+        if self._start is None and not self._background.at_work:
             self.spec = wish.spec
 
-    def release(self, reason: str, hurry: bool = False) -> None:
+    def stop(self, reason: str, hurry: bool = False) -> None:
         """Want the engine no longer; ``hurry`` gives up what it has in flight."""
         self.wanted = False
-        self._hurry = self._hurry or hurry
-        self._farewell = reason
+        self._in_a_hurry = self._in_a_hurry or hurry
+        self._stop_reason = reason
 
     @property
     def stale(self) -> str:
@@ -133,38 +139,38 @@ class Keeper:
     def gone(self) -> bool:
         """Whether it has ended and nobody wants it."""
         stopped = self.life.state is EngineState.STOPPED
-        return stopped and not self.wanted and not self._chores.at_work
+        return stopped and not self.wanted and not self._background.at_work
 
-    def forsake(self) -> None:
+    def leave_running(self) -> None:
         """Leave the engine running and do nothing more with it."""
-        self._chores.drop_question()
+        self._background.drop_question()
         if self._checkup is not None:
-            self._checkup.forsake()
+            self._checkup.stop_asking()
 
     # The loop.
 
-    def tick(self, now: float, world: World) -> None:
+    def tick(self, now: float, view: StoreView) -> None:
         """Do what is due now."""
         self._collect()
-        load = world.loads.get(self.spec.id)
+        load = view.loads.get(self.spec.id)
         self._inflight = load.inflight if load else 0
         if not self.wanted:
-            self._drain(self._farewell, Cause.RELEASED)
-        elif self._tried != self.model and not self._chores.at_work:
+            self._drain(self._stop_reason, Cause.RELEASED)
+        elif self._tried != self.model and not self._background.at_work:
             self._catch_up()
         match self.life.state:
             case EngineState.PENDING:
-                if not self._chores.at_work and now >= self._next_try:
-                    self._chores.work(self._launch())
+                if not self._background.at_work and now >= self._next_try:
+                    self._background.start_work(self._launch())
             case EngineState.STARTING:
                 self._tick_starting(now)
             case EngineState.READY | EngineState.DEGRADED:
-                self._tick_serving(now, world)
+                self._tick_serving(now, view)
             case EngineState.DRAINING:
-                self._tick_draining(now, world)
-            case EngineState.BACKOFF if not self._chores.at_work:
+                self._tick_draining(now, view)
+            case EngineState.BACKOFF if not self._background.at_work:
                 self._move(RetryDue())
-            case EngineState.STOPPED if self.wanted and not self._chores.at_work:
+            case EngineState.STOPPED if self.wanted and not self._background.at_work:
                 self._move(Wanted())
 
     def _catch_up(self) -> None:
@@ -181,45 +187,47 @@ class Keeper:
         if self._died() or self._start is None:
             return
         if self._adapter.starts_process and self._start.overdue(now):
-            self._end(StartTimedOut(f"{self._start.delay(now)}; see {self.log}"))
-        elif not self._chores.asking and now >= self._next_try:
-            self._chores.ask(self._prove(self._start))
+            self._fail(
+                StartTimedOut(f"{self._start.describe_delay(now)}; see {self.log}")
+            )
+        elif not self._background.asking and now >= self._next_try:
+            self._background.start_question(self._prove(self._start))
 
-    def _tick_serving(self, now: float, world: World) -> None:
+    def _tick_serving(self, now: float, view: StoreView) -> None:
         if self._died() or self._checkup is None:
             return
-        self._checkup.tick(now, world, self._wish)
-        self._rounds, pulse = self._checkup.rounds, self._checkup.pulse
-        self._alive_at = pulse.alive_at
-        self._hung_seconds = pulse.silence(now, world.loads.get(self.spec.id))
+        self._checkup.tick(now, view, self._wish)
+        self._rounds, liveness = self._checkup.rounds, self._checkup.liveness
+        self._alive_at = liveness.alive_at
+        self._hung_seconds = liveness.silent_seconds(now, view.loads.get(self.spec.id))
         why = self._wish.degraded
         if why and (self.life.state, self.life.reason) != (EngineState.DEGRADED, why):
             self._move(Degraded(why))
         elif not why:
             self._move(Recovered())
-        if not self._adapter.starts_process and pulse.misses >= LOST_MISSES:
-            self._move(Lost(f"{self.spec.url} gives no token: {pulse.fault}"))
+        if not self._adapter.starts_process and liveness.failed_proofs >= LOST_PROBES:
+            self._move(Lost(f"{self.spec.url} gives no token: {liveness.fault}"))
 
-    def _tick_draining(self, now: float, world: World) -> None:
-        if not self._chores.at_work and (
-            now >= self._deadline or self._is_drained(world)
+    def _tick_draining(self, now: float, view: StoreView) -> None:
+        if not self._background.at_work and (
+            now >= self._deadline or self._is_drained(view)
         ):
-            self._chores.work(self._stop())
+            self._background.start_work(self._stop_engine())
 
-    def _is_drained(self, world: World) -> bool:
-        waited = world.read_at - self.life.since
+    def _is_drained(self, view: StoreView) -> bool:
+        waited = view.read_at - self.life.since
         if waited < 0:
             return False
-        settled = waited >= SETTLE_SECONDS or not world.loads
+        settled = waited >= LAST_PULL_SECONDS or not view.loads
         return settled and not self._inflight
 
     def _died(self) -> bool:
         if self._start is None:
             return False
         starting = self.life.state is EngineState.STARTING
-        event = ending(self._start, self.log, starting)
+        event = find_end(self._start, self.log, starting)
         if event is not None:
-            self._end(event)
+            self._fail(event)
         return event is not None
 
     # What takes time.
@@ -228,7 +236,7 @@ class Keeper:
         self._next_try = time.monotonic() + HELD_SECONDS
         self._tried = self.model
         self._adapter = adapter(self.model.engine)
-        begun = await start(self.spec, self.model, self._tools)
+        begun = await start(self.spec, self.model, self._resources)
         if not isinstance(begun, Start):
             self._move(begun)
             return
@@ -238,62 +246,64 @@ class Keeper:
         self._move(Started(begun.record.incarnation))
 
     async def _prove(self, start: Start) -> None:
-        if not await try_ready(self._tools.session, start, self.model):
+        if not await try_ready(self._resources.session, start, self.model):
             self._next_try = time.monotonic() + READY_PAUSE_SECONDS
             return
         known, first = start.record.ready, []
         if start.process is not None and not known:
-            first = await first_round(self._tools.session, start.url, self.model)
+            first = await first_round(self._resources.session, start.url, self.model)
         record = dataclasses.replace(start.record, ready=True, canary=self._rounds)
         start.record = record
-        self._tools.records.write(record)
+        self._resources.records.write(record)
         measured = known or bool(first)
         self._checkup = Checkup(
-            start, self.model, self._tools, first, measured, self._rounds
+            start, self.model, self._resources, first, measured, self._rounds
         )
         self._alive_at = time.monotonic()
-        self._tools.places.loaded(self.spec.id)
+        self._resources.allocation.mark_loaded(self.spec.id)
         self._move(Proved())
 
-    async def _stop(self) -> None:
+    async def _stop_engine(self) -> None:
         if self._start is not None:
-            load, tools = self._inflight, self._tools
-            await stop(self._start, self.life, load, tools, lambda: self._hurry)
-        await self._clear()
+            load, resources = self._inflight, self._resources
+            await stop(
+                self._start, self.life, load, resources, lambda: self._in_a_hurry
+            )
+        await self._clear_up()
         self._move(Stopped())
 
-    async def _clear(self, incident: Life | None = None) -> None:
+    async def _clear_up(self, incident: Life | None = None) -> None:
         """End what is left of the engine's processes and give its place back."""
         start, self._start = self._start, None
         if start is not None:
-            await clear(start, incident, self._inflight, self._tools)
-            forget_key(start.url, self._tools.keys)
-        self._tools.places.release(self.spec.id)
-        self._tools.records.remove(self.spec.id)
+            await kill(start, incident, self._inflight, self._resources)
+            forget_key(start.url, self._resources.keys)
+        self._resources.allocation.release(self.spec.id)
+        self._resources.records.remove(self.spec.id)
 
     # Moves.
 
     def _drain(self, reason: str, cause: Cause) -> None:
-        if self.life.state is EngineState.PENDING and self._chores.at_work:
+        if self.life.state is EngineState.PENDING and self._background.at_work:
             return  # It is about to start; a later tick finds it STARTING.
         unused = self.life.state is EngineState.STARTING
         if self._move(DrainAsked(reason, cause)):
             in_vain = unused or cause is Cause.HUNG
             seconds = 0.0 if in_vain else self.model.drain_seconds
             self._deadline = time.monotonic() + seconds
-            self._chores.drop_question()
-        if self._hurry:
+            self._background.drop_question()
+        if self._in_a_hurry:
             self._deadline = 0.0
 
-    def _end(self, event: Died | StartTimedOut | CannotHeal) -> None:
+    def _fail(self, event: Died | StartTimedOut | CannotHeal) -> None:
         """Leave a failed start or a dead engine; the rest of its processes goes."""
-        self._chores.drop_question()
+        self._background.drop_question()
         served = self.life.state.serves
         incident = None
         if served or isinstance(event, StartTimedOut):
             incident = dataclasses.replace(self.life, reason=event.reason)
         self._move(event)
-        self._chores.work(self._clear(incident))
+        self._background.start_work(self._clear_up(incident))
 
     def _move(self, event: Event) -> bool:
         now = time.monotonic()
@@ -308,24 +318,24 @@ class Keeper:
         if self.life.state is not EngineState.STARTING:
             self.speaks = True
         if (self.life.state, self.life.reason) != (before.state, before.reason):
-            say(self.spec.id, before, self.life, now)
-            self._tools.wake()
+            log_change(self.spec.id, before, self.life, now)
+            self._resources.wake()
         return True
 
     def _collect(self) -> None:
         """An error nobody thought of counts as a death."""
-        error = self._chores.collect()
+        error = self._background.collect()
         if error is not None:
             _log.error("engine=%s", self.spec.id, exc_info=error)
-            self._end(Died(f"the launcher failed: {error!r}"))
+            self._fail(Died(f"the launcher failed: {error!r}"))
 
-    def report(self, world: World) -> EngineReport:
+    def report(self, view: StoreView) -> EngineReport:
         """What the store shall know."""
-        alive_at = world.store_time(self._alive_at) if self._alive_at else 0.0
-        told = report(self.spec, self._tools.host, self.life, self._start)
+        alive_at = view.store_time(self._alive_at) if self._alive_at else 0.0
+        told = engine_report(self.spec, self._resources.host, self.life, self._start)
         return dataclasses.replace(
             with_wish(told, self._wish, self.model),
-            since=round(world.store_time(self.life.since), 3),
+            since=round(view.store_time(self.life.since), 3),
             alive_at=round(alive_at, 3),
             died=self._died_serving,
             hung_seconds=self._hung_seconds,

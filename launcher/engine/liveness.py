@@ -17,21 +17,21 @@ from modelserver.values import EngineLoad, Metrics, ModelSpec
 _log = logging.getLogger(__name__)
 
 #: How often the counters are read while no finished request proves the engine alive.
-CHECK_SECONDS = 2.0
+COUNTERS_SECONDS = 2.0
 #: How often its metrics are read while it has requests.
-METRICS_SECONDS = 2.5
+BUSY_METRICS_SECONDS = 2.5
 #: Between so many looks lies the time for which it says how it copes.
-LOOKS = 3
+METRICS_LOOKS = 3
 #: Without other evidence for so long, the engine is asked for a token.
-QUIET_SECONDS = 5.0
+UNPROVED_SECONDS = 5.0
 #: With requests on it and no token for so long, an engine is reported as silent, and
 #: for how long in steps of this, so that not every second is news. In seconds.
-SILENT_SECONDS = 10
+SILENCE_STEP_SECONDS = 10
 #: How long that token may take; behind long prompts it waits its turn.
-PROBE_SECONDS = 15.0
+LIVENESS_PROOF_SECONDS = 15.0
 
 
-class Pulse:
+class Liveness:
     """The freshest evidence for one READY engine. Times are monotonic seconds.
 
     Judges nothing: an old ``alive_at`` is control's business.
@@ -45,24 +45,24 @@ class Pulse:
         self._model = model
         self._tokens: float | None = None
         self._moved_at = self._looked_at = now
-        self._looks: deque[Reading] = deque(maxlen=LOOKS)
+        self._looks: deque[Reading] = deque(maxlen=METRICS_LOOKS)
         self._inflight = 0
-        self._next_check = now + CHECK_SECONDS
+        self._next_check = now + COUNTERS_SECONDS
         self._check: asyncio.Task[None] | None = None
         self.alive_at = now
-        self.misses = 0
+        self.failed_proofs = 0
         self.fault = ""
 
     def tick(self, now: float, load: EngineLoad | None, load_at: float) -> None:
         """Take what traffic shows, and look closer where it shows nothing."""
         self._inflight = load.inflight if load else 0
-        if load is not None and load.idle_seconds < QUIET_SECONDS:
-            self._alive(load_at - load.idle_seconds)
+        if load is not None and load.idle_seconds < UNPROVED_SECONDS:
+            self._note_alive(load_at - load.idle_seconds)
         if self._check is not None and not self._check.done():
             return
-        quiet = now - self.alive_at >= CHECK_SECONDS
+        quiet = now - self.alive_at >= COUNTERS_SECONDS
         if (quiet or self._inflight) and now >= self._next_check:
-            pause = METRICS_SECONDS if self._inflight else CHECK_SECONDS
+            pause = BUSY_METRICS_SECONDS if self._inflight else COUNTERS_SECONDS
             self._next_check = now + pause
             self._check = asyncio.create_task(self._look())
 
@@ -70,7 +70,7 @@ class Pulse:
         """When it was last seen to have requests, -inf if it has none any more."""
         has_some = bool(self._looks) and self._looks[-1].requests > 0
         # A number that stands still while no token comes is an old one.
-        busy = has_some and now - self._moved_at < QUIET_SECONDS
+        busy = has_some and now - self._moved_at < UNPROVED_SECONDS
         return self._looked_at if busy else float("-inf")
 
     @property
@@ -89,16 +89,16 @@ class Pulse:
             tokens_at=0.0 if last.tokens is None else self._moved_at,
         )
 
-    def silence(self, now: float, load: EngineLoad | None) -> int:
+    def silent_seconds(self, now: float, load: EngineLoad | None) -> int:
         """Seconds without a token although it has requests, 0 while that is short."""
-        return silence(now - self.alive_at, load.inflight if load else 0)
+        return silence_in_steps(now - self.alive_at, load.inflight if load else 0)
 
     def stop(self) -> None:
         """Ask the engine nothing more."""
         if self._check is not None:
             self._check.cancel()
 
-    def _alive(self, at: float) -> None:
+    def _note_alive(self, at: float) -> None:
         self.alive_at = max(self.alive_at, at)
 
     async def _look(self) -> None:
@@ -112,32 +112,36 @@ class Pulse:
         before, self._tokens = self._tokens, tokens
         if None not in (before, tokens) and tokens != before:
             self._moved_at = self._looked_at
-            self.answered()
-        elif time.monotonic() - self.alive_at >= QUIET_SECONDS:
+            self.note_token()
+        elif time.monotonic() - self.alive_at >= UNPROVED_SECONDS:
             await self._probe()
 
     async def _probe(self) -> None:
         model = self._model
         try:
-            await prove(self._session, self._url, model.name, model.kind, PROBE_SECONDS)
+            await prove(
+                self._session, self._url, model.name, model.kind, LIVENESS_PROOF_SECONDS
+            )
         except EngineFault as error:
-            self.misses += 1
+            self.failed_proofs += 1
             self.fault = str(error)
-            if self.misses == 1:
+            if self.failed_proofs == 1:
                 _log.warning("no proof of life: %s", error)
         else:
-            self.answered()
+            self.note_token()
 
-    def answered(self) -> None:
+    def note_token(self) -> None:
         """It has just given a token."""
-        self._alive(time.monotonic())
-        self.misses = 0
+        self._note_alive(time.monotonic())
+        self.failed_proofs = 0
 
 
-def silence(seconds: float, inflight: int) -> int:
+def silence_in_steps(seconds: float, inflight: int) -> int:
     """What is reported of an engine that gave its last token so long ago.
 
-    >>> silence(27.4, 3), silence(27.4, 0), silence(4.0, 3)
-    (20, 0, 0)
+    >>> [silence_in_steps(*each) for each in ((27.4, 3), (27.4, 0), (4.0, 3))]
+    [20, 0, 0]
     """
-    return int(seconds) // SILENT_SECONDS * SILENT_SECONDS if inflight else 0
+    return (
+        int(seconds) // SILENCE_STEP_SECONDS * SILENCE_STEP_SECONDS if inflight else 0
+    )

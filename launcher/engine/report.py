@@ -10,7 +10,7 @@ from modelserver.values import EngineReport, EngineSpec, EngineState, ModelSpec,
 _log = logging.getLogger(__name__)
 
 
-def say(engine: str, before: Life, life: Life, now: float) -> None:
+def log_change(engine: str, before: Life, life: Life, now: float) -> None:
     """Log one change of state."""
     bad = life.state in (EngineState.BACKOFF, EngineState.FATAL)
     seconds = f" seconds={now - before.since:.1f}" if life.since == now else ""
@@ -34,7 +34,7 @@ def with_wish(engine: EngineReport, wish: Wish, model: ModelSpec) -> EngineRepor
     )
 
 
-def report(
+def engine_report(
     spec: EngineSpec, host: str, life: Life, start: Start | None
 ) -> EngineReport:
     """What life and start say; the keeper adds times and what it has measured."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from launcher.engine.start import Start
 from launcher.host.incidents import EndedEngine
 from launcher.host.process import EngineProcess
-from launcher.host.tools import Tools
+from launcher.host.resources import HostResources
 from modelserver.policy.lifecycle import Life
 from modelserver.values import Cause
 
@@ -24,8 +24,8 @@ async def stop(
     start: Start,
     life: Life,
     inflight: int,
-    tools: Tools,
-    hurried: Callable[[], bool],
+    resources: HostResources,
+    in_a_hurry: Callable[[], bool],
 ) -> None:
     """Ask an engine to end and wait a little for that.
 
@@ -33,27 +33,27 @@ async def stop(
     """
     if start.process is None:
         return
-    if life.cause.is_fault and not hurried():
-        await _keep_incident(start, life, inflight, tools)
+    if life.cause.is_fault and not in_a_hurry():
+        await _keep_incident(start, life, inflight, resources)
     hung = life.cause is Cause.HUNG
-    await _ask(start.process, HUNG_STOP_SECONDS if hung else STOP_SECONDS, hurried)
+    await _ask(start.process, HUNG_STOP_SECONDS if hung else STOP_SECONDS, in_a_hurry)
 
 
-async def clear(
-    start: Start, incident: Life | None, inflight: int, tools: Tools
+async def kill(
+    start: Start, incident: Life | None, inflight: int, resources: HostResources
 ) -> None:
     """End every process of an engine by force; ``incident`` is worth keeping."""
     if start.process is None:
         return
     if incident is not None:
-        await _keep_incident(start, incident, inflight, tools)
+        await _keep_incident(start, incident, inflight, resources)
     left = await asyncio.to_thread(start.process.kill)
     if left:
         _log.error("engine=%s cannot end %s", start.record.spec.id, ", ".join(left))
 
 
 async def _ask(
-    process: EngineProcess, grace: float, hurried: Callable[[], bool]
+    process: EngineProcess, grace: float, in_a_hurry: Callable[[], bool]
 ) -> None:
     """SIGTERM, and ``grace`` seconds for it; returns as soon as the head has ended.
 
@@ -63,26 +63,28 @@ async def _ask(
     until = time.monotonic() + grace
     process.terminate()
     while process.ended() is None and time.monotonic() < until:
-        if hurried():
+        if in_a_hurry():
             break
         await asyncio.sleep(0.05)
 
 
-async def _keep_incident(start: Start, life: Life, inflight: int, tools: Tools) -> None:
+async def _keep_incident(
+    start: Start, life: Life, inflight: int, resources: HostResources
+) -> None:
     """Write down what is known of an engine that is about to be ended by force."""
     record = start.record
     if start.process is None:
         return
-    await tools.incidents.keep(
+    await resources.incidents.keep(
         EndedEngine(
             spec=record.spec,
-            host=tools.host,
+            host=resources.host,
             incarnation=record.incarnation,
             state=life.state.value,
             reason=life.reason,
             process=start.process.identity,
             url=start.url,
-            log=tools.log_of(record.spec.id),
+            log=resources.log_of(record.spec.id),
             log_offset=record.log_offset,
             started_at=record.started_at,
             inflight=inflight,

@@ -21,10 +21,10 @@ from launcher.environments.recipes import recipe_of
 from modelserver.errors import EngineEnvironmentError
 
 GB = 1e9
-COLOURS = {Level.WARNING: "yellow", Level.PROBLEM: "red"}
+LEVEL_COLOURS = {Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 
-class Screen:
+class InstallScreen:
     """Shows each step with its reason; into a pipe, one line for each."""
 
     def __init__(self, bar: Bar) -> None:
@@ -59,7 +59,7 @@ def install(home: Path, name: str) -> None:
         TimeElapsedColumn(),
     )
     with Bar(*columns, console=Console(), transient=True) as bar:
-        done = install_environment(name, home, Screen(bar))
+        done = install_environment(name, home, InstallScreen(bar))
     click.echo(
         f"{done.name} {done.version} is installed in {done.path} "
         f"({done.size_bytes / GB:.1f} GB, torch {done.torch_version})"
@@ -113,7 +113,7 @@ def check(home: Path) -> None:
     problems = 0
     for finding in examine(home, os.environ):
         problems += finding.level is Level.PROBLEM
-        mark = click.style(f"{finding.level:<7}", fg=COLOURS.get(finding.level))
+        mark = click.style(f"{finding.level:<7}", fg=LEVEL_COLOURS.get(finding.level))
         click.echo(f"{mark} {finding.what}: {finding.fact}")
         if finding.remedy:
             click.echo(f"        -> {finding.remedy}")

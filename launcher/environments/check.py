@@ -23,10 +23,10 @@ from launcher.environments.paths import (
     installed,
     python_of,
 )
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 
 #: An interpreter that takes longer than this to start is taken as broken.
-INTERPRETER_SECONDS = 30.0
+INTERPRETER_START_SECONDS = 30.0
 CUDA_OF_TORCH = re.compile(r"^cuda.*= ?'([\d.]+)'", re.M)
 
 
@@ -34,7 +34,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Every check, as it is done; works without a GPU and without an environment."""
     environments = installed(home)
     builds = {_called(each): cuda_of(each.path) for each in environments}
-    inventory = Inventory()
+    inventory = GpuInventory()
     gpus = inventory.read()
     for each in environments:
         name = _called(each)
@@ -95,7 +95,9 @@ def _interpreter(environment: Installed) -> Finding:
     python = python_of(environment.path)
     try:
         done = subprocess.run(
-            [str(python), "-c", ""], capture_output=True, timeout=INTERPRETER_SECONDS
+            [str(python), "-c", ""],
+            capture_output=True,
+            timeout=INTERPRETER_START_SECONDS,
         )
         starts = done.returncode == 0
     except (OSError, subprocess.TimeoutExpired):

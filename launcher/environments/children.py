@@ -38,7 +38,7 @@ class InstallProgress:
     last_line: str = ""
 
 
-Report = Callable[[InstallProgress], None]
+ReportProgress = Callable[[InstallProgress], None]
 
 
 def child_environment(
@@ -81,7 +81,7 @@ class Children:
 
     log: Path
     lock_descriptor: int
-    report: Report
+    report: ReportProgress
 
     def run(
         self,
@@ -162,7 +162,7 @@ class Children:
 
 
 @contextmanager
-def exclusive(lock: Path, report: Report) -> Iterator[int]:
+def exclusive(lock: Path, report: ReportProgress) -> Iterator[int]:
     """Hold `lock` and yield its descriptor; wait, and say so, while another holds it.
 
     The file stays behind: a lock file that is deleted can be held twice.

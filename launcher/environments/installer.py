@@ -15,14 +15,14 @@ from uv import find_uv_bin
 from launcher.environments.children import (
     Children,
     InstallProgress,
-    Report,
+    ReportProgress,
     exclusive,
 )
 from launcher.environments.paths import (
     MARKER,
     Installed,
     environment_path,
-    find,
+    find_installed,
     python_of,
     standins_path,
     write_marker,
@@ -45,12 +45,12 @@ PIP_REPORT_SECONDS = 180.0
 CPU_INDEX_SECONDS = 5
 #: All of the look-up on the CPU index, answers included.
 CPU_INDEX_REPORT_SECONDS = 30.0
-CHECK_SECONDS = 300.0
+IMPORT_SECONDS = 300.0
 #: compileall's exit code when some file holds syntax newer than this Python's: torch
 #: ships such files, and imports them on newer Pythons only.
 COMPILED_ALL_BUT_SOME = 1
 
-CHECK = """
+IMPORT_CHECK = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])
 package = importlib.import_module(sys.argv[2])
@@ -73,7 +73,7 @@ def disk_refusal(
     )
 
 
-def install(name: str, home: Path, report: Report) -> Installed:
+def install(name: str, home: Path, report: ReportProgress) -> Installed:
     """Make the environment of engine `name` under `home`, or return the complete one.
 
     An incomplete environment is made anew. A second caller waits for the first. Raises
@@ -82,7 +82,7 @@ def install(name: str, home: Path, report: Report) -> Installed:
     recipe = recipe_of(name)
     path = environment_path(name, home)
     with exclusive(_beside(path, ".lock"), report) as lock_descriptor:
-        present = find(recipe, home)
+        present = find_installed(recipe, home)
         if present is not None:
             return present
         _require_disk(path, recipe.needed_bytes)
@@ -255,9 +255,15 @@ class _Installation:
             )
         )
         extra = {"PYTHONPATH": str(standins_path())} if recipe.uses_standins else {}
-        argv = [str(python_of(self.path)), "-c", CHECK, recipe.check, recipe.package]
+        argv = [
+            str(python_of(self.path)),
+            "-c",
+            IMPORT_CHECK,
+            recipe.check,
+            recipe.package,
+        ]
         output = self.children.output(
-            argv, within_seconds=CHECK_SECONDS, extra_environment=extra
+            argv, within_seconds=IMPORT_SECONDS, extra_environment=extra
         )
         if not output:
             raise EngineEnvironmentError(

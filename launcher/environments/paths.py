@@ -64,7 +64,7 @@ def starter(engine: str) -> Path:
     return STARTERS / f"{engine}_serve.py"
 
 
-def find(recipe: Recipe, home: Path) -> Installed | None:
+def find_installed(recipe: Recipe, home: Path) -> Installed | None:
     """Return the complete environment of `recipe`; None where it is not there."""
     path = environment_path(recipe.requirement, home)
     # The interpreter is a link to the one that it was made from, which can be gone.
@@ -72,7 +72,7 @@ def find(recipe: Recipe, home: Path) -> Installed | None:
 
 
 def is_installed(name: str, home: Path) -> bool:
-    return find(recipe_of(name), home) is not None
+    return find_installed(recipe_of(name), home) is not None
 
 
 def interpreter(name: str, home: Path) -> Path:
@@ -100,7 +100,7 @@ def installed(home: Path) -> list[Installed]:
     found = []
     for path in sorted(engines_folder(home).glob(f"*/{MARKER}")):
         recipe = _recipe_in(path.parent)
-        environment = find(recipe, home) if recipe else None
+        environment = find_installed(recipe, home) if recipe else None
         if environment is not None:
             found.append(environment)
     return found

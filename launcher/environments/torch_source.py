@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 #: PyTorch's public index of CPU builds.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
-Kind = Literal["cpu", "cuda"]
+TorchBuild = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TorchChoice:
     """
 
     requirement: str
-    kind: Kind
+    kind: TorchBuild
     why: str
     with_pip: bool
     index: str | None = None

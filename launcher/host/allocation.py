@@ -24,13 +24,13 @@ LAST_PORT = 32_767
 
 
 @dataclass(slots=True)
-class _Given:
+class _Allocated:
     place: Place
     need: Need
     loaded: bool
 
 
-class Places:
+class Allocation:
     """Gives out places, one engine at a time, so that no two get the same.
 
     ``read`` gives the host's GPUs as they are now.
@@ -39,33 +39,33 @@ class Places:
     def __init__(self, host: str, read: Callable[[], tuple[Gpu, ...]]) -> None:
         self._host = host
         self._read = read
-        self._given: dict[str, _Given] = {}
+        self._allocated: dict[str, _Allocated] = {}
         self._lock = asyncio.Lock()
 
-    async def choose(self, spec: EngineSpec, model: ModelSpec) -> Place | str:
+    async def allocate(self, spec: EngineSpec, model: ModelSpec) -> Place | str:
         """Give an engine a place, or say why there is none now."""
         async with self._lock:
             self.release(spec.id)
             need = Need.of(spec, model)
             place = await asyncio.to_thread(self._choose, spec, need)
             if isinstance(place, Place):
-                self._given[spec.id] = _Given(place, need, loaded=False)
+                self._allocated[spec.id] = _Allocated(place, need, loaded=False)
             return place
 
-    def keep(
+    def adopt(
         self, spec: EngineSpec, model: ModelSpec, place: Place, loaded: bool
     ) -> None:
         """Note the place of an engine that runs already."""
-        self._given[spec.id] = _Given(place, Need.of(spec, model), loaded)
+        self._allocated[spec.id] = _Allocated(place, Need.of(spec, model), loaded)
 
-    def loaded(self, engine: str) -> None:
+    def mark_loaded(self, engine: str) -> None:
         """Note that an engine has taken the memory that it takes."""
-        if engine in self._given:
-            self._given[engine].loaded = True
+        if engine in self._allocated:
+            self._allocated[engine].loaded = True
 
     def release(self, engine: str) -> None:
         """Take an engine's place back."""
-        self._given.pop(engine, None)
+        self._allocated.pop(engine, None)
 
     def _choose(self, spec: EngineSpec, need: Need) -> Place | str:
         port = self._port(spec)
@@ -74,7 +74,7 @@ class Places:
         if not (spec.uuids or spec.gpus):
             return "control has found no GPUs for it yet; see modelserver status"
         host = HostRoom(Host(self._host, self._read()))
-        for engine, given in self._given.items():
+        for engine, given in self._allocated.items():
             for room in _rooms(host, given.place):
                 room.claims[engine] = given.need
         rooms = self._wished(spec, host)
@@ -98,14 +98,14 @@ class Places:
         """Engines measure what is free while they load, so they do that in turn."""
         for room in rooms:
             for engine in sorted(room.claims):
-                if not self._given[engine].loaded:
+                if not self._allocated[engine].loaded:
                     return f"waits until engine {engine} has loaded on {room.gpu.label}"
         return ""
 
     def _port(self, spec: EngineSpec) -> int | str:
         if not spec.port:
-            taken = {given.place.port for given in self._given.values()}
-            port = choose_port(taken)
+            taken = {given.place.port for given in self._allocated.values()}
+            port = find_port(taken)
             return port or (
                 f"no port from {FIRST_PORT} to {LAST_PORT} is free on this "
                 "host; end what holds them"
@@ -135,7 +135,7 @@ def _place(port: int, need: Need, gpus: list[Gpu]) -> Place:
     )
 
 
-def choose_port(taken: Collection[int]) -> int | None:
+def find_port(taken: Collection[int]) -> int | None:
     """A free port that no other engine has been promised, None if there is none."""
     count = LAST_PORT - FIRST_PORT + 1
     begin = random.randrange(count)

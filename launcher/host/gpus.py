@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from launcher.host.process_owners import Holders
+from launcher.host.process_owners import ProcessOwners
 from modelserver.inventory import Gpu, GpuProcess
 
 _log = logging.getLogger(__name__)
@@ -22,12 +22,12 @@ _T = TypeVar("_T")
 #: Names, UUIDs and MIG slices are read again after so long, or when the count changes.
 DISCOVER_SECONDS = 15.0
 #: How long a reading may wait for another that hangs in the driver.
-LOCK_SECONDS = 5.0
+READING_WAIT_SECONDS = 5.0
 #: XIDs kept for each GPU, the newest.
 XIDS_KEPT = 8
 #: XIDs after which nothing may be started on a GPU. Others (13, 31, 43, ...) are faults
 #: of the program that ran there.
-HOST_FAULTS = {
+FATAL_XIDS = {
     48: "double-bit ECC error",
     79: "fallen off the bus",
     94: "contained ECC error",
@@ -35,13 +35,13 @@ HOST_FAULTS = {
     119: "no answer from its firmware",
 }
 #: Errors by which NVML says that a GPU is of no use until it is reset.
-LOST = (
+LOST_ERRORS = (
     pynvml.NVML_ERROR_GPU_IS_LOST,
     pynvml.NVML_ERROR_RESET_REQUIRED,
     pynvml.NVML_ERROR_GPU_NOT_FOUND,
 )
 #: Why clocks are lower than they could be; idle and set clocks are no such reasons.
-THROTTLES = {
+THROTTLE_REASONS = {
     0x04: "power cap",
     0x08: "hardware slowdown",
     0x10: "sync boost",
@@ -66,12 +66,12 @@ class _Device:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-class Inventory:
+class GpuInventory:
     """Reads the GPUs. ``driver`` is its version, or why no GPUs can be seen."""
 
-    def __init__(self, holders: Holders | None = None) -> None:
+    def __init__(self, owners: ProcessOwners | None = None) -> None:
         self.driver = ""
-        self._holders = holders or Holders()
+        self._owners = owners or ProcessOwners()
         self._lock = threading.Lock()
         self._open = False
         self._devices: list[_Device] = []
@@ -84,8 +84,8 @@ class Inventory:
 
     def read(self) -> tuple[Gpu, ...]:
         """The GPUs by index, none without a driver. Waits if the driver hangs."""
-        if not self._lock.acquire(timeout=LOCK_SECONDS):
-            fault = f"the driver has not answered for {LOCK_SECONDS:g} s"
+        if not self._lock.acquire(timeout=READING_WAIT_SECONDS):
+            fault = f"the driver has not answered for {READING_WAIT_SECONDS:g} s"
             return tuple(replace(gpu, fault=gpu.fault or fault) for gpu in self._last)
         try:
             self._last = self._read_all()
@@ -109,7 +109,7 @@ class Inventory:
         if count != boards or time.monotonic() >= self._discover_at:
             self._discover(count)
         self._hear()
-        self._holders.refresh()
+        self._owners.refresh()
         return tuple(self._read(device) for device in self._devices)
 
     def _shut(self) -> None:
@@ -153,13 +153,13 @@ class Inventory:
                 return  # Nothing more to tell, or a GPU that does not even say that.
             xid = int(event.eventData)
             self._xids[uuid] = (*self._xids.get(uuid, ()), xid)[-XIDS_KEPT:]
-            _log.warning("gpu uuid=%s XID %d %s", uuid, xid, HOST_FAULTS.get(xid, ""))
+            _log.warning("gpu uuid=%s XID %d %s", uuid, xid, FATAL_XIDS.get(xid, ""))
 
     def _fault(self, device: _Device) -> str:
-        fatal = [x for x in self._xids.get(device.board_uuid, ()) if x in HOST_FAULTS]
+        fatal = [x for x in self._xids.get(device.board_uuid, ()) if x in FATAL_XIDS]
         if not fatal:
             return device.fault
-        what = f"XID {fatal[-1]}, {HOST_FAULTS[fatal[-1]]}"
+        what = f"XID {fatal[-1]}, {FATAL_XIDS[fatal[-1]]}"
         return f"{what}; reset or replace it, then restart the launcher"
 
     # How they are.
@@ -179,7 +179,7 @@ class Inventory:
                 return read()
             except pynvml.NVMLError as error:
                 missing[name] = str(error)
-                if error.value in LOST:
+                if error.value in LOST_ERRORS:
                     fault = fault or f"{error}; reset it, or restart the host"
                     self._discover_at = 0.0
                 return None
@@ -202,7 +202,9 @@ class Inventory:
             utilization=load.gpu / 100 if load else None,
             temperature=heat,
             power_watts=None if power is None else power / 1000,
-            throttled=tuple(why for bit, why in THROTTLES.items() if reasons & bit),
+            throttled=tuple(
+                why for bit, why in THROTTLE_REASONS.items() if reasons & bit
+            ),
             xids=self._xids.get(device.board_uuid, ()),
             mig=device.mig,
             fault=fault,
@@ -215,7 +217,7 @@ class Inventory:
     ) -> tuple[GpuProcess, ...]:
         found, unseen = [], []
         for pid, used in sorted(running.items()):
-            process = self._holders.name(pid, used)
+            process = self._owners.identify(pid, used)
             found.append(process or GpuProcess(pid, used))
             if process is None:
                 unseen.append(str(pid))

@@ -10,23 +10,23 @@ from dataclasses import replace
 
 import psutil
 
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 from modelserver.inventory import Host
 
 _log = logging.getLogger(__name__)
 
 #: How often the GPUs are read.
-READ_SECONDS = 1.0
+GPU_READ_SECONDS = 1.0
 #: The use of the processors is a mean over so many seconds.
-BUSY_SECONDS = 30.0
+BUSY_MEAN_SECONDS = 30.0
 #: A reading that is older means that the driver hangs.
-STALE_SECONDS = 10.0
+STALE_READING_SECONDS = 10.0
 
 
-class Watch:
+class HostWatch:
     """The newest reading, as the host that is reported. Never waits for the driver."""
 
-    def __init__(self, host: Host, inventory: Inventory) -> None:
+    def __init__(self, host: Host, inventory: GpuInventory) -> None:
         self._host = host
         self._inventory = inventory
         self._read_at = time.monotonic()
@@ -39,7 +39,7 @@ class Watch:
         psutil.cpu_percent()  # What it says next is since now.
         threading.Thread(target=self._run, name="gpus", daemon=True).start()
 
-    def await_first(self, seconds: float = STALE_SECONDS) -> None:
+    def wait_for_first(self, seconds: float = STALE_READING_SECONDS) -> None:
         """Return when there is a first reading, or after so long without one."""
         self._first.wait(seconds)
 
@@ -51,7 +51,7 @@ class Watch:
         """The host with its GPUs; they are faulty while the driver hangs."""
         age = time.monotonic() - self._read_at
         host = self._host
-        if age < STALE_SECONDS:
+        if age < STALE_READING_SECONDS:
             return host
         fault = f"the driver has not answered for {age:.0f} s"
         gpus = tuple(replace(gpu, fault=gpu.fault or fault) for gpu in host.gpus)
@@ -71,11 +71,13 @@ class Watch:
                 self._read_at = time.monotonic()
                 self._say()
                 self._first.set()
-            self._closing.wait(READ_SECONDS)
+            self._closing.wait(GPU_READ_SECONDS)
 
     def _look_at_processors(self) -> None:
         busy = self._host.busy
-        busy += (psutil.cpu_percent() / 100 - busy) * READ_SECONDS / BUSY_SECONDS
+        busy += (
+            (psutil.cpu_percent() / 100 - busy) * GPU_READ_SECONDS / BUSY_MEAN_SECONDS
+        )
         self._host = replace(self._host, busy=busy)
 
     def _say(self) -> None:

@@ -18,20 +18,16 @@ from pathlib import Path
 
 from launcher.host import process_dump
 from launcher.host.process import Identity, read_tail
-from launcher.store_link import Link
-from modelserver.operations.incidents import (
-    INCIDENT_SUMMARY,
-    INCIDENTS_FOLDER,
-    Incident,
-)
+from launcher.store_link import StoreLink
+from modelserver.operations.incidents import INCIDENTS_FOLDER, INCIDENT_SUMMARY, Incident
 from modelserver.values import EngineSpec
 
 _log = logging.getLogger(__name__)
 
 #: How many incidents are kept, and how many bytes they may take together.
-KEPT = 20
+KEPT_INCIDENTS = 20
 KEPT_BYTES = 50 * 1024 * 1024
-LOG_LINES = 300
+INCIDENT_LOG_LINES = 300
 #: All parts are fetched side by side; what takes longer is left out.
 PART_SECONDS = 4.0
 
@@ -56,7 +52,7 @@ class EndedEngine:
 class Incidents:
     """One folder for each incident below a fleet's run folder."""
 
-    def __init__(self, run_dir: Path, link: Link) -> None:
+    def __init__(self, run_dir: Path, link: StoreLink) -> None:
         self._folder = run_dir / INCIDENTS_FOLDER
         self._link = link
 
@@ -132,15 +128,17 @@ async def _part(name: str, work: Awaitable[str]) -> tuple[str, str]:
 
 def _last_lines(case: EndedEngine) -> str:
     text = read_tail(case.log, case.log_offset, limit=256 * 1024)
-    return "\n".join(text.splitlines()[-LOG_LINES:]) + "\n"
+    return "\n".join(text.splitlines()[-INCIDENT_LOG_LINES:]) + "\n"
 
 
-def _gpus(link: Link) -> str:
-    found = [dataclasses.asdict(gpu) for gpu in link.look().gpus]
+def _gpus(link: StoreLink) -> str:
+    found = [dataclasses.asdict(gpu) for gpu in link.read_host().gpus]
     return json.dumps(found, indent=1)
 
 
-def prune(folder: Path, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
+def prune(
+    folder: Path, kept: int = KEPT_INCIDENTS, kept_bytes: int = KEPT_BYTES
+) -> None:
     """Remove the oldest until the rest is few and small enough; the newest stays."""
     incidents = sorted(each for each in folder.iterdir() if each.is_dir())
     total = 0

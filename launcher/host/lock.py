@@ -14,7 +14,7 @@ from modelserver.store.hosts import read_host
 from modelserver.store.state import Store
 
 
-class Claim:
+class HostLock:
     """Holds the lock of a run folder until ``release`` or the end of this process."""
 
     def __init__(self, descriptor: int, previous_pid: int) -> None:
@@ -22,7 +22,7 @@ class Claim:
         self.previous_pid = previous_pid
 
     @classmethod
-    def take(cls, path: Path) -> Self:
+    def acquire(cls, path: Path) -> Self:
         """Lock the file and write this process's number into it.
 
         Raises ConfigurationError, which names the launcher that has it.
@@ -47,7 +47,7 @@ class Claim:
         os.close(self._descriptor)
 
 
-def await_lease(store: Store, host: str, claim: Claim, seconds: float) -> None:
+def await_lease(store: Store, host: str, lock: HostLock, seconds: float) -> None:
     """Return once no other launcher holds the host's lease; blocks for ``seconds``.
 
     A lease that outlives its time is renewed by somebody on another machine or of
@@ -55,7 +55,7 @@ def await_lease(store: Store, host: str, claim: Claim, seconds: float) -> None:
     """
     deadline = time.monotonic() + seconds + 1.0
     while (holder := _holder(store, host)) is not None:
-        if holder.pid == claim.previous_pid and not psutil.pid_exists(holder.pid):
+        if holder.pid == lock.previous_pid and not psutil.pid_exists(holder.pid):
             return
         if time.monotonic() > deadline:
             raise ConfigurationError(

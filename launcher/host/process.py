@@ -29,7 +29,7 @@ from modelserver.errors import ConfigurationError
 #: An environment variable with the same random value in all processes of one start.
 MARK = "MODELSERVER_ENGINE_MARK"
 #: Variables that every engine gets on top of its own.
-GIVEN = {
+ENGINE_VARIABLES = {
     # Engines rename their processes; without this that overwrites the mark.
     "SPT_NOENV": "1",
     # A log that is read while the engine lives.
@@ -41,7 +41,7 @@ LOG_LIMIT = 64 * 1024 * 1024
 CLOCK_SLACK_SECONDS = 2.0
 
 #: How SGLang and vLLM title the processes that they need all of.
-VITAL = re.compile(r"sglang::|VLLM::")
+VITAL_TITLES = re.compile(r"sglang::|VLLM::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class VitalProcess:
     """One such process; ``created`` is an epoch time."""
 
     pid: int
@@ -145,7 +145,7 @@ class EngineProcess:
         return [f"container {name} ({fault})"] if fault else []
 
 
-def unborn(runtime: str = "") -> Identity:
+def new_identity(runtime: str = "") -> Identity:
     """What is known of an engine's processes just before they are started."""
     return Identity(0, time.time(), uuid4().hex, runtime)
 
@@ -157,7 +157,7 @@ def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProces
     """
     environment = {
         **os.environ,
-        **GIVEN,
+        **ENGINE_VARIABLES,
         **launch.environment,
         MARK: born.mark,
     }
@@ -210,7 +210,7 @@ def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
         return ""
 
 
-def is_its(identity: Identity) -> bool:
+def head_lives(identity: Identity) -> bool:
     """Whether this very engine's head lives: its pid, its start time and its mark."""
     if not identity.pid or not alive(identity.pid, identity.created):
         return False
@@ -253,19 +253,19 @@ def survivors(identity: Identity) -> list[psutil.Process]:
     return _living(found.values())
 
 
-def members(head: Identity) -> tuple[Member, ...]:
+def vital_processes(head: Identity) -> tuple[VitalProcess, ...]:
     """The vital processes below an engine's head, or in its container, now."""
     found = []
     with suppress(psutil.Error):
         for child in psutil.Process(head.core).children(recursive=True):
             with suppress(psutil.Error):
                 title = " ".join(child.cmdline()).strip()
-                if VITAL.match(title):
-                    found.append(Member(child.pid, child.create_time(), title))
+                if VITAL_TITLES.match(title):
+                    found.append(VitalProcess(child.pid, child.create_time(), title))
     return tuple(found)
 
 
-def missing(family: tuple[Member, ...]) -> Member | None:
+def find_ended(family: tuple[VitalProcess, ...]) -> VitalProcess | None:
     """The first that has ended, None while all live."""
     return next((m for m in family if not alive(m.pid, m.created)), None)
 

@@ -12,7 +12,7 @@ import psutil
 from launcher.host.process import Identity, survivors
 
 #: Stacks are taken of so many processes at most.
-DUMPED = 16
+DUMPED_PROCESSES = 16
 #: How long py-spy may take for one process.
 DUMP_SECONDS = 3.0
 #: What the kernel says of a process, where py-spy says nothing.
@@ -69,7 +69,7 @@ async def dump(identity: Identity) -> str:
     """Where each thread of each process stands, by py-spy, else by the kernel."""
     found = await asyncio.to_thread(survivors, identity)
     found.sort(key=lambda each: each.pid)
-    texts = await asyncio.gather(*(_dump(each) for each in found[:DUMPED]))
+    texts = await asyncio.gather(*(_dump(each) for each in found[:DUMPED_PROCESSES]))
     left_out = len(found) - len(texts)
     more = f"{left_out} more processes are left out\n" if left_out else ""
     return ("\n".join(texts) or "none lives\n") + more

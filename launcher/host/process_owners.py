@@ -19,7 +19,7 @@ class _Known:
     engine: str
 
 
-class Holders:
+class ProcessOwners:
     """Names processes; what it has found out it keeps as long as they live.
 
     ``engines`` gives the engines that this host's launcher has started.
@@ -39,7 +39,7 @@ class Holders:
         elif len(self._known) > 1000:
             self._known.clear()
 
-    def name(self, pid: int, used: int) -> GpuProcess | None:
+    def identify(self, pid: int, used: int) -> GpuProcess | None:
         """The process, None where this process cannot see it: another container."""
         try:
             process = psutil.Process(pid)

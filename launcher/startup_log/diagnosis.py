@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 #: Lines of the log that are looked at: vLLM puts long tracebacks after the cause.
-LINES = 300
+DIAGNOSED_LINES = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class KnownCause:
     """What a line of the log means, and what to do about it."""
 
     pattern: re.Pattern[str]
@@ -16,11 +16,11 @@ class Complaint:
     remedy: str
 
 
-def _cause(pattern: str, meaning: str, remedy: str) -> Complaint:
-    return Complaint(re.compile(pattern, re.IGNORECASE), meaning, remedy)
+def _cause(pattern: str, meaning: str, remedy: str) -> KnownCause:
+    return KnownCause(re.compile(pattern, re.IGNORECASE), meaning, remedy)
 
 
-CAUSES = (
+KNOWN_CAUSES = (
     # Of containers, first: their lines also say that a file is not there.
     _cause(
         r"could not select device driver|unresolvable CDI devices?"
@@ -112,18 +112,18 @@ CAUSES = (
 HARMLESS = re.compile(r"Ignore import error|server_args=|non-default args")
 
 
-def hopeless(log: str) -> str:
+def find_hopeless_cause(log: str) -> str:
     """The cause with its remedy if a retry is in vain, else ''.
 
     The last telling line decides: engines recover from earlier ones.
 
-    >>> hopeless("error: unrecognized arguments: --tp").split(";")[0]
+    >>> find_hopeless_cause("error: unrecognized arguments: --tp").split(";")[0]
     'the engine does not know an argument (error: unrecognized arguments: --tp)'
-    >>> hopeless("exit")
+    >>> find_hopeless_cause("exit")
     ''
     """
-    for line in reversed(log.splitlines()[-LINES:]):
-        for cause in CAUSES if not HARMLESS.search(line) else ():
+    for line in reversed(log.splitlines()[-DIAGNOSED_LINES:]):
+        for cause in KNOWN_CAUSES if not HARMLESS.search(line) else ():
             if cause.pattern.search(line):
                 return f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
     return ""

@@ -13,12 +13,12 @@ from modelserver.inventory import GIB
 
 #: A start may take so long, in seconds, and longer by its weights, where the fleet
 #: file does not say. The weights' share is what a slow network disk needs.
-START_SECONDS = 300.0
+BASE_START_SECONDS = 300.0
 SECONDS_PER_GIB = 10.0
 #: A start that is beyond its limit goes on as long as something new comes so often.
-STALL_SECONDS = 120.0
+NOTHING_NEW_SECONDS = 120.0
 #: Bytes; the most that is read of a log at once.
-READ_LIMIT = 65_536
+READ_LIMIT_BYTES = 65_536
 #: Separates what is one line for a reader: progress bars go back to the line's begin.
 BREAKS = re.compile(r"[\r\n]+")
 
@@ -83,12 +83,12 @@ def start_limit(weight_bytes: int) -> float:
     >>> start_limit(0), start_limit(140 * GIB)
     (300.0, 1700.0)
     """
-    return START_SECONDS + SECONDS_PER_GIB * weight_bytes / GIB
+    return BASE_START_SECONDS + SECONDS_PER_GIB * weight_bytes / GIB
 
 
 def is_overdue(now: float, began: float, limit: float, moved: float) -> bool:
     """Whether a start is beyond its limit and nothing new came for a while either."""
-    return now > began + limit and now > moved + STALL_SECONDS
+    return now > began + limit and now > moved + NOTHING_NEW_SECONDS
 
 
 @dataclass(slots=True)
@@ -129,14 +129,14 @@ class StartProgress:
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, 2)
-                file.seek(max(self.offset, size - READ_LIMIT))
+                file.seek(max(self.offset, size - READ_LIMIT_BYTES))
                 new = file.read()
                 self.offset = file.tell()
         except OSError:
             return ""
         text = self._rest + new.decode(errors="replace")
         # A bar ends without a break: what follows the last one may be half a line.
-        self._rest = BREAKS.split(text)[-1][-READ_LIMIT:]
+        self._rest = BREAKS.split(text)[-1][-READ_LIMIT_BYTES:]
         return text if new else ""
 
     def _look_at_download(self) -> None:

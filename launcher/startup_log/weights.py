@@ -53,7 +53,7 @@ class Weights:
         return Path(hub).expanduser() / f"models--{self.path.replace('/', '--')}"
 
 
-def of(path: str, environment: Mapping[str, str]) -> Weights:
+def weights_of(path: str, environment: Mapping[str, str]) -> Weights:
     """The weights of a model whose engine gets this on top of our environment."""
     return Weights(path, {**os.environ, **environment})
 

@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks.report import main
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 from tests.chaos.control.controllers import (
     controller_killed,
     redis_restarted_in_relaunch,
@@ -69,6 +69,6 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    if not sys.argv[1:] and not Inventory().read():
+    if not sys.argv[1:] and not GpuInventory().read():
         del CASES["gpu-slowed"]
     sys.exit(main("chaos", CASES, sys.argv[1:]))

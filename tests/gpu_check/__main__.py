@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from launcher import environments
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 from modelserver.inventory import Gpu, gib
 from modelserver.settings import load
 from tests.gpu_check.engine import ENGINES, made_up_model
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     if name.partition("==")[0] not in ENGINES:
         print(f'no engine "{name}" for GPUs; there are: {", ".join(ENGINES)}')
         return 2
-    inventory = Inventory()
+    inventory = GpuInventory()
     gpus = inventory.read()
     if not gpus:
         print(f"this machine has no GPU that can be used: {inventory.driver}")

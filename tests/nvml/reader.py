@@ -13,9 +13,9 @@ from typing import Self
 
 import psutil
 
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 from launcher.host.process import Identity
-from launcher.host.process_owners import Holders
+from launcher.host.process_owners import ProcessOwners
 from modelserver.inventory import Gpu, Host
 from modelserver.store.hosts import decode_host
 from tests.nvml import StubNvml
@@ -66,7 +66,7 @@ def main() -> None:
         (engine, Identity(pid, psutil.Process(pid).create_time(), "no mark"))
         for engine, pid in pids.items()
     ]
-    inventory = Inventory(Holders(lambda: engines))
+    inventory = GpuInventory(ProcessOwners(lambda: engines))
     for _ in sys.stdin:
         gpus = inventory.read()
         host = Host("h", gpus, driver=inventory.driver)

@@ -17,7 +17,7 @@ import psutil
 from celery import Celery
 
 from benchmarks.report import Goal, Report
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 from modelserver.inventory import GIB
 from modelserver.settings import load
 from modelserver.store.engines import read_engines
@@ -168,7 +168,7 @@ def gpu_slowed() -> Report:
     ENGINE in the environment names them, as for ``make gpu-check``.
     """
     engine, *extra = shlex.split(os.environ.get("ENGINE", "")) or ["sglang"]
-    inventory = Inventory()
+    inventory = GpuInventory()
     gpus = inventory.read()
     if not gpus:
         raise RuntimeError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.host.gpus import Inventory
+from launcher.host.gpus import GpuInventory
 from modelserver.inventory import GIB, Gpu
 from tests.gpu_check.findings import Findings
 from tests.gpu_check.promises import check
@@ -94,7 +94,7 @@ def test_every_promise_is_looked_at(
 
 
 def test_a_machine_without_a_gpu_is_told_so() -> None:
-    if Inventory().read():
+    if GpuInventory().read():
         pytest.skip("this machine has a GPU")
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu_check"],

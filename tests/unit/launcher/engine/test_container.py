@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engine.container import Box, Mount, boxed, enclose, rooted
+from launcher.engine.container import (
+    ContainerSpec,
+    Mount,
+    container_launch,
+    in_container,
+    with_absolute_path,
+)
 from launcher.engine_types import Launch, Place, adapter
 from launcher.environments import starter
 from launcher.host import process
@@ -21,7 +27,7 @@ LAUNCH = Launch(
     ("vllm", "serve", "Qwen/Qwen3-8B", "--port", "30001"),
     {"VLLM_API_KEY": "sesame", "PYTHONPATH": "", "LD_PRELOAD": "/x.so"},
 )
-BOX = Box(
+BOX = ContainerSpec(
     DOCKER,
     "vllm/vllm-openai:v0.33.0",
     "modelserver-abc",
@@ -34,7 +40,7 @@ MODEL = ModelSpec("m", Kind.COMPLETION, "Q/m", "sglang", gpus=1, image="sgl:1")
 
 
 def test_docker_command() -> None:
-    assert enclose(LAUNCH, BOX, more=("THE_MARK",)).argv == (
+    assert container_launch(LAUNCH, BOX, more=("THE_MARK",)).argv == (
         *("/usr/bin/docker", "run", "--rm", "--name", "modelserver-abc"),
         *("--label", "modelserver.run=/run/a", "--label", "modelserver.engine=m-0"),
         *("--pull", "never", "--network", "host", "--ipc", "host"),
@@ -55,14 +61,14 @@ def test_docker_command() -> None:
 def test_values_go_by_the_environment_but_for_those_that_would_lead_docker_astray() -> (
     None
 ):
-    launch = enclose(LAUNCH, BOX)
+    launch = container_launch(LAUNCH, BOX)
     assert launch.environment == {"VLLM_API_KEY": "sesame"}
     assert "sesame" not in " ".join(launch.argv)
 
 
 def test_podman_names_gpus_by_cdi_and_asks_for_no_more_than_it_may_give() -> None:
     limits = {"memlock": 8192, "stack": -1, "nofile": 1024}
-    argv = enclose(LAUNCH, replace(BOX, runtime=PODMAN, limits=limits)).argv
+    argv = container_launch(LAUNCH, replace(BOX, runtime=PODMAN, limits=limits)).argv
     pairs = list(itertools.pairwise(argv))
     assert [value for name, value in pairs if name == "--device"] == [
         "nvidia.com/gpu=GPU-b",
@@ -77,7 +83,7 @@ def test_podman_names_gpus_by_cdi_and_asks_for_no_more_than_it_may_give() -> Non
 
 
 def test_engine_without_gpus_gets_none() -> None:
-    argv = enclose(LAUNCH, replace(BOX, gpus=())).argv
+    argv = container_launch(LAUNCH, replace(BOX, gpus=())).argv
     assert "--gpus" not in argv
 
 
@@ -97,9 +103,11 @@ def mounts(launch: Launch) -> list[str]:
 
 
 def sglang(model: ModelSpec, environment: Mapping[str, str]) -> Launch:
-    launch = adapter("sglang").launch(rooted(model), Place(1, (0,)), Path("/home/ms"))
+    launch = adapter("sglang").launch(
+        with_absolute_path(model), Place(1, (0,)), Path("/home/ms")
+    )
     launch = replace(launch, environment={**launch.environment, **environment})
-    return boxed(launch, rooted(model), replace(BOX, mounts=()))
+    return in_container(launch, with_absolute_path(model), replace(BOX, mounts=()))
 
 
 def test_weights_are_mounted_to_be_read_and_the_cache_to_be_written(
@@ -132,7 +140,7 @@ def test_id_of_a_model_is_no_folder(tmp_path: Path) -> None:
 
 def test_every_process_of_a_container_carries_the_mark(tmp_path: Path) -> None:
     argv = sglang(MODEL, {"HF_HOME": str(tmp_path)}).argv
-    for name in (process.MARK, *process.GIVEN):
+    for name in (process.MARK, *process.ENGINE_VARIABLES):
         assert argv[argv.index(name) - 1] == "--env"
 
 
@@ -153,9 +161,9 @@ def test_interpreter_is_one_in_the_image(engine: str, program: str) -> None:
 
 
 def test_name_of_a_container_is_known_before_there_is_one() -> None:
-    unborn = process.unborn("/usr/bin/docker")
+    unborn = process.new_identity("/usr/bin/docker")
     assert unborn.container == name_of(unborn.mark) == f"modelserver-{unborn.mark}"
-    assert process.unborn().container == ""
+    assert process.new_identity().container == ""
 
 
 def test_programs_that_do_not_work_are_told_with_the_remedy(tmp_path: Path) -> None:

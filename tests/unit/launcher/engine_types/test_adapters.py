@@ -404,7 +404,7 @@ def command(*words: str, gpus: tuple[int, ...] = ()) -> Launch:
     return adapter("command").launch(model, Place(8001, gpus), HOME)
 
 
-def test_command_gets_its_placeholders_filled() -> None:
+def test_command_gets_its_placeowners_filled() -> None:
     launch = command("srv", "{path}", "--at={host}:{port}", "--name", "{model}", "{{}}")
     assert launch.argv == (
         "srv",

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from launcher.engine_types import Place
-from launcher.host.allocation import Places
+from launcher.host.allocation import Allocation
 from modelserver.inventory import GIB, Gpu, GpuProcess
 from modelserver.values import EngineSpec, Kind, ModelSpec
 from tests.support import processes
@@ -47,10 +47,10 @@ class Site:
 
     def __init__(self, *gpus: Gpu) -> None:
         self.gpus = gpus or processes.gpus(2)
-        self.places = Places("a", lambda: self.gpus)
+        self.allocation = Allocation("a", lambda: self.gpus)
 
     def choose(self, wish: EngineSpec, what: ModelSpec | None = None) -> Place | str:
-        return asyncio.run(self.places.choose(wish, what or model()))
+        return asyncio.run(self.allocation.allocate(wish, what or model()))
 
 
 def test_a_place_tells_the_adapter_all_that_it_needs() -> None:
@@ -89,7 +89,7 @@ def test_a_gpu_that_is_given_is_not_given_twice() -> None:
     assert isinstance(site.choose(spec(0, "GPU-0")), Place)
     refusal = site.choose(spec(1, "GPU-0"))
     assert refusal == "needs 1 free GPU; gpu 0 has engine m-0"
-    site.places.release("m-0")
+    site.allocation.release("m-0")
     assert isinstance(site.choose(spec(1, "GPU-0")), Place)
 
 
@@ -125,13 +125,13 @@ def test_engines_that_share_load_one_after_the_other() -> None:
     assert site.choose(spec(1, "GPU-0"), small) == (
         "waits until engine m-0 has loaded on gpu 0"
     )
-    site.places.loaded("m-0")
+    site.allocation.mark_loaded("m-0")
     assert isinstance(site.choose(spec(1, "GPU-0"), small), Place)
 
 
 def test_a_promise_that_is_not_filled_yet_is_not_free() -> None:
     site, large = Site(), model(gib=50, share=True)
-    site.places.keep(spec(0), large, Place(1, uuids=("GPU-0",)), loaded=True)
+    site.allocation.adopt(spec(0), large, Place(1, uuids=("GPU-0",)), loaded=True)
     assert site.choose(spec(1, "GPU-0"), large) == (
         "needs 1 GPU with 50 GiB free; gpu 0 has 30 GiB free: 50 GiB promised to "
         "engine m-0"
@@ -141,14 +141,14 @@ def test_a_promise_that_is_not_filled_yet_is_not_free() -> None:
 def test_memory_that_an_engine_of_ours_holds_counts_once() -> None:
     small = model(gib=30, share=True)
     site = Site(held(0, 25, engine="m-0"))
-    site.places.keep(spec(0), small, Place(1, uuids=("GPU-0",)), loaded=True)
+    site.allocation.adopt(spec(0), small, Place(1, uuids=("GPU-0",)), loaded=True)
     assert isinstance(site.choose(spec(1, "GPU-0"), model(gib=50, share=True)), Place)
 
 
 @pytest.mark.parametrize("place", [Place(1, (1,)), Place(1, uuids=("GPU-1",))])
 def test_an_adopted_engine_keeps_its_gpu(place: Place) -> None:
     site = Site()
-    site.places.keep(spec(0), model(), place, loaded=True)
+    site.allocation.adopt(spec(0), model(), place, loaded=True)
     assert isinstance(site.choose(spec(1, "GPU-0")), Place)
     refusal = site.choose(spec(2, "GPU-1"))
     assert refusal == "needs 1 free GPU; gpu 1 has engine m-0"

@@ -14,10 +14,10 @@ import pytest
 
 from launcher.engine_types import Launch
 from launcher.host import allocation, process
-from launcher.host.gpus import Inventory
-from launcher.host.lock import Claim
+from launcher.host.gpus import GpuInventory
+from launcher.host.lock import HostLock
 from launcher.host.process import EngineProcess, Identity
-from launcher.host.process_owners import Holders
+from launcher.host.process_owners import ProcessOwners
 from launcher.host.records import Record, Records
 from modelserver.errors import ConfigurationError
 from modelserver.values import EngineSpec
@@ -62,17 +62,17 @@ def test_damaged_record_is_dropped_and_the_others_stay(
 def test_inventory_without_a_driver_is_empty() -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
-    inventory = Inventory()
+    inventory = GpuInventory()
     assert inventory.read() == ()
     assert inventory.driver == "no GPUs: NVML Shared Library Not Found"
 
 
 def test_chosen_port_is_free_and_not_promised() -> None:
-    port = allocation.choose_port(taken=())
+    port = allocation.find_port(taken=())
     assert port
     assert allocation.is_port_free(port)
     everything = range(allocation.FIRST_PORT, allocation.LAST_PORT + 1)
-    assert allocation.choose_port(taken=everything) is None
+    assert allocation.find_port(taken=everything) is None
 
 
 def test_holder_of_a_port_is_named() -> None:
@@ -84,7 +84,7 @@ def test_holder_of_a_port_is_named() -> None:
 
 
 def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
-    unborn = process.unborn()
+    unborn = process.new_identity()
     launch = Launch(argv, environment)
     return process.start(launch, tmp_path / "log", "engine=a", unborn)
 
@@ -125,23 +125,23 @@ def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(
 ) -> None:
     stranger = run(tmp_path, "/bin/sleep", "300")
     taken = replace(stranger.identity, mark="of an engine that has ended")
-    assert process.is_its(stranger.identity)
-    assert not process.is_its(taken)
+    assert process.head_lives(stranger.identity)
+    assert not process.head_lives(taken)
     assert process.survivors(taken) == []
     assert EngineProcess(taken).kill() == []
     assert lives(stranger.identity.pid)
     assert stranger.kill() == []
-    assert not process.is_its(stranger.identity)
+    assert not process.head_lives(stranger.identity)
 
 
 def test_engine_that_lost_a_process_it_needs_is_noticed(tmp_path: Path) -> None:
     shell = "(exec -a sglang::scheduler_TP0 sleep 300) & (exec -a helper sleep 300) & "
     engine = run(tmp_path, "/bin/bash", "-c", shell + "exec sleep 300")
-    found = eventually(lambda: process.members(engine.identity))
+    found = eventually(lambda: process.vital_processes(engine.identity))
     assert [each.title for each in found] == ["sglang::scheduler_TP0 300"]
-    assert process.missing(found) is None
+    assert process.find_ended(found) is None
     os.kill(found[0].pid, 9)
-    eventually(lambda: process.missing(found) == found[0])
+    eventually(lambda: process.find_ended(found) == found[0])
     assert engine.ended() is None
     assert engine.kill() == []
 
@@ -153,9 +153,9 @@ def test_processes_of_a_container_are_the_engines_where_their_mark_is_hidden() -
         (child,) = eventually(lambda: head.children())
         engine = Identity(0, time.time(), "the mark", "/bin/true")
         inner = replace(engine, inner_pid=head.pid, inner_created=head.create_time())
-        holders = Holders(lambda: [("m-0", inner)])
-        holders.refresh()
-        found = holders.name(child.pid, used=5)
+        owners = ProcessOwners(lambda: [("m-0", inner)])
+        owners.refresh()
+        found = owners.identify(child.pid, used=5)
         assert found is not None
         assert found.engine == "m-0"
         assert {each.pid for each in process.survivors(inner)} == {head.pid, child.pid}
@@ -183,11 +183,11 @@ def test_large_log_is_set_aside_before_a_start(tmp_path: Path) -> None:
 
 def test_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
     path = tmp_path / "run" / "launcher.lock"
-    first = Claim.take(path)
+    first = HostLock.acquire(path)
     assert first.previous_pid == 0
     with pytest.raises(ConfigurationError, match=f"pid {os.getpid()}"):
-        Claim.take(path)
+        HostLock.acquire(path)
     first.release()
-    second = Claim.take(path)
+    second = HostLock.acquire(path)
     assert second.previous_pid == os.getpid()
     second.release()

@@ -92,7 +92,7 @@ def test_secrets_are_taken_out_of_command_lines_and_logs() -> None:
 
 
 def run(tmp_path: Path, *argv: str) -> EngineProcess:
-    unborn = process.unborn()
+    unborn = process.new_identity()
     return process.start(Launch(argv), tmp_path / "log", "engine=a", unborn)
 
 

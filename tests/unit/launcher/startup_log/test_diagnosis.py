@@ -2,7 +2,11 @@
 
 import pytest
 
-from launcher.startup_log.diagnosis import LINES, hopeless, last_words
+from launcher.startup_log.diagnosis import (
+    DIAGNOSED_LINES,
+    find_hopeless_cause,
+    last_words,
+)
 
 CORE = "(EngineCore pid=3709) ERROR 09-18 21:38:02 [core.py:1374] "
 #: A line, and a word of the remedy that it comes with.
@@ -68,7 +72,7 @@ CAUSES = {
 
 @pytest.mark.parametrize("line", CAUSES)
 def test_cause_that_no_retry_heals_comes_with_its_remedy(line: str) -> None:
-    found = hopeless(f"loading\n{line}\nbye\n")
+    found = find_hopeless_cause(f"loading\n{line}\nbye\n")
     assert line.strip()[:60] in found
     assert CAUSES[line] in found
 
@@ -88,18 +92,18 @@ def test_cause_that_no_retry_heals_comes_with_its_remedy(line: str) -> None:
     ],
 )
 def test_line_that_a_healthy_start_writes_too_is_no_cause(line: str) -> None:
-    assert hopeless(f"loading\n{line}\nbye\n") == ""
+    assert find_hopeless_cause(f"loading\n{line}\nbye\n") == ""
 
 
 def test_cause_before_a_long_traceback_of_the_head_is_found() -> None:
     cause = f"{CORE}ValueError: No available memory for the cache blocks."
-    tail = '(APIServer pid=1)   File "x.py", line 1, in run\n' * (LINES - 10)
-    assert "more gpus" in hopeless(f"{cause}\n{tail}")
+    tail = '(APIServer pid=1)   File "x.py", line 1, in run\n' * (DIAGNOSED_LINES - 10)
+    assert "more gpus" in find_hopeless_cause(f"{cause}\n{tail}")
 
 
 def test_last_telling_line_decides() -> None:
     log = "OSError: You are trying to access a gated repo.\nCUDA out of memory\n"
-    assert "more gpus" in hopeless(log)
+    assert "more gpus" in find_hopeless_cause(log)
 
 
 def test_last_words_are_the_engines_own() -> None:

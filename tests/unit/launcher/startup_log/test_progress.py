@@ -6,9 +6,9 @@ import pytest
 
 from launcher.startup_log import weights
 from launcher.startup_log.progress import (
+    BASE_START_SECONDS,
+    NOTHING_NEW_SECONDS,
     SECONDS_PER_GIB,
-    STALL_SECONDS,
-    START_SECONDS,
     StartProgress,
     is_overdue,
     last_step,
@@ -180,18 +180,18 @@ def test_weights_are_weighed_in_a_folder_and_in_the_cache(tmp_path: Path) -> Non
     assert Weights(str(folder)).size() == 150
     hub = tmp_path / "hub"
     sparse(hub / "models--org--m/snapshots/1/model.bin", 70)
-    assert weights.of("org/m", {"HF_HUB_CACHE": str(hub)}).size() == 70
+    assert weights.weights_of("org/m", {"HF_HUB_CACHE": str(hub)}).size() == 70
     assert Weights("org/none", {"HF_HUB_CACHE": str(hub)}).size() == 0
     assert Weights("").size() == Weights("").downloaded() == 0
 
 
 def test_limit_grows_with_the_weights() -> None:
-    assert start_limit(0) == START_SECONDS
-    assert start_limit(10 * GIB) == START_SECONDS + 10 * SECONDS_PER_GIB
+    assert start_limit(0) == BASE_START_SECONDS
+    assert start_limit(10 * GIB) == BASE_START_SECONDS + 10 * SECONDS_PER_GIB
 
 
 def test_start_is_overdue_beyond_its_limit_unless_it_gets_on() -> None:
     assert not is_overdue(100.0, began=0.0, limit=100.0, moved=float("-inf"))
     assert is_overdue(100.1, began=0.0, limit=100.0, moved=float("-inf"))
     assert not is_overdue(100.1, began=0.0, limit=100.0, moved=99.0)
-    assert is_overdue(99.1 + STALL_SECONDS, began=0.0, limit=100.0, moved=99.0)
+    assert is_overdue(99.1 + NOTHING_NEW_SECONDS, began=0.0, limit=100.0, moved=99.0)

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import aiohttp
 
-from launcher.host.allocation import Places
+from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
 from launcher.host.incidents import Incidents
 from launcher.host.records import Records
 from launcher.host.secrets import Secrets
-from launcher.store_link import Link
+from launcher.store_link import StoreLink
 from modelserver.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class HostResources:
     """The host's folders and the owners of its effects.
 
     ``preparing`` lets one engine at a time write what several may need; ``woken`` set
@@ -27,10 +27,10 @@ class Tools:
     logs: Path
     host: str
     records: Records
-    places: Places
+    allocation: Allocation
     session: aiohttp.ClientSession
     keys: Keyring
-    link: Link
+    link: StoreLink
     incidents: Incidents
     secrets: Secrets
     containers: Containers
