@@ -1,4 +1,4 @@
-"""What an engine's keeper does beside the loop: one work and one question at a time."""
+"""What an engine's keeper does beside the loop: one job and one question at a time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,50 +6,50 @@ from typing import Any
 
 
 class BackgroundTasks:
-    """Runs a keeper's tasks and has the loop woken when one is done.
+    """Runs a keeper's tasks, and wakes the loop when one is done.
 
-    A work runs to its end; a question may be dropped at any time.
+    A job (a launch, a stop) runs to its end; a question may be dropped at any time.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._work: asyncio.Task[None] | None = None
+        self._job: asyncio.Task[None] | None = None
         self._question: asyncio.Task[None] | None = None
 
     @property
-    def at_work(self) -> bool:
-        """Whether a launch, a stop or a clearing-up is under way."""
-        return self._work is not None
+    def has_job(self) -> bool:
+        """Whether a launch, a stop or a clearing-up runs."""
+        return self._job is not None
 
     @property
-    def asking(self) -> bool:
+    def has_question(self) -> bool:
         """Whether the engine is being asked for a token."""
         return self._question is not None
 
-    def start_work(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin a work; the one before must have been collected."""
-        self._work = self._begin(work)
+    def start_job(self, job: Coroutine[Any, Any, None]) -> None:
+        """Start a job; the one before must have been collected."""
+        self._job = self._start(job)
 
     def start_question(self, question: Coroutine[Any, Any, None]) -> None:
-        """Begin a question; the one before must have been collected."""
-        self._question = self._begin(question)
+        """Start a question; the one before must have been collected."""
+        self._question = self._start(question)
 
-    def _begin(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(chore)
+    def _start(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(job)
         task.add_done_callback(lambda _: self._wake())
         return task
 
     def drop_question(self) -> None:
-        """Want the answer no longer."""
+        """Cancel the question."""
         if self._question is not None:
             self._question.cancel()
             self._question = None
 
     def collect(self) -> BaseException | None:
-        """Take what is done away; returns an error that nobody thought of."""
-        done = [task for task in (self._work, self._question) if task and task.done()]
-        if self._work in done:
-            self._work = None
+        """Take away what is done; returns an error that it did not handle, if any."""
+        done = [task for task in (self._job, self._question) if task and task.done()]
+        if self._job in done:
+            self._job = None
         if self._question in done:
             self._question = None
         errors = [task.exception() for task in done]

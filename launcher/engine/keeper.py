@@ -114,12 +114,12 @@ class Keeper:
         if (
             self.life.state is EngineState.FATAL
             and reason
-            and not self._background.at_work
+            and not self._background.has_job
         ):
             self._move(Wanted())
         elif reason and self._start is not None:
             self._drain(reason, cause)
-        if self._start is None and not self._background.at_work:
+        if self._start is None and not self._background.has_job:
             self.spec = wish.spec
 
     def stop(self, reason: str, hurry: bool = False) -> None:
@@ -139,7 +139,7 @@ class Keeper:
     def gone(self) -> bool:
         """Whether it has ended and nobody wants it."""
         stopped = self.life.state is EngineState.STOPPED
-        return stopped and not self.wanted and not self._background.at_work
+        return stopped and not self.wanted and not self._background.has_job
 
     def leave_running(self) -> None:
         """Leave the engine running and do nothing more with it."""
@@ -156,21 +156,21 @@ class Keeper:
         self._inflight = load.inflight if load else 0
         if not self.wanted:
             self._drain(self._stop_reason, Cause.RELEASED)
-        elif self._tried != self.model and not self._background.at_work:
+        elif self._tried != self.model and not self._background.has_job:
             self._catch_up()
         match self.life.state:
             case EngineState.PENDING:
-                if not self._background.at_work and now >= self._next_try:
-                    self._background.start_work(self._launch())
+                if not self._background.has_job and now >= self._next_try:
+                    self._background.start_job(self._launch())
             case EngineState.STARTING:
                 self._tick_starting(now)
             case EngineState.READY | EngineState.DEGRADED:
                 self._tick_serving(now, view)
             case EngineState.DRAINING:
                 self._tick_draining(now, view)
-            case EngineState.BACKOFF if not self._background.at_work:
+            case EngineState.BACKOFF if not self._background.has_job:
                 self._move(RetryDue())
-            case EngineState.STOPPED if self.wanted and not self._background.at_work:
+            case EngineState.STOPPED if self.wanted and not self._background.has_job:
                 self._move(Wanted())
 
     def _catch_up(self) -> None:
@@ -190,7 +190,7 @@ class Keeper:
             self._fail(
                 StartTimedOut(f"{self._start.describe_delay(now)}; see {self.log}")
             )
-        elif not self._background.asking and now >= self._next_try:
+        elif not self._background.has_question and now >= self._next_try:
             self._background.start_question(self._prove(self._start))
 
     def _tick_serving(self, now: float, view: StoreView) -> None:
@@ -209,10 +209,10 @@ class Keeper:
             self._move(Lost(f"{self.spec.url} gives no token: {liveness.fault}"))
 
     def _tick_draining(self, now: float, view: StoreView) -> None:
-        if not self._background.at_work and (
+        if not self._background.has_job and (
             now >= self._deadline or self._is_drained(view)
         ):
-            self._background.start_work(self._stop_engine())
+            self._background.start_job(self._stop_engine())
 
     def _is_drained(self, view: StoreView) -> bool:
         waited = view.read_at - self.life.since
@@ -284,7 +284,7 @@ class Keeper:
     # Moves.
 
     def _drain(self, reason: str, cause: Cause) -> None:
-        if self.life.state is EngineState.PENDING and self._background.at_work:
+        if self.life.state is EngineState.PENDING and self._background.has_job:
             return  # It is about to start; a later tick finds it STARTING.
         unused = self.life.state is EngineState.STARTING
         if self._move(DrainAsked(reason, cause)):
@@ -303,7 +303,7 @@ class Keeper:
         if served or isinstance(event, StartTimedOut):
             incident = dataclasses.replace(self.life, reason=event.reason)
         self._move(event)
-        self._background.start_work(self._clear_up(incident))
+        self._background.start_job(self._clear_up(incident))
 
     def _move(self, event: Event) -> bool:
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a keeper tells of its engine: the log's lines, and the store's report."""
+"""What a keeper says of its engine: lines in the log, and a report to the store."""
 
 import logging
 from dataclasses import replace
@@ -25,7 +25,7 @@ def log_change(engine: str, before: Life, life: Life, now: float) -> None:
 
 
 def with_wish(engine: EngineReport, wish: Wish, model: ModelSpec) -> EngineReport:
-    """A report with how control wants this engine used, never above its own limit."""
+    """The report with how control wants the engine used; its limit is never raised."""
     return replace(
         engine,
         limit=min(wish.limit or model.max_running, model.max_running),
@@ -37,7 +37,7 @@ def with_wish(engine: EngineReport, wish: Wish, model: ModelSpec) -> EngineRepor
 def engine_report(
     spec: EngineSpec, host: str, life: Life, start: Start | None
 ) -> EngineReport:
-    """What life and start say; the keeper adds times and what it has measured."""
+    """The report, without the times and measurements that the keeper adds."""
     process = start.process if start else None
     reason, doing = life.reason, ""
     if start and life.state is EngineState.STARTING:

@@ -1,4 +1,4 @@
-"""One start of one engine: a place, a process, and the question whether it is ready."""
+"""One start of one engine: its place, its process, and whether it is ready."""
 
 import asyncio
 import logging
@@ -32,47 +32,48 @@ from modelserver.values import EngineSpec, ModelSpec
 
 _log = logging.getLogger(__name__)
 
-#: An adopted engine that was ready has so long to prove itself again.
+#: Seconds in which an adopted engine that was ready must give a token again.
 ADOPTED_SECONDS = 30.0
-#: How long one question for a first token may take; a first one may compile kernels.
+#: Seconds that one request for a first token may take; it may compile kernels.
 FIRST_TOKEN_SECONDS = 60.0
-#: How long the cheap question may take.
+#: Seconds that the question whether an engine listens at all may take.
 KNOCK_SECONDS = 2.0
-#: For so long an engine may outlive a process that it needs, in seconds.
+#: Seconds after which an engine that lost a process that it needs counts as dead.
 LOST_PROCESS_SECONDS = 1.0
-#: How long a new engine may take to settle.
+#: Seconds that the call of an adapter's ``settle_path`` may take.
 SETTLE_CALL_SECONDS = 5.0
+#: What the log says where that call fails.
+UNSETTLED = "%s %s; its engine serves, with pauses now and then"
 
 
 @dataclass(slots=True)
 class Start:
-    """A start under way; ``process`` is None where somebody else runs the engine.
-
-    ``began`` is a monotonic time; ``start_seconds`` is how many seconds a token may take, 0
-    where that depends on the weights. ``fault`` is what came instead of a token when it
-    was last asked for one; ``vital`` are the processes that it needs once it serves,
-    ``lost_at`` when one of them was first missed, 0 for never; ``proved`` is whether a
-    token came.
-    """
+    """A start under way. Times are monotonic."""
 
     record: Record
+    #: None where somebody else runs the engine.
     process: EngineProcess | None
     url: str
     progress: StartProgress
     began: float
+    #: Seconds to the first token at most, 0 where that depends on the weights.
     start_seconds: float = 0.0
+    #: What came instead of a token when it was last asked for one.
     fault: str = ""
+    #: The processes that it needs once it serves.
     vital: tuple[VitalProcess, ...] = ()
+    #: When one of them was first missed, 0 for never.
     lost_at: float = 0.0
+    #: Whether a token came.
     proved: bool = False
 
     @property
     def limit(self) -> float:
-        """Seconds that it may take to the first token."""
+        """Seconds to the first token at most."""
         return self.start_seconds or progress.start_limit(self.progress.size)
 
     def overdue(self, now: float) -> bool:
-        """Whether it is beyond its limit and does not get on either."""
+        """Whether it is beyond its limit and makes no progress either."""
         if self.proved:
             return False
         # One that was ready has nothing to load: its log shows the past.
@@ -80,13 +81,13 @@ class Start:
         return progress.is_overdue(now, self.began, self.limit, moved)
 
     def proof_seconds(self, now: float) -> float:
-        """How long a question for the first token may take."""
+        """Seconds that a request for the first token may take."""
         if self.process is None:
             return FIRST_TOKEN_SECONDS
         return min(FIRST_TOKEN_SECONDS, max(1.0, self.began + self.limit - now))
 
     def describe_delay(self, now: float) -> str:
-        """What an engine that is not ready in time is told of."""
+        """What people are told of an engine that is not ready in time."""
         said = f"not ready after {now - self.began:.0f} s (limit {self.limit:.0f} s)"
         doing = self.progress.doing
         last = f"the last thing it did: {doing}; " if doing else ""
@@ -100,13 +101,13 @@ class Start:
 
 
 def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | None:
-    """What the end of a process that it needs means, None while all of them live."""
+    """How the engine ended, None while all processes that it needs live."""
     how = start.process.ended() if start.process else None
     if how is None:
         lost = find_ended(start.vital)
         now = time.monotonic()
         start.lost_at = 0.0 if lost is None else start.lost_at or now
-        # One that was told to end may still hand over what its core has finished.
+        # A head that was told to end may still answer what its scheduler has finished.
         if lost is None or now - start.lost_at < LOST_PROCESS_SECONDS:
             return None
         how = f"its process {lost.title} (pid {lost.pid}) ended"
@@ -119,7 +120,7 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
 
 
 def adopt_start(record: Record, model: ModelSpec, resources: HostResources) -> Start:
-    """The start that an earlier launcher made."""
+    """Take over the start that an earlier launcher made."""
     age = max(0.0, time.time() - record.started_at)
     begun = _started(record, EngineProcess(record.process), model, resources)
     begun.began = time.monotonic() - age
@@ -137,7 +138,7 @@ def _started(
     try:
         path = builtin.model_path(model, resources.home)
     except ConfigurationError:
-        path = ""  # The fleet file has changed since.
+        path = ""  # The fleet file has changed since the start.
     files = weights.weights_of(path, resources.secrets.known(model))
     return Start(
         record,
@@ -151,12 +152,13 @@ def _started(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A start that is decided; ``runtime`` is None outside of containers."""
+    """A start that is decided."""
 
     spec: EngineSpec
     model: ModelSpec
     incarnation: int
     place: Place
+    #: None for an engine outside of containers.
     runtime: Runtime | None
 
 
@@ -226,7 +228,7 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
         started_at=time.time(),
         model=model,
     )
-    # Before there is a process, so that no crash of the launcher leaves one unknown.
+    # Before the process: a launcher that crashes in between leaves none unknown.
     resources.records.write(record)
     title = f"engine={spec.id} incarnation={plan.incarnation}"
     launch = with_key(launch, model, _url(spec, place.port), resources.keys)
@@ -251,14 +253,14 @@ async def try_ready(
 ) -> bool:
     """Whether the engine gives a token now; sets ``start.fault`` if it does not.
 
-    Knocks first: an engine that does not listen yet is not worth a request.
+    Asks first whether it listens: before, it is not worth a request.
     """
     if start.process is not None:
         await asyncio.to_thread(start.progress.look)
     timeout = aiohttp.ClientTimeout(total=KNOCK_SECONDS)
     try:
         async with session.get(start.url + "/v1/models", timeout=timeout):
-            pass  # Whatever it says: endpoints lie, a token does not.
+            pass  # Any answer will do: only a token shows that it works.
     except (aiohttp.ClientError, TimeoutError):
         start.fault = f"nothing listens at {start.url}"
         return False
@@ -279,12 +281,11 @@ async def try_ready(
 
 
 async def _settle(session: aiohttp.ClientSession, url: str) -> None:
-    """Have a new engine do what is better done before it serves."""
+    """Have a new engine do what is better done before it serves; it may fail."""
     timeout = aiohttp.ClientTimeout(total=SETTLE_CALL_SECONDS)
     try:
         async with session.post(url, timeout=timeout) as response:
             if response.status != 200:
-                _log.warning("%s answered %d", url, response.status)
+                _log.warning(UNSETTLED, url, f"answered {response.status}")
     except (aiohttp.ClientError, TimeoutError) as error:
-        # It only serves less smoothly.
-        _log.warning("%s failed: %r", url, error)
+        _log.warning(UNSETTLED, url, f"failed: {error!r}")

@@ -1,4 +1,4 @@
-"""The end of one engine: asked, then forced, with what is known of it kept before."""
+"""The end of one engine: what is known of it is kept, it is asked to end, then forced."""
 
 import asyncio
 import logging
@@ -14,9 +14,10 @@ from modelserver.values import Cause
 
 _log = logging.getLogger(__name__)
 
-#: From SIGTERM to SIGKILL. Nothing is in flight then, and an idle SGLang takes 3-10 s.
+#: Seconds from SIGTERM to SIGKILL. Nothing is in flight by then; an idle SGLang takes 3
+#: to 10 s to end by itself.
 STOP_SECONDS = 5.0
-#: The same for an engine that hangs, which rarely hears a SIGTERM.
+#: Seconds from SIGTERM to SIGKILL for an engine that hangs: it rarely heeds a SIGTERM.
 HUNG_STOP_SECONDS = 2.0
 
 
@@ -27,38 +28,44 @@ async def stop(
     resources: HostResources,
     in_a_hurry: Callable[[], bool],
 ) -> None:
-    """Ask an engine to end and wait a little for that.
+    """Ask an engine to end and wait a little; keeps an incident if it is at fault.
 
-    What is known of it is kept first if it goes for a fault of its own.
+    ``in_a_hurry`` says whether to wait no longer.
     """
     if start.process is None:
         return
     if life.cause.is_fault and not in_a_hurry():
         await _keep_incident(start, life, inflight, resources)
     hung = life.cause is Cause.HUNG
-    await _ask(start.process, HUNG_STOP_SECONDS if hung else STOP_SECONDS, in_a_hurry)
+    await _terminate(
+        start.process, HUNG_STOP_SECONDS if hung else STOP_SECONDS, in_a_hurry
+    )
 
 
 async def kill(
     start: Start, incident: Life | None, inflight: int, resources: HostResources
 ) -> None:
-    """End every process of an engine by force; ``incident`` is worth keeping."""
+    """End every process of an engine by force; keeps ``incident`` first, if any."""
     if start.process is None:
         return
     if incident is not None:
         await _keep_incident(start, incident, inflight, resources)
     left = await asyncio.to_thread(start.process.kill)
     if left:
-        _log.error("engine=%s cannot end %s", start.record.spec.id, ", ".join(left))
+        _log.error(
+            "engine=%s cannot end %s; end them by hand",
+            start.record.spec.id,
+            ", ".join(left),
+        )
 
 
-async def _ask(
+async def _terminate(
     process: EngineProcess, grace: float, in_a_hurry: Callable[[], bool]
 ) -> None:
-    """SIGTERM, and ``grace`` seconds for it; returns as soon as the head has ended.
+    """Send SIGTERM; return when the head has ended, or after ``grace`` seconds.
 
-    SGLang drains without a limit and goes on to accept, vLLM aborts what is in flight:
-    so this comes only when nothing is, or when that no longer matters.
+    Comes when nothing is in flight, or when that no longer matters: at a SIGTERM SGLang
+    goes on to accept requests, and vLLM aborts those that it has.
     """
     until = time.monotonic() + grace
     process.terminate()
@@ -71,7 +78,7 @@ async def _ask(
 async def _keep_incident(
     start: Start, life: Life, inflight: int, resources: HostResources
 ) -> None:
-    """Write down what is known of an engine that is about to be ended by force."""
+    """Write down what is known of an engine before it is ended by force."""
     record = start.record
     if start.process is None:
         return

@@ -1,5 +1,11 @@
 """How each type of engine is run. The one place that branches on the type.
 
+- ``base``: what an adapter is asked for, and what the adapters share
+- ``sglang``, ``vllm``: these engines, on GPUs and on a CPU
+- ``command``: a command of the fleet file, an engine of somebody else, a missing model
+- ``gpu_memory``: how much of its GPUs an engine is told to take
+- ``builtin``: models and stand-ins that this project brings itself
+
 To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the
 name in ``EngineType`` of fleet_sections, and a test of its exact command.
 """
@@ -31,5 +37,5 @@ def adapter(engine_type: str) -> Adapter:
         return adapters[engine_type]
     except KeyError:
         raise ConfigurationError(
-            f'engine "{engine_type}" is not known; there are {", ".join(adapters)}'
+            f'engine "{engine_type}" is not known; write one of {", ".join(adapters)}'
         ) from None

@@ -1,31 +1,41 @@
-"""What the launcher must know to run an engine of some type."""
+"""What the launcher must know to run an engine of some type, and what types share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from launcher import environments
 from modelserver.values import ModelSpec
 
-#: Engines listen for this host's worker only.
+#: Engines listen on this address only: their requests come from this host's worker.
 LOOPBACK = "127.0.0.1"
+#: A prompt is read in pieces of an eighth of the context, so that a long one does not
+#: hold up the others.
+CHUNKS_PER_CONTEXT = 8
+#: On a CPU: tokens of the context where the model's section gives none.
+CPU_CONTEXT_TOKENS = 4096
+#: The launcher's own packages are not an engine's, and its bytecode shall be written:
+#: that makes the next start short. An empty variable is one that is not set.
+CLEAN_ENVIRONMENT = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
+#: The python of an image whose model names no interpreter.
+IMAGE_PYTHON = "python3"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one engine runs: its port and its GPUs, as they were just before its start.
-
-    ``gpus`` are indexes for people, ``uuids`` name the same GPUs for CUDA.
-    ``total_bytes`` and ``free_bytes`` are those of the GPU that has least, 0 where
-    there are no figures. ``promised_bytes`` is what the engine may take of each, 0 for
-    all that is free.
-    """
+    """Where one engine runs: its port and GPUs, as they were just before its start."""
 
     port: int
+    #: Indexes of its GPUs, for people.
     gpus: tuple[int, ...] = ()
+    #: The same GPUs, for CUDA.
     uuids: tuple[str, ...] = ()
+    #: What is free on the GPU that has least free, 0 where that is not known.
     free_bytes: int = 0
+    #: The size of its smallest GPU, 0 where that is not known.
     total_bytes: int = 0
+    #: What the engine may take of each GPU, 0 for all that is free.
     promised_bytes: int = 0
 
     @property
@@ -36,9 +46,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start one engine; ``environment`` comes on top of the launcher's own."""
+    """How to start one engine."""
 
     argv: tuple[str, ...]
+    #: Variables on top of the launcher's own.
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,7 +63,7 @@ class Adapter(Protocol):
 
     @property
     def settle_path(self) -> str:
-        """What to post to, once, after the first token; "" for nothing."""
+        """The path of a POST that is sent once after the first token, "" for none."""
         ...
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
@@ -72,3 +83,24 @@ class Adapter(Protocol):
     def key_variable(self, model: ModelSpec) -> str:
         """The environment variable that gives the engine its API key, "" for none."""
         ...
+
+
+def interpreter(model: ModelSpec, home: Path) -> Path:
+    """The python that runs the engine: the model's own, else its environment's.
+
+    With an image it is one in the image.
+    """
+    if model.image:
+        return Path(model.interpreter or IMAGE_PYTHON)
+    if model.interpreter:
+        return Path(model.interpreter).expanduser()
+    return environments.interpreter(model.environment_name, home)
+
+
+def gpu_variables(place: Place) -> dict[str, str]:
+    """The variables by which CUDA sees this engine's GPUs only."""
+    return {
+        # CUDA's own order is by speed, NVML's is by slot.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": place.visible,
+    }

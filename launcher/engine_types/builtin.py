@@ -9,7 +9,9 @@ from launcher.environments import ensure_tiny_models, standins_path
 from modelserver.errors import ConfigurationError
 from modelserver.values import ModelSpec
 
+#: How the path of a builtin model begins.
 PREFIX = "builtin:"
+#: The builtin models.
 NAMES = ("tiny-chat", "tiny-embed")
 
 
@@ -22,15 +24,16 @@ def model_path(model: ModelSpec, home: Path) -> str:
         return model.path
     name = model.path.removeprefix(PREFIX)
     if name not in NAMES:
-        known = " and ".join(f'"{PREFIX}{known}"' for known in NAMES)
+        known = " or ".join(f'"{PREFIX}{known}"' for known in NAMES)
         raise ConfigurationError(
-            f'model "{model.name}" has path "{model.path}"; builtin are {known}'
+            f'model "{model.name}" has path "{model.path}", which is no builtin model; '
+            f"write {known}"
         )
     return str(_folder(home) / name)
 
 
 def ensure(model: ModelSpec, interpreter: Path, home: Path) -> None:
-    """Write the builtin models if this model is one of them; takes seconds once."""
+    """Write the builtin models if this is one of them; the first time takes seconds."""
     if model.path.startswith(PREFIX):
         model_path(model, home)
         _folder(home).mkdir(parents=True, exist_ok=True)
@@ -38,7 +41,7 @@ def ensure(model: ModelSpec, interpreter: Path, home: Path) -> None:
 
 
 def standins(model: ModelSpec) -> dict[str, str]:
-    """The variables by which an installed engine finds stand-ins; images are whole."""
+    """The variables by which an engine finds stand-ins; images need none."""
     return {} if model.image else {"PYTHONPATH": str(standins_path())}
 
 

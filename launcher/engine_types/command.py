@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 from launcher.engine_types import builtin
-from launcher.engine_types.base import LOOPBACK, Launch, Place
+from launcher.engine_types.base import LOOPBACK, Launch, Place, gpu_variables
 from modelserver.errors import ConfigurationError
 from modelserver.values import ModelSpec
 
@@ -20,7 +20,7 @@ class Command:
     settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Nothing: what the command needs is its author's business."""
+        """Nothing: whoever wrote the command provides what it needs."""
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start. Raises ConfigurationError for a bad template."""
@@ -34,20 +34,16 @@ class Command:
         argv = tuple(_fill(model, word, values) for word in words)
         environment = dict(model.environment)
         if place.gpus:
-            environment = {
-                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-                "CUDA_VISIBLE_DEVICES": place.visible,
-                **environment,
-            }
+            environment = gpu_variables(place) | environment
         return Launch(argv, environment)
 
     def key_variable(self, model: ModelSpec) -> str:
-        """What the fleet file names; a command may know of no key."""
+        """The variable that the fleet file names, "" where the command takes no key."""
         return model.api_key_env
 
 
 class External:
-    """Knows no command."""
+    """An engine that somebody else runs: it is watched and used, never started."""
 
     starts_process = False
     settle_path = ""
@@ -60,25 +56,25 @@ class External:
         return Launch(())
 
     def key_variable(self, model: ModelSpec) -> str:
-        """None: its key is its owner's business."""
+        """None: whoever runs it gives it its key."""
         return ""
 
 
 class Absent:
-    """Starts nothing and says what is wrong."""
+    """A model that control wants here and the fleet in force does not have."""
 
     starts_process = True
     settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Raises ConfigurationError."""
+        """Raises ConfigurationError, which says what is wrong."""
         raise ConfigurationError(
             f'model "{model.name}" is not in the fleet in force; add it to the fleet '
             "file and run `modelserver apply`"
         )
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
-        """Never comes so far."""
+        """Not called: ``prepare`` fails before."""
         return Launch(())
 
     def key_variable(self, model: ModelSpec) -> str:

