@@ -28,12 +28,12 @@ from modelserver.store.state import Store, connect
 
 _log = logging.getLogger(__name__)
 
-#: Name of the file in the run folder that a launcher holds locked.
+#: The file in the run folder that a launcher keeps locked.
 LOCK_FILE = "launcher.lock"
 
 
 def main() -> None:
-    """Claim this host, then supervise; a problem is one line and exit status 2."""
+    """Lock this host and supervise it; a problem is one line and exit status 2."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
     )

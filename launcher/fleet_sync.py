@@ -1,4 +1,4 @@
-"""Keeps this launcher and the store agreed on which fleet is in force."""
+"""Keeps this launcher and the store in agreement on the fleet in force."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class FleetSync:
-    """The fleet in force as this launcher knows it; the store may lose it, this not."""
+    """The fleet in force as this launcher knows it, for a store that may lose it."""
 
     def __init__(self, applied: Applied, settings: Settings, link: StoreLink) -> None:
         self.applied = applied
@@ -31,7 +31,7 @@ class FleetSync:
         self._link.fleet_version = applied.version
 
     async def restore(self, view: StoreView) -> None:
-        """Bring the fleet back to a store that has lost it, or has an earlier one.
+        """Write the fleet to a store that has lost it, or has an earlier version.
 
         Raises StoreUnreachableError.
         """
@@ -39,18 +39,21 @@ class FleetSync:
         if view.fleet == own.text:
             return
         seen = int(json.loads(view.fleet)["version"]) if view.fleet else 0
-        if seen < own.version and await self._link.publish(own.text, seen):
-            _log.warning("fleet version=%d brought back to the store", own.version)
+        if seen < own.version and await self._link.publish_fleet(own.text, seen):
+            _log.warning("fleet version=%d written to the store again", own.version)
 
     def update(self, view: StoreView) -> bool:
-        """Go by what the store says; whether that is another fleet than before."""
+        """Go by the store's fleet; whether that is another one than before."""
         text = view.fleet
         if text in ("", self.applied.text, self._refused):
             return False
         try:
             applied = parse(text, self._settings)
         except ConfigurationError as error:
-            _log.error("goes on with version %d: %s", self.applied.version, error)
+            _log.error(
+                "the store's fleet cannot be read: %s; this host goes on with version %d",
+                *(error, self.applied.version),
+            )
             self._refused = text
             return False
         if applied.version < self.applied.version:
@@ -61,7 +64,7 @@ class FleetSync:
 
 
 def warn_of_differences(applied: Applied, settings: Settings) -> None:
-    """Say what in this host's fleet file is not what was applied."""
+    """Log what in this host's fleet file differs from the fleet that was applied."""
     own = spec_of(sealed(settings.fleet, applied.salt))
     lines = changes(applied.spec(), own).lines()
     if not settings.fleet_file.is_file() or not lines:

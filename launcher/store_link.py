@@ -31,27 +31,29 @@ from modelserver.values import Canary, EngineLoad, EngineReport, Metrics, Sample
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-#: Canaries that wait for the store at most.
+#: Canaries that are kept for a store that is away, the newest.
 UNSENT_CANARIES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the store said at ``read_at``, a time of this process's monotonic clock.
+    """What the store said when it was last read."""
 
-    ``wishes`` holds the wishes for this host, ``elsewhere`` the engines that another
-    host shall have, ``reported`` those of this host of which the store knows.
-    ``steered`` is False as long as no controller has ever spoken: then the absence of a
-    wish means nothing. ``fleet`` is the applied fleet as it stands there.
-    """
-
+    #: The wishes for this host, by engine.
     wishes: Mapping[str, Wish] = field(default_factory=dict)
+    #: The engines that are wanted on another host.
     elsewhere: frozenset[str] = frozenset()
+    #: What workers report of engines.
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
+    #: The engines of this host of which the store has a report.
     reported: frozenset[str] = frozenset()
+    #: Whether control ever spoke; before, the absence of a wish means nothing.
     steered: bool = False
+    #: The applied fleet as the store has it, "" for none.
     fleet: str = ""
+    #: The store's clock minus the monotonic clock of this process, in seconds.
     clock_offset: float = 0.0
+    #: When this was read, by the monotonic clock.
     read_at: float = float("-inf")
 
     @property
@@ -70,13 +72,13 @@ class StoreLink:
     def __init__(self, store: Store, host: Host, lease_seconds: float) -> None:
         self._store = store
         self._name = host.name
-        #: Gives the host as it is now, in no time; may be set.
+        #: Gives the host as it is now, without waiting; may be set.
         self.read_host: Callable[[], Host] = lambda: host
-        #: May be changed at any time.
+        #: Seconds that the host counts as live after a report; may be set.
         self.lease_seconds = lease_seconds
-        #: The version of the fleet that this launcher goes by.
+        #: The version of the fleet that this launcher goes by; may be set.
         self.fleet_version = 0
-        #: What goes along with the next exchange.
+        # What goes along with the next exchange.
         self._metrics: dict[str, Metrics | None] = {}
         self._canaries: list[Canary] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -104,31 +106,34 @@ class StoreLink:
             with self._store.reachable():
                 return function(*arguments)
         except redis.RedisError as error:
-            # Loading, read-only, out of memory: it is there and of no use.
+            # It loads its data, is read-only or out of memory.
             text = f"Redis at {self._store.url} refuses: {error}"
             raise StoreUnreachableError(text) from error
 
     async def next_incarnation(self, engine: str) -> int:
-        """Count one more start. Raises StoreUnreachableError."""
+        """Count one more start, and return its number. Raises StoreUnreachableError."""
         return await self.call(next_incarnation, self._store, engine)
 
     def queue_metrics(self, engine: str, metrics: Metrics | None) -> None:
-        """Say how an engine copes, with the next exchange; None: no longer."""
+        """Send an engine's metrics with the next exchange; None removes them."""
         self._metrics[engine] = metrics
 
     def queue_canary(self, canary: Canary) -> None:
-        """Keep what a canary took, with the next exchange."""
+        """Send what a canary took with the next exchange."""
         self._canaries.append(canary)
 
     async def exchange(
         self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
     ) -> StoreView:
-        """Renew the lease, send reports, read wishes and loads, in one go."""
-        await self._tell()
+        """Renew the lease, send reports, read wishes and loads.
+
+        Raises StoreUnreachableError.
+        """
+        await self._send_measured()
         return await self.call(self._exchange, reports, removed, now)
 
-    async def _tell(self) -> None:
-        """Send what was measured; what cannot be sent is not worth keeping long."""
+    async def _send_measured(self) -> None:
+        """Send what was measured since the last exchange."""
         metrics, self._metrics = self._metrics, {}
         canaries, self._canaries = self._canaries, []
         try:
@@ -137,7 +142,7 @@ class StoreLink:
             if canaries:
                 await self.call(add_canaries, self._store, canaries)
         except StoreUnreachableError:
-            # Metrics are soon old, canaries are not.
+            # Canaries are kept for the next time; metrics would be old by then.
             self._canaries = [*canaries, *self._canaries][-UNSENT_CANARIES:]
             raise
 
@@ -145,14 +150,14 @@ class StoreLink:
         self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
     ) -> StoreView:
         store, host = self._store, self._name
-        # Before writing: what is missing here was lost by the store.
+        # Read before writing: what is missing was lost by the store.
         engines = read_engines(store)
         for report in reports:
             report_engine(store, report)
         for engine in removed:
             if engine in engines and engines[engine].host == host:
                 remove_engine(store, engine)
-        # Last: a live host with reports from before its absence would look hung.
+        # After the reports: a live host with old ones would look hung.
         report_of_host = replace(self.read_host(), fleet=self.fleet_version)
         report_host(store, report_of_host, self.lease_seconds)
         wishes = read_wishes(store)
@@ -162,7 +167,7 @@ class StoreLink:
             loads=read_loads(store),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
             steered=read_steered(store)[0] > 0,
-            # After the wishes: a wish for a new model never comes before the model.
+            # Read after the wishes: so a wish never comes without its model.
             fleet=read_applied_fleet(store),
             clock_offset=store.now() - time.monotonic(),
             read_at=now,
@@ -176,16 +181,19 @@ class StoreLink:
         """Control's last decisions about an engine. Raises StoreUnreachableError."""
         return await self.call(last_decisions, self._store, engine)
 
-    async def leave(self) -> None:
+    async def end_lease(self) -> None:
         """End the host's lease. Raises StoreUnreachableError."""
         await self.call(end_host_lease, self._store, self._name)
 
-    async def publish(self, fleet: str, replaces: int) -> bool:
-        """Bring the applied fleet to the store. Raises StoreUnreachableError."""
+    async def publish_fleet(self, fleet: str, replaces: int) -> bool:
+        """Write the applied fleet in place of version ``replaces``; whether that went well.
+
+        Raises StoreUnreachableError.
+        """
         return await self.call(publish_fleet, self._store, fleet, replaces)
 
-    def watch(self, ring: Callable[[], None]) -> None:
-        """Call ``ring`` in the loop whenever a wish changes, until ``close``."""
+    def watch_changes(self, ring: Callable[[], None]) -> None:
+        """Call ``ring`` in the loop when wishes or the fleet change, until ``close``."""
         loop = asyncio.get_running_loop()
         arguments = (lambda: loop.call_soon_threadsafe(ring),)
         threading.Thread(target=self._listen, args=arguments, daemon=True).start()
@@ -196,7 +204,7 @@ class StoreLink:
                 with _subscription(self._store) as sub:
                     self._hear(sub, ring)
             except (redis.RedisError, OSError):
-                # Reading every second goes on without the bell.
+                # The launcher reads every second without the bell.
                 self._closing.wait(1.0)
             except RuntimeError:
                 return  # The loop has ended.
@@ -204,12 +212,12 @@ class StoreLink:
     def _hear(self, sub: Any, ring: Callable[[], None]) -> None:
         while not self._closing.is_set():
             message = sub.get_message(timeout=1.0)
-            # Reports ring as well, with the engine's name.
+            # Reports ring the bell as well, by the engine's name.
             if message and message["data"] in ("desired", "fleet"):
                 ring()
 
     def close(self) -> None:
-        """Hear no more bells and end the thread, without waiting for either."""
+        """End both threads, without waiting for them."""
         self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 

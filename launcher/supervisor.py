@@ -22,15 +22,18 @@ from modelserver.values import EngineReport, Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
 
+#: Seconds from one tick of the loop to the next, where nothing wakes it before.
 LOOP_SECONDS = 0.25
-#: How often wishes are read and the lease is renewed when no bell rings.
+#: Seconds after which wishes are read and the lease is renewed, where no bell rings.
 EXCHANGE_SECONDS = 1.0
-#: How often an engine is reported when nothing about it changed.
+#: Seconds after which an engine is reported again, though nothing about it changed.
 ENGINE_REPORT_SECONDS = 2.0
-#: After the store lost its data, control has so long to repeat its wishes.
+#: Seconds in which control must repeat its wishes after the store lost its data, or after
+#: the launcher adopted engines. Meanwhile engines without a wish are kept.
 WISHES_GRACE_SECONDS = 15.0
-#: When, and what, an engine was last reported of which nothing was.
+#: When and as what an engine that was never reported was last reported.
 NOT_REPORTED: tuple[float, EngineReport | None] = (0.0, None)
+#: The signals that end the launcher.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -64,7 +67,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._queue_signal, number)
         try:
             await self._adopt(self._resources.records.read_all())
-            self._resources.link.watch(self.ring)
+            self._resources.link.watch_changes(self.ring)
             while not self._leaving:
                 try:
                     self._tick(time.monotonic())
@@ -93,7 +96,7 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         self._handle_signals()
-        self._talk(now)
+        self._talk_to_store(now)
         for name, keeper in list(self._keepers.items()):
             keeper.tick(now, self._view)
             if keeper.gone:
@@ -112,15 +115,15 @@ class Supervisor:
                 )
                 self._leaving = True
                 return
-            hurry, self._stopping = self._stopping, True
-            how = "stopping engines at once" if hurry else "draining engines"
+            at_once, self._stopping = self._stopping, True
+            how = "stopping engines at once" if at_once else "draining engines"
             _log.info("%s: %s", number.name, how)
             for keeper in self._keepers.values():
-                keeper.stop("the launcher ends", hurry=hurry)
+                keeper.stop("the launcher ends", at_once=at_once)
 
     # The store.
 
-    def _talk(self, now: float) -> None:
+    def _talk_to_store(self, now: float) -> None:
         if self._exchange is not None:
             if not self._exchange.done():
                 return
@@ -131,28 +134,28 @@ class Supervisor:
         if self._bell or reports or self._removed or now >= self._next_exchange:
             self._bell = False
             self._next_exchange = now + EXCHANGE_SECONDS
-            self._exchange = asyncio.create_task(self._talk_once(reports, now))
+            self._exchange = asyncio.create_task(self._exchange_once(reports, now))
             self._exchange.add_done_callback(lambda _: self._resources.wake())
 
     def _due_reports(self, now: float) -> Iterable[EngineReport]:
         if not self._view.known:
-            return  # Its clock is not known either.
+            return  # The store's clock is not known.
         for name, keeper in self._keepers.items():
-            if not keeper.speaks or name in self._view.elsewhere:
+            if not keeper.is_reported or name in self._view.elsewhere:
                 continue
             report = keeper.report(self._view)
             at, last = self._sent.get(name, NOT_REPORTED)
             if now - at >= ENGINE_REPORT_SECONDS or _changed(last, report):
                 yield report
 
-    async def _talk_once(self, reports: list[EngineReport], now: float) -> None:
+    async def _exchange_once(self, reports: list[EngineReport], now: float) -> None:
         removed = tuple(self._removed)
         link = self._resources.link
         try:
             self._view = await link.exchange(reports, removed, now)
             await self._fleet_sync.restore(self._view)
         except StoreUnreachableError:
-            # It may come back empty: then everything is told again.
+            # It may come back empty: then all is reported again.
             self._sent = dict.fromkeys(self._sent, NOT_REPORTED)
             self._next_exchange = time.monotonic() + EXCHANGE_SECONDS
             if self._stopping and not self._keepers:
@@ -160,7 +163,9 @@ class Supervisor:
             return
         lost = self._sent.keys() - self._view.reported
         if lost:
-            _log.warning("the store lost its data; its wishes are awaited again")
+            _log.warning(
+                "the store lost its data; engines go on while control repeats its wishes"
+            )
             self._grace_until = now + WISHES_GRACE_SECONDS
         self._removed.difference_update(removed)
         for name in removed:
@@ -173,7 +178,7 @@ class Supervisor:
         if self._fleet_sync.update(self._view):
             models = self._fleet_sync.models
             for keeper in self._keepers.values():
-                # A model that left stays as it was, until control drops its engines.
+                # A model that left stays as it was until control ends its engines.
                 keeper.model = models.get(keeper.spec.model, keeper.model)
         if self._stopping or not self._view.known:
             return
@@ -191,23 +196,27 @@ class Supervisor:
         if known:
             self._removed |= self._view.reported - wishes.keys() - self._keepers.keys()
 
-    # Beginning and end.
+    # Adoption and the end.
 
     async def _adopt(self, records: Iterable[Record]) -> None:
-        """Go on with engines that live; end what is left of the others."""
+        """Go on with engines that live, and end what is left of the others."""
         for record in records:
             name, identity = record.spec.id, record.process
-            # One whose model has left meanwhile is ended like others: drained first.
+            # One whose model has left the fleet goes by its record: it is drained first.
             model = self._fleet_sync.models.get(record.spec.model) or record.model
             if model and head_lives(identity):
                 keeper = self._keepers[name] = Keeper(
                     record.spec, model, self._resources
                 )
                 keeper.adopt(record)
-                # Nobody has wanted it from this launcher yet.
+                # Its wish has not been read yet.
                 self._grace_until = time.monotonic() + WISHES_GRACE_SECONDS
                 continue
-            _log.info("engine=%s incarnation=%d is dead", name, record.incarnation)
+            _log.info(
+                "engine=%s incarnation=%d is dead and cleared up",
+                name,
+                record.incarnation,
+            )
             await asyncio.to_thread(EngineProcess(identity).kill)
             self._resources.records.remove(name)
 
@@ -219,9 +228,12 @@ class Supervisor:
                 keeper.leave_running()
             return
         try:
-            await self._resources.link.leave()
+            await self._resources.link.end_lease()
         except StoreUnreachableError:
-            _log.warning("the reports of this host stay in the store")
+            _log.warning(
+                "host=%s its reports stay in the store, which is away; its lease runs out",
+                self._resources.host,
+            )
 
 
 def _changed(last: EngineReport | None, report: EngineReport) -> bool:

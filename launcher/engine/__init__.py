@@ -2,12 +2,12 @@
 
 - ``keeper``: holds one engine; its ``tick`` applies the table of states
 - ``start``: one start: process, log, limit
-- ``stop``: drain and end
-- ``report``: what the fleet is told about the engine
+- ``stop``: asks an engine to end, then ends it by force
+- ``report``: what the log and the store are told of the engine
 - ``background``: tasks beside the loop
 - ``checkup``: what is asked of an engine that serves
 - ``liveness``: evidence of tokens
-- ``canaries``: small requests that are sent to see how long they take
+- ``canaries``: small requests that tell how fast it is
 - ``engine_metrics``: the engine's own figures
-- ``container``, ``in_container``: engines that run in a container
+- ``container``: the command for an engine in a container
 """

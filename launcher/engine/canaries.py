@@ -1,7 +1,7 @@
 """Canaries: small requests to an empty engine that tell how fast it is.
 
-One counts only if the engine was empty before, meanwhile and after. Who is slow is
-control's business; here they are sent and timed.
+One counts only if the engine was empty before, during and after it. Here they are sent
+and timed; control judges who is slow.
 """
 
 import asyncio
@@ -26,71 +26,82 @@ from modelserver.values import EngineLoad, Kind, ModelSpec, Wish
 
 _log = logging.getLogger(__name__)
 
-#: About 60 tokens of text; a number before it makes it new to the engine's cache.
+#: About 60 tokens. A random number before it makes it new to the engine's cache.
 CANARY_TEXT = """\
 The old lighthouse stood at the end of a long road. Every evening its keeper climbed \
 the stairs, cleaned the lamp and wrote into a book which ships had passed, how the \
 wind blew and what the sea looked like. One night in winter he wrote nothing, for"""
+#: Tokens that a canary asks for.
 CANARY_TOKENS = 32
+#: A time before all others.
 LONG_AGO = float("-inf")
-#: So many at once are the loaded one.
+#: A loaded canary is this many requests at once.
 CROWD = 8
-#: A round: is it a loaded one?
+#: The canaries of a round, each with whether it is a loaded one.
 ROUND = (False, False, False, True)
-#: One that takes longer counts as so long, in seconds.
+#: Seconds that a canary takes at most; one without an answer by then counts as this.
 LONGEST_CANARY_SECONDS = 30.0
-#: The engine must have been empty for so long: before one that control asks for, where
-#: a worker's last request may be on its way, and before one that nobody asks for.
-ASKED_EMPTY_SECONDS, UNASKED_EMPTY_SECONDS = 1.5, 5.0
-#: Workers' reports are as old as this at most, and engines' metrics as this.
-WORKER_REPORT_AGE_SECONDS, METRICS_AGE_SECONDS = 1.0, 0.5
-#: An empty engine gets one unasked so often; after a failed one comes a pause.
-UNASKED_EVERY_SECONDS, FAILED_PAUSE_SECONDS = 60.0, 5.0
-#: What a new engine may spend on its first round before it serves, in seconds; one
-#: that is slow to warm up has it later.
-FIRST_ROUND_SECONDS, WARM_UP_SECONDS = 10.0, 2.5
+#: Seconds that the engine must have been empty before canaries that control asks for: a
+#: worker's last request may still be on its way.
+ASKED_EMPTY_SECONDS = 1.5
+#: Seconds that the engine must have been empty before canaries that nobody asks for.
+UNASKED_EMPTY_SECONDS = 5.0
+#: Age of a worker's report at most, in seconds.
+WORKER_REPORT_AGE_SECONDS = 1.0
+#: Age of an engine's metrics at most, in seconds.
+METRICS_AGE_SECONDS = 0.5
+#: Seconds between two canaries that an empty engine gets unasked.
+UNASKED_EVERY_SECONDS = 60.0
+#: Seconds without canaries after some that failed.
+FAILED_PAUSE_SECONDS = 5.0
+#: Seconds that the round before an engine serves may take, with the warm-up.
+FIRST_ROUND_SECONDS = 10.0
+#: Seconds that the warm-up may take; an engine that is slower has its round later.
+WARM_UP_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class SentCanary:
-    """One canary that was sent; ``began`` and ``ended`` are monotonic times."""
+    """One canary that was sent. Times are monotonic."""
 
     began: float
     ended: float
     seconds: float
+    #: Whether it was several requests at once.
     loaded: bool
+    #: The round that control asked for, 0 for none.
     round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineUse:
-    """What is on an engine, as known at ``read_at``.
+    """What is on an engine. Times are monotonic."""
 
-    ``answered_at`` is when a request of the workers last went well; ``busy_at`` is when
-    the engine itself was last seen to have some, if it still may.
-    """
-
+    #: Requests of the workers.
     inflight: int
+    #: When a request of the workers last went well.
     answered_at: float
+    #: When all of this was known.
     read_at: float
+    #: When the engine itself last had requests, ``LONG_AGO`` if it surely has none.
     busy_at: float = LONG_AGO
 
     @classmethod
     def of(cls, load: EngineLoad | None, read_at: float, busy_at: float) -> "EngineUse":
-        """From what workers report of it, if any does."""
+        """From what workers report of the engine, None where none does."""
         if load is None:
             return cls(0, LONG_AGO, read_at, busy_at)
         return cls(load.inflight, read_at - load.idle_seconds, read_at, busy_at)
 
     @property
     def empty(self) -> bool:
-        """Whether nobody knows of a request on it."""
+        """Whether no request is known to be on it."""
         return not self.inflight and self.busy_at == LONG_AGO
 
-    def confirms(self, taken: Sequence[SentCanary]) -> bool | None:
-        """Whether nothing else ran beside canaries; None if that is not known yet."""
-        began, ended = taken[0].began, taken[-1].ended
-        # What it said while they ran was of them.
+    def confirms(self, sent: Sequence[SentCanary]) -> bool | None:
+        """Whether only the canaries ran on it; None while that is not known yet."""
+        began, ended = sent[0].began, sent[-1].ended
+        # What it had while they ran was the canaries.
         busy = self.busy_at > ended + METRICS_AGE_SECONDS
         if self.inflight or busy or self.answered_at >= began:
             return False
@@ -99,17 +110,19 @@ class EngineUse:
 
 @dataclass(frozen=True, slots=True)
 class DueCanaries:
-    """Canaries to be sent one after the other: is it a loaded one?"""
+    """Canaries to be sent one after the other."""
 
+    #: For each, whether it is a loaded one.
     steps: tuple[bool, ...]
+    #: The round that control asked for, 0 for none.
     round: int = 0
 
 
 class CanaryPlan:
     """Which canaries are due. Pure: times are arguments.
 
-    ``done`` is the last round that is over. Begins with a round that has no number, for
-    a baseline, unless ``measured``.
+    ``done`` is the last round that is over. The first round has no number: it is for a
+    baseline, which an engine that is ``measured`` has already.
     """
 
     def __init__(self, done: int, measured: bool, now: float) -> None:
@@ -119,8 +132,8 @@ class CanaryPlan:
         self._not_before = now
         self._empty_since: float | None = None
 
-    def due(self, now: float, use: EngineUse, wish: Wish) -> DueCanaries | None:
-        """What is to be sent now."""
+    def find_due(self, now: float, use: EngineUse, wish: Wish) -> DueCanaries | None:
+        """What is to be sent now, None for nothing."""
         if not use.empty:
             self._empty_since = None
             return None
@@ -137,18 +150,18 @@ class CanaryPlan:
         return DueCanaries((False,)) if now >= self._unasked_at else None
 
     def passed(self, due: DueCanaries, now: float) -> None:
-        """They count."""
+        """Note that they counted."""
         self._unasked_at = now + UNASKED_EVERY_SECONDS
         self._measured = self._measured or due.steps == ROUND
         self.done = max(self.done, due.round)
 
     def failed(self, now: float) -> None:
-        """They brought nothing; a while later others may."""
+        """Note that they failed; after a pause others may be sent."""
         self._not_before = now + FAILED_PAUSE_SECONDS
 
 
 class Canaries:
-    """Sends what the plan says to one engine; ``tell`` gets what counts."""
+    """Sends to one engine what the plan says, and gives ``tell`` what counts."""
 
     def __init__(
         self,
@@ -173,7 +186,7 @@ class Canaries:
                 self._collect(now)
         elif self._unconfirmed:
             self._confirm(now, use)
-        elif not self._refused and (due := self.plan.due(now, use, wish)):
+        elif not self._refused and (due := self.plan.find_due(now, use, wish)):
             self._due = due
             self._task = asyncio.create_task(self._send(due))
 
@@ -210,16 +223,16 @@ class Canaries:
             _log.warning("canary: %s", fault)
         except RequestFault as fault:
             self._refused = True
-            _log.warning("%s gets no canaries, it refuses them: %s", url, fault)
+            _log.warning("%s refuses canaries and gets no more: %s", url, fault)
         return []
 
 
 async def first_round(
     session: aiohttp.ClientSession, url: str, model: ModelSpec
 ) -> list[SentCanary]:
-    """A round on an engine that does not serve yet; [] if it takes too long or fails.
+    """A round before an engine serves; [] if it takes too long or fails.
 
-    Only then is it surely empty. What comes first warms it up and does not count.
+    Only then is it surely empty. A warm-up comes first and does not count.
     """
     try:
         async with asyncio.timeout(FIRST_ROUND_SECONDS):
@@ -258,7 +271,7 @@ async def _one(session: aiohttp.ClientSession, url: str, model: ModelSpec) -> fl
     if model.kind is Kind.EMBEDDING:
         url, body["input"] = url + EMBEDDINGS_PATH, text
     else:
-        # As many tokens each time, whatever it has to say.
+        # The same number of tokens each time, whatever it would say.
         fixed = {"max_tokens": CANARY_TOKENS, "temperature": 0, "ignore_eos": True}
         url, body = url + COMPLETIONS_PATH, {**body, "prompt": text, **fixed}
     began = time.monotonic()

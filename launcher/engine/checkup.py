@@ -1,4 +1,4 @@
-"""Everything that is asked of one engine while it serves, and where the answers go."""
+"""What is asked of one engine while it serves, and where the answers go."""
 
 import dataclasses
 import time
@@ -15,9 +15,8 @@ from modelserver.values import Canary, Metrics, ModelSpec, Wish
 class Checkup:
     """Proofs of life, metrics and canaries of one incarnation.
 
-    ``first`` are the canaries that it had before it served, ``measured`` says that it
-    needs no more for a baseline. ``rounds`` is the last round of canaries that the
-    engine was through.
+    ``first`` are the canaries that it had before it served; ``measured`` says that it
+    needs no more for a baseline; ``rounds`` is the last round of canaries that is over.
     """
 
     def __init__(
@@ -32,13 +31,13 @@ class Checkup:
         now = time.monotonic()
         self._start, self._resources = start, resources
         self._engine = start.record.spec.id
-        self._taken = list(first)
-        #: What was told of its metrics; nothing yet, so that old ones are taken back.
-        self._told: Metrics | None = Metrics()
+        self._unreported = list(first)
+        #: The metrics that the store has; at first unlike any, so that old ones go.
+        self._sent: Metrics | None = Metrics()
         plan = CanaryPlan(rounds, measured, now)
         self.liveness = Liveness(resources.session, start.url, model, now)
         self._canaries = Canaries(
-            resources.session, start.url, model, plan, self._taken.extend
+            resources.session, start.url, model, plan, self._unreported.extend
         )
 
     @property
@@ -58,9 +57,9 @@ class Checkup:
         self._queue_canaries(view)
 
     def stop(self) -> None:
-        """Ask nothing more; what it said of itself holds no longer."""
+        """Ask nothing more, and take its metrics out of the store."""
         self.stop_asking()
-        if self._told is not None:
+        if self._sent is not None:
             self._resources.link.queue_metrics(self._engine, None)
 
     def stop_asking(self) -> None:
@@ -73,21 +72,21 @@ class Checkup:
         if metrics is not None and metrics.tokens_at:
             tokens_at = round(view.store_time(metrics.tokens_at), 1)
             metrics = dataclasses.replace(metrics, tokens_at=tokens_at)
-        if metrics != self._told:
-            self._told = metrics
+        if metrics != self._sent:
+            self._sent = metrics
             self._resources.link.queue_metrics(self._engine, metrics)
 
     def _queue_canaries(self, view: StoreView) -> None:
         incarnation = self._start.record.incarnation
-        for taken in self._taken:
-            at = view.store_time(taken.began)
+        for sent in self._unreported:
+            at = view.store_time(sent.began)
             canary = Canary(
-                *(self._engine, incarnation, at, taken.seconds),
-                loaded=taken.loaded,
-                round=taken.round,
+                *(self._engine, incarnation, at, sent.seconds),
+                loaded=sent.loaded,
+                round=sent.round,
             )
             self._resources.link.queue_canary(canary)
-        self._taken.clear()
+        self._unreported.clear()
         if self.rounds != self._start.record.canary:
             record = dataclasses.replace(self._start.record, canary=self.rounds)
             self._start.record = record

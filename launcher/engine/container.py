@@ -18,14 +18,14 @@ from launcher.host.containers import Runtime
 from modelserver.errors import ConfigurationError
 from modelserver.values import ModelSpec
 
-#: Variables of the launcher that engines in containers get as well, where they are set.
+#: Variables of the launcher that a container gets as well, where they are set.
 HANDED_ON_VARIABLES = (
     *("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
-#: Variables that would lead docker or podman itself astray. None is a secret, and they
-#: go by the command line.
+#: Variables that docker and podman themselves go by. A model's values for them are passed
+#: on the command line instead; none is a secret.
 CLIENT_VARIABLES = frozenset(
     {
         *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
@@ -34,13 +34,14 @@ CLIENT_VARIABLES = frozenset(
         *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER"),
     }
 )
-#: What SGLang's and vLLM's own instructions ask for, and files enough for connections;
-#: -1 is without a limit.
+#: Limits that SGLang's and vLLM's instructions ask for, and files for many connections;
+#: -1 is no limit.
 ULIMITS = {"memlock": -1, "stack": 67_108_864, "nofile": 1_048_576}
 
 
 #: Variables that move Hugging Face's caches; each names a folder.
 CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
+#: The limits of this process that belong to them.
 _LIMITS = {
     "memlock": resource.RLIMIT_MEMLOCK,
     "stack": resource.RLIMIT_STACK,
@@ -64,19 +65,18 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a container is made of beside the engine's command.
-
-    ``gpus`` are UUIDs; ``limits`` are the launcher's own hard ones, -1 for none;
-    ``arguments`` are the model's, and come last, so that they win.
-    """
+    """What a container is made of beside the engine's command."""
 
     runtime: Runtime
     image: str
     name: str
     labels: Mapping[str, str]
+    #: UUIDs of its GPUs.
     gpus: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    #: The launcher's own hard limits, -1 for no limit.
     limits: Mapping[str, int] | None = None
+    #: The model's own; they come last, so they win.
     arguments: tuple[str, ...] = ()
 
 
@@ -88,55 +88,60 @@ def with_absolute_path(model: ModelSpec) -> ModelSpec:
     return replace(model, path=str(folder.absolute()))
 
 
-def in_container(launch: Launch, model: ModelSpec, box: ContainerSpec) -> Launch:
-    """The launch in its container.
+def in_container(launch: Launch, model: ModelSpec, container: ContainerSpec) -> Launch:
+    """The launch in a container with what it needs of this host.
 
-    Weights in a folder can be read, Hugging Face's cache can be written. Raises
+    It may read weights in a folder, and write Hugging Face's cache. Raises
     ConfigurationError where the cache cannot be made.
     """
     caches = _caches({**os.environ, **launch.environment})
     environment = {**launch.environment, **{k: str(v) for k, v in caches.items()}}
     mounts = [Mount(folder, writable=True) for folder in caches.values()]
-    # Hands the API key on without showing it; the images know nothing of it.
+    # The starter hands the API key on without showing it; no image has it.
     starter = environments.starter("sglang")
     if str(starter) in launch.argv:
         mounts.append(Mount(starter))
     if model.path and Path(model.path).is_dir():
         mounts.append(Mount(Path(model.path)))
     limits = {name: resource.getrlimit(kind)[1] for name, kind in _LIMITS.items()}
-    box = replace(box, mounts=tuple(mounts), limits=limits)
+    container = replace(container, mounts=tuple(mounts), limits=limits)
     return container_launch(
         replace(launch, environment=environment),
-        box,
+        container,
         more=(*process.ENGINE_VARIABLES, process.MARK),
     )
 
 
 def container_launch(
-    launch: Launch, box: ContainerSpec, more: tuple[str, ...] = ()
+    launch: Launch, container: ContainerSpec, more: tuple[str, ...] = ()
 ) -> Launch:
-    """The launch in a container; ``more`` variables of the environment go in as well.
+    """The launch in a container, which gets ``more`` variables of the launcher as well.
 
-    An empty variable of the launch means "not ours", which a container's never are.
+    An empty variable of the launch unsets the launcher's, which no container has.
     """
     values = {name: value for name, value in launch.environment.items() if value}
+    labels = container.labels.items()
     argv = [
-        *(box.runtime.program, "run", "--rm", "--name", box.name),
-        *(word for each in box.labels.items() for word in ("--label", "=".join(each))),
-        # Only what is here already: a start must not wait for gigabytes.
+        *(container.runtime.program, "run", "--rm", "--name", container.name),
+        *(
+            word
+            for each in container.labels.items()
+            for word in ("--label", "=".join(each))
+        ),
+        # Only an image that is here: a start must not wait for gigabytes.
         *("--pull", "never"),
         # Engines listen on loopback, and on the port that they were given.
         *("--network", "host", "--ipc", "host"),
-        *_ulimits(box),
-        # Weights of a user carry no label that a container may read.
+        *_ulimits(container),
+        # Under SELinux a user's weights carry no label that a container may read.
         *("--security-opt", "label=disable"),
-        # Its output goes to the engine's log, and need not grow elsewhere as well.
+        # Its output goes to the engine's log only.
         *("--log-driver", "none"),
-        *_gpus(box),
-        *(word for mount in box.mounts for word in ("--mount", str(mount))),
+        *_gpus(container),
+        *(word for mount in container.mounts for word in ("--mount", str(mount))),
         *_environment(values, more),
-        *box.arguments,
-        *("--entrypoint", launch.argv[0], box.image, *launch.argv[1:]),
+        *container.arguments,
+        *("--entrypoint", launch.argv[0], container.image, *launch.argv[1:]),
     ]
     ours = {name: each for name, each in values.items() if name not in CLIENT_VARIABLES}
     return Launch(tuple(argv), ours)
@@ -148,21 +153,25 @@ def _environment(values: Mapping[str, str], more: tuple[str, ...]) -> Iterator[s
         yield from ("--env", f"{name}={values[name]}" if steers else name)
 
 
-def _ulimits(box: ContainerSpec) -> Iterator[str]:
-    """Podman starts what it runs itself, and cannot give more than it has."""
+def _ulimits(container: ContainerSpec) -> Iterator[str]:
+    """The limits. Podman cannot give more than the launcher has itself."""
     for name, wanted in ULIMITS.items():
-        own = (box.limits or {}).get(name, -1) if box.runtime.is_podman else -1
+        own = (
+            (container.limits or {}).get(name, -1)
+            if container.runtime.is_podman
+            else -1
+        )
         limit = wanted if own < 0 else own if wanted < 0 else min(wanted, own)
         yield from ("--ulimit", f"{name}={limit}:{limit}")
 
 
-def _gpus(box: ContainerSpec) -> Iterator[str]:
-    if box.runtime.is_podman:
-        for gpu in box.gpus:
+def _gpus(container: ContainerSpec) -> Iterator[str]:
+    if container.runtime.is_podman:
+        for gpu in container.gpus:
             yield from ("--device", f"nvidia.com/gpu={gpu}")
-    elif box.gpus:
+    elif container.gpus:
         # The quotes are docker's: without them a comma begins another option.
-        yield from ("--gpus", f'"device={",".join(box.gpus)}"')
+        yield from ("--gpus", f'"device={",".join(container.gpus)}"')
 
 
 def _caches(environ: Mapping[str, str]) -> dict[str, Path]:

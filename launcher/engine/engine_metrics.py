@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from modelserver.engine_client import count_tokens
 
-#: Their names for the same, in either engine.
+#: The names of either engine for requests that it computes.
 _RUNNING = (b"num_running_reqs", b"num_requests_running")
+#: For requests that wait in it.
 _WAITING = (b"num_queue_reqs", b"num_requests_waiting")
+#: For the part of its KV cache that is used, from 0 to 1.
 _KV_USE = (b"token_usage", b"kv_cache_usage_perc")
+#: For the histogram of times between two tokens.
 _ITL = b"inter_token_latency_seconds_bucket"
 _LINES = re.compile(
     rb"^(?:sglang|vllm):(%s)(?:\{([^}]*)\})? ([0-9.eE+-]+)$"
@@ -23,28 +26,29 @@ _BOUND = re.compile(rb'le="([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One look at an engine's metrics.
+class MetricsReading:
+    """One look at an engine's metrics."""
 
-    ``running`` and ``waiting`` are requests, ``kv_use`` a part of 1; ``tokens`` is a
-    sum that grows with each token, None without such a counter. ``gaps`` counts times
-    between two tokens: how many so far were no longer than each bound in seconds.
-    """
-
+    #: Requests that it computes.
     running: int = 0
+    #: Requests that wait in it.
     waiting: int = 0
+    #: The part of its KV cache that is used, from 0 to 1.
     kv_use: float = 0.0
+    #: A sum that grows with each token, None without such a counter.
     tokens: float | None = None
+    #: Times between two tokens: how many so far were no longer than each bound, in
+    #: seconds.
     gaps: Mapping[float, float] = field(default_factory=dict)
 
     @property
     def requests(self) -> int:
-        """All that it has."""
+        """All requests that it has."""
         return self.running + self.waiting
 
 
-def read(content: bytes) -> Reading | None:
-    """What a page of metrics says, None where it has none of an engine's."""
+def read_metrics(content: bytes) -> MetricsReading | None:
+    """What a page of metrics says, None where it has no metrics of an engine."""
     lines = [line for line in _LINES.findall(content) if not _PRIORITY.search(line[1])]
     if not lines:
         return None
@@ -59,7 +63,7 @@ def read(content: bytes) -> Reading | None:
             kv_use = max(kv_use, float(value))  # The fullest of its replicas.
         else:
             sums[name] += float(value)
-    return Reading(
+    return MetricsReading(
         running=int(sum(sums[name] for name in _RUNNING)),
         waiting=int(sum(sums[name] for name in _WAITING)),
         kv_use=kv_use,
@@ -69,9 +73,10 @@ def read(content: bytes) -> Reading | None:
 
 
 def median_gap(before: Mapping[float, float], after: Mapping[float, float]) -> float:
-    """The median of what a histogram counted between two looks, 0 without any.
+    """The median of what a histogram counted between two looks, 0 for nothing.
 
-    Within a bucket evenly spread; in the last, unbounded one its lower bound.
+    It is interpolated within its bucket; of the last bucket, which is unbounded, it is
+    the lower bound.
 
     >>> round(median_gap({0.1: 5, 0.2: 5}, {0.1: 5, 0.2: 15}), 3)
     0.15

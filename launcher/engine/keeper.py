@@ -1,6 +1,6 @@
-"""Keeps one engine as wanted: applies the lifecycle's table and does what follows.
+"""Keeps one engine as wanted: applies the table of states and does what follows.
 
-``tick`` never waits: what takes time (a start, a proof, a stop) is one task beside it.
+``tick`` never waits: what takes time (a start, a proof, a stop) is a task beside it.
 """
 
 import dataclasses
@@ -47,15 +47,14 @@ from modelserver.values import (
 
 _log = logging.getLogger(__name__)
 
-#: How long to wait before a place is looked for again.
+#: Seconds before a place is looked for again.
 HELD_SECONDS = 1.0
-#: Pause between two questions whether a starting engine is ready.
+#: Seconds between two questions whether a starting engine is ready.
 READY_PAUSE_SECONDS = 0.3
-#: A worker may have pulled a request just before it saw the drain; its report of that
-#: is here after this time.
+#: Seconds after which workers have reported what they pulled before they saw a drain.
 LAST_PULL_SECONDS = 2.0
-#: Failed probes until an engine that somebody else runs counts as lost.
-LOST_PROBES = 2
+#: An engine that somebody else runs is lost after two failed proofs of life.
+LOST_PROOFS = 2
 
 
 class Keeper:
@@ -70,10 +69,10 @@ class Keeper:
         self.life = Life(since=time.monotonic())
         self.log = resources.log_of(spec.id)
         self._wish = Wish(spec)
-        #: What it was last started as, or tried to.
+        #: The model as of its last start, or of the last try.
         self._tried = model
-        #: False while an adopted engine has not yet had the time to prove itself.
-        self.speaks = True
+        #: False for an adopted engine that has not yet had the time to prove itself.
+        self.is_reported = True
         self._resources = resources
         self._adapter = adapter(model.engine)
         #: The last incarnation that died while it served.
@@ -101,10 +100,10 @@ class Keeper:
         place = self._start.place
         self._resources.allocation.adopt(self.spec, self._tried, place, record.ready)
         self._move(Started(record.incarnation, "adopted"))
-        self.speaks = not record.ready
+        self.is_reported = not record.ready
 
     def apply_wish(self, wish: Wish) -> None:
-        """Take a wish; the same wish again changes nothing."""
+        """Go by a wish; the same wish again changes nothing."""
         self.wanted, self._wish = True, wish
         reason, cause = "", Cause.CHANGED
         if wish.spec != self.spec:
@@ -122,27 +121,27 @@ class Keeper:
         if self._start is None and not self._background.has_job:
             self.spec = wish.spec
 
-    def stop(self, reason: str, hurry: bool = False) -> None:
-        """Want the engine no longer; ``hurry`` gives up what it has in flight."""
+    def stop(self, reason: str, at_once: bool = False) -> None:
+        """Drain and end it for good; ``at_once`` gives up what it has in flight."""
         self.wanted = False
-        self._in_a_hurry = self._in_a_hurry or hurry
+        self._in_a_hurry = self._in_a_hurry or at_once
         self._stop_reason = reason
 
     @property
     def stale(self) -> str:
-        """What changed in the fleet since its start, if that needs a restart."""
+        """What changed in the fleet since its start and needs a restart, or ""."""
         if self._tried == self.model:
             return ""
         return sentence(restarts(self._tried, self.model))
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended and nobody wants it."""
+        """Whether it has ended for good."""
         stopped = self.life.state is EngineState.STOPPED
         return stopped and not self.wanted and not self._background.has_job
 
     def leave_running(self) -> None:
-        """Leave the engine running and do nothing more with it."""
+        """Leave the engine to the next launcher and ask it nothing more."""
         self._background.drop_question()
         if self._checkup is not None:
             self._checkup.stop_asking()
@@ -174,7 +173,7 @@ class Keeper:
                 self._move(Wanted())
 
     def _catch_up(self) -> None:
-        """Begin anew by the changed fleet, unless it serves: then control says when."""
+        """Start anew by the changed fleet, unless it serves: then control says when."""
         match self.life.state:
             case EngineState.STARTING if self.stale:
                 self._drain(self.stale, Cause.CHANGED)
@@ -184,7 +183,7 @@ class Keeper:
                 self._move(Wanted())
 
     def _tick_starting(self, now: float) -> None:
-        if self._died() or self._start is None:
+        if self._has_died() or self._start is None:
             return
         if self._adapter.starts_process and self._start.overdue(now):
             self._fail(
@@ -194,7 +193,7 @@ class Keeper:
             self._background.start_question(self._prove(self._start))
 
     def _tick_serving(self, now: float, view: StoreView) -> None:
-        if self._died() or self._checkup is None:
+        if self._has_died() or self._checkup is None:
             return
         self._checkup.tick(now, view, self._wish)
         self._rounds, liveness = self._checkup.rounds, self._checkup.liveness
@@ -205,7 +204,7 @@ class Keeper:
             self._move(Degraded(why))
         elif not why:
             self._move(Recovered())
-        if not self._adapter.starts_process and liveness.failed_proofs >= LOST_PROBES:
+        if not self._adapter.starts_process and liveness.failed_proofs >= LOST_PROOFS:
             self._move(Lost(f"{self.spec.url} gives no token: {liveness.fault}"))
 
     def _tick_draining(self, now: float, view: StoreView) -> None:
@@ -221,7 +220,7 @@ class Keeper:
         settled = waited >= LAST_PULL_SECONDS or not view.loads
         return settled and not self._inflight
 
-    def _died(self) -> bool:
+    def _has_died(self) -> bool:
         if self._start is None:
             return False
         starting = self.life.state is EngineState.STARTING
@@ -230,7 +229,7 @@ class Keeper:
             self._fail(event)
         return event is not None
 
-    # What takes time.
+    # What takes time: tasks beside the loop.
 
     async def _launch(self) -> None:
         self._next_try = time.monotonic() + HELD_SECONDS
@@ -285,18 +284,18 @@ class Keeper:
 
     def _drain(self, reason: str, cause: Cause) -> None:
         if self.life.state is EngineState.PENDING and self._background.has_job:
-            return  # It is about to start; a later tick finds it STARTING.
+            return  # It is about to be STARTING; a later tick drains it.
         unused = self.life.state is EngineState.STARTING
         if self._move(DrainAsked(reason, cause)):
-            in_vain = unused or cause is Cause.HUNG
-            seconds = 0.0 if in_vain else self.model.drain_seconds
+            has_work = not unused and cause is not Cause.HUNG
+            seconds = self.model.drain_seconds if has_work else 0.0
             self._deadline = time.monotonic() + seconds
             self._background.drop_question()
         if self._in_a_hurry:
             self._deadline = 0.0
 
     def _fail(self, event: Died | StartTimedOut | CannotHeal) -> None:
-        """Leave a failed start or a dead engine; the rest of its processes goes."""
+        """Give up a failed start or a dead engine; ends the rest of its processes."""
         self._background.drop_question()
         served = self.life.state.serves
         incident = None
@@ -316,21 +315,21 @@ class Keeper:
             self._checkup.stop()
             self._checkup, self._hung_seconds = None, 0
         if self.life.state is not EngineState.STARTING:
-            self.speaks = True
+            self.is_reported = True
         if (self.life.state, self.life.reason) != (before.state, before.reason):
             log_change(self.spec.id, before, self.life, now)
             self._resources.wake()
         return True
 
     def _collect(self) -> None:
-        """An error nobody thought of counts as a death."""
+        """Take the results of tasks; an error that none handled counts as a death."""
         error = self._background.collect()
         if error is not None:
             _log.error("engine=%s", self.spec.id, exc_info=error)
             self._fail(Died(f"the launcher failed: {error!r}"))
 
     def report(self, view: StoreView) -> EngineReport:
-        """What the store shall know."""
+        """What the store is told of the engine."""
         alive_at = view.store_time(self._alive_at) if self._alive_at else 0.0
         told = engine_report(self.spec, self._resources.host, self.life, self._start)
         return dataclasses.replace(

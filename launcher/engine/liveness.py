@@ -1,6 +1,6 @@
-"""Evidence that an engine generates tokens: from traffic, its counters, or a probe.
+"""Evidence that an engine generates tokens: from traffic, its counters, or a request.
 
-The same look at its metrics tells how it copes, as long as it has requests.
+The same look at its metrics tells how it copes with its requests.
 """
 
 import asyncio
@@ -10,31 +10,31 @@ from collections import deque
 
 import aiohttp
 
-from launcher.engine.engine_metrics import Reading, median_gap, read
+from launcher.engine.engine_metrics import MetricsReading, median_gap, read_metrics
 from modelserver.engine_client import EngineFault, count_tokens, metrics_page, prove
 from modelserver.values import EngineLoad, Metrics, ModelSpec
 
 _log = logging.getLogger(__name__)
 
-#: How often the counters are read while no finished request proves the engine alive.
+#: Seconds between two looks at its counters while no finished request proves it alive.
 COUNTERS_SECONDS = 2.0
-#: How often its metrics are read while it has requests.
+#: Seconds between two looks at its metrics while it has requests.
 BUSY_METRICS_SECONDS = 2.5
-#: Between so many looks lies the time for which it says how it copes.
+#: How it copes is told of the time between the first and the last of 3 looks.
 METRICS_LOOKS = 3
-#: Without other evidence for so long, the engine is asked for a token.
+#: Seconds without other evidence after which the engine is asked for a token.
 UNPROVED_SECONDS = 5.0
-#: With requests on it and no token for so long, an engine is reported as silent, and
-#: for how long in steps of this, so that not every second is news. In seconds.
-SILENCE_STEP_SECONDS = 10
-#: How long that token may take; behind long prompts it waits its turn.
+#: Seconds that this token may take: it waits its turn behind long prompts.
 LIVENESS_PROOF_SECONDS = 15.0
+#: Silence of an engine that has requests is reported in steps of 10 seconds, so that not
+#: every second is news.
+SILENCE_STEP_SECONDS = 10
 
 
 class Liveness:
     """The freshest evidence for one READY engine. Times are monotonic seconds.
 
-    Judges nothing: an old ``alive_at`` is control's business.
+    Judges nothing: control says what an old ``alive_at`` means.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Liveness:
         self._model = model
         self._tokens: float | None = None
         self._moved_at = self._looked_at = now
-        self._looks: deque[Reading] = deque(maxlen=METRICS_LOOKS)
+        self._looks: deque[MetricsReading] = deque(maxlen=METRICS_LOOKS)
         self._inflight = 0
         self._next_check = now + COUNTERS_SECONDS
         self._check: asyncio.Task[None] | None = None
@@ -54,7 +54,7 @@ class Liveness:
         self.fault = ""
 
     def tick(self, now: float, load: EngineLoad | None, load_at: float) -> None:
-        """Take what traffic shows, and look closer where it shows nothing."""
+        """Take what the traffic shows; look at the engine where it shows nothing."""
         self._inflight = load.inflight if load else 0
         if load is not None and load.idle_seconds < UNPROVED_SECONDS:
             self._note_alive(load_at - load.idle_seconds)
@@ -67,18 +67,15 @@ class Liveness:
             self._check = asyncio.create_task(self._look())
 
     def busy_at(self, now: float) -> float:
-        """When it was last seen to have requests, -inf if it has none any more."""
+        """When it was last seen to have requests, -inf if it has none now."""
         has_some = bool(self._looks) and self._looks[-1].requests > 0
-        # A number that stands still while no token comes is an old one.
+        # While no token comes, the number of requests is an old one.
         busy = has_some and now - self._moved_at < UNPROVED_SECONDS
         return self._looked_at if busy else float("-inf")
 
     @property
     def metrics(self) -> Metrics | None:
-        """How it copes, None without requests or metrics. ``tokens_at`` is monotonic.
-
-        Does not outlive its requests.
-        """
+        """How it copes; None without requests or metrics. Its times are monotonic."""
         if not self._looks or not self._inflight:
             return None
         first, last = self._looks[0], self._looks[-1]
@@ -104,19 +101,19 @@ class Liveness:
     async def _look(self) -> None:
         page = await metrics_page(self._session, self._url)
         self._looked_at = time.monotonic()
-        tokens, reading = count_tokens(page), read(page)
+        tokens, reading = count_tokens(page), read_metrics(page)
         if reading is not None:
             self._looks.append(reading)
         elif page:
-            self._looks.clear()  # Else it may only be too slow to say.
+            self._looks.clear()  # Without a page it may only be slow: then they stay.
         before, self._tokens = self._tokens, tokens
         if None not in (before, tokens) and tokens != before:
             self._moved_at = self._looked_at
             self.note_token()
         elif time.monotonic() - self.alive_at >= UNPROVED_SECONDS:
-            await self._probe()
+            await self._ask_for_token()
 
-    async def _probe(self) -> None:
+    async def _ask_for_token(self) -> None:
         model = self._model
         try:
             await prove(
@@ -126,22 +123,21 @@ class Liveness:
             self.failed_proofs += 1
             self.fault = str(error)
             if self.failed_proofs == 1:
-                _log.warning("no proof of life: %s", error)
+                _log.warning("%s gives no proof of life: %s", self._url, error)
         else:
             self.note_token()
 
     def note_token(self) -> None:
-        """It has just given a token."""
+        """Note that it has just given a token."""
         self._note_alive(time.monotonic())
         self.failed_proofs = 0
 
 
 def silence_in_steps(seconds: float, inflight: int) -> int:
-    """What is reported of an engine that gave its last token so long ago.
+    """The seconds of silence that are reported of an engine, 0 without requests.
 
     >>> [silence_in_steps(*each) for each in ((27.4, 3), (27.4, 0), (4.0, 3))]
     [20, 0, 0]
     """
-    return (
-        int(seconds) // SILENCE_STEP_SECONDS * SILENCE_STEP_SECONDS if inflight else 0
-    )
+    steps = int(seconds) // SILENCE_STEP_SECONDS if inflight else 0
+    return steps * SILENCE_STEP_SECONDS

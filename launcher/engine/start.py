@@ -235,9 +235,11 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
     if plan.runtime:
         gpus = place.uuids or tuple(map(str, place.gpus))
         labels = resources.containers.labels(spec.id)
-        box = ContainerSpec(plan.runtime, model.image, identity.container, labels, gpus)
-        box = replace(box, arguments=model.container_args)
-        launch = in_container(launch, filled, box)
+        container = ContainerSpec(
+            plan.runtime, model.image, identity.container, labels, gpus
+        )
+        container = replace(container, arguments=model.container_args)
+        launch = in_container(launch, filled, container)
     running = process.start(launch, log, title, identity)
     record = replace(record, process=running.identity)
     resources.records.write(record)

@@ -1,4 +1,4 @@
-"""The end of one engine: what is known of it is kept, it is asked to end, then forced."""
+"""The end of one engine: it is asked to end, then forced, its incident is kept."""
 
 import asyncio
 import logging

@@ -30,7 +30,7 @@ def measured(done: int = 0) -> CanaryPlan:
 def at(
     plan: CanaryPlan, now: float, sight: EngineUse = EMPTY, canary: int = 0
 ) -> DueCanaries | None:
-    return plan.due(now, sight, replace(WISH, canary=canary))
+    return plan.find_due(now, sight, replace(WISH, canary=canary))
 
 
 def test_an_engine_without_a_baseline_gets_a_round_once_it_is_empty():

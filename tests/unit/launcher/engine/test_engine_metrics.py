@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.engine.engine_metrics import Reading, median_gap, read
+from launcher.engine.engine_metrics import MetricsReading, median_gap, read_metrics
 
 SGLANG = b"""\
 # HELP sglang:num_running_reqs The number of running requests.
@@ -39,7 +39,7 @@ def gaps(*counts: float) -> dict[float, float]:
 
 def test_sglangs_requests_are_counted_once():
     infinity = float("inf")
-    assert read(SGLANG) == Reading(
+    assert read_metrics(SGLANG) == MetricsReading(
         running=5,
         waiting=2,
         kv_use=0.25,
@@ -49,14 +49,14 @@ def test_sglangs_requests_are_counted_once():
 
 
 def test_vllms_replicas_are_one_engine():
-    found = read(VLLM)
-    assert found == Reading(7, 1, 0.7, tokens=12.0, gaps={0.05: 3.0})
+    found = read_metrics(VLLM)
+    assert found == MetricsReading(7, 1, 0.7, tokens=12.0, gaps={0.05: 3.0})
     assert found.requests == 8
 
 
 @pytest.mark.parametrize("page", [b"", b"<html>404</html>", b"other:metric 1.0\n"])
 def test_other_pages_say_nothing(page: bytes):
-    assert read(page) is None
+    assert read_metrics(page) is None
 
 
 def test_the_median_is_that_of_the_time_between_two_looks():
