@@ -9,7 +9,9 @@
 - ``host``: one owner of each effect on the host: processes, GPUs, ports, containers
 - ``environments``: how engines are installed
 
-The table of an engine's states is ``modelserver.policy.lifecycle``. What must stay true:
+The table of an engine's states is ``modelserver.policy.lifecycle``.
+
+What must stay true:
 
 - READY means that a token came back, and ``alive_at`` is when one last did.
 - Nothing in the loop waits. What takes time is a task beside it.

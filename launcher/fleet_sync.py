@@ -51,7 +51,7 @@ class FleetSync:
             applied = parse(text, self._settings)
         except ConfigurationError as error:
             _log.error(
-                "the store's fleet cannot be read: %s; this host goes on with version %d",
+                "the store's fleet is not valid: %s; this host keeps version %d",
                 *(error, self.applied.version),
             )
             self._refused = text

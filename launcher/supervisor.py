@@ -28,8 +28,8 @@ LOOP_SECONDS = 0.25
 EXCHANGE_SECONDS = 1.0
 #: Seconds after which an engine is reported again, though nothing about it changed.
 ENGINE_REPORT_SECONDS = 2.0
-#: Seconds in which control must repeat its wishes after the store lost its data, or after
-#: the launcher adopted engines. Meanwhile engines without a wish are kept.
+#: Seconds in which engines without a wish are kept after the store lost its data, or
+#: after the launcher adopted engines: control repeats its wishes meanwhile.
 WISHES_GRACE_SECONDS = 15.0
 #: When and as what an engine that was never reported was last reported.
 NOT_REPORTED: tuple[float, EngineReport | None] = (0.0, None)
@@ -163,9 +163,7 @@ class Supervisor:
             return
         lost = self._sent.keys() - self._view.reported
         if lost:
-            _log.warning(
-                "the store lost its data; engines go on while control repeats its wishes"
-            )
+            _log.warning("the store lost its data; control must repeat its wishes")
             self._grace_until = now + WISHES_GRACE_SECONDS
         self._removed.difference_update(removed)
         for name in removed:
@@ -202,7 +200,7 @@ class Supervisor:
         """Go on with engines that live, and end what is left of the others."""
         for record in records:
             name, identity = record.spec.id, record.process
-            # One whose model has left the fleet goes by its record: it is drained first.
+            # One whose model has left the fleet goes by its record: it is drained.
             model = self._fleet_sync.models.get(record.spec.model) or record.model
             if model and head_lives(identity):
                 keeper = self._keepers[name] = Keeper(
@@ -213,7 +211,7 @@ class Supervisor:
                 self._grace_until = time.monotonic() + WISHES_GRACE_SECONDS
                 continue
             _log.info(
-                "engine=%s incarnation=%d is dead and cleared up",
+                "engine=%s incarnation=%d is dead",
                 name,
                 record.incarnation,
             )
@@ -231,7 +229,7 @@ class Supervisor:
             await self._resources.link.end_lease()
         except StoreUnreachableError:
             _log.warning(
-                "host=%s its reports stay in the store, which is away; its lease runs out",
+                "host=%s the store is away; the reports of this host stay in it",
                 self._resources.host,
             )
 

@@ -24,8 +24,8 @@ HANDED_ON_VARIABLES = (
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
-#: Variables that docker and podman themselves go by. A model's values for them are passed
-#: on the command line instead; none is a secret.
+#: Variables that docker and podman themselves go by. A model's values for them go by
+#: the command line instead; none is a secret.
 CLIENT_VARIABLES = frozenset(
     {
         *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
@@ -123,11 +123,7 @@ def container_launch(
     labels = container.labels.items()
     argv = [
         *(container.runtime.program, "run", "--rm", "--name", container.name),
-        *(
-            word
-            for each in container.labels.items()
-            for word in ("--label", "=".join(each))
-        ),
+        *(word for pair in labels for word in ("--label", "=".join(pair))),
         # Only an image that is here: a start must not wait for gigabytes.
         *("--pull", "never"),
         # Engines listen on loopback, and on the port that they were given.
@@ -155,12 +151,9 @@ def _environment(values: Mapping[str, str], more: tuple[str, ...]) -> Iterator[s
 
 def _ulimits(container: ContainerSpec) -> Iterator[str]:
     """The limits. Podman cannot give more than the launcher has itself."""
+    limits = container.limits if container.runtime.is_podman else None
     for name, wanted in ULIMITS.items():
-        own = (
-            (container.limits or {}).get(name, -1)
-            if container.runtime.is_podman
-            else -1
-        )
+        own = (limits or {}).get(name, -1)
         limit = wanted if own < 0 else own if wanted < 0 else min(wanted, own)
         yield from ("--ulimit", f"{name}={limit}:{limit}")
 

@@ -26,8 +26,8 @@ METRICS_LOOKS = 3
 UNPROVED_SECONDS = 5.0
 #: Seconds that this token may take: it waits its turn behind long prompts.
 LIVENESS_PROOF_SECONDS = 15.0
-#: Silence of an engine that has requests is reported in steps of 10 seconds, so that not
-#: every second is news.
+#: Seconds of silence, of an engine that has requests, are reported in steps of 10, so
+#: that not every second is news.
 SILENCE_STEP_SECONDS = 10
 
 

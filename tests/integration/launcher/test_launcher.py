@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.store.control import report_steered
-from modelserver.store.engines import read_engines
-from modelserver.store.fleet import read_applied_fleet
-from modelserver.store.hosts import read_host
-from modelserver.values import EngineState, Wish
+from modelserver.values import Cause, EngineState, Wish
 from tests.support.launchers import (
     HOST,
     Site,
@@ -109,7 +105,7 @@ def test_relaunch_wish_brings_the_next_incarnation_once(site: Site) -> None:
     site.launch()
     spec = site.want("good").spec
     old = site.reaches("good-0", EngineState.READY)
-    site.wish("good-0", Wish(spec, relaunch=1, reason="slow ratio=3"))
+    site.wish("good-0", Wish(spec, relaunch=1, reason="slow ratio=3", cause=Cause.SLOW))
     new = site.reaches("good-0", EngineState.READY, incarnation=2)
     assert not lives(old.pid)
     later = new.alive_at + 2
@@ -121,7 +117,8 @@ def test_fatal_engine_starts_again_when_a_relaunch_is_asked_for(site: Site) -> N
     site.launch()
     spec = site.want("wrong").spec
     site.reaches("wrong-0", EngineState.FATAL, incarnation=1)
-    site.wish("wrong-0", Wish(spec, relaunch=1, reason="the operator asks"))
+    asked = Wish(spec, relaunch=1, reason="the operator asks", cause=Cause.ASKED)
+    site.wish("wrong-0", asked)
     site.reaches("wrong-0", EngineState.FATAL, incarnation=2)
 
 
@@ -272,7 +269,7 @@ def test_drain_waits_for_what_is_in_flight(site: Site) -> None:
     spec = site.want("patient").spec
     old = site.reaches("patient-0", EngineState.READY)
     in_flight(site, "patient-0", 1)
-    site.wish("patient-0", Wish(spec, relaunch=1, reason="slow"))
+    site.wish("patient-0", Wish(spec, relaunch=1, reason="slow", cause=Cause.SLOW))
     draining = site.reaches("patient-0", EngineState.DRAINING)
     assert draining.reason == "slow"
     eventually(lambda: site.store.now() - draining.since > 3)
@@ -286,7 +283,7 @@ def test_drain_ends_at_its_limit(site: Site) -> None:
     spec = site.want("hasty").spec
     site.reaches("hasty-0", EngineState.READY)
     in_flight(site, "hasty-0", 1)
-    site.wish("hasty-0", Wish(spec, relaunch=1, reason="slow"))
+    site.wish("hasty-0", Wish(spec, relaunch=1, reason="slow", cause=Cause.SLOW))
     site.reaches("hasty-0", EngineState.READY, incarnation=2)
 
 
@@ -309,7 +306,7 @@ def test_hung_engine_is_relaunched_without_a_drain(site: Site) -> None:
     in_flight(site, "patient-0", 1)
     fault(old, hang=True)
     reason = "hung: no token for 61 s"
-    site.wish("patient-0", Wish(spec, relaunch=1, reason=reason))
+    site.wish("patient-0", Wish(spec, relaunch=1, reason=reason, cause=Cause.HUNG))
     site.reaches("patient-0", EngineState.READY, incarnation=2, within=8)
     assert not lives(old.pid)
 

@@ -15,7 +15,7 @@ import pytest
 
 from launcher.host.records import Records
 from modelserver.operations.incidents import INCIDENTS_FOLDER, Incident, read_incidents
-from modelserver.values import EngineState, Wish
+from modelserver.values import Cause, EngineState, Wish
 from tests.support.launchers import (
     Site,
     fault,
@@ -55,9 +55,7 @@ def the_incident(site: Site) -> tuple[Incident, Path]:
         found = read_incidents(site.run_dir)
         assert len(found) == 1
         incident = found[0]
-        assert (
-            site.run_dir / INCIDENTS_FOLDER / incident.id / "decisions.json"
-        ).exists()
+        assert (site.run_dir / INCIDENTS_FOLDER / incident.id / "decisions.json").exists()
         return incident
 
     incident = eventually(complete, within=10)
@@ -108,7 +106,8 @@ def test_degraded_engine_drains_as_a_ready_one_does(site: Site) -> None:
     site.wish("patient-0", wish)
     old = site.reaches("patient-0", EngineState.DEGRADED)
     in_flight(site, "patient-0", 1)
-    site.wish("patient-0", replace(wish, relaunch=1, reason="asked for by anna"))
+    asked = replace(wish, relaunch=1, reason="asked for by anna", cause=Cause.ASKED)
+    site.wish("patient-0", asked)
     site.reaches("patient-0", EngineState.DRAINING)
     assert stats(old)["pid"] == old.pid
     in_flight(site, "patient-0", 0)
@@ -197,7 +196,7 @@ def test_hung_engine_is_told_of_and_its_stacks_are_kept(site: Site) -> None:
     eventually(told, within=40)
     assert "s with 3 in flight" in modelserver(site, "status")
     reason = "hung: no token for 61 s"
-    site.wish("patient-0", Wish(spec, relaunch=1, reason=reason))
+    site.wish("patient-0", Wish(spec, relaunch=1, reason=reason, cause=Cause.HUNG))
     new = site.reaches("patient-0", EngineState.READY, incarnation=2, within=15)
     assert new.hung_seconds == 0
     incident, folder = the_incident(site)
