@@ -186,14 +186,14 @@ class StoreLink:
         await self.call(end_host_lease, self._store, self._name)
 
     async def publish_fleet(self, fleet: str, replaces: int) -> bool:
-        """Write the applied fleet over version ``replaces``; False where that is not there.
+        """Write the applied fleet in place of version ``replaces``, if that is there.
 
         Raises StoreUnreachableError.
         """
         return await self.call(publish_fleet, self._store, fleet, replaces)
 
     def watch_changes(self, ring: Callable[[], None]) -> None:
-        """Call ``ring`` in the loop when a wish or the fleet changes, until ``close``."""
+        """Call ``ring`` in the loop when wishes or the fleet change, till ``close``."""
         loop = asyncio.get_running_loop()
         arguments = (lambda: loop.call_soon_threadsafe(ring),)
         threading.Thread(target=self._listen, args=arguments, daemon=True).start()

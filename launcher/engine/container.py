@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher import environments
 from launcher.engine_types import Launch
 from launcher.host import process
-from launcher.host.containers import Runtime
+from launcher.host.containers import ContainerRuntime
 from modelserver.errors import ConfigurationError
 from modelserver.values import ModelSpec
 
@@ -67,7 +67,7 @@ class Mount:
 class ContainerSpec:
     """What a container is made of beside the engine's command."""
 
-    runtime: Runtime
+    runtime: ContainerRuntime
     image: str
     name: str
     labels: Mapping[str, str]

@@ -12,7 +12,7 @@ from launcher import engine_types
 from launcher.engine.container import ContainerSpec, in_container, with_absolute_path
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
-from launcher.host.containers import Runtime, require_image
+from launcher.host.containers import ContainerRuntime, require_image
 from launcher.host.process import (
     EngineProcess,
     Identity,
@@ -159,7 +159,7 @@ class _Plan:
     incarnation: int
     place: Place
     #: None for an engine outside of containers.
-    runtime: Runtime | None
+    runtime: ContainerRuntime | None
 
 
 async def start(
@@ -199,7 +199,7 @@ async def start(
 
 
 def _prepare(
-    model: ModelSpec, runtime: Runtime | None, resources: HostResources
+    model: ModelSpec, runtime: ContainerRuntime | None, resources: HostResources
 ) -> None:
     if runtime is None:
         engine_types.adapter(model.engine).prepare(model, resources.home)

@@ -3,6 +3,15 @@
 SGLang and vLLM pin different versions of the same packages, and neither can live beside
 this project's own. So each gets an environment below the home folder, and an engine is
 always a process that this environment's interpreter runs.
+
+- ``recipes``: which engines can be installed, and of what
+- ``installer``: installs and removes environments
+- ``children``: runs installers, one at a time
+- ``torch_source``: where torch comes from
+- ``paths``: where environments are, and whether they are complete
+- ``check``, ``findings``: what engines on this host could clash with
+- ``tiny``: has an environment write the tiny models
+- ``starters``, ``standins``: our code that engines' interpreters run
 """
 
 from launcher.environments.children import InstallProgress

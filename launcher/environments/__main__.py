@@ -17,10 +17,10 @@ from launcher.environments import install as install_environment
 from launcher.environments import remove as remove_environment
 from launcher.environments.check import examine
 from launcher.environments.findings import Level
-from launcher.environments.recipes import recipe_of
+from launcher.environments.recipes import GB, recipe_of
 from modelserver.errors import EngineEnvironmentError
 
-GB = 1e9
+#: The colours of findings on a terminal.
 LEVEL_COLOURS = {Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 

@@ -25,13 +25,14 @@ from launcher.environments.paths import (
 )
 from launcher.host.gpus import GpuInventory
 
-#: An interpreter that takes longer than this to start is taken as broken.
+#: Seconds in which an environment's interpreter must start; a slower one is broken.
 INTERPRETER_START_SECONDS = 30.0
+#: The version of CUDA in the ``version.py`` of torch.
 CUDA_OF_TORCH = re.compile(r"^cuda.*= ?'([\d.]+)'", re.M)
 
 
 def examine(home: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Every check, as it is done; works without a GPU and without an environment."""
+    """Each finding once it is known; works without a GPU and without an environment."""
     environments = installed(home)
     builds = {_called(each): cuda_of(each.path) for each in environments}
     inventory = GpuInventory()
@@ -75,7 +76,7 @@ def hub_folder(environ: Mapping[str, str]) -> Path:
 
 
 def stale_bytes(folder: Path, before: float) -> int:
-    """What the files below a folder take that were not used since a time."""
+    """Bytes of the files below a folder that were last used before a time."""
     total = 0
     for parent, _, files in os.walk(folder):
         for file in files:

@@ -1,4 +1,4 @@
-"""Run installers as child processes: output to a log file, progress to a callback."""
+"""Run installers as child processes, one installation of an environment at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import IO
 
 from modelserver.errors import EngineEnvironmentError
 
-#: Seconds between two looks at a child that runs.
+#: Seconds between two looks at a child, or at a lock that another process holds.
 POLL_SECONDS = 0.5
-#: Bytes from the end of the log in which its last line is looked for.
+#: Bytes at the end of a log in which its last line is looked for.
 TAIL_BYTES = 4096
-#: Characters of a complaint that are told.
+#: Characters of a complaint that are shown at most.
 COMPLAINT_CHARACTERS = 500
 
 #: Variables of the caller that would lead a child to the caller's own packages, or (the
@@ -28,7 +28,7 @@ UNWANTED = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"
 
 @dataclass(frozen=True)
 class InstallProgress:
-    """Where an installation is: step `index` (from 1) of `steps`, and for how long."""
+    """Where an installation is: at step `index` of `steps`, counted from 1."""
 
     index: int
     steps: int
@@ -38,6 +38,7 @@ class InstallProgress:
     last_line: str = ""
 
 
+#: What gets each progress.
 ReportProgress = Callable[[InstallProgress], None]
 
 
@@ -60,7 +61,7 @@ def last_line(log: Path) -> str:
 
 
 def complaint(log: Path) -> str:
-    """Return what the end of a log complains of: uv and pip tell the cause after it."""
+    """Return the last error in a log, with the cause that uv and pip write after it."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
         lines = stream.read().decode(errors="replace").splitlines()

@@ -7,18 +7,17 @@ from enum import StrEnum
 
 from launcher.environments.recipes import GB
 
-#: The oldest driver for each major version of CUDA, by NVIDIA's tables. Builds for an
-#: older minor version run on any driver of their major.
+#: The oldest driver for each major version of CUDA, by NVIDIA's tables.
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
-#: What torch, SGLang and vLLM are built for.
+#: The glibc that torch, SGLang and vLLM are built for.
 OLDEST_GLIBC = (2, 28)
-#: Each worker and engine holds hundreds of connections and files at once.
+#: Fewer open files are too few: a worker or an engine holds hundreds of connections.
 FEW_FILES = 4096
-#: NCCL and the engines' own processes exchange data there.
+#: Less shared memory is too little: NCCL and an engine's processes exchange data there.
 LITTLE_SHM_BYTES = 1 * GB
-#: Less than this holds neither a model's weights nor another environment.
+#: Less free disk is too little for a model's weights or another environment.
 LITTLE_DISK_BYTES = 20 * GB
-#: Kernels of earlier environments that nobody will use again.
+#: More bytes of kernels that nobody will use again are worth removing.
 MUCH_STALE_BYTES = 1 * GB
 
 

@@ -37,19 +37,21 @@ from launcher.environments.torch_source import (
 )
 from modelserver.errors import EngineEnvironmentError
 
-#: Left free on the disk beside the environment itself.
+#: Bytes that stay free on the disk beside the environment.
 MARGIN_BYTES = 1 * GB
-#: pip may fetch an 800 MB file before it reports, where an index has no metadata.
+#: Seconds for pip's report. Where an index has no metadata, pip fetches 800 MB before.
 PIP_REPORT_SECONDS = 180.0
-#: An index that does not answer in this time is taken as out of reach.
+#: Seconds after which an index that does not answer counts as out of reach.
 CPU_INDEX_SECONDS = 5
-#: All of the look-up on the CPU index, answers included.
+#: Seconds for the whole look-up on the CPU index.
 CPU_INDEX_REPORT_SECONDS = 30.0
+#: Seconds in which the installed engine must be imported.
 IMPORT_SECONDS = 300.0
-#: compileall's exit code when some file holds syntax newer than this Python's: torch
-#: ships such files, and imports them on newer Pythons only.
+#: The exit code of compileall where a file has newer syntax than this Python. torch has
+#: such files, which it imports on newer Pythons only.
 COMPILED_ALL_BUT_SOME = 1
 
+#: Imports the engine and prints its version and torch's.
 IMPORT_CHECK = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])

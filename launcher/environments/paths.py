@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.environments.recipes import RECIPES, VERSION, Recipe, recipe_of
 from modelserver.errors import EngineEnvironmentError
 
-#: What complete environments hold: the marker.
+#: The file that is written last into an environment.
 MARKER = "modelserver-engine.json"
 #: Modules that take the place of CUDA's packages on a CPU.
 STANDINS = Path(__file__).parent / "standins"
@@ -24,16 +24,13 @@ STARTERS = Path(__file__).parent / "starters"
 
 @dataclass(frozen=True)
 class Installed:
-    """A complete environment; versions are those that its interpreter printed.
-
-    `torch_source` says where torch came from and why; it is empty where the engine's
-    own requirements brought it.
-    """
+    """A complete environment; versions are those that its interpreter printed."""
 
     name: str
     path: Path
     version: str
     torch_version: str
+    #: Where torch came from and why, "" where the engine's requirements brought it.
     torch_source: str
     size_bytes: int
     seconds: float
@@ -67,7 +64,7 @@ def starter(engine: str) -> Path:
 def find_installed(recipe: Recipe, home: Path) -> Installed | None:
     """Return the complete environment of `recipe`; None where it is not there."""
     path = environment_path(recipe.requirement, home)
-    # The interpreter is a link to the one that it was made from, which can be gone.
+    # The interpreter is a link, whose target may be gone.
     return read_marker(path, recipe) if python_of(path).exists() else None
 
 
@@ -107,7 +104,7 @@ def installed(home: Path) -> list[Installed]:
 
 
 def _recipe_in(path: Path) -> Recipe | None:
-    """The recipe of which an environment's folder is called; None for a stranger's."""
+    """The recipe that a folder is named after; None for a folder of another kind."""
     for name, recipe in RECIPES.items():
         version = path.name.removeprefix(f"{name}-")
         if version != path.name and VERSION.fullmatch(version):
@@ -117,7 +114,7 @@ def _recipe_in(path: Path) -> Recipe | None:
 
 
 def marker_text(installed: Installed) -> str:
-    """Write `installed` as JSON, without its path: that is where the marker lies."""
+    """Write `installed` as JSON, without its path, which is where the marker lies."""
     fields = asdict(installed)
     del fields["path"]
     return json.dumps(fields, indent=2) + "\n"

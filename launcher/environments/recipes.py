@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from modelserver.errors import EngineEnvironmentError
 
+#: A gigabyte, in bytes.
 GB = 1_000_000_000
 #: What a version looks like; it becomes part of a folder's name.
 VERSION = re.compile(r"[0-9][0-9a-z.+]*")
@@ -15,38 +16,38 @@ VERSION = re.compile(r"[0-9][0-9a-z.+]*")
 
 @dataclass(frozen=True)
 class PackageStep:
-    """One `uv pip install`: its packages, and in plain words what and why.
+    """One `uv pip install`."""
 
-    What is `excluded` is not installed, although packages ask for it.
-    """
-
+    #: What it does, for people.
     what: str
+    #: Why, for people.
     why: str
     requirements: tuple[str, ...]
     with_dependencies: bool = True
+    #: Packages that are not installed, although others ask for them.
     excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An engine at one version, and the steps that make its environment.
-
-    `torch` is a version of which a CPU build is wanted, or None where the engine's own
-    requirements bring torch. `needed_bytes` is about the finished environment's size
-    (with a CUDA build of torch: `needed_with_cuda_bytes`), which a disk must have free.
-    `check` is imported to prove that the environment works; `package` is the module
-    whose version is named. `any_version` says that other versions are made alike.
-    """
+    """An engine at one version, and the steps that make its environment."""
 
     name: str
     version: str
+    #: The module whose version is named.
     package: str
+    #: The module that is imported to prove that the environment works.
     check: str
     steps: tuple[PackageStep, ...]
+    #: Bytes that the disk must have free: about the size of the finished environment.
     needed_bytes: int
+    #: The same with a CUDA build of torch.
     needed_with_cuda_bytes: int
+    #: The version of which a CPU build of torch is wanted; None where the engine's own
+    #: requirements bring torch.
     torch: str | None = None
     uses_standins: bool = False
+    #: Whether other versions are made alike.
     any_version: bool = False
 
     @property

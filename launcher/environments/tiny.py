@@ -10,10 +10,10 @@ from launcher.environments.children import child_environment
 from launcher.environments.paths import STARTERS, standins_path
 from modelserver.errors import EngineEnvironmentError
 
-#: In a folder of its own: Python puts a program's folder first on its path, where a
-#: module of ours would take the place of a library's.
+#: The script that writes them. It is not in this folder: Python looks there first, and
+#: would take a module of ours for a library's.
 SCRIPT = STARTERS / "tiny_models.py"
-#: It takes 5 s where the machine is idle.
+#: Seconds in which the models must be written; an idle machine takes 5.
 WRITE_SECONDS = 180.0
 
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 #: PyTorch's public index of CPU builds.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
+#: What torch computes on.
 TorchBuild = Literal["cpu", "cuda"]
 
 
@@ -31,16 +32,15 @@ class TorchFound:
 
 @dataclass(frozen=True)
 class TorchChoice:
-    """The requirement to install, by which index, and why in plain words.
-
-    `with_pip` says that pip finds it by the user's configuration, which uv does not
-    read; `index` is an index to look at in addition.
-    """
+    """The torch to install, and why."""
 
     requirement: str
     kind: TorchBuild
+    #: Why, for people.
     why: str
+    #: Whether pip installs it: pip reads the user's configuration, uv does not.
     with_pip: bool
+    #: An index to look at in addition.
     index: str | None = None
 
 

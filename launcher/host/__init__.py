@@ -1,19 +1,15 @@
 """The host that a launcher runs on: one owner of each effect on it.
 
+- ``resources``: what all engines share: the owners below, folders, keys
 - ``lock``: one launcher for each fleet on a host
-- ``process``: starts and ends processes, and knows which are ours
-- ``family``: the processes below an engine's first one
-- ``gpus``: what NVML says of the GPUs
-- ``process_owners``: who holds memory on a GPU: user and program
-- ``host_watch``: looks at the GPUs and their users every few seconds
-- ``allocation``: which engine has which port and GPUs
-- ``ports``: free ports
+- ``process``: starts and ends processes, and knows which are an engine's
 - ``containers``: docker and podman
-- ``images``: the container images that this host has
+- ``gpus``: what NVML says of the GPUs
+- ``process_owners``: whose processes hold memory of a GPU
+- ``host_watch``: reads the GPUs and the use of the processors every second
+- ``allocation``: which engine has which port and GPUs
 - ``records``: files by which the next launcher adopts engines
-- ``secrets``: keys of engines
-- ``credentials``: where a key is kept on disk
-- ``incidents``: what is kept of an engine before it is ended
-- ``process_dump``: the stacks of a process
-- ``tools``: small helpers that the rooms above share
+- ``secrets``: values of environments, and the API keys of engines
+- ``incidents``: what is kept of a failing engine before it is ended
+- ``process_dump``: what an engine's processes are doing
 """

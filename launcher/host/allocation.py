@@ -1,7 +1,7 @@
 """Which port and which GPUs each engine of this host has.
 
-Control chooses the GPUs by reports that are a second or two old. Here they are looked
-at once more, right before a start.
+Control chooses the GPUs by reports that are a second or two old; they are looked at
+again here, right before a start.
 """
 
 import asyncio
@@ -18,8 +18,10 @@ from modelserver.policy.placement.needs import Need
 from modelserver.policy.placement.rooms import GpuRoom, HostRoom
 from modelserver.values import EngineSpec, ModelSpec
 
-#: Below the range from which the kernel takes ports for outgoing connections.
+#: The first port that engines get. The range ends below the one from which the kernel
+#: takes ports for outgoing connections.
 FIRST_PORT = 30_000
+#: The last port that engines get.
 LAST_PORT = 32_767
 
 
@@ -27,11 +29,12 @@ LAST_PORT = 32_767
 class _Allocated:
     place: Place
     need: Need
+    #: Whether the engine has taken its memory.
     loaded: bool
 
 
 class Allocation:
-    """Gives out places, one engine at a time, so that no two get the same.
+    """Gives engines their places, one at a time, so that no two get the same.
 
     ``read`` gives the host's GPUs as they are now.
     """
@@ -55,11 +58,11 @@ class Allocation:
     def adopt(
         self, spec: EngineSpec, model: ModelSpec, place: Place, loaded: bool
     ) -> None:
-        """Note the place of an engine that runs already."""
+        """Note the place of an engine that an earlier launcher started."""
         self._allocated[spec.id] = _Allocated(place, Need.of(spec, model), loaded)
 
     def mark_loaded(self, engine: str) -> None:
-        """Note that an engine has taken the memory that it takes."""
+        """Note that an engine has taken its memory."""
         if engine in self._allocated:
             self._allocated[engine].loaded = True
 
@@ -77,15 +80,15 @@ class Allocation:
         for engine, given in self._allocated.items():
             for room in _rooms(host, given.place):
                 room.claims[engine] = given.need
-        rooms = self._wished(spec, host)
+        rooms = self._find_rooms(spec, host)
         if isinstance(rooms, str):
             return rooms
         refusals = [room.refusal(need, spec.id) for room in rooms]
         if any(refusals):
             return f"needs {need}; {', '.join(filter(None, refusals))}"
-        return self._loading(rooms) or _place(port, need, [room.gpu for room in rooms])
+        return self._wait_for(rooms) or _place(port, need, [room.gpu for room in rooms])
 
-    def _wished(self, spec: EngineSpec, host: HostRoom) -> list[GpuRoom] | str:
+    def _find_rooms(self, spec: EngineSpec, host: HostRoom) -> list[GpuRoom] | str:
         if not spec.uuids:
             return host.at(spec.gpus)
         found = host.find(spec.uuids)
@@ -94,7 +97,7 @@ class Allocation:
             return f"gpu {min(missing)} is not on host {host.name} any more"
         return sorted(found, key=lambda room: spec.uuids.index(room.gpu.uuid))
 
-    def _loading(self, rooms: list[GpuRoom]) -> str:
+    def _wait_for(self, rooms: list[GpuRoom]) -> str:
         """Engines measure what is free while they load, so they do that in turn."""
         for room in rooms:
             for engine in sorted(room.claims):
@@ -136,7 +139,7 @@ def _place(port: int, need: Need, gpus: list[Gpu]) -> Place:
 
 
 def find_port(taken: Collection[int]) -> int | None:
-    """A free port that no other engine has been promised, None if there is none."""
+    """A free port that no other engine has, None if there is none."""
     count = LAST_PORT - FIRST_PORT + 1
     begin = random.randrange(count)
     for step in range(count):
@@ -149,7 +152,7 @@ def find_port(taken: Collection[int]) -> int | None:
 def is_port_free(port: int) -> bool:
     """Whether a server could listen there now."""
     with socket.socket() as probe:
-        # As servers do: connections of the one before do not count.
+        # As servers do it: old connections of an ended server do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -159,7 +162,7 @@ def is_port_free(port: int) -> bool:
 
 
 def port_holder(port: int) -> str:
-    """Who listens on a port, as far as this user may know."""
+    """Who listens on a port, as far as this user may see."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.Error:
@@ -167,11 +170,11 @@ def port_holder(port: int) -> str:
     for connection in connections:
         listens = connection.status == psutil.CONN_LISTEN
         if listens and connection.laddr.port == port and connection.pid:
-            return f"pid {connection.pid} ({_command(connection.pid)})"
+            return f"pid {connection.pid} ({_command_line(connection.pid)})"
     return "a process of another user"
 
 
-def _command(pid: int) -> str:
+def _command_line(pid: int) -> str:
     try:
         return " ".join(psutil.Process(pid).cmdline())[:120] or "?"
     except psutil.Error:

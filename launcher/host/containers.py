@@ -1,7 +1,7 @@
-"""The only caller of docker and podman, but for the start of an engine itself.
+"""The only caller of docker and podman, except for the start of an engine itself.
 
 A container's name is made of its engine's mark, which is random and written down before
-the start: whoever knows the mark can remove the container, and no stranger's has it.
+the start: by it the container can be removed, and no stranger's container has it.
 """
 
 import json
@@ -18,29 +18,30 @@ from modelserver.settings import load
 
 _log = logging.getLogger(__name__)
 
-#: The programs that are looked for, the first that works is taken.
+#: The programs that are looked for; the first that works is taken.
 PROGRAMS = ("docker", "podman")
 #: What the names of our containers begin with.
 NAME_PREFIX = "modelserver-"
-#: The label by which one launcher's containers are found: its run folder.
+#: The label by which a launcher finds its containers; its value is the run folder.
 OWNER_LABEL = "modelserver.run"
-#: The label that tells people which engine it is.
+#: The label that tells people which engine it is; its value is the engine.
 ENGINE_LABEL = "modelserver.engine"
-#: How long docker or podman may take for one answer.
+#: Seconds that docker or podman may take for one answer.
 CALL_SECONDS = 20.0
-#: How long a container may take to go.
+#: Seconds in which a container must be gone.
 REMOVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
-    """A program that runs containers; ``is_podman`` because some options differ."""
+class ContainerRuntime:
+    """A program that runs containers."""
 
     program: str
+    #: Some options of podman are others than docker's.
     is_podman: bool = False
 
 
-def name_of(mark: str) -> str:
+def container_name(mark: str) -> str:
     """The name of the container of an engine with this mark."""
     return NAME_PREFIX + mark
 
@@ -48,8 +49,8 @@ def name_of(mark: str) -> str:
 class Containers:
     """Finds what runs containers on this host and clears up what was left in it.
 
-    ``program`` is what the operator named, "" for whichever works; ``owner`` tells this
-    launcher's containers from those of others.
+    ``program`` is the one that the operator named, "" for whichever works; ``owner``
+    tells this launcher's containers from those of others.
     """
 
     def __init__(self, program: str, owner: str) -> None:
@@ -60,8 +61,8 @@ class Containers:
         """What an engine's container is labelled with."""
         return {OWNER_LABEL: self._owner, ENGINE_LABEL: engine}
 
-    def find(self) -> Runtime | str:
-        """What runs containers here now, or why nothing does."""
+    def find(self) -> ContainerRuntime | str:
+        """The program that runs containers here now, or why none does."""
         faults = []
         for name in self._programs:
             path = which(name)
@@ -72,25 +73,27 @@ class Containers:
             fault = _call(path, "version").fault
             if not fault:
                 said = _call(path, "--version").output
-                return Runtime(path, is_podman="podman" in said.lower())
+                return ContainerRuntime(path, is_podman="podman" in said.lower())
             faults.append(f"{path} does not work: {fault}")
         return (
             f"no containers on this host: {', '.join(faults)}; make one of them work, "
             "or name another by MODELSERVER_CONTAINER_PROGRAM"
         )
 
-    def sweep(self, runtime: Runtime, marks: Collection[str]) -> None:
-        """Remove this launcher's containers of which it has no record any more."""
-        known = {name_of(mark) for mark in marks}
+    def sweep(self, runtime: ContainerRuntime, marks: Collection[str]) -> None:
+        """Remove this launcher's containers that have no record any more."""
+        known = {container_name(mark) for mark in marks}
         label = f"label={OWNER_LABEL}={self._owner}"
         for name in _names(runtime.program, label):
             if name.startswith(NAME_PREFIX) and name not in known:
                 fault = remove(runtime.program, name)
-                _log.warning("container=%s was left behind; %s", name, fault or "gone")
+                _log.warning(
+                    "container=%s was left behind: %s", name, fault or "removed"
+                )
 
 
-def require_image(runtime: Runtime, image: str) -> None:
-    """Nothing is pulled: raises ConfigurationError where an image is not here."""
+def require_image(runtime: ContainerRuntime, image: str) -> None:
+    """Raises ConfigurationError where an image is not on this host; pulls nothing."""
     if fault := _call(runtime.program, "image", "inspect", image).fault:
         raise ConfigurationError(
             f"image {image} is not on this host, and no start pulls it; run: "
@@ -99,7 +102,7 @@ def require_image(runtime: Runtime, image: str) -> None:
 
 
 def remove(program: str, name: str) -> str:
-    """End a container and all of its processes by force; returns why it is still there.
+    """End a container and its processes by force; returns why it is still there, or "".
 
     Nothing happens if there is none.
     """
@@ -108,10 +111,10 @@ def remove(program: str, name: str) -> str:
     while _exists(program, name):
         if fault and time.monotonic() > deadline:
             return fault
-        # podman's rm asks first, and waits ten seconds for an engine that hangs.
+        # First kill: podman's rm waits ten seconds for an engine that hangs.
         _call(program, "kill", name)
         done = _call(program, "rm", "--force", "--volumes", name)
-        # Somebody else may be at it: what watches a container removes it as well.
+        # What watches the container may be removing it as well.
         fault = done.fault or "it is still there"
     return ""
 
@@ -124,7 +127,7 @@ def first_pid(program: str, name: str) -> int:
 
 
 def _exists(program: str, name: str) -> bool:
-    # A question that fails proves nothing: then it is as if it were there.
+    # Where the question fails, it counts as there.
     done = _call(program, *_list(f"name=^{name}$"))
     return bool(done.fault) or name in done.output.split()
 
@@ -140,9 +143,10 @@ def _list(condition: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What a call printed; ``fault`` is "" where it went well."""
+    """How a call ended."""
 
     output: str
+    #: "" where it went well.
     fault: str
 
 
@@ -178,7 +182,7 @@ def main(images: list[str]) -> None:
     )
 
 
-def _image_fault(runtime: Runtime | str, image: str) -> str:
+def _image_fault(runtime: ContainerRuntime | str, image: str) -> str:
     if isinstance(runtime, str):
         return runtime
     try:

@@ -1,7 +1,7 @@
 """The only owner of NVML: this host's GPUs, read live.
 
 What a driver or a GPU does not tell is left out and named in ``Gpu.missing``; nothing
-here raises. NVML stays open between readings, since its events come to open sets only.
+here raises. NVML stays open between readings, or its events would be lost.
 """
 
 import logging
@@ -19,14 +19,15 @@ from modelserver.inventory import Gpu, GpuProcess
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-#: Names, UUIDs and MIG slices are read again after so long, or when the count changes.
+#: Seconds after which names, UUIDs and MIG slices are read again. They are read at once
+#: when the number of GPUs changes.
 DISCOVER_SECONDS = 15.0
-#: How long a reading may wait for another that hangs in the driver.
+#: Seconds that a reading waits for another one that hangs in the driver.
 READING_WAIT_SECONDS = 5.0
-#: XIDs kept for each GPU, the newest.
+#: Errors of the driver (XIDs) that are kept for each GPU, the newest.
 XIDS_KEPT = 8
-#: XIDs after which nothing may be started on a GPU. Others (13, 31, 43, ...) are faults
-#: of the program that ran there.
+#: XIDs after which nothing is started on a GPU. Others (13, 31, 43, ...) are faults of
+#: the program that ran there.
 FATAL_XIDS = {
     48: "double-bit ECC error",
     79: "fallen off the bus",
@@ -34,13 +35,14 @@ FATAL_XIDS = {
     95: "uncontained ECC error",
     119: "no answer from its firmware",
 }
-#: Errors by which NVML says that a GPU is of no use until it is reset.
+#: Errors of NVML by which a GPU is of no use until it is reset.
 LOST_ERRORS = (
     pynvml.NVML_ERROR_GPU_IS_LOST,
     pynvml.NVML_ERROR_RESET_REQUIRED,
     pynvml.NVML_ERROR_GPU_NOT_FOUND,
 )
-#: Why clocks are lower than they could be; idle and set clocks are no such reasons.
+#: Why a GPU's clocks are lower than they could be, by NVML's bits. That it is idle, or
+#: has its clocks set, is no such reason.
 THROTTLE_REASONS = {
     0x04: "power cap",
     0x08: "hardware slowdown",
@@ -53,10 +55,11 @@ THROTTLE_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """A GPU or a MIG slice; ``board`` is the GPU that a slice is of."""
+    """A GPU or a MIG slice."""
 
     index: int
     handle: Any
+    #: The GPU that a slice is of.
     board: Any
     uuid: str = ""
     board_uuid: str = ""
@@ -83,7 +86,7 @@ class GpuInventory:
         self._last: tuple[Gpu, ...] = ()
 
     def read(self) -> tuple[Gpu, ...]:
-        """The GPUs by index, none without a driver. Waits if the driver hangs."""
+        """The GPUs by index, none without a driver. Blocks while the driver hangs."""
         if not self._lock.acquire(timeout=READING_WAIT_SECONDS):
             fault = f"the driver has not answered for {READING_WAIT_SECONDS:g} s"
             return tuple(replace(gpu, fault=gpu.fault or fault) for gpu in self._last)
@@ -150,7 +153,7 @@ class GpuInventory:
                 event = pynvml.nvmlEventSetWait(self._events, 0)
                 uuid = str(pynvml.nvmlDeviceGetUUID(event.device))
             except pynvml.NVMLError:
-                return  # Nothing more to tell, or a GPU that does not even say that.
+                return  # No more events, or a GPU that does not say which it is.
             xid = int(event.eventData)
             self._xids[uuid] = (*self._xids.get(uuid, ()), xid)[-XIDS_KEPT:]
             _log.warning("gpu uuid=%s XID %d %s", uuid, xid, FATAL_XIDS.get(xid, ""))
@@ -236,7 +239,7 @@ def _or(default: _T, read: Callable[[], _T]) -> _T:
 
 
 def _board(index: int, known: _Device | None) -> _Device:
-    """One GPU by its index; one that is lost keeps the name that it had."""
+    """One GPU by its index; a lost one keeps the name that it had."""
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         uuid = str(pynvml.nvmlDeviceGetUUID(handle))
@@ -286,7 +289,7 @@ def _clock_reasons(board: Any) -> int:
 def _running(handle: Any) -> dict[int, int]:
     """Bytes by pid, 0 where unknown; a process that computes and draws counts once."""
     used: dict[int, int] = {}
-    # By their versioned names: without, an older driver raises what is no NVMLError.
+    # By versioned names: the others raise no NVMLError with an older driver.
     compute = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
     graphics: list[Any] = _or(
         [], lambda: pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle)

@@ -1,7 +1,4 @@
-"""Looks at this host every second in a thread, for the reports of the launcher.
-
-What its GPUs are and who has them, and how busy its processors are.
-"""
+"""Reads this host every second in a thread: its GPUs and the use of its processors."""
 
 import logging
 import threading
@@ -15,16 +12,16 @@ from modelserver.inventory import Host
 
 _log = logging.getLogger(__name__)
 
-#: How often the GPUs are read.
+#: Seconds between two readings of the GPUs.
 GPU_READ_SECONDS = 1.0
-#: The use of the processors is a mean over so many seconds.
+#: Seconds over which the use of the processors is averaged.
 BUSY_MEAN_SECONDS = 30.0
-#: A reading that is older means that the driver hangs.
+#: Seconds after the last reading from which the driver counts as hanging.
 STALE_READING_SECONDS = 10.0
 
 
 class HostWatch:
-    """The newest reading, as the host that is reported. Never waits for the driver."""
+    """The newest reading, for the report of the host. Never waits for the driver."""
 
     def __init__(self, host: Host, inventory: GpuInventory) -> None:
         self._host = host
@@ -36,11 +33,11 @@ class HostWatch:
 
     def start(self) -> None:
         """Read from now on."""
-        psutil.cpu_percent()  # What it says next is since now.
+        psutil.cpu_percent()  # The next call tells the use since this one.
         threading.Thread(target=self._run, name="gpus", daemon=True).start()
 
     def wait_for_first(self, seconds: float = STALE_READING_SECONDS) -> None:
-        """Return when there is a first reading, or after so long without one."""
+        """Return at the first reading, or after so many seconds without one."""
         self._first.wait(seconds)
 
     def close(self) -> None:
@@ -48,7 +45,7 @@ class HostWatch:
         self._closing.set()
 
     def host(self) -> Host:
-        """The host with its GPUs; they are faulty while the driver hangs."""
+        """The host with its GPUs, which are faulty while the driver hangs."""
         age = time.monotonic() - self._read_at
         host = self._host
         if age < STALE_READING_SECONDS:
@@ -63,13 +60,13 @@ class HostWatch:
             try:
                 gpus = self._inventory.read()
             except Exception:
-                # The engines go on; their GPUs count as silent until a reading works.
-                _log.exception("host=%s its GPUs cannot be read", self._host.name)
+                # The engines go on; the GPUs count as silent until a reading works.
+                _log.exception("host=%s its GPUs cannot be read now", self._host.name)
             else:
                 driver = self._inventory.driver
                 self._host = replace(self._host, gpus=gpus, driver=driver)
                 self._read_at = time.monotonic()
-                self._say()
+                self._log_changes()
                 self._first.set()
             self._closing.wait(GPU_READ_SECONDS)
 
@@ -80,7 +77,7 @@ class HostWatch:
         )
         self._host = replace(self._host, busy=busy)
 
-    def _say(self) -> None:
+    def _log_changes(self) -> None:
         """Log what became faulty, and what is well again."""
         bad = {gpu.uuid: gpu.fault for gpu in self._host.gpus if gpu.fault}
         if bad != self._bad:

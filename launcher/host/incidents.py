@@ -1,7 +1,7 @@
 """Keeps what is known of a failing engine before it is ended and started anew.
 
-Holds no prompts: stacks are without local variables, and the engines' logs quote no
-requests unless a fleet file asks for it. Never holds a restart up for long.
+Keeps no prompts: stacks are without local variables, and engines log no requests
+unless a fleet file asks for it. Delays a restart by a few seconds at most.
 """
 
 import asyncio
@@ -24,11 +24,13 @@ from modelserver.values import EngineSpec
 
 _log = logging.getLogger(__name__)
 
-#: How many incidents are kept, and how many bytes they may take together.
+#: Incidents that are kept at most, the newest.
 KEPT_INCIDENTS = 20
+#: Bytes that they may take together.
 KEPT_BYTES = 50 * 1024 * 1024
+#: Lines from the end of the engine's log that are kept.
 INCIDENT_LOG_LINES = 300
-#: All parts are fetched side by side; what takes longer is left out.
+#: Seconds that each part may take; all are fetched at once, a later one is left out.
 PART_SECONDS = 4.0
 
 
@@ -56,29 +58,29 @@ class Incidents:
         self._folder = run_dir / INCIDENTS_FOLDER
         self._link = link
 
-    async def keep(self, case: EndedEngine) -> None:
-        """Write one down; a failure is logged and nothing else."""
+    async def keep(self, ended: EndedEngine) -> None:
+        """Write an incident; a failure is only logged."""
         try:
-            folder = await self._write(case)
+            folder = await self._write(ended)
             await asyncio.to_thread(prune, self._folder)
         except OSError as error:
-            _log.warning("engine=%s no incident is kept: %s", case.spec.id, error)
+            _log.warning("engine=%s keeps no incident: %s", ended.spec.id, error)
         else:
-            _log.info('engine=%s incident="%s"', case.spec.id, folder)
+            _log.info('engine=%s incident="%s"', ended.spec.id, folder)
 
-    async def _write(self, case: EndedEngine) -> Path:
-        described = describe(case, time.time())
+    async def _write(self, ended: EndedEngine) -> Path:
+        described = describe(ended, time.time())
         folder = self._folder / described.id
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(described), indent=1)
         (folder / INCIDENT_SUMMARY).write_text(text + "\n")
         parts = await asyncio.gather(
-            _part("log.txt", asyncio.to_thread(_last_lines, case)),
-            _part("processes.txt", asyncio.to_thread(process_dump.tree, case.process)),
-            _part("stacks.txt", process_dump.dump(case.process)),
+            _part("log.txt", asyncio.to_thread(_last_lines, ended)),
+            _part("processes.txt", asyncio.to_thread(process_dump.tree, ended.process)),
+            _part("stacks.txt", process_dump.dump(ended.process)),
             _part("gpus.json", asyncio.to_thread(_gpus, self._link)),
-            _part("samples.json", self._samples(case.spec.id)),
-            _part("decisions.json", self._decisions(case.spec.id)),
+            _part("samples.json", self._samples(ended.spec.id)),
+            _part("decisions.json", self._decisions(ended.spec.id)),
         )
         for name, text in parts:
             (folder / name).write_text(process_dump.redact(text))
@@ -93,24 +95,24 @@ class Incidents:
         return "\n".join(json.dumps(each) for each in found)
 
 
-def describe(case: EndedEngine, now: float) -> Incident:
+def describe(ended: EndedEngine, now: float) -> Incident:
     """The summary; its id sorts by time and names engine and incarnation."""
     when = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    engine = re.sub(r"[^\w.-]", "_", case.spec.id)
+    engine = re.sub(r"[^\w.-]", "_", ended.spec.id)
     return Incident(
-        id=f"{when}-{engine}-{case.incarnation}",
+        id=f"{when}-{engine}-{ended.incarnation}",
         at=round(now, 3),
-        engine=case.spec.id,
-        model=case.spec.model,
-        host=case.host,
-        incarnation=case.incarnation,
-        state=case.state,
-        reason=case.reason,
-        pid=case.process.pid,
-        url=case.url,
-        started_at=case.started_at,
-        inflight=case.inflight,
-        log=str(case.log),
+        engine=ended.spec.id,
+        model=ended.spec.model,
+        host=ended.host,
+        incarnation=ended.incarnation,
+        state=ended.state,
+        reason=ended.reason,
+        pid=ended.process.pid,
+        url=ended.url,
+        started_at=ended.started_at,
+        inflight=ended.inflight,
+        log=str(ended.log),
     )
 
 
@@ -122,12 +124,12 @@ async def _part(name: str, work: Awaitable[str]) -> tuple[str, str]:
     except TimeoutError:
         return name, f"not available: it took more than {PART_SECONDS:g} s\n"
     except Exception as error:
-        # An incident with a hole in it beats an engine that stays dead.
+        # An incident without a part is better than an engine that stays dead.
         return name, f"not available: {error!r}\n"
 
 
-def _last_lines(case: EndedEngine) -> str:
-    text = read_tail(case.log, case.log_offset, limit=256 * 1024)
+def _last_lines(ended: EndedEngine) -> str:
+    text = read_tail(ended.log, ended.log_offset, limit=256 * 1024)
     return "\n".join(text.splitlines()[-INCIDENT_LOG_LINES:]) + "\n"
 
 
@@ -139,7 +141,7 @@ def _gpus(link: StoreLink) -> str:
 def prune(
     folder: Path, kept: int = KEPT_INCIDENTS, kept_bytes: int = KEPT_BYTES
 ) -> None:
-    """Remove the oldest until the rest is few and small enough; the newest stays."""
+    """Remove the oldest until few and small ones are left; the newest always stays."""
     incidents = sorted(each for each in folder.iterdir() if each.is_dir())
     total = 0
     for place, incident in enumerate(reversed(incidents)):

@@ -15,7 +15,7 @@ from modelserver.store.state import Store
 
 
 class HostLock:
-    """Holds the lock of a run folder until ``release`` or the end of this process."""
+    """The lock of a run folder, held until ``release`` or the end of this process."""
 
     def __init__(self, descriptor: int, previous_pid: int) -> None:
         self._descriptor = descriptor
@@ -43,14 +43,14 @@ class HostLock:
         return cls(descriptor, int(text) if text.isdigit() else 0)
 
     def release(self) -> None:
-        """Give the lock up; the file stays, so that no two files can be locked."""
+        """Give up the lock; the file stays, as a deleted one could be locked twice."""
         os.close(self._descriptor)
 
 
 def await_lease(store: Store, host: str, lock: HostLock, seconds: float) -> None:
     """Return once no other launcher holds the host's lease; blocks for ``seconds``.
 
-    A lease that outlives its time is renewed by somebody on another machine or of
+    A lease that is then still held is renewed by a launcher on another machine or with
     another home folder. Raises ConfigurationError, which names that launcher.
     """
     deadline = time.monotonic() + seconds + 1.0

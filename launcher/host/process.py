@@ -1,7 +1,7 @@
 """The only owner of engine processes: starts, watches, adopts and ends them.
 
-An engine leads a session and a process group of its own, so a Ctrl-C at the launcher
-does not reach it, and what it leaves behind can be found. Its processes are those of
+An engine leads a session and a process group of its own: a Ctrl-C at the launcher does
+not reach it, and what it leaves behind can be found. Its processes are those of
 its group, their children, and whoever carries its mark in the environment.
 
 An engine in a container is the client (``docker run``) that waits for it, and all that
@@ -35,46 +35,45 @@ ENGINE_VARIABLES = {
     # A log that is read while the engine lives.
     "PYTHONUNBUFFERED": "1",
 }
-#: Bytes; a log larger than this is set aside before a start.
-LOG_LIMIT = 64 * 1024 * 1024
-#: Start times of one process may differ by so much between two readings, in seconds.
+#: A log with more bytes than this is set aside before a start.
+LOG_LIMIT_BYTES = 64 * 1024 * 1024
+#: Seconds by which two readings of one process's start time may differ.
 CLOCK_SLACK_SECONDS = 2.0
 
-#: How SGLang and vLLM title the processes that they need all of.
+#: Titles of the processes that SGLang and vLLM cannot do without; compilers and helpers,
+#: which come and go, have others.
 VITAL_TITLES = re.compile(r"sglang::|VLLM::")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process among all that ever have its number; ``created`` is an epoch time.
+    """An engine's first process; its start, an epoch time, tells it from later ones."""
 
-    ``pid`` is 0 before it is known; ``mark`` is random and in all of its children.
-    ``runtime`` is the program that runs its container, "" where it has none; then
-    ``inner_pid`` is this host's number of the first process in the container, 0 before
-    that is known or where it cannot be seen from here.
-    """
-
+    #: 0 before it is known.
     pid: int
     created: float
+    #: Random, and in the environment of all of its children.
     mark: str
+    #: The program that runs its container, "" for no container.
     runtime: str = ""
+    #: This host's pid of the first process in the container, 0 where it is not known.
     inner_pid: int = 0
     inner_created: float = 0.0
 
     @property
     def container(self) -> str:
         """The name of its container, "" where it has none."""
-        return containers.name_of(self.mark) if self.runtime else ""
+        return containers.container_name(self.mark) if self.runtime else ""
 
     @property
     def core(self) -> int:
-        """The number of the process of which the engine's others are children."""
+        """The pid of the process of which the engine's others are children."""
         return self.inner_pid or self.pid
 
 
 @dataclass(frozen=True, slots=True)
 class VitalProcess:
-    """One such process; ``created`` is an epoch time."""
+    """A process that an engine cannot do without; ``created`` is an epoch time."""
 
     pid: int
     created: float
@@ -97,31 +96,31 @@ class EngineProcess:
             if self._popen is not None:
                 code = self._popen.poll()
                 self._ending = None if code is None else _describe(code)
-            elif not alive(self.identity.pid, self.identity.created):
+            elif not is_alive(self.identity.pid, self.identity.created):
                 self._ending = "ended"
         return self._ending
 
     def terminate(self) -> None:
-        """Ask the head process to end; its children are its own business."""
+        """Ask the head process to end; it ends its children."""
         if self.ended() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.identity.pid, signal.SIGTERM)
 
     def look_inside(self) -> None:
-        """Find the first process of its container, once it is there; may take 0.1 s."""
+        """Find the first process of its container, if there is one; may take 0.1 s."""
         known = self.identity
         if not known.runtime or known.inner_pid:
             return
         pid = containers.first_pid(known.runtime, known.container)
-        # The number means another process where this launcher sees other ones.
+        # Where this launcher is in a container itself, the pid is another process's.
         with suppress(psutil.Error):
             created = psutil.Process(pid).create_time() if pid else 0.0
             if created > known.created - CLOCK_SLACK_SECONDS:
                 self.identity = replace(known, inner_pid=pid, inner_created=created)
 
     def kill(self, seconds: float = 10.0) -> list[str]:
-        """End all of this engine by force; returns what remains, "pid 12" and so on."""
-        # Before the processes: what watches a container is one of them.
+        """End all of this engine by force; returns what is left, such as "pid 12"."""
+        # First: what watches the container is one of the processes.
         self._remove_container()
         deadline = time.monotonic() + seconds
         while left := survivors(self.identity):
@@ -133,7 +132,7 @@ class EngineProcess:
             if time.monotonic() > deadline:
                 break
         self.ended()
-        # A client that was killed may just have had its container made.
+        # A killed client may have had its container made meanwhile.
         fault = self._remove_container()
         return [f"pid {process.pid}" for process in left] + fault
 
@@ -146,7 +145,7 @@ class EngineProcess:
 
 
 def new_identity(runtime: str = "") -> Identity:
-    """What is known of an engine's processes just before they are started."""
+    """The identity of an engine that is about to be started."""
     return Identity(0, time.time(), uuid4().hex, runtime)
 
 
@@ -192,9 +191,9 @@ def _popen(
 
 
 def rotate(log: Path) -> int:
-    """Make room for another start; returns the size that the log then has."""
+    """Set a large log aside before a start; returns the bytes that the log then has."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_LIMIT:
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_name(log.name + ".1"))
     return log.stat().st_size if log.exists() else 0
 
@@ -211,16 +210,16 @@ def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
 
 
 def head_lives(identity: Identity) -> bool:
-    """Whether this very engine's head lives: its pid, its start time and its mark."""
-    if not identity.pid or not alive(identity.pid, identity.created):
+    """Whether an engine's head lives, by its pid, its start time and its mark."""
+    if not identity.pid or not is_alive(identity.pid, identity.created):
         return False
     with suppress(psutil.NoSuchProcess):
         return _mark_of(psutil.Process(identity.pid)) == identity.mark
     return False
 
 
-def alive(pid: int, created: float) -> bool:
-    """Whether this very process lives; a zombie does not."""
+def is_alive(pid: int, created: float) -> bool:
+    """Whether the process with this pid and start time lives; a zombie does not."""
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - created) < CLOCK_SLACK_SECONDS
@@ -242,7 +241,7 @@ def survivors(identity: Identity) -> list[psutil.Process]:
             grouped = groups_match and os.getpgid(process.pid) == identity.pid
             if grouped or (identity.mark and _mark_of(process) == identity.mark):
                 found[process.pid] = process
-    if identity.inner_pid and alive(identity.inner_pid, identity.inner_created):
+    if identity.inner_pid and is_alive(identity.inner_pid, identity.inner_created):
         # A container's processes may be another user's, who hides the mark.
         with suppress(psutil.NoSuchProcess):
             found[identity.inner_pid] = psutil.Process(identity.inner_pid)
@@ -254,7 +253,7 @@ def survivors(identity: Identity) -> list[psutil.Process]:
 
 
 def vital_processes(head: Identity) -> tuple[VitalProcess, ...]:
-    """The vital processes below an engine's head, or in its container, now."""
+    """The vital processes of an engine now, outside or inside a container."""
     found = []
     with suppress(psutil.Error):
         for child in psutil.Process(head.core).children(recursive=True):
@@ -265,16 +264,16 @@ def vital_processes(head: Identity) -> tuple[VitalProcess, ...]:
     return tuple(found)
 
 
-def find_ended(family: tuple[VitalProcess, ...]) -> VitalProcess | None:
-    """The first that has ended, None while all live."""
-    return next((m for m in family if not alive(m.pid, m.created)), None)
+def find_ended(vital: tuple[VitalProcess, ...]) -> VitalProcess | None:
+    """The first that has ended, None while all live; a head may outlive these."""
+    return next((m for m in vital if not is_alive(m.pid, m.created)), None)
 
 
 def _group_is_its_own(identity: Identity) -> bool:
     if not identity.pid:
         return False
-    # A number is not given anew while a group has it: only a leader with another
-    # start time, or without the mark, means that the group is a stranger's.
+    # A pid is not given anew while a group has it: only a leader with another start
+    # time, or without the mark, means that the group is a stranger's.
     try:
         leader = psutil.Process(identity.pid)
         created = leader.create_time()

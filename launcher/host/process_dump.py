@@ -11,20 +11,22 @@ import psutil
 
 from launcher.host.process import Identity, survivors
 
-#: Stacks are taken of so many processes at most.
+#: Processes of which stacks are taken at most.
 DUMPED_PROCESSES = 16
-#: How long py-spy may take for one process.
+#: Seconds that py-spy may take for one process.
 DUMP_SECONDS = 3.0
-#: What the kernel says of a process, where py-spy says nothing.
+#: Files of /proc that say where a process stands, where py-spy says nothing.
 PROC_FILES = ("wchan", "syscall", "stack")
 
-#: Values that open doors: what follows such a name, by itself or after "=" or ":".
+#: A secret: what follows such a name, by itself or after "=" or ":".
 _SECRET = re.compile(
     r"((?:api|admin|access|auth|secret|private|hf|hub)[_-]?(?:key|token)s?"
     r"|passw(?:or)?d|secret)(['\"]?\s*[=:]\s*|['\"]?,?\s+)(['\"]?)[^\s'\",}]+",
     re.IGNORECASE,
 )
+#: Tokens of Hugging Face and of OpenAI's kind.
 _TOKEN = re.compile(r"\b(hf_|sk-)[\w-]{8,}")
+#: User and password in an address.
 _USER = re.compile(r"://[^/\s@]+@")
 
 
@@ -39,7 +41,7 @@ def redact(text: str) -> str:
 
 
 def tree(identity: Identity) -> str:
-    """The living processes of an engine, one in a line."""
+    """The living processes of an engine, one per line."""
     lines = ["pid ppid state threads rss_mib cpu_seconds age_seconds command"]
     found = sorted(survivors(identity), key=lambda each: each.pid)
     lines += [_line(each) for each in found] or ["none lives"]
@@ -66,7 +68,7 @@ def _line(process: psutil.Process) -> str:
 
 
 async def dump(identity: Identity) -> str:
-    """Where each thread of each process stands, by py-spy, else by the kernel."""
+    """Where each thread of each process stands: by py-spy, else by the kernel."""
     found = await asyncio.to_thread(survivors, identity)
     found.sort(key=lambda each: each.pid)
     texts = await asyncio.gather(*(_dump(each) for each in found[:DUMPED_PROCESSES]))
@@ -94,7 +96,7 @@ async def _spy(pid: int) -> tuple[str, str]:
     program = str(beside) if beside.exists() else shutil.which("py-spy")
     if not program:
         return "", "py-spy is not installed"
-    # Without stopping the process: one that is stopped already could not be.
+    # --nonblocking: a process that is stopped already cannot be stopped again.
     child = await asyncio.create_subprocess_exec(
         *(program, "dump", "--nonblocking", "--pid", str(pid)),
         stdin=asyncio.subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Whose process a number is: its user, its program, the engine that it belongs to."""
+"""Whose process a pid is: its user, its program, the engine that it belongs to."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,11 @@ import psutil
 from launcher.host.process import CLOCK_SLACK_SECONDS, MARK, Identity
 from modelserver.inventory import GpuProcess
 
+#: Gives the engines that a launcher has started, each with its process.
 Engines = Callable[[], Iterable[tuple[str, Identity]]]
+
+#: Processes that are remembered at most; then all are forgotten.
+REMEMBERED_PROCESSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class _Known:
 
 
 class ProcessOwners:
-    """Names processes; what it has found out it keeps as long as they live.
+    """Says whose processes are; remembers that as long as they live.
 
     ``engines`` gives the engines that this host's launcher has started.
     """
@@ -31,16 +35,16 @@ class ProcessOwners:
         self._known: dict[int, _Known] = {}
 
     def refresh(self) -> None:
-        """Look which engines there are; once before each reading."""
+        """Read which engines there are; to be called before each reading of GPUs."""
         present = tuple(self._engines())
         if present != self._present:
             self._present = present
             self._known.clear()
-        elif len(self._known) > 1000:
+        elif len(self._known) > REMEMBERED_PROCESSES:
             self._known.clear()
 
     def identify(self, pid: int, used: int) -> GpuProcess | None:
-        """The process, None where this process cannot see it: another container."""
+        """The process; None where it is in another container and cannot be seen."""
         try:
             process = psutil.Process(pid)
             known = self._known.get(pid)
@@ -62,11 +66,11 @@ class ProcessOwners:
         return _Known(created, owner, command, self._engine_of(process))
 
     def _engine_of(self, process: psutil.Process) -> str:
-        """By the mark in its environment, else by its parents."""
+        """The engine, "" for none, by the mark in its environment or by its parents."""
         try:
             mark = process.environ().get(MARK)
         except (psutil.Error, OSError):
-            mark = None  # Somebody else's, or it has just ended.
+            mark = None  # Another user's process, or it has just ended.
         try:
             family = [process, *process.parents()]
             tree = {each.pid: each.create_time() for each in family}

@@ -17,24 +17,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One started engine. ``started_at`` is an epoch time of this host.
-
-    ``log_offset`` is where this start begins in the log; ``ready`` whether it ever was;
-    ``canary`` the last round of canaries that it was through.
-    ``model`` is what it was started as, without the values of its environment; None in
-    the records of earlier versions.
-    """
+    """One started engine."""
 
     spec: EngineSpec
     incarnation: int
     process: Identity
     port: int
     gpus: tuple[int, ...]
+    #: Where this start begins in the log, in bytes.
     log_offset: int
+    #: An epoch time of this host.
     started_at: float
+    #: Whether it ever was READY.
     ready: bool = False
     uuids: tuple[str, ...] = ()
+    #: What it was started as, without the values of its environment; None in records of
+    #: earlier versions.
     model: ModelSpec | None = None
+    #: The last round of canaries that is over.
     canary: int = 0
 
 
@@ -48,7 +48,7 @@ class Records:
         return self._folder / f"{quote(engine, safe='')}.json"
 
     def write(self, record: Record) -> None:
-        """Write whole or not at all."""
+        """Write a record in one step, so that it is never seen half written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(record.spec.id)
         unfinished = path.with_suffix(".unfinished")
@@ -56,7 +56,7 @@ class Records:
         os.replace(unfinished, path)
 
     def remove(self, engine: str) -> None:
-        """Forget an engine; nothing happens if there is no record."""
+        """Remove an engine's record, if there is one."""
         self._path(engine).unlink(missing_ok=True)
 
     def read_all(self) -> tuple[Record, ...]:
@@ -68,6 +68,9 @@ class Records:
             except FileNotFoundError:
                 continue  # It has just been removed.
             except (ValueError, KeyError, TypeError) as error:
-                _log.warning("record %s is damaged (%r) and removed", path, error)
+                _log.warning(
+                    "record %s is damaged (%r) and removed; its engine is not adopted",
+                    *(path, error),
+                )
                 path.unlink(missing_ok=True)
         return tuple(records)

@@ -1,4 +1,4 @@
-"""What all engines of a host share."""
+"""What all engines of a host share: folders, and the owners of effects."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,14 +17,13 @@ from modelserver.keyring import Keyring
 
 @dataclass(frozen=True, slots=True)
 class HostResources:
-    """The host's folders and the owners of its effects.
+    """The host's folders and the owners of its effects."""
 
-    ``preparing`` lets one engine at a time write what several may need; ``woken`` set
-    makes the loop's next tick come now.
-    """
-
+    #: The folder of environments and models.
     home: Path
+    #: The folder of the engines' logs.
     logs: Path
+    #: The host's name.
     host: str
     records: Records
     allocation: Allocation
@@ -34,11 +33,13 @@ class HostResources:
     incidents: Incidents
     secrets: Secrets
     containers: Containers
+    #: Held by the engine that writes what several may need.
     preparing: asyncio.Lock
+    #: Makes the loop's next tick come now.
     woken: asyncio.Event
 
     def log_of(self, engine: str) -> Path:
-        """Where an engine's output goes."""
+        """The file of an engine's output."""
         return self.logs / f"{engine.replace('/', '_')}.log"
 
     def wake(self) -> None:

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Secrets:
     """Puts values in place of the fingerprints of an applied fleet.
 
-    The fleet file is read again for each start, so that a corrected one is enough.
+    The fleet file is read again at each start, so it is enough to correct it.
     """
 
     def __init__(self, fleet: Fleet, fleet_file: Path) -> None:
@@ -33,7 +33,7 @@ class Secrets:
         self._file = fleet_file
 
     def known(self, model: ModelSpec) -> Mapping[str, str]:
-        """Those variables of the model that this host has a value for."""
+        """The variables of the model for which this host has a value."""
         if not model.environment:
             return {}
         own = self._own(model.name)
@@ -61,7 +61,7 @@ class Secrets:
             if self._file.is_file():
                 self._fleet = read_fleet(self._file)
         except ConfigurationError as error:
-            _log.warning("values of environments are those of before: %s", error)
+            _log.warning("%s; engines get the environments of before", error)
         sections = {section.name: section for section in self._fleet.models}
         return sections[model].environment if model in sections else {}
 

@@ -1,6 +1,6 @@
 """What the log of a starting engine says.
 
-- ``progress``: what the engine does
+- ``progress``: what the engine does, and when its start takes too long
 - ``diagnosis``: why it failed, and whether another try helps
-- ``weights``: how much of the weights is loaded
+- ``weights``: how large the weights are, and how far a download is
 """

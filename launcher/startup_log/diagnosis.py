@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass
 
-#: Lines of the log that are looked at: vLLM puts long tracebacks after the cause.
+#: Last lines of the log that are read; vLLM writes long tracebacks after the cause.
 DIAGNOSED_LINES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class KnownCause:
-    """What a line of the log means, and what to do about it."""
+    """A cause that no retry heals: its line in the log, its meaning and the remedy."""
 
     pattern: re.Pattern[str]
     meaning: str
@@ -20,6 +20,7 @@ def _cause(pattern: str, meaning: str, remedy: str) -> KnownCause:
     return KnownCause(re.compile(pattern, re.IGNORECASE), meaning, remedy)
 
 
+#: The causes; the first that fits a line counts.
 KNOWN_CAUSES = (
     # Of containers, first: their lines also say that a file is not there.
     _cause(
@@ -108,14 +109,14 @@ KNOWN_CAUSES = (
         "run `modelserver engines install` for this engine, or correct interpreter",
     ),
 )
-#: What an engine says on every start, however well it goes.
+#: Lines of starts that go well, which look like causes.
 HARMLESS = re.compile(r"Ignore import error|server_args=|non-default args")
 
 
 def find_hopeless_cause(log: str) -> str:
-    """The cause with its remedy if a retry is in vain, else ''.
+    """The cause that no retry heals, with its remedy, '' where there is none.
 
-    The last telling line decides: engines recover from earlier ones.
+    The last line that fits decides: engines recover from earlier ones.
 
     >>> find_hopeless_cause("error: unrecognized arguments: --tp").split(";")[0]
     'the engine does not know an argument (error: unrecognized arguments: --tp)'

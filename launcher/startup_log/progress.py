@@ -11,21 +11,23 @@ from pathlib import Path
 from launcher.startup_log.weights import Weights
 from modelserver.inventory import GIB
 
-#: A start may take so long, in seconds, and longer by its weights, where the fleet
-#: file does not say. The weights' share is what a slow network disk needs.
+#: Seconds that a start may take without its weights, where the fleet file has no limit.
 BASE_START_SECONDS = 300.0
+#: Seconds more for each GiB of weights: a slow network disk needs these.
 SECONDS_PER_GIB = 10.0
-#: A start that is beyond its limit goes on as long as something new comes so often.
+#: Seconds without a new step after which a start beyond its limit is given up.
 NOTHING_NEW_SECONDS = 120.0
-#: Bytes; the most that is read of a log at once.
+#: Bytes of a log that are read at once at most.
 READ_LIMIT_BYTES = 65_536
-#: Separates what is one line for a reader: progress bars go back to the line's begin.
+#: What ends a line; a progress bar ends each of its states with a carriage return.
 BREAKS = re.compile(r"[\r\n]+")
 
-#: How a bar of tqdm goes on after its title: " 43% Completed | 3/7 [" and the like.
+#: The rest of a tqdm bar after its title, such as " 43% Completed | 3/7 [".
 _BAR = r"[^%]*?:\s+(?P<percent>\d+)%.*?\|\s*(?P<done>[\d.]+\w?)/(?P<all>[\d.]+\w?) \["
+#: How far a step is, by its bar.
 _COUNTED = " {done}/{all}"
 _GRAPHS = "capturing CUDA graphs"
+#: Patterns of lines, and what an engine that writes them is doing.
 _STEPS = tuple(
     (re.compile(pattern), doing)
     for pattern, doing in (
@@ -63,7 +65,7 @@ _STEPS = tuple(
 
 
 def last_step(text: str) -> str:
-    """The last thing that a piece of log says the engine does, "" if it says nothing.
+    """The last step that a piece of log tells of, "" for none.
 
     >>> last_step("Loading safetensors checkpoint shards:  43% Completed | 3/7 [00:01")
     'loading weights 43 % (3/7 shards)'
@@ -87,24 +89,24 @@ def start_limit(weight_bytes: int) -> float:
 
 
 def is_overdue(now: float, began: float, limit: float, moved: float) -> bool:
-    """Whether a start is beyond its limit and nothing new came for a while either."""
+    """Whether a start is beyond its limit and takes no new steps either."""
     return now > began + limit and now > moved + NOTHING_NEW_SECONDS
 
 
 @dataclass(slots=True)
 class StartProgress:
-    """Follows one start: its log from ``offset`` on, and the model's download.
-
-    ``doing`` is the last step; ``moved`` is when one was seen that this start had not
-    shown before (monotonic), so that an engine that goes in circles gets no further;
-    ``size`` is the weights' in bytes, as far as they are there.
-    """
+    """Follows one start: its log from ``offset`` on, and the model's download."""
 
     log: Path
+    #: How far the log has been read, in bytes.
     offset: int
     weights: Weights
+    #: Bytes of the weights, as far as they are there.
     size: int = 0
+    #: The last step.
     doing: str = ""
+    #: When a step was last seen that this start had not shown before, a monotonic time:
+    #: an engine that repeats its steps makes no progress.
     moved: float = float("-inf")
     _rest: str = ""
     _seen: set[str] = field(default_factory=set)
@@ -143,6 +145,6 @@ class StartProgress:
         size = self.weights.downloaded()
         if size > self._downloaded >= 0:
             self._note(f"downloading the model, {size / GIB:.1f} GiB so far")
-            # Less than a tenth of a GiB more is progress as well.
+            # Also for less than a tenth of a GiB, which makes no new step.
             self.moved = time.monotonic()
         self._downloaded = size

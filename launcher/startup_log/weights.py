@@ -5,25 +5,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: What files with weights are called; the rest of a model's folder is small.
+#: The suffix of safetensors, which engines load first.
 SAFE = frozenset({".safetensors"})
+#: The suffixes of other files with weights.
 OTHERS = frozenset({".bin", ".gguf", ".pt", ".pth"})
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One model's files: a folder, or a Hugging Face id in the cache of its engine.
-
-    ``environment`` is what the engine gets, which may move the cache.
-    """
+    """One model's files: a folder, or a Hugging Face id in the cache of its engine."""
 
     path: str
+    #: The engine's environment, which may move the cache.
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def size(self) -> int:
         """Bytes of the weights; 0 where nothing is there yet."""
         folders = [self._folder] if self._folder else self._snapshots()
-        # Where both are, engines load the first.
+        # Where a folder has both, engines load the safetensors.
         sizes = (_weigh(each, SAFE) or _weigh(each, OTHERS) for each in folders)
         return max(sizes, default=0)
 
@@ -54,7 +53,7 @@ class Weights:
 
 
 def weights_of(path: str, environment: Mapping[str, str]) -> Weights:
-    """The weights of a model whose engine gets this on top of our environment."""
+    """The weights of a model whose engine gets ``environment`` on top of ours."""
     return Weights(path, {**os.environ, **environment})
 
 
@@ -73,4 +72,4 @@ def _sizes(folder: Path, suffixes: frozenset[str] | None) -> Iterator[int]:
         try:
             yield file.stat().st_size
         except OSError:
-            continue  # A download has just been finished and renamed.
+            continue  # A finished download was renamed meanwhile.

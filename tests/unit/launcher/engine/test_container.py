@@ -18,11 +18,11 @@ from launcher.engine.container import (
 from launcher.engine_types import Launch, Place, adapter
 from launcher.environments import starter
 from launcher.host import process
-from launcher.host.containers import Containers, Runtime, name_of
+from launcher.host.containers import ContainerRuntime, Containers, container_name
 from modelserver.values import Kind, ModelSpec
 
-DOCKER = Runtime("/usr/bin/docker")
-PODMAN = Runtime("/usr/bin/podman", is_podman=True)
+DOCKER = ContainerRuntime("/usr/bin/docker")
+PODMAN = ContainerRuntime("/usr/bin/podman", is_podman=True)
 LAUNCH = Launch(
     ("vllm", "serve", "Qwen/Qwen3-8B", "--port", "30001"),
     {"VLLM_API_KEY": "sesame", "PYTHONPATH": "", "LD_PRELOAD": "/x.so"},
@@ -162,7 +162,9 @@ def test_interpreter_is_one_in_the_image(engine: str, program: str) -> None:
 
 def test_name_of_a_container_is_known_before_there_is_one() -> None:
     unborn = process.new_identity("/usr/bin/docker")
-    assert unborn.container == name_of(unborn.mark) == f"modelserver-{unborn.mark}"
+    assert (
+        unborn.container == container_name(unborn.mark) == f"modelserver-{unborn.mark}"
+    )
     assert process.new_identity().container == ""
 
 

@@ -114,7 +114,7 @@ def test_program_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> N
 
 def test_stranger_with_a_dead_engines_number_is_left_alone() -> None:
     stranger = Identity(os.getpid(), time.time() - 3600, "no such mark")
-    assert not process.alive(stranger.pid, stranger.created)
+    assert not process.is_alive(stranger.pid, stranger.created)
     assert process.survivors(stranger) == []
     assert EngineProcess(stranger).ended() == "ended"
     assert EngineProcess(stranger).kill() == []
@@ -172,7 +172,7 @@ def test_large_log_is_set_aside_before_a_start(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "a.log"
     assert process.rotate(log) == 0
     with log.open("wb") as file:
-        file.truncate(process.LOG_LIMIT + 1)
+        file.truncate(process.LOG_LIMIT_BYTES + 1)
     assert process.rotate(log) == 0
     assert (tmp_path / "logs" / "a.log.1").exists()
     log.write_text("before\nnow\n")
