@@ -40,8 +40,8 @@ LOG_LIMIT_BYTES = 64 * 1024 * 1024
 #: Seconds by which two readings of one process's start time may differ.
 CLOCK_SLACK_SECONDS = 2.0
 
-#: Titles of the processes that SGLang and vLLM cannot do without. Compilers and helpers,
-#: which come and go, have other titles.
+#: Titles of the processes that SGLang and vLLM cannot do without; compilers and helpers
+#: come and go under others.
 VITAL_TITLES = re.compile(r"sglang::|VLLM::")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from modelserver.operations.incidents import read_incidents
 from modelserver.settings import load
+from modelserver.store.measurements import read_counters
+from modelserver.store.workers import read_loads
 from modelserver.values import Cause, EngineState, Wish
 from tests.support.fleets import CLI, Hosts, model, open_hosts
 from tests.support.launchers import Site, in_flight, open_site, stats
@@ -65,11 +67,11 @@ def test_an_engine_that_is_relaunched_by_hung_finishes_what_it_has(
     hosts.worker("a")
     hosts.ready("m-0")
     result = hosts.complete.delay("hi", max_tokens=2)
-    eventually(lambda: hosts.store.loads()["m-0"].inflight == 1, 20)
+    eventually(lambda: read_loads(hosts.store)["m-0"].inflight == 1, 20)
     relaunch_as(hosts, "hung", "m-0")
     assert hosts.ready("m-0", incarnation=2).incarnation == 2
     assert result.get(timeout=30)
-    counted = hosts.store.counters("m-0")
+    counted = read_counters(hosts.store, "m-0")
     assert counted["ok"] == 1
     assert not counted.keys() & {"cancelled", "engine-fault"}
     assert read_incidents(load(hosts.environment("a")).run_dir) == ()
