@@ -81,7 +81,7 @@ def test_an_engine_waits_for_a_stranger_to_leave_and_then_starts(
     engine = fleet.ready()["m-0"]
     environment = psutil.Process(engine.pid).environ()
     assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-a0,GPU-a1"
-    eventually(lambda: fleet.gpus("a")[0].owners == "70 GiB held by engine m-0", 10)
+    eventually(lambda: fleet.gpus("a")[0].holders == "70 GiB held by engine m-0", 10)
 
 
 def test_what_is_promised_is_looked_at_again_right_before_the_start(
@@ -98,7 +98,7 @@ def test_what_is_promised_is_looked_at_again_right_before_the_start(
     held = eventually(lambda: read_engines(fleet.store).get("m-0"), 10)
     eventually(fleet.seen, 10)
     assert held.reason == (
-        f"needs 1 free GPU; gpu 0 has 40 GiB free: {fleet.gpus('a')[0].owners}"
+        f"needs 1 free GPU; gpu 0 has 40 GiB free: {fleet.gpus('a')[0].holders}"
     )
     assert held.incarnation == 0
 

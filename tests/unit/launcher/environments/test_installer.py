@@ -1,14 +1,11 @@
-"""What an engine environment is decided from: reports, markers, disk, names."""
+"""Environments: their folders, their markers, and the disk that they need."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,33 +20,16 @@ from launcher.environments import (
     is_installed,
     paths,
     remove,
-    standins_path,
-    starter,
-)
-from launcher.environments.children import (
-    Children,
-    child_environment,
-    complaint,
-    exclusive,
 )
 from launcher.environments.installer import disk_refusal
 from launcher.environments.recipes import recipe_of
 from launcher.environments.torch_source import (
-    CPU_INDEX,
     TorchFound,
-    choose_torch,
-    read_pip_report,
 )
 from modelserver.errors import EngineEnvironmentError
 
 CPU = TorchFound("2.13.0+cpu", "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl")
-CUDA = TorchFound("2.13.0", "torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl")
 GB = 1_000_000_000
-
-
-def pip_report(name: str, version: str, url: str) -> dict[str, Any]:
-    metadata = {"name": name, "version": version}
-    return {"install": [{"metadata": metadata, "download_info": {"url": url}}]}
 
 
 def environment_of(home: Path, name: str = "sglang-cpu") -> Installed:
@@ -66,79 +46,6 @@ def environment_of(home: Path, name: str = "sglang-cpu") -> Installed:
         size_bytes=2_600_000_000,
         seconds=45.0,
     )
-
-
-def test_report_gives_the_version_and_the_decoded_file_name() -> None:
-    url = "https://index.example/whl/torch-2.13.0%2Bcpu-cp311-cp311-linux.whl"
-    found = read_pip_report(pip_report("torch", "2.13.0+cpu", url))
-    assert found == TorchFound("2.13.0+cpu", "torch-2.13.0+cpu-cp311-cp311-linux.whl")
-
-
-def test_password_in_an_address_is_not_kept() -> None:
-    url = "https://user:secret@index.example/torch-2.13.0+cpu-cp311.whl?token=secret"
-    found = read_pip_report(pip_report("torch", "2.13.0+cpu", url))
-    assert "secret" not in repr(choose_torch("2.13.0", found, None))
-
-
-@pytest.mark.parametrize(
-    "report",
-    [
-        {},
-        {"install": []},
-        [],
-        None,
-        pip_report("numpy", "2.4.6", "https://index.example/numpy-2.4.6.whl"),
-    ],
-)
-def test_report_without_torch_finds_nothing(report: Any) -> None:
-    assert read_pip_report(report) is None
-
-
-@pytest.mark.parametrize(
-    ("version", "file_name", "is_cpu_build"),
-    [
-        ("2.13.0+cpu", "torch-2.13.0.whl", True),
-        ("2.13.0+cpu.cxx11.abi", "torch-2.13.0.whl", True),
-        ("2.13.0", "torch_cpu-2.13.0-cp311.whl", True),
-        ("2.13.0", "torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl", False),
-        ("2.13.0+cu130", "torch-2.13.0+cu130-cp311.whl", False),
-    ],
-)
-def test_cpu_build_is_known_by_its_version_or_its_file(
-    version: str, file_name: str, is_cpu_build: bool
-) -> None:
-    assert TorchFound(version, file_name).is_cpu_build is is_cpu_build
-
-
-def test_cpu_build_of_the_users_own_pip_comes_first() -> None:
-    choice = choose_torch("2.13.0", by_pip=CPU, on_cpu_index=CPU)
-    assert (choice.requirement, choice.kind) == ("torch==2.13.0+cpu", "cpu")
-    assert choice.with_pip
-    assert choice.index is None
-    assert CPU.file_name in choice.why
-
-
-@pytest.mark.parametrize("by_pip", [None, CUDA])
-def test_cpu_index_comes_second(by_pip: TorchFound | None) -> None:
-    choice = choose_torch("2.13.0", by_pip=by_pip, on_cpu_index=CPU)
-    assert (choice.requirement, choice.kind) == ("torch==2.13.0+cpu", "cpu")
-    assert choice.index == CPU_INDEX
-    assert CPU_INDEX in choice.why
-
-
-@pytest.mark.parametrize("on_cpu_index", [None, CUDA])
-def test_cuda_build_is_the_fallback_and_says_why(
-    on_cpu_index: TorchFound | None,
-) -> None:
-    choice = choose_torch("2.13.0", by_pip=CUDA, on_cpu_index=on_cpu_index)
-    assert (choice.requirement, choice.kind) == ("torch==2.13.0", "cuda")
-    assert choice.with_pip
-    assert choice.index is None
-    assert "7 GB larger" in choice.why
-
-
-def test_uv_installs_the_fallback_where_pip_finds_nothing() -> None:
-    assert not choose_torch("2.13.0", by_pip=None, on_cpu_index=None).with_pip
 
 
 def test_environment_lies_below_home_with_name_and_version(tmp_path: Path) -> None:
@@ -264,125 +171,3 @@ def test_full_disk_is_refused_with_figures() -> None:
 
 def test_just_enough_disk_is_accepted() -> None:
     assert disk_refusal(Path("/srv/e"), 4 * GB, 3 * GB, margin_bytes=GB) is None
-
-
-def test_child_environment_leaves_out_what_leads_astray() -> None:
-    caller = {
-        "PATH": "/usr/bin",
-        "PIP_INDEX_URL": "https://index.example/simple",
-        "PYTHONPATH": "/caller",
-        "VIRTUAL_ENV": "/caller/venv",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    assert child_environment(caller, {"PYTHONPATH": "/standins"}) == {
-        "PATH": "/usr/bin",
-        "PIP_INDEX_URL": "https://index.example/simple",
-        "PYTHONPATH": "/standins",
-    }
-
-
-def test_failed_step_names_the_step_its_last_line_and_the_log(tmp_path: Path) -> None:
-    children = Children(tmp_path / "e.log", os.dup(0), lambda progress: None)
-    argv = [sys.executable, "-c", "print('no such package'); raise SystemExit(3)"]
-    step = InstallProgress(index=1, steps=1, what="installing torch", why="a test")
-    with pytest.raises(EngineEnvironmentError) as caught:
-        children.run(argv, step)
-    os.close(children.lock_descriptor)
-    message = str(caught.value)
-    for part in ("installing torch", "exit code 3", "no such package", "e.log"):
-        assert part in message
-
-
-def test_failed_step_tells_the_cause_that_comes_with_the_error(tmp_path: Path) -> None:
-    log = tmp_path / "e.log"
-    log.write_text("Using Python\nerror: No solution found\n  cause: no certifi\n\n")
-    assert complaint(log) == "error: No solution found cause: no certifi"
-
-
-def test_second_installation_waits_and_says_so(tmp_path: Path) -> None:
-    lock = tmp_path / "sglang-cpu.lock"
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import fcntl, sys; f = open(sys.argv[1], 'a');"
-            "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()",
-            str(lock),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    reports: list[InstallProgress] = []
-
-    def let_go_once_reported(progress: InstallProgress) -> None:
-        reports.append(progress)
-        holder.communicate(b"\n")
-
-    with exclusive(lock, let_go_once_reported):
-        assert reports[0].what == "waiting for another installation"
-
-
-def test_a_starter_hides_the_key_and_hands_it_on(tmp_path: Path) -> None:
-    package = tmp_path / "sglang" / "cli"
-    package.mkdir(parents=True)
-    (package / "main.py").write_text(
-        "import sys\n"
-        "def main():\n"
-        "    print(sys.argv[1:])\n"
-        "    print(sys.argv[-1], file=sys.stderr)\n"
-        "    return len(sys.argv[-1])\n"
-    )
-    environ = {"PYTHONPATH": str(tmp_path), "MODELSERVER_ENGINE_KEY": "sesame"}
-    done = subprocess.run(
-        [sys.executable, str(starter("sglang")), "serve", "--port", "1"],
-        env=environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "['serve', '--port', '1', '--api-key', '***']\n"
-    assert done.stderr == "***\n"
-    assert done.returncode == len("sesame")
-
-
-def test_standins_answer_cpu_kernels_only_and_refuse_to_be_called() -> None:
-    code = (
-        "import sgl_kernel; fused = sgl_kernel.rmsnorm_cpu\n"
-        "try: fused()\n"
-        "except NotImplementedError as error: print(error)\n"
-        "print(hasattr(sgl_kernel, 'rmsnorm'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(standins_path()), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "sgl_kernel.rmsnorm_cpu" in done.stdout
-    assert done.stdout.splitlines()[-1] == "False"
-
-
-@pytest.mark.parametrize(("fork", "method"), [("1", "fork"), ("0", "spawn")])
-def test_engine_children_are_forked_only_where_asked_for(
-    fork: str, method: str
-) -> None:
-    code = (
-        "import multiprocessing as m; m.set_start_method('spawn', force=True);"
-        "print(m.get_start_method())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            "PYTHONPATH": str(standins_path()),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "MODELSERVER_ENGINE_FORK": fork,
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == method

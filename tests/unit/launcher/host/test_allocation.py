@@ -1,10 +1,13 @@
 """The last look at GPUs before a start."""
 
 import asyncio
+import os
+import socket
 
 import pytest
 
 from launcher.engine_types import Place
+from launcher.host import allocation
 from launcher.host.allocation import Allocation
 from modelserver.inventory import GIB, Gpu, GpuProcess
 from modelserver.values import EngineSpec, Kind, ModelSpec
@@ -152,3 +155,19 @@ def test_an_adopted_engine_keeps_its_gpu(place: Place) -> None:
     assert isinstance(site.choose(spec(1, "GPU-0")), Place)
     refusal = site.choose(spec(2, "GPU-1"))
     assert refusal == "needs 1 free GPU; gpu 1 has engine m-0"
+
+
+def test_chosen_port_is_free_and_not_promised() -> None:
+    port = allocation.find_port(taken=())
+    assert port
+    assert allocation.is_port_free(port)
+    everything = range(allocation.FIRST_PORT, allocation.LAST_PORT + 1)
+    assert allocation.find_port(taken=everything) is None
+
+
+def test_holder_of_a_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not allocation.is_port_free(port)
+        assert allocation.port_holder(port).startswith(f"pid {os.getpid()} (")
+    assert allocation.is_port_free(port)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from launcher.host.gpus import GpuInventory
 from modelserver.inventory import GIB
 from tests.nvml import StubGpu, StubNvml, build
 from tests.nvml.reader import Reader
@@ -228,3 +229,11 @@ def test_a_fault_of_a_gpu_is_one_of_all_its_slices(stub: StubNvml) -> None:
     with Reader(stub) as reader:
         faults = [bool(gpu.fault) for gpu in reader.gpus()]
     assert faults == [True, True, False]
+
+
+def test_inventory_without_a_driver_is_empty() -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+    inventory = GpuInventory()
+    assert inventory.read() == ()
+    assert inventory.driver == "no GPUs: NVML Shared Library Not Found"

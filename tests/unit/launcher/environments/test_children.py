@@ -1,0 +1,80 @@
+"""Child processes of an installation, and its lock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.environments import (
+    InstallProgress,
+)
+from launcher.environments.children import (
+    Children,
+    child_environment,
+    complaint,
+    exclusive,
+)
+from modelserver.errors import EngineEnvironmentError
+
+
+def test_child_environment_leaves_out_what_leads_astray() -> None:
+    caller = {
+        "PATH": "/usr/bin",
+        "PIP_INDEX_URL": "https://index.example/simple",
+        "PYTHONPATH": "/caller",
+        "VIRTUAL_ENV": "/caller/venv",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    assert child_environment(caller, {"PYTHONPATH": "/standins"}) == {
+        "PATH": "/usr/bin",
+        "PIP_INDEX_URL": "https://index.example/simple",
+        "PYTHONPATH": "/standins",
+    }
+
+
+def test_failed_step_names_the_step_its_last_line_and_the_log(tmp_path: Path) -> None:
+    children = Children(tmp_path / "e.log", os.dup(0), lambda progress: None)
+    argv = [sys.executable, "-c", "print('no such package'); raise SystemExit(3)"]
+    step = InstallProgress(index=1, steps=1, what="installing torch", why="a test")
+    with pytest.raises(EngineEnvironmentError) as caught:
+        children.run(argv, step)
+    os.close(children.lock_descriptor)
+    message = str(caught.value)
+    for part in ("installing torch", "exit code 3", "no such package", "e.log"):
+        assert part in message
+
+
+def test_failed_step_tells_the_cause_that_comes_with_the_error(tmp_path: Path) -> None:
+    log = tmp_path / "e.log"
+    log.write_text("Using Python\nerror: No solution found\n  cause: no certifi\n\n")
+    assert complaint(log) == "error: No solution found cause: no certifi"
+
+
+def test_second_installation_waits_and_says_so(tmp_path: Path) -> None:
+    lock = tmp_path / "sglang-cpu.lock"
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; f = open(sys.argv[1], 'a');"
+            "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()",
+            str(lock),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    reports: list[InstallProgress] = []
+
+    def let_go_once_reported(progress: InstallProgress) -> None:
+        reports.append(progress)
+        holder.communicate(b"\n")
+
+    with exclusive(lock, let_go_once_reported):
+        assert reports[0].what == "waiting for another installation"

@@ -1,0 +1,95 @@
+"""Real processes: their start, their end, and whose they are."""
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.engine_types import Launch
+from launcher.host import process
+from launcher.host.process import EngineProcess, Identity
+from modelserver.errors import ConfigurationError
+from tests.support.processes import eventually, lives
+
+
+def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
+    unborn = process.new_identity()
+    launch = Launch(argv, environment)
+    return process.start(launch, tmp_path / "log", "engine=a", unborn)
+
+
+def test_kill_ends_children_that_fled_into_another_session(tmp_path: Path) -> None:
+    shell = "setsid sleep 300 & setsid sleep 300 & echo up; exec sleep 300"
+    engine = run(tmp_path, "/bin/sh", "-c", shell)
+    eventually(lambda: len(process.survivors(engine.identity)) == 3)
+    pids = [each.pid for each in process.survivors(engine.identity)]
+    os.kill(engine.identity.pid, 9)
+    assert eventually(engine.ended) == "killed by SIGKILL"
+    assert engine.kill() == []
+    assert not any(lives(pid) for pid in pids)
+    assert lives(os.getpid())
+
+
+def test_ended_process_tells_how_and_leaves_no_zombie(tmp_path: Path) -> None:
+    engine = run(tmp_path, sys.executable, "-c", "raise SystemExit(7)")
+    assert eventually(engine.ended) == "exit code 7"
+    eventually(lambda: not Path(f"/proc/{engine.identity.pid}").exists())
+
+
+def test_program_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no-such-program cannot be started"):
+        run(tmp_path, "/no-such-program")
+
+
+def test_stranger_with_a_dead_engines_number_is_left_alone() -> None:
+    stranger = Identity(os.getpid(), time.time() - 3600, "no such mark")
+    assert not process.is_alive(stranger.pid, stranger.created)
+    assert process.survivors(stranger) == []
+    assert EngineProcess(stranger).ended() == "ended"
+    assert EngineProcess(stranger).kill() == []
+
+
+def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(
+    tmp_path: Path,
+) -> None:
+    stranger = run(tmp_path, "/bin/sleep", "300")
+    taken = replace(stranger.identity, mark="of an engine that has ended")
+    assert process.head_lives(stranger.identity)
+    assert not process.head_lives(taken)
+    assert process.survivors(taken) == []
+    assert EngineProcess(taken).kill() == []
+    assert lives(stranger.identity.pid)
+    assert stranger.kill() == []
+    assert not process.head_lives(stranger.identity)
+
+
+def test_engine_that_lost_a_process_it_needs_is_noticed(tmp_path: Path) -> None:
+    shell = "(exec -a sglang::scheduler_TP0 sleep 300) & (exec -a helper sleep 300) & "
+    engine = run(tmp_path, "/bin/bash", "-c", shell + "exec sleep 300")
+    found = eventually(lambda: process.vital_processes(engine.identity))
+    assert [each.title for each in found] == ["sglang::scheduler_TP0 300"]
+    assert process.find_ended(found) is None
+    os.kill(found[0].pid, 9)
+    eventually(lambda: process.find_ended(found) == found[0])
+    assert engine.ended() is None
+    assert engine.kill() == []
+
+
+def test_empty_mark_finds_nobody() -> None:
+    assert process.survivors(Identity(0, time.time() - 3600, "")) == []
+
+
+def test_large_log_is_set_aside_before_a_start(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "a.log"
+    assert process.rotate(log) == 0
+    with log.open("wb") as file:
+        file.truncate(process.LOG_LIMIT_BYTES + 1)
+    assert process.rotate(log) == 0
+    assert (tmp_path / "logs" / "a.log.1").exists()
+    log.write_text("before\nnow\n")
+    assert process.rotate(log) == 11
+    assert process.read_tail(log, 7) == "now\n"
+    assert process.read_tail(tmp_path / "none", 0) == ""

@@ -1,0 +1,46 @@
+"""Records of engines, for the next launcher."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.host.process import Identity
+from launcher.host.records import Record, Records
+from modelserver.values import EngineSpec
+
+RECORD = Record(
+    spec=EngineSpec("org/m-0", "org/m", "h1", gpus=(0, 1), port=8001),
+    incarnation=4,
+    process=Identity(123, 1700000000.25, "abc"),
+    port=8001,
+    gpus=(0, 1),
+    log_offset=17,
+    started_at=1700000000.0,
+)
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    records = Records(tmp_path / "engines")
+    assert records.read_all() == ()
+    records.write(RECORD)
+    records.write(replace(RECORD, ready=True))
+    assert records.read_all() == (replace(RECORD, ready=True),)
+    records.remove("org/m-0")
+    records.remove("org/m-0")
+    assert records.read_all() == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"spec": {"gpus": []}}'])
+def test_damaged_record_is_dropped_and_the_others_stay(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = Records(tmp_path)
+    records.write(RECORD)
+    damaged = tmp_path / "broken.json"
+    damaged.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert records.read_all() == (RECORD,)
+    assert "broken.json is damaged" in caplog.text
+    assert not damaged.exists()
