@@ -32,7 +32,7 @@ The old lighthouse stood at the end of a long road. Every evening its keeper cli
 the stairs, cleaned the lamp and wrote into a book which ships had passed, how the \
 wind blew and what the sea looked like. One night in winter he wrote nothing, for"""
 #: Tokens that a canary asks for.
-CANARY_TOKENS = 32
+CANARY_ANSWER_TOKENS = 32
 #: A time before all others.
 LONG_AGO = float("-inf")
 #: A loaded canary is this many requests at once.
@@ -272,7 +272,7 @@ async def _one(session: aiohttp.ClientSession, url: str, model: ModelSpec) -> fl
         url, body["input"] = url + EMBEDDINGS_PATH, text
     else:
         # The same number of tokens each time, whatever it would say.
-        fixed = {"max_tokens": CANARY_TOKENS, "temperature": 0, "ignore_eos": True}
+        fixed = {"max_tokens": CANARY_ANSWER_TOKENS, "temperature": 0, "ignore_eos": True}
         url, body = url + COMPLETIONS_PATH, {**body, "prompt": text, **fixed}
     began = time.monotonic()
     try:
