@@ -272,7 +272,11 @@ async def _one(session: aiohttp.ClientSession, url: str, model: ModelSpec) -> fl
         url, body["input"] = url + EMBEDDINGS_PATH, text
     else:
         # The same number of tokens each time, whatever it would say.
-        fixed = {"max_tokens": CANARY_ANSWER_TOKENS, "temperature": 0, "ignore_eos": True}
+        fixed = {
+            "max_tokens": CANARY_ANSWER_TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
         url, body = url + COMPLETIONS_PATH, {**body, "prompt": text, **fixed}
     began = time.monotonic()
     try:
