@@ -19,7 +19,11 @@ from pathlib import Path
 from launcher.host import process_dump
 from launcher.host.process import Identity, read_tail
 from launcher.store_link import StoreLink
-from modelserver.operations.incidents import INCIDENTS_FOLDER, INCIDENT_SUMMARY, Incident
+from modelserver.operations.incidents import (
+    INCIDENT_SUMMARY,
+    INCIDENTS_FOLDER,
+    Incident,
+)
 from modelserver.values import EngineSpec
 
 _log = logging.getLogger(__name__)

@@ -55,7 +55,9 @@ def the_incident(site: Site) -> tuple[Incident, Path]:
         found = read_incidents(site.run_dir)
         assert len(found) == 1
         incident = found[0]
-        assert (site.run_dir / INCIDENTS_FOLDER / incident.id / "decisions.json").exists()
+        assert (
+            site.run_dir / INCIDENTS_FOLDER / incident.id / "decisions.json"
+        ).exists()
         return incident
 
     incident = eventually(complete, within=10)
