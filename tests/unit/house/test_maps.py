@@ -15,7 +15,7 @@ MAPS = [path for path in sources(*MAPPED) if path.name == "__init__.py"]
 def within(folder: Path) -> set[str]:
     """The modules and packages of a package; what runs it is not among them."""
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
-    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    packages = {path.parent.name for path in folder.glob("*/*.py")}
     return modules | packages
 
 
