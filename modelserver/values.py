@@ -186,6 +186,8 @@ class EngineReport:
     stale: str = ""
     #: Why it gets nothing new although it serves, "" where it does.
     hold: str = ""
+    #: How many token ids its model knows, 0 where that is unknown.
+    vocabulary: int = 0
     #: The incarnation whose requests its workers have to run elsewhere.
     abort: int = 0
 

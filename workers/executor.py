@@ -35,7 +35,7 @@ from modelserver.messaging.requests import (
     with_model,
 )
 from modelserver.store.batch import CRASHES, DEADLINE
-from modelserver.values import Kind, ModelSpec
+from modelserver.values import EngineReport, Kind, ModelSpec
 from workers.attempt import Attempt
 from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
@@ -204,6 +204,7 @@ class Executor:
 
     async def _run_on(self, slot: EngineSlot, work: _Work) -> Any:
         request = work.request
+        _check_tokens(request, slot.engine)
         with Attempt(slot, self.courier.record, self.clock) as attempt:
             response = await self._ask(slot, request, work.body)
             prompt, completion = tokens(response)
@@ -222,7 +223,9 @@ class Executor:
         self, slot: EngineSlot, request: InferenceRequest, body: dict[str, Any]
     ) -> dict[str, Any]:
         url = slot.engine.url + request.path
-        if request.kind is not Kind.EMBEDDING or request.raw:
+        if request.kind is Kind.COMPLETION:
+            return await self._ask_for_text(url, request, body)
+        if request.raw:
             return await ask(self.session, url, body)
         # Base64 is cheaper to read and to store than decimal numbers.
         body = {"encoding_format": "base64", **body}
@@ -231,6 +234,18 @@ class Executor:
                 slot.engine.id, body, lambda body: ask(self.session, url, body)
             )
         return await ask(self.session, url, body)
+
+    async def _ask_for_text(
+        self, url: str, request: InferenceRequest, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        try:
+            return await ask(self.session, url, body)
+        except RequestFault:
+            if not request.max_tokens_is_default:
+                raise
+        # A long prompt may leave no room for so many: then as many as engines take.
+        rest = {name: value for name, value in body.items() if name != "max_tokens"}
+        return await ask(self.session, url, rest)
 
     # Engines that fail or die.
 
@@ -262,6 +277,20 @@ class Executor:
             f"`modelserver dead`, send it again with `modelserver dead --resubmit "
             f"{work.task}`"
         )
+
+
+def _check_tokens(request: InferenceRequest, engine: EngineReport) -> None:
+    """Refuse token ids that the model does not know: they would end SGLang."""
+    highest = request.highest_token
+    if highest is None or highest < engine.vocabulary:
+        return
+    if not engine.vocabulary:
+        raise RequestFault(
+            "its vocabulary is unknown, so token ids cannot be checked; send text"
+        )
+    raise RequestFault(
+        f"the token id {highest} is beyond its vocabulary of {engine.vocabulary}"
+    )
 
 
 def _model_told(work: _Work) -> str:

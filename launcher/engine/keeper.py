@@ -3,6 +3,7 @@
 ``tick`` never waits: what takes time (a start, a proof, a stop) is a task beside it.
 """
 
+import asyncio
 import dataclasses
 import logging
 import time
@@ -14,6 +15,7 @@ from launcher.engine.report import engine_report, log_change, with_wish
 from launcher.engine.start import Start, adopt_start, find_end, start, try_ready
 from launcher.engine.stop import kill, stop
 from launcher.engine_types import adapter
+from launcher.engine_types.model_config import vocabulary
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.host.secrets import forget_key
@@ -88,6 +90,7 @@ class Keeper:
         self._stop_reason = ""
         self._alive_at = 0.0
         self._hung_seconds = 0
+        self._vocabulary = 0
         self._inflight = 0
 
     # Wishes.
@@ -258,6 +261,7 @@ class Keeper:
         self._checkup = Checkup(
             start, self.model, self._resources, first, measured, self._rounds
         )
+        self._vocabulary = await asyncio.to_thread(vocabulary, start.files)
         self._alive_at = time.monotonic()
         self._resources.allocation.mark_loaded(self.spec.id)
         self._move(Proved())
@@ -338,6 +342,7 @@ class Keeper:
             alive_at=round(alive_at, 3),
             died=self._died_serving,
             hung_seconds=self._hung_seconds,
+            vocabulary=self._vocabulary,
             stale=self.stale if self.life.state.serves else "",
             log=str(self.log) if self._adapter.starts_process else "",
         )

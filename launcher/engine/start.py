@@ -55,6 +55,8 @@ class Start:
     process: EngineProcess | None
     url: str
     progress: StartProgress
+    #: The model's files.
+    files: weights.Weights
     began: float
     #: Seconds to the first token at most, 0 where that depends on the weights.
     start_seconds: float = 0.0
@@ -145,6 +147,7 @@ def _started(
         running,
         _url(record.spec, record.port),
         StartProgress(resources.log_of(record.spec.id), record.log_offset, files),
+        files,
         began=time.monotonic(),
         start_seconds=model.start_seconds,
     )

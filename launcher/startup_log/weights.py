@@ -21,10 +21,14 @@ class Weights:
 
     def size(self) -> int:
         """Bytes of the weights; 0 where nothing is there yet."""
-        folders = [self._folder] if self._folder else self._snapshots()
+        folders = self.folders()
         # Where a folder has both, engines load the safetensors.
         sizes = (_weigh(each, SAFE) or _weigh(each, OTHERS) for each in folders)
         return max(sizes, default=0)
+
+    def folders(self) -> list[Path]:
+        """Where the model's files are, the newest first; none before a download."""
+        return [self._folder] if self._folder else self._snapshots()
 
     def downloaded(self) -> int:
         """Bytes that the cache has of this model, unfinished files included."""
@@ -39,7 +43,8 @@ class Weights:
 
     def _snapshots(self) -> list[Path]:
         try:
-            return list((self._cached() / "snapshots").iterdir())
+            found = list((self._cached() / "snapshots").iterdir())
+            return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
         except OSError:
             return []
 

@@ -47,6 +47,8 @@ class InferenceRequest:
     deadline: float | None = None
     #: Whether the caller gets a list.
     many: bool = False
+    #: Whether ``max_tokens`` is the fleet's and not the caller's.
+    max_tokens_is_default: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -387,6 +389,12 @@ def with_defaults(
     leaves that to the engine. An answer to ``chat`` ends by itself.
     """
     sent = {**sampling, **request.body}
-    if request.task == COMPLETE and max_tokens:
-        sent.setdefault("max_tokens", max_tokens)
-    return replace(request, body=sent, many=_gives_many(request.task, sent))
+    is_default = request.task == COMPLETE and max_tokens and "max_tokens" not in sent
+    if is_default:
+        sent["max_tokens"] = max_tokens
+    return replace(
+        request,
+        body=sent,
+        many=_gives_many(request.task, sent),
+        max_tokens_is_default=bool(is_default),
+    )

@@ -156,6 +156,8 @@ def _texts(value: object) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
         raise BadRequestError("the prompt must be a string or a list of strings")
+    if all(isinstance(token, int) for token in texts):
+        return [" ".join(map(str, texts))]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise BadRequestError("the prompt must not be empty")
