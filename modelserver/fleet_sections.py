@@ -247,10 +247,10 @@ class RulesSection(_Section):
 
     #: How often control looks at the fleet.
     steer_seconds: float = Field(default=2.0, gt=0)
-    #: A ready engine is relaunched after so long without a token. An idle one is probed
+    #: How long a ready engine may be without a token. An idle one is probed
     #: every few seconds, and a probe may take 15.
     hang_seconds: float = Field(default=60.0, ge=10)
-    #: A worker or launcher counts as dead after so long without news.
+    #: How long a worker or launcher without news still counts as alive.
     lease_seconds: float = Field(default=5.0, ge=1)
     #: An engine is not relaunched for hanging so soon after it got ready.
     relaunch_pause_seconds: float = Field(default=10.0, ge=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 #: Bytes of a GiB.
 GIB = 1024**3
-#: A message names at most so many processes of a GPU and counts the others.
+#: Processes of a GPU that a message names at most; it counts the others.
 HOLDERS_NAMED = 3
 
 

@@ -323,7 +323,7 @@ class ModelSpec:
     start_seconds: float = 0.0
     #: The seconds that an engine has to finish its requests before it is ended.
     drain_seconds: float = 60.0
-    #: Engines above ``min_engines`` end after so many seconds without a request.
+    #: Seconds without a request after which engines above ``min_engines`` end.
     idle_seconds: float = 900.0
     #: More arguments of the engine.
     extra_args: tuple[str, ...] = ()
@@ -351,7 +351,7 @@ class ModelSpec:
     fallback: str = ""
     #: What requests do that find the model down: "wait", "fallback" or "fail".
     when_down: str = "wait"
-    #: The model counts as down after so many seconds without a ready engine.
+    #: Seconds without a ready engine after which the model counts as down.
     down_after_seconds: float = 60.0
 
     @property

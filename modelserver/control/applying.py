@@ -33,7 +33,7 @@ from modelserver.store.workers import read_backlog
 SETTLED_SECONDS = 2.5
 #: What is missing until control has looked at a new version.
 UNSEEN = (OpenEnd("control has not looked at it yet; that needs beat and a worker"),)
-#: That control has not looked is said after so many seconds.
+#: Seconds after which it is said that control has not looked.
 UNSEEN_SECONDS = 6.0
 
 

@@ -24,7 +24,7 @@ from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import publish, read_outages, write_outages
 from modelserver.values import split_engine_id
 
-#: What is published is forgotten after so many periods of control without a look.
+#: Periods of control without a look after which what is published is forgotten.
 PUBLISHED_LOOKS = 5
 #: What is published is kept at least this long, in seconds.
 PUBLISHED_SECONDS = 15.0

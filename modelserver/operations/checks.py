@@ -25,7 +25,7 @@ from modelserver.values import EngineState, ModelSpec
 OLDEST_SERVERS = {"redis": (7, 2), "valkey": (8, 0)}
 #: An engine's interpreter that takes longer than this to start is broken, in seconds.
 ENVIRONMENT_START_SECONDS = 30.0
-#: Control is late when it has not looked for so many of its periods ...
+#: Control is late when it has not looked for this number of its periods ...
 LATE_LOOKS = 5
 #: ... and this many seconds more.
 LATE_SECONDS = 10.0

@@ -13,9 +13,9 @@ from typing import Any
 from modelserver.decoding import decode
 from modelserver.store.state import Store
 
-#: The stream keeps about so many alerts.
+#: Alerts that the stream keeps, about.
 ALERTS_KEPT = 1000
-#: An alert that nobody ends stands for so many seconds after it was last raised.
+#: Seconds for which an alert that nobody ends stands after it was last raised.
 OPEN_SECONDS = 86_400.0
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")

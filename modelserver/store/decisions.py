@@ -7,13 +7,13 @@ from typing import Any
 from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
 from modelserver.values import split_engine_id
 
-#: The stream keeps about so many decisions.
+#: Decisions that the stream keeps, about.
 DECISIONS_KEPT = 10_000
-#: ``last_decisions`` looks through so many of them.
+#: Decisions that ``last_decisions`` looks through.
 DECISIONS_SCANNED = 500
-#: At most so many snapshots are kept.
+#: Snapshots that are kept at most.
 SNAPSHOTS_KEPT = 200
-#: At most so many bytes of snapshots are kept: fewer snapshots of a large fleet.
+#: Bytes of snapshots that are kept at most: fewer snapshots of a large fleet.
 SNAPSHOT_BYTES_KEPT = 16 * 2**20
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 PRIORITY_SEPARATOR = "\x06\x16"
 #: kombu's priority steps: 0 is served first, 9 last.
 PRIORITIES = (0, 3, 6, 9)
-#: An engine's list of samples keeps so many requests.
+#: Requests that an engine's list of samples keeps.
 SAMPLES_KEPT = 64
-#: An engine's list of canaries keeps so many: several rounds.
+#: Canaries that an engine's list keeps: several rounds.
 CANARIES_KEPT = 16
-#: Samples and counters outlive an engine's last request by so many seconds.
+#: Seconds by which samples and counters outlive an engine's last request.
 SAMPLES_SECONDS = 7 * 86_400
 
 

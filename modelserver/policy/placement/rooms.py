@@ -7,11 +7,11 @@ from enum import Enum, auto
 from modelserver.inventory import GIB, Gpu, Host, gib
 from modelserver.policy.placement.needs import Need
 
-#: A GPU counts as free for an engine that needs all of it if so much of its memory is.
+#: Share of a GPU's memory that must be free for an engine that needs all of it.
 FREE_SHARE = 0.85
-#: A reason names at most so many hosts, those that come nearest.
+#: Hosts that a reason names at most, those that come nearest.
 HOSTS_NAMED = 3
-#: A reason names at most so many GPUs of each host.
+#: GPUs of each host that a reason names at most.
 GPUS_NAMED = 4
 
 

@@ -22,7 +22,7 @@ from modelserver.values import EngineReport, EngineSpec, EngineState, Outcome, W
 #: A prompt token takes this share of an engine's time for a completion token in a full
 #: batch: it is read with thousands of others.
 PROMPT_SHARE = 0.2
-#: The size of requests is told by those that ended in the last so many seconds.
+#: Age in seconds up to which requests tell how large requests are.
 RECENT_SECONDS = 300.0
 #: The size of requests is unknown if fewer of them tell.
 FEWEST_REQUESTS = 16

@@ -19,7 +19,7 @@ from modelserver.policy.rebalance.state import (
 )
 from modelserver.values import EXTERNAL, EngineState, engine_id, split_engine_id
 
-#: A move is remembered for so many seconds after it was decided.
+#: Seconds for which a move is remembered after it was decided.
 PAST_SECONDS = 3600.0
 
 

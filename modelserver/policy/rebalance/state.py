@@ -25,15 +25,15 @@ class RebalanceRules:
     average_seconds: float = 300.0
     #: The window of the mean of recent arrivals.
     recent_seconds: float = 60.0
-    #: A model has to be hot for so many ticks in a row before it grows.
+    #: Ticks in a row for which a model has to be hot before it grows.
     hot_ticks: int = 3
-    #: A hot model's queue takes at least so many seconds to drain.
+    #: Seconds that the queue of a hot model takes to drain, at least.
     hot_drain_seconds: float = 120.0
-    #: A hot model's queue takes at least so many times T to drain.
+    #: The same as a multiple of T.
     hot_drain_times: float = 2.0
-    #: A hot model's queue holds at least so many seconds of all its engines' work.
+    #: Seconds of all its engines' work in the queue of a hot model, at least.
     hot_work_seconds: float = 60.0
-    #: A hot model's queue holds at least so many times T of that work.
+    #: The same as a multiple of T.
     hot_work_times: float = 0.5
     #: A donor's other engines may be used to at most this share of their capacity.
     donor_load: float = 0.8
@@ -41,11 +41,11 @@ class RebalanceRules:
     donor_drain_seconds: float = 60.0
     #: An engine is surplus if without it the others are used to at most this share.
     surplus_load: float = 0.6
-    #: A model is idle if it has had nothing to do for so many seconds.
+    #: Seconds without anything to do after which a model is idle.
     quiet_seconds: float = 60.0
-    #: Within so many seconds GPUs do not go back to the model that gave them.
+    #: Seconds in which GPUs do not go back to the model that gave them.
     reverse_seconds: float = 900.0
-    #: They do go back for so many times the work that makes a model hot.
+    #: They do go back for this multiple of the work that makes a model hot.
     reverse_times: float = 4.0
     #: Between two growths of a model, and between two moves that donors give for.
     pause_seconds: float = 60.0

@@ -6,9 +6,9 @@ from modelserver.policy.rebalance.candidates import free_places, room_of
 from modelserver.policy.rebalance.scene import RebalanceScene
 from modelserver.policy.rebalance.state import GpuMove
 
-#: A move is given up if its GPUs are not free so many seconds after the donors' drain.
+#: Seconds after the donors' drain by which their GPUs must be free for the move.
 RELEASE_SECONDS = 300.0
-#: A start is given up after so many times the expected seconds, and START_SECONDS.
+#: A start is given up after this multiple of the expected seconds, and START_SECONDS.
 START_TIMES = 3.0
 #: The seconds that a start gets on top of START_TIMES.
 START_SECONDS = 300.0
