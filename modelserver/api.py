@@ -20,7 +20,6 @@ from modelserver.errors import (
     ModelUnavailableError,
     StoreUnreachableError,
 )
-from modelserver.fleet_sections import plain_url
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import (
     FROM_START,
@@ -40,6 +39,7 @@ from modelserver.messaging.wire import (
     shared_settings,
 )
 from modelserver.settings import Settings
+from modelserver.store import trouble
 from modelserver.store.batch import DEADLINE
 
 
@@ -79,10 +79,10 @@ class InferenceTask(Task):  # type: ignore[misc]
             cause = error.__cause__ or error
             if not isinstance(cause, (OperationalError, RedisError)):
                 raise
-            url = plain_url(self.app.conf.broker_url)
+            prefix = self.settings.fleet.redis.prefix
+            told = trouble.describe(cause, self.app.conf.broker_url, prefix)
             raise StoreUnreachableError(
-                f"the request was not accepted: Redis at {url} does not answer "
-                f"({cause}); start it, or correct redis.url or MODELSERVER_REDIS_URL"
+                f"the request was not accepted: {told}"
             ) from error
 
     def _checked(self, args: Any, kwargs: dict[str, Any]) -> InferenceRequest:

@@ -4,6 +4,7 @@ Unknown keys are refused. ``MODELSERVER_REDIS_URL`` and the like (section, under
 key) are laid over the file.
 """
 
+import codecs
 import difflib
 import re
 import tomllib
@@ -47,6 +48,8 @@ class Fleet(BaseSettings):
         env_prefix="MODELSERVER_",
         env_nested_delimiter="_",
         env_nested_max_split=1,
+        # A variable that is set to nothing is not set.
+        env_ignore_empty=True,
     )
 
     models: tuple[ModelSection, ...] = ()
@@ -167,10 +170,27 @@ def _close(word: str, words: list[str]) -> str:
 def read_fleet(path: Path) -> Fleet:
     """Read and validate one fleet file. Raises ConfigurationError."""
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        # Whatever the locale says; editors of Windows begin a file with a mark.
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(_not_utf8(path)) from error
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     return make_fleet(str(path), values)
+
+
+def _not_utf8(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return f"{path} is UTF-16 (line 1 says so); save it as UTF-8"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f" (byte 0x{data[error.start]:02x} in line {line})"
+    else:
+        found = ""  # Somebody has saved it anew meanwhile.
+    return f"{path} is not UTF-8{found}; save it as UTF-8"
 
 
 def make_fleet(source: str, values: dict[str, Any]) -> Fleet:

@@ -5,10 +5,18 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from modelserver.errors import RequestError
 from modelserver.parameters import KNOWN, OURS, check_values, plain
+from modelserver.server_address import read_address
 from modelserver.values import EXTERNAL, Kind, ModelSpec
 
 #: The ``url`` of a fleet that runs its own server.
@@ -39,12 +47,6 @@ EngineType = Literal["sglang", "sglang-cpu", "vllm", "vllm-cpu", "command", "ext
 IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@-]*")
 #: The names of models, which name queues as well.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
-
-
-def plain_url(url: str) -> str:
-    """The URL without its password, for messages."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://***@{tail}" if at else url
 
 
 class _Section(BaseModel):
@@ -217,12 +219,15 @@ class RedisSection(_Section):
 
     @field_validator("url", "results_url")
     @classmethod
-    def _is_known(cls, url: str) -> str:
-        if url not in ("", EMBEDDED) and not re.match(r"rediss?://.", url):
-            raise ValueError(
-                f'"{plain_url(url)}" must be redis://host:port/db, rediss://... or '
-                f'"{EMBEDDED}"'
-            )
+    def _can_be_read(cls, url: str, info: ValidationInfo) -> str:
+        url, is_state = url.strip(), info.field_name == "url"
+        if url == "" or (is_state and url == EMBEDDED):
+            return EMBEDDED if is_state else ""
+        try:
+            read_address(url)
+        except ValueError as error:
+            more = f', or "{EMBEDDED}"' if is_state and "://" not in url else ""
+            raise ValueError(f"{error}{more}") from None
         return url
 
 

@@ -18,7 +18,7 @@ from kombu.utils.encoding import bytes_to_str
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.running_worker import find_worker
 from modelserver.store.batch import Stored
-from modelserver.store.connections import blocking
+from modelserver.store.connections import blocking_arguments
 
 
 class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
@@ -57,8 +57,11 @@ class Backend(RedisBackend):  # type: ignore[misc]
     ResultConsumer = ResultConsumer
 
     def _params_from_url(self, url: str, defaults: Any) -> Any:
-        parameters = super()._params_from_url(url, defaults)
-        return parameters | {"connection_class": blocking(url)}
+        arguments = blocking_arguments(url)
+        # Of the place, only what the URL says: a socket's path has no host.
+        places = ("host", "port", "password")
+        rest = {name: defaults[name] for name in defaults if name not in places}
+        return rest | arguments
 
     def _store_result(
         self,

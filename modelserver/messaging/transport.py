@@ -94,6 +94,14 @@ class Channel(redis.Channel):
             self._blocking = super()._create_client()
         return self._blocking
 
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """As kombu's, which would take a class of its own for a socket of this host."""
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        if "path" in parameters:
+            kinds = (connections.LeavesDemoted, parameters["connection_class"])
+            parameters["connection_class"] = type("UnixConnection", kinds, {})
+        return parameters
+
     def attach(self, intake: MessageIntake) -> None:
         """Leave all reading and acknowledging to ``intake`` from now on."""
         self.intake = intake

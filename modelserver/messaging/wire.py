@@ -17,6 +17,7 @@ from kombu.utils.json import register_type
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet import environment_defaults
 from modelserver.messaging.catalogue import Catalogue, catalogue, read_down
+from modelserver.server_address import read_address
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.availability import fleet_and_standings
@@ -148,13 +149,14 @@ def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, An
 
     Raises StoreUnreachableError where the embedded server does not run.
     """
-    fleet = settings.fleet
+    fleet, broker = settings.fleet, read_address(settings.redis_url)
     prefix = {"global_keyprefix": fleet.redis.prefix}
     timeouts = {"socket_connect_timeout": 5, "socket_timeout": 30}
     retries = {"retry_policy": RESULT_RETRY_POLICY}
     pool = {"max_connections": fleet.redis.max_connections}
     return {
-        "broker_url": settings.redis_url,
+        "broker_url": broker.celery_url(),
+        "broker_use_ssl": dict(broker.tls),
         "broker_transport_options": prefix | timeouts | pool,
         "broker_connection_retry_on_startup": True,
         "result_backend": BACKEND + settings.results_url,

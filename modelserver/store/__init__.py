@@ -1,7 +1,8 @@
 """Redis: every key, every lifetime and every script of modelserver stands in here.
 
 ``keys`` names the keys, ``scripts`` holds the Lua, ``connections`` opens connections
-that leave a server which takes no writes. Holds for Redis >= 7.2 and Valkey >= 8.
+that leave a server which takes no writes, ``trouble`` says why one cannot
+be used. Holds for Redis >= 7.2 and Valkey >= 8.
 
 Launchers, control and command line (blocking): ``state`` has ``Store``, the connection;
 the others are functions of it, by what they read and write. ``hosts`` and ``engines``

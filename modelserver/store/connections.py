@@ -15,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
+from modelserver.server_address import read_address
+
 #: How the replies begin of a server that takes no writes now: too few replicas are in
 #: step, or its disk is full. Two more have errors of their own.
 _REFUSALS = ("NOREPLICAS", "MISCONF")
@@ -29,45 +31,78 @@ def _lost(error: ResponseError) -> LostError:
     return LostError(f"the server takes no writes now: {error}")
 
 
-class StoreConnection(redis.Connection):
-    """A blocking connection."""
+class LeavesDemoted:
+    """How blocking connections leave a server that takes no writes."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """A reply. Raises ConnectionError where the server takes no writes."""
         try:
-            return super().read_response(*args, **kwargs)
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except ResponseError as error:
             if not _refuses(error):
                 raise
-            self.disconnect()
+            self.disconnect()  # type: ignore[attr-defined]
             raise _lost(error) from error
+
+
+class StoreConnection(LeavesDemoted, redis.Connection):
+    """A blocking connection."""
 
 
 class SSLConnection(StoreConnection, redis.SSLConnection):
     """The same over TLS."""
 
 
-class AsyncConnection(aioredis.Connection):
-    """A connection for asyncio."""
+class UnixConnection(LeavesDemoted, redis.UnixDomainSocketConnection):
+    """The same over a socket of this host."""
+
+
+class _AsyncLeavesDemoted:
+    """The same for connections for asyncio."""
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """A reply. Raises ConnectionError where the server takes no writes."""
         try:
-            return await super().read_response(*args, **kwargs)
+            return await super().read_response(*args, **kwargs)  # type: ignore[misc]
         except ResponseError as error:
             if not _refuses(error):
                 raise
-            await self.disconnect()
+            await self.disconnect()  # type: ignore[attr-defined]
             raise _lost(error) from error
+
+
+class AsyncConnection(_AsyncLeavesDemoted, aioredis.Connection):
+    """A connection for asyncio."""
 
 
 class AsyncSSLConnection(AsyncConnection, aioredis.SSLConnection):
     """The same over TLS."""
 
 
-def blocking(url: str) -> type[StoreConnection]:
-    """The class of blocking connections to a URL."""
-    return SSLConnection if url.startswith("rediss:") else StoreConnection
+class AsyncUnixConnection(_AsyncLeavesDemoted, aioredis.UnixDomainSocketConnection):
+    """The same over a socket of this host."""
+
+
+#: The classes of connections by the scheme of an address.
+_BLOCKING = {"redis": StoreConnection, "rediss": SSLConnection, "unix": UnixConnection}
+_ASYNC = {
+    "redis": AsyncConnection,
+    "rediss": AsyncSSLConnection,
+    "unix": AsyncUnixConnection,
+}
+
+
+def blocking_arguments(url: str) -> dict[str, Any]:
+    """What a pool of blocking connections to a URL is made with."""
+    address = read_address(url)
+    kind = {"connection_class": _BLOCKING[address.scheme]}
+    return address.connection_arguments() | kind
+
+
+def open_blocking(url: str, **options: Any) -> "redis.Redis":
+    """A blocking client; ``options`` are those of redis-py's connections."""
+    arguments = blocking_arguments(url) | options
+    return redis.Redis(connection_pool=redis.ConnectionPool(**arguments))
 
 
 def open_async(url: str, max_connections: int) -> aioredis.Redis:
@@ -76,16 +111,14 @@ def open_async(url: str, max_connections: int) -> aioredis.Redis:
     A lost reply to a pull leaves messages here that nobody knows: whoever asked must
     hear of it.
     """
-    client = aioredis.Redis.from_url(
-        url,
+    address = read_address(url)
+    pool = aioredis.ConnectionPool(
+        _ASYNC[address.scheme],
         max_connections=max_connections,
+        **address.connection_arguments(),
         socket_connect_timeout=5,
         socket_timeout=10,
         health_check_interval=15,
         retry=Retry(NoBackoff(), 0),
     )
-    # For rediss:// the library sets its own, whatever it is told.
-    tls = url.startswith("rediss:")
-    pool = client.connection_pool
-    pool.connection_class = AsyncSSLConnection if tls else AsyncConnection
-    return client
+    return aioredis.Redis.from_pool(pool)

@@ -7,34 +7,44 @@ from typing import Any
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.client import NEVER_DECODE
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from modelserver.errors import StoreUnreachableError
-from modelserver.fleet_sections import plain_url
+from modelserver.server_address import plain_url
 from modelserver.settings import Settings
-from modelserver.store.connections import blocking
+from modelserver.store import trouble
+from modelserver.store.connections import open_blocking
 from modelserver.store.keys import Keys
 
 #: What is kept of control is deflated; a higher level costs more and saves little.
 DEFLATE_LEVEL = 1
 #: An option of redis-py: the reply as bytes, for values that are no text.
 RAW = {NEVER_DECODE: True}
+_UNUSABLE = (redis.ConnectionError, redis.TimeoutError, NoPermissionError)
 
 
 def connect(settings: Settings) -> "Store":
     """Open the fleet's state. Raises StoreUnreachableError with the remedy."""
-    url = settings.redis_url
-    client: redis.Redis = redis.Redis.from_url(
+    return connect_to(settings.redis_url, settings.fleet.redis.prefix)
+
+
+def connect_to(url: str, prefix: str) -> "Store":
+    """Open what one server keeps. Raises StoreUnreachableError with the remedy."""
+    client = open_blocking(
         url,
-        connection_class=blocking(url),
         decode_responses=True,
         socket_connect_timeout=5,
         socket_timeout=10,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
     )
-    store = Store(client, Keys(settings.fleet.redis.prefix), url=plain_url(url))
+    store = Store(client, Keys(prefix), url=plain_url(url))
     with store.reachable():
-        client.ping()
+        try:
+            client.ping()
+        except redis.ResponseError as error:
+            # Of what a connection begins with: its user, and its database.
+            raise StoreUnreachableError(trouble.describe(error, url, prefix)) from error
     return store
 
 
@@ -48,14 +58,13 @@ class Store:
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
-        """Turn a lost connection into StoreUnreachableError."""
+        """Turn a lost connection, or a right that is missing, into an error with its
+        remedy, StoreUnreachableError."""
         try:
             yield
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise StoreUnreachableError(
-                f"Redis at {self.url} does not answer ({error}); start it, or correct "
-                "redis.url in the fleet file or MODELSERVER_REDIS_URL"
-            ) from error
+        except _UNUSABLE as error:
+            told = trouble.describe(error, self.url, self.keys.prefix)
+            raise StoreUnreachableError(told) from error
 
     def now(self) -> float:
         """Seconds since the epoch by the server's clock, the same on all hosts."""
@@ -64,9 +73,11 @@ class Store:
 
     def server(self) -> tuple[str, str]:
         """The server's name ("redis" or "valkey") and version."""
-        info: Any = self.client.info("server")
-        name = str(info.get("server_name", "redis"))
-        return name, str(info.get(f"{name}_version", info["redis_version"]))
+        # Unlike INFO, every user may ask this.
+        reply: Any = self.run("HELLO")
+        if not isinstance(reply, dict):
+            reply = dict(zip(reply[::2], reply[1::2], strict=True))
+        return str(reply["server"]), str(reply["version"])
 
     def run(self, *command: Any, **options: Any) -> Any:
         """Run one command."""

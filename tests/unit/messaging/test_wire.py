@@ -81,7 +81,7 @@ def test_everything_but_requests_has_a_queue_of_its_own(tmp_path: Path):
     settings = Settings(fleet, tmp_path / "fleet.toml", tmp_path, "h")
     shared = shared_settings(settings, CatalogueSource(settings))
     assert shared["task_default_queue"] == CONTROL_QUEUE
-    assert shared["broker_url"] == "redis://h/1"
+    assert shared["broker_url"] == "redis://h:6379/1"
     assert shared["result_backend"].endswith("+redis://r/2")
     assert shared["accept_content"] == ["json"]
 

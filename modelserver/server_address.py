@@ -1,0 +1,177 @@
+"""The URL of a Redis server: one meaning for redis-py, kombu, Celery and Flower.
+
+Each of them reads other spellings of one URL, and takes other defaults. So it is read
+here, once, and each is told what it means in its own way.
+"""
+
+import difflib
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+#: Every scheme, and the one that it means.
+_SCHEMES = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    "redis+socket": "unix",
+}
+#: How a server's certificate is checked, as a URL may spell it, in small letters.
+_CHECKS = {
+    "required": ssl.CERT_REQUIRED,
+    "optional": ssl.CERT_OPTIONAL,
+    "none": ssl.CERT_NONE,
+}
+_TRUTHS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+#: Parameters that name a file or folder.
+_PATHS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+#: Parameters of rediss://.
+_TLS = ("ssl_cert_reqs", "ssl_check_hostname", *_PATHS, "ssl_password")
+#: Parameters of every scheme: the number of the database.
+_DATABASE = ("db", "virtual_host")
+_UNREADABLE = "the URL's host and port cannot be told apart from its password"
+_ENCODE = "write # / ? @ : in a password as %23 %2F %3F %40 %3A"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server listens, and how it is to be spoken to."""
+
+    #: "redis", "rediss" or "unix".
+    scheme: str
+    host: str = ""
+    port: int = 6379
+    #: The socket's path, for "unix" only.
+    path: str = ""
+    database: int = 0
+    username: str = ""
+    password: str = ""
+    #: redis-py's ``ssl_`` arguments, for "rediss" only.
+    tls: Mapping[str, Any] = field(default_factory=dict)
+
+    def connection_arguments(self) -> dict[str, Any]:
+        """What redis-py's connections are made with."""
+        where = {"host": self.host, "port": self.port}
+        if self.scheme == "unix":
+            where = {"path": self.path}
+        who = {"username": self.username, "password": self.password}
+        given = {name: value for name, value in who.items() if value}
+        return where | given | {"db": self.database} | self.tls
+
+    def celery_url(self) -> str:
+        """As Celery, kombu and Flower take it; TLS is told beside it, by ``tls``."""
+        who = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@"
+        who = "" if who == ":@" else who
+        if self.scheme == "unix":
+            number = f"?virtual_host={self.database}" if self.database else ""
+            return f"redis+socket://{who}{quote(self.path)}{number}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{who}{host}:{self.port}/{self.database}"
+
+
+def read_address(url: str) -> ServerAddress:
+    """What a URL means. Raises ValueError, which says what to write instead."""
+    parts = urlsplit(url)
+    if parts.fragment:
+        raise ValueError(f"{_UNREADABLE}; {_ENCODE}")
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None or "://" not in url:
+        raise ValueError(
+            f'"{plain_url(url)}" must be redis://host:port/db, rediss://host:port/db '
+            "or unix:///path?db=0"
+        )
+    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+    _refuse_unknown(scheme, parameters)
+    path = unquote(parts.path)
+    number = parameters.get("db") or parameters.get("virtual_host") or ""
+    if scheme == "unix":
+        where: dict[str, Any] = {"path": _socket_path(unquote(parts.netloc), path)}
+    else:
+        number = path.strip("/") or number
+        where = {"host": unquote(parts.hostname or "localhost"), "port": _port(parts)}
+    return ServerAddress(
+        scheme=scheme,
+        database=_database(number.strip("/")),
+        username=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        tls=_tls(parameters) if scheme == "rediss" else {},
+        **where,
+    )
+
+
+def plain_url(url: str) -> str:
+    """The URL without its passwords, for messages."""
+    url, _, query = url.partition("?")
+    kept = [part for part in query.split("&") if not part.startswith("ssl_password")]
+    head, at, tail = url.rpartition("@")
+    shown = f"{head.split('://')[0]}://***@{tail}" if at else url
+    return f"{shown}?{'&'.join(kept)}" if query and kept else shown
+
+
+def _refuse_unknown(scheme: str, parameters: Mapping[str, str]) -> None:
+    known = (*_DATABASE, *(_TLS if scheme == "rediss" else ()))
+    for name in parameters:
+        if name in known:
+            continue
+        if name in _TLS:
+            raise ValueError(f"{name} is for rediss:// URLs; this one is {scheme}://")
+        close = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise ValueError(f"{name} is no parameter of a {scheme}:// URL; {advice}")
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        return parts.port or 6379
+    except ValueError:
+        # Without the library's own words, which may hold a part of the password.
+        raise ValueError(f"{_UNREADABLE}; {_ENCODE}") from None
+
+
+def _socket_path(netloc: str, path: str) -> str:
+    if netloc.rpartition("@")[2] or path in ("", "/"):
+        raise ValueError("a socket's URL is unix:///path: three slashes, whole path")
+    return path
+
+
+def _database(number: str) -> int:
+    if number and not number.isdecimal():
+        raise ValueError(f'"{number}" is no number of a database; write /0')
+    return int(number or 0)
+
+
+def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """redis-py's arguments. Checks the certificate and the name unless told not to."""
+    check = parameters.get("ssl_cert_reqs") or "required"
+    spelled = check.lower().removeprefix("cert_")
+    if spelled not in _CHECKS:
+        raise ValueError(
+            f'ssl_cert_reqs is "{check}"; it must be required, optional or none'
+        )
+    named = parameters.get("ssl_check_hostname") or "true"
+    if named.lower() not in _TRUTHS:
+        raise ValueError(f'ssl_check_hostname is "{named}"; it must be true or false')
+    checks_name = _TRUTHS[named.lower()] and spelled != "none"
+    tls: dict[str, Any] = {
+        "ssl_cert_reqs": _CHECKS[spelled],
+        "ssl_check_hostname": checks_name,
+    }
+    for name in (*_PATHS, "ssl_password"):
+        if value := parameters.get(name):
+            tls[name] = value if name == "ssl_password" else str(_existing(name, value))
+    if "ssl_keyfile" in tls and "ssl_certfile" not in tls:
+        raise ValueError("ssl_keyfile needs ssl_certfile, the certificate of that key")
+    return tls
+
+
+def _existing(name: str, value: str) -> Path:
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise ValueError(f"{name} names {path}, which is not on this host; correct it")
+    return path

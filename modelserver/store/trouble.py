@@ -1,0 +1,90 @@
+"""Why a server cannot be used: the fact and the remedy, read from redis-py's errors."""
+
+import ssl
+from collections.abc import Iterator
+
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from modelserver.server_address import plain_url
+
+#: Where a URL is written.
+WHERE = "redis.url in the fleet file or MODELSERVER_REDIS_URL"
+#: How the replies begin that refuse a user or a password.
+_REFUSED = ("NOAUTH", "WRONGPASS", "invalid username-password")
+#: What is heard where only one side speaks TLS.
+_ONLY_ONE_SPEAKS_TLS = (
+    *("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF"),
+    *("Protocol Error", "Protocol error"),
+)
+#: What is heard where the server wants a certificate of its client as well.
+_WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA")
+
+
+def rights(prefix: str) -> str:
+    """The rights of a Redis user that every part of a fleet can work with."""
+    return f"~{prefix}* &{prefix}* +@all -@admin -@dangerous +info"
+
+
+def describe(error: BaseException, url: str, prefix: str = "ms:") -> str:
+    """One sentence: which server, what it did, what to do about it."""
+    server = f"Redis at {plain_url(url)}"
+    for each in _chain(error):
+        if told := _find_refusal(each, server, prefix) or _find_tls_fault(each, server):
+            return told
+    if isinstance(error, ResponseError):
+        return f"{server} refuses this ({error}); correct {WHERE}"
+    return f"{server} does not answer ({error}); start it, or correct {WHERE}"
+
+
+def _find_refusal(error: BaseException, server: str, prefix: str) -> str | None:
+    if isinstance(error, NoPermissionError):
+        return (
+            f"{server} does not permit its user what is needed ({error}); have its "
+            f"administrator say: ACL SETUSER name {rights(prefix)}"
+        )
+    if isinstance(error, AuthenticationError) or str(error).startswith(_REFUSED):
+        return f"{server} refuses the user or the password ({error}); correct {WHERE}"
+    return None
+
+
+def _find_tls_fault(error: BaseException, server: str) -> str | None:
+    said = str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {server} is not valid here "
+            f"({error.verify_message}); {_certificate_remedy(error)}"
+        )
+    if any(word in said for word in _WANTS_CERTIFICATE):
+        return (
+            f"{server} does not take this client's certificate, or wants one ({said}); "
+            "add ssl_certfile=...&ssl_keyfile=... to the URL"
+        )
+    if any(word in said for word in _ONLY_ONE_SPEAKS_TLS):
+        return (
+            f"{server} speaks TLS where the URL does not say so, or the other way "
+            f"round ({said}); use rediss:// for TLS and redis:// without"
+        )
+    return None
+
+
+def _certificate_remedy(error: ssl.SSLCertVerificationError) -> str:
+    if "mismatch" in error.verify_message:
+        return "use a name that it is made out to, or add ssl_check_hostname=false"
+    if "expired" in error.verify_message or "not yet" in error.verify_message:
+        return "renew it, or correct this host's clock"
+    return (
+        "add ssl_ca_certs=/path/of/its/authority.pem to the URL, or the authority to "
+        "this host's certificates"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it came from, each once."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            waiting += [each.__cause__, each.__context__]
