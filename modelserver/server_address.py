@@ -57,12 +57,12 @@ class ServerAddress:
 
     def connection_arguments(self) -> dict[str, Any]:
         """What redis-py's connections are made with."""
-        where = {"host": self.host, "port": self.port}
+        where: dict[str, Any] = {"host": self.host, "port": self.port}
         if self.scheme == "unix":
             where = {"path": self.path}
         who = {"username": self.username, "password": self.password}
         given = {name: value for name, value in who.items() if value}
-        return where | given | {"db": self.database} | self.tls
+        return {**where, **given, "db": self.database, **self.tls}
 
     def celery_url(self) -> str:
         """As Celery, kombu and Flower take it; TLS is told beside it, by ``tls``."""

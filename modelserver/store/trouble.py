@@ -33,7 +33,19 @@ def describe(error: BaseException, url: str, prefix: str = "ms:") -> str:
             return told
     if isinstance(error, ResponseError):
         return f"{server} refuses this ({error}); correct {WHERE}"
-    return f"{server} does not answer ({error}); start it, or correct {WHERE}"
+    hint = _tls_hint(str(error), url.startswith("rediss:"))
+    return f"{server} does not answer ({error}); start it, or correct {WHERE}{hint}"
+
+
+def _tls_hint(said: str, tls: bool) -> str:
+    """What silence may mean where one side speaks TLS and the other does not."""
+    if tls and "Timeout connecting" in said:
+        return "; where the server speaks no TLS, write redis://"
+    if tls and "closed by server" in said:
+        return "; it may want ssl_certfile=...&ssl_keyfile=... in the URL"
+    if "closed by server" in said:
+        return "; where the server speaks TLS, write rediss://"
+    return ""
 
 
 def _find_refusal(error: BaseException, server: str, prefix: str) -> str | None:
