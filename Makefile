@@ -5,6 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# uv trusts only its own list of authorities unless it is told to trust the system's.
+SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
+  $(BIN)/python -c 'import ssl, sys; sys.exit(not ssl.get_default_verify_paths().cafile)'; \
+  then export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1; fi;
+
 .PHONY: demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clean
 
 demo: $(STAMP)  ## run the main job on this machine, with an engine killed half-way
@@ -55,5 +60,5 @@ $(STAMP): pyproject.toml
 	  { echo "modelserver needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $@

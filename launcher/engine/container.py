@@ -21,8 +21,8 @@ from modelserver.values import ModelSpec
 #: Variables of the launcher that a container gets as well, where they are set.
 HANDED_ON_VARIABLES = (
     *("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-    *("http_proxy", "https_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
 #: Variables that docker and podman themselves go by. A model's values for them go by
 #: the command line instead; none is a secret.

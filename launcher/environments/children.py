@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,10 @@ COMPLAINT_CHARACTERS = 500
 #: Variables of the caller that would lead a child to the caller's own packages, or (the
 #: last) keep it from writing the bytecode that makes an engine's start short.
 UNWANTED = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+
+
+#: uv's variables for the system's certificates: today's, and that of older releases.
+UV_CERTIFICATES = ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,19 @@ def child_environment(
     """Return the environment of a child: the caller's, which holds proxies and the
     settings of pip and uv, without what would lead it astray, and `extra`."""
     kept = {key: value for key, value in environment.items() if key not in UNWANTED}
-    return kept | dict(extra)
+    return system_certificates(environment) | kept | dict(extra)
+
+
+def system_certificates(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes uv trust the authorities that this system trusts, as pip does.
+
+    Nothing where the system has none, or where the user has chosen.
+    """
+    paths = ssl.get_default_verify_paths()
+    known = paths.cafile or (paths.capath and any(Path(paths.capath).iterdir()))
+    if not known or any(name in environment for name in UV_CERTIFICATES):
+        return {}
+    return dict.fromkeys(UV_CERTIFICATES, "1")
 
 
 def last_line(log: Path) -> str:

@@ -43,6 +43,10 @@ CLOCK_SLACK_SECONDS = 2.0
 #: Titles of the processes that SGLang and vLLM cannot do without; compilers and helpers
 #: come and go under others.
 VITAL_TITLES = re.compile(r"sglang::|VLLM::")
+#: The variables that name what is asked without a proxy; libraries read one or other.
+NO_PROXY = ("no_proxy", "NO_PROXY")
+#: This host, as its own engines call it.
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProces
         **launch.environment,
         MARK: born.mark,
     }
+    environment |= without_proxy(environment)
     with log.open("ab") as output:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         output.write(f"--- {when} {title}: {' '.join(launch.argv)}\n".encode())
@@ -170,6 +175,17 @@ def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProces
     except psutil.NoSuchProcess:
         created = time.time()
     return EngineProcess(replace(born, pid=popen.pid, created=created), popen)
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep loopback traffic from a proxy, added to what is set.
+
+    An engine asks its own address when it starts, by libraries that obey http_proxy.
+    """
+    given = [environment.get(name, "") for name in NO_PROXY]
+    names = [name.strip() for each in given for name in each.split(",")]
+    listed = dict.fromkeys([*filter(None, names), *LOOPBACK_NAMES])
+    return dict.fromkeys(NO_PROXY, "*" if "*" in listed else ",".join(listed))
 
 
 def _popen(

@@ -91,7 +91,9 @@ def refresh_flower(url: str) -> None:
     # A worker subscribes a moment after the engine's state has changed.
     time.sleep(STACK_LOOK_SECONDS)
     with contextlib.suppress(OSError):
-        urllib.request.urlopen(f"{url}/workers?refresh=1", timeout=5).close()
+        # On this host, whatever http_proxy says.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(f"{url}/workers?refresh=1", timeout=5).close()
 
 
 def changes(seen: dict[str, str], status: Status) -> list[str]:

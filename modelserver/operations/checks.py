@@ -19,6 +19,7 @@ from modelserver.errors import StoreUnreachableError
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
+from modelserver.store.state import connect_to, try_rights
 from modelserver.values import EngineState, ModelSpec
 
 #: The oldest servers that everything is tested with.
@@ -54,11 +55,13 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
     status: Status | None = None
     try:
         store = connect(settings)
-        status = read_status(store, settings)
         yield _server(store)
+        yield from _rights(store)
+        status = read_status(store, settings)
         yield from _fleet_checks(status, settings)
     except StoreUnreachableError as error:
-        yield Check("redis", "does not answer", str(error))
+        yield _trouble("redis", error)
+    yield from _results(settings)
     if _runs_engines(settings):
         yield from _environments(settings, ask)
         yield from _ports(settings, status)
@@ -96,6 +99,31 @@ def _server(store: Store) -> Check:
     wanted = ".".join(map(str, oldest))
     remedy = f"use {name} {wanted} or newer" if found < oldest else ""
     return Check("redis", f"{name} {version} at {store.url}", remedy)
+
+
+def _trouble(what: str, error: StoreUnreachableError) -> Check:
+    fact, _, remedy = str(error).partition("; ")
+    return Check(what, fact, remedy)
+
+
+def _rights(store: Store) -> Iterator[Check]:
+    """What a Redis user with few rights may not do."""
+    try:
+        with store.reachable():
+            try_rights(store)
+    except StoreUnreachableError as error:
+        yield _trouble("redis rights", error)
+
+
+def _results(settings: Settings) -> Iterator[Check]:
+    """The server of results, where it is another."""
+    if url := settings.fleet.redis.results_url:
+        try:
+            store = connect_to(url, settings.fleet.redis.prefix)
+            yield Check("results", f"{' '.join(store.server())} at {store.url}")
+            yield from _rights(store)
+        except StoreUnreachableError as error:
+            yield _trouble("results", error)
 
 
 def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:

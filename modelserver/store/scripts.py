@@ -293,3 +293,16 @@ for i = memory, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) en
 if memory > 3 then redis.call('PUBLISH', KEYS[3], 'desired') end
 return 1
 """
+
+#: Does what the other scripts do, with a key that it leaves away again.
+TRY_RIGHTS = """
+for _, command in ipairs({
+    {'SET', 1}, {'LPUSH', 1}, {'HSET', 1, 1}, {'ZADD', 1, 1}, {'SADD', 1},
+    {'XADD', '*', 1, 1}
+}) do
+    redis.call(command[1], KEYS[1], unpack(command, 2))
+    redis.call('PEXPIRE', KEYS[1], 1000)
+    redis.call('DEL', KEYS[1])
+end
+return redis.call('PUBLISH', KEYS[1], 1)
+"""

@@ -7,13 +7,12 @@ from typing import Any
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.client import NEVER_DECODE
-from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.server_address import plain_url
 from modelserver.settings import Settings
-from modelserver.store import trouble
+from modelserver.store import scripts, trouble
 from modelserver.store.connections import open_blocking
 from modelserver.store.keys import Keys
 
@@ -21,7 +20,6 @@ from modelserver.store.keys import Keys
 DEFLATE_LEVEL = 1
 #: An option of redis-py: the reply as bytes, for values that are no text.
 RAW = {NEVER_DECODE: True}
-_UNUSABLE = (redis.ConnectionError, redis.TimeoutError, NoPermissionError)
 
 
 def connect(settings: Settings) -> "Store":
@@ -44,7 +42,8 @@ def connect_to(url: str, prefix: str) -> "Store":
             client.ping()
         except redis.ResponseError as error:
             # Of what a connection begins with: its user, and its database.
-            raise StoreUnreachableError(trouble.describe(error, url, prefix)) from error
+            told = trouble.describe(error, store.url, prefix)
+            raise StoreUnreachableError(told) from error
     return store
 
 
@@ -62,7 +61,10 @@ class Store:
         remedy, StoreUnreachableError."""
         try:
             yield
-        except _UNUSABLE as error:
+        except redis.RedisError as error:
+            lost = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
+            if not lost and not trouble.is_about_rights(error):
+                raise
             told = trouble.describe(error, self.url, self.keys.prefix)
             raise StoreUnreachableError(told) from error
 
@@ -86,3 +88,16 @@ class Store:
     def run_script(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
         """Run one of ``scripts``."""
         return self.client.eval(script, len(keys), *keys, *arguments)
+
+
+def try_rights(store: Store) -> None:
+    """Do a little of all that a fleet does; what it writes is gone at once.
+
+    Raises what redis-py raises where the user may not.
+    """
+    store.run_script(scripts.TRY_RIGHTS, [f"{store.keys.prefix}doctor"])
+    with store.client.pubsub() as listener:
+        listener.subscribe(store.keys.changed)
+        listener.psubscribe(store.keys.bell("*"))
+        for _ in range(2):
+            listener.get_message(timeout=5)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from modelserver.server_address import plain_url
+from modelserver.server_address import plain_url, read_address
 
 #: Where a URL is written.
 WHERE = "redis.url in the fleet file or MODELSERVER_REDIS_URL"
@@ -20,16 +20,36 @@ _ONLY_ONE_SPEAKS_TLS = (
 _WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA")
 
 
-def rights(prefix: str) -> str:
-    """The rights of a Redis user that every part of a fleet can work with."""
-    return f"~{prefix}* &{prefix}* +@all -@admin -@dangerous +info"
+def rights(prefix: str, database: int = 0) -> str:
+    """The rights of a Redis user that every part of a fleet can work with.
+
+    A pattern that is subscribed to must stand there as it is: those of the workers'
+    bells, and of Celery's remote control and events.
+    """
+    events = f"{prefix}/{database}.celeryev/"
+    patterns = (
+        f"{prefix}bell:*",
+        f"{prefix}/{database}.celery.pidbox",
+        f"{events}*",
+        f"{events}worker.*",
+    )
+    channels = " ".join(f"&{pattern}" for pattern in (f"{prefix}*", *patterns))
+    return f"~{prefix}* {channels} +@all -@admin -@dangerous +info"
+
+
+def is_about_rights(error: BaseException) -> bool:
+    """Whether a server refused what its user has no right to."""
+    # In a script, it is an error like any other.
+    in_script = isinstance(error, ResponseError) and "ACL failure" in str(error)
+    return in_script or isinstance(error, NoPermissionError)
 
 
 def describe(error: BaseException, url: str, prefix: str = "ms:") -> str:
     """One sentence: which server, what it did, what to do about it."""
     server = f"Redis at {plain_url(url)}"
+    needed = rights(prefix, read_address(url).database if url else 0)
     for each in _chain(error):
-        if told := _find_refusal(each, server, prefix) or _find_tls_fault(each, server):
+        if told := _find_refusal(each, server, needed) or _find_tls_fault(each, server):
             return told
     if isinstance(error, ResponseError):
         return f"{server} refuses this ({error}); correct {WHERE}"
@@ -48,11 +68,11 @@ def _tls_hint(said: str, tls: bool) -> str:
     return ""
 
 
-def _find_refusal(error: BaseException, server: str, prefix: str) -> str | None:
-    if isinstance(error, NoPermissionError):
+def _find_refusal(error: BaseException, server: str, needed: str) -> str | None:
+    if is_about_rights(error):
         return (
             f"{server} does not permit its user what is needed ({error}); have its "
-            f"administrator say: ACL SETUSER name {rights(prefix)}"
+            f"administrator say: ACL SETUSER name {needed}"
         )
     if isinstance(error, AuthenticationError) or str(error).startswith(_REFUSED):
         return f"{server} refuses the user or the password ({error}); correct {WHERE}"

@@ -361,7 +361,9 @@ def test_doctor_finds_a_port_that_something_else_has(folder: Path):
 def test_doctor_goes_on_where_there_is_no_server(folder: Path):
     done = run(folder, "doctor", MODELSERVER_REDIS_URL="redis://127.0.0.1:1/0")
     assert done.returncode == 1
-    assert "problem redis: does not answer" in done.stdout
+    assert (
+        "problem redis: Redis at redis://127.0.0.1:1/0 does not answer" in done.stdout
+    )
     assert "engine sglang-cpu" in done.stdout
 
 

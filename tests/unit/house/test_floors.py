@@ -16,11 +16,8 @@ FLOORS = (
         "modelserver.errors",
         "modelserver.inventory",
         "modelserver.decoding",
-<<<<<<< HEAD
         "modelserver.parameters",
-=======
         "modelserver.server_address",
->>>>>>> b111a06 (Redis URLs have one meaning for every library: TLS with verification, sockets, named faults)
     ),
     (
         "modelserver.fleet",
