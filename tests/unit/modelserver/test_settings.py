@@ -1,10 +1,14 @@
 """What a fleet file may say, and what it is told when it may not."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.fleet import read_fleet
 from modelserver.settings import Settings, load
 
 MODEL = """
@@ -205,3 +209,44 @@ def test_a_url_that_is_not_redis_is_refused_without_its_password(tmp_path: Path)
     ) as it:
         read(tmp_path, wrong)
     assert "secret" not in str(it.value)
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_the_file(tmp_path: Path):
+    path = tmp_path / "fleet.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + EXTERNAL.replace("\n", "\r\n").encode())
+    assert [model.name for model in read_fleet(path).models] == ["far"]
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "de_DE.ISO-8859-1", "C.UTF-8"])
+def test_the_locale_does_not_change_the_file(tmp_path: Path, locale: str):
+    path = tmp_path / "fleet.toml"
+    text = EXTERNAL + 'command = ["grüße", "漢字"]\n'
+    path.write_text(text.replace("external", "command"), encoding="utf-8")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from modelserver.fleet import read_fleet\n"
+        "print(ascii(read_fleet(Path(sys.argv[1])).models[0].command))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code, path],
+        env={**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ascii(("grüße", "漢字"))
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (EXTERNAL.encode() + '# "Größe"\n'.encode("latin-1"), "byte 0xf6 in line 4"),
+        (EXTERNAL.encode("utf-16"), "is UTF-16"),
+    ],
+)
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path, data: bytes, told: str):
+    path = tmp_path / "fleet.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigurationError, match="save it as UTF-8") as it:
+        read_fleet(path)
+    assert told in str(it.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +29,21 @@ def test_child_environment_leaves_out_what_leads_astray() -> None:
         "PYTHONPATH": "/caller",
         "VIRTUAL_ENV": "/caller/venv",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "UV_SYSTEM_CERTS": "0",
     }
     assert child_environment(caller, {"PYTHONPATH": "/standins"}) == {
         "PATH": "/usr/bin",
         "PIP_INDEX_URL": "https://index.example/simple",
         "PYTHONPATH": "/standins",
+        "UV_SYSTEM_CERTS": "0",
     }
+
+
+def test_uv_trusts_the_authorities_of_the_system() -> None:
+    known = bool(ssl.get_default_verify_paths().cafile)
+    names = ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS") if known else ()
+    assert child_environment({}, {}) == dict.fromkeys(names, "1")
+    assert child_environment({"UV_NATIVE_TLS": "0"}, {}) == {"UV_NATIVE_TLS": "0"}
 
 
 def test_failed_step_names_the_step_its_last_line_and_the_log(tmp_path: Path) -> None:
