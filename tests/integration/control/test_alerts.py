@@ -170,6 +170,8 @@ def test_a_webhook_gets_the_alert_and_the_token_of_its_variable(
 ):
     url, noting = listener
     monkeypatch.setenv("ALERTS_TOKEN", "secret")
+    # Nothing listens there, and nothing on this host is asked through it.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     section = AlertsSection(webhook=url, webhook_token_env="ALERTS_TOKEN")
     settings = settings_of(valkey, tmp_path, section)
     raise_alert(store, settings, "m", "m is down", 100.0, "down")

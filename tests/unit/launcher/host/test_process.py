@@ -39,6 +39,33 @@ def test_ended_process_tells_how_and_leaves_no_zombie(tmp_path: Path) -> None:
     eventually(lambda: not Path(f"/proc/{engine.identity.pid}").exists())
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"no_proxy": "a.example, b"}, "a.example,b,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "localhost"}, "localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": "a", "no_proxy": "b"}, "b,a,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_an_engine_asks_its_own_address_without_a_proxy(
+    tmp_path: Path, given: dict[str, str], expected: str
+) -> None:
+    code = (
+        "import os, urllib.request as r; print(os.environ['NO_PROXY'], "
+        "os.environ['no_proxy'], [bool(r.proxy_bypass(h)) for h in "
+        "('127.0.0.1:30000', 'localhost:1', 'models.example')])"
+    )
+    proxy = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
+    environment = {"no_proxy": "", "NO_PROXY": "", **proxy, **given}
+    engine = run(tmp_path, sys.executable, "-c", code, **environment)
+    assert eventually(engine.ended, 20) == "exit code 0"
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    bypassed = [True, True, expected == "*"]
+    assert last == f"{expected} {expected} {bypassed}"
+
+
 def test_program_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no-such-program cannot be started"):
         run(tmp_path, "/no-such-program")
