@@ -77,7 +77,7 @@ class Incidents:
         folder = self._folder / described.id
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(described), indent=1)
-        (folder / INCIDENT_SUMMARY).write_text(text + "\n")
+        (folder / INCIDENT_SUMMARY).write_text(text + "\n", encoding="utf-8")
         parts = await asyncio.gather(
             _part("log.txt", asyncio.to_thread(_last_lines, ended)),
             _part("processes.txt", asyncio.to_thread(process_dump.tree, ended.process)),
@@ -87,7 +87,7 @@ class Incidents:
             _part("decisions.json", self._decisions(ended.spec.id)),
         )
         for name, text in parts:
-            (folder / name).write_text(process_dump.redact(text))
+            (folder / name).write_text(process_dump.redact(text), encoding="utf-8")
         return folder
 
     async def _samples(self, engine: str) -> str:

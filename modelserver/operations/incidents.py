@@ -41,7 +41,7 @@ def read_incidents(run_dir: Path) -> tuple[Incident, ...]:
     found = []
     for path in sorted((run_dir / INCIDENTS_FOLDER).glob(f"*/{INCIDENT_SUMMARY}")):
         try:
-            found.append(_parse(path.read_text()))
+            found.append(_parse(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue  # Being written, or being removed.
     return tuple(sorted(found, key=lambda each: each.at))

@@ -11,5 +11,6 @@
 - ``control``: engines as control sees them
 - ``placement``: hosts and models to be placed
 - ``rebalance``: two models with their engines on one host
+- ``secure_redis``: a real server behind TLS, and who gives out its certificates
 - ``sources``: the project's own source files
 """

