@@ -13,7 +13,7 @@ WHERE = "redis.url in the fleet file or MODELSERVER_REDIS_URL"
 _REFUSED = ("NOAUTH", "WRONGPASS", "invalid username-password")
 #: What is heard where only one side speaks TLS.
 _ONLY_ONE_SPEAKS_TLS = (
-    *("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF"),
+    *("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"),
     *("Protocol Error", "Protocol error"),
 )
 #: What is heard where the server wants a certificate of its client as well.
@@ -95,6 +95,12 @@ def _find_tls_fault(error: BaseException, server: str) -> str | None:
         return (
             f"{server} speaks TLS where the URL does not say so, or the other way "
             f"round ({said}); use rediss:// for TLS and redis:// without"
+        )
+    # An end without a goodbye is a server that is gone.
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return (
+            f"TLS with {server} cannot begin ({said}); correct the files that "
+            "ssl_ca_certs, ssl_certfile and ssl_keyfile of the URL name"
         )
     return None
 

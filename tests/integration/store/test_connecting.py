@@ -126,6 +126,22 @@ def test_a_server_may_want_the_clients_certificate(
             connect_to(url, "ms:")
 
 
+def test_files_that_hold_no_certificate_are_named(
+    port: int, authority: Authority, tmp_path: Path
+):
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    url = f"rediss://127.0.0.1:{port}"
+    _, key = authority.issue("other-client")
+    for wrong in (
+        f"ssl_ca_certs={empty}",
+        f"ssl_ca_certs={authority.certificate}&ssl_certfile={empty}",
+        f"ssl_certfile={authority.certificate}&ssl_keyfile={key}",
+    ):
+        with pytest.raises(StoreUnreachableError, match="correct the files"):
+            connect_to(f"{url}?{wrong}", "ms:")
+
+
 def test_tls_that_the_url_does_not_name_is_told(port: int):
     with pytest.raises(StoreUnreachableError, match=r"write rediss://"):
         connect_to(f"redis://127.0.0.1:{port}", "ms:")
