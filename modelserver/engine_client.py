@@ -5,6 +5,7 @@ tried again elsewhere, and a fault of the request, which goes to its caller.
 """
 
 import functools
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ COMPLAINT = re.compile(
 MOST_COMPLAINTS_TOLD = 3
 #: The place in an engine's own program, after its message or before it.
 SOURCE_PLACE = re.compile(r"\s+File \".*|\[[\d:]+\] \S+:\d+: ", re.S)
+#: The fields of a body that tell of an error.
+_SAID_IN = ("error", "message", "detail")
 #: The folders in a file's path.
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
 #: No limit but 5 s to connect: how long an answer may take is its caller's business.
@@ -58,8 +61,11 @@ PROOF_PROMPT = "The"
 class EngineFault(Exception):
     """The engine failed."""
 
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after: float = 0.0, way: str = "") -> None:
         super().__init__(message)
+        #: In what way it answered wrongly, which the request may be the cause of; ""
+        #: where it cannot, as with a broken connection.
+        self.way = way
         #: The seconds that it asked to wait before another try, or 0.
         self.retry_after = retry_after
 
@@ -136,20 +142,34 @@ async def ask(
             if response.status != 200:
                 raise _refusal(response, content)
     except aiohttp.ClientError as error:
-        raise EngineFault(f"{url}: {type(error).__name__}: {error}") from error
+        kind = type(error).__name__
+        lost = isinstance(error, aiohttp.ClientConnectionError)
+        raise EngineFault(
+            f"{url}: {kind}: {error}", way="" if lost else kind
+        ) from error
     return _parse(url, content)
 
 
 def _parse(url: str, content: bytes) -> dict[str, Any]:
     try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
+        answer = _loads(content)
+    except (ValueError, RecursionError) as error:
         text = f"{url}: answered 200 with a body that is not JSON ({error})"
-        raise EngineFault(text) from error
+        raise EngineFault(text, way="not JSON") from error
     if not isinstance(answer, dict):
-        kind = type(answer).__name__
-        raise EngineFault(f"{url}: answered 200 with a {kind}, not a JSON object")
+        text = f"{url}: answered 200 with a {type(answer).__name__}, not a JSON object"
+        raise EngineFault(text, way="not JSON")
     return answer
+
+
+def _loads(content: bytes) -> Any:
+    """JSON; NaN and infinity, which Python's own encoder writes, become None."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in content and b"Infinity" not in content:
+            raise
+        return json.loads(content, parse_constant=lambda name: None)
 
 
 def _refusal(
@@ -162,7 +182,8 @@ def _refusal(
         wait = float(response.headers.get("Retry-After", 0))
     except ValueError:
         wait = 0.0
-    return EngineFault(f"{response.url}: status {response.status}: {text}", wait)
+    way = "" if wait or response.status == 429 else f"status {response.status}"
+    return EngineFault(f"{response.url}: status {response.status}: {text}", wait, way)
 
 
 def _reason(content: bytes) -> str:
@@ -171,6 +192,17 @@ def _reason(content: bytes) -> str:
         body = orjson.loads(content)
     except orjson.JSONDecodeError:
         return content[:300].decode(errors="replace")
+    return _message(body)
+
+
+def told_in(value: Any) -> str:
+    """What a body, or a part of one, says of an error; "" if nothing."""
+    if isinstance(value, dict) and not value.keys().isdisjoint(_SAID_IN):
+        return _message(value)
+    return ""
+
+
+def _message(body: Any) -> str:
     if isinstance(body, dict):
         inner = body.get("error", body)
         if isinstance(inner, dict):

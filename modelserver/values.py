@@ -53,7 +53,15 @@ class Outcome(StrEnum):
     ENGINE_FAULT = "engine-fault"
     #: The request itself is wrong.
     REQUEST_FAULT = "request-fault"
+    #: It failed as it had before, which says no more of the engine: the request itself
+    #: may be the cause.
+    REPEATED = "repeated"
     CANCELLED = "cancelled"
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it tells how the engine does."""
+        return self not in (Outcome.REPEATED, Outcome.CANCELLED)
 
 
 def engine_id(model: str, number: int) -> str:
@@ -227,6 +235,8 @@ class Sample:
     #: without them a neighbour's long prompt looks like a slow engine.
     prompt_admitted: int
     outcome: Outcome
+    #: Whether it was answered with a text that ``max_tokens`` cut off; only counted.
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)

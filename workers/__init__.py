@@ -28,4 +28,5 @@ Engines and requests:
 - ``coalescer``: single texts to embed, sent together
 - ``budget``: a bound on retries
 - ``crashes``: finds the request that kills engines
+- ``own_fault``: finds the request that no engine can answer
 """

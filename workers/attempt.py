@@ -29,6 +29,10 @@ class Attempt:
         self._inflight = slot.inflight
         self._admitted = slot.admitted
         self._tokens = (0, 0)
+        #: How a fault of the engine counts.
+        self.fault_outcome = Outcome.ENGINE_FAULT
+        #: Whether the answer's text was cut off.
+        self.cut_off = False
 
     def __enter__(self) -> Self:
         self._number = self.slot.begin(self.began)
@@ -46,7 +50,7 @@ class Attempt:
         trace: TracebackType | None,
     ) -> None:
         now = time.monotonic()
-        outcome = _outcome(error)
+        outcome = self._outcome(error)
         self.slot.end(
             self._number, now, well=outcome in (Outcome.OK, Outcome.REQUEST_FAULT)
         )
@@ -62,13 +66,15 @@ class Attempt:
                 inflight_end=self.slot.inflight,
                 prompt_admitted=self.slot.admitted - self._admitted,
                 outcome=outcome,
+                cut_off=self.cut_off,
             )
         )
 
-
-def _outcome(error: BaseException | None) -> Outcome:
-    if error is None:
-        return Outcome.OK
-    if isinstance(error, RequestFault):
-        return Outcome.REQUEST_FAULT
-    return Outcome.ENGINE_FAULT if isinstance(error, EngineFault) else Outcome.CANCELLED
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if error is None:
+            return Outcome.OK
+        if isinstance(error, RequestFault):
+            return Outcome.REQUEST_FAULT
+        if isinstance(error, EngineFault):
+            return self.fault_outcome
+        return Outcome.CANCELLED

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from modelserver.engine_client import EngineFault, RequestFault
+from modelserver.messaging.answers import UnsoundVectorsError, tokens
 
 #: Most texts in one request.
 MOST_TEXTS = 64
@@ -119,9 +120,11 @@ class Coalescer:
         futures = [future for _, future in wanted]
         try:
             responses = await _together(group, texts)
-        except RequestFault as fault:
-            if len(wanted) == 1:
-                _fail(futures, fault)  # It has been asked alone.
+        except (RequestFault, EngineFault) as fault:
+            # One that was alone has been asked alone; a broken connection would break
+            # again.
+            if len(wanted) == 1 or (isinstance(fault, EngineFault) and not fault.way):
+                _fail(futures, fault)
                 return
             await asyncio.gather(
                 *[_alone(group, text, future) for text, future in wanted]
@@ -130,11 +133,15 @@ class Coalescer:
             _fail(futures, error)
         else:
             for future, response in zip(futures, responses, strict=True):
-                if not future.done():
+                if isinstance(response, Exception):
+                    _fail([future], response)
+                elif not future.done():
                     future.set_result(response)
 
 
-async def _together(group: _Group, texts: list[str]) -> list[dict[str, Any]]:
+async def _together(
+    group: _Group, texts: list[str]
+) -> list[dict[str, Any] | UnsoundVectorsError]:
     if not texts:
         return []
     content = texts[0] if len(texts) == 1 else texts
@@ -146,7 +153,9 @@ async def _alone(
     group: _Group, text: str, future: "asyncio.Future[dict[str, Any]]"
 ) -> None:
     try:
-        response = await group.ask({**group.body, "input": text})
+        [response] = await _together(group, [text])
+        if isinstance(response, Exception):
+            raise response
     except Exception as error:
         _fail([future], error)
     else:
@@ -160,23 +169,45 @@ def _fail(futures: list["asyncio.Future[Any]"], error: Exception) -> None:
             future.set_exception(error)
 
 
-def _split(response: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
-    """One response for each text; tokens are shared out by the texts' lengths."""
+def _split(
+    response: dict[str, Any], texts: list[str]
+) -> list[dict[str, Any] | UnsoundVectorsError]:
+    """One response for each text; tokens are shared out by the texts' lengths.
+
+    What is wrong with one entry alone is left for its request to find, but for a vector
+    of another length than the others have.
+    """
     data = response.get("data")
     if not isinstance(data, list) or len(data) != len(texts):
         count = len(data) if isinstance(data, list) else 0
-        raise EngineFault(f"answered 200 with {count} vectors for {len(texts)} texts")
-    used = (response.get("usage") or {}).get("prompt_tokens") or 0
+        text = f"answered 200 with {count} vectors for {len(texts)} texts"
+        raise EngineFault(text, way="wrong number")
+    used, _ = tokens(response)
     total = sum(len(text) for text in texts) or 1
     try:
-        data = sorted(data, key=lambda entry: entry.get("index", 0))
-    except (AttributeError, TypeError) as error:
-        raise EngineFault("answered 200 with data of the wrong shape") from error
+        data = sorted(data, key=_index)
+    except TypeError as error:
+        text = "answered 200 with data of the wrong shape"
+        raise EngineFault(text, way="wrong shape") from error
+    sizes = [_size(entry) for entry in data]
+    usual, _ = Counter(filter(None, sizes)).most_common(1)[0] if any(sizes) else (0, 0)
     return [
-        {
+        UnsoundVectorsError({0: "its vector is longer or shorter than others"})
+        if size and size != usual
+        else {
             **response,
-            "data": [{**entry, "index": 0}],
+            "data": [{**entry, "index": 0} if isinstance(entry, dict) else entry],
             "usage": {"prompt_tokens": round(used * len(text) / total)},
         }
-        for text, entry in zip(texts, data, strict=True)
+        for text, entry, size in zip(texts, data, sizes, strict=True)
     ]
+
+
+def _index(entry: Any) -> Any:
+    return (entry.get("index") or 0) if isinstance(entry, dict) else 0
+
+
+def _size(entry: Any) -> int:
+    """The length of a vector as it came, 0 if it has none."""
+    vector = entry.get("embedding") if isinstance(entry, dict) else None
+    return len(vector) if isinstance(vector, (str, list)) else 0

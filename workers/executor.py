@@ -26,11 +26,16 @@ from modelserver.errors import (
     PoisonError,
     RequestError,
 )
+from modelserver.messaging.answers import (
+    UnsoundVectorsError,
+    answer,
+    is_cut_off,
+    tokens,
+    told,
+)
 from modelserver.messaging.requests import (
     InferenceRequest,
-    answer,
     build,
-    tokens,
     with_defaults,
     with_model,
 )
@@ -42,6 +47,7 @@ from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes
 from workers.fallbacks import Fallbacks
+from workers.own_fault import FailedTries
 from workers.roster import EngineSlot, Roster
 from workers.server_clock import ServerClock
 
@@ -76,6 +82,8 @@ class _Work:
     crashes: int
     #: When Celery expires it, in ISO format.
     expires: str | None
+    #: What it has failed at, None before the first time.
+    tries: FailedTries | None = None
 
 
 class Executor:
@@ -176,6 +184,7 @@ class Executor:
             except EngineFault as fault:
                 last = fault
                 tried.append(slot.engine.id)
+                _refuse_own_fault(work, fault)
                 await self._note_fault(slot, fault, work)
             wait = max(last.retry_after, _wait_after(attempt))
             await asyncio.sleep(max(wait, budget.take(time.monotonic())))
@@ -206,10 +215,18 @@ class Executor:
         request = work.request
         _check_tokens(request, slot.engine)
         with Attempt(slot, self.courier.record, self.clock) as attempt:
-            response = await self._ask(slot, request, work.body)
-            prompt, completion = tokens(response)
-            attempt.admit(prompt, completion or 0)
-            value = answer(request, response)
+            try:
+                response = await self._ask(slot, request, work.body)
+                prompt, completion = tokens(response)
+                attempt.admit(prompt, completion or 0)
+                lengths = slot.lengths[str(work.body.get("dimensions"))]
+                value = answer(request, response, lengths)
+            except EngineFault as fault:
+                work.tries = work.tries or FailedTries()
+                work.tries.note(slot, fault, time.monotonic())
+                attempt.fault_outcome = work.tries.outcome
+                raise
+            attempt.cut_off = is_cut_off(request, response)
             if request.raw:
                 # Not the engine's own name for it, which may be a folder.
                 value["model"] = work.model
@@ -254,7 +271,8 @@ class Executor:
     ) -> None:
         cause = fault.__cause__
         if not isinstance(cause, aiohttp.ClientConnectionError):
-            self.roster.note_fault(slot)
+            if work.tries is None or work.tries.counts:
+                self.roster.note_fault(slot)
             return
         slot.suspect(time.monotonic())
         if isinstance(cause, aiohttp.ClientConnectorError):
@@ -290,6 +308,24 @@ def _check_tokens(request: InferenceRequest, engine: EngineReport) -> None:
         )
     raise RequestFault(
         f"the token id {highest} is beyond its vocabulary of {engine.vocabulary}"
+    )
+
+
+def _refuse_own_fault(work: _Work, fault: EngineFault) -> None:
+    """Raises RequestError for a request that no engine can answer."""
+    tries = work.tries
+    if tries is None or not tries.is_own_fault:
+        return
+    who = _model_told(work)
+    if isinstance(fault, UnsoundVectorsError):
+        texts = told(tries.bad_texts or fault.problems)
+        raise RequestError(
+            f"{who} gives no sound vector for {texts}, tried twice; leave it out, or "
+            "shorten or change it"
+        )
+    raise RequestError(
+        f"{who} cannot answer this request: it failed {tries.times} times in the same "
+        f"way, where others were answered; the engine's words: {fault}"
     )
 
 

@@ -6,7 +6,7 @@ knowledge and travels with its lease, so that it ends when the worker does.
 
 import asyncio
 import time
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +20,17 @@ LONGEST_SUSPICION_SECONDS = 30.0
 #: An engine that failed at so many requests in a row is suspected too, if there is
 #: another one: it fails faster than others work, and would draw all requests to itself.
 FAULTS_IN_A_ROW = 5
+#: How many of an engine's last requests its share of failures comes from.
+RECENT_REQUESTS = 64
+#: The share of requests that an engine fails at by chance, as long as nothing is known.
+FIRST_SHARE = 0.0005
+
+
+@dataclass(slots=True, eq=False)
+class FailedRequest:
+    """A request that an engine failed at. Whose fault that was may turn out later."""
+
+    is_own_fault: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +61,14 @@ class EngineSlot:
     began_at: float = 0.0
     #: One for each request that can be called off the engine.
     timeouts: set[asyncio.Timeout] = field(default_factory=set)
+    #: Its last requests: None for one that ended well.
+    recent: "deque[FailedRequest | None]" = field(
+        default_factory=lambda: deque(maxlen=RECENT_REQUESTS)
+    )
+    #: By the dimensions asked for: how many vectors of each length it gave.
+    lengths: defaultdict[str, Counter[int]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
 
     def __post_init__(self) -> None:
         self.follow(self.engine)
@@ -76,6 +95,13 @@ class EngineSlot:
         if well:
             self.finished_at = now
             self.suspicions = self.faults = 0
+            self.recent.append(None)
+
+    def share_of_failures(self, besides: FailedRequest) -> float:
+        """The share of other requests that it failed at of late, by its own fault."""
+        others = [each for each in self.recent if each is not besides]
+        failed = sum(each is not None and not each.is_own_fault for each in others)
+        return (failed + FIRST_SHARE) / (len(others) + 1)
 
     def suspect(self, now: float) -> None:
         """Give the engine no requests for a while: it broke a connection, or fails."""

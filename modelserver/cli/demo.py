@@ -147,7 +147,14 @@ def _run(
     screen.rule("Answers")
     load.show_answers()
     screen.rule("Engines, as read from Redis")
-    screen.print(render(_settled(store, settings)))
+    found = _settled(store, settings)
+    screen.print(render(found))
+    for model in found.models:
+        if model.kind is Kind.COMPLETION:
+            screen.print(
+                f"{model.name}: {model.cut_off} answers cut off by max_tokens",
+                highlight=False,
+            )
     return outcome
 
 

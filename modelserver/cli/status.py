@@ -38,7 +38,8 @@ STATE_COLOURS = {
 def status(as_json: bool, watch: bool) -> None:
     """Show models, engines, hosts, workers and what waits.
 
-    p50, p95 and tokens/s come from each engine's last 64 requests. In the JSON: at,
+    p50, p95 and tokens/s come from each engine's last 64 requests; "cut off" counts
+    the answers that max_tokens ended. In the JSON: at,
     steered_at, steered_by, models, engines, hosts, workers, control.
     """
     settings = load()
@@ -137,11 +138,13 @@ def _reason(engine: EngineStatus) -> str:
 
 
 def _models(found: Status) -> Table:
-    numbers = ("ready", "wanted", "backlog", "workers")
+    numbers = ("ready", "wanted", "backlog", "workers", "cut off")
     made = table("Models", "model", "kind", *numbers, "note", numbers=numbers)
     for model in found.models:
-        counts = (model.ready, model.wanted, model.queue.backlog, model.queue.workers)
-        made.add_row(model.name, model.kind, *map(str, counts), _note(model))
+        queue = model.queue
+        counts = (model.ready, model.wanted, queue.backlog, queue.workers)
+        cells = (*map(str, (*counts, model.cut_off)), _note(model))
+        made.add_row(model.name, model.kind, *cells)
     return made
 
 

@@ -2,6 +2,7 @@
 
 - ``wire``: names and settings that both sides must agree on
 - ``requests``: what a request may contain
+- ``answers``: what an engine's response means, and when it is none
 - ``catalogue``: the models that can be asked
 - ``encoding``: vectors in messages
 - ``transport``: messages in Redis, as Celery's transport

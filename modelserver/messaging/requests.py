@@ -1,4 +1,4 @@
-"""What a request must be, what it becomes for an engine, and what its answer means.
+"""What a request must be, and what it becomes for an engine.
 
 Pure. A client builds a request to find at once what is wrong with it; the worker builds
 the same again to execute it.
@@ -14,15 +14,12 @@ from modelserver.engine_client import (
     CHAT_PATH,
     COMPLETIONS_PATH,
     EMBEDDINGS_PATH,
-    EngineFault,
 )
 from modelserver.errors import RequestError
-from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.parameters import check_names, check_values, is_number, is_whole, plain
 from modelserver.values import Kind
 
-#: An answer of at most so many tokens may have no text: an end token, half a character.
-SILENT_TOKENS = 2
 #: Value of ``deadline_from``: a deadline's seconds count from when the request is sent.
 FROM_SUBMISSION = "submission"
 #: Value of ``deadline_from``: they count from when its execution starts.
@@ -162,11 +159,11 @@ def _extra_body(extra: Any, subject: str) -> Mapping[str, Any]:
 
 def _gives_many(task: str, sent: Mapping[str, Any]) -> bool:
     if task == EMBED:
-        return not _is_one_text(sent["input"])
+        return not is_one_text(sent["input"])
     return (sent.get("n") or 1) > 1
 
 
-def _is_one_text(content: Any) -> bool:
+def is_one_text(content: Any) -> bool:
     """Whether this is one text to embed: text, or a text as token ids."""
     return isinstance(content, str) or is_whole(content[0])
 
@@ -294,85 +291,6 @@ def describe(request: InferenceRequest) -> tuple[str, str]:
     if request.model:
         shown["model"] = request.model
     return f"(<{subject}: {size} characters>,)", repr(shown)
-
-
-def answer(request: InferenceRequest, response: dict[str, Any]) -> Any:
-    """What the caller gets from an engine's response body.
-
-    Raises EngineFault where the body is not an answer to this request.
-    """
-    read = _vectors if request.task == EMBED else _texts
-    try:
-        values = read(request, response)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise EngineFault(
-            f"answered 200 with a body of the wrong shape ({error!r})"
-        ) from error
-    if not values or len(values) != _expected(request):
-        raise EngineFault(
-            f"answered 200 with {len(values)} answers for {_expected(request)}"
-        )
-    if request.raw:
-        return response
-    return values if request.many else values[0]
-
-
-def _expected(request: InferenceRequest) -> int:
-    if request.task != EMBED:
-        return int(request.body.get("n") or 1)
-    content = request.body["input"]
-    return 1 if _is_one_text(content) else len(content)
-
-
-def _texts(request: InferenceRequest, response: dict[str, Any]) -> list[Any]:
-    choices = sorted(response["choices"], key=lambda choice: choice.get("index", 0))
-    if request.task == COMPLETE:
-        texts = [_text(choice["text"]) for choice in choices]
-    else:
-        texts = [choice["message"]["content"] for choice in choices]
-    if not any(texts) and not _may_be_empty(response, choices):
-        raise ValueError("an empty answer of many tokens, or of none")
-    return texts
-
-
-def _may_be_empty(response: dict[str, Any], choices: list[dict[str, Any]]) -> bool:
-    """Whether an answer without text is sound: a tool's call, or only an end token."""
-    said = ("tool_calls", "reasoning_content", "refusal")
-    if any(choice.get("message", {}).get(name) for choice in choices for name in said):
-        return True
-    generated = tokens(response)[1]
-    return generated is None or 0 < generated <= SILENT_TOKENS * len(choices)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text of type {type(value).__name__}")
-    return value
-
-
-def _vectors(request: InferenceRequest, response: dict[str, Any]) -> list[Any]:
-    entries = sorted(response["data"], key=lambda entry: entry.get("index", 0))
-    vectors = [entry["embedding"] for entry in entries]
-    if not all(vectors):
-        raise ValueError("an empty vector")
-    if request.raw:
-        return vectors
-    return [
-        Vector(vector) if isinstance(vector, str) else Vector.of(vector)
-        for vector in vectors
-    ]
-
-
-def tokens(response: Mapping[str, Any]) -> tuple[int, int | None]:
-    """Prompt and completion tokens as the response says; (0, None) if it does not."""
-    usage = response.get("usage")
-    if not isinstance(usage, Mapping):
-        return 0, None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (
-        prompt if isinstance(prompt, int) else 0,
-        completion if isinstance(completion, int) else None,
-    )
 
 
 def with_model(request: InferenceRequest, model: str) -> InferenceRequest:

@@ -95,6 +95,9 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
         "Live workers that can take requests from a queue.",
         labels=("queue_name",),
     )
+    cut_off = _counter(
+        "answers_cut_off", "Answers that max_tokens cut off.", "model"
+    )
     for model in models:
         ready.add_metric([model.name], model.ready)
         wanted.add_metric([model.name], model.wanted)
@@ -102,7 +105,8 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
             standing.add_metric([model.name, model.standing], 1)
         length.add_metric([model.queue.name], model.queue.backlog)
         takers.add_metric([model.queue.name], model.queue.workers)
-    yield from (ready, wanted, standing, length, takers)
+        cut_off.add_metric([model.name], model.cut_off)
+    yield from (ready, wanted, standing, length, takers, cut_off)
 
 
 def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:

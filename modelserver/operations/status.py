@@ -81,6 +81,8 @@ class EngineStatus:
     errors: int
     prompt_tokens: int
     completion_tokens: int
+    #: Answers that ``max_tokens`` cut off.
+    cut_off: int
     #: Since when it is in its state, in seconds since the epoch.
     since: float
     #: When it last gave a sign of life, in seconds since the epoch.
@@ -130,6 +132,8 @@ class ModelStatus:
     standing: str = ""
     #: Why it stood so.
     because: str = ""
+    #: Answers of its engines that ``max_tokens`` cut off.
+    cut_off: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +291,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 else _waiting_for(entry.name, waiting),
                 standing=found.get(entry.name, {}).get("standing", ""),
                 because=found.get(entry.name, {}).get("reason", ""),
+                cut_off=sum(e.cut_off for e in engines if e.model == entry.name),
             )
             for entry in (*models.models, *left)
         ),
@@ -356,6 +361,7 @@ def _engines(
                 errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
                 prompt_tokens=counters.get("prompt_tokens", 0),
                 completion_tokens=counters.get("completion_tokens", 0),
+                cut_off=counters.get("cut_off", 0),
             )
         )
     return tuple(engines)

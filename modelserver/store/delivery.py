@@ -124,6 +124,8 @@ class Deliveries:
         totals["completion_tokens"] = sum(
             sample.completion_tokens for sample in samples
         )
+        if cut_off := sum(sample.cut_off for sample in samples):
+            totals["cut_off"] = cut_off
         pipe.eval(
             scripts.RECORD,
             2,

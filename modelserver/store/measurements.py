@@ -34,7 +34,9 @@ def pack_sample(sample: Sample) -> list[Any]:
 
 def unpack_sample(engine: str, packed: list[Any]) -> Sample:
     """The reverse of pack_sample."""
-    values: list[Any] = [engine, *packed[:-1], _OUTCOMES[packed[-1]]]
+    # What a newer worker recorded and we do not know says nothing.
+    outcome = _OUTCOMES.get(packed[-1], Outcome.CANCELLED)
+    values: list[Any] = [engine, *packed[:-1], outcome]
     return Sample(*values)
 
 
@@ -98,7 +100,7 @@ def read_metrics(store: Store) -> dict[str, Metrics]:
 
 
 def read_counters(store: Store, engine: str) -> dict[str, int]:
-    """An engine's totals: requests by outcome, prompt and completion tokens."""
+    """An engine's totals: requests by outcome, tokens, answers that were cut off."""
     values = store.run("HGETALL", store.keys.counters(engine))
     return {key: int(value) for key, value in values.items()}
 

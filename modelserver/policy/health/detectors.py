@@ -201,8 +201,7 @@ def count_failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
     recent = [
         sample.outcome
         for sample in samples
-        if now - sample.ended_at <= RECENT_SECONDS
-        and sample.outcome is not Outcome.CANCELLED
+        if now - sample.ended_at <= RECENT_SECONDS and sample.outcome.says_something
     ]
     return sum(each is Outcome.ENGINE_FAULT for each in recent), len(recent)
 
