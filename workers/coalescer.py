@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from modelserver.engine_client import EngineFault, RequestFault
-from modelserver.messaging.answers import UnsoundVectorsError, tokens
+from modelserver.messaging.answers import UnsoundVectorsError, in_order, tokens
 
 #: Most texts in one request.
 MOST_TEXTS = 64
@@ -185,8 +185,8 @@ def _split(
     used, _ = tokens(response)
     total = sum(len(text) for text in texts) or 1
     try:
-        data = sorted(data, key=_index)
-    except TypeError as error:
+        data = in_order(data)
+    except (TypeError, ValueError) as error:
         text = "answered 200 with data of the wrong shape"
         raise EngineFault(text, way="wrong shape") from error
     sizes = [_size(entry) for entry in data]
@@ -201,10 +201,6 @@ def _split(
         }
         for text, entry, size in zip(texts, data, sizes, strict=True)
     ]
-
-
-def _index(entry: Any) -> Any:
-    return (entry.get("index") or 0) if isinstance(entry, dict) else 0
 
 
 def _size(entry: Any) -> int:

@@ -95,6 +95,24 @@ def tokens(response: Mapping[str, Any]) -> tuple[int, int | None]:
     )
 
 
+def in_order(entries: Sequence[Any]) -> Sequence[Any]:
+    """Choices or vectors by their index, or as they came if they have no other.
+
+    Raises ValueError where what belongs to what cannot be known.
+    """
+    indexes = [
+        each.get("index") if isinstance(each, dict) else None for each in entries
+    ]
+    known = [(place, index) for place, index in enumerate(indexes) if index is not None]
+    if all(index == place for place, index in known):
+        return entries
+    if {index for _, index in known} == set(range(len(entries))):
+        return sorted(entries, key=lambda entry: entry["index"])
+    if len(known) == len(entries) and len({index for _, index in known}) == 1:
+        return entries  # Some engines number nothing.
+    raise ValueError(f"indexes {indexes[:8]}")
+
+
 def _check_number(request: InferenceRequest, found: Sequence[Any]) -> None:
     expected = 1
     if request.task != EMBED:
@@ -110,7 +128,7 @@ def _check_number(request: InferenceRequest, found: Sequence[Any]) -> None:
 
 
 def _messages(request: InferenceRequest, response: Mapping[str, Any]) -> list[Any]:
-    choices = sorted(response["choices"], key=lambda choice: choice.get("index") or 0)
+    choices = in_order(response["choices"])
     _check_number(request, choices)
     for choice in choices:
         if (reason := _reason(choice)) in BROKEN_OFF:
@@ -191,7 +209,7 @@ def _vectors(
     response: Mapping[str, Any],
     lengths: Counter[int] | None,
 ) -> list[Vector]:
-    entries = sorted(response["data"], key=lambda entry: entry.get("index") or 0)
+    entries = in_order(response["data"])
     _check_number(request, entries)
     vectors = [entry["embedding"] for entry in entries]
     if request.body.get("embed_dtype", "float32") != "float32":

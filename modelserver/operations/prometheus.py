@@ -95,9 +95,7 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
         "Live workers that can take requests from a queue.",
         labels=("queue_name",),
     )
-    cut_off = _counter(
-        "answers_cut_off", "Answers that max_tokens cut off.", "model"
-    )
+    cut_off = _counter("answers_cut_off", "Answers that max_tokens cut off.", "model")
     for model in models:
         ready.add_metric([model.name], model.ready)
         wanted.add_metric([model.name], model.wanted)

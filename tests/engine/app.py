@@ -139,6 +139,8 @@ class App:
         self, key: int, kind: str, request: web.BaseRequest
     ) -> web.StreamResponse:
         fault = self._faults.fault if self._faults.strikes() else Fault()
+        if fault.marked and fault.marked.encode() not in await request.read():
+            fault = Fault()
         refusal = self._refusal(fault, request)
         if refusal:
             self._counts.refused += 1
@@ -160,9 +162,9 @@ class App:
             return json_response(self._answer(ask, rid, tokens))
         self._counts.ran(ask)
         # Drawn at arrival, or put in force since and then striking all.
-        if self._faults.fault.rate >= 1:
+        if self._faults.fault.rate >= 1 and not self._faults.fault.marked:
             fault = self._faults.fault
-        body = spoil(fault, self._answer(ask, rid, tokens))
+        body = spoil(fault, self._answer(ask, rid, tokens), ask.texts)
         response: web.StreamResponse = web.Response(body=body, headers=JSON_HEADERS)
         if fault.drip:
             response = await drip(request, body)

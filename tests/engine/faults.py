@@ -1,12 +1,32 @@
 """The faults an engine can be given, and what they do to an answer."""
 
 import asyncio
+import base64
 import random
-from collections.abc import Callable
+import struct
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import orjson
+
+#: Generations and vectors as engines give them under some conditions.
+SHAPES = frozenset(
+    {
+        "empty",
+        "null",
+        "abort",
+        "reasoning",
+        "reasoning_content",
+        "tool",
+        "nan",
+        "zeros",
+        "short",
+        "odd-base64",
+        "no-vector",
+    }
+)
 
 
 class FaultError(ValueError):
@@ -39,6 +59,11 @@ class Fault:
     empty_text: bool = False
     #: 200 with JSON that is not an answer at all.
     wrong_json: bool = False
+    #: 200 with an answer of this shape, one of SHAPES.
+    shape: str = ""
+    #: Only requests strike that have this text in them; of an embedding, only its
+    #: vectors are spoiled.
+    marked: str = ""
     #: Send the answer one byte a second.
     drip: bool = False
     #: Close the connection without an answer.
@@ -62,6 +87,8 @@ class Fault:
             raise FaultError(f"slow must be above 0, not {self.slow}")
         if self.status is not None and not 400 <= self.status <= 599:
             raise FaultError(f"status must lie in 400..599, not {self.status}")
+        if self.shape and self.shape not in SHAPES:
+            raise FaultError(f"shape must be one of {sorted(SHAPES)}")
         if self.after < 0 or self.ready_after < 0:
             raise FaultError("after and ready_after must not be negative")
 
@@ -100,8 +127,63 @@ def fault_from_json(data: object) -> Fault:
     return Fault(**data)
 
 
-def spoil(fault: Fault, answer: dict[str, Any]) -> bytes:
-    """Encode an answer the way the fault leaves it."""
+#: What a tool call looks like.
+TOOL_CALL = {
+    "id": "call-1",
+    "type": "function",
+    "function": {"name": "look_up", "arguments": '{"word": "owl"}'},
+}
+
+
+def _reshape_choice(shape: str, choice: dict[str, Any]) -> None:
+    message = choice.get("message", choice)
+    name = "content" if "message" in choice else "text"
+    if shape == "empty":
+        message[name], choice["finish_reason"] = "", "stop"
+    elif shape == "null":
+        message[name], choice["finish_reason"] = None, "stop"
+    elif shape == "abort":
+        half = message[name][: len(message[name]) // 2]
+        message[name], choice["finish_reason"] = half, "abort"
+    elif shape == "tool":
+        message |= {"content": None, "tool_calls": [TOOL_CALL]}
+        choice["finish_reason"] = "tool_calls"
+    elif shape.startswith("reasoning"):
+        message |= {"content": None, shape: "Let me think"}
+
+
+def _reshape_vector(shape: str, vector: list[float] | str) -> list[float] | str | None:
+    if shape == "no-vector":
+        return None
+    packed = vector_bytes(vector)
+    if shape == "nan":
+        packed = struct.pack("<f", float("nan")) + packed[4:]
+    elif shape == "zeros":
+        packed = bytes(len(packed))
+    elif shape == "short":
+        packed = packed[4:]
+    elif shape == "odd-base64":
+        packed = packed[1:]
+    if isinstance(vector, str) or len(packed) % 4:
+        return base64.b64encode(packed).decode()
+    return array("f", packed).tolist()
+
+
+def vector_bytes(vector: list[float] | str) -> bytes:
+    """A vector as float32, however it is encoded."""
+    if isinstance(vector, str):
+        return base64.b64decode(vector)
+    return array("f", vector).tobytes()
+
+
+def spoil(fault: Fault, answer: dict[str, Any], texts: Sequence[str] = ()) -> bytes:
+    """Encode an answer the way the fault leaves it; ``texts`` are what was asked."""
+    if fault.shape:
+        for choice in answer.get("choices", []):
+            _reshape_choice(fault.shape, choice)
+        for item in answer.get("data", []):
+            if fault.marked in texts[item["index"]]:
+                item["embedding"] = _reshape_vector(fault.shape, item["embedding"])
     if fault.wrong_json:
         return b'{"result": "this is not what you asked for"}'
     if fault.no_choices:

@@ -1,24 +1,19 @@
-"""What a request must be, and what its answer means."""
+"""What a request must be, and what it becomes for an engine."""
 
-import base64
-import struct
 from typing import Any
 
 import pytest
 
-from modelserver.engine_client import EngineFault
 from modelserver.errors import RequestError
 from modelserver.messaging.requests import (
-    answer,
     build,
     check_context,
     describe,
     plain_arguments,
-    tokens,
     with_defaults,
     with_model,
 )
-from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.values import Kind
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -176,119 +171,6 @@ def test_a_description_says_how_much_and_not_what():
     args, kwargs = describe(request)
     assert args == "(<prompt: 6 characters>,)"
     assert kwargs == "{'n': 2, 'model': 'm'}"
-
-
-# Answers.
-
-
-def completion(*texts: Any, **usage: Any) -> dict[str, Any]:
-    choices = [{"index": place, "text": text} for place, text in enumerate(texts)]
-    return {"choices": choices, "usage": usage}
-
-
-def vectors(*values: Any) -> dict[str, Any]:
-    entries = [
-        {"index": place, "embedding": value} for place, value in enumerate(values)
-    ]
-    return {"data": entries}
-
-
-def test_one_answer_is_a_text_and_several_are_a_list_in_the_engines_order():
-    response = completion("a", "b")
-    response["choices"].reverse()
-    assert answer(build(COMPLETE, ("p",), {"n": 2}), response) == ["a", "b"]
-    assert answer(build(COMPLETE, ("p",), {}), completion("a")) == "a"
-    assert answer(build(COMPLETE, ("p",), {"n": 1}), completion("a")) == "a"
-
-
-def test_a_chats_answer_is_its_content():
-    response = {"choices": [{"message": {"role": "assistant", "content": "yes"}}]}
-    assert answer(build(CHAT, (HELLO,), {}), response) == "yes"
-
-
-def test_raw_is_the_response_as_it_came():
-    response = completion("a")
-    assert answer(build(COMPLETE, ("p",), {"raw": True}), response) is response
-    response = vectors([0.5])
-    assert answer(build(EMBED, ("p",), {"raw": True}), response) is response
-
-
-def test_an_empty_text_that_cost_tokens_is_an_answer():
-    response = completion("", completion_tokens=1)
-    assert answer(build(COMPLETE, ("p",), {}), response) == ""
-
-
-def test_vectors_come_in_the_order_of_their_texts():
-    response = vectors([0.5], [0.25])
-    response["data"].reverse()
-    found = answer(build(EMBED, (["a", "b"],), {}), response)
-    assert [vector.floats() for vector in found] == [[0.5], [0.25]]
-    assert answer(build(EMBED, ("a",), {}), vectors([0.5])).floats() == [0.5]
-    (alone,) = answer(build(EMBED, (["a"],), {}), vectors([0.5]))
-    assert alone.floats() == [0.5]
-
-
-def test_a_vector_in_base64_stays_as_it_came():
-    text = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
-    found = answer(build(EMBED, ("a",), {}), vectors(text))
-    assert found == Vector(text)
-    assert found.floats() == [0.5, -0.25]
-
-
-COMPLETION = build(COMPLETE, ("p",), {})
-EMBEDDING = build(EMBED, ("p",), {})
-
-
-@pytest.mark.parametrize(
-    ("request_", "response"),
-    [
-        (COMPLETION, {}),
-        (COMPLETION, {"choices": None}),
-        (COMPLETION, {"choices": []}),
-        (COMPLETION, {"choices": ["a"]}),
-        (COMPLETION, {"choices": [{}]}),
-        (COMPLETION, {"choices": {"text": "a"}}),
-        (COMPLETION, completion("a", "b")),
-        (COMPLETION, completion(None)),
-        (COMPLETION, completion("", completion_tokens=0)),
-        (COMPLETION, {"choices": [{"index": "x", "text": "a"}, {"text": "b"}]}),
-        (build(COMPLETE, ("p",), {"n": 2}), completion("a")),
-        (build(CHAT, (HELLO,), {}), {"choices": [{"text": "a"}]}),
-        (build(CHAT, (HELLO,), {}), {"choices": [{"message": None}]}),
-        (build(COMPLETE, ("p",), {"raw": True}), {"result": "what?"}),
-        (EMBEDDING, {}),
-        (EMBEDDING, vectors()),
-        (EMBEDDING, vectors([])),
-        (EMBEDDING, vectors(None)),
-        (EMBEDDING, vectors(["a"])),
-        (EMBEDDING, vectors([0.5], [0.5])),
-        (build(EMBED, (["a", "b"],), {}), vectors([0.5])),
-    ],
-)
-def test_a_body_that_is_no_answer_is_the_engines_fault(
-    request_: Any, response: dict[str, Any]
-):
-    with pytest.raises(EngineFault, match="answered 200 with"):
-        answer(request_, response)
-
-
-@pytest.mark.parametrize(
-    ("usage", "counts"),
-    [
-        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
-        ({"prompt_tokens": 3}, (3, None)),
-        ({"prompt_tokens": "3", "completion_tokens": "4"}, (0, None)),
-        ({}, (0, None)),
-        (None, (0, None)),
-        ([3, 4], (0, None)),
-        ("3", (0, None)),
-    ],
-)
-def test_tokens_are_what_the_response_says_if_it_says_so(
-    usage: Any, counts: tuple[int, int | None]
-):
-    assert tokens({"usage": usage}) == counts
-    assert tokens({}) == (0, None)
 
 
 NAN, INF = float("nan"), float("inf")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from modelserver.engine_client import EngineFault, RequestFault
+from modelserver.messaging.answers import UnsoundVectorsError
 from workers.coalescer import (
     ENOUGH_UNDER_WAY,
     GATHER_SECONDS,
@@ -192,3 +193,53 @@ def test_a_request_that_nobody_waits_for_any_longer_is_ended():
         return not early
 
     assert asyncio.run(given_up())
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [
+        (EngineFault("status 500", way="status 500"), ["a", "b"]),
+        (EngineFault("connection reset"), []),
+    ],
+)
+def test_a_group_that_the_engine_fails_at_is_asked_one_by_one(
+    fault: EngineFault, asked: list[str]
+):
+    engine = Asked()
+    engine.fault = fault
+    assert all(isinstance(each, EngineFault) for each in embed_all(engine, ["a", "b"]))
+    assert [body["input"] for body in engine.bodies] == [["a", "b"], *asked]
+
+
+def answered_with(entries: list[Any], texts: list[str], **more: Any) -> list[Any]:
+    async def ask(body: Mapping[str, Any]) -> dict[str, Any]:
+        return {"data": entries, **more}
+
+    async def all_of_them() -> list[Any]:
+        coalescer = Coalescer()
+        waits = [coalescer.embed("e0", {"input": text}, ask) for text in texts]
+        return await asyncio.gather(*waits, return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.parametrize("entry", [None, 5, {"index": 1}, {"embedding": None}], ids=str)
+def test_one_bad_entry_leaves_the_others_alone(entry: Any):
+    good = {"index": None, "embedding": [0.5, 0.5]}
+    first, bad, last = answered_with([good, entry, good], ["a", "b", "c"])
+    assert first["data"][0]["embedding"] == last["data"][0]["embedding"] == [0.5, 0.5]
+    assert len(bad["data"]) == 1
+
+
+def test_a_vector_of_another_length_fails_alone():
+    entries = [{"index": i, "embedding": [0.5] * n} for i, n in enumerate((1, 2, 2))]
+    odd, *others = answered_with(entries, ["a", "b", "c"])
+    assert isinstance(odd, UnsoundVectorsError)
+    assert [len(each["data"][0]["embedding"]) for each in others] == [2, 2]
+
+
+@pytest.mark.parametrize("usage", [None, [], 5, {"prompt_tokens": "9"}], ids=str)
+def test_a_strange_usage_counts_nothing(usage: Any):
+    entries = [{"index": i, "embedding": [0.5]} for i in range(2)]
+    one, _ = answered_with(entries, ["a", "b"], usage=usage)
+    assert one["usage"] == {"prompt_tokens": 0}

@@ -1,0 +1,411 @@
+"""What an engine's response means, and when it is none."""
+
+import base64
+import struct
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from modelserver.engine_client import EngineFault
+from modelserver.messaging.answers import (
+    UnsoundVectorsError,
+    answer,
+    in_order,
+    is_cut_off,
+    tokens,
+    told,
+)
+from modelserver.messaging.requests import build
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, Vector
+
+HELLO = [{"role": "user", "content": "hi"}]
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+
+
+def completion(*texts: Any, **usage: Any) -> dict[str, Any]:
+    choices = [{"index": place, "text": text} for place, text in enumerate(texts)]
+    return {"choices": choices, "usage": usage}
+
+
+def vectors(*values: Any) -> dict[str, Any]:
+    entries = [
+        {"index": place, "embedding": value} for place, value in enumerate(values)
+    ]
+    return {"data": entries}
+
+
+def test_one_answer_is_a_text_and_several_are_a_list_in_the_engines_order():
+    response = completion("a", "b")
+    response["choices"].reverse()
+    assert answer(build(COMPLETE, ("p",), {"n": 2}), response) == ["a", "b"]
+    assert answer(build(COMPLETE, ("p",), {}), completion("a")) == "a"
+    assert answer(build(COMPLETE, ("p",), {"n": 1}), completion("a")) == "a"
+
+
+def test_a_chats_answer_is_its_content():
+    response = {"choices": [{"message": {"role": "assistant", "content": "yes"}}]}
+    assert answer(build(CHAT, (HELLO,), {}), response) == "yes"
+
+
+def test_raw_is_the_response_as_it_came():
+    response = completion("a")
+    assert answer(build(COMPLETE, ("p",), {"raw": True}), response) is response
+    response = vectors([0.5])
+    assert answer(build(EMBED, ("p",), {"raw": True}), response) is response
+
+
+def test_vectors_come_in_the_order_of_their_texts():
+    response = vectors([0.5], [0.25])
+    response["data"].reverse()
+    found = answer(build(EMBED, (["a", "b"],), {}), response)
+    assert [vector.floats() for vector in found] == [[0.5], [0.25]]
+    assert answer(build(EMBED, ("a",), {}), vectors([0.5])).floats() == [0.5]
+    (alone,) = answer(build(EMBED, (["a"],), {}), vectors([0.5]))
+    assert alone.floats() == [0.5]
+
+
+def test_a_vector_in_base64_stays_as_it_came():
+    text = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
+    found = answer(build(EMBED, ("a",), {}), vectors(text))
+    assert found == Vector(text)
+    assert found.floats() == [0.5, -0.25]
+
+
+COMPLETION = build(COMPLETE, ("p",), {})
+EMBEDDING = build(EMBED, ("p",), {})
+
+
+@pytest.mark.parametrize(
+    ("request_", "response"),
+    [
+        (COMPLETION, {}),
+        (COMPLETION, {"choices": None}),
+        (COMPLETION, {"choices": []}),
+        (COMPLETION, {"choices": ["a"]}),
+        (COMPLETION, {"choices": [{}]}),
+        (COMPLETION, {"choices": {"text": "a"}}),
+        (COMPLETION, completion("a", "b")),
+        (COMPLETION, completion(None)),
+        (COMPLETION, completion("", completion_tokens=0)),
+        (COMPLETION, {"choices": [{"index": "x", "text": "a"}, {"text": "b"}]}),
+        (build(COMPLETE, ("p",), {"n": 2}), completion("a")),
+        (build(CHAT, (HELLO,), {}), {"choices": [{"text": "a"}]}),
+        (build(CHAT, (HELLO,), {}), {"choices": [{"message": None}]}),
+        (build(COMPLETE, ("p",), {"raw": True}), {"result": "what?"}),
+        (EMBEDDING, {}),
+        (EMBEDDING, vectors()),
+        (EMBEDDING, vectors([])),
+        (EMBEDDING, vectors(None)),
+        (EMBEDDING, vectors(["a"])),
+        (EMBEDDING, vectors([0.5], [0.5])),
+        (build(EMBED, (["a", "b"],), {}), vectors([0.5])),
+    ],
+)
+def test_a_body_that_is_no_answer_is_the_engines_fault(
+    request_: Any, response: dict[str, Any]
+):
+    with pytest.raises(EngineFault, match="answered 200 with"):
+        answer(request_, response)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
+        ({"prompt_tokens": 3}, (3, None)),
+        ({"prompt_tokens": "3", "completion_tokens": "4"}, (0, None)),
+        ({}, (0, None)),
+        (None, (0, None)),
+        ([3, 4], (0, None)),
+        ("3", (0, None)),
+    ],
+)
+def test_tokens_are_what_the_response_says_if_it_says_so(
+    usage: Any, counts: tuple[int, int | None]
+):
+    assert tokens({"usage": usage}) == counts
+    assert tokens({}) == (0, None)
+
+
+# Texts that are empty, or none.
+
+GENERATED = {"prompt_tokens": 3, "completion_tokens": 40}
+
+
+def ended(text: Any, reason: Any = "stop", usage: Any = GENERATED) -> dict[str, Any]:
+    """A completion's response."""
+    return {"choices": [{"text": text, "finish_reason": reason}], "usage": usage}
+
+
+def said(message: Any, reason: Any = "stop", usage: Any = GENERATED) -> dict[str, Any]:
+    """A chat's response."""
+    choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
+    return {"choices": [choice], "usage": usage}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    "response",
+    [
+        ended(""),
+        ended("", "length"),
+        ended("", "eos_token"),
+        ended("", {"type": "stop", "matched": "Observation:"}),
+        ended("", usage=None),
+        ended("", usage={}),
+        ended("", None),
+        ended("", "stop", {"completion_tokens": 1}),
+    ],
+    ids=str,
+)
+def test_an_empty_text_is_an_answer_where_the_engine_generated(
+    response: dict[str, Any], raw: bool
+):
+    found = answer(build(COMPLETE, ("p",), {"raw": raw}), response)
+    assert found == (response if raw else "")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": ""},
+        {"content": None},
+        {"content": None, "reasoning": "Let me think", "tool_calls": []},
+        {"content": None, "reasoning_content": "Let me think"},
+        {"reasoning_content": "Let me think"},
+        {"content": None, "refusal": "I must not"},
+        {"content": None, "tool_calls": [CALL]},
+        {"content": "", "tool_calls": [CALL]},
+    ],
+    ids=str,
+)
+def test_a_chat_without_text_gives_an_empty_text(message: dict[str, Any]):
+    request = build(CHAT, (HELLO,), {})
+    for reason in ("stop", "length", "tool_calls"):
+        assert answer(request, said(message, reason)) == ""
+        assert answer(request, said(message, reason, usage=None)) == ""
+
+
+def test_one_of_several_texts_may_be_empty():
+    response = {
+        "choices": [
+            {"index": 1, "text": "", "finish_reason": "stop"},
+            {"index": 0, "text": "a", "finish_reason": "length"},
+        ],
+        "usage": GENERATED,
+    }
+    assert answer(build(COMPLETE, ("p",), {"n": 2}), response) == ["a", ""]
+
+
+def test_a_prompt_that_is_only_scored_has_no_tokens():
+    request = build(COMPLETE, ("p",), {"max_tokens": 0, "echo": True})
+    nothing = {"prompt_tokens": 1, "completion_tokens": 0}
+    for text in ("p", ""):
+        response = ended(text, "length", nothing)
+        assert answer(request, response) == text
+        assert not is_cut_off(request, response)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    "response",
+    [
+        ended("", "stop", {"completion_tokens": 0}),
+        ended("", None, {"completion_tokens": 0}),
+        ended("", None, None),
+        ended(None),
+        ended(5),
+        ended(["a"]),
+        {"error": {"message": "out of luck"}},
+        {"choices": [None]},
+    ],
+    ids=str,
+)
+def test_a_text_that_nothing_was_generated_for_is_none(
+    response: dict[str, Any], raw: bool
+):
+    with pytest.raises(EngineFault, match="wrong shape") as raised:
+        answer(build(COMPLETE, ("p",), {"raw": raw}), response)
+    assert raised.value.way == "wrong shape"
+
+
+@pytest.mark.parametrize(
+    "message", [{}, None, {"content": 5}, {"content": ["a"]}, {"role": "assistant"}]
+)
+def test_a_message_that_says_nothing_is_none(message: Any):
+    with pytest.raises(EngineFault, match="wrong shape"):
+        answer(build(CHAT, (HELLO,), {}), said(message))
+
+
+def test_the_words_in_a_body_of_the_wrong_shape_are_told():
+    with pytest.raises(EngineFault, match="out of luck"):
+        answer(COMPLETION, {"error": {"message": "out of luck"}})
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    "reason", ["abort", "ABORT", "error", {"type": "abort", "message": "gone"}], ids=str
+)
+def test_a_generation_that_was_broken_off_is_no_answer(reason: Any, raw: bool):
+    response = {
+        "choices": [
+            {"index": 0, "text": "whole", "finish_reason": "stop"},
+            {"index": 1, "text": "ha", "finish_reason": reason},
+        ]
+    }
+    with pytest.raises(EngineFault, match=r'ended by "(abort|error)"'):
+        answer(build(COMPLETE, ("p",), {"n": 2, "raw": raw}), response)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [("length", True), ({"type": "length"}, True), ("stop", False), (None, False)],
+)
+def test_what_max_tokens_ended_is_cut_off(reason: Any, cut: bool):
+    assert is_cut_off(COMPLETION, ended("a", reason)) is cut
+    assert not is_cut_off(EMBEDDING, vectors([0.5]))
+
+
+# Tools.
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ({"content": None, "tool_calls": [CALL]}, (None, [CALL])),
+        ({"content": "", "tool_calls": [CALL]}, (None, [CALL])),
+        ({"content": "I look", "tool_calls": [CALL, CALL]}, ("I look", [CALL, CALL])),
+        ({"content": "no need"}, ("no need", [])),
+        ({"content": "no need", "tool_calls": None}, ("no need", [])),
+        ({"content": None, "reasoning": "hm"}, ("", [])),
+    ],
+    ids=str,
+)
+def test_with_tools_the_answer_is_the_message(message: dict[str, Any], found: Any):
+    request = build(CHAT, (HELLO,), {"tools": TOOLS})
+    content, calls = found
+    assert answer(request, said({"role": "assistant", **message}, "tool_calls")) == {
+        "role": "assistant",
+        "content": content,
+        "tool_calls": calls,
+    }
+
+
+def test_several_messages_with_tools_are_a_list():
+    choice = {"message": {"content": "a"}, "finish_reason": "stop"}
+    request = build(CHAT, (HELLO,), {"tools": TOOLS, "n": 2})
+    found = answer(request, {"choices": [choice, choice]})
+    assert [message["content"] for message in found] == ["a", "a"]
+
+
+def test_no_tools_at_all_leave_a_text():
+    request = build(CHAT, (HELLO,), {"tools": []})
+    assert answer(request, said({"content": "a"})) == "a"
+
+
+# Vectors.
+
+
+def packed(*numbers: float) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+NAN, INFINITY = float("nan"), float("inf")
+GOOD = [0.5, -0.25]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    ("vector", "why"),
+    [
+        (None, "no vector"),
+        ([], "an empty vector"),
+        ("", "an empty vector"),
+        ([None, 0.5], "other than numbers"),
+        (["a", "b"], "other than numbers"),
+        ([[0.5, 0.5]], "other than numbers"),
+        ({"a": 1}, "a dict"),
+        ([0.0, -0.0], "all zeros"),
+        (packed(0.0, -0.0), "all zeros"),
+        ([NAN, 0.5], "NaN or infinity"),
+        (packed(0.5, NAN), "NaN or infinity"),
+        (packed(-INFINITY, 0.5), "NaN or infinity"),
+        ([1e300, 0.5], "NaN or infinity"),
+        (base64.b64encode(b"1234567").decode(), "7 bytes"),
+        ("?!", "not base64"),
+        ([0.5], "1 numbers, unlike others"),
+        ([0.5, 0.5, 0.5], "3 numbers, unlike others"),
+    ],
+)
+def test_a_vector_that_is_not_sound_names_its_text(vector: Any, why: str, raw: bool):
+    request = build(EMBED, (["a", "b", "c"],), {"raw": raw})
+    with pytest.raises(UnsoundVectorsError, match="answered 200 with") as raised:
+        answer(request, vectors(GOOD, vector, packed(*GOOD)))
+    assert list(raised.value.problems) == [1]
+    assert why in raised.value.problems[1]
+
+
+def test_all_bad_texts_are_named_at_once():
+    request = build(EMBED, (["a", "b", "c"],), {})
+    with pytest.raises(UnsoundVectorsError) as raised:
+        answer(request, vectors(None, GOOD, [0.0, 0.0]))
+    assert list(raised.value.problems) == [0, 2]
+    many = told(dict.fromkeys(range(12), "no vector"))
+    assert many.startswith("text 0 (no vector), text 1 (no")
+    assert many.endswith("and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("indexes", "order"),
+    [
+        ((1, 0), "ba"),
+        ((0, 1), "ab"),
+        ((0, 0), "ab"),
+        ((None, None), "ab"),
+        ((None, 1), "ab"),
+    ],
+)
+def test_what_belongs_to_what_is_known_by_the_index(indexes: Any, order: str):
+    entries = [
+        {"index": index, "of": text} for index, text in zip(indexes, "ab", strict=True)
+    ]
+    assert "".join(entry["of"] for entry in in_order(entries)) == order
+
+
+@pytest.mark.parametrize("indexes", [(1, 1, 0), (1, 2, 3), (None, 0, 1), ("x", 1, 2)])
+def test_what_belongs_to_what_must_be_known(indexes: Any):
+    response = {"data": [{"index": each, "embedding": [0.5]} for each in indexes]}
+    with pytest.raises(EngineFault, match="wrong shape"):
+        answer(build(EMBED, (["a", "b", "c"],), {}), response)
+
+
+def test_large_and_tiny_numbers_are_sound():
+    numbers = [3.4e38, -3.4e38, 1e-30, 0.0]
+    for vector in (numbers, packed(*numbers)):
+        found = answer(EMBEDDING, vectors(vector)).floats()
+        assert found == pytest.approx(numbers)
+
+
+def test_a_length_that_the_engine_never_gave_is_wrong():
+    lengths = Counter({2: 5})
+    assert answer(EMBEDDING, vectors(GOOD), lengths).floats() == GOOD
+    with pytest.raises(UnsoundVectorsError, match=r"text 0 .*3 numbers"):
+        answer(EMBEDDING, vectors([0.5] * 3), lengths)
+
+
+def test_one_wrong_length_at_first_does_not_stay_the_measure():
+    lengths: Counter[int] = Counter()
+    answer(EMBEDDING, vectors([0.5]), lengths)
+    for _ in range(2):
+        assert answer(EMBEDDING, vectors(GOOD), lengths).floats() == GOOD
+    lengths.update({2: 1})
+    with pytest.raises(UnsoundVectorsError):
+        answer(EMBEDDING, vectors([0.5]), lengths)
+
+
+def test_numbers_that_are_no_float32_are_left_alone():
+    request = build(EMBED, ("a",), {"raw": True, "extra_body": {"embed_dtype": "fp8"}})
+    response = vectors(base64.b64encode(b"123").decode())
+    assert answer(request, response) is response

@@ -1,0 +1,114 @@
+"""Whether a request or its engines are to blame."""
+
+import pytest
+
+from modelserver.engine_client import EngineFault
+from modelserver.messaging.answers import UnsoundVectorsError
+from modelserver.values import EngineReport, EngineState, Outcome
+from workers.own_fault import FailedTries
+from workers.roster import EngineSlot, FailedRequest
+
+WRONG = EngineFault("status 500: a bad day", way="status 500")
+
+
+def slot(name: str = "m-0", well: int = 0, failed: int = 0) -> EngineSlot:
+    """An engine that answered and failed so many others of late."""
+    report = EngineReport(name, "m", "h", EngineState.READY, incarnation=1)
+    made = EngineSlot(report, seen_at=0.0)
+    made.recent.extend([None] * well)
+    made.recent.extend(FailedRequest() for _ in range(failed))
+    return made
+
+
+def fail(
+    tries: FailedTries, slot: EngineSlot, now: float, fault: EngineFault = WRONG
+) -> tuple[Outcome, bool]:
+    tries.note(slot, fault, now)
+    return tries.outcome, tries.is_own_fault
+
+
+COUNTED, REPEATED = Outcome.ENGINE_FAULT, Outcome.REPEATED
+
+
+@pytest.mark.parametrize("well", [0, 1, 50])
+def test_failing_in_the_same_way_on_two_engines_is_the_requests_own_fault(well: int):
+    tries = FailedTries()
+    assert fail(tries, slot("m-0", well), 1.0) == (COUNTED, False)
+    assert fail(tries, slot("m-1", well), 2.0) == (REPEATED, True)
+
+
+def test_failing_again_where_others_were_answered_is_the_requests_own_fault():
+    tries, lone = FailedTries(), slot(well=20)
+    assert fail(tries, lone, 1.0) == (COUNTED, False)
+    lone.finished_at = 1.5
+    assert fail(tries, lone, 2.0) == (REPEATED, True)
+
+
+def test_an_engine_that_answers_nothing_stays_to_blame():
+    tries, lone = FailedTries(), slot()
+    assert fail(tries, lone, 1.0) == (COUNTED, False)
+    for now in range(2, 20):
+        assert fail(tries, lone, now) == (REPEATED, False)
+
+
+def test_engines_that_fail_at_others_too_stay_to_blame():
+    tries = FailedTries()
+    one, other = slot("m-0", 40, failed=20), slot("m-1", 40, failed=20)
+    for now in range(1, 10):
+        assert not fail(tries, (one, other)[now % 2], now)[1]
+        one.finished_at = other.finished_at = now + 0.5
+
+
+def test_one_engine_that_fails_at_all_says_nothing_of_a_request():
+    tries, broken, sound = FailedTries(), slot("m-0", 0, failed=10), slot("m-1", 60)
+    assert fail(tries, broken, 1.0) == (COUNTED, False)
+    assert fail(tries, sound, 2.0) == (COUNTED, False)
+    sound.finished_at = 2.5
+    assert fail(tries, sound, 3.0) == (REPEATED, True)
+
+
+def test_another_way_says_nothing():
+    tries = FailedTries()
+    fail(tries, slot("m-0", 50), 1.0)
+    other = EngineFault("not JSON", way="not JSON")
+    assert fail(tries, slot("m-1", 50), 2.0, other) == (COUNTED, False)
+
+
+@pytest.mark.parametrize("times", [3, 30])
+def test_a_lost_connection_says_nothing(times: int):
+    tries = FailedTries()
+    lost = EngineFault("connection reset")
+    for now in range(times):
+        assert not fail(tries, slot(f"m-{now}", 50), now, lost)[1]
+
+
+@pytest.mark.parametrize("way", ["broken off", "status 503", "status 401"])
+def test_the_state_of_an_engine_says_little(way: str):
+    tries, fault = FailedTries(), EngineFault("not now", way=way)
+    found = [fail(tries, slot(f"m-{n}", 50), n, fault)[1] for n in range(8)]
+    assert found.index(True) in (5, 6)
+
+
+def test_requests_at_fault_do_not_make_an_engine_look_bad():
+    one, other = slot("m-0", 50), slot("m-1", 50)
+    for now in range(20):
+        tries = FailedTries()
+        fail(tries, one, now)
+        assert fail(tries, other, now) == (REPEATED, True)
+    assert one.share_of_failures(FailedRequest()) < 0.001
+
+
+def test_a_text_without_a_sound_vector_is_tried_once_more():
+    tries = FailedTries()
+    fault = UnsoundVectorsError({3: "no vector", 5: "no vector"})
+    assert fail(tries, slot("m-0", 5), 1.0, fault) == (COUNTED, False)
+    again = UnsoundVectorsError({5: "all zeros", 7: "no vector"})
+    assert fail(tries, slot("m-1", 5), 2.0, again) == (REPEATED, True)
+    assert tries.bad_texts == {5: "all zeros"}
+
+
+def test_other_texts_each_time_are_the_engines_fault():
+    tries = FailedTries()
+    fail(tries, slot(), 1.0, UnsoundVectorsError({3: "no vector"}))
+    again = UnsoundVectorsError({4: "no vector"})
+    assert fail(tries, slot(), 2.0, again) == (REPEATED, False)
