@@ -179,7 +179,7 @@ FOUND_BY_THE_CLIENT: dict[str, tuple[Send, type[RequestError], str]] = {
     "a prompt of the wrong type": (
         lambda fleet: fleet.complete.delay(5),
         RequestError,
-        "prompt must be text, not int",
+        "prompt must be text or a list of token ids, not int",
     ),
     "several prompts": (
         lambda fleet: fleet.complete.delay(["x", "y"]),
@@ -199,7 +199,7 @@ FOUND_BY_THE_CLIENT: dict[str, tuple[Send, type[RequestError], str]] = {
     "what JSON cannot hold": (
         lambda fleet: fleet.complete.delay("x", stop=object()),
         RequestError,
-        "stop cannot be sent as JSON (Type is not JSON serializable: object); pass",
+        "stop is of type object, which cannot be sent as JSON; pass text, numbers",
     ),
     "a response format that is no object": (
         lambda fleet: fleet.chat.delay(HELLO, response_format="json"),

@@ -16,6 +16,7 @@ from launcher import environments
 from launcher.host.process import MARK
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.values import Kind
+from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
 from tests.acceptance.product import EXACT, PATIENCE, Product
 from tests.support.processes import carriers, eventually
 
@@ -182,6 +183,21 @@ def read(client: Any, key: Any) -> Any:
             return client.xrange(key)
         case _:
             return client.get(key)
+
+
+# vLLM leaves roles to the model's template, which takes any.
+@pytest.mark.parametrize(
+    "name", sorted(BAD_REQUESTS.keys() - {"a role that does not exist"})
+)
+def test_vllm_refuses_bad_requests_in_words(fleet: Product, name: str) -> None:
+    assert "in the same way" not in refusal(fleet, "vllm-chat", name)
+
+
+def test_a_stop_text_that_comes_first_leaves_an_empty_text(fleet: Product) -> None:
+    asked = EXACT | {"max_tokens": 24, "model": "vllm-chat"}
+    text = fleet.complete.delay("Once upon a time", **asked).get(PATIENCE)
+    again = fleet.complete.delay("Once upon a time", stop=[text[:12]], **asked)
+    assert again.get(PATIENCE) == ""
 
 
 # Last: these end an engine.

@@ -71,6 +71,8 @@ def test_prometheus_reads_engines_queues_answers_and_alerts(
             tokens = named("modelserver_engine_completion_tokens_total", **engine)
             half = named("modelserver_engine_request_seconds", **engine, quantile="0.5")
             assert page[tokens] == 40
+            cut_off = named("modelserver_answers_cut_off_total", model="m")
+            assert page[cut_off] == 5
             assert page[half] > 0
             assert page[named("modelserver_engine_state", **engine, state="READY")] == 1
             assert page[named("celery_queue_length", queue_name="m")] == 0
