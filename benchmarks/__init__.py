@@ -3,6 +3,7 @@
 What is measured:
 
 - ``submit``: how fast one process submits requests and reads their answers
+- ``held``: the part of it that reads back what a program held for long
 - ``throughput``: tasks per second, and what the worker adds to the latency
 - ``engine_bound``: what queue, worker and store cost on a real engine
 - ``embeddings``: single texts on a real engine, against a client that knows them all

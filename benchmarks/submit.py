@@ -6,6 +6,7 @@ import time
 from celery import Celery
 from celery.result import AsyncResult
 
+from benchmarks.held import channels, read_held
 from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
@@ -27,20 +28,22 @@ def submit() -> Report:
     """
     others = Elsewhere()
     with Rig("--latency", "0.01", limit=512) as rig:
-        # In a function of its own, so that its results are let go while the server
-        # lives: each unsubscribes when it goes.
         figures = _measure(rig)
+        held = read_held(rig)
     rows = [
         (name, statistics.median(rates), min(rates), max(rates))
         for name, rates in figures.items()
     ]
+    rows += [(name, rate, rate, rate) for name, rate in held.items()]
     single, batched = rows[0][1], rows[1][1]
+    as_keys, as_results = held.values()
     return Report(
         ("way", "per s", "least", "most"),
         tuple(rows),
         (
             Goal("submit .delay/s", single, 1000),
             Goal("submit batches over .delay", batched / single, 1.2),
+            Goal("submit held over keys", as_results / as_keys, 0.15),
         ),
         (f"others used {others.cores():.1f} cores meanwhile",),
     )
@@ -59,6 +62,8 @@ def _measure(rig: Rig) -> dict[str, list[float]]:
             figures[name].append(REQUESTS / (time.monotonic() - began))
     if read_backlog(rig.store, CHAT_MODEL) != len(sent):
         raise RuntimeError("not every request is in its queue")
+    if channels(app):
+        raise RuntimeError("a result is subscribed to that nobody waits for")
     rig.worker()
     eventually(lambda: read_answers(rig.store).get("stored", 0) >= len(sent), 120)
     for place in range(ROUNDS):

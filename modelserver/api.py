@@ -4,22 +4,20 @@ Declared once and bound twice: to a light client application here, and to the wo
 application in ``tasks``. Names, arguments, checks and routing are the same in both.
 """
 
+import asyncio
+import os
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, states
 from celery._state import get_current_worker_task
 from celery.result import AsyncResult
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from kombu import pools
 
 from modelserver import settings as settings_module
-from modelserver.errors import (
-    ModelserverError,
-    ModelUnavailableError,
-    StoreUnreachableError,
-)
+from modelserver.errors import ModelserverError, ModelUnavailableError
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import (
     FROM_START,
@@ -30,17 +28,22 @@ from modelserver.messaging.requests import (
     plain_arguments,
     with_model,
 )
+from modelserver.messaging.results import ClientApplication
+from modelserver.messaging.sending import (
+    BackgroundSender,
+    accepted_or_unreachable,
+    no_second_wait,
+)
 from modelserver.messaging.transport import AMQP
 from modelserver.messaging.wire import (
     CHAT,
     COMPLETE,
     EMBED,
     CatalogueSource,
-    shared_settings,
+    client_settings,
 )
 from modelserver.settings import Settings
-from modelserver.store import trouble
-from modelserver.store.batch import DEADLINE
+from modelserver.store.batch import ALWAYS, DEADLINE, RESUBMISSION, UNLESS_ANSWERED
 
 
 class InferenceTask(Task):  # type: ignore[misc]
@@ -72,18 +75,58 @@ class InferenceTask(Task):  # type: ignore[misc]
             request = self._checked(args, kwargs)
             kwargs["model"] = request.model
             self._describe(request, options)
+            options.setdefault("retry_policy", {"errback": no_second_wait})
+            if options.get("task_id"):
+                known = self._mark_resubmission(options)
+                if known:
+                    return known
         self._add_deadline(kwargs, options)
-        try:
+        with accepted_or_unreachable(self.app):
             return super().apply_async(args, kwargs, **options)
-        except (OperationalError, RuntimeError, RedisError) as error:
-            cause = error.__cause__ or error
-            if not isinstance(cause, (OperationalError, RedisError)):
-                raise
-            prefix = self.settings.fleet.redis.prefix
-            told = trouble.describe(cause, self.app.conf.broker_url, prefix)
-            raise StoreUnreachableError(
-                f"the request was not accepted: {told}"
-            ) from error
+
+    async def aio(self, *args: Any, **kwargs: Any) -> Any:
+        """The answer, for asyncio: ``await complete.aio("Once upon a time")``.
+
+        Arguments and errors are those of ``delay`` and ``get`` together. If it is
+        cancelled, so is the request.
+        """
+        return await self.apply_aio(args, kwargs)
+
+    async def apply_aio(
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        """The same with Celery's options, such as ``priority``."""
+        sender: BackgroundSender = self.app.modelserver_sender
+        sending = sender.send(
+            lambda producer: self.apply_async(
+                args, kwargs, producer=producer, **options
+            )
+        )
+        try:
+            return await (await asyncio.wrap_future(sending))
+        except asyncio.CancelledError:
+            sending.add_done_callback(sender.revoke)
+            raise
+
+    def _mark_resubmission(self, options: dict[str, Any]) -> AsyncResult | None:
+        """Have an old error of this id forgotten; the result, if it is an answer.
+
+        What hangs on this request (a chain, a callback) needs its execution.
+        """
+        alone = not any(options.get(name) for name in ("chain", "link", "chord"))
+        task = options["task_id"]
+        if not self.settings.fleet.redis.results_url:
+            headers = dict(options.get("headers") or {})
+            headers[RESUBMISSION] = UNLESS_ANSWERED if alone else ALWAYS
+            options["headers"] = headers
+            return None
+        with accepted_or_unreachable(self.app):
+            state = self.app.backend.get_state(task)
+            if state == states.SUCCESS and alone:
+                return self.AsyncResult(task)
+            if state in states.EXCEPTION_STATES:
+                self.app.backend.forget(task)
+        return None
 
     def _checked(self, args: Any, kwargs: dict[str, Any]) -> InferenceRequest:
         request = build(self.name, args, kwargs)
@@ -183,8 +226,33 @@ def _call_from_a_client(task: InferenceTask, args: Any, kwargs: Any) -> Any:
 def client(settings: Settings | None = None) -> Celery:
     """A Celery application that sends requests, configured when it is first used."""
     settings = settings or settings_module.load()
-    app = Celery("modelserver", amqp=AMQP, set_as_current=False)
+    app = ClientApplication("modelserver", amqp=AMQP, set_as_current=False)
     models = CatalogueSource(settings)
-    app.add_defaults(lambda: shared_settings(settings, models))
+    app.add_defaults(lambda: client_settings(settings, models))
     app.modelserver_tasks = declare(app, settings, _call_from_a_client, models)
+    app.modelserver_sender = BackgroundSender(app)
+    app.modelserver_models = models
+    _reset_in_forks(app)
     return app
+
+
+def _reset_in_forks(app: Celery) -> None:
+    """Let a forked child open connections of its own: by multiprocessing, gunicorn, ...
+
+    Celery and kombu do it in children of multiprocessing only, and not for results.
+    """
+    living = weakref.ref(app)
+
+    def reset() -> None:
+        app = living()
+        if app is None:
+            return
+        pools.producers.clear()
+        pools.connections.clear()
+        app._after_fork()
+        app.modelserver_models.after_fork()
+        app.modelserver_sender.after_fork()
+        if app._backend is not None:
+            app._backend.result_consumer._after_fork()
+
+    os.register_at_fork(after_in_child=reset)

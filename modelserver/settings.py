@@ -73,6 +73,12 @@ class Settings:
         try:
             return str(json.loads(path.read_text())["url"])
         except (OSError, ValueError, KeyError) as error:
+            if not self.fleet_file.is_file():
+                raise StoreUnreachableError(
+                    f"there is no fleet file {self.fleet_file}, so it is not known "
+                    "which fleet is meant; set MODELSERVER_FLEET to the fleet file, or "
+                    "MODELSERVER_REDIS_URL to the fleet's Redis"
+                ) from error
             raise StoreUnreachableError(
                 f"the embedded server of {self.fleet_file} does not run (no {path}); "
                 "start it with `modelserver up`, or set MODELSERVER_REDIS_URL to a "

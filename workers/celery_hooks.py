@@ -15,6 +15,7 @@ from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
 from celery.worker.request import Request
 
+from modelserver.messaging.inheritance import inherit
 from modelserver.messaging.wire import CONTROL_QUEUE
 
 #: How often collected task events are published, in one message, in seconds.
@@ -181,6 +182,7 @@ def install(app: Celery) -> None:
     signals.worker_init.connect(_leave_out_gossip, weak=False)
     signals.after_setup_logger.connect(_quieten_logs, weak=False)
     signals.task_received.connect(_forget_eta, weak=False)
+    signals.before_task_publish.connect(_inherit, weak=False)
 
 
 def _leave_out_gossip(sender: Any, **_: Any) -> None:
@@ -192,6 +194,10 @@ def _forget_eta(request: Any, **_: Any) -> None:
     # The intake hands over what is due. Celery would set it aside once more; the task
     # still sees its ETA.
     request._eta = None
+
+
+def _inherit(headers: Any, properties: Any, **_: Any) -> None:
+    inherit(headers, properties)
 
 
 def _quieten_logs(**_: Any) -> None:

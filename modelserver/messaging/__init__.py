@@ -7,5 +7,9 @@
 - ``encoding``: vectors in messages
 - ``transport``: messages in Redis, as Celery's transport
 - ``backend``: results in Redis, as Celery's result backend
+- ``listening``: results as they arrive, for whoever waits
+- ``results``: what a call returns, for threads and for asyncio
+- ``sending``: sending from a thread of its own
+- ``inheritance``: what a chain's next step takes over
 - ``running_worker``: what the above and tasks ask of the worker that they run in
 """

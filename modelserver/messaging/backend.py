@@ -1,54 +1,58 @@
-"""Celery's Redis result backend, storing through the worker's batches inside a worker.
+"""Celery's Redis result backend: reading in blocks, storing through a worker's batches.
 
-In a client it is Celery's own. Inside a worker's pool a result goes into the batch of
+A client looks for what it waits for in blocks and listens for the rest; what nobody
+waits for costs nothing. Inside a worker's pool a result goes into the batch of
 the moment together with the check that the request is still this worker's, and the task
 goes on when the batch has been written: the result stands before the acknowledgement.
 """
 
-import contextlib
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+import orjson
 from celery import states
+from celery.backends.asynchronous import BaseResultConsumer
 from celery.backends.redis import RedisBackend
-from celery.backends.redis import ResultConsumer as RedisResultConsumer
 from kombu.utils.encoding import bytes_to_str
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from modelserver.messaging.encoding import encode
+from modelserver.messaging.listening import AnswerListener, Wait, blocks
 from modelserver.messaging.running_worker import find_worker
+from modelserver.server_address import plain_url
 from modelserver.store.batch import Stored
 from modelserver.store.connections import blocking_arguments
 
 
-class ResultConsumer(RedisResultConsumer):  # type: ignore[misc]
-    """Listens for results; stops listening for one without waiting for the server.
+class ResultConsumer(BaseResultConsumer):  # type: ignore[misc]
+    """Celery's place for what listens. Nothing is subscribed to before a wait."""
 
-    That happens when a result is collected as garbage. Celery would then try for a
-    minute to reach a server that is gone, only to tell it that.
-    """
+    def __init__(self, backend: "Backend", *args: Any, **kwargs: Any) -> None:
+        super().__init__(backend, *args, **kwargs)
+        self.listener = AnswerListener(
+            lambda: backend.client, backend.decode_meta, plain_url(backend.url or "")
+        )
 
-    #: The thread that stops listening for a result at the moment, 0 for none.
-    _forgetting = 0
+    def consume_from(self, task_id: str) -> None:
+        """Does nothing: whoever waits listens."""
 
     def cancel_for(self, task_id: str) -> None:
-        """Listen for a task no longer. Does not wait for the server."""
-        self._forgetting = threading.get_ident()
-        try:
-            super().cancel_for(task_id)
-        finally:
-            self._forgetting = 0
+        """Does nothing: whoever waited has stopped to listen."""
 
-    @contextlib.contextmanager
-    def reconnect_on_error(self) -> Iterator[None]:
-        """Celery's own, but for a result that nobody listens for any more."""
-        if self._forgetting != threading.get_ident():
-            with super().reconnect_on_error():
-                yield
-            return
-        # Whoever listens next connects again.
-        with contextlib.suppress(*self._connection_errors):
-            yield
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Does nothing: the listener has a thread of its own."""
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self.listener.stop()
+
+    def on_after_fork(self) -> None:
+        """Begin anew in a forked child."""
+        self.listener.after_fork()
 
 
 class Backend(RedisBackend):  # type: ignore[misc]
@@ -61,7 +65,98 @@ class Backend(RedisBackend):  # type: ignore[misc]
         # Of the place, only what the URL says: a socket's path has no host.
         places = ("host", "port", "password")
         rest = {name: defaults[name] for name in defaults if name not in places}
-        return rest | arguments
+        # Whoever waits has a longer patience of its own, see ``listening``.
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
+        return rest | arguments | {"retry": retry}
+
+    # Reading.
+
+    def decode_meta(self, payload: bytes) -> dict[str, Any]:
+        """A stored result, by orjson unless kombu's types are in it."""
+        if b"__type__" in payload or not payload.startswith(b"{"):
+            return dict(self.decode(payload))
+        return dict(orjson.loads(payload))
+
+    def look(self, results: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        """Read what is stored for these results, in blocks; each keeps what it gets."""
+        for block in blocks(results):
+            values = self.client.mget([self.backend_key(each.id) for each in block])
+            for result, value in zip(block, values, strict=True):
+                if value is not None:
+                    meta = self.decode_meta(value)
+                    result._maybe_set_cache(meta)
+                    yield meta
+
+    def arrivals(
+        self,
+        results: Sequence[Any],
+        timeout: float | None = None,
+        interval: float = 0.5,
+        on_interval: Callable[[], None] | None = None,
+        on_message: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Iterator[Any]:
+        """Each result once it is there: what is there in order, then as they come."""
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        missing: list[Any] = []
+        for block in blocks(results):
+            # Where Redis does not answer, the listener is more patient.
+            with suppress(RedisError):
+                for meta in self.look([each for each in block if not each._cache]):
+                    if on_message:
+                        on_message(meta)
+            for result in block:
+                if result._cache:
+                    yield result
+                else:
+                    missing.append(result)
+        if not missing:
+            return
+        try:
+            with Wait(self.result_consumer.listener, missing, self.backend_key) as wait:
+                yield from wait.arrivals(ends_at, interval, on_interval, on_message)
+        except KeyboardInterrupt:
+            one = len(missing) == 1
+            raise KeyboardInterrupt(
+                f"no longer waiting for {missing[0].id if one else len(missing)}: "
+                "requests that were sent go on; AsyncResult(id) has the answer later, "
+                ".revoke(terminate=True) ends a request"
+            ) from None
+
+    def wait_for_pending(
+        self, result: Any, callback: Any = None, propagate: bool = True, **kwargs: Any
+    ) -> Any:
+        """Wait for one result; its value, or its error is raised."""
+        self._ensure_not_eager()
+        kwargs.pop("no_ack", None)
+        for _ in self.arrivals([result], **kwargs):
+            pass
+        return result.maybe_throw(callback=callback, propagate=propagate)
+
+    def iter_native(
+        self, result: Any, no_ack: bool = True, **kwargs: Any
+    ) -> Iterator[tuple[str, Any]]:
+        """Celery's way to read many results: each one's id and meta as it comes."""
+        self._ensure_not_eager()
+        plain = [each for each in result.results if hasattr(each, "_cache")]
+        for each in self.arrivals(plain, **kwargs):
+            yield each.id, each._cache
+        for group in result.results:
+            if not hasattr(group, "_cache"):
+                for _ in self.iter_native(group, **kwargs):
+                    pass
+                yield group.id, group.children
+
+    def add_pending_result(
+        self, result: Any, weak: bool = False, start_drainer: bool = True
+    ) -> Any:
+        """Does nothing: whoever waits for a result says so when it begins to."""
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Does nothing, above all when a program ends that waited for nothing."""
+        return result
+
+    # Storing.
 
     def _store_result(
         self,
@@ -110,13 +205,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
         return int(kept or self.expires or 86_400)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Listen for a task's result; fails at once where the server never answered.
-
-        Celery's own first connection keeps trying for as long as a lost one would.
-        """
-        if self.result_consumer._pubsub is None:
-            self.client.ping()
-        super().on_task_call(producer, task_id)
+        """Does nothing: a result is listened for once somebody waits for it."""
 
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, **kwargs: Any

@@ -16,8 +16,9 @@ from kombu.transport import redis, virtual
 
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.running_worker import find_worker
+from modelserver.messaging.wire import KINDS
 from modelserver.store import connections, scripts
-from modelserver.store.batch import DEADLINE, SUBMITTER
+from modelserver.store.batch import DEADLINE, RESUBMISSION, SUBMITTER
 from modelserver.store.keys import Keys
 
 
@@ -131,12 +132,16 @@ class Channel(redis.Channel):
         key = prefix + self._q_for_pri(queue, priority)
         keys, headers = Keys(prefix), message.get("headers") or {}
         due = headers.get(DEADLINE)
-        # Control and event messages need no deadline; only requests carry one.
-        task = str(headers.get("id", "")) if due is not None else ""
+        # Only requests carry a deadline, and only our workers know side lists: what
+        # others read, such as a user's own worker, goes where they look.
+        request = headers.get("task") in KINDS
+        task = str(headers.get("id", "")) if request else ""
+        submitter = str(headers.get(SUBMITTER) or headers.get("origin") or "")
+        again = headers.pop(RESUBMISSION, "")
         arguments = (
-            *(scripts.PUT, 2, key, keys.deadlines),
+            *(scripts.PUT, 3, key, keys.deadlines, keys.result(task)),
             *(encode(message), keys.bell(queue), task, "" if due is None else due),
-            str(headers.get(SUBMITTER) or headers.get("origin") or ""),
+            *(submitter if request else "", again),
         )
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:

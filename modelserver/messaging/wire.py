@@ -21,6 +21,7 @@ from modelserver.server_address import read_address
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.availability import fleet_and_standings
+from modelserver.store.keys import Keys
 from modelserver.values import Kind
 
 #: Queue of the beat job and of every task that is not a request to a model.
@@ -43,8 +44,15 @@ KINDS = {
     EMBED: Kind.EMBEDDING,
 }
 
-#: How long ``.get()`` goes on while the server is away, in kombu's terms: a minute. Not
-#: longer, because a program that ends with unanswered results waits as long.
+#: A client's look for the models may take so many seconds.
+LOOK_SECONDS = 2.0
+#: A client's connection is there within so many seconds, or the request is refused.
+CONNECT_SECONDS = 2.0
+#: A client's message is taken within so many seconds, or the request is refused. Long
+#: enough for a message of many megabytes.
+PUBLISH_SECONDS = 10.0
+#: How long a result is tried to be stored outside of a worker's pool, in kombu's terms:
+#: a minute. A wait's own patience is in ``listening``.
 RESULT_RETRY_POLICY = {
     "max_retries": 60,
     "interval_start": 0,
@@ -78,7 +86,7 @@ register_type(Vector, "f32", lambda vector: vector.base64, _arrive)
 
 def result_key(settings: Settings, task: str) -> str:
     """The key of a task's result, as Celery's backend makes it."""
-    return f"{settings.fleet.redis.prefix}celery-task-meta-{task}"
+    return Keys(settings.fleet.redis.prefix).result(task)
 
 
 class CatalogueSource:
@@ -98,6 +106,10 @@ class CatalogueSource:
         self._read: Catalogue | None = None
         self._look_at = 0.0
         self._fed = False
+
+    def after_fork(self) -> None:
+        """Leave the connection to the parent; a forked child opens its own."""
+        self._store = None
 
     def __call__(self) -> Catalogue:
         """The models of now. Raises StoreUnreachableError."""
@@ -134,7 +146,7 @@ class CatalogueSource:
     def _look(self) -> tuple[str, str]:
         try:
             if self._store is None:
-                self._store = connect(self._settings)
+                self._store = connect(self._settings, LOOK_SECONDS, retries=1)
             with self._store.reachable():
                 return fleet_and_standings(self._store)
         except StoreUnreachableError:
@@ -183,6 +195,17 @@ def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, An
         "task_send_sent_event": False,
         "enable_utc": True,
     }
+
+
+def client_settings(settings: Settings, models: CatalogueSource) -> dict[str, Any]:
+    """Celery's settings of a client, which gives up sooner than a worker."""
+    shared = shared_settings(settings, models)
+    timeouts = {
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": PUBLISH_SECONDS,
+    }
+    options = shared["broker_transport_options"] | timeouts
+    return shared | {"broker_transport_options": options}
 
 
 class Router:

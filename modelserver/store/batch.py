@@ -12,6 +12,14 @@ SUBMITTER = "submitter"
 #: The header with the time by which the answer must be there, seconds since the epoch.
 DEADLINE = "deadline_at"
 
+#: The header of a request whose id its client gave: what an older result means. It is
+#: taken off as the message is put.
+RESUBMISSION = "resubmission"
+#: Value of RESUBMISSION: an error is forgotten; with an answer nothing is put.
+UNLESS_ANSWERED = "unless answered"
+#: Value of RESUBMISSION: an error is forgotten, and the message is put anyway.
+ALWAYS = "always"
+
 
 class Stored(IntEnum):
     """What became of a result."""

@@ -30,6 +30,10 @@ class Keys:
         """The queue that a list belongs to."""
         return key.removeprefix(self.prefix).partition(PRIORITY_SEPARATOR)[0]
 
+    def result(self, task: str) -> str:
+        """A task's result, as Celery's backend names it."""
+        return f"{self.prefix}celery-task-meta-{task}"
+
     def bell(self, name: str) -> str:
         """Channel that rings when something comes into an empty queue."""
         return f"{self.prefix}bell:{name}"

@@ -23,17 +23,30 @@ end
 """
 
 #: Puts a message into its submitter's list and rings the bell if that was empty.
-#: KEYS main list, deadlines; ARGV message, bell, task, deadline ('' for none),
-#: submitter. Returns the list's length.
+#: Without a submitter it goes into the main list, which others than our workers read.
+#: KEYS main list, deadlines, result; ARGV message, bell, task, deadline ('' for none),
+#: submitter, what an older result means ('' for a new id). Returns the list's length,
+#: 0 if nothing was put because the answer is there.
 PUT = (
     _ARRIVED
     + """
+if ARGV[6] ~= '' then
+  local head = redis.call('GETRANGE', KEYS[3], 0, 24)
+  if string.find(head, '"SUCCESS"', 1, true) then
+    if ARGV[6] == 'unless answered' then return 0 end
+  else
+    redis.call('DEL', KEYS[3])
+  end
+end
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3]) end
-local list, owner = KEYS[1], KEYS[1] .. mark .. 'owner'
-if redis.call('EXISTS', list) == 0 then
-  redis.call('SET', owner, ARGV[5], 'EX', 86400)
-elseif redis.call('GET', owner) ~= ARGV[5] then
-  list = list .. mark .. 'from:' .. ARGV[5]
+local list = KEYS[1]
+if ARGV[5] ~= '' then
+  local owner = list .. mark .. 'owner'
+  if redis.call('EXISTS', list) == 0 then
+    redis.call('SET', owner, ARGV[5], 'EX', 86400)
+  elseif redis.call('GET', owner) ~= ARGV[5] then
+    list = list .. mark .. 'from:' .. ARGV[5]
+  end
 end
 local length = redis.call('LPUSH', list, ARGV[1])
 arrived(list, length)

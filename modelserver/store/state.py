@@ -22,19 +22,23 @@ DEFLATE_LEVEL = 1
 RAW = {NEVER_DECODE: True}
 
 
-def connect(settings: Settings) -> "Store":
-    """Open the fleet's state. Raises StoreUnreachableError with the remedy."""
-    return connect_to(settings.redis_url, settings.fleet.redis.prefix)
+def connect(settings: Settings, timeout: float = 10, retries: int = 2) -> "Store":
+    """Open the fleet's state; each command may take ``timeout`` seconds.
+
+    Raises StoreUnreachableError with the remedy.
+    """
+    prefix = settings.fleet.redis.prefix
+    return connect_to(settings.redis_url, prefix, timeout, retries)
 
 
-def connect_to(url: str, prefix: str) -> "Store":
+def connect_to(url: str, prefix: str, timeout: float = 10, retries: int = 2) -> "Store":
     """Open what one server keeps. Raises StoreUnreachableError with the remedy."""
     client = open_blocking(
         url,
         decode_responses=True,
-        socket_connect_timeout=5,
-        socket_timeout=10,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
+        socket_connect_timeout=min(timeout, 5),
+        socket_timeout=timeout,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
     )
     store = Store(client, Keys(prefix), url=plain_url(url))
     with store.reachable():

@@ -212,7 +212,6 @@ class Hosts:
             process.kill()
         if self._client is not None:
             self._client.backend.result_consumer.stop()
-            self._client.backend.result_consumer._pubsub = None
             self._client.close()
         self.store.client.close()
 

@@ -252,9 +252,7 @@ class FleetSite:
             end(worker.process)
         for engine in self.engines.values():
             engine.kill()
-        # Or each result that is still waited for goes on looking for the server.
         self.app.backend.result_consumer.stop()
-        self.app.backend.result_consumer._pubsub = None
         self.app.close()
         self.store.client.close()
 

@@ -70,7 +70,6 @@ def working(site: Site) -> Iterator[InferenceTask]:
         yield app.modelserver_tasks[0]
     finally:
         app.backend.result_consumer.stop()
-        app.backend.result_consumer._pubsub = None
         app.close()
         end(worker.process)
 

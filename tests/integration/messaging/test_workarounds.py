@@ -9,7 +9,6 @@ import inspect
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +26,11 @@ from flower.app import Flower
 from flower.inspector import Inspector
 from kombu.asynchronous import Hub
 from kombu.connection import Connection as KombuConnection
+from kombu.utils import compat as kombu_compat
 from kombu.utils import json as kombu_json
 
 from modelserver.messaging.transport import TRANSPORT, BrokerConnection
-from tests.support.processes import ValkeyProcess, end, eventually, free_port
+from tests.support.processes import ValkeyProcess, end, eventually
 
 #: A stock application with a task, and a module that it names by a string only.
 SHOP = """
@@ -212,17 +212,20 @@ def test_celery_reads_a_result_before_it_writes_it(
     assert done.index("GET") < min(done.index(name) for name in done if "SET" in name)
 
 
-def test_celerys_first_look_for_results_retries_as_if_a_connection_was_lost():
-    """modelserver/messaging/backend.py: on_task_call asks for a sign of life first."""
-    url = f"redis://127.0.0.1:{free_port()}/0"
-    app = Celery("stock", broker=url, backend=url, set_as_current=False)
-    policy = {"max_retries": 5, "interval_start": 0.1, "interval_step": 0}
-    app.conf.result_backend_transport_options = {"retry_policy": policy}
-    began = time.monotonic()
-    with pytest.raises(RuntimeError, match="Retry limit exceeded"):
-        app.backend.on_task_call(None, "a-task")
-    assert time.monotonic() - began > 0.3
-    app.close()
+def test_celery_listens_for_each_result_as_it_is_sent(
+    stock: Celery, valkey: ValkeyProcess
+):
+    """messaging/backend.py: on_task_call does nothing; listening.py in its place."""
+    with commands(valkey.url) as seen:
+        stock.send_task("echo", ("hello",))
+    assert "SUBSCRIBE" in names(seen)
+
+
+def test_kombu_resets_only_the_children_of_multiprocessing():
+    """modelserver/api.py: _reset_in_forks, for os.fork and gunicorn as well."""
+    assert kombu_compat.register_after_fork.__module__.startswith(
+        ("multiprocessing.", "billiard.")
+    )
 
 
 def test_celery_has_no_pool_over_asyncio():

@@ -29,8 +29,9 @@ class Shared:
         main = KEYS.queue(QUEUE)[priority]
         for place in range(number):
             body = f"{submitter}{place}"
-            arguments = (body, KEYS.bell(QUEUE), "", "", submitter)
-            self.client.eval(scripts.PUT, 2, main, KEYS.deadlines, *arguments)
+            keys = (main, KEYS.deadlines, KEYS.result(""))
+            arguments = (body, KEYS.bell(QUEUE), "", "", submitter, "")
+            self.client.eval(scripts.PUT, 3, *keys, *arguments)
 
     def pull(self, room: int, give_back: bool = False) -> list[str]:
         """What a worker with so much room gets, in order."""

@@ -186,6 +186,12 @@ def test_an_embedded_server_that_does_not_run_is_named(tmp_path: Path):
         assert read(tmp_path, MODEL).redis_url
 
 
+def test_a_program_in_another_folder_is_told_of_the_variables(tmp_path: Path):
+    settings = load({"MODELSERVER_HOME": str(tmp_path)}, cwd=tmp_path)
+    with pytest.raises(StoreUnreachableError, match="set MODELSERVER_FLEET to the"):
+        assert settings.redis_url
+
+
 def test_an_embedded_server_is_found_by_its_file(tmp_path: Path):
     settings = read(tmp_path, MODEL)
     settings.run_dir.mkdir(parents=True)

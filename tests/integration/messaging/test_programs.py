@@ -1,0 +1,119 @@
+"""Client programs as people write them: forked, interrupted, left with open results."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import ROOT, eventually
+from tests.support.workers import PATIENCE, FleetSite
+
+#: A parent that has sent, waited, awaited and still waits, before it forks.
+FORKS = """
+import asyncio, multiprocessing, threading
+from modelserver import complete, embed
+
+def ask(child):
+    answers = [complete.delay(f"child {child} asks {n}") for n in range(20)]
+    texts = [answer.get(timeout=60) for answer in answers]
+    texts.append(asyncio.run(complete.aio(f"child {child} awaits")))
+    return len([text for text in texts if f"{text}"])
+
+def send_all_the_time(stop):
+    while not stop.is_set():
+        complete.delay("while the parent forks").get(timeout=60)
+
+if __name__ == "__main__":
+    complete.delay("before").get(timeout=60)
+    asyncio.run(complete.aio("before, awaited"))
+    held = [complete.delay(f"held {n}") for n in range(100)]
+    complete.AsyncResult("nobody sends this").then(print)
+    stop = threading.Event()
+    threads = [threading.Thread(target=send_all_the_time, args=(stop,)) for _ in "12"]
+    for thread in threads:
+        thread.start()
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        print(pool.map_async(ask, range(8), chunksize=1).get(timeout=100))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print(len([answer.get(timeout=60) for answer in held]))
+"""
+#: A program that waits until it is interrupted; the last line says when.
+WAITS = """
+import asyncio
+from celery import group
+from celery.result import ResultSet
+from modelserver import complete
+held = [complete.AsyncResult(f"never sent {n}") for n in range(3)]
+print("waits", flush=True)
+%s
+"""
+
+
+def run(fleet: FleetSite, program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **fleet.environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_children_of_a_parent_that_has_sent_get_their_answers(fleet: FleetSite):
+    done = run(fleet, FORKS)
+    assert done.stdout.splitlines() == [str([21] * 8), "100"], done.stderr
+    assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "",
+        "complete.AsyncResult('x').then(print)",
+        "sys.exit(3)",
+        "import asyncio; asyncio.run(complete.aio('awaited'))",
+    ],
+)
+def test_a_program_ends_in_silence_with_results_that_it_did_not_wait_for(
+    fleet: FleetSite, ends: str
+):
+    program = (
+        "import sys; from modelserver import complete\n"
+        "held = [complete.delay(f'held {n}') for n in range(200)]\n" + ends
+    )
+    done = run(fleet, program)
+    assert done.stderr == ""
+    assert done.returncode in (0, 3)
+
+
+@pytest.mark.parametrize(
+    "wait", ["held[0].get()", "complete.app.ResultSet(held).get()"]
+)
+def test_an_interrupted_wait_says_that_requests_go_on(fleet: FleetSite, wait: str):
+    program = subprocess.Popen(
+        [sys.executable, "-c", WAITS % wait],
+        cwd=ROOT,
+        env={**os.environ, **fleet.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout
+    assert program.stdout.readline() == "waits\n"
+    fleet_listens(fleet)
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=PATIENCE)
+    assert "requests that were sent go on" in said.splitlines()[-1]
+    assert len(said.splitlines()) < 10
+
+
+def fleet_listens(fleet: FleetSite) -> None:
+    """Wait until somebody listens for a result that nobody sends."""
+    channels = "*celery-task-meta-never sent*"
+    eventually(lambda: fleet.store.client.pubsub_channels(channels), PATIENCE)
