@@ -20,6 +20,7 @@ def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]
     rules = settings.fleet.rules
     return shared_settings(settings, models) | {
         "worker_pool": "workers.pool:AsyncPool",
+        "worker_consumer": "workers.celery_hooks:WorkerConsumer",
         # Only shown by Celery: engines' limits bound what is in flight.
         "worker_concurrency": 1024,
         "worker_prefetch_multiplier": 1,

@@ -64,8 +64,9 @@ class InferenceTask(Task):  # type: ignore[misc]
     ) -> AsyncResult:
         """Send the request. Options are Celery's, ``deadline`` among the arguments.
 
-        Raises RequestError, UnknownModelError, StoreUnreachableError, and where the
-        fleet file says so for a model that is down, ModelUnavailableError.
+        Raises RequestError, UnknownModelError, StoreUnreachableError, StoreFullError,
+        and where the fleet file says so for a model that is down,
+        ModelUnavailableError.
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         # Inside a worker (a chain's next step) an error must reach the request itself,

@@ -21,6 +21,10 @@ class StoreUnreachableError(ModelserverError):
     """Redis does not answer: start it, or correct its URL."""
 
 
+class StoreFullError(ModelserverError):
+    """Redis has hardly any memory left: nothing new is taken until there is more."""
+
+
 class RequestError(ModelserverError):
     """The request itself is wrong: change it; sending it again changes nothing."""
 
@@ -34,7 +38,7 @@ class EngineError(ModelserverError):
 
 
 class PoisonError(ModelserverError):
-    """The request was set aside because engines died of it, one after the other.
+    """The request was set aside because engines or workers died of it.
 
     It lies among the dead letters; `modelserver dead` lists and resubmits them.
     """

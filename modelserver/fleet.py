@@ -114,6 +114,15 @@ def _disagreements(fleet: Fleet) -> list[str]:
         for name, times in Counter(names).items()
         if times > 1
     ]
+    files: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        # As the launcher names an engine's log.
+        other = files.setdefault(name.replace("/", "_"), name)
+        if other != name:
+            found.append(
+                f'models "{other}" and "{name}" would share their log files; '
+                "rename one of them"
+            )
     for model in fleet.models:
         if model.fallback and kinds.get(model.fallback) != model.kind:
             found.append(

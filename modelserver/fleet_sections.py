@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -45,8 +46,59 @@ Thought:"""
 EngineType = Literal["sglang", "sglang-cpu", "vllm", "vllm-cpu", "command", "external"]
 #: The names of container images; none may begin like an option.
 IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@-]*")
-#: The names of models, which name queues as well.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+#: Queues and our own keys stand side by side in Redis: what no model may be called.
+RESERVED_NAMES = frozenset(
+    {
+        "alerts",
+        "answers",
+        "availability",
+        "celeryev",
+        "changed",
+        "control",
+        "dead",
+        "deadlines",
+        "decisions",
+        "delayed",
+        "desired",
+        "engines",
+        "fleet",
+        "hosts",
+        "incarnations",
+        "metrics",
+        "operator",
+        "tags",
+        "unacked",
+        "unacked_index",
+        "unacked_mutex",
+        "workers",
+    }
+)
+#: How the names of Celery's own keys begin and end.
+_RESERVED_STARTS = ("celery-task-meta-", "celery-taskset-meta-", "celeryev.")
+_RESERVED_ENDS = (".celery.pidbox",)
+
+
+def _as_a_name(name: str) -> str:
+    taken = name in RESERVED_NAMES or name.startswith(_RESERVED_STARTS)
+    if taken or name.endswith(_RESERVED_ENDS):
+        raise ValueError(
+            f'"{name}" is a key of modelserver\'s own in Redis; choose another name '
+            f"(taken are: {', '.join(sorted(RESERVED_NAMES))}, and what begins with "
+            f"{', '.join(_RESERVED_STARTS)} or ends with {_RESERVED_ENDS[0]})"
+        )
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(
+            f'"{name}" names files as well; leave out parts that are empty, . or ..'
+        )
+    return name
+
+
+#: The names of models, which name queues and files as well.
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"),
+    AfterValidator(_as_a_name),
+]
 
 
 class _Section(BaseModel):

@@ -14,6 +14,8 @@ Celery's side:
 Messages:
 
 - ``intake``: pulls exactly what the engines have room for
+- ``reading``: a pulled message, or why nobody can execute it
+- ``trials``: requests under suspicion of killing workers, one at a time
 - ``courier``: results, acknowledgements and samples in batches, result first
 - ``lease``: this worker's sign of life, and what dead workers left behind
 - ``server_clock``: the time by the store's clock

@@ -13,10 +13,13 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
+from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
+from modelserver.messaging.envelope import shown
 from modelserver.messaging.inheritance import inherit
-from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.messaging.wire import CONTROL_QUEUE, KINDS
 
 #: How often collected task events are published, in one message, in seconds.
 EVENT_FLUSH_SECONDS = 0.25
@@ -56,6 +59,44 @@ class WorkerRequest(Request):  # type: ignore[misc]
         thinning = getattr(self._eventer, "thinning", None)
         if thinning is None or thinning.wants(type, self.id):
             super().send_event(type, **fields)
+
+    @property
+    def argsrepr(self) -> str:
+        """The arguments for events; a client leaves them to us."""
+        return self._argsrepr or self._shown()[0]
+
+    @property
+    def kwargsrepr(self) -> str:
+        """The keyword arguments for events."""
+        return self._kwargsrepr or self._shown()[1]
+
+    def _shown(self) -> tuple[str, str]:
+        if self._type not in KINDS:
+            return "", ""
+        return shown(self._type, self._args, self._kwargs)
+
+
+class WorkerConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer; what it cannot digest it leaves to the intake.
+
+    Celery itself would log the message and drop it without an answer.
+    """
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Raise InvalidTaskError."""
+        raise InvalidTaskError("it is no task")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Raise NotRegistered."""
+        raise NotRegistered(message.headers.get("task"))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Raise it."""
+        raise exc
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Raise it."""
+        raise exc
 
 
 class EventThinning:

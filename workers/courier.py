@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from celery.exceptions import BackendError
 from celery.utils.log import get_logger
-from redis.exceptions import RedisError
+from kombu.exceptions import OperationalError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from modelserver.store.batch import (
+    FAULTS,
     Batch,
     Bury,
     Delivery,
@@ -24,6 +27,7 @@ from modelserver.store.batch import (
     Park,
     Stored,
     StoreResult,
+    portion,
 )
 from modelserver.store.delivery import Deliveries, mark_redelivered
 from modelserver.values import Sample
@@ -35,6 +39,24 @@ MOST_BATCH_RESULTS = 256
 #: Waits between tries to carry a batch while Redis is away, in seconds; the last one is
 #: repeated.
 BATCH_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+#: A message that could not be handed over or run so often fails.
+MOST_FAULTS = 2
+#: The same where the reason was that Redis could not be reached.
+MOST_UNREACHABLE = 20
+#: Wait before a message goes back that could not be handed over or run, in seconds,
+#: because it may be here again at once.
+FAULT_WAIT_SECONDS = 1.0
+#: What is raised outside a task while Redis is away; no fault of its message.
+UNREACHABLE = (OSError, RedisError, BackendError, OperationalError)
+#: After so many tries of a batch while the server answers, each result goes alone.
+TRIES_TOGETHER = 3
+#: A result is refused for good after so many tries alone while the server answers.
+TRIES_ALONE = 2
+#: How errors begin that are the server's state and no result's fault.
+_PASSING = (
+    *("OOM", "BUSY", "LOADING", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN"),
+    *("CLUSTERDOWN", "TRYAGAIN", "NOAUTH", "NOPERM", "WRONGPASS", "UNKILLABLE"),
+)
 
 
 @dataclass(slots=True)
@@ -47,6 +69,8 @@ class HeldMessage:
     deadline_of: str = ""
     #: Whether an engine has answered; the answer may still be on its way to Redis.
     answered: bool = False
+    #: How often it could not be handed over or run before.
+    faults: int = 0
     #: Headers that the message gets if it goes back.
     amendments: dict[str, Any] = field(default_factory=dict)
 
@@ -78,6 +102,7 @@ class Courier:
         self._work = asyncio.Event()
         self._carrying: asyncio.Task[None] | None = None
         self._settling: set[str] = set()
+        self._let_go_events: dict[str, asyncio.Event] = {}
         #: Answers by tag, stored or on their way there, until the tag is settled.
         self._answers: dict[str, StoreResult] = {}
 
@@ -89,6 +114,23 @@ class Courier:
         """Hold a message that was pulled."""
         self.held[delivery.tag] = HeldMessage(queue, delivery)
         self.active[queue] += 1
+
+    def when_let_go(self, tag: str) -> asyncio.Event:
+        """Set once this message, which is held, is held no more."""
+        return self._let_go_events.setdefault(tag, asyncio.Event())
+
+    def is_last_fault(self, tag: str, error: Exception) -> bool:
+        """Count that a message could not be handed over or run; whether it fails now.
+
+        The count goes with the message, so that it cannot go round for ever.
+        """
+        held = self.held.get(tag)
+        if held is None:
+            return False
+        faults = held.faults + 1
+        self.amend(tag, {FAULTS: faults})
+        unreachable = isinstance(error, UNREACHABLE)
+        return faults >= (MOST_UNREACHABLE if unreachable else MOST_FAULTS)
 
     def answered(self, tag: str) -> None:
         """The engine is done with it: another may be pulled while this is stored."""
@@ -166,6 +208,8 @@ class Courier:
 
     def _let_go(self, tag: str) -> HeldMessage | None:
         held = self.held.pop(tag, None)
+        if event := self._let_go_events.pop(tag, None):
+            event.set()
         if held is not None:
             self._settling.add(tag)
             if not held.answered:
@@ -196,17 +240,13 @@ class Courier:
     def _take(self) -> tuple[Batch, list["asyncio.Future[Stored]"]]:
         batch, self._batch = self._batch, Batch()
         waiting, self._waiting = self._waiting, []
-        batch.results, more = (
-            batch.results[:MOST_BATCH_RESULTS],
-            batch.results[MOST_BATCH_RESULTS:],
-        )
-        if more:
-            self._batch.results = more
-            waiting, self._waiting = (
-                waiting[:MOST_BATCH_RESULTS],
-                waiting[MOST_BATCH_RESULTS:],
-            )
-        else:
+        now = portion(len(result.value) for result in batch.results)
+        now = min(now, MOST_BATCH_RESULTS)
+        batch.results, self._batch.results = batch.results[:now], batch.results[now:]
+        waiting, self._waiting = waiting[:now], waiting[now:]
+        now = portion(len(back.raw) for back in batch.returns)
+        batch.returns, self._batch.returns = batch.returns[:now], batch.returns[now:]
+        if not self._batch:
             self._work.clear()
         return batch, waiting
 
@@ -216,7 +256,10 @@ class Courier:
         tries = 0
         while True:
             try:
-                stored = await self.deliveries.commit(batch)
+                if tries >= TRIES_TOGETHER and await self._is_reachable():
+                    stored = await self._carry_results_alone(batch)
+                else:
+                    stored = await self.deliveries.commit(batch)
                 break
             except (RedisError, OSError) as error:
                 if tries == 0:
@@ -228,7 +271,8 @@ class Courier:
                     )
                 # Where a replica took over, it may not have heard of the answers.
                 known = [self._answers.get(tag) for tag in batch.acks]
-                batch.again = [answer for answer in known if answer]
+                again = [answer for answer in known if answer]
+                batch.again = again[: portion(len(each.value) for each in again)]
                 await asyncio.sleep(
                     BATCH_RETRY_SECONDS[min(tries, len(BATCH_RETRY_SECONDS) - 1)]
                 )
@@ -241,3 +285,41 @@ class Courier:
         for future, taken in zip(waiting, stored, strict=True):
             if not future.done():
                 future.set_result(taken)
+
+    async def _is_reachable(self) -> bool:
+        """Whether the servers answer; if so, one result may be at fault."""
+        try:
+            await self.deliveries.ping()
+        except (RedisError, OSError):
+            return False
+        return True
+
+    async def _carry_results_alone(self, batch: Batch) -> list[Stored]:
+        """Store one result after the other, then carry the rest of the batch."""
+        stored = [await self._store_alone(result) for result in batch.results]
+        rest = dataclasses.replace(batch, results=[], again=[])
+        rest.answered = [*batch.answered]
+        rest.answered += [each.settles for each in batch.results if each.settles]
+        await self.deliveries.commit(rest)
+        return stored
+
+    async def _store_alone(self, result: StoreResult) -> Stored:
+        tries = 0
+        while True:
+            try:
+                return (await self.deliveries.commit(Batch(results=[result])))[0]
+            except (RedisError, OSError) as error:
+                tries += await self._is_reachable()
+                passing = str(error).startswith(_PASSING) or isinstance(
+                    error, OutOfMemoryError
+                )
+                if tries >= TRIES_ALONE and not passing:
+                    logger.error(
+                        "Redis refuses a result of %d bytes for good: key=%s (%s)",
+                        len(result.value),
+                        result.key,
+                        error,
+                    )
+                    self._answers.pop(result.tag, None)
+                    return Stored.REFUSED
+            await asyncio.sleep(BATCH_RETRY_SECONDS[1])

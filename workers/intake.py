@@ -8,22 +8,23 @@ other waiting. Messages with an ETA are set aside in Redis rather than in memory
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container, Mapping
 from datetime import datetime
 from typing import Any
 
-import orjson
 from celery.utils.log import get_logger
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from modelserver.messaging.transport import Channel
+from modelserver.messaging.transport import Channel, Message
 from modelserver.messaging.wire import CONTROL_QUEUE
-from modelserver.store.batch import DEADLINE, Delivery
+from modelserver.store.batch import DEADLINE, FAULTS, Delivery
 from modelserver.store.delivery import Deliveries
-from workers.courier import Courier
+from workers.courier import FAULT_WAIT_SECONDS, Courier
 from workers.fallbacks import REFUSED_AT_ONCE, Fallbacks
+from workers.reading import UnreadableMessage, read
 from workers.roster import Roster
 from workers.server_clock import ServerClock
+from workers.trials import Trials
 
 logger = get_logger(__name__)
 
@@ -58,6 +59,9 @@ class Intake:
         clock: ServerClock,
         result_key: Callable[[str], str],
         abandon: Callable[[str], None],
+        fail: Callable[[str, str, Exception, Mapping[str, Any]], None],
+        tasks: Container[str],
+        accept: Collection[str],
     ) -> None:
         self.loop = loop
         self.deliveries = deliveries
@@ -75,6 +79,13 @@ class Intake:
         self.must_reconcile = False
         #: Ends this worker's run of a message that others have taken.
         self.abandon = abandon
+        #: Names of the tasks that this worker can run.
+        self.tasks = tasks
+        #: Content types that it can read.
+        self.accept = accept
+        self.trials = Trials(deliveries, courier, self._hand_over)
+        self._fail = fail
+        self._refused_pulls: set[str] = set()
         self._result_key = result_key
         self._channel: Channel | None = None
         self._turn = 0
@@ -154,12 +165,24 @@ class Intake:
         pulled = 0
         for queue in self.queues():
             if room := self.room(queue):
-                deliveries = await self.deliveries.pull(queue, room)
+                deliveries = await self._pull(queue, room)
                 for delivery in deliveries:
                     self.courier.took(queue, delivery)
                 await self._deliver_all(queue, deliveries)
                 pulled += len(deliveries)
         return pulled
+
+    async def _pull(self, queue: str, room: int) -> list[Delivery]:
+        """Nothing where the server refuses: other queues are not to wait for this."""
+        try:
+            deliveries = await self.deliveries.pull(queue, room)
+        except ResponseError as error:
+            if queue not in self._refused_pulls:
+                logger.error("nothing can be pulled from %s: %s", queue, error)
+            self._refused_pulls.add(queue)
+            return []
+        self._refused_pulls.discard(queue)
+        return deliveries
 
     async def _wait(self) -> None:
         """Wait until a bell rings, room comes free or a subscription changes."""
@@ -188,75 +211,96 @@ class Intake:
         self._reconciled_at = self.loop.time()
 
     async def _deliver_all(self, queue: str, deliveries: list[Delivery]) -> None:
-        messages = [
-            message for delivery in deliveries if (message := self._read(delivery))
-        ]
+        messages = []
+        for delivery in deliveries:
+            message = self._read(queue, delivery)
+            if isinstance(message, UnreadableMessage):
+                self.refuse(delivery.tag, message)
+            elif message is None:
+                self.courier.give_back(delivery.tag)
+            else:
+                messages.append(message)
         again = [message for message in messages if _may_be_answered(message)]
         answered = await self._answered_tags(again) if again else frozenset()
         for message in messages:
-            tag = message["properties"]["delivery_tag"]
-            if DEADLINE in message["headers"]:
-                self.courier.held[tag].deadline_of = message["headers"]["id"]
-            due = _due(message["headers"])
+            tag = str(message.delivery_tag)
+            if tag not in self.courier.held:
+                continue  # Taken for dead meanwhile: others have it.
+            if DEADLINE in message.headers:
+                self.courier.held[tag].deadline_of = message.headers["id"]
+            self.courier.held[tag].faults = _count(message.headers.get(FAULTS))
+            due = _due(message.headers)
             if tag in answered:
                 self.courier.ack(tag)
             elif due is not None and due > self.clock.now():
                 self.courier.park(tag, due)
+            elif self.trials.is_suspect(message):
+                self.trials.add(queue, message)
             else:
                 self._hand_over(queue, message)
 
-    def _read(self, delivery: Delivery) -> dict[str, Any] | None:
-        """The message; what no producer of tasks has written is dropped, as None."""
-        try:
-            message: dict[str, Any] = orjson.loads(delivery.raw)
-            message["properties"]["delivery_tag"] = delivery.tag
-            # Looked at here, so that only this message suffers if they are wrong.
-            _ = message["headers"]["id"], _due(message["headers"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.error(
-                "dropped a message of %d bytes in %s that no task sent (%r)",
-                len(delivery.raw),
-                delivery.source,
-                error,
-            )
-            self.courier.ack(delivery.tag)
+    def _read(
+        self, queue: str, delivery: Delivery
+    ) -> Message | UnreadableMessage | None:
+        """The message; None while there is no channel to hand it over."""
+        channel = self._channel
+        if channel is None:
             return None
-        return message
+        return read(delivery, queue, channel, self.tasks, self.accept)
 
-    async def _answered_tags(self, messages: list[dict[str, Any]]) -> frozenset[str]:
+    def refuse(self, tag: str, message: UnreadableMessage) -> None:
+        """Answer a message that nobody can execute, and let it go."""
+        task, error = message.task, message.error
+        logger.error("refused message %s of task %r: %s", tag, task, error)
+        if message.task:
+            self._fail(tag, message.task, message.error, message.request)
+        else:
+            self.courier.ack(tag)
+
+    async def _answered_tags(self, messages: list[Message]) -> frozenset[str]:
         """Of messages delivered before, those whose answer is stored already."""
-        keys = [self._result_key(message["headers"]["id"]) for message in messages]
+        keys = [self._result_key(message.headers["id"]) for message in messages]
         try:
             found = await self.deliveries.answered(keys)
         except (RedisError, OSError):
             # Executed again: if there is an answer, the new one is refused.
             return frozenset()
         return frozenset(
-            message["properties"]["delivery_tag"]
+            str(message.delivery_tag)
             for message, there in zip(messages, found, strict=True)
             if there
         )
 
-    def _hand_over(self, queue: str, message: dict[str, Any]) -> None:
+    def _hand_over(self, queue: str, message: Message) -> None:
         channel = self._channel
-        tag = message["properties"]["delivery_tag"]
+        tag = str(message.delivery_tag)
         if channel is None or channel.connection is None:
             self.courier.give_back(tag)
             return
         try:
             channel.connection._deliver(message, queue)
-        except Exception:
-            logger.exception("message %s could not be handed over; given back", tag)
-            self.courier.give_back(tag)
+        except Exception as error:
+            logger.debug("message %s could not be handed over", tag, exc_info=True)
+            if tag not in self.courier.held:
+                return
+            if self.courier.is_last_fault(tag, error):
+                task = message.headers["id"]
+                self.refuse(tag, UnreadableMessage(task, error, message.headers))
+            else:
+                self.loop.call_later(FAULT_WAIT_SECONDS, self.courier.give_back, tag)
 
 
-def _may_be_answered(message: dict[str, Any]) -> bool:
+def _may_be_answered(message: Message) -> bool:
     """Whether a stored answer settles this message.
 
     Not for a part of a group: its run may have ended between its answer and its chord.
     """
-    info = message["properties"].get("delivery_info") or {}
-    return bool(info.get("redelivered")) and not message["headers"].get("group")
+    again = message.delivery_info.get("redelivered")
+    return bool(again) and not message.headers.get("group")
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _due(headers: dict[str, Any]) -> float | None:

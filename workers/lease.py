@@ -9,7 +9,10 @@ import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
+from modelserver.store.batch import Delivery
 from modelserver.store.delivery import Deliveries
+from modelserver.store.memory import watch_memory
+from modelserver.store.reaps import reap
 from workers.intake import Intake
 from workers.roster import Roster
 from workers.server_clock import ServerClock
@@ -19,6 +22,8 @@ logger = get_logger(__name__)
 #: How often the lease is renewed and the load reported, in seconds. Many renewals may
 #: fail before a lease ends.
 RENEW_SECONDS = 0.5
+#: How often the memory of Redis is looked at, in seconds, by whichever worker is first.
+MEMORY_SECONDS = 1.0
 #: How late a message with an ETA may come back into its queue, in seconds.
 WAKE_SECONDS = 0.25
 
@@ -35,6 +40,7 @@ class Lease:
         nodename: str,
         seconds: float,
         expire: Callable[[str], None],
+        set_aside: Callable[[Delivery], None],
     ) -> None:
         self.deliveries = deliveries
         self.intake = intake
@@ -45,6 +51,8 @@ class Lease:
         self.seconds = seconds
         #: Answers a request whose deadline passed while nobody could execute it.
         self.expire = expire
+        #: Makes a dead letter of a message that too many workers have died with.
+        self.set_aside = set_aside
         self._renewed = False
 
     async def run(self) -> None:
@@ -57,7 +65,7 @@ class Lease:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def once(self) -> None:
-        """Renew, and give back the messages of dead workers."""
+        """Renew once."""
         report = orjson.dumps(self._report())
         renewal = await self.deliveries.renew(report, self.seconds)
         self.clock.set(renewal.now)
@@ -68,8 +76,38 @@ class Lease:
             self.intake.wakeup.set()
         self._renewed = True
         self.intake.leased = True
-        if moved := await self.deliveries.reap():
-            logger.warning("%d messages of dead workers go back", moved)
+
+    async def reap(self) -> None:
+        """Give back or set aside what dead workers held, for ever.
+
+        Apart from the renewals, which it must not delay.
+        """
+        while True:
+            try:
+                if self.intake.leased:
+                    reaped = await reap(self.deliveries)
+                    if reaped.moved:
+                        logger.warning(
+                            "%d messages of dead workers go back", reaped.moved
+                        )
+                    for delivery in reaped.aside:
+                        self.set_aside(delivery)
+            except (RedisError, OSError):
+                logger.debug("Redis away: dead workers wait", exc_info=True)
+            await asyncio.sleep(RENEW_SECONDS)
+
+    async def watch_memory(self) -> None:
+        """Note where a server's memory is short, for ever."""
+        short = ""
+        while True:
+            try:
+                before, short = short, await watch_memory(self.deliveries)
+                if bool(before) != bool(short):
+                    said = f"short: {short}" if short else "no longer short"
+                    logger.warning("the memory of Redis is %s", said)
+            except (RedisError, OSError):
+                logger.debug("Redis away: its memory is unknown", exc_info=True)
+            await asyncio.sleep(MEMORY_SECONDS)
 
     async def wake(self) -> None:
         """Put due messages into their queues, answer overdue requests, for ever."""

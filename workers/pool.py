@@ -16,23 +16,17 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
-from celery.exceptions import BackendError, Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from workers import bridge
+from workers.courier import FAULT_WAIT_SECONDS
 from workers.intake import CONTROL_ROOM
 from workers.service import Service
 
 logger = get_logger(__name__)
 
-#: Wait before a message goes back whose task could not even be run, in seconds, because
-#: it may be here again at once.
-FAULT_WAIT_SECONDS = 1.0
-#: What is raised outside a task while Redis is away; no fault of its message.
-UNREACHABLE = (OSError, RedisError, BackendError, OperationalError)
 #: How often a shutdown looks whether it was told to hurry, in seconds.
 SHUTDOWN_LOOK_SECONDS = 0.1
 
@@ -179,7 +173,10 @@ class AsyncPool(BasePool):  # type: ignore[misc]
             # Let through, it would end the loop and all that runs on it.
             fault = RuntimeError(f"the task raised {error!r}")
             info = ExceptionInfo((RuntimeError, fault, error.__traceback__))
-            await self.loop.run_in_executor(None, options["error_callback"], info)
+            try:
+                await self.loop.run_in_executor(None, options["error_callback"], info)
+            except Exception as further:
+                await self._settle_fault(job, args, options, further)
         except Exception as error:
             await self._settle_fault(job, args, options, error)
         finally:
@@ -191,19 +188,27 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         self, job: Job, args: Any, options: dict[str, Any], error: Exception
     ) -> None:
         """Give back what could not even be run; the second time it fails."""
-        logger.exception("task %s failed outside its body", args[1])
-        if job.tag not in self.service.courier.held:
+        logger.debug("task %s failed outside its body", args[1], exc_info=error)
+        courier = self.service.courier
+        if job.tag not in courier.held:
             return  # It is answered.
-        again = (args[2].get("delivery_info") or {}).get("redelivered")
-        if again and not isinstance(error, UNREACHABLE):
-            await self.service.fail(job.tag, args[1], error)
+        if courier.is_last_fault(job.tag, error):
+            logger.error("task %s could not be run: %r", args[1], error)
+            await self.service.fail(job.tag, args[1], error, args[2])
             end: Exception = Ignore()
         else:
             await asyncio.sleep(FAULT_WAIT_SECONDS)
             end = Reject(repr(error), requeue=True)
         # Through Celery's request, so that it is no longer counted as active.
         info = ExceptionInfo((type(end), end, error.__traceback__))
-        options["error_callback"](info)
+        try:
+            options["error_callback"](info)
+        except Exception as further:
+            logger.debug("task %s could not be ended", args[1], exc_info=further)
+        if isinstance(end, Ignore):
+            courier.ack(job.tag)
+        else:
+            courier.give_back(job.tag)
 
     async def _on_loop(
         self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any

@@ -6,21 +6,25 @@ import ctypes
 import gc
 import socket
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+import orjson
 from celery._state import _task_stack, get_current_task
+from celery.app.task import Context
 from celery.utils.log import get_logger
+from kombu.serialization import prepare_accept_content
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from modelserver.engine_client import open_session
-from modelserver.errors import DeadlineExceededError
+from modelserver.errors import DeadlineExceededError, PoisonError
 from modelserver.messaging.running_worker import set_worker
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
-from modelserver.store.batch import Stored, StoreResult
+from modelserver.store.batch import Delivery, Stored, StoreResult
 from modelserver.store.connections import open_async
+from modelserver.store.reaps import MOST_REAPS
 from workers import bridge
 from workers.courier import Courier
 from workers.executor import Executor, too_late
@@ -52,6 +56,7 @@ class Service:
         self.grace_seconds = self.settings.fleet.rules.grace_seconds
         self._parts: list[asyncio.Task[None]] = []
         self._jobs: dict[str, Any] = {}
+        self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open connections, take the lease, begin to run."""
@@ -73,13 +78,17 @@ class Service:
             self.intake.run,
             self.lease.run,
             self.lease.wake,
+            self.lease.reap,
+            self.lease.watch_memory,
+            self.intake.trials.run,
             self.follower.watch,
             self.follower.listen,
         ):
             self._parts.append(self.loop.create_task(self._forever(part)))
 
     def _put_together(self, worker: str) -> None:
-        settings, clock = self.settings, ServerClock()
+        settings = self.settings
+        self.clock = clock = ServerClock()
         fallbacks = Fallbacks(self.roster)
         specs = {spec.name: spec for spec in settings.fleet.specs()}
         self.executor = Executor(
@@ -94,6 +103,9 @@ class Service:
             clock,
             self.app.backend.backend_key,
             self._abandon,
+            self._refuse,
+            self.app.tasks,
+            prepare_accept_content(self.app.conf.accept_content),
         )
         self.lease = Lease(
             self.deliveries,
@@ -103,6 +115,7 @@ class Service:
             worker,
             settings.fleet.rules.lease_seconds,
             self._expire,
+            self._set_aside,
         )
         self.follower = FleetFollower(
             self.client,
@@ -182,10 +195,63 @@ class Service:
         if job := self._jobs.get(tag):
             job.interrupt(None)
 
-    async def fail(self, tag: str, task: str, error: Exception) -> None:
-        """Answer a message by an error, and wait until that is stored."""
+    async def fail(
+        self, tag: str, task: str, error: Exception, request: Mapping[str, Any]
+    ) -> None:
+        """Answer a message by an error, and tell whoever waits for its task."""
         key, value, seconds = self.app.backend.failure(task, error)
-        await self.courier.store(StoreResult(tag, key, value, seconds, True))
+        result = StoreResult(tag, key, value, seconds, True)
+        stored = await self.courier.store(result)
+        steps = any(request.get(name) for name in ("errbacks", "chord", "chain"))
+        if stored is not Stored.STORED or not steps:
+            return
+        try:
+            context = Context(request, id=task)
+            tell = self.app.backend.mark_as_failure
+            await asyncio.to_thread(tell, task, error, None, context, False)
+        except Exception as fault:
+            logger.error("nobody could be told that %s failed: %r", task, fault)
+
+    def _refuse(
+        self, tag: str, task: str, error: Exception, request: Mapping[str, Any]
+    ) -> None:
+        """Fail a message in the background, then let it go."""
+        self._in_background(self._fail_and_ack(tag, task, error, request))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        running = self.loop.create_task(work)
+        self._background.add(running)
+        running.add_done_callback(self._background.discard)
+
+    async def _fail_and_ack(
+        self, tag: str, task: str, error: Exception, request: Mapping[str, Any]
+    ) -> None:
+        try:
+            await self.fail(tag, task, error, request)
+        except Exception as fault:
+            logger.error("the error of %s could not be stored: %r", task, fault)
+        self.courier.ack(tag)
+
+    def _set_aside(self, delivery: Delivery) -> None:
+        """Make a dead letter of a message that too many workers have died with."""
+        queue = self.deliveries.keys.queue_of(delivery.source)
+        self.courier.took(queue, delivery)
+        self._in_background(self._bury(delivery))
+
+    async def _bury(self, delivery: Delivery) -> None:
+        headers = orjson.loads(delivery.raw)["headers"]
+        task, tag = str(headers.get("id") or ""), delivery.tag
+        key = self.app.backend.backend_key(task)
+        if not task or (await self.deliveries.answered([key]))[0]:
+            self.courier.ack(tag)
+            return
+        reason = f"{MOST_REAPS} workers died with it"
+        logger.error("message %s of task %r is set aside: %s", tag, task, reason)
+        self.courier.bury(tag, task, {"reason": reason, "at": self.clock.now()})
+        error = PoisonError(
+            f"the request was set aside: {reason}; see `modelserver dead`"
+        )
+        await self._fail_and_ack(tag, task, error, headers)
 
     def _expire(self, task: str) -> None:
         """Answer a request whose deadline passed in its queue."""
@@ -213,6 +279,17 @@ class Service:
         """Store a result in the batch of the moment and wait for it."""
         result = StoreResult(tag, key, value, seconds, final)
         return bridge.wait(self.courier.store(result))
+
+    def store_from_thread(
+        self, tag: str, key: str, value: bytes, seconds: int, final: bool
+    ) -> Stored:
+        """Store a result of a task in a thread, and wait for it there."""
+        result = StoreResult(tag, key, value, seconds, final)
+
+        async def store() -> Stored:
+            return await self.courier.store(result)
+
+        return asyncio.run_coroutine_threadsafe(store(), self.loop).result()
 
     def run_in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a blocking function in a thread, as the task of now, and wait for it."""

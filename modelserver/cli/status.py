@@ -76,6 +76,7 @@ def render(found: Status) -> Group:
     return Group(
         *(line for each in tables for line in (each, "")),
         *map(_order, found.orders),
+        *_memory(found),
         *_alerts(found),
         _fleet(found),
         _control(found),
@@ -212,6 +213,13 @@ def _order(order: Order) -> str:
     until = f" until {clock(order.until)}" * bool(order.until)
     reason = f": {escape(order.reason)}" * bool(order.reason)
     return f"[yellow]{order.target} {what} by {order.who}{until}{reason}[/yellow]"
+
+
+def _memory(found: Status) -> list[str]:
+    if not found.memory_short:
+        return []
+    short = f"{found.memory_short}: new requests are refused"
+    return [f"[red]the memory of Redis is short[/] ({short}; see `modelserver doctor`)"]
 
 
 def _alerts(found: Status) -> list[str]:

@@ -31,6 +31,7 @@ from modelserver.store.alerts import (
     is_new,
     open_alerts,
 )
+from modelserver.store.memory import read_note
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,16 @@ def close_alerts(store: Store, about: str) -> tuple[AlertRecord, ...]:
     return tuple(
         each for each in found if end(store, replace(each, event="ended", at=now))
     )
+
+
+def follow_memory(store: Store, settings: Settings, now: float) -> None:
+    """Tell people when the memory of Redis is short, and when that is over."""
+    if short := read_note(store):
+        text = f"the memory of Redis is short ({short}): new requests are refused"
+        raise_alert(store, settings, "redis", text, now, "memory")
+    else:
+        text = "the memory of Redis is no longer short"
+        end_alert(store, settings, "redis", text, now, "memory")
 
 
 def _call_hook(settings: Settings, alert: AlertRecord) -> None:

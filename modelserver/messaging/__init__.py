@@ -4,6 +4,7 @@
 - ``requests``: what a request may contain
 - ``answers``: what an engine's response means, and when it is none
 - ``catalogue``: the models that can be asked
+- ``envelope``: how a message in a queue is kept small
 - ``encoding``: vectors in messages
 - ``transport``: messages in Redis, as Celery's transport
 - ``backend``: results in Redis, as Celery's result backend

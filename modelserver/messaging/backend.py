@@ -15,6 +15,7 @@ import orjson
 from celery import states
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
@@ -22,7 +23,7 @@ from redis.retry import Retry
 
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.listening import AnswerListener, Wait, blocks
-from modelserver.messaging.running_worker import find_worker
+from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.server_address import plain_url
 from modelserver.store.batch import Stored
 from modelserver.store.connections import blocking_arguments
@@ -168,8 +169,9 @@ class Backend(RedisBackend):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
-        worker = find_worker(self.app)
-        if worker is None or not tag:
+        worker, own = find_worker(self.app), find_worker_of_thread(self.app)
+        store = worker.store if worker else own.store_from_thread if own else None
+        if store is None or not tag:
             return super()._store_result(
                 task_id, result, state, traceback, request=request, **kwargs
             )
@@ -179,9 +181,13 @@ class Backend(RedisBackend):  # type: ignore[misc]
         meta["task_id"] = bytes_to_str(task_id)
         key = self.backend_key(task_id)
         final = state in states.READY_STATES
-        request.stored = worker.store(
-            tag, key, encode(meta), self._lifetime(state), final
-        )
+        value = encode(meta)
+        request.stored = store(tag, key, value, self._lifetime(state), final)
+        if request.stored is Stored.REFUSED and state == states.SUCCESS:
+            # Celery makes the failure of the task of it.
+            raise EncodeError(
+                f"Redis refuses to store the answer, which has {len(value)} bytes"
+            )
         return result
 
     def failure(self, task_id: str, error: Exception) -> tuple[str, str, int]:

@@ -28,6 +28,11 @@ class RunningWorker(Protocol):
     ) -> Stored:
         """Store a result and wait until it is written; says what became of it."""
 
+    def store_from_thread(
+        self, tag: str, key: str, value: bytes, seconds: int, final: bool
+    ) -> Stored:
+        """The same for a task in one of the worker's threads."""
+
     def run_in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a blocking function in a thread, as the same task; its result."""
 
@@ -35,6 +40,12 @@ class RunningWorker(Protocol):
 def set_worker(app: Celery, worker: RunningWorker | None) -> None:
     """Say which worker this application runs in; None once it has ended."""
     app.modelserver_worker = worker
+
+
+def find_worker_of_thread(app: Celery) -> RunningWorker | None:
+    """The worker that the caller's thread belongs to; None outside of workers."""
+    worker: RunningWorker | None = getattr(app, "modelserver_worker", None)
+    return worker
 
 
 def find_worker(app: Celery) -> RunningWorker | None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from modelserver.errors import StoreUnreachableError
+from modelserver.errors import StoreFullError, StoreUnreachableError
+from modelserver.server_address import plain_url
 from modelserver.store import trouble
 
 #: Requests that are sent in one round trip, at most.
@@ -38,6 +39,13 @@ def accepted_or_unreachable(app: Celery) -> Iterator[None]:
         if not isinstance(cause, (OperationalError, RedisError)):
             raise
         prefix = app.conf.broker_transport_options["global_keyprefix"]
+        if isinstance(cause, OutOfMemoryError):
+            url = plain_url(app.conf.broker_url)
+            raise StoreFullError(
+                f"the request was not accepted: the memory of Redis at {url} is short "
+                f"({cause}); wait until answers are read and forgotten, set "
+                "defaults.result_expires_seconds lower, or raise its maxmemory"
+            ) from error
         told = trouble.describe(cause, app.conf.broker_url, prefix)
         raise StoreUnreachableError(f"the request was not accepted: {told}") from error
 

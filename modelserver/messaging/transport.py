@@ -7,6 +7,8 @@ worker attaches its intake to the channel instead. The intake takes messages and
 them in one script; the channel's consumers say which queues it may read.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -15,8 +17,9 @@ from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
 
 from modelserver.messaging.encoding import encode
+from modelserver.messaging.envelope import slim, submitter, unescaped
 from modelserver.messaging.running_worker import find_worker
-from modelserver.messaging.wire import KINDS
+from modelserver.messaging.wire import KINDS, STEER
 from modelserver.store import connections, scripts
 from modelserver.store.batch import DEADLINE, RESUBMISSION, SUBMITTER
 from modelserver.store.keys import Keys
@@ -65,7 +68,18 @@ class IntakeQoS(virtual.QoS):
 
 
 class Message(virtual.Message):
-    """A message whose JSON body orjson decodes, unless kombu's types are in it."""
+    """A message whose JSON body orjson decodes, unless kombu's types are in it.
+
+    Made of a message that was read before, it is that message.
+    """
+
+    def __new__(cls, payload: Any = None, *_: Any, **__: Any) -> "Message":
+        """A new message, or the one that there is."""
+        return payload if isinstance(payload, cls) else super().__new__(cls)
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        if payload is not self:
+            super().__init__(payload, channel=channel, **options)
 
     def decode(self) -> Any:
         """The body's value; keeps it, like kombu."""
@@ -78,10 +92,29 @@ class Message(virtual.Message):
         return self._decoded_cache
 
 
+class ChannelPipeline(redis.PrefixedRedisPipeline, connections.StorePipeline):
+    """kombu's pipeline, whose bindings a server at its memory limit takes too."""
+
+
+class ChannelClient(redis.PrefixedStrictRedis, connections.StoreClient):
+    """kombu's client, the same."""
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """Commands in one round trip."""
+        return ChannelPipeline(
+            self.connection_pool,
+            self.response_callbacks,
+            transaction,
+            shard_hint,
+            global_keyprefix=self.global_keyprefix,
+        )
+
+
 class Channel(redis.Channel):
     """A Redis channel that rings and that an intake can attach to."""
 
     Message = Message
+    body_encoding = "utf-8"
     connection_class = connections.StoreConnection
     connection_class_ssl = connections.SSLConnection
     intake: MessageIntake | None = None
@@ -102,6 +135,24 @@ class Channel(redis.Channel):
             kinds = (connections.LeavesDemoted, parameters["connection_class"])
             parameters["connection_class"] = type("UnixConnection", kinds, {})
         return parameters
+
+    def _get_client(self) -> Any:
+        super()._get_client()  # It checks the library's version.
+        return functools.partial(ChannelClient, global_keyprefix=self.global_keyprefix)
+
+    @functools.cached_property
+    def _refresh_binding(self) -> Any:
+        script = scripts.ALLOW_OOM + redis.REFRESH_BINDING
+        return self._create_client().register_script(script)
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> Any:
+        """A body as it is stored: text as it is, bytes in base64."""
+        if isinstance(body, bytes):
+            try:
+                body = body.decode()
+            except UnicodeDecodeError:
+                return super().encode_body(body, "base64")
+        return unescaped(body), encoding
 
     def attach(self, intake: MessageIntake) -> None:
         """Leave all reading and acknowledging to ``intake`` from now on."""
@@ -136,12 +187,14 @@ class Channel(redis.Channel):
         # others read, such as a user's own worker, goes where they look.
         request = headers.get("task") in KINDS
         task = str(headers.get("id", "")) if request else ""
-        submitter = str(headers.get(SUBMITTER) or headers.get("origin") or "")
+        owner = submitter(headers.get(SUBMITTER) or headers.get("origin"))
         again = headers.pop(RESUBMISSION, "")
+        if request:
+            message = slim(message)
         arguments = (
-            *(scripts.PUT, 3, key, keys.deadlines, keys.result(task)),
-            *(encode(message), keys.bell(queue), task, "" if due is None else due),
-            *(submitter if request else "", again),
+            *(_script(headers), 4, key, keys.deadlines, keys.result(task)),
+            *(keys.memory_short, encode(message), keys.bell(queue), task),
+            *("" if due is None else due, owner if request else "", again),
         )
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:
@@ -160,6 +213,17 @@ class Channel(redis.Channel):
         lists = Keys(self.global_keyprefix).queue(queue)
         with self.conn_or_acquire() as client:
             return int(client.eval(script, len(lists), *lists))
+
+
+def _script(headers: Mapping[str, Any]) -> str:
+    """How a message is put: one that is new only while there is memory.
+
+    Not new are the steps and retries of what was accepted; control's beat and what is
+    no task, such as the reply to an inspection, must work just then.
+    """
+    task = headers.get("task")
+    goes_on = headers.get("parent_id") or headers.get("retries")
+    return scripts.PUT_ON if goes_on or task in (None, STEER) else scripts.PUT
 
 
 class Transport(redis.Transport):

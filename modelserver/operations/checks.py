@@ -19,6 +19,7 @@ from modelserver.errors import StoreUnreachableError
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
+from modelserver.store.memory import read_memory, read_note
 from modelserver.store.state import connect_to, try_rights
 from modelserver.values import EngineState, ModelSpec
 
@@ -57,6 +58,7 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
         store = connect(settings)
         yield _server(store)
         yield from _rights(store)
+        yield _memory(store)
         status = read_status(store, settings)
         yield from _fleet_checks(status, settings)
     except StoreUnreachableError as error:
@@ -99,6 +101,17 @@ def _server(store: Store) -> Check:
     wanted = ".".join(map(str, oldest))
     remedy = f"use {name} {wanted} or newer" if found < oldest else ""
     return Check("redis", f"{name} {version} at {store.url}", remedy)
+
+
+def _memory(store: Store) -> Check:
+    with store.reachable():
+        memory, note = read_memory(store), read_note(store)
+    remedy = (
+        "new requests are refused until there is more: raise maxmemory, read and "
+        "forget results, or lower defaults.result_expires_seconds"
+    )
+    short = memory.short or bool(note)
+    return Check("redis memory", note or memory.text, remedy * short)
 
 
 def _trouble(what: str, error: StoreUnreachableError) -> Check:

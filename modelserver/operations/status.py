@@ -19,6 +19,7 @@ from modelserver.store.engines import read_engines
 from modelserver.store.fleet import read_applied_fleet
 from modelserver.store.hosts import read_hosts
 from modelserver.store.measurements import read_counters, read_samples
+from modelserver.store.memory import read_note
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
 from modelserver.store.workers import read_backlog, read_loads, read_workers
@@ -195,6 +196,8 @@ class Status:
     orders: tuple[Order, ...] = ()
     #: How many alerts are open.
     alerts: int = 0
+    #: How short the memory of Redis is, "" where it is not: then nothing new is taken.
+    memory_short: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values; a dataclass becomes an object."""
@@ -303,6 +306,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
         control=queue(CONTROL_QUEUE, len(workers)),
         orders=in_force(orders(store), now),
         alerts=len(open_alerts(store)),
+        memory_short=read_note(store),
     )
 
 

@@ -1,8 +1,8 @@
 """Redis: every key, every lifetime and every script of modelserver stands in here.
 
-``keys`` names the keys, ``scripts`` holds the Lua, ``connections`` opens connections
-that leave a server which takes no writes, ``trouble`` says why one cannot
-be used. Holds for Redis >= 7.2 and Valkey >= 8.
+``keys`` names the keys, ``scripts`` and ``state_scripts`` hold the Lua,
+``connections`` opens connections that leave a server which takes no writes, ``trouble``
+says why one cannot be used. Holds for Redis >= 7.2 and Valkey >= 8.
 
 Launchers, control and command line (blocking): ``state`` has ``Store``, the connection;
 the others are functions of it, by what they read and write. ``hosts`` and ``engines``
@@ -12,7 +12,8 @@ the applied fleet, ``decisions`` the log of decisions, ``availability`` how the 
 stand, ``alerts``, ``orders`` the operators' orders, ``dead_letters``.
 
 Workers (asyncio): ``delivery`` is what one does with messages and results, ``batch``
-holds the values that it carries.
+holds the values that it carries, ``reaps`` takes over what dead workers held, and
+``memory`` watches the server's memory.
 """
 
 from modelserver.store.delivery import Deliveries

@@ -1,5 +1,6 @@
 """Values of a delivery: a message as pulled, and all that one round trip carries."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -7,6 +8,10 @@ from modelserver.values import Sample
 
 #: The header that counts how often an engine died with the message's request on it.
 CRASHES = "crashes"
+#: The header that counts the workers that died with the message.
+REAPS = "reaps"
+#: The header that counts how often the message could not be handed over or run.
+FAULTS = "faults"
 #: The header that names who submits; submitters of one queue take turns.
 SUBMITTER = "submitter"
 #: The header with the time by which the answer must be there, seconds since the epoch.
@@ -30,6 +35,8 @@ class Stored(IntEnum):
     FENCED = 0
     #: A final result stood there already.
     REPEATED = -1
+    #: The server refuses it for good, whoever else it serves.
+    REFUSED = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,26 @@ class Bury:
     task: str
     #: What is kept, as JSON.
     letter: bytes
+
+
+#: Most bytes of messages or results that one round trip moves, but for a single one
+#: that is larger.
+MOST_BYTES = 8_000_000
+
+
+def portion(sizes: Iterable[int], most_bytes: int = MOST_BYTES) -> int:
+    """How many of these, in order, go together; always one if there is any.
+
+    >>> portion([5, 5, 5], most_bytes=10), portion([99], most_bytes=10)
+    (2, 1)
+    """
+    total = number = 0
+    for size in sizes:
+        total += size
+        if number and total > most_bytes:
+            break
+        number += 1
+    return number
 
 
 @dataclass(slots=True)

@@ -13,9 +13,15 @@ from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from modelserver.server_address import read_address
+from modelserver.store.state_scripts import ANY_COMMAND
 
 #: How the replies begin of a server that takes no writes now: too few replicas are in
 #: step, or its disk is full. Two more have errors of their own.
@@ -92,6 +98,55 @@ _ASYNC = {
 }
 
 
+#: Commands that a server at its memory limit refuses, and that the fleet's state needs:
+#: what it holds hardly grows.
+_GROWING = frozenset(
+    ("SET", "SETEX", "HSET", "HSETNX", "HINCRBY", "INCR", "SADD", "XADD", "LPUSH")
+)
+
+
+def _at_the_limit(command: tuple[Any, ...]) -> tuple[Any, ...]:
+    if command[0] in _GROWING:
+        return ("EVAL", ANY_COMMAND, 0, *command)
+    return command
+
+
+class StoreClient(redis.Redis):
+    """A blocking client whose own writes a server at its memory limit takes too."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command."""
+        try:
+            return super().execute_command(*args, **options)
+        except OutOfMemoryError:
+            if args[0] not in _GROWING:
+                raise
+            return super().execute_command(*_at_the_limit(args))
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """Commands in one round trip, by default all or none."""
+        return StorePipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+
+
+class StorePipeline(redis.client.Pipeline):
+    """Its commands in one round trip."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run them; those that the fleet needs also at the server's memory limit."""
+        stack = list(self.command_stack)
+        try:
+            return list(super().execute(raise_on_error))
+        except OutOfMemoryError:
+            if not (self.explicit_transaction or vars(self)["transaction"]):
+                raise
+            # The server has carried out none of them.
+            for command, options in stack:
+                super().execute_command(*_at_the_limit(command), **options)
+            return list(super().execute(raise_on_error))
+
+
 def blocking_arguments(url: str) -> dict[str, Any]:
     """What a pool of blocking connections to a URL is made with."""
     address = read_address(url)
@@ -99,10 +154,10 @@ def blocking_arguments(url: str) -> dict[str, Any]:
     return address.connection_arguments() | kind
 
 
-def open_blocking(url: str, **options: Any) -> "redis.Redis":
+def open_blocking(url: str, **options: Any) -> StoreClient:
     """A blocking client; ``options`` are those of redis-py's connections."""
     arguments = blocking_arguments(url) | options
-    return redis.Redis(connection_pool=redis.ConnectionPool(**arguments))
+    return StoreClient(connection_pool=redis.ConnectionPool(**arguments))
 
 
 def open_async(url: str, max_connections: int) -> aioredis.Redis:

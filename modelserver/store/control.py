@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from modelserver.decoding import decode
-from modelserver.store import scripts
+from modelserver.store import state_scripts
 from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
 from modelserver.values import Wish
 
@@ -16,12 +16,12 @@ from modelserver.values import Wish
 def hold_control(store: Store, owner: str, seconds: float) -> Iterator[int]:
     """Hold the controller's lock; yields the fencing token, 0 if another has it."""
     keys = [store.keys.lock, store.keys.token]
-    token = int(store.run_script(scripts.LOCK, keys, owner, int(seconds * 1000)))
+    token = int(store.run_script(state_scripts.LOCK, keys, owner, int(seconds * 1000)))
     try:
         yield token
     finally:
         if token:
-            store.run_script(scripts.UNLOCK, keys[:1], owner)
+            store.run_script(state_scripts.UNLOCK, keys[:1], owner)
 
 
 def read_wishes(store: Store) -> dict[str, Wish]:
@@ -47,7 +47,7 @@ def write_wishes(
     for part, text in (memory or {}).items():
         pairs += [part, zlib.compress(text.encode(), DEFLATE_LEVEL)]
     keys = [store.keys.token, store.keys.desired, store.keys.changed, store.keys.memory]
-    return bool(store.run_script(scripts.WISH, keys, token, len(wishes), *pairs))
+    return bool(store.run_script(state_scripts.WISH, keys, token, len(wishes), *pairs))
 
 
 def read_memory(store: Store) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Dead letters: requests set aside because engines died of them."""
+"""Dead letters: requests set aside because engines or workers died of them."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from modelserver.decoding import decode
 from modelserver.store import scripts
-from modelserver.store.batch import CRASHES
+from modelserver.store.batch import CRASHES, FAULTS, REAPS
 from modelserver.store.state import Store
 
 
@@ -50,7 +50,8 @@ def resubmit(store: Store, letter: DeadLetter, result_key: str) -> bool:
     Its result, the error, is forgotten: ``AsyncResult(task)`` waits for a new one.
     """
     message = json.loads(letter.message)
-    message["headers"].pop(CRASHES, None)
+    for count in (CRASHES, REAPS, FAULTS):
+        message["headers"].pop(count, None)
     message["properties"].get("delivery_info", {}).pop("redelivered", None)
     keys = [store.keys.dead, letter.source, result_key]
     bell = store.keys.bell(letter.queue)

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from modelserver.store import scripts
 from modelserver.store.batch import (
+    MOST_BYTES,
     Batch,
     Delivery,
     GiveBack,
@@ -24,6 +25,7 @@ from modelserver.store.batch import (
 )
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
 from modelserver.store.measurements import pack_sample
+from modelserver.store.state_scripts import ANY_COMMAND, RECORD
 from modelserver.values import Sample
 
 
@@ -48,7 +50,6 @@ class Deliveries:
     async def pull(self, queue: str, room: int) -> list[Delivery]:
         """Take up to ``room`` messages of one queue, most urgent first."""
         lists = self.keys.queue(queue)
-        self._pulls += 1
         flat = await _bytes(
             self.client.eval(
                 scripts.PULL,
@@ -57,13 +58,35 @@ class Deliveries:
                 self.keys.tags,
                 *lists,
                 str(room),
-                str(self._pulls),
+                self.next_pull(),
+                str(MOST_BYTES),
             )
         )
         return [
             Delivery(flat[i].decode(), flat[i + 1].decode(), flat[i + 2])
             for i in range(0, len(flat), 3)
         ]
+
+    def next_pull(self) -> str:
+        """The worker's own number of a pull, a part of the tags of its deliveries."""
+        self._pulls += 1
+        return str(self._pulls)
+
+    async def begin_trial(self, tag: str) -> None:
+        """Say which delivery runs under suspicion, before it can kill this worker."""
+        await self.client.eval(
+            ANY_COMMAND, 0, "SET", self.keys.trial(self.worker), tag, "EX", "86400"
+        )
+
+    async def end_trial(self) -> None:
+        """No delivery is under suspicion any more."""
+        await self.client.delete(self.keys.trial(self.worker))
+
+    async def ping(self) -> None:
+        """Ask the servers for an answer. Raises where one gives none."""
+        for client in (self.client, self.results):
+            if client is not None:
+                await client.ping()
 
     async def commit(self, batch: Batch) -> list["Stored"]:
         """Carry out one batch; says of each result what became of it.
@@ -127,7 +150,7 @@ class Deliveries:
         if cut_off := sum(sample.cut_off for sample in samples):
             totals["cut_off"] = cut_off
         pipe.eval(
-            scripts.RECORD,
+            RECORD,
             2,
             self.keys.samples(engine),
             self.keys.counters(engine),
@@ -155,20 +178,25 @@ class Deliveries:
 
     async def renew(self, report: bytes, seconds: float) -> Renewal:
         """Renew this worker's lease, whose value is its report."""
-        key = self.keys.worker(self.worker)
-        async with self.client.pipeline(transaction=True) as pipe:
-            pipe.exists(key)
-            pipe.set(key, report, px=int(seconds * 1000))
-            pipe.sadd(self.keys.workers, self.worker)
-            pipe.time()
-            existed, _, _, (whole, micros) = await pipe.execute()
-        return Renewal(now=whole + micros / 1e6, lapsed=not existed)
+        milliseconds = int(seconds * 1000)
+        stood, whole, micros = await _bytes(
+            self.client.eval(
+                scripts.RENEW,
+                2,
+                self.keys.worker(self.worker),
+                self.keys.workers,
+                report,
+                str(milliseconds),
+                self.worker,
+            )
+        )
+        return Renewal(now=int(whole) + int(micros) / 1e6, lapsed=not stood)
 
     async def leave(self) -> None:
         """End the lease at once; what is still held is for others to reap."""
         lease = self.keys.worker(self.worker)
         pipe = self.client.pipeline(transaction=False)
-        pipe.delete(lease)
+        pipe.delete(lease, self.keys.trial(self.worker))
         pipe.eval(
             scripts.FORGET, 3, lease, self._unacked, self.keys.workers, self.worker
         )
@@ -180,10 +208,8 @@ class Deliveries:
         Asked together with a write, which a demoted primary refuses: what it says may
         be out of date.
         """
-        pipe = self.client.pipeline(transaction=True)
-        pipe.sadd(self.keys.workers, self.worker)
-        pipe.hkeys(self._unacked)
-        _, tags = await pipe.execute()
+        keys = (self.keys.workers, self._unacked)
+        tags = await _bytes(self.client.eval(scripts.HELD, 2, *keys, self.worker))
         return frozenset(tag.decode() for tag in tags)
 
     async def returns(self, tags: Iterable[str]) -> list[GiveBack]:
@@ -233,38 +259,6 @@ class Deliveries:
             # Workers hear every bell, and only the script knows the queues.
             await self.client.publish(self.keys.bell(""), "1")
         return moved
-
-    async def reap(self, most: int = 500) -> int:
-        """Give back what dead workers held; returns how many messages moved.
-
-        Any number of workers may reap at once, and may die doing it: each message
-        moves in one script that also makes sure that its worker is still dead.
-        """
-        names: set[bytes] = await _bytes(self.client.smembers(self.keys.workers))
-        others = sorted(name.decode() for name in names if name != self.worker.encode())
-        if not others:
-            return 0
-        alive = await self.client.mget([self.keys.worker(name) for name in others])
-        moved = 0
-        for name, lease in zip(others, alive, strict=True):
-            if lease is None:
-                moved += await self._reap_one(name, most)
-        return moved
-
-    async def _reap_one(self, worker: str, most: int) -> int:
-        unacked, lease = self.keys.unacked(worker), self.keys.worker(worker)
-        _, held = await _bytes(self.client.hscan(unacked, count=most))
-        pipe = self.client.pipeline(transaction=False)
-        for tag, value in held.items():
-            source, _, raw = value.partition(b"\n")
-            bell = self._bell(source.decode())
-            marked = mark_redelivered(raw)
-            pipe.eval(
-                scripts.REAP, 3, unacked, source, lease, tag.decode(), marked, bell
-            )
-        pipe.eval(scripts.FORGET, 3, lease, unacked, self.keys.workers, worker)
-        replies: Sequence[int] = await pipe.execute()
-        return sum(replies[:-1])
 
 
 async def _bytes(reply: Any) -> Any:

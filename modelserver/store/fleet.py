@@ -1,6 +1,6 @@
 """The applied fleet, as JSON; see ``modelserver.control.applied_fleet``."""
 
-from modelserver.store import scripts
+from modelserver.store import state_scripts
 from modelserver.store.state import Store
 
 
@@ -11,7 +11,7 @@ def publish_fleet(store: Store, fleet: str, replaces: int) -> bool:
     ``modelserver.control.applied_fleet``.
     """
     keys = [store.keys.fleet, store.keys.changed]
-    return bool(store.run_script(scripts.PUBLISH_FLEET, keys, replaces, fleet))
+    return bool(store.run_script(state_scripts.PUBLISH_FLEET, keys, replaces, fleet))
 
 
 def read_applied_fleet(store: Store) -> str:

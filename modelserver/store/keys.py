@@ -56,6 +56,20 @@ class Keys:
         """Set of workers that have ever held a message and are not reaped."""
         return f"{self.prefix}workers"
 
+    def trial(self, worker: str) -> str:
+        """The delivery that a worker runs as the one under suspicion."""
+        return f"{self.prefix}trial:{worker}"
+
+    @property
+    def memory_short(self) -> str:
+        """Stands while the server's memory is short, and says how short."""
+        return f"{self.prefix}memory:short"
+
+    @property
+    def memory_seen(self) -> str:
+        """There for a moment after somebody looked at the server's memory."""
+        return f"{self.prefix}memory:seen"
+
     @property
     def delayed(self) -> str:
         """Sorted set of messages with an ETA: list and message by due time."""

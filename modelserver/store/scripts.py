@@ -1,4 +1,11 @@
-"""The Lua scripts. Each is atomic on the server, so a killed process leaves no half."""
+"""The Lua scripts. Each is atomic on the server, so a killed process leaves no half.
+
+A server at its memory limit refuses what may grow, but for scripts that say that they
+may. Those that answer, give back or steer do: only they free memory in the end.
+"""
+
+#: Begins a script that a server at its memory limit runs all the same.
+ALLOW_OOM = "#!lua flags=allow-oom\n"
 
 #: Of each queue and priority there is one main list, of whoever found it empty, and a
 #: side list for each other submitter. The ring holds the lists that have messages, the
@@ -24,11 +31,14 @@ end
 
 #: Puts a message into its submitter's list and rings the bell if that was empty.
 #: Without a submitter it goes into the main list, which others than our workers read.
-#: KEYS main list, deadlines, result; ARGV message, bell, task, deadline ('' for none),
-#: submitter, what an older result means ('' for a new id). Returns the list's length,
-#: 0 if nothing was put because the answer is there.
-PUT = (
-    _ARRIVED
+#: KEYS main list, deadlines, result, the note that memory is short; ARGV message, bell,
+#: task, deadline ('' for none), submitter, what an older result means ('' for a new
+#: id). Returns the list's length, 0 if nothing was put because the answer is there; an
+#: error where memory is short. PUT_ON is for work that was accepted before, and heeds
+#: no note.
+PUT_ON = (
+    ALLOW_OOM
+    + _ARRIVED
     + """
 if ARGV[6] ~= '' then
   local head = redis.call('GETRANGE', KEYS[3], 0, 24)
@@ -54,12 +64,41 @@ if length == 1 then redis.call('PUBLISH', ARGV[2], '1') end
 return length
 """
 )
+PUT = """
+local short = redis.call('GET', KEYS[4])
+if short then return redis.error_reply('OOM ' .. short) end
+""" + PUT_ON.removeprefix(ALLOW_OOM)
 
-#: Messages in the main lists KEYS and in the side lists beside them.
+#: Renews a lease. KEYS lease, set of workers; ARGV report, milliseconds, worker.
+#: Returns whether it still stood, and the time.
+RENEW = (
+    ALLOW_OOM
+    + """
+local stood = redis.call('EXISTS', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[3])
+local time = redis.call('TIME')
+return {stood, time[1], time[2]}
+"""
+)
+
+#: What a worker holds. KEYS set of workers, unacked hash; ARGV worker. It also writes,
+#: which a demoted primary refuses: what that says may be out of date.
+HELD = (
+    ALLOW_OOM
+    + """
+redis.call('SADD', KEYS[1], ARGV[1])
+return redis.call('HKEYS', KEYS[2])
+"""
+)
+
+#: Messages in the main lists KEYS and in the side lists beside them; none in what is no
+#: list.
 DEPTH = """
 local total = 0
 for _, main in ipairs(KEYS) do
-  total = total + redis.call('LLEN', main)
+  local length = redis.pcall('LLEN', main)
+  if type(length) == 'number' then total = total + length end
   for _, list in ipairs(redis.call('LRANGE', main .. '\\6\\22ring', 0, -1)) do
     if list ~= main then total = total + redis.call('LLEN', list) end
   end
@@ -87,16 +126,20 @@ return total
 
 #: Sets a held message aside for good. KEYS unacked hash, dead letters; ARGV tag, task,
 #: letter. Returns 1 if it was held. The caller acknowledges it afterwards.
-BURY = """
+BURY = (
+    ALLOW_OOM
+    + """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 return 1
 """
+)
 
 #: Puts a dead letter back into its list as if it were new, its result forgotten. KEYS
 #: dead letters, list, result; ARGV task, message, bell. Returns 1 if it was there.
 RAISE = (
-    _ARRIVED
+    ALLOW_OOM
+    + _ARRIVED
     + """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('DEL', KEYS[3])
@@ -106,24 +149,40 @@ return 1
 """
 )
 
-#: Moves up to ARGV[1] messages from the main lists KEYS[3..] (most urgent first) and
-#: the lists beside them, in equal shares, into the worker's hash KEYS[1], tagged by the
-#: worker's own number of the pull ARGV[2] and the counter KEYS[2], which may go back in
-#: a failover. Returns {tag, list, message, ...}. A message that is delivered twice has
-#: two tags: that is what fences a late answer.
-PULL = """
-local room = tonumber(ARGV[1])
+#: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[3..]
+#: (most urgent first) and the lists beside them, in equal shares, into the worker's
+#: hash KEYS[1], tagged by the worker's own number of the pull ARGV[2] and the counter
+#: KEYS[2], which may go back in a failover. Returns {tag, list, message, ...}. A
+#: message that is delivered twice has two tags: that is what fences a late answer.
+PULL = (
+    ALLOW_OOM
+    + """
+local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[3])
 local out = {}
+local function hold(list, message)
+  local tag = ARGV[2] .. '-' .. redis.call('INCR', KEYS[2])
+  redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
+  out[#out + 1] = tag
+  out[#out + 1] = list
+  out[#out + 1] = message
+  room, bytes = room - 1, bytes - #message
+end
+-- In small portions: a list of large messages must not be copied as a whole.
 local function take(list, most)
-  local got = redis.call('RPOP', list, most) or {}
-  for _, message in ipairs(got) do
-    local tag = ARGV[2] .. '-' .. redis.call('INCR', KEYS[2])
-    redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
-    out[#out + 1] = tag
-    out[#out + 1] = list
-    out[#out + 1] = message
+  local portion = 1
+  while most > 0 and room > 0 do
+    local got = redis.call('RPOP', list, math.min(portion, most)) or {}
+    if #got == 0 then return end
+    for i, message in ipairs(got) do
+      if i > 1 and bytes <= 0 then
+        for back = #got, i, -1 do redis.call('RPUSH', list, got[back]) end
+        break
+      end
+      hold(list, message)
+    end
+    if bytes <= 0 then room = 0 end
+    most, portion = most - #got, math.min(2 * portion, 16)
   end
-  room = room - #got
 end
 for i = 3, #KEYS do
   if room <= 0 then break end
@@ -146,13 +205,16 @@ for i = 3, #KEYS do
 end
 return out
 """
+)
 
 #: Stores results, each unless its delivery is no longer the worker's or a final result
 #: is there. KEYS unacked hash, totals, then the results' keys; ARGV for each result its
 #: tag, value, seconds kept, 1 if its state is final. An empty tag leaves the delivery
 #: unchecked (results on a server of their own cannot see it). Returns for each: 1
 #: stored, 0 not the worker's delivery, -1 answered before.
-STORE = """
+STORE = (
+    ALLOW_OOM
+    + """
 local out = {}
 local totals = {}
 local function count(name)
@@ -163,7 +225,8 @@ local function store(key, tag, value, seconds, final)
     count('fenced')
     return 0
   end
-  local head = redis.call('GETRANGE', key, 0, 24)
+  local head = redis.pcall('GETRANGE', key, 0, 24)
+  if type(head) == 'table' then head = '' end
   if string.find(head, '"SUCCESS"', 1, true) or string.find(head, '"FAILURE"', 1, true)
       or string.find(head, '"REVOKED"', 1, true) then
     count('repeated')
@@ -181,11 +244,13 @@ end
 for name, number in pairs(totals) do redis.call('HINCRBY', KEYS[2], name, number) end
 return out
 """
+)
 
 #: Gives a held message back to the head of its list, changed to ARGV[2] if that is not
 #: empty. KEYS unacked hash, list; ARGV tag, message, bell. Returns 1 if it was held.
 GIVE_BACK = (
-    _ARRIVED
+    ALLOW_OOM
+    + _ARRIVED
     + """
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return 0 end
@@ -200,18 +265,22 @@ return 1
 
 #: Sets a held message aside until it is due. KEYS unacked hash, delayed set; ARGV tag,
 #: due time. The member keeps list and message. Returns 1 if it was held.
-PARK = """
+PARK = (
+    ALLOW_OOM
+    + """
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return 0 end
 redis.call('ZADD', KEYS[2], ARGV[2], held)
 redis.call('HDEL', KEYS[1], ARGV[1])
 return 1
 """
+)
 
 #: Puts due messages back into their lists. KEYS delayed set; ARGV most to move.
 #: The lists are named in the members: a cluster would need them in KEYS.
 WAKE = (
-    _ARRIVED
+    ALLOW_OOM
+    + _ARRIVED
     + """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -226,33 +295,37 @@ return #due
 """
 )
 
-#: Records an engine's requests. KEYS samples, counters; ARGV number kept, seconds kept,
-#: how many counters follow, each name and addend, then the packed samples.
-RECORD = """
-local counters = tonumber(ARGV[3])
-for i = 1, counters do
-  redis.call('HINCRBY', KEYS[2], ARGV[2 * i + 2], ARGV[2 * i + 3])
-end
-for i = 2 * counters + 4, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[i]) end
-redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[1]) - 1)
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-return 1
-"""
-
 #: Forgets a dead worker that holds nothing more. KEYS lease, unacked hash, set of
 #: workers; ARGV worker. Returns 1 if it was forgotten.
-FORGET = """
+FORGET = (
+    ALLOW_OOM
+    + """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 redis.call('SREM', KEYS[3], ARGV[1])
 return 1
 """
+)
+
+#: Takes over a dead worker's message, unless that worker lives again. KEYS its unacked
+#: hash, one's own, lease, counter of deliveries; ARGV tag, list and message, start of
+#: the new tag. Returns that, '' if it was not moved.
+ADOPT = (
+    ALLOW_OOM
+    + """
+if redis.call('EXISTS', KEYS[3]) == 1 then return '' end
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return '' end
+local tag = ARGV[3] .. '-' .. redis.call('INCR', KEYS[4])
+redis.call('HSET', KEYS[2], tag, ARGV[2])
+return tag
+"""
+)
 
 #: Gives a dead worker's message back, unless that worker lives again. KEYS unacked
 #: hash, list, lease; ARGV tag, message, bell. Returns 1 if it was moved.
 REAP = (
-    _ARRIVED
+    ALLOW_OOM
+    + _ARRIVED
     + """
 if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -261,61 +334,3 @@ redis.call('PUBLISH', ARGV[3], '1')
 return 1
 """
 )
-
-#: Takes the controller's lock, or renews one's own. KEYS lock, token; ARGV owner,
-#: milliseconds. Returns the fencing token, 0 if somebody else holds the lock.
-LOCK = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return redis.call('INCR', KEYS[2])
-"""
-
-#: Frees a lock that is still one's own. KEYS lock; ARGV owner.
-UNLOCK = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
-
-#: Writes the fleet unless somebody was faster. KEYS fleet, changed; ARGV the version
-#: that it replaces (0: none), JSON. Returns 1 if written.
-PUBLISH_FLEET = """
-local present, version = redis.call('GET', KEYS[1]), 0
-if present then version = cjson.decode(present)['version'] or 0 end
-if version ~= tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('PUBLISH', KEYS[2], 'fleet')
-return 1
-"""
-
-#: Writes wishes and what control remembers, both or neither: only if the token is still
-#: the newest. KEYS token, desired, changed, memory; ARGV token, number of wishes, that
-#: many pairs of engine and JSON ('' deletes), then pairs of a part of the memory and
-#: its bytes. Returns 1 if written.
-WISH = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local memory = 2 * tonumber(ARGV[2]) + 3
-for i = 3, memory - 1, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', KEYS[2], ARGV[i])
-  else
-    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
-  end
-end
-for i = memory, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
-if memory > 3 then redis.call('PUBLISH', KEYS[3], 'desired') end
-return 1
-"""
-
-#: Does what the other scripts do, with a key that it leaves away again.
-TRY_RIGHTS = """
-for _, command in ipairs({
-    {'SET', 1}, {'LPUSH', 1}, {'HSET', 1, 1}, {'ZADD', 1, 1}, {'SADD', 1},
-    {'XADD', '*', 1, 1}
-}) do
-    redis.call(command[1], KEYS[1], unpack(command, 2))
-    redis.call('PEXPIRE', KEYS[1], 1000)
-    redis.call('DEL', KEYS[1])
-end
-return redis.call('PUBLISH', KEYS[1], 1)
-"""

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from modelserver.errors import StoreUnreachableError
 from modelserver.server_address import plain_url
 from modelserver.settings import Settings
-from modelserver.store import scripts, trouble
+from modelserver.store import state_scripts, trouble
 from modelserver.store.connections import open_blocking
 from modelserver.store.keys import Keys
 
@@ -99,7 +99,7 @@ def try_rights(store: Store) -> None:
 
     Raises what redis-py raises where the user may not.
     """
-    store.run_script(scripts.TRY_RIGHTS, [f"{store.keys.prefix}doctor"])
+    store.run_script(state_scripts.TRY_RIGHTS, [f"{store.keys.prefix}doctor"])
     with store.client.pubsub() as listener:
         listener.subscribe(store.keys.changed)
         listener.psubscribe(store.keys.bell("*"))

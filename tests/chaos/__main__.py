@@ -30,6 +30,7 @@ from tests.chaos.failover import redis_failed_over
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.launcher import launcher_killed
 from tests.chaos.placement import placement
+from tests.chaos.poison import poison_messages
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
 from tests.chaos.workers import (
     worker_killed,
@@ -52,6 +53,7 @@ CASES = {
     "redis-cut-off": redis_cut_off,
     "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
+    "poison-messages": poison_messages,
     "engine-slow": engine_slow,
     "lone-engine-slow": lone_engine_slow,
     "engine-hung": engine_hung,

@@ -3,6 +3,8 @@
 Those named ``loop...`` run on the loop as requests do, all others in threads.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,21 @@ for prefix, options in (("", {}), ("loop_", ON_LOOP)):
     app.task(eta_of, name=f"{prefix}eta_of", bind=True, **options)
     app.task(parent_of, name=f"{prefix}parent_of", bind=True, **options)
     app.task(leave, name=f"{prefix}leave", **options)
+
+
+@app.task(name="die")  # type: ignore[untyped-decorator]
+def die() -> None:
+    """What no worker survives."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="long_text")  # type: ignore[untyped-decorator]
+def long_text(size: int) -> str:
+    """A text of so many characters."""
+    return "x" * size
+
+
+app.task(long_text.run, name="loop_long_text", **ON_LOOP)
 
 
 @app.task(name="echo")  # type: ignore[untyped-decorator]

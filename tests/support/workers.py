@@ -74,14 +74,16 @@ class DurableValkey(ValkeyProcess):
 class WorkerProcess:
     """``celery -A tasks worker`` as a real process, logging to a file."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str], name: str) -> None:
+    def __init__(
+        self, log: Path, environment: Mapping[str, str], name: str, *options: str
+    ) -> None:
         self.name = name
         self.log = log
         #: Its name in the store, once it is up.
         self.node = ""
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                celery_command("worker", "--loglevel", "INFO", "-n", name),
+                celery_command("worker", "--loglevel", "INFO", "-n", name, *options),
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -197,13 +199,15 @@ class FleetSite:
             "MODELSERVER_HOST": HOST,
         }
 
-    def worker(self) -> WorkerProcess:
+    def worker(self, *options: str, wait: bool = True) -> WorkerProcess:
         """Start a worker and wait until it has its lease and its subscriptions."""
         number = len(self.workers) + 1
         name = f"w{number}@{self.folder.name}"
         log = self.folder / f"worker-{number}.log"
-        worker = WorkerProcess(log, self.environment, name)
+        worker = WorkerProcess(log, self.environment, name, *options)
         self.workers.append(worker)
+        if not wait:
+            return worker
 
         def up() -> bool:
             assert worker.process.poll() is None, worker.said()

@@ -29,9 +29,9 @@ class Shared:
         main = KEYS.queue(QUEUE)[priority]
         for place in range(number):
             body = f"{submitter}{place}"
-            keys = (main, KEYS.deadlines, KEYS.result(""))
+            keys = (main, KEYS.deadlines, KEYS.result(""), KEYS.memory_short)
             arguments = (body, KEYS.bell(QUEUE), "", "", submitter, "")
-            self.client.eval(scripts.PUT, 3, *keys, *arguments)
+            self.client.eval(scripts.PUT, 4, *keys, *arguments)
 
     def pull(self, room: int, give_back: bool = False) -> list[str]:
         """What a worker with so much room gets, in order."""

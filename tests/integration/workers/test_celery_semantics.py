@@ -12,6 +12,7 @@ from celery import chord
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, TimeoutError
 from celery.result import AsyncResult
 
+from modelserver.errors import RequestError
 from modelserver.messaging.wire import CONTROL_QUEUE
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 from tests.support.workers import (
@@ -93,7 +94,7 @@ def test_a_message_whose_task_cannot_be_run_fails(fleet: FleetSite, place: str):
             routing_key=CONTROL_QUEUE,
             headers={"id": result.id, "task": f"{place}eta_of", "lang": "py"},
         )
-    with pytest.raises(TypeError):
+    with pytest.raises(RequestError, match="third part of its body"):
         result.get(timeout=PATIENCE)
     eventually(lambda: fleet.held() == 0, PATIENCE)
     active = fleet.app.control.inspect(timeout=1).active

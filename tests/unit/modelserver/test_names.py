@@ -1,0 +1,65 @@
+"""Names that models may have."""
+
+import pytest
+
+from modelserver.errors import ConfigurationError
+from modelserver.fleet import make_fleet
+from modelserver.fleet_sections import RESERVED_NAMES
+from modelserver.store.keys import Keys
+
+
+def fleet_of(*names: str) -> None:
+    models = [
+        {"name": name, "engine": "command", "command": ["true"]} for name in names
+    ]
+    make_fleet("fleet.toml", {"models": models})
+
+
+def test_every_key_of_our_own_is_reserved():
+    keys = Keys("")
+    own = {
+        getattr(keys, name)
+        for name, value in vars(Keys).items()
+        if isinstance(value, property)
+    }
+    # No model has a colon in its name.
+    assert {key for key in own if ":" not in key} <= RESERVED_NAMES
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(RESERVED_NAMES),
+        "celery-task-meta-1",
+        "x.reply.celery.pidbox",
+        "control\x06\x163",
+        "a\nb",
+        "a:b",
+        "a/../b",
+        "a//b",
+        "a/",
+        "_kombu.binding.x",
+        "",
+        "模型",
+        "a b",
+        "a" * 129,
+    ],
+)
+def test_a_model_is_not_named_like_a_key_or_no_file(name: str):
+    with pytest.raises(ConfigurationError):
+        fleet_of(name)
+
+
+def test_the_refusal_says_which_names_are_taken():
+    with pytest.raises(ConfigurationError, match="taken are: alerts, answers, "):
+        fleet_of("workers")
+
+
+def test_models_do_not_share_a_log():
+    with pytest.raises(ConfigurationError, match="would share their log files"):
+        fleet_of("a/b", "a_b")
+
+
+@pytest.mark.parametrize("name", ["qwen3-8b", "Qwen/Qwen3-8B", "control-2", "m.v1_x"])
+def test_usual_names_are_taken(name: str):
+    fleet_of(name)
