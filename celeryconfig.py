@@ -7,8 +7,8 @@ differs from fleet to fleet.
 from typing import Any
 
 from modelserver.messaging.wire import (
-    CONTROL_QUEUE,
     STEER,
+    STEER_QUEUE,
     CatalogueSource,
     shared_settings,
 )
@@ -46,7 +46,7 @@ def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]
             "steer": {
                 "task": STEER,
                 "schedule": rules.steer_seconds,
-                "options": {"queue": CONTROL_QUEUE, "expires": 10},
+                "options": {"queue": STEER_QUEUE, "expires": 10},
             }
         },
     }

@@ -1,5 +1,6 @@
 """What one look of control at a whole fleet costs, and what the store keeps for it."""
 
+import asyncio
 import json
 import random
 import statistics
@@ -16,16 +17,18 @@ from modelserver.control.steer import HEALTH_MEMORY, steer
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
+from modelserver.messaging.wire import CatalogueSource
 from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.store.connections import open_async
 from modelserver.store.control import (
     hold_control,
     read_memory,
     read_wishes,
     write_wishes,
 )
-from modelserver.store.engines import report_engine
+from modelserver.store.engines import read_engines, report_engine
 from modelserver.store.hosts import report_host
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
 from modelserver.store.measurements import add_canaries, pack_sample, report_metrics
@@ -37,6 +40,9 @@ from modelserver.values import (
     Outcome,
     Sample,
 )
+from workers.fallbacks import Fallbacks
+from workers.fleet_follower import FleetFollower
+from workers.roster import Roster
 
 #: Engines of a fleet; the last size has the goals.
 SIZES = (10, 100, 500)
@@ -114,6 +120,7 @@ def control() -> Report:
                 "between verdicts": [site.look() for _ in range(REPEATS)],
                 "with verdicts": [site.judging_look() for _ in range(REPEATS)],
                 "with a decision": [site.deciding_look() for _ in range(REPEATS)],
+                **worker_looks(site),
             }
             aside = site.bytes_of("control:snapshots", "decisions")
             each_bytes = (site.bytes_of() - aside) / engines
@@ -130,6 +137,39 @@ def control() -> Report:
     columns = ("look", "engines", "median ms", "least ms", "most ms", "B/engine")
     notes.append(f"{REPEATS} looks of each kind; the log of decisions is not counted")
     return Report(columns, tuple(rows), goals, tuple(notes))
+
+
+def worker_looks(site: Site) -> dict[str, list[float]]:
+    """Milliseconds that a worker is kept by the reports of all engines.
+
+    Once while nothing changes for workers, once with one engine held and released.
+    """
+    return asyncio.run(_worker_looks(site))
+
+
+async def _worker_looks(site: Site) -> dict[str, list[float]]:
+    url, settings = site.settings.redis_url, site.settings
+    client, roster = open_async(url, 4), Roster("h0")
+    follower = FleetFollower(
+        *(client, settings, CatalogueSource(settings), roster, Fallbacks(roster)),
+        asyncio.Event(),
+    )
+    await follower.look()
+    reports = list(read_engines(site.store).values())
+
+    async def look(changed: int) -> float:
+        for place, report in enumerate(reports):
+            hold = "bench" if place < changed else ""
+            at = report.alive_at + random.random()
+            report_engine(site.store, replace(report, alive_at=at, hold=hold))
+        began = time.perf_counter()
+        await follower.look()
+        return (time.perf_counter() - began) * 1000
+
+    unchanged = [await look(0) for _ in range(REPEATS)]
+    one = [await look(place % 2) for place in range(REPEATS)]
+    await client.aclose()
+    return {"worker, unchanged": unchanged, "worker, one changed": one}
 
 
 def _sizes(site: Site, aside: int) -> str:

@@ -19,6 +19,7 @@ from kombu import pools
 from modelserver import settings as settings_module
 from modelserver.errors import ModelserverError, ModelUnavailableError
 from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.remote_control import Control
 from modelserver.messaging.requests import (
     FROM_START,
     InferenceRequest,
@@ -43,7 +44,13 @@ from modelserver.messaging.wire import (
     client_settings,
 )
 from modelserver.settings import Settings
-from modelserver.store.batch import ALWAYS, DEADLINE, RESUBMISSION, UNLESS_ANSWERED
+from modelserver.store.batch import (
+    ALWAYS,
+    DEADLINE,
+    DEADLINE_SECONDS,
+    RESUBMISSION,
+    UNLESS_ANSWERED,
+)
 
 
 class InferenceTask(Task):  # type: ignore[misc]
@@ -159,6 +166,7 @@ class InferenceTask(Task):  # type: ignore[misc]
             kwargs.pop("deadline", None)
             headers = dict(options.get("headers") or {})
             headers[DEADLINE] = time.time() + seconds
+            headers[DEADLINE_SECONDS] = seconds
             options["headers"] = headers
 
 
@@ -227,7 +235,9 @@ def _call_from_a_client(task: InferenceTask, args: Any, kwargs: Any) -> Any:
 def client(settings: Settings | None = None) -> Celery:
     """A Celery application that sends requests, configured when it is first used."""
     settings = settings or settings_module.load()
-    app = ClientApplication("modelserver", amqp=AMQP, set_as_current=False)
+    app = ClientApplication(
+        "modelserver", amqp=AMQP, control=Control, set_as_current=False
+    )
     models = CatalogueSource(settings)
     app.add_defaults(lambda: client_settings(settings, models))
     app.modelserver_tasks = declare(app, settings, _call_from_a_client, models)

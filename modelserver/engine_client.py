@@ -54,6 +54,8 @@ _SAID_IN = ("error", "message", "detail")
 FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
 #: No limit but 5 s to connect: how long an answer may take is its caller's business.
 UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=5)
+#: An engine may ask for no longer wait than this before another try, in seconds.
+MOST_RETRY_AFTER_SECONDS = 10.0
 #: What a proof of life asks for.
 PROOF_PROMPT = "The"
 
@@ -182,6 +184,7 @@ def _refusal(
         wait = float(response.headers.get("Retry-After", 0))
     except ValueError:
         wait = 0.0
+    wait = min(wait, MOST_RETRY_AFTER_SECONDS) if wait > 0 else 0.0
     way = "" if wait or response.status == 429 else f"status {response.status}"
     return EngineFault(f"{response.url}: status {response.status}: {text}", wait, way)
 

@@ -10,6 +10,7 @@ import celeryconfig
 from modelserver import settings
 from modelserver.control.applied_fleet import in_force
 from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.messaging.remote_control import Control
 from modelserver.messaging.transport import AMQP
 from modelserver.messaging.wire import CatalogueSource
 from modelserver.store import connect
@@ -43,7 +44,7 @@ def _in_force(own: settings.Settings) -> settings.Settings:
 
 
 app = celery_hooks.WorkerApplication(
-    "modelserver", amqp=AMQP, events=celery_hooks.ThinnedEvents
+    "modelserver", amqp=AMQP, control=Control, events=celery_hooks.ThinnedEvents
 )
 app.modelserver_settings = settings.load()
 app.modelserver_models = CatalogueSource(app.modelserver_settings)

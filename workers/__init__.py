@@ -17,8 +17,10 @@ Messages:
 - ``reading``: a pulled message, or why nobody can execute it
 - ``trials``: requests under suspicion of killing workers, one at a time
 - ``courier``: results, acknowledgements and samples in batches, result first
+- ``unwanted``: revoked and expired requests, answered in batches
 - ``lease``: this worker's sign of life, and what dead workers left behind
 - ``server_clock``: the time by the store's clock
+- ``task_times``: times in a message's headers, as Celery means them
 
 Engines and requests:
 

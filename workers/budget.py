@@ -18,6 +18,8 @@ class RetryBudget:
     per_second: float = 1.0
     #: Retries that are there now; below 0 those that are taken in advance.
     saved: float = 100.0
+    #: Most retries that may be taken in advance: the longest wait at one a second.
+    most_owed: float = 10.0
     #: When ``saved`` was last brought up to date.
     at: float | None = None
 
@@ -31,10 +33,16 @@ class RetryBudget:
         >>> budget = RetryBudget(saved=1.0)
         >>> budget.take(0.0), budget.take(0.0), budget.take(0.0), budget.take(3.0)
         (0.0, 1.0, 2.0, 0.0)
+
+        However many fail at once, none waits for ever:
+
+        >>> storm = RetryBudget()
+        >>> max(storm.take(0.0) for _ in range(512))
+        10.0
         """
         last = now if self.at is None else self.at
         self.at = max(now, last)
         trickled = (self.at - last) * self.per_second
         self.saved = min(self.most, self.saved + trickled)
-        self.saved -= 1.0
+        self.saved = max(-self.most_owed, self.saved - 1.0)
         return max(0.0, -self.saved / self.per_second)

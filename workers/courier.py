@@ -67,10 +67,14 @@ class HeldMessage:
     delivery: Delivery
     #: The id of its task if that has a deadline.
     deadline_of: str = ""
+    #: The key of what was published that follows it, if anything was.
+    published: str = ""
     #: Whether an engine has answered; the answer may still be on its way to Redis.
     answered: bool = False
     #: How often it could not be handed over or run before.
     faults: int = 0
+    #: Whether it takes no room: it waits for its turn as a suspect.
+    aside: bool = False
     #: Headers that the message gets if it goes back.
     amendments: dict[str, Any] = field(default_factory=dict)
 
@@ -137,6 +141,21 @@ class Courier:
         held = self.held.get(tag)
         if held is not None and not held.answered:
             held.answered = True
+            self._free(held)
+
+    def set_aside(self, tag: str, aside: bool) -> None:
+        """Whether the message takes no room for now."""
+        held = self.held.get(tag)
+        if held is None or held.answered or held.aside == aside:
+            return
+        if aside:
+            self._free(held)
+        else:
+            self.active[held.queue] += 1
+        held.aside = aside
+
+    def _free(self, held: HeldMessage) -> None:
+        if not held.aside:
             self.active[held.queue] -= 1
             self.on_freed()
 
@@ -150,9 +169,9 @@ class Courier:
         self._work.set()
         return future
 
-    def settle(self, task: str, result: StoreResult) -> None:
+    def settle(self, task: str, result: StoreResult) -> "asyncio.Future[Stored]":
         """Answer a request whose message is elsewhere, unless it is answered."""
-        self.store(dataclasses.replace(result, settles=task))
+        return self.store(dataclasses.replace(result, settles=task))
 
     def ack(self, tag: str) -> None:
         """The message is dealt with."""
@@ -160,7 +179,14 @@ class Courier:
             self._batch.acks.append(tag)
             if held.deadline_of:
                 self._batch.answered.append(held.deadline_of)
+            if held.published:
+                self._batch.published.append(held.published)
             self._work.set()
+
+    def forget_revoked(self, tasks: Iterable[str]) -> None:
+        """These are settled, and nobody need know any more that they were revoked."""
+        self._batch.revoked.extend(tasks)
+        self._work.set()
 
     def give_back(self, tag: str) -> None:
         """The message goes back to the head of its queue, marked as redelivered."""
@@ -213,8 +239,7 @@ class Courier:
         if held is not None:
             self._settling.add(tag)
             if not held.answered:
-                self.active[held.queue] -= 1
-                self.on_freed()
+                self._free(held)
         return held
 
     def _settled(self, tags: Iterable[str]) -> None:

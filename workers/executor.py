@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -39,17 +38,18 @@ from modelserver.messaging.requests import (
     with_defaults,
     with_model,
 )
-from modelserver.store.batch import CRASHES, DEADLINE
+from modelserver.store.batch import CRASHES, DEADLINE, SUSPECTS
 from modelserver.values import EngineReport, Kind, ModelSpec
 from workers.attempt import Attempt
 from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
 from workers.courier import Courier
-from workers.crashes import CRASHES_TO_POISON, Crashes
+from workers.crashes import CRASHES_TO_POISON, Crashes, suspects_at_once
 from workers.fallbacks import Fallbacks
 from workers.own_fault import FailedTries
 from workers.roster import EngineSlot, Roster
 from workers.server_clock import ServerClock
+from workers.task_times import has_expired
 
 #: A request fails after so many attempts that were the fault of engines.
 MOST_ATTEMPTS = 20
@@ -80,6 +80,8 @@ class _Work:
     task: str
     #: Engines that died with it on them.
     crashes: int
+    #: Suspects like it that an engine gets at a time.
+    at_once: int
     #: When Celery expires it, in ISO format.
     expires: str | None
     #: What it has failed at, None before the first time.
@@ -144,15 +146,18 @@ class Executor:
             tag=str((context.properties or {}).get("delivery_tag", "")),
             task=context.id,
             crashes=int(context.get(CRASHES) or 0),
+            at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
             expires=context.expires,
         )
 
     async def _in_turn(self, work: _Work) -> Any:
-        """Requests under suspicion run one at a time, all others at once."""
+        """Suspects run a few at a time, all others at once."""
         self._refuse_poison(work)
         if not work.crashes:
             return await self._until_answered(work)
-        async with self.crashes.single_file(work.model):
+        self.courier.set_aside(work.tag, True)
+        async with self.crashes.lane(work.model, work.at_once):
+            self.courier.set_aside(work.tag, False)
             return await self._until_answered(work)
 
     async def _until_answered(self, work: _Work) -> Any:
@@ -160,7 +165,8 @@ class Executor:
         budget.attempted()
         tried: list[str] = []
         for attempt in range(MOST_ATTEMPTS):
-            slot = await self.roster.admit(work.model, tried)
+            full = self.crashes.full(work.model, work.at_once) if work.crashes else []
+            slot = await self.roster.admit(work.model, tried + full)
             if slot is None:
                 down = self.fallbacks.find_down(work.asked)
                 if down and down.then == "fail":
@@ -170,6 +176,7 @@ class Executor:
             if attempt == 0 and _is_unwanted(work):
                 # It waited for an engine: Celery settles it when it comes again.
                 raise Reject("expired or revoked before its start", requeue=True)
+            began = time.monotonic()
             try:
                 value = await self._attempt(slot, work)
                 self.courier.answered(work.tag)
@@ -185,9 +192,10 @@ class Executor:
                 last = fault
                 tried.append(slot.engine.id)
                 _refuse_own_fault(work, fault)
-                await self._note_fault(slot, fault, work)
+                await self._note_fault(slot, fault, work, began)
             wait = max(last.retry_after, _wait_after(attempt))
-            await asyncio.sleep(max(wait, budget.take(time.monotonic())))
+            owed = budget.take(time.monotonic()) * random.uniform(0.5, 1.0)
+            await asyncio.sleep(max(wait, owed))
         raise EngineError(
             f"{work.model} failed {MOST_ATTEMPTS} times at a sound request, last: "
             f"{last}; see `modelserver status` and the engine's log"
@@ -199,10 +207,12 @@ class Executor:
         try:
             async with timeout:
                 slot.timeouts.add(timeout)
+                slot.suspects += bool(work.crashes)
                 try:
                     return await self._run_on(slot, work)
                 finally:
                     slot.timeouts.discard(timeout)
+                    slot.suspects -= bool(work.crashes)
         except TimeoutError:
             if not timeout.expired():
                 raise
@@ -267,22 +277,28 @@ class Executor:
     # Engines that fail or die.
 
     async def _note_fault(
-        self, slot: EngineSlot, fault: EngineFault, work: _Work
+        self, slot: EngineSlot, fault: EngineFault, work: _Work, began: float
     ) -> None:
         cause = fault.__cause__
         if not isinstance(cause, aiohttp.ClientConnectionError):
             if work.tries is None or work.tries.counts:
-                self.roster.note_fault(slot)
+                self.roster.note_fault(slot, began)
             return
-        slot.suspect(time.monotonic())
+        slot.suspect(time.monotonic(), began)
         if isinstance(cause, aiohttp.ClientConnectorError):
             return  # The engine was dead before this request came.
-        if await self.crashes.is_confirmed(slot):
+        suspect = bool(work.crashes)
+        death = await self.crashes.find_death(slot, work.tag, suspect)
+        if death is None:
+            return
+        together = len(death.suspects if suspect else death.others)
+        # Of several suspects one did it, and nobody knows which.
+        if not suspect or together == 1:
             work.crashes += 1
-            self.courier.amend(work.tag, {CRASHES: work.crashes})
-            self._refuse_poison(work)
-            # From now on it runs in single file, here or wherever it is taken next.
-            raise Reject("its engine died", requeue=True)
+        self.courier.amend(work.tag, {CRASHES: work.crashes, SUSPECTS: together})
+        self._refuse_poison(work)
+        # From now on it runs as a suspect, here or wherever it is taken next.
+        raise Reject("its engine died", requeue=True)
 
     def _refuse_poison(self, work: _Work) -> None:
         if work.crashes < CRASHES_TO_POISON:
@@ -356,9 +372,7 @@ def _is_unwanted(work: _Work) -> bool:
     """Whether it was revoked or has expired."""
     if work.task in revoked:
         return True
-    if work.expires is None:
-        return False
-    return datetime.fromisoformat(work.expires).timestamp() < time.time()
+    return has_expired(work.expires, time.time())
 
 
 def _wait_after(attempt: int) -> float:

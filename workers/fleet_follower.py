@@ -6,6 +6,7 @@ Looks at the store now and then, and at once when it rings.
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +20,16 @@ from modelserver.messaging.wire import CatalogueSource
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.engines import decode_engine
+from modelserver.values import EngineReport
 from workers.fallbacks import Fallbacks
 from workers.roster import Roster
 
 logger = get_logger(__name__)
 
-#: How often the engines' reports are read if nothing rings, in seconds.
+#: How often it looks for changed reports if nothing rings, in seconds.
 REPORTS_LOOK_SECONDS = 0.5
+#: How often all reports are read, changed or not, in seconds.
+ALL_REPORTS_SECONDS = 5.0
 #: Wait before the bells are listened to again after Redis was away, in seconds.
 LISTEN_RETRY_SECONDS = 0.5
 
@@ -60,6 +64,12 @@ class FleetFollower:
         self._models: frozenset[str] = frozenset()
         self._fleet_text = ""
         self._look = asyncio.Event()
+        #: Reports of this host's engines.
+        self._reports: dict[str, EngineReport] = {}
+        #: The last change of a report that was seen here.
+        self._version = 0
+        #: When all reports were read last, by the monotonic clock.
+        self._read_all_at = -ALL_REPORTS_SECONDS
 
     def models(self) -> frozenset[str]:
         """The models whose queues this worker can take requests from."""
@@ -70,22 +80,49 @@ class FleetFollower:
         while True:
             self._look = asyncio.Event()
             try:
-                # First: an engine of a new model comes after the fleet that has it.
-                # Bytes: this client decodes nothing.
-                both: Any = await self.client.mget(
-                    self.keys.fleet, self.keys.availability
-                )
-                self._follow_fleet(both[0])
-                self.fallbacks.update(both[1].decode() if both[1] else "")
-                values = await self.client.hgetall(self.keys.engines)
-                reports = [decode_engine(value) for value in values.values()]
-                self.roster.update({engine.id: engine for engine in reports})
+                await self.look()
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: engines stay as they were (%s)", error)
             self._announce()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REPORTS_LOOK_SECONDS):
                     await self._look.wait()
+
+    async def look(self) -> None:
+        """Read what has changed. Raises RedisError, OSError."""
+        # First: an engine of a new model comes after the fleet that has it.
+        # Bytes: this client decodes nothing.
+        values: Any = await self.client.mget(
+            self.keys.fleet, self.keys.availability, self.keys.engines_version
+        )
+        fleet, standings, version = values
+        self._follow_fleet(fleet)
+        self.fallbacks.update(standings.decode() if standings else "")
+        await self._read_reports(int(version or 0))
+        self.roster.update(self._reports)
+
+    async def _read_reports(self, version: int) -> None:
+        """The reports of the engines that changed; now and then all of them."""
+        now = time.monotonic()
+        values: Any
+        if version < self._version or now - self._read_all_at > ALL_REPORTS_SECONDS:
+            values = await self.client.hgetall(self.keys.engines)
+            self._reports = {}
+            self._read_all_at = now
+        elif version > self._version:
+            after = f"({self._version}"
+            changed: Any = await self.client.zrangebyscore(
+                self.keys.engine_versions, after, "+inf"
+            )
+            found: Any = await self.client.hmget(self.keys.engines, changed)
+            values = dict(zip(changed, found, strict=True))
+        else:
+            return
+        self._version = version
+        for name, value in values.items():
+            self._reports.pop(name.decode(), None)
+            if value and (engine := decode_engine(value)).host == self.roster.host:
+                self._reports[engine.id] = engine
 
     def _follow_fleet(self, value: bytes | None) -> None:
         """Go by the fleet that was applied last, if it is another than before."""

@@ -9,21 +9,23 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Container, Mapping
-from datetime import datetime
 from typing import Any
 
 from celery.utils.log import get_logger
+from celery.worker.state import revoked
 from redis.exceptions import RedisError, ResponseError
 
 from modelserver.messaging.transport import Channel, Message
-from modelserver.messaging.wire import CONTROL_QUEUE
-from modelserver.store.batch import DEADLINE, FAULTS, Delivery
+from modelserver.messaging.wire import CONTROL_QUEUE, STEER_QUEUE
+from modelserver.store.batch import ANSWERED, DEADLINE, FAULTS, Delivery
 from modelserver.store.delivery import Deliveries
+from modelserver.store.embedded import find_followers
 from workers.courier import FAULT_WAIT_SECONDS, Courier
 from workers.fallbacks import REFUSED_AT_ONCE, Fallbacks
 from workers.reading import UnreadableMessage, read
 from workers.roster import Roster
 from workers.server_clock import ServerClock
+from workers.task_times import find_due, has_expired
 from workers.trials import Trials
 
 logger = get_logger(__name__)
@@ -33,7 +35,7 @@ logger = get_logger(__name__)
 REQUESTS_PER_SPARE = 16
 #: Most such requests held for one model.
 MOST_SPARE = 16
-#: Messages of the control queue that are held, and run, at once. One that waits stays
+#: Users' own tasks that are held, and run, at once. One that waits stays
 #: in its queue, where it may still expire or be revoked.
 CONTROL_ROOM = 8
 #: Most messages that one pull moves, so that its script takes the server a short time.
@@ -75,6 +77,10 @@ class Intake:
         self.pulling = True
         #: Nothing is pulled without a lease, whose end tells others that we are dead.
         self.leased = False
+        #: Tasks that the store notes as revoked.
+        self.revoked = 0
+        #: Answers messages that nobody waits for, each with the reason.
+        self.settle_unwanted: Callable[[list[tuple[Message, str]]], None]
         #: Set when others may have taken what is held here.
         self.must_reconcile = False
         #: Ends this worker's run of a message that others have taken.
@@ -164,7 +170,10 @@ class Intake:
     async def _pull_all(self) -> int:
         pulled = 0
         for queue in self.queues():
-            if room := self.room(queue):
+            room = self.room(queue)
+            if queue == CONTROL_QUEUE:
+                pulled += await self._pull_control(room)
+            elif room:
                 deliveries = await self._pull(queue, room)
                 for delivery in deliveries:
                     self.courier.took(queue, delivery)
@@ -172,10 +181,10 @@ class Intake:
                 pulled += len(deliveries)
         return pulled
 
-    async def _pull(self, queue: str, room: int) -> list[Delivery]:
+    async def _pull(self, queue: str, room: int, before: str = "") -> list[Delivery]:
         """Nothing where the server refuses: other queues are not to wait for this."""
         try:
-            deliveries = await self.deliveries.pull(queue, room)
+            deliveries = await self.deliveries.pull(queue, room, before)
         except ResponseError as error:
             if queue not in self._refused_pulls:
                 logger.error("nothing can be pulled from %s: %s", queue, error)
@@ -183,6 +192,22 @@ class Intake:
             return []
         self._refused_pulls.discard(queue)
         return deliveries
+
+    async def _pull_control(self, room: int) -> int:
+        """Pull users' own tasks, and the beat job, which needs no room of theirs."""
+        if room:
+            pull = self._pull(CONTROL_QUEUE, room, before=STEER_QUEUE)
+        elif not self.courier.active[STEER_QUEUE]:
+            pull = self._pull(STEER_QUEUE, 1)
+        else:
+            return 0
+        deliveries = await pull
+        for delivery in deliveries:
+            own = self.deliveries.keys.queue_of(delivery.source)
+            self.courier.took(own, delivery)
+        # Celery knows one consumer for both.
+        await self._deliver_all(CONTROL_QUEUE, deliveries)
+        return len(deliveries)
 
     async def _wait(self) -> None:
         """Wait until a bell rings, room comes free or a subscription changes."""
@@ -222,22 +247,52 @@ class Intake:
                 messages.append(message)
         again = [message for message in messages if _may_be_answered(message)]
         answered = await self._answered_tags(again) if again else frozenset()
-        for message in messages:
+        for message in await self._wanted(messages):
             tag = str(message.delivery_tag)
             if tag not in self.courier.held:
                 continue  # Taken for dead meanwhile: others have it.
             if DEADLINE in message.headers:
                 self.courier.held[tag].deadline_of = message.headers["id"]
             self.courier.held[tag].faults = _count(message.headers.get(FAULTS))
-            due = _due(message.headers)
-            if tag in answered:
+            due = find_due(message.headers)
+            if tag in answered and not find_followers(message.decode()):
                 self.courier.ack(tag)
+            elif tag in answered:
+                message.headers[ANSWERED] = True
+                self._hand_over(queue, message)
             elif due is not None and due > self.clock.now():
                 self.courier.park(tag, due)
             elif self.trials.is_suspect(message):
                 self.trials.add(queue, message)
             else:
                 self._hand_over(queue, message)
+
+    async def _wanted(self, messages: list[Message]) -> list[Message]:
+        """Those that somebody waits for; the others are settled, many at once."""
+        named: frozenset[str] = frozenset()
+        if self.revoked and messages:
+            tasks = [message.headers["id"] for message in messages]
+            named = await self.deliveries.revoked(tasks)
+        now, wanted, unwanted = self.clock.now(), [], []
+        for message in messages:
+            task = message.headers["id"]
+            if task in named or task in revoked:
+                reason = "revoked"
+            elif has_expired(message.headers.get("expires"), now):
+                reason = "expired"
+            else:
+                wanted.append(message)
+                continue
+            if "chord" in find_followers(message.decode()):
+                # Celery does it, which counts the chord's part.
+                if reason == "revoked":
+                    revoked.add(task)
+                wanted.append(message)
+            else:
+                unwanted.append((message, reason))
+        if unwanted:
+            self.settle_unwanted(unwanted)
+        return wanted
 
     def _read(
         self, queue: str, delivery: Delivery
@@ -291,18 +346,9 @@ class Intake:
 
 
 def _may_be_answered(message: Message) -> bool:
-    """Whether a stored answer settles this message.
-
-    Not for a part of a group: its run may have ended between its answer and its chord.
-    """
-    again = message.delivery_info.get("redelivered")
-    return bool(again) and not message.headers.get("group")
+    """Whether an earlier run may have stored an answer to this message."""
+    return bool(message.delivery_info.get("redelivered"))
 
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
-
-
-def _due(headers: dict[str, Any]) -> float | None:
-    eta = headers.get("eta")
-    return datetime.fromisoformat(eta).timestamp() if eta else None

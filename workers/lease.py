@@ -9,7 +9,7 @@ import orjson
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from modelserver.store.batch import Delivery
+from modelserver.store.batch import Delivery, Stored
 from modelserver.store.delivery import Deliveries
 from modelserver.store.memory import watch_memory
 from modelserver.store.reaps import reap
@@ -39,7 +39,7 @@ class Lease:
         clock: ServerClock,
         nodename: str,
         seconds: float,
-        expire: Callable[[str], None],
+        expire: Callable[[str], "asyncio.Future[Stored]"],
         set_aside: Callable[[Delivery], None],
     ) -> None:
         self.deliveries = deliveries
@@ -75,6 +75,7 @@ class Lease:
             self.intake.must_reconcile = True
             self.intake.wakeup.set()
         self._renewed = True
+        self.intake.revoked = renewal.revoked
         self.intake.leased = True
 
     async def reap(self) -> None:
@@ -114,8 +115,8 @@ class Lease:
         while True:
             try:
                 await self.deliveries.wake()
-                for task in await self.deliveries.overdue():
-                    self.expire(task)
+                while overdue := await self.deliveries.overdue():
+                    await asyncio.gather(*[self.expire(task) for task in overdue])
             except (RedisError, OSError):
                 logger.debug("Redis away: due messages wait", exc_info=True)
             await asyncio.sleep(WAKE_SECONDS)

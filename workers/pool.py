@@ -20,6 +20,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from modelserver.messaging.wire import STEER
 from workers import bridge
 from workers.courier import FAULT_WAIT_SECONDS
 from workers.intake import CONTROL_ROOM
@@ -68,8 +69,10 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         self._thread = threading.Thread(
             target=self._run_loop, name="requests", daemon=True
         )
-        # For tasks that are not made for the loop: the beat job, Celery's own.
+        # For tasks that are not made for the loop: users' own, Celery's own. Control
+        # has a thread of its own, however slow they are.
         self._threads = ThreadPoolExecutor(CONTROL_ROOM, thread_name_prefix="task")
+        self._control = ThreadPoolExecutor(1, thread_name_prefix="control")
         self._jobs: set[Job] = set()
         self._pid = os.getpid()
 
@@ -108,6 +111,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=5)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._control.shutdown(wait=False, cancel_futures=True)
 
     async def _give_up_jobs(self) -> None:
         jobs = [job for job in self._jobs if job.task is not None]
@@ -162,7 +166,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
                 outcome = await self._on_loop(job, target, args, kwargs)
             else:
                 outcome = await self.loop.run_in_executor(
-                    self._threads, lambda: target(*args, **kwargs)
+                    self._threads_for(args[0]), lambda: target(*args, **kwargs)
                 )
             options["callback"](outcome)
         except asyncio.CancelledError:
@@ -183,6 +187,9 @@ class AsyncPool(BasePool):  # type: ignore[misc]
             for timer in timers:
                 timer.cancel()
             self._jobs.discard(job)
+
+    def _threads_for(self, task: str) -> ThreadPoolExecutor:
+        return self._control if task == STEER else self._threads
 
     async def _settle_fault(
         self, job: Job, args: Any, options: dict[str, Any], error: Exception

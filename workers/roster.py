@@ -53,12 +53,18 @@ class EngineSlot:
     suspect_until: float = 0.0
     #: How often it was suspected in a row.
     suspicions: int = 0
-    #: How many requests in a row it failed at.
+    #: How many requests in a row it failed at, those that failed together once.
     faults: int = 0
+    #: When it last failed at a request that counted.
+    fault_at: float = 0.0
+    #: When it was last suspected.
+    suspected_at: float = 0.0
     #: The number of the last request that began.
     sequence: int = 0
     #: When the last request began.
     began_at: float = 0.0
+    #: Requests on it that may have killed an engine.
+    suspects: int = 0
     #: One for each request that can be called off the engine.
     timeouts: set[asyncio.Timeout] = field(default_factory=set)
     #: Its last requests: None for one that ended well.
@@ -103,8 +109,15 @@ class EngineSlot:
         failed = sum(each is not None and not each.is_own_fault for each in others)
         return (failed + FIRST_SHARE) / (len(others) + 1)
 
-    def suspect(self, now: float) -> None:
-        """Give the engine no requests for a while: it broke a connection, or fails."""
+    def suspect(self, now: float, began: float) -> None:
+        """Give the engine no requests for a while: it broke a connection, or fails.
+
+        What broke together is one event: a request that ``began`` before the engine was
+        last suspected says nothing new.
+        """
+        if began <= self.suspected_at:
+            return
+        self.suspected_at = now
         seconds = FIRST_SUSPICION_SECONDS * 2**self.suspicions
         self.suspect_until = now + min(LONGEST_SUSPICION_SECONDS, seconds)
         self.suspicions = min(self.suspicions + 1, 16)
@@ -193,10 +206,15 @@ class Roster:
                 best, best_rank = slot, rank
         return best
 
-    def note_fault(self, slot: EngineSlot) -> None:
-        """An engine failed at a request; after some in a row it is suspected."""
+    def note_fault(self, slot: EngineSlot, began: float) -> None:
+        """An engine failed at a request; after some in a row it is suspected.
+
+        A request that ``began`` before the last fault failed together with that one.
+        """
+        if began <= slot.fault_at:
+            return
         slot.faults += 1
-        now = time.monotonic()
+        now = slot.fault_at = time.monotonic()
         if slot.faults < FAULTS_IN_A_ROW or not slot.usable(now):
             return
         others = (
@@ -205,7 +223,7 @@ class Roster:
             if each is not slot and each.engine.model == slot.engine.model
         )
         if any(each.usable(now) for each in others):
-            slot.suspect(now)
+            slot.suspect(now, began)
 
     async def admit(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
         """A usable engine below its limit, waited for in line; None if none is usable.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import orjson
+from celery import states
 from celery._state import _task_stack, get_current_task
 from celery.app.task import Context
 from celery.utils.log import get_logger
@@ -19,10 +20,11 @@ from redis.exceptions import RedisError
 
 from modelserver.engine_client import open_session
 from modelserver.errors import DeadlineExceededError, PoisonError
+from modelserver.messaging.followers import Origin
 from modelserver.messaging.running_worker import set_worker
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
-from modelserver.store.batch import Delivery, Stored, StoreResult
+from modelserver.store.batch import ANSWERED, Delivery, Stored, StoreResult
 from modelserver.store.connections import open_async
 from modelserver.store.reaps import MOST_REAPS
 from workers import bridge
@@ -34,6 +36,7 @@ from workers.intake import Intake
 from workers.lease import Lease
 from workers.roster import Roster
 from workers.server_clock import ServerClock
+from workers.unwanted import Unwanted
 
 logger = get_logger(__name__)
 
@@ -107,6 +110,8 @@ class Service:
             self.app.tasks,
             prepare_accept_content(self.app.conf.accept_content),
         )
+        unwanted = Unwanted(self.app.backend, self.courier)
+        self.intake.settle_unwanted = unwanted.settle
         self.lease = Lease(
             self.deliveries,
             self.intake,
@@ -253,11 +258,11 @@ class Service:
         )
         await self._fail_and_ack(tag, task, error, headers)
 
-    def _expire(self, task: str) -> None:
+    def _expire(self, task: str) -> "asyncio.Future[Stored]":
         """Answer a request whose deadline passed in its queue."""
         error = DeadlineExceededError(too_late("its model"))
         key, value, seconds = self.app.backend.failure(task, error)
-        self.courier.settle(task, StoreResult("", key, value, seconds, True))
+        return self.courier.settle(task, StoreResult("", key, value, seconds, True))
 
     def info(self) -> dict[str, Any]:
         """What ``celery inspect stats`` shows."""
@@ -270,8 +275,23 @@ class Service:
         return bridge.inside()
 
     def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
-        """The answer to a request."""
+        """The answer to a request; the stored one if there is one."""
+        if context.get(ANSWERED):
+            meta = self.run_in_thread(self.app.backend._get_task_meta_for, context.id)
+            if meta["status"] in states.PROPAGATE_STATES:
+                raise meta["result"]
+            if meta["status"] == states.SUCCESS:
+                return meta["result"]
         return bridge.wait(self.executor.execute(task, args, kwargs, context))
+
+    def origin(self, tag: str, task: str) -> Origin | None:
+        """The delivery of a task that runs here; None if it is no longer here."""
+        held = self.courier.held.get(tag)
+        if held is None:
+            return None
+        keys = self.deliveries.keys
+        held.published = keys.published(task)
+        return Origin(keys.unacked(self.deliveries.worker), tag, held.published)
 
     def store(
         self, tag: str, key: str, value: bytes, seconds: int, final: bool

@@ -14,6 +14,7 @@ What is shown:
 What is ordered:
 
 - ``apply``: puts a fleet file in force
+- ``cancel``: ends requests that nobody wants any more
 - ``relaunch``: starts an engine anew
 - ``drain``: ``drain``, ``undrain``, ``pause`` and ``resume``
 
@@ -35,6 +36,7 @@ import click
 
 from modelserver.cli.alerts import alerts
 from modelserver.cli.apply import apply
+from modelserver.cli.cancel import cancel
 from modelserver.cli.dead import dead
 from modelserver.cli.demo import demo
 from modelserver.cli.doctor import doctor
@@ -64,6 +66,7 @@ for command in (
     alerts,
     apply,
     beat,
+    cancel,
     dead,
     demo,
     doctor,

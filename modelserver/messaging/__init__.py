@@ -6,11 +6,13 @@
 - ``catalogue``: the models that can be asked
 - ``envelope``: how a message in a queue is kept small
 - ``encoding``: vectors in messages
+- ``followers``: what follows a task: links, its chain, errbacks
 - ``transport``: messages in Redis, as Celery's transport
 - ``backend``: results in Redis, as Celery's result backend
 - ``listening``: results as they arrive, for whoever waits
 - ``results``: what a call returns, for threads and for asyncio
 - ``sending``: sending from a thread of its own
 - ``inheritance``: what a chain's next step takes over
+- ``remote_control``: revoking that is kept in Redis
 - ``running_worker``: what the above and tasks ask of the worker that they run in
 """

@@ -15,18 +15,28 @@ import orjson
 from celery import states
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.backends.redis import RedisBackend
-from kombu.exceptions import EncodeError
+from celery.exceptions import TaskRevokedError
+from celery.utils.log import get_logger
+from kombu.exceptions import EncodeError, OperationalError
 from kombu.utils.encoding import bytes_to_str
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from modelserver.errors import StoreUnreachableError
 from modelserver.messaging.encoding import encode
+from modelserver.messaging.followers import give_all_ids, published_for
 from modelserver.messaging.listening import AnswerListener, Wait, blocks
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.server_address import plain_url
-from modelserver.store.batch import Stored
+from modelserver.store.batch import Stored, StoreResult
 from modelserver.store.connections import blocking_arguments
+from modelserver.store.embedded import later_steps
+
+logger = get_logger(__name__)
+
+#: What is raised where the server cannot be reached.
+UNREACHABLE = (OperationalError, RedisError, StoreUnreachableError, OSError)
 
 
 class ResultConsumer(BaseResultConsumer):  # type: ignore[misc]
@@ -190,17 +200,124 @@ class Backend(RedisBackend):  # type: ignore[misc]
             )
         return result
 
+    def mark_as_done(
+        self,
+        task_id: str,
+        result: Any,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.SUCCESS,
+    ) -> None:
+        """Store an answer, then publish what follows the task."""
+        super().mark_as_done(task_id, result, request, store_result, state)
+        if request is None or not (request.errbacks or hasattr(request, "followers")):
+            return
+        failed, value = self._find_stored(request, False, result)
+        if failed:
+            self._fail_followers(request, value)
+        else:
+            self._publish_followers(request, value)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: Any,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store an error, then settle what follows the task."""
+        ours = request is not None and find_worker_of_thread(self.app) is not None
+        if not ours or state != states.FAILURE:
+            super().mark_as_failure(
+                task_id, exc, traceback, request, store_result, call_errbacks, state
+            )
+            return
+        if store_result:
+            self.store_result(task_id, exc, state, traceback=traceback, request=request)
+        if request.chord:
+            self.on_chord_part_return(request, state, exc)
+        if request.chain or request.callbacks or request.errbacks:
+            failed, value = self._find_stored(request, True, exc)
+            if failed:
+                self._fail_followers(request, value, traceback, call_errbacks)
+            else:
+                self._publish_followers(request, value)
+
+    def _find_stored(self, request: Any, failed: bool, value: Any) -> tuple[bool, Any]:
+        """Whether the answer that counts is an error, and that answer."""
+        if getattr(request, "stored", Stored.STORED) is Stored.REPEATED:
+            meta = self._in_thread(self._get_task_meta_for, request.id)
+            if meta["status"] in states.READY_STATES:
+                return meta["status"] != states.SUCCESS, meta["result"]
+        return failed, value
+
+    def _publish_followers(self, request: Any, result: Any) -> None:
+        send = self.app.amqp._retry_publish
+        for follower in getattr(request, "followers", ()):
+            try:
+                self._as_origin(
+                    request, send, follower.publish, (result,), **follower.options
+                )
+            except UNREACHABLE:
+                raise  # The message goes back, and what is missing is done then.
+            except Exception as error:
+                logger.exception("what follows %s could not be sent", request.id)
+                self._fail_followers(request, error, call_errbacks=False)
+
+    def _fail_followers(
+        self,
+        request: Any,
+        error: Any,
+        traceback: str | None = None,
+        call_errbacks: bool = True,
+    ) -> None:
+        self._as_origin(request, self._fail_chain, request.chain, error, traceback)
+        if call_errbacks and request.errbacks:
+            give_all_ids(request.errbacks, f"{request.id}:error")
+            call = self._call_task_errbacks
+            self._as_origin(request, call, request, error, traceback)
+
+    def _as_origin(
+        self, request: Any, function: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Call a function whose messages follow this request, while it is ours."""
+        worker = find_worker_of_thread(self.app)
+        tag = (request.properties or {}).get("delivery_tag")
+        delivery = worker.origin(tag, request.id) if worker and tag else None
+        stored = getattr(request, "stored", Stored.STORED)
+        if tag and worker and (delivery is None or stored is Stored.FENCED):
+            return  # The worker that has the request now does it.
+
+        def call() -> None:
+            with published_for(delivery):
+                function(*args, **kwargs)
+
+        self._in_thread(call)
+
+    def _in_thread(self, function: Any, *args: Any) -> Any:
+        worker = find_worker(self.app)
+        return worker.run_in_thread(function, *args) if worker else function(*args)
+
     def failure(self, task_id: str, error: Exception) -> tuple[str, str, int]:
         """A failure as it would be stored: its key, its value, its life in seconds."""
+        return self._error(task_id, error, states.FAILURE)
+
+    def revocation(self, task_id: str, reason: str) -> tuple[str, str, int]:
+        """The same of a task that is not executed."""
+        return self._error(task_id, TaskRevokedError(reason), states.REVOKED)
+
+    def _error(self, task: str, error: Exception, state: str) -> tuple[str, str, int]:
         meta = self._get_result_meta(
             result=self.prepare_exception(error),
-            state=states.FAILURE,
+            state=state,
             traceback=None,
             request=None,
         )
-        meta["task_id"] = task_id
-        value = str(self.encode(meta))
-        return self.backend_key(task_id), value, self._lifetime(states.FAILURE)
+        meta["task_id"] = task
+        return self.backend_key(task), str(self.encode(meta)), self._lifetime(state)
 
     def backend_key(self, task_id: str) -> str:
         """The full key of a task's result."""
@@ -229,3 +346,14 @@ class Backend(RedisBackend):  # type: ignore[misc]
             state, result = meta["status"], meta["result"]
         count = super().on_chord_part_return
         return worker.run_in_thread(count, request, state, result, **kwargs)
+
+
+def revocations(
+    backend: Backend, tag: str, task: str, payload: Any, reason: str
+) -> list[StoreResult]:
+    """The results of a task that is not executed, and of what comes after it."""
+    found = []
+    for name, own in ((task, tag), *((step, "") for step in later_steps(payload))):
+        key, value, seconds = backend.revocation(name, reason)
+        found.append(StoreResult(own, key, value, seconds, True, settles=name))
+    return found

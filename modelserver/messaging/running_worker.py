@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from celery import Celery
 
+from modelserver.messaging.followers import Origin
 from modelserver.store.batch import Stored
 
 T = TypeVar("T")
@@ -35,6 +36,9 @@ class RunningWorker(Protocol):
 
     def run_in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a blocking function in a thread, as the same task; its result."""
+
+    def origin(self, tag: str, task: str) -> Origin | None:
+        """The delivery of a task that runs here, for what follows it. Any thread."""
 
 
 def set_worker(app: Celery, worker: RunningWorker | None) -> None:

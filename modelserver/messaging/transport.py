@@ -12,17 +12,22 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
+from celery._state import get_current_worker_task
 from celery.app.amqp import AMQP as CeleryAMQP
 from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
 
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.envelope import slim, submitter, unescaped
-from modelserver.messaging.running_worker import find_worker
+from modelserver.messaging.followers import defer, origin
+from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
 from modelserver.store import connections, scripts
 from modelserver.store.batch import DEADLINE, RESUBMISSION, SUBMITTER
 from modelserver.store.keys import Keys
+
+#: Most lists of submitters that one script deletes.
+MOST_PURGED_LISTS = 1_000
 
 
 class MessageIntake(Protocol):
@@ -191,11 +196,21 @@ class Channel(redis.Channel):
         again = headers.pop(RESUBMISSION, "")
         if request:
             message = slim(message)
-        arguments = (
-            *(_script(headers), 4, key, keys.deadlines, keys.result(task)),
-            *(keys.memory_short, encode(message), keys.bell(queue), task),
+        names: tuple[str, ...] = (
+            key,
+            keys.deadlines,
+            keys.result(task),
+            keys.memory_short,
+        )
+        values = (
+            *(encode(message), keys.bell(queue), task),
             *("" if due is None else due, owner if request else "", again),
         )
+        arguments: tuple[Any, ...] = (_script(headers), len(names), *names, *values)
+        if follows := origin.get():
+            names += (follows.unacked, follows.published)
+            own = (str(headers.get("id", "")), follows.tag)
+            arguments = (scripts.PUT_ONCE, len(names), *names, *values, *own)
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:
             batch.add("eval", *arguments)
@@ -204,15 +219,20 @@ class Channel(redis.Channel):
             client.eval(*arguments)
 
     def _size(self, queue: str) -> int:
-        return self._count(scripts.DEPTH, queue)
-
-    def _purge(self, queue: str) -> int:
-        return self._count(scripts.PURGE, queue)
-
-    def _count(self, script: str, queue: str) -> int:
         lists = Keys(self.global_keyprefix).queue(queue)
         with self.conn_or_acquire() as client:
-            return int(client.eval(script, len(lists), *lists))
+            return int(client.eval(scripts.DEPTH, len(lists), *lists))
+
+    def _purge(self, queue: str) -> int:
+        lists = Keys(self.global_keyprefix).queue(queue)
+        purged, more = 0, 1
+        with self.conn_or_acquire() as client:
+            while more:
+                number, more = client.eval(
+                    scripts.PURGE, len(lists), *lists, MOST_PURGED_LISTS
+                )
+                purged += int(number)
+        return purged
 
 
 def _script(headers: Mapping[str, Any]) -> str:
@@ -262,7 +282,17 @@ class AMQP(CeleryAMQP):  # type: ignore[misc]
     Connection = BrokerConnection
 
     def _retry_publish(self, publish: Any, *args: Any, **kwargs: Any) -> Any:
-        """Publish a message; on a worker's loop in a thread, because it blocks."""
+        """Publish a message; on a worker's loop in a thread, because it blocks.
+
+        The tracer calls it for what follows a task: that waits for the answer.
+        """
+        task: Any = (
+            get_current_worker_task() if find_worker_of_thread(self.app) else None
+        )
+        # The body of a chord is sent by ``delay``, and at once.
+        if task and publish.__name__ == "apply_async" and origin.get() is None:
+            defer(task.request, publish, kwargs)
+            return None
         worker = find_worker(self.app)
         send = super()._retry_publish
         if worker is None:

@@ -24,7 +24,9 @@ from modelserver.store.availability import fleet_and_standings
 from modelserver.store.keys import Keys
 from modelserver.values import Kind
 
-#: Queue of the beat job and of every task that is not a request to a model.
+#: Queue of the beat job, which workers read with the next one, and before it.
+STEER_QUEUE = "control:steer"
+#: Queue of every task that is not a request to a model.
 CONTROL_QUEUE = "control"
 #: Name of the task that completes a prompt.
 COMPLETE = "modelserver.complete"

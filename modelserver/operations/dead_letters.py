@@ -1,11 +1,14 @@
 """What operators do with dead letters: send them again, or forget them."""
 
+from functools import partial
+
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import result_key
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store import dead_letters as letters
 from modelserver.store.dead_letters import DeadLetter
+from modelserver.store.state import connect_to
 
 #: Names every dead letter, in place of one task.
 ALL = "all"
@@ -13,10 +16,13 @@ ALL = "all"
 
 def resubmit(store: Store, settings: Settings, task: str) -> tuple[DeadLetter, ...]:
     """Send one or all again; returns those that nobody else has sent meanwhile."""
+    key_of, results = partial(result_key, settings), None
+    if settings.results_url != settings.redis_url:
+        results = connect_to(settings.results_url, store.keys.prefix).client
     return tuple(
         each
         for each in _named(store, task)
-        if letters.resubmit(store, each, result_key(settings, each.task))
+        if letters.resubmit(store, each, key_of, results)
     )
 
 

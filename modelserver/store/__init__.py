@@ -12,8 +12,9 @@ the applied fleet, ``decisions`` the log of decisions, ``availability`` how the 
 stand, ``alerts``, ``orders`` the operators' orders, ``dead_letters``.
 
 Workers (asyncio): ``delivery`` is what one does with messages and results, ``batch``
-holds the values that it carries, ``reaps`` takes over what dead workers held, and
-``memory`` watches the server's memory.
+holds the values that it carries, ``embedded`` reads what follows a task, ``reaps``
+takes over what dead workers held, and ``memory`` watches the server's memory.
+``revoking`` keeps what was revoked, ``cancelling`` takes waiting requests out.
 """
 
 from modelserver.store.delivery import Deliveries

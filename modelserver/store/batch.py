@@ -8,14 +8,20 @@ from modelserver.values import Sample
 
 #: The header that counts how often an engine died with the message's request on it.
 CRASHES = "crashes"
+#: The header that says how many suspects died on one engine together.
+SUSPECTS = "suspects"
 #: The header that counts the workers that died with the message.
 REAPS = "reaps"
 #: The header that counts how often the message could not be handed over or run.
 FAULTS = "faults"
 #: The header that names who submits; submitters of one queue take turns.
 SUBMITTER = "submitter"
+#: The header of a message whose answer is stored already: only what follows is missing.
+ANSWERED = "answered"
 #: The header with the time by which the answer must be there, seconds since the epoch.
 DEADLINE = "deadline_at"
+#: The header with the seconds that were given when it was submitted.
+DEADLINE_SECONDS = "deadline_seconds"
 
 #: The header of a request whose id its client gave: what an older result means. It is
 #: taken off as the message is put.
@@ -128,6 +134,10 @@ class Batch:
     buried: list[Bury] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    #: Revoked tasks that are settled.
+    revoked: list[str] = field(default_factory=list)
+    #: Keys of what was published that follows ``acks``.
+    published: list[str] = field(default_factory=list)
     #: Results of ``acks`` once more: a failover may have lost them, and nobody waits.
     again: list[StoreResult] = field(default_factory=list)
 
@@ -143,3 +153,5 @@ class Renewal:
     now: float
     #: Whether the lease had ended before.
     lapsed: bool
+    #: Tasks that are noted as revoked.
+    revoked: int = 0

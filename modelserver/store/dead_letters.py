@@ -1,12 +1,24 @@
 """Dead letters: requests set aside because engines or workers died of them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
+
+import redis
 
 from modelserver.decoding import decode
 from modelserver.store import scripts
-from modelserver.store.batch import CRASHES, FAULTS, REAPS
+from modelserver.store.batch import (
+    CRASHES,
+    DEADLINE,
+    DEADLINE_SECONDS,
+    FAULTS,
+    REAPS,
+    SUSPECTS,
+)
+from modelserver.store.embedded import later_steps, read_payload
 from modelserver.store.state import Store
 
 
@@ -44,22 +56,50 @@ def count_dead(store: Store) -> int:
     return int(count)
 
 
-def resubmit(store: Store, letter: DeadLetter, result_key: str) -> bool:
+def resubmit(
+    store: Store,
+    letter: DeadLetter,
+    result_key: Callable[[str], str],
+    results: redis.Redis | None = None,
+) -> bool:
     """Queue it again as if it were new; False if somebody else has done so.
 
-    Its result, the error, is forgotten: ``AsyncResult(task)`` waits for a new one.
+    Its error is forgotten, on ``results`` if they have a server of their own, and so
+    are those of later steps of its chain: they wait for new results. What was left of
+    its time when it was set aside is counted from now on.
     """
-    message = json.loads(letter.message)
-    for count in (CRASHES, REAPS, FAULTS):
-        message["headers"].pop(count, None)
-    message["properties"].get("delivery_info", {}).pop("redelivered", None)
-    keys = [store.keys.dead, letter.source, result_key]
+    if not store.client.hexists(store.keys.dead, letter.task):
+        return False
+    now = store.now()
+    message = _renewed(json.loads(letter.message), now, now - letter.at)
+    deadline = message["headers"].get(DEADLINE, "")
+    tasks = [letter.task, *later_steps(read_payload(message))]
+    errors = [result_key(task) for task in tasks]
+    (results or store.client).eval(scripts.FORGET_ERRORS, len(errors), *errors)
+    store.client.delete(store.keys.published(letter.task))
+    keys = [store.keys.dead, letter.source, store.keys.deadlines]
     bell = store.keys.bell(letter.queue)
     return bool(
-        store.client.eval(
-            scripts.RAISE, len(keys), *keys, letter.task, json.dumps(message), bell
+        store.run_script(
+            scripts.RAISE, keys, letter.task, json.dumps(message), bell, deadline
         )
     )
+
+
+def _renewed(message: dict[str, Any], now: float, aside: float) -> dict[str, Any]:
+    """The message without its past; it was set aside ``aside`` seconds ago."""
+    headers = message["headers"]
+    for count in (CRASHES, SUSPECTS, REAPS, FAULTS):
+        headers.pop(count, None)
+    message["properties"].get("delivery_info", {}).pop("redelivered", None)
+    if (seconds := headers.get(DEADLINE_SECONDS)) is not None:
+        headers[DEADLINE] = now + seconds
+    elif headers.get(DEADLINE) is not None:
+        headers[DEADLINE] += aside
+    if headers.get("expires"):
+        expires = datetime.fromisoformat(headers["expires"])
+        headers["expires"] = (expires + timedelta(seconds=aside)).isoformat()
+    return message
 
 
 def discard(store: Store, letter: DeadLetter) -> bool:

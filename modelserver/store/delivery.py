@@ -28,6 +28,11 @@ from modelserver.store.measurements import pack_sample
 from modelserver.store.state_scripts import ANY_COMMAND, RECORD
 from modelserver.values import Sample
 
+#: Most messages that one script puts into their lists when they are due.
+MOST_WOKEN = 512
+#: The same in bytes, about.
+MOST_WOKEN_BYTES = 4_000_000
+
 
 class Deliveries:
     """One worker's messages in Redis. ``worker`` is unique to the process's life.
@@ -44,17 +49,22 @@ class Deliveries:
         self.results = results
         self.keys = keys
         self.worker = worker
-        self._unacked = keys.unacked(worker)
+        #: The key of what this worker holds.
+        self.unacked = keys.unacked(worker)
         self._pulls = 0
 
-    async def pull(self, queue: str, room: int) -> list[Delivery]:
-        """Take up to ``room`` messages of one queue, most urgent first."""
-        lists = self.keys.queue(queue)
+    async def pull(self, queue: str, room: int, before: str = "") -> list[Delivery]:
+        """Take up to ``room`` messages of one queue, most urgent first.
+
+        Those of the queue ``before``, if one is named, come before all of them.
+        """
+        lists = self.keys.queue(before) if before else []
+        lists += self.keys.queue(queue)
         flat = await _bytes(
             self.client.eval(
                 scripts.PULL,
                 2 + len(lists),
-                self._unacked,
+                self.unacked,
                 self.keys.tags,
                 *lists,
                 str(room),
@@ -107,18 +117,22 @@ class Deliveries:
 
     def _add_rest(self, pipe: Any, batch: Batch) -> None:
         for bury in batch.buried:
-            keys = (self._unacked, self.keys.dead)
+            keys = (self.unacked, self.keys.dead)
             pipe.eval(scripts.BURY, 2, *keys, bury.tag, bury.task, bury.letter)
         settled = [result.settles for result in batch.results if result.settles]
         if settled or batch.answered:
             pipe.zrem(self.keys.deadlines, *settled, *batch.answered)
         if batch.acks:
-            pipe.hdel(self._unacked, *batch.acks)
+            pipe.hdel(self.unacked, *batch.acks)
+        if batch.revoked:
+            pipe.zrem(self.keys.revoked, *batch.revoked)
+        if batch.published:
+            pipe.unlink(*batch.published)
         for back in batch.returns:
             self._add_return(pipe, back)
         for park in batch.parked:
             pipe.eval(
-                scripts.PARK, 2, self._unacked, self.keys.delayed, park.tag, park.due
+                scripts.PARK, 2, self.unacked, self.keys.delayed, park.tag, park.due
             )
         by_engine: defaultdict[str, list[Sample]] = defaultdict(list)
         for sample in batch.samples:
@@ -135,7 +149,7 @@ class Deliveries:
         pipe.eval(
             scripts.STORE,
             2 + len(keys),
-            self._unacked,
+            self.unacked,
             self.keys.answers,
             *keys,
             *arguments,
@@ -166,7 +180,7 @@ class Deliveries:
         pipe.eval(
             scripts.GIVE_BACK,
             2,
-            self._unacked,
+            self.unacked,
             back.source,
             back.tag,
             back.raw,
@@ -179,18 +193,27 @@ class Deliveries:
     async def renew(self, report: bytes, seconds: float) -> Renewal:
         """Renew this worker's lease, whose value is its report."""
         milliseconds = int(seconds * 1000)
-        stood, whole, micros = await _bytes(
+        stood, whole, micros, revoked = await _bytes(
             self.client.eval(
                 scripts.RENEW,
-                2,
+                3,
                 self.keys.worker(self.worker),
                 self.keys.workers,
+                self.keys.revoked,
                 report,
                 str(milliseconds),
                 self.worker,
             )
         )
-        return Renewal(now=int(whole) + int(micros) / 1e6, lapsed=not stood)
+        return Renewal(int(whole) + int(micros) / 1e6, not stood, revoked)
+
+    async def revoked(self, tasks: Sequence[str]) -> frozenset[str]:
+        """Those of these tasks that are noted as revoked."""
+        scores: list[float | None] = await _bytes(
+            self.client.zmscore(self.keys.revoked, list(tasks))
+        )
+        pairs = zip(tasks, scores, strict=True)
+        return frozenset(task for task, score in pairs if score is not None)
 
     async def leave(self) -> None:
         """End the lease at once; what is still held is for others to reap."""
@@ -198,7 +221,7 @@ class Deliveries:
         pipe = self.client.pipeline(transaction=False)
         pipe.delete(lease, self.keys.trial(self.worker))
         pipe.eval(
-            scripts.FORGET, 3, lease, self._unacked, self.keys.workers, self.worker
+            scripts.FORGET, 3, lease, self.unacked, self.keys.workers, self.worker
         )
         await pipe.execute()
 
@@ -208,7 +231,7 @@ class Deliveries:
         Asked together with a write, which a demoted primary refuses: what it says may
         be out of date.
         """
-        keys = (self.keys.workers, self._unacked)
+        keys = (self.keys.workers, self.unacked)
         tags = await _bytes(self.client.eval(scripts.HELD, 2, *keys, self.worker))
         return frozenset(tag.decode() for tag in tags)
 
@@ -221,7 +244,7 @@ class Deliveries:
         if not (names := sorted(tags)):
             return []
         values: list[bytes | None] = await _bytes(
-            self.client.hmget(self._unacked, names)
+            self.client.hmget(self.unacked, names)
         )
         return [
             GiveBack(tag, value.partition(b"\n")[0].decode())
@@ -238,7 +261,7 @@ class Deliveries:
         finals = (b'"SUCCESS"', b'"FAILURE"', b'"REVOKED"')
         return [any(final in head for final in finals) for head in heads]
 
-    async def overdue(self, most: int = 200) -> list[str]:
+    async def overdue(self, most: int = 1_000) -> list[str]:
         """Unanswered requests whose deadline has passed, by this server's clock."""
         whole, micros = await self.client.time()
         due: list[bytes] = await _bytes(
@@ -248,17 +271,18 @@ class Deliveries:
         )
         return [task.decode() for task in due]
 
-    async def wake(self, most: int = 100) -> int:
-        """Put messages that are due back into their lists; returns how many."""
-        moved = int(
-            await _bytes(
-                self.client.eval(scripts.WAKE, 1, self.keys.delayed, str(most))
-            )
-        )
-        if moved:
-            # Workers hear every bell, and only the script knows the queues.
-            await self.client.publish(self.keys.bell(""), "1")
-        return moved
+    async def wake(self) -> int:
+        """Put all messages that are due into their lists; returns how many."""
+        total, moved = 0, 1
+        most = (str(MOST_WOKEN), str(MOST_WOKEN_BYTES))
+        while moved:
+            reply = self.client.eval(scripts.WAKE, 1, self.keys.delayed, *most)
+            moved = int(await _bytes(reply))
+            if moved and not total:
+                # Workers hear every bell, and only the script knows the queues.
+                await self.client.publish(self.keys.bell(""), "1")
+            total += moved
+        return total
 
 
 async def _bytes(reply: Any) -> Any:

@@ -4,28 +4,43 @@ import dataclasses
 import json
 
 from modelserver.decoding import decode
+from modelserver.store import state_scripts
 from modelserver.store.state import Store
 from modelserver.values import EngineReport
 
+#: What workers do not need of a report. If nothing else changes, nobody is told.
+NOT_NEEDED = frozenset(
+    {
+        *("pid", "gpus", "reason", "since", "alive_at", "starts", "log", "progress"),
+        *("hung_seconds", "stale"),
+    }
+)
+
 
 def report_engine(store: Store, engine: EngineReport) -> None:
-    """Write a launcher's report and tell whoever watches."""
-    with store.client.pipeline() as pipe:
-        value = json.dumps(dataclasses.asdict(engine))
-        pipe.hset(store.keys.engines, engine.id, value)
-        pipe.publish(store.keys.changed, engine.id)
-        pipe.execute()
+    """Write a launcher's report; tell whoever watches if it changes their work."""
+    values = dataclasses.asdict(engine)
+    needed = {name: values[name] for name in values if name not in NOT_NEEDED}
+    _write(store, engine.id, json.dumps(values), json.dumps(needed))
 
 
 def remove_engine(store: Store, engine: str) -> None:
     """Forget an engine that is wanted no longer and has ended."""
     with store.client.pipeline() as pipe:
-        pipe.hdel(store.keys.engines, engine)
         pipe.hdel(store.keys.metrics, engine)
         pipe.delete(store.keys.samples(engine), store.keys.counters(engine))
         pipe.delete(store.keys.canaries(engine))
-        pipe.publish(store.keys.changed, engine)
         pipe.execute()
+    _write(store, engine, "", "")
+
+
+def _write(store: Store, engine: str, report: str, needed: str) -> None:
+    keys = store.keys
+    names = [
+        *(keys.engines, keys.engines_needed, keys.engine_versions),
+        *(keys.engines_version, keys.changed),
+    ]
+    store.run_script(state_scripts.REPORT_ENGINE, names, engine, report, needed)
 
 
 def next_incarnation(store: Store, engine: str) -> int:

@@ -26,6 +26,10 @@ class Keys:
             f"{self.prefix}{name}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES[1:]
         ]
 
+    def of_submitter(self, key: str, submitter: str) -> str:
+        """The list beside a queue's list that a submitter has to itself."""
+        return f"{key}{PRIORITY_SEPARATOR}from:{submitter}"
+
     def queue_of(self, key: str) -> str:
         """The queue that a list belongs to."""
         return key.removeprefix(self.prefix).partition(PRIORITY_SEPARATOR)[0]
@@ -41,6 +45,10 @@ class Keys:
     def unacked(self, worker: str) -> str:
         """Hash of what a worker holds: delivery tag -> list and message."""
         return f"{self.prefix}unacked:{worker}"
+
+    def published(self, task: str) -> str:
+        """Set of what was published that follows a task, until that is settled."""
+        return f"{self.prefix}published:{task}"
 
     @property
     def tags(self) -> str:
@@ -76,6 +84,11 @@ class Keys:
         return f"{self.prefix}delayed"
 
     @property
+    def revoked(self) -> str:
+        """Sorted set of revoked tasks by when they are forgotten."""
+        return f"{self.prefix}revoked"
+
+    @property
     def dead(self) -> str:
         """Hash of dead letters: task -> list, reason, time and message as JSON."""
         return f"{self.prefix}dead"
@@ -98,6 +111,21 @@ class Keys:
     def engines(self) -> str:
         """Hash of launchers' reports: engine -> JSON."""
         return f"{self.prefix}engines"
+
+    @property
+    def engines_needed(self) -> str:
+        """Hash of what workers need of each report: engine -> JSON."""
+        return f"{self.prefix}engines:needed"
+
+    @property
+    def engine_versions(self) -> str:
+        """Sorted set of engines by when workers had to look at them last."""
+        return f"{self.prefix}engines:versions"
+
+    @property
+    def engines_version(self) -> str:
+        """Counter of changes that workers had to look at."""
+        return f"{self.prefix}engines:version"
 
     @property
     def desired(self) -> str:

@@ -9,8 +9,9 @@ ALLOW_OOM = "#!lua flags=allow-oom\n"
 
 #: Of each queue and priority there is one main list, of whoever found it empty, and a
 #: side list for each other submitter. The ring holds the lists that have messages, the
-#: next to be served first; there is none while only the main list has. What follows is
-#: the beginning of every script that adds to a list: it keeps the ring.
+#: next to be served first; there is none while only the main list has. Beside it stand
+#: the number of messages in side lists and a mark that the main list is in the ring.
+#: What follows is the beginning of every script that adds to a list: it keeps them.
 _ARRIVED = """
 local mark = '\\6\\22'
 local function main_of(list)
@@ -18,14 +19,22 @@ local function main_of(list)
   return cut and string.sub(list, 1, cut - 1) or list
 end
 local function arrived(list, length)
-  if length ~= 1 then return end
   local main = main_of(list)
+  if list ~= main then redis.call('INCR', main .. mark .. 'aside') end
+  if length ~= 1 then return end
   local ring = main .. mark .. 'ring'
   local going = redis.call('EXISTS', ring) == 1
-  if list ~= main and not going and redis.call('EXISTS', main) == 1 then
+  if list == main then
+    if going and redis.call('SET', main .. mark .. 'in-ring', 1, 'NX') then
+      redis.call('RPUSH', ring, main)
+    end
+    return
+  end
+  if not going and redis.call('EXISTS', main) == 1 then
+    redis.call('SET', main .. mark .. 'in-ring', 1)
     redis.call('RPUSH', ring, main)
   end
-  if going or list ~= main then redis.call('RPUSH', ring, list) end
+  redis.call('RPUSH', ring, list)
 end
 """
 
@@ -69,8 +78,21 @@ local short = redis.call('GET', KEYS[4])
 if short then return redis.error_reply('OOM ' .. short) end
 """ + PUT_ON.removeprefix(ALLOW_OOM)
 
-#: Renews a lease. KEYS lease, set of workers; ARGV report, milliseconds, worker.
-#: Returns whether it still stood, and the time.
+#: The same for what follows a delivery: only while that is its worker's own, and once
+#: for all runs. KEYS as for PUT, then unacked hash, set of what was published for the
+#: task; ARGV as for PUT, then the message's task, the delivery's tag.
+PUT_ONCE = (
+    ALLOW_OOM
+    + """
+if redis.call('HEXISTS', KEYS[#KEYS - 1], ARGV[#ARGV]) == 0 then return 0 end
+if redis.call('SADD', KEYS[#KEYS], ARGV[#ARGV - 1]) == 0 then return 0 end
+redis.call('EXPIRE', KEYS[#KEYS], 86400)
+"""
+    + PUT_ON.removeprefix(ALLOW_OOM)
+)
+
+#: Renews a lease. KEYS lease, set of workers, revoked tasks; ARGV report, milliseconds,
+#: worker. Returns whether it still stood, the time, how many tasks are revoked.
 RENEW = (
     ALLOW_OOM
     + """
@@ -78,7 +100,7 @@ local stood = redis.call('EXISTS', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[3])
 local time = redis.call('TIME')
-return {stood, time[1], time[2]}
+return {stood, time[1], time[2], redis.call('ZCARD', KEYS[3])}
 """
 )
 
@@ -99,29 +121,36 @@ local total = 0
 for _, main in ipairs(KEYS) do
   local length = redis.pcall('LLEN', main)
   if type(length) == 'number' then total = total + length end
-  for _, list in ipairs(redis.call('LRANGE', main .. '\\6\\22ring', 0, -1)) do
-    if list ~= main then total = total + redis.call('LLEN', list) end
-  end
+  local aside = tonumber(redis.call('GET', main .. '\\6\\22aside') or 0)
+  total = total + math.max(0, aside)
 end
 return total
 """
 
-#: Deletes the main lists KEYS and the side lists beside them; returns how many
-#: messages there were.
+#: Deletes the main lists KEYS and up to ARGV[1] of the side lists beside them; returns
+#: how many messages there were, and 1 if there are more lists.
 PURGE = """
-local total = 0
+local total, left = 0, tonumber(ARGV[1])
 for _, main in ipairs(KEYS) do
-  local ring = main .. '\\6\\22ring'
-  for _, list in ipairs(redis.call('LRANGE', ring, 0, -1)) do
-    if list ~= main then
-      total = total + redis.call('LLEN', list)
-      redis.call('DEL', list)
-    end
-  end
+  local ring, aside = main .. '\\6\\22ring', main .. '\\6\\22aside'
   total = total + redis.call('LLEN', main)
-  redis.call('DEL', main, ring)
+  redis.call('UNLINK', main)
+  while left > 0 do
+    local list = redis.call('LPOP', ring)
+    if not list then break end
+    left = left - 1
+    local number = redis.call('LLEN', list)
+    if list ~= main then redis.call('DECRBY', aside, number) end
+    redis.call('UNLINK', list)
+    total = total + number
+  end
+  if redis.call('EXISTS', ring) == 1 then
+    redis.call('DEL', main .. '\\6\\22in-ring')
+    return {total, 1}
+  end
+  redis.call('DEL', aside, main .. '\\6\\22in-ring')
 end
-return total
+return {total, 0}
 """
 
 #: Sets a held message aside for good. KEYS unacked hash, dead letters; ARGV tag, task,
@@ -135,19 +164,30 @@ return 1
 """
 )
 
-#: Puts a dead letter back into its list as if it were new, its result forgotten. KEYS
-#: dead letters, list, result; ARGV task, message, bell. Returns 1 if it was there.
+#: Puts a dead letter back into its list as if it were new. KEYS dead letters, list,
+#: deadlines; ARGV task, message, bell, deadline ('' for none). Returns 1 if it was
+#: there.
 RAISE = (
     ALLOW_OOM
     + _ARRIVED
     + """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('DEL', KEYS[3])
+if ARGV[4] ~= '' then redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1]) end
 arrived(KEYS[2], redis.call('LPUSH', KEYS[2], ARGV[2]))
 redis.call('PUBLISH', ARGV[3], '1')
 return 1
 """
 )
+
+#: Forgets those of the results KEYS that are errors; answers stay.
+FORGET_ERRORS = """
+for _, key in ipairs(KEYS) do
+  if not string.find(redis.call('GETRANGE', key, 0, 24), '"SUCCESS"', 1, true) then
+    redis.call('DEL', key)
+  end
+end
+return #KEYS
+"""
 
 #: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[3..]
 #: (most urgent first) and the lists beside them, in equal shares, into the worker's
@@ -186,21 +226,42 @@ local function take(list, most)
 end
 for i = 3, #KEYS do
   if room <= 0 then break end
-  local ring = KEYS[i] .. '\\6\\22ring'
+  local main = KEYS[i]
+  local ring, inside = main .. '\\6\\22ring', main .. '\\6\\22in-ring'
   local lists = redis.call('LLEN', ring)
-  if lists == 0 then take(KEYS[i], room) end
+  local ringed = lists > 0
+  if not ringed then
+    take(main, room)
+  elseif redis.call('EXISTS', inside) == 0 and redis.call('EXISTS', main) == 1 then
+    -- A producer that keeps no ring has filled it: its turn comes at once.
+    redis.call('LPUSH', ring, main)
+    redis.call('SET', inside, 1)
+    lists = lists + 1
+  end
+  local aside = 0
   while lists > 0 and room > 0 do
     local share = math.max(1, math.floor(room / lists))
     for _ = 1, lists do
       if room <= 0 then break end
-      local list = redis.call('LPOP', ring)
+      local list, before = redis.call('LPOP', ring), #out
       take(list, math.min(share, room))
-      if redis.call('EXISTS', list) == 1 then redis.call('RPUSH', ring, list) end
+      if list ~= main then aside = aside + (#out - before) / 3 end
+      if redis.call('EXISTS', list) == 1 then
+        redis.call('RPUSH', ring, list)
+      elseif list == main then
+        redis.call('DEL', inside)
+      end
     end
     lists = redis.call('LLEN', ring)
   end
-  if lists == 1 and redis.call('LINDEX', ring, 0) == KEYS[i] then
+  if lists == 1 and redis.call('LINDEX', ring, 0) == main then
     redis.call('DEL', ring)
+    lists = 0
+  end
+  if ringed and lists == 0 then
+    redis.call('DEL', main .. '\\6\\22aside', inside)
+  elseif aside > 0 then
+    redis.call('DECRBY', main .. '\\6\\22aside', aside)
   end
 end
 return out
@@ -264,34 +325,44 @@ return 1
 )
 
 #: Sets a held message aside until it is due. KEYS unacked hash, delayed set; ARGV tag,
-#: due time. The member keeps list and message. Returns 1 if it was held.
+#: due time. The member keeps the number of its pull, so that of those due together the
+#: first submitted comes first, then list and message. Returns 1 if it was held.
 PARK = (
     ALLOW_OOM
     + """
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return 0 end
-redis.call('ZADD', KEYS[2], ARGV[2], held)
+local number = tonumber(string.match(ARGV[1], '%d+$') or 0)
+redis.call('ZADD', KEYS[2], ARGV[2], string.format('%016d\\n', number) .. held)
 redis.call('HDEL', KEYS[1], ARGV[1])
 return 1
 """
 )
 
-#: Puts due messages back into their lists. KEYS delayed set; ARGV most to move.
-#: The lists are named in the members: a cluster would need them in KEYS.
+#: Puts due messages into their lists as if they were submitted now, the first due
+#: first. KEYS delayed set; ARGV most to move, most bytes to move. Returns how many
+#: moved. The lists are named in the members: a cluster would need them in KEYS.
 WAKE = (
     ALLOW_OOM
     + _ARRIVED
     + """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
-for _, member in ipairs(due) do
-  local cut = string.find(member, '\\n', 1, true)
-  local list = string.sub(member, 1, cut - 1)
-  arrived(list, redis.call('RPUSH', list, string.sub(member, cut + 1)))
-  redis.call('ZREM', KEYS[1], member)
+local moved, bytes = 0, tonumber(ARGV[2])
+while moved < tonumber(ARGV[1]) and bytes > 0 do
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16)
+  if #due == 0 then break end
+  for _, member in ipairs(due) do
+    local numbered = string.find(member, '^%d+\\n') == 1
+    local kept = numbered and string.sub(member, 18) or member
+    local cut = string.find(kept, '\\n', 1, true)
+    local list = string.sub(kept, 1, cut - 1)
+    arrived(list, redis.call('LPUSH', list, string.sub(kept, cut + 1)))
+    redis.call('ZREM', KEYS[1], member)
+    moved, bytes = moved + 1, bytes - #member
+  end
 end
-return #due
+return moved
 """
 )
 

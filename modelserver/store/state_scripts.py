@@ -110,3 +110,25 @@ for _, command in ipairs({
 end
 return redis.call('PUBLISH', KEYS[1], 1)
 """
+
+#: Writes a launcher's report; rings only if what workers need of it has changed. KEYS
+#: reports, what workers need of each, versions by engine, the last version, changed;
+#: ARGV engine, report, what workers need of it ('' twice forgets the engine).
+REPORT_ENGINE = (
+    ALLOW_OOM
+    + """
+local engine, report, needed = ARGV[1], ARGV[2], ARGV[3]
+local before = redis.call('HGET', KEYS[2], engine)
+if report == '' then
+  redis.call('HDEL', KEYS[1], engine)
+  redis.call('HDEL', KEYS[2], engine)
+else
+  redis.call('HSET', KEYS[1], engine, report)
+  if before == needed then return 0 end
+  redis.call('HSET', KEYS[2], engine, needed)
+end
+redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), engine)
+redis.call('PUBLISH', KEYS[5], engine)
+return 1
+"""
+)

@@ -124,6 +124,8 @@ class FleetSite:
     app: Celery
     engines: dict[str, EngineProcess] = field(default_factory=dict)
     workers: list[WorkerProcess] = field(default_factory=list)
+    #: The time zone of workers that start from now on.
+    zone: str = "UTC"
 
     # Requests, as a client of the fleet sends them.
 
@@ -197,6 +199,7 @@ class FleetSite:
             "MODELSERVER_FLEET": str(self.settings.fleet_file),
             "MODELSERVER_HOME": str(self.settings.home),
             "MODELSERVER_HOST": HOST,
+            "TZ": self.zone,
         }
 
     def worker(self, *options: str, wait: bool = True) -> WorkerProcess:

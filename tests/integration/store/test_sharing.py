@@ -8,7 +8,7 @@ import redis
 from redis.asyncio import Redis
 
 from modelserver.store import scripts
-from modelserver.store.batch import Batch, GiveBack
+from modelserver.store.batch import Batch, GiveBack, Park
 from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
 from tests.support.processes import ValkeyProcess
@@ -121,5 +121,65 @@ def test_a_purge_takes_every_submitters_messages(shared: Shared):
     shared.put("a", 2)
     shared.put("b", 3)
     lists = KEYS.queue(QUEUE)
-    assert shared.client.eval(scripts.PURGE, len(lists), *lists) == 5
+    assert shared.client.eval(scripts.PURGE, len(lists), *lists, 100) == [5, 0]
     assert shared.pull(9) == []
+    assert shared.depth() == 0
+
+
+def test_a_purge_of_many_submitters_is_done_in_parts(shared: Shared):
+    for number in range(10):
+        shared.put(f"s{number}", 1)
+    lists = KEYS.queue(QUEUE)
+    assert shared.client.eval(scripts.PURGE, len(lists), *lists, 4)[1] == 1
+    assert shared.depth() == 6
+    assert shared.client.eval(scripts.PURGE, len(lists), *lists, 40) == [6, 0]
+    assert not [key for key in shared.client.keys("t:m*") if not key.endswith("owner")]
+
+
+def test_a_plain_producer_gets_its_turn_while_submitters_are_busy(shared: Shared):
+    shared.put("a", 3)
+    shared.put("b", 50)
+    shared.pull(6)  # The main list is empty and has left the ring.
+    main = KEYS.queue(QUEUE)[0]
+    shared.client.lpush(main, "p0", "p1", "p2")
+    assert shared.pull(2).count("p0") == 1
+    assert shared.depth() == 48
+    assert shared.pull(4).count("p1") == 1
+    shared.client.lpush(main, "p3")
+    assert "p3" in shared.pull(8)
+
+
+def test_depth_looks_at_no_list_of_a_submitter(shared: Shared):
+    """However many there are: each look costs the same."""
+    for number in range(50):
+        shared.put(f"s{number}", 2)
+    shared.client.config_resetstat()
+    assert shared.depth() == 100
+    assert shared.client.info("commandstats")["cmdstat_llen"]["calls"] == 4
+    assert len(shared.pull(33, give_back=True)) == 33
+    assert shared.depth() == 100
+    shared.pull(70)
+    assert shared.depth() == 30
+
+
+def due_at_once(url: str, shared: Shared, number: int) -> list[str]:
+    """The order in which messages are woken that were set aside for one time."""
+
+    async def once() -> list[str]:
+        client = Redis.from_url(url)
+        worker = Deliveries(client, KEYS, "w1")
+        while got := await worker.pull(QUEUE, 128):
+            await worker.commit(Batch(parked=[Park(each.tag, 1.0) for each in got]))
+        assert await worker.wake() == number
+        woken = [each.raw.decode() for each in await worker.pull(QUEUE, number)]
+        await client.aclose()
+        return woken
+
+    return asyncio.run(once())
+
+
+def test_what_is_due_together_comes_in_the_order_of_submission(shared: Shared):
+    shared.put("a", 2000)
+    woken = due_at_once(shared.url, shared, 2000)
+    assert woken == [f"a{number}" for number in range(2000)]
+    assert shared.depth() == 0

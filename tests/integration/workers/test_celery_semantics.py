@@ -13,7 +13,8 @@ from celery.exceptions import TaskRevokedError, TimeLimitExceeded, TimeoutError
 from celery.result import AsyncResult
 
 from modelserver.errors import RequestError
-from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.messaging.wire import CONTROL_QUEUE, STEER, STEER_QUEUE
+from modelserver.store.control import read_steered
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 from tests.support.workers import (
     PATIENCE,
@@ -147,6 +148,17 @@ def test_what_waits_for_a_thread_has_not_begun(fleet: FleetSite, pipe: Path):
         with pytest.raises(TaskRevokedError):
             result.get(timeout=PATIENCE)
     assert limited.get(timeout=PATIENCE) == 3
+
+
+def test_control_goes_on_while_every_thread_is_stuck(fleet: FleetSite, pipe: Path):
+    readers = [send(fleet, "read", str(pipe)) for _ in range(2 * CONTROL_ROOM)]
+    eventually(lambda: fleet.held() == CONTROL_ROOM, PATIENCE)
+    before, _ = read_steered(fleet.store)
+    for _ in range(2):
+        fleet.app.send_task(STEER, queue=STEER_QUEUE)
+        eventually(lambda at=before: read_steered(fleet.store)[0] > at, PATIENCE)
+        before, _ = read_steered(fleet.store)
+    release(pipe, readers)
 
 
 def test_a_hard_limit_is_told_while_every_thread_is_stuck(fleet: FleetSite, pipe: Path):

@@ -1,9 +1,12 @@
 """Requests that kill engines, under a real launcher that starts them again."""
 
 import json
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,11 @@ from modelserver.messaging.wire import result_key
 from modelserver.store.control import hold_control, report_steered, write_wishes
 from modelserver.store.dead_letters import dead_letters, discard, resubmit
 from modelserver.store.engines import read_engines
+from modelserver.store.workers import read_loads
 from modelserver.values import EngineSpec, Wish
 from tests.engine.openai_api import answer_text
-from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess
-from tests.support.workers import HOST, FleetSite, answers, open_fleet
+from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess, eventually
+from tests.support.workers import HOST, PATIENCE, FleetSite, answers, open_fleet
 
 FRAGILE = f"""
 [[models]]
@@ -27,14 +31,20 @@ command = [
     "{sys.executable}", "{ROOT}/tests/engine/server.py", "--port", "{{port}}",
     "--model", "{{model}}", "--latency", "0.1", "--poison", "POISON",
 ]
-max_running = 8
+max_running = 64
 """
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
+def latency(request: pytest.FixtureRequest) -> str:
+    """What a request takes, in seconds."""
+    return str(getattr(request, "param", "0.1"))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, valkey: ValkeyProcess, latency: str) -> Iterator[FleetSite]:
     """A launcher, a worker and one engine that dies of a certain prompt."""
-    with open_fleet(tmp_path, valkey.url, FRAGILE) as site:
+    with open_fleet(tmp_path, valkey.url, FRAGILE.replace("0.1", latency)) as site:
         spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
         with hold_control(site.store, "test", 60) as token:
             write_wishes(site.store, token, {spec.id: Wish(spec, token=token)})
@@ -60,10 +70,35 @@ def test_a_request_that_kills_engines_is_set_aside_and_its_neighbours_are_answer
     (letter,) = dead_letters(fleet.store)
     assert (letter.task, letter.queue) == (poison.id, "fragile")
     assert read_engines(fleet.store)["fragile-0"].died >= 2
-    key = result_key(fleet.settings, letter.task)
+    key = partial(result_key, fleet.settings)
     assert resubmit(fleet.store, letter, key)
     assert AsyncResult(poison.id, app=fleet.app).state == "PENDING"
     assert not resubmit(fleet.store, letter, key)
+
+
+@pytest.mark.parametrize("latency", ["1.5"], indirect=True)
+def test_suspects_are_told_apart_without_holding_others_up(fleet: FleetSite):
+    """64 on an engine that is killed: in a few rounds, and others run meanwhile."""
+    names = [f"s{i}" for i in range(64)]
+    suspects = fleet.send(names, kwargs={"model": "fragile"})
+    engine = read_engines(fleet.store)["fragile-0"]
+    eventually(lambda: load_of(fleet) == 64, PATIENCE)
+    os.kill(engine.pid, signal.SIGKILL)
+    eventually(lambda: read_engines(fleet.store)["fragile-0"].died >= 1, PATIENCE)
+    eventually(lambda: load_of(fleet) == 16, PATIENCE)
+    began = time.monotonic()
+    others = fleet.send(["beside"] * 8, kwargs={"model": "fragile"})
+    assert answers(others, within=60) == [answer_text("beside")] * 8
+    assert time.monotonic() - began < 4.5
+    assert answers(suspects, within=60) == [answer_text(name) for name in names]
+    assert time.monotonic() - began < 16.0
+    assert dead_letters(fleet.store) == ()
+
+
+def load_of(fleet: FleetSite) -> int:
+    """Requests in flight on the one engine."""
+    load = read_loads(fleet.store).get("fragile-0")
+    return load.inflight if load else 0
 
 
 def test_a_forgotten_dead_letter_is_gone(tmp_path: Path, valkey: ValkeyProcess):

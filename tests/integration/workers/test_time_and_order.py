@@ -1,6 +1,8 @@
 """When a real worker executes a request, and what ends one early."""
 
 import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,9 @@ from modelserver.errors import (
 )
 from modelserver.store.workers import read_backlog
 from tests.engine.openai_api import answer_text
-from tests.support.processes import eventually
+from tests.support.processes import ValkeyProcess, eventually
 from tests.support.shared_fleet import block_writer
-from tests.support.workers import PATIENCE, FleetSite, answers
+from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
 
 
 def test_a_request_with_a_countdown_is_parked_and_not_held(fleet: FleetSite):
@@ -29,6 +31,33 @@ def test_a_request_with_a_countdown_is_parked_and_not_held(fleet: FleetSite):
     assert read_backlog(fleet.store, "writer") == 0
     assert result.get(PATIENCE) == answer_text("later")
     assert time.monotonic() - began >= 2
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin"])
+def test_times_without_a_zone_are_utc_wherever_the_worker_is(
+    tmp_path: Path, valkey: ValkeyProcess, zone: str
+):
+    with open_fleet(tmp_path, valkey.url) as site:
+        site.engine("writer-0")
+        site.zone = zone
+        site.worker()
+        now = datetime.now(UTC).replace(tzinfo=None)
+        options: dict[str, dict[str, Any]] = {
+            "due": {"eta": now + timedelta(seconds=1)},
+            "overdue": {"eta": now - timedelta(hours=1)},
+            "in time": {"expires": (now + timedelta(minutes=1)).isoformat()},
+            "local": {"expires": 60, "countdown": 1},
+        }
+        results = {
+            text: site.complete.apply_async((text,), **each)
+            for text, each in options.items()
+        }
+        past = (now - timedelta(minutes=1)).isoformat()
+        late = site.complete.apply_async(("late",), expires=past)
+        for text, result in results.items():
+            assert result.get(PATIENCE) == answer_text(text)
+        with pytest.raises(TaskRevokedError, match="expired"):
+            late.get(PATIENCE)
 
 
 def test_priority_0_goes_before_9(fleet: FleetSite):

@@ -98,7 +98,7 @@ def test_an_engine_to_avoid_is_chosen_only_if_there_is_no_other():
 
 def test_a_suspected_engine_gets_nothing_and_counts_for_nothing():
     here = roster(BIG)
-    here.slots["big"].suspect(time.monotonic())
+    here.slots["big"].suspect(time.monotonic(), began=time.monotonic())
     assert here.choose("writer") is None
     assert here.capacity("writer") == 0
     assert here.models() == frozenset()
@@ -110,13 +110,14 @@ def test_a_suspected_engine_gets_nothing_and_counts_for_nothing():
 def test_suspicion_doubles_up_to_a_bound_and_ends_with_an_answer():
     slot = EngineSlot(BIG, seen_at=0)
     waits = []
-    for _ in range(8):
-        slot.suspect(now=100)
-        waits.append(slot.suspect_until - 100)
+    for now in range(100, 900, 100):
+        slot.suspect(now, began=now - 1)
+        slot.suspect(now, began=now - 2)  # The same event.
+        waits.append(slot.suspect_until - now)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
-    slot.end(slot.begin(now=200), now=201, well=True)
-    slot.suspect(now=300)
-    assert slot.suspect_until == 301
+    slot.end(slot.begin(now=900), now=901, well=True)
+    slot.suspect(now=1000, began=950)
+    assert slot.suspect_until == 1001
 
 
 def test_what_is_in_flight_survives_a_new_report_but_not_a_new_incarnation():
@@ -225,7 +226,7 @@ def test_nobody_waits_in_line_for_a_worker_that_ends():
 
 def fail(here: Roster, name: str, number: int) -> None:
     for _ in range(number):
-        here.note_fault(here.slots[name])
+        here.note_fault(here.slots[name], began=time.monotonic())
 
 
 def test_an_engine_that_fails_again_and_again_is_left_alone_for_a_while():
@@ -244,6 +245,15 @@ def test_faults_of_the_same_moment_count_as_one_suspicion():
     here = roster(BIG, SMALL)
     fail(here, "big", 4 * FAULTS_IN_A_ROW)
     assert here.slots["big"].suspicions == 1
+
+
+def test_requests_that_fail_together_are_one_fault():
+    here = roster(BIG, SMALL)
+    began = time.monotonic()
+    for _ in range(4 * FAULTS_IN_A_ROW):
+        here.note_fault(here.slots["big"], began)
+    assert here.slots["big"].faults == 1
+    assert here.slots["big"].suspicions == 0
 
 
 def test_faults_with_answers_between_them_are_no_reason():

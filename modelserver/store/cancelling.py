@@ -1,0 +1,131 @@
+"""Takes waiting requests out of their queues, to answer them without executing them.
+
+Whoever does so holds them as a worker does: if it dies, they go back.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from modelserver.store.batch import SUBMITTER, Delivery
+from modelserver.store.delivery import Deliveries
+
+#: Most messages that one script takes or looks at.
+MOST_TAKEN = 128
+
+#: Takes a submitter's messages. KEYS unacked hash, counter of tags, main list, the
+#: submitter's list; ARGV number of the pull, most, submitter, messages of the main list
+#: to pass over. Returns how many of the main list were looked at and left, and then
+#: {tag, list, message, ...}.
+TAKE = """
+local out = {0}
+local function hold(list, message)
+  local tag = ARGV[1] .. '-' .. redis.call('INCR', KEYS[2])
+  redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
+  out[#out + 1] = tag
+  out[#out + 1] = list
+  out[#out + 1] = message
+end
+local own = redis.call('RPOP', KEYS[4], ARGV[2]) or {}
+for _, message in ipairs(own) do hold(KEYS[4], message) end
+if #own > 0 then redis.call('DECRBY', KEYS[3] .. '\\6\\22aside', #own) end
+local past = tonumber(ARGV[4])
+local found = redis.call('LRANGE', KEYS[3], -past - ARGV[2], -past - 1)
+for i = #found, 1, -1 do
+  local fine, message = pcall(cjson.decode, found[i])
+  local headers = fine and type(message) == 'table' and message['headers'] or {}
+  if (headers['submitter'] or headers['origin']) == ARGV[3] then
+    redis.call('LREM', KEYS[3], -1, found[i])
+    hold(KEYS[3], found[i])
+  else
+    out[1] = out[1] + 1
+  end
+end
+return out
+"""
+
+#: Takes a message that is not due yet. KEYS unacked hash, counter of tags, delayed set;
+#: ARGV number of the pull, member, list and message. Returns its tag, '' if it is gone.
+TAKE_DELAYED = """
+if redis.call('ZREM', KEYS[3], ARGV[2]) == 0 then return '' end
+local tag = ARGV[1] .. '-' .. redis.call('INCR', KEYS[2])
+redis.call('HSET', KEYS[1], tag, ARGV[3])
+return tag
+"""
+
+
+async def take_waiting(
+    deliveries: Deliveries, queue: str, submitter: str = ""
+) -> AsyncIterator[list[Delivery]]:
+    """The messages of a queue, or only a submitter's, a part at a time."""
+    if not submitter:
+        while got := await deliveries.pull(queue, MOST_TAKEN):
+            yield got
+        return
+    keys = deliveries.keys
+    for main in keys.queue(queue):
+        names = [
+            deliveries.unacked,
+            keys.tags,
+            main,
+            keys.of_submitter(main, submitter),
+        ]
+        past = 0
+        while True:
+            values = (deliveries.next_pull(), MOST_TAKEN, submitter, past)
+            flat: Any = await deliveries.client.eval(TAKE, 4, *names, *map(str, values))
+            past += flat[0]
+            if got := [
+                Delivery(flat[i].decode(), flat[i + 1].decode(), flat[i + 2])
+                for i in range(1, len(flat), 3)
+            ]:
+                yield got
+            elif not flat[0]:
+                break
+
+
+async def take_delayed(
+    deliveries: Deliveries, wanted: Callable[[str, dict[str, Any]], bool]
+) -> AsyncIterator[list[Delivery]]:
+    """Messages that are not due yet, where ``wanted(queue, message)``."""
+    keys = deliveries.keys
+    names = [deliveries.unacked, keys.tags, keys.delayed]
+    async for member, _ in deliveries.client.zscan_iter(keys.delayed):
+        held = member[17:] if member[:16].isdigit() else member
+        source, _, raw = held.partition(b"\n")
+        if not wanted(keys.queue_of(source.decode()), _read(raw)):
+            continue
+        values = (str(deliveries.next_pull()), member, held)
+        tag: Any = await deliveries.client.eval(TAKE_DELAYED, 3, *names, *values)
+        if tag:
+            yield [Delivery(tag.decode(), source.decode(), raw)]
+
+
+async def running(
+    deliveries: Deliveries, wanted: Callable[[str, dict[str, Any]], bool]
+) -> list[str]:
+    """The tasks that workers hold, where ``wanted(queue, message)``."""
+    found, keys = [], deliveries.keys
+    workers: Any = await deliveries.client.smembers(keys.workers)
+    for worker in workers:
+        name = keys.unacked(worker.decode())
+        async for _, held in deliveries.client.hscan_iter(name):
+            source, _, raw = held.partition(b"\n")
+            message = _read(raw)
+            if wanted(keys.queue_of(source.decode()), message):
+                found.append(str(message["headers"]["id"]))
+    return found
+
+
+def submitter_of(message: dict[str, Any]) -> str:
+    """Who submitted a message, "" if it does not say."""
+    headers = message.get("headers") or {}
+    return str(headers.get(SUBMITTER) or headers.get("origin") or "")
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(raw)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}

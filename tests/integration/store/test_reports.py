@@ -1,0 +1,75 @@
+"""Launchers' reports: workers hear of what changes their work, and of nothing else."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from modelserver.messaging.wire import CatalogueSource
+from modelserver.store.engines import read_engines, remove_engine, report_engine
+from modelserver.values import EngineReport, EngineState
+from tests.support.processes import ValkeyProcess
+from tests.support.workers import HOST, FleetSite, open_fleet
+from workers.fallbacks import Fallbacks
+from workers.fleet_follower import FleetFollower
+from workers.roster import Roster
+
+ENGINE = EngineReport("writer-0", "writer", HOST, EngineState.READY, 1, limit=4)
+
+
+@pytest.fixture
+def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
+    with open_fleet(tmp_path, valkey.url) as site:
+        yield site
+
+
+def test_only_what_changes_the_work_of_workers_rings(site: FleetSite):
+    store = site.store
+    with store.client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe(store.keys.changed)
+        heard.get_message(timeout=1)
+        report_engine(store, ENGINE)
+        for second in range(5):
+            report_engine(store, replace(ENGINE, alive_at=float(second), reason="r"))
+        report_engine(store, replace(ENGINE, limit=3))
+        remove_engine(store, ENGINE.id)
+        rung = []
+        while message := heard.get_message(timeout=0.2):
+            rung.append(message["data"])
+    assert rung == [ENGINE.id] * 3
+
+
+def test_a_worker_reads_what_changed(site: FleetSite):
+    async def follow() -> None:
+        client, roster = Redis.from_url(site.settings.redis_url), Roster(HOST)
+        follower = FleetFollower(
+            client,
+            site.settings,
+            CatalogueSource(site.settings),
+            roster,
+            Fallbacks(roster),
+            asyncio.Event(),
+        )
+        for number in range(20):
+            report_engine(site.store, replace(ENGINE, id=f"writer-{number}"))
+        await follower.look()
+        assert roster.capacity("writer") == 80
+        site.store.client.config_resetstat()
+        report_engine(site.store, replace(ENGINE, limit=1))
+        remove_engine(site.store, "writer-1")
+        report_engine(site.store, replace(ENGINE, id="writer-2", host="h2"))
+        report_engine(site.store, replace(ENGINE, id="writer-3", alive_at=9.0))
+        await follower.look()
+        assert roster.capacity("writer") == 1 + 17 * 4
+        assert "cmdstat_hgetall" not in site.store.client.info("commandstats")
+        site.store.client.flushdb()  # A store that lost its data.
+        report_engine(site.store, ENGINE)
+        await follower.look()
+        assert roster.capacity("writer") == 4
+        await client.aclose()
+
+    asyncio.run(follow())
+    assert read_engines(site.store) == {ENGINE.id: ENGINE}
