@@ -179,7 +179,7 @@ return 1
 """
 )
 
-#: Forgets those of the results KEYS that are errors; answers stay.
+#: Forgets what stands at the results KEYS, but for answers.
 FORGET_ERRORS = """
 for _, key in ipairs(KEYS) do
   if not string.find(redis.call('GETRANGE', key, 0, 24), '"SUCCESS"', 1, true) then

@@ -2,6 +2,7 @@
 
 What is struck:
 
+- ``frozen_chains``: workers that freeze with chains and links on them
 - ``workers``: workers are killed, paused and terminated
 - ``engines``: engines fail, beside one that is well
 - ``engine_kills``: a real SGLang engine is killed, or its scheduler alone
