@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import gc
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
@@ -299,6 +300,11 @@ class Service:
         """Store a result in the batch of the moment and wait for it."""
         result = StoreResult(tag, key, value, seconds, final)
         return bridge.wait(self.courier.store(result))
+
+    def is_on_loop(self) -> bool:
+        """Whether the caller's thread is the loop's, in a task or not."""
+        ident: int | None = self.loop._thread_id  # type: ignore[attr-defined]
+        return threading.get_ident() == ident
 
     def store_from_thread(
         self, tag: str, key: str, value: bytes, seconds: int, final: bool

@@ -180,7 +180,10 @@ class Backend(RedisBackend):  # type: ignore[misc]
     ) -> Any:
         tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
         worker, own = find_worker(self.app), find_worker_of_thread(self.app)
-        store = worker.store if worker else own.store_from_thread if own else None
+        store = worker.store if worker else None
+        # On the loop's thread and outside of a task, waiting for the loop never ends.
+        if store is None and own is not None and not own.is_on_loop():
+            store = own.store_from_thread
         if store is None or not tag:
             return super()._store_result(
                 task_id, result, state, traceback, request=request, **kwargs

@@ -18,6 +18,9 @@ T = TypeVar("T")
 class RunningWorker(Protocol):
     """A worker's loop, as the code of a task sees it that runs on the loop."""
 
+    def is_on_loop(self) -> bool:
+        """Whether the caller's thread is the loop's, in a task or not."""
+
     def can_wait(self) -> bool:
         """Whether the caller is a task on the loop, which may call what is below."""
 
