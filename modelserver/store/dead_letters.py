@@ -21,6 +21,16 @@ from modelserver.store.batch import (
 from modelserver.store.embedded import later_steps, read_payload
 from modelserver.store.state import Store
 
+#: Forgets what stands at the results KEYS, but for answers.
+FORGET_ERRORS = """
+for _, key in ipairs(KEYS) do
+  if not string.find(redis.call('GETRANGE', key, 0, 24), '"SUCCESS"', 1, true) then
+    redis.call('DEL', key)
+  end
+end
+return #KEYS
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -75,7 +85,7 @@ def resubmit(
     deadline = message["headers"].get(DEADLINE, "")
     tasks = [letter.task, *later_steps(read_payload(message))]
     errors = [result_key(task) for task in tasks]
-    (results or store.client).eval(scripts.FORGET_ERRORS, len(errors), *errors)
+    (results or store.client).eval(FORGET_ERRORS, len(errors), *errors)
     store.client.delete(store.keys.published(letter.task))
     keys = [store.keys.dead, letter.source, store.keys.deadlines]
     bell = store.keys.bell(letter.queue)

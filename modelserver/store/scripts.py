@@ -179,16 +179,6 @@ return 1
 """
 )
 
-#: Forgets what stands at the results KEYS, but for answers.
-FORGET_ERRORS = """
-for _, key in ipairs(KEYS) do
-  if not string.find(redis.call('GETRANGE', key, 0, 24), '"SUCCESS"', 1, true) then
-    redis.call('DEL', key)
-  end
-end
-return #KEYS
-"""
-
 #: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[3..]
 #: (most urgent first) and the lists beside them, in equal shares, into the worker's
 #: hash KEYS[1], tagged by the worker's own number of the pull ARGV[2] and the counter
