@@ -66,6 +66,7 @@ RESERVED_NAMES = frozenset(
         "incarnations",
         "metrics",
         "operator",
+        "revoked",
         "tags",
         "unacked",
         "unacked_index",
