@@ -1,35 +1,14 @@
 """``modelserver cancel``: end requests that nobody wants any more."""
 
 import asyncio
-import os
-import uuid
-from collections.abc import AsyncIterator
-from typing import Any
 
 import click
-import orjson
-from celery import Celery
 
-from modelserver.api import client
 from modelserver.control.applied_fleet import in_force
 from modelserver.errors import RequestError
-from modelserver.messaging.backend import revocations
-from modelserver.settings import Settings, load
-from modelserver.store import Deliveries, Keys, connect
-from modelserver.store.batch import Batch, Delivery, StoreResult
-from modelserver.store.cancelling import (
-    running,
-    submitter_of,
-    take_delayed,
-    take_waiting,
-)
-from modelserver.store.connections import open_async
-from modelserver.store.embedded import read_payload
-
-#: The lease of what is being cancelled, in seconds; renewed with each part.
-LEASE_SECONDS = 30.0
-#: What callers read.
-REASON = "cancelled by an operator"
+from modelserver.operations.cancelling import cancel_requests
+from modelserver.settings import load
+from modelserver.store import connect
 
 
 @click.command()
@@ -43,75 +22,9 @@ def cancel(submitter: str, model: str, also_running: bool) -> None:
     settings = load()
     store = connect(settings)
     settings = in_force(store, settings)
-    models = [model] if model else _models(settings)
-    waited, ran = asyncio.run(_cancel(settings, models, submitter, also_running))
     store.client.close()
-    click.echo(f"{waited} waiting requests cancelled")
+    models = [model] if model else [spec.name for spec in settings.fleet.specs()]
+    ended = asyncio.run(cancel_requests(settings, models, submitter, also_running))
+    click.echo(f"{ended.waiting} waiting requests cancelled")
     if also_running:
-        click.echo(f"{ran} running requests ended")
-
-
-def _models(settings: Settings) -> list[str]:
-    return [spec.name for spec in settings.fleet.specs()]
-
-
-async def _cancel(
-    settings: Settings, models: list[str], submitter: str, also_running: bool
-) -> tuple[int, int]:
-    prefix, most = settings.fleet.redis.prefix, settings.fleet.redis.max_connections
-    app = client(settings)
-    own = open_async(settings.redis_url, most)
-    apart = settings.results_url != settings.redis_url
-    results = open_async(settings.results_url, most) if apart else None
-    name = f"cancel-{uuid.uuid4().hex[:12]}"
-    deliveries = Deliveries(own, Keys(prefix), name, results)
-
-    def wanted(queue: str, message: dict[str, Any]) -> bool:
-        ours = not submitter or submitter_of(message) == submitter
-        return queue in models and ours and "id" in (message.get("headers") or {})
-
-    try:
-        await _renew(deliveries)
-        waited = 0
-        for model in models:
-            taken = take_waiting(deliveries, model, submitter)
-            waited += await _answer(app, deliveries, taken)
-        waited += await _answer(app, deliveries, take_delayed(deliveries, wanted))
-        tasks = await running(deliveries, wanted) if also_running else []
-        if tasks:
-            await asyncio.to_thread(app.control.revoke, tasks, terminate=True)
-        return waited, len(tasks)
-    finally:
-        await deliveries.leave()
-        await own.aclose()
-        if results:
-            await results.aclose()
-
-
-async def _renew(deliveries: Deliveries) -> None:
-    report = {"node": deliveries.worker, "host": "", "pid": os.getpid(), "held": 0}
-    await deliveries.renew(orjson.dumps({**report, "loads": {}}), LEASE_SECONDS)
-
-
-async def _answer(
-    app: Celery, deliveries: Deliveries, taken: AsyncIterator[list[Delivery]]
-) -> int:
-    total = 0
-    async for part in taken:
-        results: list[StoreResult] = []
-        for delivery in part:
-            results += _results(app, delivery)
-        acks = [delivery.tag for delivery in part]
-        await deliveries.commit(Batch(results=results, acks=acks))
-        await _renew(deliveries)
-        total += len(part)
-    return total
-
-
-def _results(app: Celery, delivery: Delivery) -> list[StoreResult]:
-    try:
-        message = orjson.loads(delivery.raw)
-        task, payload = message["headers"]["id"], read_payload(message)
-        return revocations(app.backend, delivery.tag, task, payload, REASON)
-    except (ValueError, KeyError, TypeError):
-        return []  # No task sent it: nobody waits for an answer.
+        click.echo(f"{ended.running} running requests ended")

@@ -4,7 +4,6 @@ Celery's message says much twice, and much that is nothing. A request leaves out
 whoever reads it takes for granted; its text is UTF-8 and neither base64 nor escaped.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -43,8 +42,6 @@ _SPARE = frozenset(
 )
 #: By task: what its first argument is called.
 _SUBJECTS = {COMPLETE: "prompt", CHAT: "messages", EMBED: "input"}
-#: A submitter's name is no longer than this in the names of lists, in characters.
-SUBMITTER_LENGTH = 128
 
 
 def unescaped(body: str) -> str:
@@ -115,18 +112,3 @@ def shown(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[st
         if name == "model" or isinstance(value, (int, float))
     }
     return f"(<{subject}{size}>,)", repr(rest)
-
-
-def submitter(value: object) -> str:
-    """A submitter's name as a part of the names of lists.
-
-    >>> submitter("team\\nA")
-    'team%0AA'
-    """
-    name = str(value or "")
-    if _UNFIT.search(name):
-        name = _UNFIT.sub(lambda match: f"%{ord(match.group()):02X}", name)
-    if len(name) > SUBMITTER_LENGTH:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-        name = f"{name[: SUBMITTER_LENGTH - 17]}~{digest}"
-    return name

@@ -18,13 +18,13 @@ from kombu.connection import Connection as KombuConnection
 from kombu.transport import redis, virtual
 
 from modelserver.messaging.encoding import encode
-from modelserver.messaging.envelope import slim, submitter, unescaped
+from modelserver.messaging.envelope import slim, unescaped
 from modelserver.messaging.followers import defer, origin
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
 from modelserver.store import connections, scripts
 from modelserver.store.batch import DEADLINE, RESUBMISSION, SUBMITTER
-from modelserver.store.keys import Keys
+from modelserver.store.keys import Keys, list_name
 
 #: Most lists of submitters that one script deletes.
 MOST_PURGED_LISTS = 1_000
@@ -192,7 +192,7 @@ class Channel(redis.Channel):
         # others read, such as a user's own worker, goes where they look.
         request = headers.get("task") in KINDS
         task = str(headers.get("id", "")) if request else ""
-        owner = submitter(headers.get(SUBMITTER) or headers.get("origin"))
+        owner = list_name(headers.get(SUBMITTER) or headers.get("origin"))
         again = headers.pop(RESUBMISSION, "")
         if request:
             message = slim(message)

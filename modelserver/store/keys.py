@@ -1,5 +1,7 @@
 """Names of keys. Queues and results carry the same prefix through kombu and Celery."""
 
+import hashlib
+import re
 from dataclasses import dataclass
 
 #: kombu's separator between a queue's name and a priority other than 0.
@@ -12,6 +14,27 @@ SAMPLES_KEPT = 64
 CANARIES_KEPT = 16
 #: Seconds by which samples and counters outlive an engine's last request.
 SAMPLES_SECONDS = 7 * 86_400
+
+#: A submitter's name is no longer than this in the names of lists, in characters.
+SUBMITTER_LENGTH = 128
+#: What a submitter's name may not hold in the names of lists: control characters, and
+#: halves of characters.
+_UNFIT_FOR_KEYS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def list_name(value: object) -> str:
+    """A submitter's name as a part of the names of lists.
+
+    >>> list_name("team\\nA")
+    'team%0AA'
+    """
+    name = str(value or "")
+    if _UNFIT_FOR_KEYS.search(name):
+        name = _UNFIT_FOR_KEYS.sub(lambda match: f"%{ord(match.group()):02X}", name)
+    if len(name) > SUBMITTER_LENGTH:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        name = f"{name[: SUBMITTER_LENGTH - 17]}~{digest}"
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +51,7 @@ class Keys:
 
     def of_submitter(self, key: str, submitter: str) -> str:
         """The list beside a queue's list that a submitter has to itself."""
-        return f"{key}{PRIORITY_SEPARATOR}from:{submitter}"
+        return f"{key}{PRIORITY_SEPARATOR}from:{list_name(submitter)}"
 
     def queue_of(self, key: str) -> str:
         """The queue that a list belongs to."""

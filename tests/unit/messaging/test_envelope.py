@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.messaging.envelope import SUBMITTER_LENGTH, submitter, unescaped
+from modelserver.messaging.envelope import unescaped
 
 
 @pytest.mark.parametrize(
@@ -27,22 +27,3 @@ def test_a_body_without_escapes_means_the_same(value: Any):
 
 def test_chinese_text_takes_three_bytes_a_character():
     assert len(unescaped(json.dumps("汉" * 100)).encode()) == 302
-
-
-@pytest.mark.parametrize("name", ["a\nb", "\x06\x16from:x", "\x00", "\x7f", "\ud83d"])
-def test_a_submitter_has_no_character_that_names_of_lists_cannot_have(name: str):
-    said = submitter(name)
-    assert said.isprintable()
-    said.encode()
-
-
-def test_a_submitter_with_a_long_name_has_a_list_of_its_own():
-    one, other = submitter("a" * 9999), submitter("a" * 9998)
-    assert one != other
-    assert len(one) == SUBMITTER_LENGTH
-
-
-def test_a_usual_submitter_keeps_its_name():
-    assert submitter("gen12@host") == "gen12@host"
-    assert submitter("组 A/b%") == "组 A/b%"
-    assert submitter(None) == ""
