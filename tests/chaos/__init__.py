@@ -9,6 +9,7 @@ What is struck:
 - ``launcher``: a launcher is killed under load
 - ``server``: the server restarts or is cut off, and clocks disagree
 - ``failover``: the server fails over
+- ``forked_clients``: programs that have sent before they fork
 - ``poison``: messages that nobody can digest, a killer of workers, a full server
 - ``placement``: strangers take GPUs and leave them
 - ``gpus_moved``: a step of load moves a GPU to another model

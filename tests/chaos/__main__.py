@@ -27,6 +27,7 @@ from tests.chaos.control.sglang import (
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
+from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.launcher import launcher_killed
@@ -48,6 +49,7 @@ CASES = {
     "worker-paused": worker_paused,
     "worker-terminated": worker_terminated,
     "frozen-chains": frozen_chains,
+    "forked-clients": forked_clients,
     "engine-faults": engine_faults,
     "engine-killed": engine_killed,
     "launcher-killed": launcher_killed,
