@@ -104,11 +104,19 @@ def slim(message: dict[str, Any]) -> dict[str, Any]:
 def shown(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
     """A request without its content, for events and logs: (args, kwargs)."""
     subject = _SUBJECTS[task]
-    content = args[0] if args else kwargs.get(subject)
-    size = f": {len(content)} characters" if isinstance(content, str) else ""
+    size = _characters(args[0] if args else kwargs.get(subject))
     rest = {
         name: value
         for name, value in kwargs.items()
         if name == "model" or isinstance(value, (int, float))
     }
-    return f"(<{subject}{size}>,)", repr(rest)
+    return f"(<{subject}: {size} characters>,)", repr(rest)
+
+
+def _characters(content: Any) -> int:
+    """The length of a text, of a list of texts, or of the texts of messages."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, Mapping):
+        return _characters(content.get("content"))
+    return sum(map(_characters, content)) if isinstance(content, (list, tuple)) else 0

@@ -41,6 +41,7 @@ def test_status_shows_the_fleet_at_work(fleet: Product) -> None:
         "control",
         "orders",
         "alerts",
+        "memory_short",
     ]
     assert 0 <= found["at"] - found["steered_at"] < PATIENCE
     models = {model["name"]: model for model in found["models"]}

@@ -137,6 +137,7 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
         "waiting_for": "waits-0: needs 1 free GPU; host a has no GPUs",
         "standing": "",
         "because": "",
+        "cut_off": 0,
     }
     assert models["fast"]["ready"] == models["fast"]["queue"]["workers"] == 1
     assert [(w["name"], w["models"]) for w in found["workers"]] == [("w@a", ["fast"])]
