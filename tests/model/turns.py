@@ -1,0 +1,52 @@
+"""How one queue's lists share what is pulled: by priority, then in equal turns."""
+
+from collections.abc import Sequence
+
+from tests.model.state import State
+
+
+class Turns:
+    """Who was served since each waiting list had its turn."""
+
+    def __init__(self) -> None:
+        self.passed: dict[str, set[str]] = {}
+
+    def check_pull(
+        self, before: State, after: State, mains: Sequence[str], room: int
+    ) -> None:
+        """One pull from a queue took what it should."""
+        waited = sum(len(x) for main in mains for x in before.lists(main).values())
+        left = min(room, waited)
+        for main in mains:
+            old, new = before.lists(main), after.lists(main)
+            taken = {name: len(old[name]) - len(new.get(name, ())) for name in old}
+            number = sum(taken.values())
+            due = min(left, sum(map(len, old.values())))
+            assert number == due, f"{number} were pulled from {main}, not {due}"
+            left -= number
+            for name in new:
+                assert new[name] == old[name][taken[name] :], f"{name} is out of order"
+            if number:
+                self._served(taken, set(new))
+
+    def _served(self, taken: dict[str, int], waiting: set[str]) -> None:
+        shares = [taken[name] for name in waiting]
+        if shares:
+            assert max(taken.values()) - min(shares) <= max(
+                1, max(shares) - min(shares)
+            ) or max(shares) - min(shares) <= 1, f"unequal shares: {taken}"
+            assert max(shares) - min(shares) <= 1, f"unequal shares: {taken}"
+        served = {name for name, number in taken.items() if number}
+        for name in waiting:
+            before = self.passed.setdefault(name, set())
+            if name in served:
+                before.clear()
+                continue
+            again = before & served
+            assert not again, f"{name} waits while {again} had two turns"
+            before |= served
+
+    def forget_empty(self, state: State, mains: Sequence[str]) -> None:
+        """A list that is empty waits for nothing."""
+        there = {name for main in mains for name in state.lists(main)}
+        self.passed = {k: v for k, v in self.passed.items() if k in there}
