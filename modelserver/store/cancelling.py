@@ -33,7 +33,8 @@ local past = tonumber(ARGV[4])
 local found = redis.call('LRANGE', KEYS[3], -past - ARGV[2], -past - 1)
 for i = #found, 1, -1 do
   local fine, message = pcall(cjson.decode, found[i])
-  local headers = fine and type(message) == 'table' and message['headers'] or {}
+  local headers = fine and type(message) == 'table' and message['headers']
+  if type(headers) ~= 'table' then headers = {} end
   if (headers['submitter'] or headers['origin']) == ARGV[3] then
     redis.call('LREM', KEYS[3], -1, found[i])
     hold(KEYS[3], found[i])

@@ -46,7 +46,7 @@ class State:
     @classmethod
     def of(cls, keys: Keys, flat: list[Any]) -> "State":
         """The state from the reply of READ_ALL."""
-        return cls(keys, dict(zip(flat[::2], _text(flat[1::2]), strict=True)))
+        return cls(keys, dict(zip(_text(flat[::2]), _text(flat[1::2]), strict=True)))
 
     def listed(self, key: str) -> list[str]:
         """A list, a set, or nothing."""

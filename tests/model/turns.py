@@ -32,9 +32,6 @@ class Turns:
     def _served(self, taken: dict[str, int], waiting: set[str]) -> None:
         shares = [taken[name] for name in waiting]
         if shares:
-            assert max(taken.values()) - min(shares) <= max(
-                1, max(shares) - min(shares)
-            ) or max(shares) - min(shares) <= 1, f"unequal shares: {taken}"
             assert max(shares) - min(shares) <= 1, f"unequal shares: {taken}"
         served = {name for name, number in taken.items() if number}
         for name in waiting:
