@@ -10,6 +10,7 @@ What is struck:
 - ``server``: the server restarts or is cut off, and clocks disagree
 - ``failover``: the server fails over
 - ``forked_clients``: programs that have sent before they fork
+- ``model``: every step that delivery knows, in any order
 - ``poison``: messages that nobody can digest, a killer of workers, a full server
 - ``placement``: strangers take GPUs and leave them
 - ``gpus_moved``: a step of load moves a GPU to another model

@@ -31,6 +31,7 @@ from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.launcher import launcher_killed
+from tests.chaos.model import delivery_model
 from tests.chaos.placement import placement
 from tests.chaos.poison import poison_messages
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
@@ -58,6 +59,7 @@ CASES = {
     "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
     "poison-messages": poison_messages,
+    "model": delivery_model,
     "engine-slow": engine_slow,
     "lone-engine-slow": lone_engine_slow,
     "engine-hung": engine_hung,

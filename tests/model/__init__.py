@@ -5,4 +5,5 @@
 - ``promises``: what must hold after every step
 - ``turns``: how submitters share a queue
 - ``machine``: the steps
+- ``running``: runs of it, counted and bounded
 """

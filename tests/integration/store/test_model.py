@@ -1,0 +1,8 @@
+"""Some hundreds of steps of the model of delivery; ``make chaos NAME=model`` has more."""
+
+from tests.model.running import run_model
+from tests.support.processes import ValkeyProcess
+
+
+def test_no_order_of_events_loses_or_repeats_a_request(valkey: ValkeyProcess):
+    assert run_model(valkey.url, steps=300, within=10) >= 100
