@@ -63,13 +63,15 @@ class Deliveries:
         flat = await _bytes(
             self.client.eval(
                 scripts.PULL,
-                2 + len(lists),
+                3 + len(lists),
                 self.unacked,
                 self.keys.tags,
+                self.keys.workers,
                 *lists,
                 str(room),
                 self.next_pull(),
                 str(MOST_BYTES),
+                self.worker,
             )
         )
         return [

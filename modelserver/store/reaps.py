@@ -81,8 +81,9 @@ async def _move(
         raw, count = _counted(raw, blamed=on_trial in (b"", tag))
         if count >= MOST_REAPS:
             held = source.encode() + b"\n" + raw
-            where = (unacked, keys.unacked(own.worker), lease, keys.tags)
-            pipe.eval(scripts.ADOPT, 4, *where, tag, held, own.next_pull())
+            where = (unacked, own.unacked, lease, keys.tags, keys.workers)
+            new = (own.next_pull(), own.worker)
+            pipe.eval(scripts.ADOPT, len(where), *where, tag, held, *new)
             adopted.append((len(pipe.command_stack) - 1, source, raw))
         else:
             bell = keys.bell(keys.queue_of(source))

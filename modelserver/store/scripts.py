@@ -179,9 +179,10 @@ return 1
 """
 )
 
-#: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[3..]
-#: (most urgent first) and the lists beside them, in equal shares, into the worker's
-#: hash KEYS[1], tagged by the worker's own number of the pull ARGV[2] and the counter
+#: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[4..]
+#: (most urgent first) and the lists beside them, in equal shares, into the hash KEYS[1]
+#: of the worker ARGV[4], which then is in the set KEYS[3] for those who reap: a frozen
+#: one may be forgotten. Tagged by its number of the pull ARGV[2] and the counter
 #: KEYS[2], which may go back in a failover. Returns {tag, list, message, ...}. A
 #: message that is delivered twice has two tags: that is what fences a late answer.
 PULL = (
@@ -214,7 +215,7 @@ local function take(list, most)
     most, portion = most - #got, math.min(2 * portion, 16)
   end
 end
-for i = 3, #KEYS do
+for i = 4, #KEYS do
   if room <= 0 then break end
   local main = KEYS[i]
   local ring, inside = main .. '\\6\\22ring', main .. '\\6\\22in-ring'
@@ -254,6 +255,7 @@ for i = 3, #KEYS do
     redis.call('DECRBY', main .. '\\6\\22aside', aside)
   end
 end
+if #out > 0 then redis.call('SADD', KEYS[3], ARGV[4]) end
 return out
 """
 )
@@ -369,8 +371,8 @@ return 1
 )
 
 #: Takes over a dead worker's message, unless that worker lives again. KEYS its unacked
-#: hash, one's own, lease, counter of deliveries; ARGV tag, list and message, start of
-#: the new tag. Returns that, '' if it was not moved.
+#: hash, one's own, lease, counter of deliveries, set of workers; ARGV tag, list and
+#: message, start of the new tag, one's name. Returns the tag, '' if it was not moved.
 ADOPT = (
     ALLOW_OOM
     + """
@@ -378,6 +380,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return '' end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return '' end
 local tag = ARGV[3] .. '-' .. redis.call('INCR', KEYS[4])
 redis.call('HSET', KEYS[2], tag, ARGV[2])
+redis.call('SADD', KEYS[5], ARGV[4])
 return tag
 """
 )
