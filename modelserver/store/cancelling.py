@@ -14,10 +14,10 @@ from modelserver.store.scripts import ALLOW_OOM
 #: Most messages that one script takes or looks at.
 MOST_TAKEN = 128
 
-#: Takes a submitter's messages. KEYS unacked hash, counter of tags, set of workers, main
-#: list, the submitter's list; ARGV number of the pull, worker, most, submitter, messages
-#: of the main list to pass over. Returns how many of the main list were looked at and
-#: left, and then {tag, list, message, ...}.
+#: Takes a submitter's messages. KEYS unacked hash, counter of tags, set of workers,
+#: main list, the submitter's list; ARGV number of the pull, worker, most, submitter,
+#: messages of the main list to pass over. Returns how many of the main list were looked
+#: at and left, and then {tag, list, message, ...}.
 TAKE = (
     ALLOW_OOM
     + """

@@ -61,9 +61,7 @@ def check_reapable(state: State) -> None:
             assert name in known, f"nobody looks after what {name} holds"
 
 
-def check_deadlines(
-    state: State, mains: list[str], promised: Collection[str]
-) -> None:
+def check_deadlines(state: State, mains: list[str], promised: Collection[str]) -> None:
     """A request with a deadline has it for as long as it has no answer."""
     noted, results = state.pairs(state.keys.deadlines), state.results()
     dead = state.dead()

@@ -1,4 +1,4 @@
-"""Some hundreds of steps of the model of delivery; ``make chaos NAME=model`` has more."""
+"""Some hundreds of steps of the model; ``make chaos NAME=model`` takes 100,000."""
 
 from tests.model.running import run_model
 from tests.support.processes import ValkeyProcess
