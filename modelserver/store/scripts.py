@@ -224,7 +224,7 @@ for i = 4, #KEYS do
   if not ringed then
     take(main, room)
   elseif redis.call('EXISTS', inside) == 0 and redis.call('EXISTS', main) == 1 then
-    -- A producer that keeps no ring has filled it: its turn comes at once.
+    -- A producer that keeps no ring has filled it: its turn comes at once, and once.
     redis.call('LPUSH', ring, main)
     redis.call('SET', inside, 1)
     lists = lists + 1
@@ -237,7 +237,9 @@ for i = 4, #KEYS do
       local list, before = redis.call('LPOP', ring), #out
       take(list, math.min(share, room))
       if list ~= main then aside = aside + (#out - before) / 3 end
-      if redis.call('EXISTS', list) == 1 then
+      -- An emptied main list keeps its place: what fills it has had its turn.
+      local served = list == main and #out > before
+      if served or redis.call('EXISTS', list) == 1 then
         redis.call('RPUSH', ring, list)
       elseif list == main then
         redis.call('DEL', inside)

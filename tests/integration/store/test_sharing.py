@@ -149,6 +149,17 @@ def test_a_plain_producer_gets_its_turn_while_submitters_are_busy(shared: Shared
     assert "p3" in shared.pull(8)
 
 
+def test_a_plain_producer_has_no_more_than_its_turn(shared: Shared):
+    shared.put("a", 1)
+    shared.put("b", 4)
+    assert shared.pull(1) == ["a0"]
+    main, got = KEYS.queue(QUEUE)[0], []
+    for number in range(4):
+        shared.client.lpush(main, f"p{number}")
+        got += shared.pull(1)
+    assert got == ["b0", "p0", "b1", "p1"]
+
+
 def test_depth_looks_at_no_list_of_a_submitter(shared: Shared):
     """However many there are: each look costs the same."""
     for number in range(50):
