@@ -224,7 +224,7 @@ for i = 4, #KEYS do
   if not ringed then
     take(main, room)
   elseif redis.call('EXISTS', inside) == 0 and redis.call('EXISTS', main) == 1 then
-    -- A producer that keeps no ring has filled it: its turn comes at once, and once.
+    -- A producer that keeps no ring has filled it: its turn comes at once.
     redis.call('LPUSH', ring, main)
     redis.call('SET', inside, 1)
     lists = lists + 1

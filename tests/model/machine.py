@@ -128,13 +128,7 @@ class Delivery(RuleBasedStateMachine):
     @rule(one=any_one, count=a_few, ok=some.booleans())
     def answer(self, one: int, count: int, ok: bool) -> None:
         worker, tags = self._holder(one, count)
-        results = [self._result(worker, tag, ok) for tag in tags]
-        settled = [task_of(worker.held[tag].raw.decode()) for tag in tags]
-        gone = [task for task in settled if task in self.promised]
-        names = [KEYS.published(task) for task in settled]
-        batch = Batch(results, tags, answered=gone, revoked=settled, published=names)
-        self._store(worker, batch)
-        worker.let_go(tags)
+        self._settle(worker, tags, ok)
 
     @precondition(lambda self: any(worker.held for worker in self.workers))
     @rule(one=any_one, count=a_few, ok=some.booleans())
@@ -193,10 +187,8 @@ class Delivery(RuleBasedStateMachine):
             self.ground.commit(worker, Batch(buried=buried))
             self._end(worker)
             return
-        results = [self._result(worker, tag, ok=False)]
-        gone = [task] if task in self.promised else []
-        self._store(worker, Batch(results, [tag], buried=buried, answered=gone))
-        worker.let_go([tag])
+        self.ground.commit(worker, Batch(buried=buried))
+        self._settle(worker, [tag], ok=False)
 
     # What befalls workers.
 
@@ -412,9 +404,7 @@ class Delivery(RuleBasedStateMachine):
             while got := self.ground.wait(last.deliveries.pull(queue, 16)):
                 last.held.update({each.tag: each for each in got})
         tags = list(last.held)
-        results = [self._result(last, tag, True) for tag in tags]
-        self.ground.commit(last, Batch(results, tags))
-        last.let_go(tags)
+        self._settle(last, tags, ok=True)
 
     # What the steps share.
 
@@ -435,7 +425,20 @@ class Delivery(RuleBasedStateMachine):
         value = json.dumps({"status": state, "result": f"{worker.name} {tag}"})
         return StoreResult(tag, KEYS.result(task), value, KEPT_SECONDS, final=True)
 
-    def _store(self, worker: Worker, batch: Batch) -> None:
+    def _settle(self, worker: Worker, tags: list[str], ok: bool) -> None:
+        """Store results, then acknowledge those that were still its own."""
+        results = [self._result(worker, tag, ok) for tag in tags]
+        stored = self._store(worker, Batch(results))
+        pairs = zip(tags, stored, strict=True)
+        own = [tag for tag, each in pairs if each is not Stored.FENCED]
+        tasks = [task_of(worker.held[tag].raw.decode()) for tag in own]
+        due = [task for task in tasks if task in self.promised]
+        names = [KEYS.published(task) for task in tasks]
+        batch = Batch(acks=own, answered=due, revoked=tasks, published=names)
+        self.ground.commit(worker, batch)
+        worker.let_go(tags)
+
+    def _store(self, worker: Worker, batch: Batch) -> list[Stored]:
         """Commit, and see that each result met the right end."""
         state = self.ground.state()
         held, there = state.held(worker.name), set(state.results())
@@ -450,3 +453,4 @@ class Delivery(RuleBasedStateMachine):
                 expected.append(Stored.STORED)
                 there.add(task)
         assert self.ground.commit(worker, batch) == expected
+        return expected
