@@ -307,6 +307,10 @@ class Courier:
         self._settled(batch.acks)
         self._settled(back.tag for back in batch.returns)
         self._settled(park.tag for park in batch.parked)
+        for result, taken in zip(batch.results, stored, strict=True):
+            if taken is Stored.FENCED:
+                # Its deadline and what follows it are another worker's now.
+                self.lost(result.tag)
         for future, taken in zip(waiting, stored, strict=True):
             if not future.done():
                 future.set_result(taken)
