@@ -181,10 +181,10 @@ return 1
 
 #: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[4..]
 #: (most urgent first) and the lists beside them, in equal shares, into the hash KEYS[1]
-#: of the worker ARGV[4], which then is in the set KEYS[3] for those who reap: a frozen
-#: one may be forgotten. Tagged by its number of the pull ARGV[2] and the counter
-#: KEYS[2], which may go back in a failover. Returns {tag, list, message, ...}. A
-#: message that is delivered twice has two tags: that is what fences a late answer.
+#: of the worker ARGV[4], which joins the set KEYS[3], as it may be forgotten. Tagged by
+#: its number of the pull ARGV[2] and the counter KEYS[2], which a failover may put back:
+#: a message delivered twice has two tags, which fences a late answer. Returns {tag,
+#: list, message, ...}.
 PULL = (
     ALLOW_OOM
     + """
@@ -238,8 +238,7 @@ for i = 4, #KEYS do
       take(list, math.min(share, room))
       if list ~= main then aside = aside + (#out - before) / 3 end
       -- An emptied main list keeps its place: what fills it has had its turn.
-      local served = list == main and #out > before
-      if served or redis.call('EXISTS', list) == 1 then
+      if list == main and #out > before or redis.call('EXISTS', list) == 1 then
         redis.call('RPUSH', ring, list)
       elseif list == main then
         redis.call('DEL', inside)

@@ -8,7 +8,10 @@ import pytest
 
 from tests.support.sources import PACKAGES, module, parsed, sources
 
-MAPPED = (*PACKAGES, "benchmarks", "tests/chaos", "tests/engine", "tests/support")
+MAPPED = (
+    *(*PACKAGES, "benchmarks"),
+    *("tests/chaos", "tests/engine", "tests/model", "tests/support"),
+)
 MAPS = [path for path in sources(*MAPPED) if path.name == "__init__.py"]
 
 
