@@ -181,10 +181,9 @@ return 1
 
 #: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[4..]
 #: (most urgent first) and the lists beside them, in equal shares, into the hash KEYS[1]
-#: of the worker ARGV[4], which joins the set KEYS[3], as it may be forgotten. Tagged by
-#: its number of the pull ARGV[2] and the counter KEYS[2], which a failover may put back:
-#: a message delivered twice has two tags, which fences a late answer. Returns {tag,
-#: list, message, ...}.
+#: of worker ARGV[4], which joins the set KEYS[3]. Returns {tag, list, message, ...}.
+#: Tags have the worker's number of the pull ARGV[2] and the counter KEYS[2], which may
+#: go back in a failover: each delivery has its own, which fences a late answer.
 PULL = (
     ALLOW_OOM
     + """

@@ -4,6 +4,7 @@
 - ``ground``: the server, its producers and workers, and a failover
 - ``promises``: what must hold after every step
 - ``turns``: how submitters share a queue
+- ``stage``: what the steps share, the checks after each, and the end
 - ``machine``: the steps
 - ``running``: runs of it, counted and bounded
 """

@@ -1,12 +1,10 @@
 """Any order of what befalls requests, on a real server, checked after every step."""
 
 import json
-import sys
 import time
-from typing import Any, ClassVar
 
 from hypothesis import strategies as some
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import precondition, rule
 
 from modelserver.store.batch import (
     SUBMITTER,
@@ -14,7 +12,6 @@ from modelserver.store.batch import (
     Bury,
     GiveBack,
     Park,
-    Stored,
     StoreResult,
 )
 from modelserver.store.cancelling import take_delayed, take_waiting
@@ -23,15 +20,13 @@ from modelserver.store.delivery import mark_redelivered
 from modelserver.store.keys import PRIORITIES
 from modelserver.store.reaps import reap
 from modelserver.store.revoking import revocations
-from tests.model import promises
-from tests.model.ground import KEYS, MAINS, QUEUES, Ground, Worker, message
+from tests.model.ground import KEYS, MAINS, QUEUES, Worker, message
+from tests.model.stage import KEPT_SECONDS, Stage
 from tests.model.state import task_of
 from tests.model.turns import Turns
 
 #: Most workers at once.
 MOST_WORKERS = 4
-#: How long a result is kept, in seconds.
-KEPT_SECONDS = 3_600
 #: Far from now, in seconds.
 LATER = 100_000.0
 
@@ -44,27 +39,8 @@ places = some.sampled_from((0, 0, 0, 0, *range(len(PRIORITIES))))
 rooms = some.sampled_from((1, 1, 1, 2, 3, 5, 9))
 
 
-class Delivery(RuleBasedStateMachine):
-    """Requests, workers and their misfortunes. ``ground`` is to be set before."""
-
-    ground: ClassVar[Ground]
-    #: Steps of all runs.
-    steps: ClassVar[int] = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ground.clear()
-        self.number = 0
-        self.workers: list[Worker] = []
-        self.accepted: set[str] = set()
-        #: Accepted with a deadline.
-        self.promised: set[str] = set()
-        #: Given to a queue by an operator while a worker may have it, too.
-        self.doubled: set[str] = set()
-        self.final: dict[str, str] = {}
-        self.turns = Turns()
-        self.before = self.ground.state()
-        self.known: Any = None
+class Delivery(Stage):
+    """Requests, workers and their misfortunes."""
 
     # Producers.
 
@@ -326,12 +302,12 @@ class Delivery(RuleBasedStateMachine):
     @rule(queue=queues, sure=any_one)
     def purge(self, queue: str, sure: int) -> None:
         if sure < 3:
-            for main in KEYS.queue(queue):
-                for messages in self.before.lists(main).values():
-                    gone = {task_of(each) for each in messages}
-                    self.accepted -= gone - self.final.keys() - self.doubled
-                    self.promised -= gone
             self.ground.channel._purge(queue)
+            state = self.ground.state()
+            kept = state.places(MAINS).keys() | state.results().keys() | state.dead()
+            gone = self.before.places(MAINS).keys() - kept
+            self.accepted -= gone
+            self.promised -= gone
 
     # The server.
 
@@ -355,102 +331,3 @@ class Delivery(RuleBasedStateMachine):
         for name in self.ground.state().listed(KEYS.workers):
             if name not in alive:
                 self.ground.client.delete(KEYS.worker(name))
-
-    # After each step, and in the end.
-
-    @invariant()
-    def promises_hold(self) -> None:
-        type(self).steps += 1
-        state = self.ground.state()
-        promises.check_places(state, MAINS, self.accepted, self.doubled)
-        promises.check_answers(state, self.final)
-        promises.check_books(state, MAINS)
-        promises.check_reapable(state)
-        promises.check_deadlines(state, MAINS, self.promised)
-        for queue in QUEUES:
-            promises.check_depth(state, KEYS.queue(queue), self.ground.depth(queue))
-        self.turns.forget_empty(state, MAINS)
-        self.final = state.results()
-        self.before = state
-
-    def teardown(self) -> None:
-        """With one live worker and time, every request is answered."""
-        if sys.exc_info()[0]:
-            return
-        for worker in list(self.workers):
-            self._end(worker)
-        last = self.ground.start_worker("last")
-        self.workers.append(last)
-        for _ in range(5):
-            self._settle_all(last)
-        state = self.ground.state()
-        unanswered = self.accepted - state.results().keys() - state.dead()
-        assert not unanswered, f"never answered: {unanswered}"
-        assert not state.places(MAINS), f"left: {state.places(MAINS)}"
-        known = state.listed(KEYS.workers)
-        assert known == ["last"], f"never forgotten: {known}"
-        for main in MAINS:
-            for name in ("ring", "aside", "in-ring"):
-                assert state.beside(main, name) not in state.values
-
-    def _settle_all(self, last: Worker) -> None:
-        members = self.ground.state().pairs(KEYS.delayed)
-        if members:
-            self.ground.client.zadd(KEYS.delayed, dict.fromkeys(members, 1.0))
-        self.ground.wait(last.deliveries.wake())
-        for delivery in self.ground.wait(reap(last.deliveries)).aside:
-            last.held[delivery.tag] = delivery
-        for queue in QUEUES:
-            while got := self.ground.wait(last.deliveries.pull(queue, 16)):
-                last.held.update({each.tag: each for each in got})
-        tags = list(last.held)
-        self._settle(last, tags, ok=True)
-
-    # What the steps share.
-
-    def _worker(self, one: int) -> Worker:
-        return self.workers[one % len(self.workers)]
-
-    def _holder(self, one: int, count: int) -> tuple[Worker, list[str]]:
-        """A worker that believes to hold something, and some of that."""
-        holders = [worker for worker in self.workers if worker.held]
-        worker = holders[one % len(holders)]
-        return worker, list(worker.held)[:count]
-
-    def _result(
-        self, worker: Worker, tag: str, ok: bool, raw: bytes = b""
-    ) -> StoreResult:
-        task = task_of((raw or worker.held[tag].raw).decode())
-        state = "SUCCESS" if ok else "FAILURE"
-        value = json.dumps({"status": state, "result": f"{worker.name} {tag}"})
-        return StoreResult(tag, KEYS.result(task), value, KEPT_SECONDS, final=True)
-
-    def _settle(self, worker: Worker, tags: list[str], ok: bool) -> None:
-        """Store results, then acknowledge those that were still its own."""
-        results = [self._result(worker, tag, ok) for tag in tags]
-        stored = self._store(worker, Batch(results))
-        pairs = zip(tags, stored, strict=True)
-        own = [tag for tag, each in pairs if each is not Stored.FENCED]
-        tasks = [task_of(worker.held[tag].raw.decode()) for tag in own]
-        due = [task for task in tasks if task in self.promised]
-        names = [KEYS.published(task) for task in tasks]
-        batch = Batch(acks=own, answered=due, revoked=tasks, published=names)
-        self.ground.commit(worker, batch)
-        worker.let_go(tags)
-
-    def _store(self, worker: Worker, batch: Batch) -> list[Stored]:
-        """Commit, and see that each result met the right end."""
-        state = self.ground.state()
-        held, there = state.held(worker.name), set(state.results())
-        expected = []
-        for result in batch.results:
-            task = result.key.removeprefix(KEYS.result(""))
-            if result.tag and result.tag not in held:
-                expected.append(Stored.FENCED)
-            elif task in there:
-                expected.append(Stored.REPEATED)
-            else:
-                expected.append(Stored.STORED)
-                there.add(task)
-        assert self.ground.commit(worker, batch) == expected
-        return expected
