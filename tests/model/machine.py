@@ -119,8 +119,9 @@ class Delivery(Stage):
         late = [worker for worker in self.workers if worker.past]
         worker = late[one % len(late)]
         delivery = worker.past[which % len(worker.past)]
-        result = self._result(worker, delivery.tag, ok, delivery.raw)
-        self._store(worker, Batch([result], [delivery.tag]))
+        worker.past.remove(delivery)
+        worker.held[delivery.tag] = delivery
+        self._settle(worker, [delivery.tag], ok)
 
     @precondition(lambda self: any(worker.held for worker in self.workers))
     @rule(one=any_one, count=a_few, marked=some.booleans())

@@ -103,10 +103,8 @@ class Stage(RuleBasedStateMachine):
         worker = holders[one % len(holders)]
         return worker, list(worker.held)[:count]
 
-    def _result(
-        self, worker: Worker, tag: str, ok: bool, raw: bytes = b""
-    ) -> StoreResult:
-        task = task_of((raw or worker.held[tag].raw).decode())
+    def _result(self, worker: Worker, tag: str, ok: bool) -> StoreResult:
+        task = task_of(worker.held[tag].raw.decode())
         state = "SUCCESS" if ok else "FAILURE"
         value = json.dumps({"status": state, "result": f"{worker.name} {tag}"})
         return StoreResult(tag, KEYS.result(task), value, KEPT_SECONDS, final=True)
