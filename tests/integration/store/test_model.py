@@ -5,4 +5,4 @@ from tests.support.processes import ValkeyProcess
 
 
 def test_no_order_of_events_loses_or_repeats_a_request(valkey: ValkeyProcess):
-    assert run_model(valkey.url, steps=300, within=10) >= 100
+    assert run_model(valkey.url, steps=300, within=30) >= 100
