@@ -45,7 +45,7 @@ def test_a_message_that_kills_workers_is_set_aside_and_its_neighbours_are_answer
     assert last.process.poll() is None
     eventually(lambda: fleet.held() == 0, PATIENCE)
     # As new once somebody says so.
-    assert resubmit(fleet.store, letter, fleet.app.backend.backend_key(killer.id))
+    assert resubmit(fleet.store, letter, fleet.app.backend.backend_key)
     assert last.wait() == -signal.SIGKILL
 
 
