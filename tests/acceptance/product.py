@@ -181,7 +181,7 @@ class Product:
     def is_ready(self, incarnation: int, name: str = CHAT) -> bool:
         """Whether this start of an engine can be used."""
         engine = self.engine(name)
-        return engine.state is EngineState.READY and engine.incarnation == incarnation
+        return engine.serves and engine.incarnation == incarnation
 
     def running(self) -> int:
         """Requests that the chat engine works on, by its own account."""

@@ -11,7 +11,6 @@ from celery.result import AsyncResult
 from modelserver.store.engines import read_engines
 from modelserver.store.hosts import read_hosts
 from modelserver.store.workers import read_workers
-from modelserver.values import EngineState
 from tests.acceptance.product import CHAT, PATIENCE, Product
 from tests.support.processes import eventually, lives
 from tests.support.workers import Publications, answers
@@ -116,8 +115,7 @@ def test_killed_launcher_comes_back_and_goes_on_with_the_same_engines(
         hosts, engines = read_hosts(fleet.store), read_engines(fleet.store)
         assert [host.pid for host in hosts] != [launcher]
         return bool(hosts) and all(
-            engine.state is EngineState.READY
-            and engine.alive_at > before[name].alive_at
+            engine.serves and engine.alive_at > before[name].alive_at
             for name, engine in engines.items()
         )
 
