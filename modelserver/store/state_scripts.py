@@ -99,7 +99,9 @@ return 1
 )
 
 #: Does what the other scripts do, with a key that it leaves away again.
-TRY_RIGHTS = """
+TRY_RIGHTS = (
+    ALLOW_OOM
+    + """
 for _, command in ipairs({
     {'SET', 1}, {'LPUSH', 1}, {'HSET', 1, 1}, {'ZADD', 1, 1}, {'SADD', 1},
     {'XADD', '*', 1, 1}
@@ -110,6 +112,7 @@ for _, command in ipairs({
 end
 return redis.call('PUBLISH', KEYS[1], 1)
 """
+)
 
 #: Writes a launcher's report; rings only if what workers need of it has changed. KEYS
 #: reports, what workers need of each, versions by engine, the last version, changed;
