@@ -3,9 +3,13 @@
 From a look at the engines to what follows:
 
 - ``observation``: what control sees of each engine.
-- ``detectors``: find what is wrong with an engine.
+- ``speed``: whether an engine is slow, by its requests.
+- ``canaries``: whether it is slow, by requests whose normal seconds are known.
+- ``failures``: whether it fails at too many requests.
+- ``silence``: whether it hangs.
 - ``verdicts``: what can be wrong, each with its figures.
 - ``blame``: whether slowness is an engine's own, or that of its host.
+- ``case``: one engine at one look, and what becomes of it.
 - ``transitions``: what follows from a verdict; the table of an engine's health.
 - ``guards``: how many engines may be drained or relaunched, and how often.
 - ``restrictions``: an engine's limit, hold, abort and canaries, by its health.
@@ -14,7 +18,7 @@ From a look at the engines to what follows:
 What is learned and remembered:
 
 - ``cost_model``: what a request should take.
-- ``learning``: fits, canary baselines, levels and wander of engines that are well.
+- ``learning``: fits, levels and wander of engines that are well.
 - ``limits``: how many requests an engine may have at once, by its metrics.
 - ``memory``: what control remembers from one look to the next.
 """

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from statistics import median
 
-from modelserver.policy.health.detectors import CANARY_SECONDS
-from modelserver.policy.health.learning import PASSES
+from modelserver.policy.health.canaries import CANARY_SECONDS, PASSES
 from modelserver.policy.health.memory import EngineMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.verdicts import Slow, SlowCanary

@@ -1,6 +1,7 @@
 """One look at all engines: what is found, what follows, what is remembered. Pure.
 
-``detectors`` find verdicts and ``transitions`` says what follows from them; here both
+Verdicts are found by ``speed``, ``failures``, ``silence`` and ``canaries``;
+``transitions`` says what follows from them; here both
 meet the snapshot.
 """
 
@@ -8,15 +9,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Action, Alert, Relaunch
-from modelserver.policy.health import detectors
 from modelserver.policy.health.blame import SHARED, is_its_own, last_canaries
-from modelserver.policy.health.guards import Guard
-from modelserver.policy.health.learning import (
+from modelserver.policy.health.canaries import (
     TypicalCanaries,
     baselines,
     canary_slowdown,
-    trusted_by_model,
+    find_slow_canary,
     with_canaries,
+)
+from modelserver.policy.health.case import EngineCase, Findings
+from modelserver.policy.health.failures import count_failures, find_errors
+from modelserver.policy.health.guards import Guard
+from modelserver.policy.health.learning import (
+    trusted_by_model,
     with_levels,
     with_samples,
     with_wander,
@@ -29,7 +34,14 @@ from modelserver.policy.health.observation import (
     remembered,
 )
 from modelserver.policy.health.restrictions import treatment_due, treatment_in_force
-from modelserver.policy.health.transitions import EngineCase, Findings, advance
+from modelserver.policy.health.silence import find_hang
+from modelserver.policy.health.speed import (
+    SLOW,
+    find_slow,
+    find_slow_together,
+    find_speed,
+)
+from modelserver.policy.health.transitions import advance
 from modelserver.policy.health.verdicts import (
     Errors,
     Slow,
@@ -142,7 +154,7 @@ class _Judge:
             own, kind = self.engines[name], self.types.get(observation.type)
             if kind is None or kind.fit is None or own.health.is_held:
                 continue
-            speed = detectors.find_speed(
+            speed = find_speed(
                 observation.fresh_samples(own),
                 kind.fit,
                 own.offset or 0.0,
@@ -167,16 +179,14 @@ class _Judge:
                 for name, speed in speeds.items()
                 if self.observations[name].spec.name == model and self._is_fitted(name)
             ]
-            verdict = detectors.find_slow_together(model, of_model)
+            verdict = find_slow_together(model, of_model)
             if verdict:
                 found[model] = verdict
                 self.found.append(verdict)
                 if not old.common:
                     self.actions.append(Alert(model, verdict.text))
                     self.guard.models[model] = replace(old, common=verdict.text)
-            elif old.common and not detectors.find_slow_together(
-                model, of_model, detectors.SLOW
-            ):
+            elif old.common and not find_slow_together(model, of_model, SLOW):
                 self.guard.models[model] = replace(old, common="")
         return found
 
@@ -204,7 +214,7 @@ class _Judge:
         slow: Slow | SlowCanary | None = None
         if observation.spec.name not in slow_together:
             peers = self.trusted[observation.spec.name]
-            slow = detectors.find_slow(report, speeds, peers, self._wander(observation))
+            slow = find_slow(report, speeds, peers, self._wander(observation))
             slow = slow or self._find_slow_canary(observation)
             slow = slow if slow and self._is_its_own(observation, slow) else None
         errors = self._find_errors(observation)
@@ -219,7 +229,7 @@ class _Judge:
         if not report.serves:
             return ""
         kind = self.types.get(observation.type)
-        verdict = detectors.find_hang(
+        verdict = find_hang(
             report,
             self.snapshot.loads.get(report.id),
             self.snapshot.metrics.get(report.id),
@@ -239,7 +249,7 @@ class _Judge:
         canaries = [
             each for each in observation.own_canaries(own.fresh_from) if each.at > since
         ]
-        return detectors.find_slow_canary(
+        return find_slow_canary(
             observation.report, canaries, baseline, self.now, self._wander(observation)
         )
 
@@ -257,12 +267,12 @@ class _Judge:
         name, model = observation.report.id, observation.spec.name
         own, all_of_model = self.failures[name], self.failed_of_model[model]
         peers = (all_of_model[0] - own[0], all_of_model[1] - own[1])
-        return detectors.find_errors(name, observation.report.incarnation, own, peers)
+        return find_errors(name, observation.report.incarnation, own, peers)
 
     def _count_failures(self) -> dict[str, tuple[int, int]]:
         """The numbers of requests that failed, and of all, by engine."""
         return {
-            name: detectors.count_failures(
+            name: count_failures(
                 observation.fresh_samples(self.engines[name]), self.now
             )
             for name, observation in self.observations.items()

@@ -1,4 +1,4 @@
-"""What control learns of engines that are well: fits, baselines, levels, wander. Pure.
+"""What control learns of engines that are well: fits, levels, wander. Pure.
 
 Whatever is learned is frozen afterwards: a fault that comes slowly must not be learned
 as normal. Only engines whose idle canary passed teach anything after that.
@@ -9,16 +9,16 @@ over half an hour of looks.
 """
 
 import math
-from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
-from modelserver.policy.health import detectors
+from modelserver.policy.health.canaries import PASSES, Engines, Observations
 from modelserver.policy.health.cost_model import MAD, Fit, Row, fit, row
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
 from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.speed import compare_with_peers
 from modelserver.policy.health.verdicts import SpeedResidual
 from modelserver.values import Outcome
 
@@ -35,16 +35,6 @@ FREEZE_LATEST_SECONDS = 3600.0
 REFIT_SECONDS = 1800.0
 #: An engine teaches a frozen fit if its canary passed within the last 900 seconds.
 CANARY_FRESH_SECONDS = 900.0
-#: Idle canaries that a baseline needs.
-BASELINE_CANARIES = 3
-#: The least seconds that a canary should take: milliseconds say more of the host.
-LEAST_SECONDS = 0.02
-#: A canary passes below 1.25 times its baseline.
-PASSES = 1.25
-#: A canary of 1.3 times the others of its type gives a new engine no baseline.
-SUSPICIOUS = 1.3
-#: What a loaded canary takes over an idle one, before any has been seen.
-LOADED = 1.5
 #: Requests that an engine's first level needs.
 LEVEL_SAMPLES = 40
 #: Looks with new requests after which a level is frozen: half an hour.
@@ -57,109 +47,6 @@ WANDER_LOOKS = 30
 USUAL_LOOKS = 60
 #: Looks over which the wander is averaged: three hours.
 WANDER_MEMORY = 1080
-
-Engines = Mapping[str, EngineMemory]
-Observations = Mapping[str, Observation]
-
-
-class TypicalCanaries:
-    """The baselines of each type's engines.
-
-    They are sorted, so that a look at n engines costs n log n and not n².
-    """
-
-    def __init__(self, engines: Engines, observations: Observations) -> None:
-        self._known: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
-        for name, observation in observations.items():
-            self.note(observation, engines[name].baseline)
-            self.note(observation, engines[name].loaded_baseline, loaded=True)
-
-    def note(
-        self, observation: Observation, seconds: float, loaded: bool = False
-    ) -> None:
-        """Add an engine's baseline; 0 for none."""
-        if seconds:
-            insort(self._known[observation.type, loaded], seconds)
-
-    def of_others(
-        self, observation: Observation, own: float, loaded: bool = False
-    ) -> float:
-        """The median of its type but for ``own``, its baseline; 0 without others."""
-        values = self._known[observation.type, loaded]
-        left_out = bisect_left(values, own) if own else len(values)
-        others = len(values) - bool(own)
-        if not others:
-            return 0.0
-        low, high = (
-            values[place + (place >= left_out)]
-            for place in ((others - 1) // 2, others // 2)
-        )
-        return (low + high) / 2
-
-
-def baselines(
-    observation: Observation, engines: Engines, typical: TypicalCanaries
-) -> tuple[float, float]:
-    """What its idle and its loaded canary should take, in seconds; 0 where unknown.
-
-    Its own baseline or the median of its type, whichever is more: its own may come from
-    a moment in which it was faster than usual.
-    """
-    own = engines[observation.report.id]
-    idle = max(own.baseline, typical.of_others(observation, own.baseline))
-    others = typical.of_others(observation, own.loaded_baseline, loaded=True)
-    return _beyond_noise(idle), _beyond_noise(max(own.loaded_baseline, others))
-
-
-def _beyond_noise(seconds: float) -> float:
-    return max(seconds, LEAST_SECONDS) if seconds else 0.0
-
-
-def canary_slowdown(
-    observation: Observation, engines: Engines, typical: TypicalCanaries
-) -> float:
-    """How many times their baselines its canaries take; 0 before all are back."""
-    since = engines[observation.report.id].fresh_from
-    idle, loaded = observation.idle_seconds(since), observation.loaded_seconds(since)
-    if len(idle) < BASELINE_CANARIES or not loaded:
-        return 0.0
-    normal, normal_loaded = baselines(observation, engines, typical)
-    if not normal:
-        return 1.0
-    took = median(idle[:BASELINE_CANARIES])
-    return max(took / normal, loaded[0] / (normal_loaded or LOADED * normal))
-
-
-def with_canaries(observations: Observations, engines: Engines, now: float) -> Engines:
-    """The memories with new baselines, and with when canaries passed."""
-    learned, typical = dict(engines), TypicalCanaries(engines, observations)
-    for name in sorted(observations):
-        observation, old = observations[name], learned[name]
-        idle = observation.idle_seconds()
-        if not idle or old.health.is_held:
-            continue
-        normal, normal_loaded = baselines(observation, learned, typical)
-        new = old
-        if not old.baseline and len(idle) >= BASELINE_CANARIES:
-            took = median(idle[:BASELINE_CANARIES])
-            if took < SUSPICIOUS * (normal or took):
-                # A first baseline passes, whichever of its canaries came last.
-                at = observation.own_canaries()[0].at
-                new = replace(new, baseline=took, canary_passed_at=min(at, now))
-                typical.note(observation, took)
-        if (
-            not old.loaded_baseline
-            and new.baseline
-            and (loaded := observation.loaded_seconds())
-            and loaded[0] < SUSPICIOUS * (normal_loaded or loaded[0])
-        ):
-            new = replace(new, loaded_baseline=loaded[0])
-            typical.note(observation, loaded[0], loaded=True)
-        last = max(each.at for each in observation.own_canaries() if not each.loaded)
-        if new.baseline and idle[0] < PASSES * max(normal, new.baseline):
-            new = replace(new, canary_passed_at=min(last, now))
-        learned[name] = new
-    return learned
 
 
 def teaches(
@@ -309,9 +196,7 @@ def with_wander(
         observation, own = observations[name], engines[name]
         if teaches(observation, own, False, now):
             of_model = peers[observation.spec.name]
-            beyond = (
-                detectors.compare_with_peers(name, speeds, of_model).excess - own.usual
-            )
+            beyond = compare_with_peers(name, speeds, of_model).excess - own.usual
             away[observation.type].append(abs(beyond))
             usual = own.usual + beyond / USUAL_LOOKS
             engines[name] = replace(own, usual=usual)

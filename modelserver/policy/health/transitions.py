@@ -7,15 +7,14 @@ does not help it serves as degraded. A *tick* is a look at which verdicts are ma
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from modelserver.policy.health.guards import Guard, cooldown_seconds
-from modelserver.policy.health.learning import PASSES
+from modelserver.policy.health.canaries import PASSES
+from modelserver.policy.health.case import EngineCase, Transition
+from modelserver.policy.health.guards import cooldown_seconds
 from modelserver.policy.health.memory import EngineMemory, Health
-from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.restrictions import probation_part
-from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, SpeedResidual
+from modelserver.policy.health.verdicts import Slow, SlowCanary
 from modelserver.values import Cause
 
 #: An engine is drained when it was slow on 3 of its last 4 ticks.
@@ -46,55 +45,6 @@ RECHECK_SECONDS = 600.0
 FORGIVEN_SECONDS = 7200.0
 #: The residual of an engine that fails at everything: a thousand times as slow.
 MOST_RESIDUAL = math.log(1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found of an engine at one look."""
-
-    #: Whether this look is a tick.
-    tick: bool = False
-    #: How fast it is by its requests; None if they are too few.
-    speed: SpeedResidual | None = None
-    slow: Slow | SlowCanary | None = None
-    errors: Errors | None = None
-    #: The verdict that it hangs, in words; "" if it does not.
-    hung: str = ""
-    #: The requests that it has now.
-    inflight: int = 0
-    #: What its canaries take over their baselines; 0 before they are back.
-    slowdown: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineCase:
-    """One engine at one look: what is known of it, and what may be done about it."""
-
-    observation: Observation
-    memory: EngineMemory
-    found: Findings
-    guard: Guard
-    now: float
-
-    def moved(self, health: Health, **values: Any) -> EngineMemory:
-        """The memory in another health, since now."""
-        return replace(self.memory, health=health, since=self.now, **values)
-
-    @property
-    def waited(self) -> float:
-        """Seconds since its health was last another."""
-        return self.now - self.memory.since
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """What becomes of an engine after one look."""
-
-    memory: EngineMemory
-    #: Why it is to be relaunched, "" if it is not.
-    relaunch: str = ""
-    #: What people are to be told, "" for nothing.
-    alert: str = ""
 
 
 def advance(case: EngineCase) -> Transition:

@@ -1,0 +1,58 @@
+"""One engine at one look: what was found of it, and what becomes of it. Pure."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modelserver.policy.health.guards import Guard
+from modelserver.policy.health.memory import EngineMemory, Health
+from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, SpeedResidual
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found of an engine at one look."""
+
+    #: Whether this look is a tick.
+    tick: bool = False
+    #: How fast it is by its requests; None if they are too few.
+    speed: SpeedResidual | None = None
+    slow: Slow | SlowCanary | None = None
+    errors: Errors | None = None
+    #: The verdict that it hangs, in words; "" if it does not.
+    hung: str = ""
+    #: The requests that it has now.
+    inflight: int = 0
+    #: What its canaries take over their baselines; 0 before they are back.
+    slowdown: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCase:
+    """One engine at one look: what is known of it, and what may be done about it."""
+
+    observation: Observation
+    memory: EngineMemory
+    found: Findings
+    guard: Guard
+    now: float
+
+    def moved(self, health: Health, **values: Any) -> EngineMemory:
+        """The memory in another health, since now."""
+        return replace(self.memory, health=health, since=self.now, **values)
+
+    @property
+    def waited(self) -> float:
+        """Seconds since its health was last another."""
+        return self.now - self.memory.since
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What becomes of an engine after one look."""
+
+    memory: EngineMemory
+    #: Why it is to be relaunched, "" if it is not.
+    relaunch: str = ""
+    #: What people are to be told, "" for nothing.
+    alert: str = ""
