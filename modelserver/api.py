@@ -19,13 +19,13 @@ from kombu import pools
 from modelserver import settings as settings_module
 from modelserver.errors import ModelserverError, ModelUnavailableError
 from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.envelope import SERIALIZER
 from modelserver.messaging.remote_control import Control
 from modelserver.messaging.requests import (
     FROM_START,
     InferenceRequest,
     build,
     check_context,
-    describe,
     plain_arguments,
     with_model,
 )
@@ -81,14 +81,18 @@ class InferenceTask(Task):  # type: ignore[misc]
         if get_current_worker_task() is None:
             args, kwargs = plain_arguments(self.name, args, kwargs)
             request = self._checked(args, kwargs)
-            kwargs["model"] = request.model
-            self._describe(request, options)
+            self._address(request, kwargs, options)
+            options.setdefault("serializer", SERIALIZER)
             options.setdefault("retry_policy", {"errback": no_second_wait})
             if options.get("task_id"):
                 known = self._mark_resubmission(options)
                 if known:
                     return known
         self._add_deadline(kwargs, options)
+        if not self.settings.fleet.rules.show_prompts:
+            # Whoever reads the message says of it what may be seen.
+            options.setdefault("argsrepr", "")
+            options.setdefault("kwargsrepr", "")
         with accepted_or_unreachable(self.app):
             return super().apply_async(args, kwargs, **options)
 
@@ -148,11 +152,15 @@ class InferenceTask(Task):  # type: ignore[misc]
             raise ModelUnavailableError(down.text)
         return request
 
-    def _describe(self, request: InferenceRequest, options: dict[str, Any]) -> None:
-        if not self.settings.fleet.rules.show_prompts:
-            args, kwargs = describe(request)
-            options.setdefault("argsrepr", args)
-            options.setdefault("kwargsrepr", kwargs)
+    def _address(
+        self, request: InferenceRequest, kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        """Name the model once: by the queue, unless the caller gives another one."""
+        if options.keys().isdisjoint(("queue", "exchange", "routing_key")):
+            options["queue"] = request.model
+            kwargs.pop("model", None)
+        else:
+            kwargs["model"] = request.model
 
     def _add_deadline(self, kwargs: dict[str, Any], options: dict[str, Any]) -> None:
         if kwargs.get("deadline_from") == FROM_START:

@@ -73,7 +73,8 @@ class WorkerRequest(Request):  # type: ignore[misc]
     def _shown(self) -> tuple[str, str]:
         if self._type not in KINDS:
             return "", ""
-        return shown(self._type, self._args, self._kwargs)
+        queue = self.delivery_info["routing_key"]
+        return shown(self._type, self._args, {"model": queue, **self._kwargs})
 
 
 class WorkerConsumer(Consumer):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """JSON as Celery and kombu write it, several times faster.
 
-For results, and for the envelopes of messages.
+For results, and for messages.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _AS_KOMBU = (
 as_kombu_does = JSONEncoder().default
 
 
-def encode(value: dict[str, Any]) -> bytes:
+def encode(value: dict[str, Any] | list[Any]) -> bytes:
     """JSON as Celery's serializer writes it."""
     try:
         return orjson.dumps(value, default=as_kombu_does, option=_AS_KOMBU)

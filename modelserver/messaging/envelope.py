@@ -9,20 +9,25 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kombu.serialization import registry
+from kombu.utils.json import dumps as kombu_dumps
+
+from modelserver.messaging.encoding import encode
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
+from modelserver.store.batch import SUBMITTER
 
 #: A run of characters that JSON escapes by number, or any other escape.
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.")
 #: What must stay escaped: control characters, and halves of characters.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-#: The end of a body without callbacks, errbacks, chain and chord, and what it becomes.
-_NO_STEPS = (
-    ', {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
-    ", {}]",
-)
-#: Headers that may go if they have this value, which Celery takes for granted.
+#: Name of kombu's serializer for requests that were checked; readers see JSON.
+SERIALIZER = "modelserver"
+_JSON = "application/json"
+#: Headers that may go if they have this value, which whoever reads takes for granted.
 _DEFAULTS: dict[str, Any] = {
     "lang": "py",
+    "argsrepr": "",
+    "kwargsrepr": "",
     "retries": 0,
     "timelimit": [None, None],
     "replaced_task_nesting": 0,
@@ -37,6 +42,7 @@ _SPARE = frozenset(
         "body_encoding",
         "delivery_mode",
         "delivery_tag",
+        "expiration",
         "reply_to",
     }
 )
@@ -64,8 +70,25 @@ def unescaped(body: str) -> str:
     return _ESCAPES.sub(replace, body)
 
 
-def slim(message: dict[str, Any]) -> dict[str, Any]:
-    """A request's message without what goes without saying; stock Celery reads it."""
+def dumps(body: Any) -> str:
+    """A body as it is stored, of arguments that were checked.
+
+    What follows a task was not: it may hold NaN, for which orjson writes null.
+    """
+    if len(body) == 3 and not any(body[2].values()):
+        return encode([*body[:2], {}]).decode()
+    return str(kombu_dumps(body))
+
+
+registry.register(SERIALIZER, dumps, None, _JSON)
+registry.type_to_name[_JSON] = "json"
+
+
+def slim(message: dict[str, Any], queue: str) -> dict[str, Any]:
+    """A request's message without what goes without saying.
+
+    Celery reads it once the worker has filled in the queue and its own tag.
+    """
     headers, properties = message["headers"], message["properties"]
     task = headers["id"]
     kept = {
@@ -77,10 +100,8 @@ def slim(message: dict[str, Any]) -> dict[str, Any]:
         del kept["root_id"]
     if "timelimit" in kept and list(kept["timelimit"]) == [None, None]:
         del kept["timelimit"]
-    if str(kept.get("argsrepr", "")).startswith("(<"):
-        # Of the client's making, and of the worker's again: see ``shown``.
-        del kept["argsrepr"]
-        kept.pop("kwargsrepr", None)
+    if kept.get(SUBMITTER):
+        kept.pop("origin", None)
     encoded = properties.get("body_encoding") != "utf-8"
     properties = {
         name: value
@@ -91,14 +112,17 @@ def slim(message: dict[str, Any]) -> dict[str, Any]:
         del properties["correlation_id"]
     if not properties.get("priority"):
         properties.pop("priority", None)
-    info = properties.get("delivery_info") or {}
-    properties["delivery_info"] = {k: v for k, v in info.items() if v}
+    info = {k: v for k, v in (properties.pop("delivery_info", None) or {}).items() if v}
+    if info.get("routing_key") == queue:
+        del info["routing_key"]
+    if info:
+        properties["delivery_info"] = info
+    message = message | {"headers": kept, "properties": properties}
+    if not properties:
+        del message["properties"]
     if message.get("content-encoding") == "utf-8":
-        message = {k: v for k, v in message.items() if k != "content-encoding"}
-    body = message["body"]
-    if isinstance(body, str) and body.endswith(_NO_STEPS[0]):
-        body = body.removesuffix(_NO_STEPS[0]) + _NO_STEPS[1]
-    return message | {"body": body, "headers": kept, "properties": properties}
+        del message["content-encoding"]
+    return message
 
 
 def shown(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
 from modelserver.engine_client import (
     CHAT_PATH,
     COMPLETIONS_PATH,
@@ -276,21 +274,6 @@ def check_context(request: InferenceRequest, context_length: int | None) -> None
             f"max_tokens {asked} leaves no room for the prompt: the context of "
             f'"{request.model}" is {context_length} tokens; ask for fewer'
         )
-
-
-def describe(request: InferenceRequest) -> tuple[str, str]:
-    """A request without its content, for logs and events: (args, kwargs)."""
-    subject = _TASKS[request.task][0]
-    content = request.body[subject]
-    size = len(content) if isinstance(content, str) else len(orjson.dumps(content))
-    shown: dict[str, Any] = {
-        key: value
-        for key, value in request.body.items()
-        if key != subject and isinstance(value, (int, float))
-    }
-    if request.model:
-        shown["model"] = request.model
-    return f"(<{subject}: {size} characters>,)", repr(shown)
 
 
 def with_model(request: InferenceRequest, model: str) -> InferenceRequest:

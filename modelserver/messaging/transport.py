@@ -195,7 +195,7 @@ class Channel(redis.Channel):
         owner = list_name(headers.get(SUBMITTER) or headers.get("origin"))
         again = headers.pop(RESUBMISSION, "")
         if request:
-            message = slim(message)
+            message = slim(message, queue)
         names: tuple[str, ...] = (
             key,
             keys.deadlines,

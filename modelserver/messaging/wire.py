@@ -225,7 +225,8 @@ class Router:
         task: Any = None,
         **_: Any,
     ) -> dict[str, Any] | None:
-        """Celery's routing hook; None leaves a task on the control queue."""
-        if name not in KINDS:
+        """Celery's routing hook; None leaves a task on its queue or that of control."""
+        model = (kwargs or {}).get("model")
+        if name not in KINDS or (model is None and options.get("queue")):
             return None
-        return {"queue": self._models().pick(KINDS[name], (kwargs or {}).get("model"))}
+        return {"queue": self._models().pick(KINDS[name], model)}

@@ -101,7 +101,8 @@ def _renewed(message: dict[str, Any], now: float, aside: float) -> dict[str, Any
     headers = message["headers"]
     for count in (CRASHES, SUSPECTS, REAPS, FAULTS):
         headers.pop(count, None)
-    message["properties"].get("delivery_info", {}).pop("redelivered", None)
+    properties = message.get("properties", {})
+    properties.get("delivery_info", {}).pop("redelivered", None)
     if (seconds := headers.get(DEADLINE_SECONDS)) is not None:
         headers[DEADLINE] = now + seconds
     elif headers.get(DEADLINE) is not None:

@@ -299,6 +299,8 @@ def mark_redelivered(raw: bytes) -> bytes:
     """
     try:
         message = orjson.loads(raw)
+        if "body" in message:
+            message.setdefault("properties", {})
         message["properties"].setdefault("delivery_info", {})["redelivered"] = True
     except (ValueError, KeyError, TypeError, AttributeError):
         return raw

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from modelserver.store import Store
 from modelserver.store.control import hold_control, read_wishes, write_wishes
@@ -41,12 +42,18 @@ def test_relaunch_of_an_engine_that_is_wanted_no_longer_is_refused(
     assert (done.returncode, "wanted no longer" in done.stderr) == (1, True)
 
 
-def bury(store: Store, task: str) -> None:
-    message = {
+REDELIVERED = {"delivery_info": {"redelivered": True}}
+
+
+def bury(
+    store: Store, task: str, properties: dict[str, Any] | None = REDELIVERED
+) -> None:
+    message: dict[str, Any] = {
         "headers": {"id": task, "crashes": 2},
-        "properties": {"delivery_info": {"redelivered": True}},
         "body": "a secret prompt",
     }
+    if properties:
+        message["properties"] = properties
     letter = {
         "queue": "fast",
         "source": "cli:fast",
@@ -78,6 +85,15 @@ def test_dead_letters_can_all_be_sent_again(folder: Path, store: Store):
     assert "crashes" not in message["headers"]
     assert message["properties"]["delivery_info"] == {}
     assert run(folder, "dead").stdout == "There are no dead letters.\n"
+
+
+def test_a_dead_letter_that_never_went_back_can_be_sent_again(
+    folder: Path, store: Store
+):
+    bury(store, "task-1", properties=None)
+    assert "waits in fast" in run(folder, "dead", "--resubmit", "task-1").stdout
+    message = json.loads(str(store.client.lindex("cli:fast", 0)))
+    assert message == {"headers": {"id": "task-1"}, "body": "a secret prompt"}
 
 
 def test_a_dead_letter_can_be_forgotten(folder: Path, store: Store):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from celery import chain
 from celery.exceptions import TaskRevokedError
 
 from modelserver.errors import DeadlineExceededError, RequestError
@@ -63,6 +64,23 @@ def test_a_request_shows_itself_in_events_without_its_words(fleet: FleetSite):
     finally:
         heard.close()
     assert "secret" not in repr(heard.events)
+
+
+def test_a_step_shows_its_model_and_not_the_answer_before_it(fleet: FleetSite):
+    heard = Heard(fleet)
+    try:
+        eventually(lambda: heard.events, PATIENCE)
+        steps = chain(fleet.complete.s("a secret prompt"), fleet.complete.s())()
+        ids = (steps.parent.id, steps.id)
+        assert steps.get(timeout=PATIENCE)
+        eventually(
+            lambda: all("task-succeeded" in heard.of(id) for id in ids), PATIENCE
+        )
+    finally:
+        heard.close()
+    assert "secret" not in repr(heard.events)
+    shown = [e["kwargs"] for e in heard.events if e["type"] == "task-received"]
+    assert shown == ["{'model': 'writer'}"] * 2
 
 
 def test_a_deadline_holds_while_no_engine_can_take_the_request(fleet: FleetSite):

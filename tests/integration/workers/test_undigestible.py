@@ -231,8 +231,8 @@ def test_a_queued_request_takes_little_more_than_its_text(fleet: FleetSite):
         fleet.complete.apply_async((text,), {"max_tokens": 64}, queue="nobody")
         key = fleet.store.keys.queue("nobody")[0]
         sizes[name] = len(fleet.store.client.lpop(key).encode())
-    assert sizes["latin"] <= 1280
-    assert sizes["chinese"] <= 3280
+    assert sizes["latin"] <= 1207
+    assert sizes["chinese"] <= 3207
 
 
 def put(fleet: FleetSite, raw: str) -> None:

@@ -8,7 +8,6 @@ from modelserver.errors import RequestError
 from modelserver.messaging.requests import (
     build,
     check_context,
-    describe,
     plain_arguments,
     with_defaults,
     with_model,
@@ -164,13 +163,6 @@ def test_more_tokens_than_the_context_has_are_refused():
         check_context(request, 4096)
     check_context(request, 4097)
     check_context(request, None)
-
-
-def test_a_description_says_how_much_and_not_what():
-    request = with_model(build(COMPLETE, ("secret",), {"n": 2, "stop": "key"}), "m")
-    args, kwargs = describe(request)
-    assert args == "(<prompt: 6 characters>,)"
-    assert kwargs == "{'n': 2, 'model': 'm'}"
 
 
 NAN, INF = float("nan"), float("inf")
