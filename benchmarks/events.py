@@ -71,6 +71,7 @@ def _run(rate: float) -> Steady:
         worker = rig.worker(settings_module.load(rig.environment(path)), wait=False)
         return steady(
             worker,
+            rig.server,
             lambda: read_answers(rig.store).get("stored", 0),
             2 * IN_FLIGHT,
             TASKS - IN_FLIGHT,

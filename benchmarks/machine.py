@@ -55,6 +55,12 @@ class Server:
             end(self._process)
             self._process = None
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the server so far."""
+        with redis.Redis.from_url(self.url) as client:
+            spent = client.info("cpu")
+        return float(spent["used_cpu_user"]) + float(spent["used_cpu_sys"])
+
     def answers(self) -> bool:
         """Whether it serves requests now; not while it loads its file."""
         with redis.Redis.from_url(self.url) as client:

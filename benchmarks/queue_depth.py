@@ -105,7 +105,8 @@ def _window(
         return read_answers(rig.store).get("stored", 0)
 
     before = done()
-    return steady(worker, done, before + 512, before + 1_000_000, WINDOW_SECONDS).rate
+    last = before + 1_000_000
+    return steady(worker, rig.server, done, before + 512, last, WINDOW_SECONDS).rate
 
 
 def _shallow(rig: Rig, worker: Processes, push: Callable[[int], None]) -> list[float]:

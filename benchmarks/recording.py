@@ -178,6 +178,7 @@ def _whole(recorded: bool) -> Steady:
         worker = rig.program(argv, "worker", PYTHONPATH=os.getcwd())
         run = steady(
             worker,
+            rig.server,
             lambda: read_answers(rig.store).get("stored", 0),
             2 * IN_FLIGHT,
             TASKS - IN_FLIGHT,

@@ -1,9 +1,12 @@
 """Tasks per second, what one costs the worker, and what it adds to the latency."""
 
+import math
+import os
 import statistics
 import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import redis
@@ -31,6 +34,10 @@ LIGHT = (100, 3.0)
 LATENCY_SECONDS = 60.0
 #: Results that the producer reads back and compares.
 READ_BACK = 500
+#: The row of the client without queue and results.
+BARE = "bare client"
+#: Rows to measure, separated by commas; all if it says nothing.
+CHOSEN = os.environ.get("MODELSERVER_BENCH_STACKS", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,11 @@ class Figures:
     rate: float
     cpu_ms: float
     rss_mb: float
-    p50: float = float("nan")
-    p99: float = float("nan")
+    #: Microseconds of the server for one request: to submit it, and to execute it.
+    server_in: float = math.nan
+    server_out: float = math.nan
+    p50: float = math.nan
+    p99: float = math.nan
     others: float = 0.0
 
 
@@ -53,23 +63,30 @@ def throughput() -> Report:
     until shortly before the end, by counting stored results; then the producer reads
     results back by its library's own means and compares them. Latency comes from a
     second phase at a light load and from seeing the result's key appear. CPU and memory
-    are the worker's with its children. All stacks take turns, round by round. Their
-    blocking tasks use http.client, the others aiohttp.
+    are the worker's with its children; the server's time is apart, while the queue is
+    filled and while the worker is measured. All stacks take turns, round by round.
+    Their blocking tasks use http.client, the others aiohttp.
     """
     home = settings_module.load()
-    pythons = {stack.name: str(python_of(stack, home)) for stack in STACKS}
+    stacks = [stack for stack in STACKS if _is_chosen(stack.name)]
+    pythons = {stack.name: str(python_of(stack, home)) for stack in stacks}
     runs: dict[tuple[str, int], list[Figures]] = defaultdict(list)
     for number in range(ROUNDS):
         for in_flight in IN_FLIGHT:
-            for stack in STACKS:
+            for stack in stacks:
                 if in_flight > IN_FLIGHT[0] and not stack.wide:
                     continue
                 figures = measure(stack, pythons[stack.name], in_flight)
                 runs[stack.name, in_flight].append(figures)
                 print(f"  round {number + 1} {in_flight} {stack.name}: {figures}")
-            bare = _bare(pythons["celery threads"], in_flight)
-            runs["bare client", in_flight].append(bare)
+            if _is_chosen(BARE):
+                bare = _bare(str(python_of(STACKS[1], home)), in_flight)
+                runs[BARE, in_flight].append(bare)
     return _report(runs)
+
+
+def _is_chosen(row: str) -> bool:
+    return not CHOSEN or row in CHOSEN.split(",")
 
 
 def measure(stack: Stack, python: str, in_flight: int) -> Figures:
@@ -81,11 +98,13 @@ def measure(stack: Stack, python: str, in_flight: int) -> Figures:
         figures = run.saturate()
         others = elsewhere.cores()
         run.read_back(ids[: min(READ_BACK, run.done() // 2)])
-    p50 = p99 = float("nan")
+    p50 = p99 = math.nan
     if in_flight == IN_FLIGHT[0] and figures.rate > 1.25 * LIGHT[0]:
         with Rig("--latency", str(ENGINE_SECONDS), limit=in_flight) as rig:
             p50, p99 = _Run(stack, python, in_flight, rig).latencies()
-    return Figures(figures.rate, figures.cpu_ms, figures.rss_mb, p50, p99, others)
+    server = (run.server_in, figures.server_us)
+    cost = (figures.rate, figures.cpu_ms, figures.rss_mb, *server)
+    return Figures(*cost, p50, p99, others)
 
 
 class _Run:
@@ -107,7 +126,9 @@ class _Run:
 
     def fill(self, number: int) -> list[str]:
         """Queue so many tasks; their ids."""
+        served = self.rig.server.cpu_seconds()
         lines = self._produce("fill", str(number)).splitlines()
+        self.server_in = 1e6 * (self.rig.server.cpu_seconds() - served) / number
         self.total = number
         self.keys_before = int(self.redis.dbsize())
         return [line.split("\t")[1] for line in lines]
@@ -131,7 +152,8 @@ class _Run:
         self.worker = self.start()
         first = min(2 * self.in_flight, self.total // 10)
         last = self.total - self.in_flight
-        return steady(self.worker, self.done, first, last, WINDOW_SECONDS)
+        server = self.rig.server
+        return steady(self.worker, server, self.done, first, last, WINDOW_SECONDS)
 
     def read_back(self, ids: list[str]) -> None:
         """Read results by the library's own means; raises unless all are right."""
@@ -225,23 +247,23 @@ def _report(runs: dict[tuple[str, int], list[Figures]]) -> Report:
     rows = []
     for (name, in_flight), figures in runs.items():
         rates = [run.rate for run in figures]
-        names = ("rate", "cpu_ms", "rss_mb", "p50", "p99", "others")
-        rate, cpu, rss, p50, p99, others = (
+        names = ("cpu_ms", "rss_mb", "server_in", "server_out", "p50", "p99", "others")
+        cpu, rss, *server, p50, p99, others = (
             middle(name, in_flight, field) for field in names
         )
         spread = f"{min(rates):.0f}-{max(rates):.0f}"
-        latency = (1000 * p50, 1000 * p99)
-        rows.append((name, in_flight, rate, spread, cpu, rss, *latency, others))
-    best = min(
-        middle(stack.name, in_flight, "cpu_ms")
-        for stack in STACKS
-        for in_flight in IN_FLIGHT
-        if stack.acks_after and stack is not OURS and (stack.name, in_flight) in runs
-    )
+        cost = (statistics.median(rates), spread, cpu, rss, *server)
+        rows.append((name, in_flight, *cost, 1000 * p50, 1000 * p99, others))
+
+    def figures_of(names: Iterable[str], field: str) -> list[float]:
+        return [middle(*run, field) for run in runs if run[0] in names]
+
+    peers = [each.name for each in STACKS if each.acks_after and each is not OURS]
+    best = min(figures_of(peers, "cpu_ms"), default=math.nan)
     # The engine's 200 ms allow 1,280/s with 256 in flight.
-    rate = max(middle(OURS.name, in_flight, "rate") for in_flight in IN_FLIGHT)
-    cpu = min(middle(OURS.name, in_flight, "cpu_ms") for in_flight in IN_FLIGHT)
-    rss = max(middle(OURS.name, in_flight, "rss_mb") for in_flight in IN_FLIGHT)
+    rate = max(figures_of([OURS.name], "rate"), default=math.nan)
+    cpu = min(figures_of([OURS.name], "cpu_ms"), default=math.nan)
+    rss = max(figures_of([OURS.name], "rss_mb"), default=math.nan)
     return Report(
         (
             "stack",
@@ -250,6 +272,8 @@ def _report(runs: dict[tuple[str, int], list[Figures]]) -> Report:
             "spread",
             "CPU ms/task",
             "RSS MB",
+            "server us in",
+            "server us out",
             "added p50 ms",
             "added p99 ms",
             "others' cores",
