@@ -57,11 +57,19 @@ class Outcome(StrEnum):
     #: may be the cause.
     REPEATED = "repeated"
     CANCELLED = "cancelled"
+    #: Not an attempt: one ENGINE_FAULT before it, of the same incarnation, does not
+    #: count, since that request proved to be at fault itself.
+    WITHDRAWN = "withdrawn"
 
     @property
     def says_something(self) -> bool:
         """Whether it tells how the engine does."""
-        return self not in (Outcome.REPEATED, Outcome.CANCELLED)
+        return self in (Outcome.OK, Outcome.ENGINE_FAULT, Outcome.REQUEST_FAULT)
+
+    @property
+    def is_attempt(self) -> bool:
+        """Whether the engine had a request."""
+        return self is not Outcome.WITHDRAWN
 
 
 def engine_id(model: str, number: int) -> str:

@@ -204,6 +204,8 @@ class Status:
         return asdict(self)
 
 
+#: The outcomes that are counted as requests.
+_ATTEMPTS = tuple(each for each in Outcome if each.is_attempt)
 #: Fields that an engine's status takes over from its launcher's report.
 _REPORTED = (
     {field.name for field in fields(EngineReport)}
@@ -361,7 +363,7 @@ def _engines(
                 inflight=load.inflight,
                 oldest_seconds=load.oldest_seconds,
                 traffic=traffic(read_samples(store, engine.id), kind),
-                requests=sum(counters.get(outcome.value, 0) for outcome in Outcome),
+                requests=sum(counters.get(each, 0) for each in _ATTEMPTS),
                 errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
                 prompt_tokens=counters.get("prompt_tokens", 0),
                 completion_tokens=counters.get("completion_tokens", 0),

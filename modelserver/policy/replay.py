@@ -17,10 +17,11 @@ from modelserver.policy.health.memory import from_json as memory_from_json
 from modelserver.policy.health.memory import to_json as memory_to_json
 from modelserver.policy.rebalance.state import from_json as moves_from_json
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import Json, Sample
+from modelserver.values import Json, Outcome, Sample
 
 #: The fields of a sample but for its engine, which is the key of its list.
 _SAMPLE = tuple(each.name for each in fields(Sample) if each.name != "engine")
+_values_of = attrgetter(*_SAMPLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,12 @@ def actions_to_json(actions: Sequence[Action]) -> Json:
 
 def snapshot_to_json(snapshot: Snapshot) -> bytes:
     """A snapshot without its models' environments, whose values may be secrets."""
-    packed = attrgetter(*_SAMPLE)
     values: dict[str, Any] = {
         each.name: getattr(snapshot, each.name) for each in fields(snapshot)
     }
     values["specs"] = [replace(spec, environment={}) for spec in snapshot.specs]
     values["samples"] = {
-        engine: [packed(sample) for sample in samples]
+        engine: [_packed(sample) for sample in samples]
         for engine, samples in snapshot.samples.items()
     }
     values["memory"] = (
@@ -123,6 +123,15 @@ def _snapshot(values: dict[str, Any]) -> Snapshot:
     )
 
 
+def _packed(sample: Sample) -> tuple[Json, ...]:
+    """A sample as its values; the version before does not know WITHDRAWN."""
+    if sample.outcome is not Outcome.WITHDRAWN:
+        return _values_of(sample)
+    return (*_values_of(replace(sample, outcome=Outcome.CANCELLED)), sample.outcome)
+
+
 def _sample(engine: str, packed: Sequence[Json]) -> Sample:
     named = dict(zip(_SAMPLE, packed, strict=False))
+    if packed[len(_SAMPLE) :] == [Outcome.WITHDRAWN]:
+        named["outcome"] = Outcome.WITHDRAWN
     return decode(Sample, {"engine": engine, **named})

@@ -6,6 +6,7 @@ from enum import Enum
 from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -23,7 +24,7 @@ from modelserver.policy.replay import (
     snapshot_to_json,
 )
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineSpec, Kind, ModelSpec, Wish
+from modelserver.values import EngineSpec, Kind, ModelSpec, Outcome, Sample, Wish
 
 RULES = RulesOf(hang_seconds=60, relaunch_pause_seconds=10)
 PLAIN = {
@@ -87,6 +88,13 @@ def test_a_snapshot_comes_back_as_it_was(snapshot):
 def test_what_is_remembered_of_moves_comes_back(moves):
     snapshot = Snapshot((), (), (), {}, {}, {}, moves=moves)
     assert snapshot_from_json(snapshot_to_json(snapshot)) == snapshot
+
+
+def test_the_version_before_reads_what_was_withdrawn_as_cancelled():
+    withdrawn = Sample("m-0", 1, 5.0, 0.0, 0, 0, 0, 0, 0, Outcome.WITHDRAWN)
+    snapshot = Snapshot((), (), (), {}, {}, {}, samples={"m-0": (withdrawn,)})
+    kept = orjson.loads(snapshot_to_json(snapshot))["samples"]["m-0"][0]
+    assert kept[8:] == ["cancelled", False, "withdrawn"]
 
 
 def test_the_values_of_an_environment_are_left_out():
