@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
+from typing import Any
 
 #: Seconds of an empty step.
 STEP_SECONDS = 0.008
@@ -46,8 +47,21 @@ class Request:
     admitted: int = 0
     attempts: int = 0
     done: int = 0
-    avoid: str = ""
+    #: Whether this attempt fails.
     fails: bool = False
+    #: Whether every attempt fails.
+    poisonous: bool = False
+    #: Whether it fails after a full generation, not at its first token.
+    fails_late: bool = False
+    #: The host whose worker had it last, "" for none.
+    host: str = ""
+    #: By engine: when it failed there last.
+    failed_at: dict[str, float] = field(default_factory=dict)
+    #: Engines on which failing speaks against the request.
+    against: list[Any] = field(default_factory=list)
+    #: The engine, its incarnation and the time of its first fault.
+    first_fault: tuple[str, int, float] | None = None
+    own_fault: bool = False
     todo: int = 0
 
 
@@ -183,7 +197,7 @@ class SimEngine:
             if request.todo:
                 break
             self.prefill.popleft()
-            if request.fails:
+            if request.fails and not request.fails_late:
                 self.context -= request.prompt
                 failed.append(request)
             else:

@@ -6,7 +6,6 @@ controller. Whatever is random comes from one seed.
 """
 
 import math
-from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -20,7 +19,6 @@ from modelserver.values import (
     EngineReport,
     EngineState,
     ModelSpec,
-    Outcome,
     Sample,
     Wish,
 )
@@ -28,11 +26,14 @@ from tests.scenarios.engine import CANARY_CROWD, Fault, Request, SimEngine
 from tests.scenarios.slots import Slot, load_of, metrics_of
 from tests.scenarios.store import Store
 from tests.scenarios.traffic import Stream
+from tests.scenarios.workers import Rest, Workers
 
 #: Seconds between two looks of control and of the launchers; every second is a tick.
 LOOK_SECONDS = 5.0
 #: Seconds between two canaries of an empty engine that nobody asked for.
 IDLE_CANARY_SECONDS = 30.0
+#: Seconds between two rounds of canaries where the first one failed.
+CANARY_PAUSE_SECONDS = 8.0
 #: Seconds after which the requests of a dead worker run again.
 LEASE_SECONDS = 5.0
 #: The share of its deviation that a wavering engine keeps from look to look.
@@ -58,14 +59,12 @@ class Fleet:
     slots: dict[str, Slot] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
     control_until: float = 0.0
-    queues: dict[str, deque[Request]] = field(
-        default_factory=lambda: defaultdict(deque)
-    )
-    counts: Counter[str] = field(default_factory=Counter)
     most_down: int = 0
 
     def __post_init__(self) -> None:
-        self.random = Random(self.seed)
+        self.random = self.arrivals = Random(self.seed)
+        self.workers = Workers(self.slots, self.random)
+        self.counts = self.workers.counts
         self._events: list[tuple[float, int, Any, int]] = []
         self._number = 0
         self._requeued: list[tuple[float, Request]] = []
@@ -88,6 +87,8 @@ class Fleet:
                 self.now = at
                 if isinstance(what, Slot):
                     self._engine_event(what)
+                elif isinstance(what, Rest):
+                    self._try_again(what.request)
                 else:
                     self._arrival(what)
             self.now = upto
@@ -109,14 +110,14 @@ class Fleet:
     # Requests.
 
     def _arrive_later(self, stream: Stream) -> None:
-        gap = stream.gap(self.random, self.now)
+        gap = stream.gap(self.arrivals, self.now)
         if gap < float("inf"):
             self._later(self.now + gap, stream)
 
     def _arrival(self, stream: Stream) -> None:
         for _ in range(stream.burst):
             self.counts["sent"] += 1
-            self._dispatch(stream.request(self.random, self.counts["sent"]))
+            self._dispatch(stream.request(self.arrivals, self.counts["sent"]))
         self._arrive_later(stream)
 
     def change(self, stream: Stream, **values: Any) -> None:
@@ -127,25 +128,17 @@ class Fleet:
         self._arrive_later(stream)
 
     def _dispatch(self, request: Request, first: bool = False) -> None:
-        free = [
-            slot
-            for slot in self.slots.values()
-            if slot.report.model == request.model and slot.room > 0
-        ]
-        elsewhere = [slot for slot in free if slot.report.id != request.avoid]
-        if elsewhere or free:
-            self._begin(self.random.choice(elsewhere or free), request)
-        elif first:
-            self.queues[request.model].appendleft(request)
+        slot = self.workers.find_engine(request)
+        if slot is None:
+            self.workers.enqueue(request, first)
         else:
-            self.queues[request.model].append(request)
+            self._begin(slot, request)
 
     def _begin(self, slot: Slot, request: Request) -> None:
         request.began = self.now
         request.inflight = len(slot.inflight)
         request.admitted = slot.admitted
-        request.attempts += 1
-        request.fails = self.random.random() < slot.sim.fault.errors
+        self.workers.begin(slot, request)
         if not self.late_prompts:
             slot.admitted += request.prompt
         slot.inflight[request.id] = request
@@ -155,9 +148,8 @@ class Fleet:
             self._reschedule(slot)
 
     def _pull(self, slot: Slot) -> None:
-        queue = self.queues[slot.report.model]
-        while queue and slot.room > 0:
-            self._begin(slot, queue.popleft())
+        while slot.room > 0 and (request := self.workers.find_request(slot)):
+            self._begin(slot, request)
 
     def _engine_event(self, slot: Slot) -> None:
         for request in slot.sim.happen(self.now):
@@ -169,7 +161,6 @@ class Fleet:
         del slot.inflight[request.id]
         if self.late_prompts:
             slot.admitted += request.prompt
-        failed = request.fails
         slot.samples.appendleft(
             Sample(
                 engine=slot.report.id,
@@ -181,20 +172,19 @@ class Fleet:
                 inflight_start=request.inflight,
                 inflight_end=len(slot.inflight),
                 prompt_admitted=slot.admitted - request.admitted,
-                outcome=Outcome.ENGINE_FAULT if failed else Outcome.OK,
+                outcome=self.workers.outcome(slot, request),
             )
         )
-        if failed:
-            self.counts["failed attempts"] += 1
-            request.avoid = slot.report.id
-            self._dispatch(request, first=True)
-            return
-        slot.answered_at = self.now
-        request.done += 1
-        self.counts["done"] += 1
-        self.counts["tokens"] += request.completion
-        if request.done > 1:
-            self.counts["done twice"] += 1
+        self.workers.now = self.now
+        if not request.fails:
+            self.workers.answered(slot, request)
+        elif (wait := self.workers.failed(slot, request)) is not None:
+            self.workers.resting += 1
+            self._later(self.now + wait, Rest(request))
+
+    def _try_again(self, request: Request) -> None:
+        self.workers.resting -= 1
+        self._dispatch(request, first=True)
 
     def _give_back(self, slot: Slot, why: str) -> list[Request]:
         """The engine stops all its requests; they have to run again."""
@@ -258,19 +248,34 @@ class Fleet:
         if wish.abort == report.incarnation and slot.inflight:
             self._requeue(self._give_back(slot, "aborted"))
         if report.serves and not sim.fault.hang and not slot.inflight:
+            since = self.now - slot.canary_at
             if wish.canary > slot.canary_done:
-                slot.canary_done = wish.canary
-                self._canaries(slot, wish.canary)
-            elif self.now - slot.canary_at >= IDLE_CANARY_SECONDS:
-                self._canary(slot, 1, 0)
+                if since >= CANARY_PAUSE_SECONDS or slot.canary_asked != wish.canary:
+                    slot.canary_asked = wish.canary
+                    over = self._canaries(slot, wish.canary)
+                    slot.canary_done = wish.canary if over else slot.canary_done
+            elif since >= IDLE_CANARY_SECONDS:
+                slot.canary_at = self.now
+                if not self._fails(slot, 1):
+                    self._canary(slot, 1, 0)
         if report.serves and (not sim.fault.hang):
             state = EngineState.DEGRADED if wish.degraded else EngineState.READY
             slot.report = replace(report, state=state, alive_at=self.now)
 
-    def _canaries(self, slot: Slot, number: int) -> None:
+    def _canaries(self, slot: Slot, number: int) -> bool:
+        """A round; whether it is over: after one that fails another one follows."""
+        slot.canary_at = self.now
+        if self._fails(slot, 3 + CANARY_CROWD):
+            return False
         for _ in range(3):
             self._canary(slot, 1, number)
         self._canary(slot, CANARY_CROWD, number)
+        return True
+
+    def _fails(self, slot: Slot, requests: int) -> bool:
+        """Whether an engine with errors fails at one of so many requests."""
+        errors = slot.sim.fault.errors
+        return errors > 0 and self.random.random() > (1 - errors) ** requests
 
     def _canary(self, slot: Slot, crowd: int, number: int) -> None:
         slot.canary_at = self.now
@@ -283,8 +288,9 @@ class Fleet:
             )
 
     def _requeue(self, requests: Iterable[Request]) -> None:
+        requests = list(requests)
+        self.workers.call_off(requests)
         for request in requests:
-            request.avoid = ""
             self._dispatch(request, first=True)
 
     # Control.
@@ -304,6 +310,7 @@ class Fleet:
         if self.now >= self.control_until:
             self.store.steer(snapshot_of(self), self.now)
         self._launch()
+        self.workers.look()
         for slot in self.slots.values():
             self._pull(slot)
         held = sum(
@@ -350,13 +357,13 @@ class Fleet:
     def pending(self) -> int:
         """Requests that wait or run."""
         running = sum(len(slot.inflight) for slot in self.slots.values())
-        waiting = sum(len(queue) for queue in self.queues.values())
-        return running + waiting + len(self._requeued)
+        return running + self.workers.waiting + len(self._requeued)
 
     def lost(self) -> int:
         """Requests that nobody has and nobody answered."""
         answered = self.counts["done"] - self.counts["done twice"]
-        return self.counts["sent"] - answered - self.pending
+        failed = self.counts["own faults"] + self.counts["given up"]
+        return self.counts["sent"] - answered - failed - self.pending
 
 
 def snapshot_of(fleet: Fleet) -> Snapshot:

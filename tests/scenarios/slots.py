@@ -14,6 +14,7 @@ from modelserver.values import (
     Sample,
 )
 from tests.scenarios.engine import KV_TOKENS, Request, SimEngine
+from workers.roster import RECENT_REQUESTS
 
 #: The number of samples that are kept of an engine.
 SAMPLES = 64
@@ -60,18 +61,26 @@ class Slot:
     answered_at: float = 0.0
     ready_at: float = 0.0
     canary_done: int = 0
+    canary_asked: int = 0
     canary_at: float = 0.0
     worker_until: float = 0.0
     held: bool = False
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     canaries: deque[Canary] = field(default_factory=lambda: deque(maxlen=CANARIES))
+    #: Its last requests as its worker knows them: None for one that was answered.
+    recent: deque[Request | None] = field(
+        default_factory=lambda: deque(maxlen=RECENT_REQUESTS)
+    )
+
+    @property
+    def works(self) -> bool:
+        """Whether its worker may give it requests."""
+        return self.report.serves and not self.held and not self.worker_until
 
     @property
     def room(self) -> int:
         """How many more requests its worker may pull for it."""
-        if self.held or not self.report.serves or self.worker_until:
-            return 0
-        return self.limit - len(self.inflight)
+        return self.limit - len(self.inflight) if self.works else 0
 
 
 def load_of(slot: Slot, now: float) -> EngineLoad:

@@ -40,6 +40,10 @@ class Stream:
     burst: int = 1
     prompt_times: float = 1.0
     completion_times: float = 1.0
+    #: The share of requests at which every engine fails.
+    poison: float = 0.0
+    #: Whether they fail after a full generation, not at once.
+    poison_late: bool = False
     paths: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     wandered_at: float = 0.0
     version: int = 0
@@ -73,10 +77,13 @@ class Stream:
         if random.random() < CACHED:
             cached = int(tokens * random.uniform(0.3, 0.95))
         answer = int(completion * self.completion_times)
+        poisonous = self.poison > 0 and random.random() < self.poison
         return Request(
             id=number,
             model=self.model,
             prompt=tokens,
             cached=cached,
             completion=max(1, min(lengths.completion_most, answer)),
+            poisonous=poisonous,
+            fails_late=poisonous and self.poison_late,
         )
