@@ -16,11 +16,13 @@ A world whose engines are slow, fail and hang:
 - ``engine``: a simulated engine.
 - ``slots``: an engine with what is known of it.
 - ``traffic``: requests.
+- ``workers``: hosts' workers, which pull requests and try them again.
 - ``store``: what is kept for control.
 - ``staging``: how scenarios begin and end.
 - ``control``: the acceptance scenarios.
 - ``variations``: other fleets, loads and faults.
 - ``weather``: speeds, loads and mixes that change all the time.
+- ``poison``: requests at which any engine fails.
 - ``table``: the tables of all these.
 
 A world whose GPUs move between models:

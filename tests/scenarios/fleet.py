@@ -120,6 +120,11 @@ class Fleet:
             self._dispatch(stream.request(self.arrivals, self.counts["sent"]))
         self._arrive_later(stream)
 
+    def send(self, request: Request) -> None:
+        """Send one request now."""
+        self.counts["sent"] += 1
+        self._dispatch(request)
+
     def change(self, stream: Stream, **values: Any) -> None:
         """Change a stream now."""
         for name, value in values.items():

@@ -10,64 +10,249 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from random import Random
 
+from tests.scenarios.engine import Request
 from tests.scenarios.fleet import Fleet
+from tests.scenarios.slots import host, model
 from tests.scenarios.staging import (
     HOUR,
     LOAD,
     MINUTE,
+    WARM_SECONDS,
     Got,
     Scenario,
     conclude,
     first_drain,
-    new_fleet,
     others_touched,
     warm,
 )
+from tests.scenarios.traffic import Stream
 from tests.scenarios.workers import Way
 
-#: The share of the oracle's good answers that there should be.
+#: The least share of the oracle's good answers that there should be.
 GOOD = 0.95
+#: More requests than this may not wait beyond those of the oracle: five seconds' worth.
+WAITING = 90
+#: Seconds for which there is poison that goes on, ...
+LASTING = 6 * MINUTE
+#: ... and poison that ends.
+ENDING = 10 * MINUTE
+
+Change = Callable[[Fleet], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """What came of one run."""
 
-    #: Good answers until the end.
-    good: int
-    #: Requests that waited in the middle, and at the end.
-    waiting: tuple[int, ...]
     fleet: Fleet
+    #: When it began.
+    began: float
+    #: Good answers after each step, and requests that waited then.
+    good: tuple[int, ...]
+    waiting: tuple[int, ...]
+
+    @property
+    def drains(self) -> int:
+        """Engines that were taken away."""
+        return len(self.fleet.store.drains(self.began))
+
+    @property
+    def relaunches(self) -> int:
+        """Engines that were relaunched."""
+        return len(self.fleet.store.relaunches(self.began))
+
+    @property
+    def told(self) -> int:
+        """Alerts."""
+        return len(self.fleet.store.alerts(self.began))
 
 
 def run(
-    fleet: Fleet,
-    steps: list[tuple[float, Callable[[Fleet], None]]],
-    way: Way = Way.CARRIED,
+    fleet: Fleet, steps: list[tuple[float, Change]], way: Way = Way.CARRIED
 ) -> Course:
-    """What comes of some changes, each followed by seconds of time."""
+    """What comes of changes, each followed by so many seconds."""
     fleet = deepcopy(fleet)
     fleet.arrivals, fleet.workers.way = Random(fleet.seed), way
     if way is Way.ORACLE:
-        store = fleet.store
         fleet.control_until = math.inf
-        store.wishes = {n: replace(w, limit=0) for n, w in store.wishes.items()}
-    before, waiting = fleet.counts["done"], []
+        wishes = fleet.store.wishes
+        fleet.store.wishes = {n: replace(w, limit=0) for n, w in wishes.items()}
+    began, before = fleet.now, fleet.counts["done"]
+    good, waiting = [], []
     for seconds, change in steps:
         change(fleet)
         fleet.run(seconds)
+        good.append(fleet.counts["done"] - before)
         waiting.append(fleet.workers.waiting)
-    return Course(fleet.counts["done"] - before, tuple(waiting), fleet)
+    return Course(fleet, began, tuple(good), tuple(waiting))
 
 
-def poisoned(
-    share: float, late: bool = False, load: float = 1.0
-) -> Callable[[Fleet], None]:
-    """From now on this share of requests is poisonous."""
+def poisoned(share: float, late: bool = False, load: float = 1.0) -> Change:
+    """This share of requests is poisonous, at so many times the usual load."""
 
     def change(fleet: Fleet) -> None:
         stream = fleet.streams[0]
         stream.poison, stream.poison_late = share, late
-        fleet.change(stream, per_second=LOAD * load * len(fleet.slots) / 8)
+        fleet.change(stream, per_second=load * LOAD * len(fleet.slots) / 8)
 
     return change
+
+
+def failing(errors: float, *engines: str) -> Change:
+    """These engines fail at a share of their requests; all do if none is named."""
+
+    def change(fleet: Fleet) -> None:
+        for name in engines or fleet.slots:
+            fleet.break_engine(name, errors=errors)
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    """All of these at once."""
+
+    def change(fleet: Fleet) -> None:
+        for each in changes:
+            each(fleet)
+
+    return change
+
+
+def unhurt(
+    steps: list[tuple[float, Change]],
+    engines: int = 8,
+    alerts: int | None = None,
+) -> Callable[[int], Got]:
+    """As many good answers as the oracle has, and all engines are left alone."""
+
+    def scenario(seed: int) -> Got:
+        fleet = warm(seed, engines, LOAD * engines / 8)
+        oracle, got = run(fleet, steps, Way.ORACLE), run(fleet, steps)
+        text, ok = compared(got, oracle)
+        ok = ok and not got.drains and not got.relaunches
+        text += f", {got.drains} drains, {got.relaunches} relaunches, {got.told} alerts"
+        ok = ok and alerts in (None, got.told)
+        return conclude(got.fleet, text, ok)
+
+    return scenario
+
+
+def compared(got: Course, oracle: Course) -> tuple[str, bool]:
+    """The good answers over those of the oracle, step by step, and what waits more."""
+    shares = [mine / theirs for mine, theirs in zip(got.good, oracle.good, strict=True)]
+    more = [
+        mine - theirs for mine, theirs in zip(got.waiting, oracle.waiting, strict=True)
+    ]
+    text = f"{min(shares):.2f} good, {max(0, *more, 0)} wait"
+    return text, min(shares) >= GOOD and max(more) <= WAITING
+
+
+def found(
+    steps: list[tuple[float, Change]], name: str = "m-3", seconds: float = 90.0
+) -> Callable[[int], Got]:
+    """One engine is relaunched, once and in time, and nobody else is touched."""
+
+    def scenario(seed: int) -> Got:
+        fleet = warm(seed)
+        oracle, got = run(fleet, steps, Way.ORACLE), run(fleet, steps)
+        text, ok = compared(got, oracle)
+        delay = first_drain(got.fleet, got.began, name)
+        others = others_touched(got.fleet, got.began, name)
+        text += f", {delay:.0f} s, {got.relaunches} relaunch, {others} others"
+        ok = ok and delay <= seconds and got.relaunches == 1 and not others
+        return conclude(got.fleet, text, ok)
+
+    return scenario
+
+
+def single(load: float) -> Callable[[int], Got]:
+    """One poisonous request at little load, and eight hosts with an engine each."""
+
+    def scenario(seed: int) -> Got:
+        hosts = [host(f"h{place}", 1) for place in range(8)]
+        fleet = Fleet(hosts, (model(),), [Stream("m", load)], seed)
+        fleet.run(WARM_SECONDS)
+        one = Request(0, "m", 500, 0, 250, poisonous=True)
+        got = run(fleet, [(HOUR, lambda fleet: fleet.send(one))])
+        attempts = got.fleet.counts["failed attempts"]
+        text = f"{attempts} attempts, {got.drains} drains, {got.relaunches} relaunches"
+        ok = attempts <= 3 and not got.drains and not got.relaunches
+        return conclude(got.fleet, text, ok)
+
+    return scenario
+
+
+def unwithdrawn(seed: int) -> Got:
+    """A lone engine whose worker takes no fault back: it is left alone all the same."""
+    fleet = warm(seed, 1, LOAD / 8)
+    got = run(fleet, [(HOUR, poisoned(0.15))], Way.PLACED)
+    text = f"{got.drains} drains, {got.relaunches} relaunches"
+    return conclude(got.fleet, text, not got.drains and not got.relaunches)
+
+
+def held_places(seed: int) -> Got:
+    """Were places held and attempts begun anew, the same poison would be a fall."""
+    fleet = warm(seed)
+    steps = [(LASTING, poisoned(0.5, late=True))]
+    oracle, got = run(fleet, steps, Way.ORACLE), run(fleet, steps, Way.PLACED)
+    share = got.good[-1] / oracle.good[-1]
+    return Got(f"{share:.2f} good", share < 0.5)
+
+
+def _shares() -> list[Scenario]:
+    """Poison on all engines, from a little to a lot."""
+    alerts = {0.001: 0, 0.01: 0, 0.15: 1, 0.5: 1}
+    return [
+        Scenario(
+            f"{100 * share:g} % fail {'late' if late else 'at once'}",
+            ">= 0.95 good, 0 drains",
+            unhurt([(LASTING, poisoned(share, late))], alerts=alerts.get(share)),
+        )
+        for share in (0.001, 0.01, 0.05, 0.15, 0.5)
+        for late in (False, True)
+    ]
+
+
+def _ending(load: float) -> Callable[[int], Got]:
+    """Poison that ends; at more load than the fleet can bear, poison waits as well."""
+    less = 1.0 if load == 1.0 else 0.5
+    return unhurt(
+        [(ENDING, poisoned(0.15, True, load)), (ENDING, poisoned(0.0, load=less))],
+        alerts=2,
+    )
+
+
+POISON = (
+    *_shares(),
+    Scenario("15 % for 10 min", ">= 0.95 good, 2 alerts", _ending(1.0)),
+    Scenario("15 %, and what waits", ">= 0.95 good, 2 alerts", _ending(2.5)),
+    Scenario("one request, 0.4 req/s", "<= 3 attempts, 0 drains", single(0.4)),
+    Scenario("one request, 4 req/s", "<= 3 attempts, 0 drains", single(4.0)),
+    Scenario(
+        "lone engine, 15 % poison",
+        ">= 0.95 good, 0 drains",
+        unhurt([(LASTING, poisoned(0.15, True))], engines=1, alerts=1),
+    ),
+    Scenario("lone engine, never withdrawn", "0 drains", unwithdrawn),
+    Scenario(
+        "all fail at 10 % by chance",
+        ">= 0.95 good, 1 alert",
+        unhurt([(LASTING, failing(0.1))], alerts=1),
+    ),
+    Scenario(
+        "m-3 alone fails at 15 %",
+        "<= 180 s, 1 relaunch",
+        found([(LASTING, failing(0.15, "m-3"))], seconds=180.0),
+    ),
+    Scenario(
+        "m-3 alone fails at 50 %",
+        "<= 90 s, 1 relaunch",
+        found([(LASTING, failing(0.5, "m-3"))]),
+    ),
+    Scenario(
+        "m-3 fails at 20 %, 15 % poison",
+        "<= 180 s, 1 relaunch",
+        found([(LASTING, both(poisoned(0.15), failing(0.2, "m-3")))], seconds=180.0),
+    ),
+    Scenario("50 %, places held", "< 0.5 good: it is seen", held_places),
+)

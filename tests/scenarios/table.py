@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.report import Cell, Goal, Report
 from tests.scenarios.control import SCENARIOS
+from tests.scenarios.poison import POISON
 from tests.scenarios.staging import HOUR, Scenario, new_fleet
 from tests.scenarios.variations import VARIATIONS
 from tests.scenarios.weather import WEATHER
@@ -28,6 +29,11 @@ def control_more() -> Report:
 def control_weather() -> Report:
     """Control where speeds, loads and mixes change all the time, six seeds each."""
     return _table(WEATHER)
+
+
+def poison() -> Report:
+    """Control where any engine fails at some of the requests, six seeds each."""
+    return _table(POISON)
 
 
 def false_flags() -> Report:
@@ -77,5 +83,6 @@ TABLES = {
     "control": control,
     "control-more": control_more,
     "control-weather": control_weather,
+    "poison": poison,
     "false-flags": false_flags,
 }

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.scenarios.control import SCENARIOS, healthy
+from tests.scenarios.poison import POISON
 from tests.scenarios.staging import HOUR, Scenario
 from tests.scenarios.variations import VARIATIONS
 from tests.scenarios.weather import WEATHER
@@ -39,5 +40,11 @@ def test_control_does_what_the_scenario_asks_for(scenario: Scenario):
     ids=lambda each: each.name,
 )
 def test_control_does_right_by_other_fleets(scenario: Scenario):
+    got = scenario.run(1)
+    assert got.ok, f"expected {scenario.expected}, got {got.text}"
+
+
+@pytest.mark.parametrize("scenario", POISON, ids=lambda each: each.name)
+def test_poison_costs_itself_and_nothing_else(scenario: Scenario):
     got = scenario.run(1)
     assert got.ok, f"expected {scenario.expected}, got {got.text}"

@@ -255,12 +255,12 @@ def degraded(engines: int = 4, **memory: Any) -> Scene:
     return Scene(engines, **usual | memory)
 
 
-def failing() -> Scene:
+def failing(engines: int = 4, **memory: Any) -> Scene:
     """A scene whose first engine fails at many of its requests."""
-    scene = Scene()
-    scene.samples["m-0"] = (
-        *samples(number=15, outcome=Outcome.ENGINE_FAULT),
-        *samples(number=25),
+    scene = Scene(engines, **memory)
+    outcomes = [Outcome.ENGINE_FAULT] * 3 + [Outcome.OK] * 5
+    scene.samples["m-0"] = tuple(
+        sample(age=place, outcome=outcomes[place % 8]) for place in range(40)
     )
     return scene
 

@@ -6,6 +6,7 @@ From a look at the engines to what follows:
 - ``speed``: whether an engine is slow, by its requests.
 - ``canaries``: whether it is slow, by requests whose normal seconds are known.
 - ``failures``: whether it fails at too many requests.
+- ``failing_together``: whether requests of a model fail on all its engines.
 - ``silence``: whether it hangs.
 - ``verdicts``: what can be wrong, each with its figures.
 - ``blame``: whether slowness is an engine's own, or that of its host.

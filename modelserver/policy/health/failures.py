@@ -1,8 +1,11 @@
 """Whether an engine fails at more requests than chance and its peers explain. Pure."""
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
+from modelserver.policy.health.memory import EngineMemory
+from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import RECENT_SECONDS
 from modelserver.policy.health.verdicts import Errors
 from modelserver.values import Outcome, Sample
@@ -13,22 +16,89 @@ ERROR_Z = 2.58
 ERROR_SHARE = 0.05
 #: It may also fail at 3 times the share of its peers, if that is more.
 ERROR_PEERS = 3.0
+#: Its share is beyond that of its peers by at least 3.3 standard errors.
+ERROR_CERTAIN = 3.3
+#: An engine without peers may fail at half: nothing tells whether its requests do.
+ERROR_ALONE = 0.5
 #: Fewer than 10 requests say nothing about errors.
 ERROR_FEWEST = 10
+#: Seconds by which the times of a fault and of what withdraws it may differ.
+ROUNDING_SECONDS = 0.01
+
+
+class Failures:
+    """The failed requests of engines beside those of their peers, at one look."""
+
+    def __init__(
+        self,
+        observations: Mapping[str, Observation],
+        engines: Mapping[str, EngineMemory],
+        now: float,
+    ) -> None:
+        self._own = {
+            name: count_failures(observation.fresh_samples(engines[name]), now)
+            for name, observation in observations.items()
+        }
+        self._of_model: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for name, (failed, requests) in self._own.items():
+            model = observations[name].spec.name
+            more = self._of_model[model]
+            self._of_model[model] = (more[0] + failed, more[1] + requests)
+
+    def find_errors_of(self, observation: Observation) -> Errors | None:
+        """The verdict that an engine fails too often."""
+        report, own = observation.report, self._own[observation.report.id]
+        failed, requests = self._of_model[observation.spec.name]
+        peers = (failed - own[0], requests - own[1])
+        return find_errors(report.id, report.incarnation, own, peers)
 
 
 def count_failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
     """Requests of the last minute: those that failed by the engine's fault, and all.
 
-    A request that was refused for its own fault shows an engine that works. One that
-    was cancelled shows nothing and is not counted.
+    A request that was refused for its own fault shows an engine that works, and so does
+    one whose fault was withdrawn. What failed again or was cancelled is not counted.
     """
-    recent = [
-        sample.outcome
-        for sample in samples
-        if now - sample.ended_at <= RECENT_SECONDS and sample.outcome.says_something
-    ]
-    return sum(each is Outcome.ENGINE_FAULT for each in recent), len(recent)
+    every = list(samples)
+    requests = sum(
+        is_recent(each, now) and each.outcome.says_something for each in every
+    )
+    failed = sum(is_recent(each, now) for each in find_faults(every))
+    return failed, requests
+
+
+def is_recent(sample: Sample, now: float) -> bool:
+    """Whether a request ended within the last minute."""
+    return now - sample.ended_at <= RECENT_SECONDS
+
+
+def find_faults(samples: Iterable[Sample]) -> list[Sample]:
+    """The failed requests that count against an engine, newest first.
+
+    What withdraws a fault has in ``seconds`` how long ago that fault was. So it takes
+    away that one or, where only its order is known, the last one before it; and none
+    where the fault is from before these samples.
+    """
+    faults, withdrawn = [], []
+    for each in samples:
+        if each.outcome is Outcome.ENGINE_FAULT:
+            faults.append(each)
+        elif each.outcome is Outcome.WITHDRAWN:
+            withdrawn.append(each.ended_at - each.seconds + ROUNDING_SECONDS)
+    faults.sort(key=lambda each: each.ended_at, reverse=True)
+    for at in sorted(withdrawn):
+        taken = next((n for n, each in enumerate(faults) if each.ended_at <= at), None)
+        if taken is not None:
+            del faults[taken]
+    return faults
+
+
+def answers_nothing(samples: Iterable[Sample]) -> bool:
+    """Whether an engine failed at all of its last requests, so that none can pass."""
+    every = list(samples)
+    last = [each for each in every if each.outcome.says_something][:ERROR_FEWEST]
+    faults = find_faults(every)
+    return len(last) == ERROR_FEWEST and faults[:ERROR_FEWEST] == last
 
 
 def find_errors(
@@ -38,11 +108,25 @@ def find_errors(
     failed, requests = own
     if requests < ERROR_FEWEST:
         return None
-    allowed = max(ERROR_SHARE, ERROR_PEERS * peers[0] / max(1, peers[1]))
+    allowed = ERROR_ALONE
+    if peers[1]:
+        allowed = max(ERROR_SHARE, ERROR_PEERS * peers[0] / peers[1])
     least = wilson_bound(failed, requests)
-    if least <= allowed:
+    if least <= allowed or not _is_beyond_chance(own, peers):
         return None
     return Errors(engine, incarnation, failed, requests, least, allowed)
+
+
+def _is_beyond_chance(own: tuple[int, int], peers: tuple[int, int]) -> bool:
+    """Whether it fails more often than its peers by more than few requests may differ.
+
+    This is the pooled test of two shares; without peers there is nothing to compare.
+    """
+    if not peers[1]:
+        return True
+    pooled = (own[0] + peers[0]) / (own[1] + peers[1])
+    error = math.sqrt(pooled * (1 - pooled) * (1 / own[1] + 1 / peers[1]))
+    return own[0] / own[1] - peers[0] / peers[1] >= ERROR_CERTAIN * error
 
 
 def wilson_bound(hits: int, trials: int, z: float = ERROR_Z) -> float:

@@ -18,7 +18,12 @@ from modelserver.policy.health.canaries import (
     with_canaries,
 )
 from modelserver.policy.health.case import EngineCase, Findings
-from modelserver.policy.health.failures import count_failures, find_errors
+from modelserver.policy.health.failing_together import (
+    count_failing,
+    is_found,
+    with_failing,
+)
+from modelserver.policy.health.failures import Failures
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.learning import (
     trusted_by_model,
@@ -43,7 +48,6 @@ from modelserver.policy.health.speed import (
 )
 from modelserver.policy.health.transitions import advance
 from modelserver.policy.health.verdicts import (
-    Errors,
     Slow,
     SlowCanary,
     SlowTogether,
@@ -52,7 +56,7 @@ from modelserver.policy.health.verdicts import (
 )
 from modelserver.policy.rolling import Budget
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineReport, EngineState, Outcome
+from modelserver.values import EngineReport, EngineState
 
 #: Seconds between two ticks, the looks at which verdicts are made.
 TICK_SECONDS = 10.0
@@ -114,12 +118,9 @@ class _Judge:
             self._note_shared()
         self.typical = TypicalCanaries(self.engines, self.observations)
         self.trusted = trusted_by_model(self.observations, self.engines)
-        self.failures = self._count_failures() if self.tick else {}
-        self.failed_of_model: dict[str, tuple[int, int]] = {}
-        for name, (failed, requests) in self.failures.items():
-            model = self.observations[name].spec.name
-            more = self.failed_of_model.get(model, (0, 0))
-            self.failed_of_model[model] = (more[0] + failed, more[1] + requests)
+        self.failures = Failures(
+            self.observations if self.tick else {}, self.engines, now
+        )
         self.found: list[Verdict] = []
         self.actions: list[Action] = []
 
@@ -139,6 +140,7 @@ class _Judge:
             self._advance(name, findings[name])
         if self.tick:
             self._learn(speeds, slow_together)
+            self._tell_of_failing()
         limited_at = self._limit()
         self._treat()
         judged_at = self.now if self.tick else self.memory.judged_at
@@ -217,7 +219,7 @@ class _Judge:
             slow = find_slow(report, speeds, peers, self._wander(observation))
             slow = slow or self._find_slow_canary(observation)
             slow = slow if slow and self._is_its_own(observation, slow) else None
-        errors = self._find_errors(observation)
+        errors = self.failures.find_errors_of(observation)
         self.found += [each for each in (slow, errors) if each]
         return replace(found, speed=speeds.get(name), slow=slow, errors=errors)
 
@@ -262,21 +264,6 @@ class _Judge:
             last_canaries(observation, self.engines, self.observations, self.now)
         )
         return is_its_own(found, last, observation.host_busy)
-
-    def _find_errors(self, observation: Observation) -> Errors | None:
-        name, model = observation.report.id, observation.spec.name
-        own, all_of_model = self.failures[name], self.failed_of_model[model]
-        peers = (all_of_model[0] - own[0], all_of_model[1] - own[1])
-        return find_errors(name, observation.report.incarnation, own, peers)
-
-    def _count_failures(self) -> dict[str, tuple[int, int]]:
-        """The numbers of requests that failed, and of all, by engine."""
-        return {
-            name: count_failures(
-                observation.fresh_samples(self.engines[name]), self.now
-            )
-            for name, observation in self.observations.items()
-        }
 
     def _advance(self, name: str, found: Findings) -> None:
         observation, own = self.observations[name], self.engines[name]
@@ -324,10 +311,18 @@ class _Judge:
         self.engines = dict(with_levels(teachers, engines, types, new, now))
         self.types = types
 
+    def _tell_of_failing(self) -> None:
+        """Tell people when requests of a model begin and end to fail everywhere."""
+        engines, models = self.engines, self.guard.models
+        for failing in count_failing(models, self.observations, engines, self.now):
+            self.found += [failing] if is_found(failing) else []
+            model = failing.model
+            models[model], told = with_failing(models[model], failing)
+            self.actions += [Alert(model, told)] if told else []
+
     def _limit(self) -> float:
         """Move limits by the metrics; returns when that was last done."""
         last = self.memory.limited_at
-        since = max(last, self.now - 2 * LIMIT_SECONDS)
         if self.now - last < LIMIT_SECONDS - EARLY_SECONDS:
             return last
         typical = TypicalCanaries(self.engines, self.observations)
@@ -335,12 +330,9 @@ class _Judge:
             own, metrics = self.engines[name], self.snapshot.metrics.get(name)
             if metrics is None or own.health.is_held or not observation.report.serves:
                 continue
-            failures = sum(
-                each.outcome is Outcome.ENGINE_FAULT and each.ended_at > since
-                for each in observation.fresh_samples(own)
-            )
             load = self.snapshot.loads.get(name)
-            flow = Flow(metrics, load.inflight if load else 0, failures)
+            fails = any(own.error_ticks[-1:])
+            flow = Flow(metrics, load.inflight if load else 0, fails)
             most = observation.spec.max_running
             target = target_seconds(baselines(observation, self.engines, typical)[0])
             limit = next_limit(own.limit or most, flow, most, target)

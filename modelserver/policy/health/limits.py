@@ -30,8 +30,11 @@ KV_ROOM = 0.85
 ITL_LOW = 0.95
 #: The limit of an engine that has too much is multiplied by this.
 LESS = 0.9
-#: The limit of an engine that failed at requests is multiplied by this.
+#: The limit of an engine that fails at more requests than its peers is multiplied by
+#: this ...
 AFTER_FAILURES = 0.7
+#: ... down to this share of the most that it may have.
+FAILING_LEAST = 0.25
 #: Too much alone never lowers a limit below this.
 LEAST = 2.0
 
@@ -43,8 +46,8 @@ class Flow:
     metrics: Metrics
     #: The requests that it has now.
     inflight: int
-    #: The requests that failed by its fault.
-    failures: int = 0
+    #: Whether it fails at more requests than chance and its peers explain.
+    fails: bool = False
 
 
 def target_seconds(canary_seconds: float) -> float:
@@ -67,8 +70,9 @@ def next_limit(
     >>> next_limit(16.0, busy, max_running=64, target_seconds=0.08)
     18.0
     """
-    if flow.failures:
-        return max(1.0, AFTER_FAILURES * limit)
+    if flow.fails:
+        least = max(1.0, FAILING_LEAST * max_running)
+        limit = min(limit, max(least, AFTER_FAILURES * limit))
     seen, itl = flow.metrics, flow.metrics.itl_seconds / target_seconds
     too_much = (
         seen.waiting > max(1.0, WAITING * limit)
@@ -78,7 +82,8 @@ def next_limit(
     if too_much:
         return min(float(max_running), max(LEAST, LESS * limit))
     has_room = (
-        flow.inflight >= USED * limit
+        not flow.fails
+        and flow.inflight >= USED * limit
         and not seen.waiting
         and seen.kv_use < KV_ROOM
         and itl < ITL_LOW

@@ -99,6 +99,8 @@ class EngineMemory:
     incurable: bool = False
     #: How often its canaries passed after it was drained, of late.
     passes: int = 0
+    #: When its canaries last passed after it was drained for errors.
+    errors_passed_at: float = 0.0
     #: How often it was relaunched of late.
     relaunches: int = 0
     #: Until then slowness is not acted on.
@@ -143,6 +145,10 @@ class ModelMemory:
     load_seconds: float = UNMEASURED_DOWNTIME_SECONDS
     #: The alert in force that all its engines are slow together, "" for none.
     common: str = ""
+    #: The alert in force that its requests fail on all engines alike, "" for none.
+    failing: str = ""
+    #: Looks in a row that say the opposite of whether that alert is in force.
+    failing_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from modelserver.policy.health.canaries import PASSES
 from modelserver.policy.health.case import EngineCase, Transition
+from modelserver.policy.health.failures import answers_nothing
 from modelserver.policy.health.guards import cooldown_seconds
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.restrictions import probation_part
-from modelserver.policy.health.verdicts import Slow, SlowCanary
+from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary
 from modelserver.values import Cause
 
 #: An engine is drained when it was slow on 3 of its last 4 ticks.
@@ -43,6 +44,9 @@ PASSES_TO_BELIEVE = 2
 RECHECK_SECONDS = 600.0
 #: Seconds without a verdict after which relaunches and passes are forgiven.
 FORGIVEN_SECONDS = 7200.0
+#: An engine that is drained for errors within 1800 seconds after its canaries passed is
+#: relaunched without others.
+ERRORS_AGAIN_SECONDS = 1800.0
 #: The residual of an engine that fails at everything: a thousand times as slow.
 MOST_RESIDUAL = math.log(1000)
 
@@ -66,6 +70,7 @@ def _next_incarnation(case: EngineCase) -> EngineMemory:
         slow_ticks=(),
         error_ticks=(),
         clear_ticks=0,
+        errors_passed_at=0.0,
         fresh_from=0.0,
         abort=False,
         blocked="",
@@ -92,9 +97,7 @@ def _serving(case: EngineCase) -> Transition:
     case = replace(case, memory=_ticked(case))
     own = case.memory
     if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
-        least = found.errors.at_least
-        residual = min(MOST_RESIDUAL, -math.log(max(1e-9, 1 - least)))
-        return _drain(case, Cause.ERRORS, found.errors.text, residual)
+        return _drain_for_errors(case, found.errors)
     if own.health is Health.PROBATION:
         return Transition(own)
     if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
@@ -107,6 +110,22 @@ def _serving(case: EngineCase) -> Transition:
 
 def _residual(slow: Slow | SlowCanary) -> float:
     return slow.residual if isinstance(slow, Slow) else math.log(slow.ratio)
+
+
+def _drain_for_errors(case: EngineCase, errors: Errors) -> Transition:
+    """Drain it, but not for ever the last engine of a model, whose canaries pass."""
+    report, own = case.observation.report, case.memory
+    if _passed_lately(case) and not case.guard.others_serve(report):
+        why = "its canaries passed, and without peers its requests may be to blame"
+        return Transition(replace(own, blocked=why))
+    residual = min(MOST_RESIDUAL, -math.log(max(1e-9, 1 - errors.at_least)))
+    return _drain(case, Cause.ERRORS, errors.text, residual)
+
+
+def _passed_lately(case: EngineCase) -> bool:
+    """Whether its canaries passed after it was drained for errors, not long ago."""
+    passed_at = case.memory.errors_passed_at
+    return bool(passed_at) and case.now - passed_at <= ERRORS_AGAIN_SECONDS
 
 
 def _ticked(case: EngineCase) -> EngineMemory:
@@ -168,7 +187,7 @@ def _draining(case: EngineCase) -> Transition:
         hung = replace(case, memory=replace(own, reason=case.found.hung))
         return _relaunch(hung, Cause.HUNG)
     if not case.found.inflight and case.waited > 0:
-        if own.cause is Cause.ERRORS:
+        if own.cause is Cause.ERRORS and _is_surely_broken(case):
             return _relaunch(case)
         ask = own.round + 1
         return Transition(
@@ -179,8 +198,16 @@ def _draining(case: EngineCase) -> Transition:
     return Transition(replace(own, abort=own.abort or case.waited >= DRAIN_SECONDS))
 
 
+def _is_surely_broken(case: EngineCase) -> bool:
+    """Whether canaries need not tell that an engine fails and not its requests."""
+    if not case.guard.others_serve(case.observation.report):
+        return False
+    samples = case.observation.fresh_samples(case.memory)
+    return _passed_lately(case) or answers_nothing(samples)
+
+
 def _verify(case: EngineCase) -> Transition:
-    """Empty: canaries tell whether the engine was slow or its requests were long."""
+    """Empty: canaries tell whether it was the engine or its requests."""
     own, slowdown = case.memory, case.found.slowdown
     if not slowdown:
         return (
@@ -190,6 +217,9 @@ def _verify(case: EngineCase) -> Transition:
         reason = f"{own.reason}; its canaries take {slowdown:.2f}x"
         failed = replace(own, slowdown=slowdown, reason=reason)
         return _relaunch(replace(case, memory=failed))
+    if own.cause is Cause.ERRORS:
+        passed = case.moved(Health.PROBATION, slowdown=slowdown, fresh_from=case.now)
+        return Transition(replace(passed, errors_passed_at=case.now))
     quiet = min(QUIET_MOST_SECONDS, QUIET_SECONDS * 2.0 ** min(own.passes, 10))
     passed = case.moved(
         Health.PROBATION,

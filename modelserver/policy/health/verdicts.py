@@ -140,7 +140,39 @@ class SlowTogether:
         )
 
 
-Verdict = Slow | Errors | Hang | SlowCanary | SlowTogether
+@dataclass(frozen=True, slots=True)
+class FailingTogether:
+    """Requests of a model fail on all its engines, so none of these is to blame."""
+
+    model: str
+    #: The requests that are at fault themselves.
+    at_fault: int
+    #: Those that an engine failed at, for whatever reason.
+    failed: int
+    requests: int
+
+    @property
+    def share(self) -> float:
+        """The share of requests that fail, 0 to 1."""
+        return (self.at_fault + self.failed) / max(1, self.requests)
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        if self.at_fault >= self.failed:
+            share = self.at_fault / max(1, self.requests - self.failed)
+            return (
+                f"{100 * share:.0f} % of the requests of {self.model} are at fault "
+                "themselves, so no engine is relaunched; look at the failed results"
+            )
+        return (
+            f"{100 * self.share:.0f} % of the requests of {self.model} fail, on no "
+            "engine more than on others, so none is relaunched; look at the failed "
+            "results and at the engines' logs"
+        )
+
+
+Verdict = Slow | Errors | Hang | SlowCanary | SlowTogether | FailingTogether
 
 
 def _times(residual: float) -> str:

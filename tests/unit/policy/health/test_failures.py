@@ -4,8 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.policy.health.failures import count_failures, find_errors, wilson_bound
-from modelserver.values import Outcome
+from modelserver.policy.health.failures import (
+    answers_nothing,
+    count_failures,
+    find_errors,
+    find_faults,
+    wilson_bound,
+)
+from modelserver.values import Outcome, Sample
 from tests.support.control import NOW, sample
 
 
@@ -19,10 +25,66 @@ def test_an_engine_that_fails_more_than_others_is_told():
 
 @pytest.mark.parametrize(
     ("own", "peers"),
-    [((9, 9), (0, 100)), ((3, 30), (0, 100)), ((20, 50), (10, 100)), ((0, 60), (0, 0))],
+    [
+        ((9, 9), (0, 100)),
+        ((3, 30), (0, 100)),
+        ((20, 50), (10, 100)),
+        ((0, 60), (0, 0)),
+        ((40, 40), (40, 40)),
+    ],
 )
 def test_few_requests_little_share_or_failing_peers_are_no_error(own, peers):
     assert find_errors("m-0", 1, own, peers) is None
+
+
+def test_peers_with_few_requests_prove_nothing():
+    assert find_errors("m-0", 1, (10, 40), (0, 3)) is None
+    assert find_errors("m-0", 1, (10, 40), (0, 60))
+
+
+def test_an_engine_without_peers_may_fail_at_half():
+    assert find_errors("m-0", 1, (38, 60), (0, 0)) is None
+    assert find_errors("m-0", 1, (50, 60), (0, 0))
+
+
+def test_a_withdrawn_fault_is_a_request_that_did_not_fail():
+    made = [
+        withdrawn(age=1.0, ago=4.0),
+        sample(outcome=Outcome.REPEATED, age=1.0),
+        sample(outcome=Outcome.ENGINE_FAULT, age=3.0),
+        sample(outcome=Outcome.ENGINE_FAULT, age=5.0),
+        sample(age=6.0),
+    ]
+    assert count_failures(made, NOW) == (1, 3)
+    assert [NOW - each.ended_at for each in find_faults(made)] == [3.0]
+
+
+def test_what_withdraws_an_older_fault_excuses_no_newer_one():
+    fault = sample(outcome=Outcome.ENGINE_FAULT, age=5.0)
+    assert count_failures([withdrawn(1.0, ago=70.0), fault], NOW) == (1, 1)
+    old = sample(outcome=Outcome.ENGINE_FAULT, age=71.0)
+    assert count_failures([withdrawn(1.0, ago=70.0), fault, old], NOW) == (1, 1)
+
+
+def test_without_a_time_the_last_fault_before_it_is_taken_back():
+    made = [
+        sample(outcome=Outcome.ENGINE_FAULT, age=age) for age in (1.0, 3.0, 5.0, 7.0)
+    ]
+    made += [withdrawn(2.0), withdrawn(4.0)]
+    assert [NOW - each.ended_at for each in find_faults(made)] == [1.0, 7.0]
+
+
+def test_an_engine_answers_nothing_if_its_last_ten_requests_failed():
+    faults = [sample(outcome=Outcome.ENGINE_FAULT, age=n) for n in range(10)]
+    assert answers_nothing([*faults, sample(age=20.0)])
+    assert not answers_nothing(faults[:9])
+    assert not answers_nothing([*faults[:9], sample(age=20.0), *faults[9:]])
+    assert not answers_nothing([*faults, withdrawn(0.0, ago=3.0)])
+
+
+def withdrawn(age: float, ago: float = 0.0) -> Sample:
+    """What takes back a fault of so many seconds before it."""
+    return sample(outcome=Outcome.WITHDRAWN, age=age, seconds=ago)
 
 
 def test_only_the_engines_own_faults_count():

@@ -15,6 +15,7 @@ from tests.support.control import (
     RULES,
     Scene,
     alerts,
+    failing,
     known,
     relaunches,
     samples,
@@ -103,17 +104,55 @@ def test_an_engine_that_is_slow_at_every_token_keeps_its_limit():
     assert scene.own.limit == pytest.approx(28.8)
 
 
-def test_failures_lower_the_limit_and_a_full_limit_is_the_models():
+def test_a_limit_that_grew_full_is_the_models():
     scene = Scene(limit=31.9)
     scene.metrics["m-0"] = Metrics(itl_seconds=0.02)
     scene.loads["m-0"] = EngineLoad(31, 1.0, 1.0)
     scene.look()
     assert scene.own.limit == 0.0
-    scene.samples["m-0"] = samples(
-        number=1, outcome=Outcome.ENGINE_FAULT, now=scene.now
-    )
-    scene.look(after=5.0)
+
+
+def test_failures_beyond_its_peers_lower_an_engines_limit():
+    scene = failing()
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.02)
+    scene.look()
     assert scene.own.limit == pytest.approx(22.4)
+
+
+def test_a_limit_comes_back_when_failures_end():
+    scene = failing(1)
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.02)
+    scene.remember("m-0", limit=8.0)
+    scene.samples["m-0"] = samples(now=scene.now)
+    scene.loads["m-0"] = EngineLoad(31, 1.0, 1.0)
+    scene.looks(12)
+    assert scene.own.limit == 0.0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ENGINE_FAULT, Outcome.REQUEST_FAULT])
+def test_failures_of_all_alike_lower_no_limit_and_are_told_of_once(outcome):
+    scene = Scene()
+    for name in scene.engines:
+        scene.metrics[name] = Metrics(itl_seconds=0.02)
+        scene.samples[name] = (
+            *samples(name, 15, outcome=outcome),
+            *samples(name, 25),
+        )
+    told = [alerts(each) for each in scene.looks(5)]
+    assert [len(each) for each in told] == [0, 0, 1, 0, 0]
+    assert told[2][0].startswith("38 % of the requests of m ")
+    assert {own.limit for own in scene.memory.engines.values()} == {0.0}
+    assert scene.memory.models["m"].failing == told[2][0]
+
+
+def test_people_are_told_when_requests_fail_no_longer():
+    scene = Scene()
+    models = {"m": replace(scene.memory.models["m"], failing="15 % of ...")}
+    scene.memory = replace(scene.memory, models=models)
+    told = [alerts(each) for each in scene.looks(4)]
+    over = "the requests of m do not fail any longer, or there are none"
+    assert told == [[], [], [over], []]
+    assert not scene.memory.models["m"].failing
 
 
 def test_a_fit_in_the_making_blames_nobody():

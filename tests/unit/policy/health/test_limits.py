@@ -15,8 +15,8 @@ from modelserver.values import Metrics
 QUIET = Metrics(itl_seconds=0.02)
 
 
-def after(limit: float, inflight: int, failures: int = 0, **metrics) -> float:
-    flow = Flow(Metrics(**{"itl_seconds": 0.02} | metrics), inflight, failures)
+def after(limit: float, inflight: int, fails: bool = False, **metrics) -> float:
+    flow = Flow(Metrics(**{"itl_seconds": 0.02} | metrics), inflight, fails)
     return next_limit(limit, flow, 64, THROUGHPUT_SECONDS)
 
 
@@ -56,9 +56,17 @@ def test_an_engine_that_is_not_used_holds():
     assert after(36.0, 28) == 36.0
 
 
-def test_failures_take_three_tenths_and_leave_one():
-    assert after(40.0, 40, failures=1) == 28.0
-    assert after(1.0, 1, failures=3) == 1.0
+def test_an_engine_that_fails_more_than_others_gets_three_tenths_less():
+    assert after(40.0, 40, fails=True) == 28.0
+
+
+def test_failures_alone_leave_a_quarter_of_the_most():
+    assert after(17.0, 17, fails=True) == 16.0
+    assert after(10.0, 10, fails=True) == 10.0
+
+
+def test_an_engine_that_fails_and_has_too_much_gets_less_for_both():
+    assert after(40.0, 40, fails=True, waiting=9) == pytest.approx(25.2)
 
 
 def test_the_time_between_tokens_is_weighed_by_the_one_aimed_at():
@@ -79,12 +87,12 @@ def test_the_pace_aimed_at_is_three_times_the_empty_engines(canary, target):
     waiting=some.integers(0, 64),
     kv=some.floats(0, 1),
     itl=some.floats(0, 1),
-    failures=some.integers(0, 3),
+    fails=some.booleans(),
     most=some.integers(1, 64),
 )
 def test_it_stays_between_one_and_what_the_engine_runs(
-    limit, inflight, waiting, kv, itl, failures, most
+    limit, inflight, waiting, kv, itl, fails, most
 ):
-    flow = Flow(Metrics(waiting, kv, itl), inflight, failures)
+    flow = Flow(Metrics(waiting, kv, itl), inflight, fails)
     new = next_limit(min(limit, most), flow, most, THROUGHPUT_SECONDS)
     assert 1.0 <= new <= most

@@ -11,11 +11,9 @@ from modelserver.policy.health.memory import (
     ModelMemory,
 )
 from modelserver.values import (
-    Cause,
     EngineLoad,
     EngineState,
     Metrics,
-    Outcome,
 )
 from tests.support.control import (
     Scene,
@@ -23,11 +21,9 @@ from tests.support.control import (
     canaries,
     degraded,
     drained,
-    failing,
     hanging,
     relaunches,
     relaunching,
-    samples,
     second_incarnation,
     verifying,
 )
@@ -79,6 +75,15 @@ def test_relaunches_and_passes_are_forgiven_after_two_quiet_hours():
     scene = Scene(passes=2, relaunches=3, since=1000.0)
     scene.look()
     assert (scene.own.passes, scene.own.relaunches) == (0, 0)
+
+
+def test_slowness_waits_for_the_end_of_probation():
+    scene = Scene(health=Health.PROBATION, since=10_000.0)
+    scene.slow()
+    scene.looks(2)
+    assert scene.own.health is Health.PROBATION
+    scene.look()
+    assert scene.own.health is Health.DRAINING
 
 
 # Draining and verifying
@@ -298,44 +303,6 @@ def test_an_engine_that_died_while_held_is_checked_when_it_is_back():
     scene.report("m-0", incarnation=2, since=scene.now)
     scene.look()
     assert scene.own.health is Health.CHECKING
-
-
-# Errors
-
-
-def test_an_engine_that_fails_on_two_ticks_is_emptied_and_relaunched():
-    scene = failing()
-    scene.look()
-    assert scene.own.health is Health.HEALTHY
-    scene.look()
-    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.ERRORS)
-    scene.empty()
-    decision = scene.look()
-    assert relaunches(decision) == ["m-0"]
-    assert scene.own.reason.startswith("errors: 15 of 40")
-
-
-def test_an_engine_that_fails_always_is_worth_a_relaunch_even_if_it_is_the_last():
-    scene = Scene(1)
-    scene.samples["m-0"] = samples(outcome=Outcome.ENGINE_FAULT)
-    scene.looks(2)
-    assert scene.own.health is Health.DRAINING
-
-
-def test_failures_on_probation_count_as_well():
-    scene = failing()
-    scene.remember("m-0", health=Health.PROBATION, since=scene.now)
-    scene.looks(2)
-    assert scene.own.health is Health.DRAINING
-
-
-def test_slowness_waits_for_the_end_of_probation():
-    scene = Scene(health=Health.PROBATION, since=10_000.0)
-    scene.slow()
-    scene.looks(2)
-    assert scene.own.health is Health.PROBATION
-    scene.look()
-    assert scene.own.health is Health.DRAINING
 
 
 # Hang

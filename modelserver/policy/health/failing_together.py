@@ -1,0 +1,76 @@
+"""Whether the requests of a model fail on all its engines, so that people know. Pure.
+
+Such requests are at fault themselves, or something is that all engines share. No engine
+is relaunched for them, so an alert is all that follows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from modelserver.policy.health.failures import (
+    ERROR_FEWEST,
+    find_faults,
+    is_recent,
+    wilson_bound,
+)
+from modelserver.policy.health.memory import EngineMemory, ModelMemory
+from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.verdicts import FailingTogether
+from modelserver.values import Outcome
+
+#: What is recorded of requests that are at fault themselves.
+AT_FAULT = (Outcome.WITHDRAWN, Outcome.REQUEST_FAULT)
+#: People are told when surely more than 5 % of the requests of a minute fail ...
+TOLD_SHARE = 0.05
+#: ... at 3 ticks in a row; ...
+TOLD_TICKS = 3
+#: ... and again when fewer than 2.5 % did at as many.
+OVER_SHARE = 0.025
+
+
+def count_failing(
+    models: Iterable[str],
+    observations: Mapping[str, Observation],
+    engines: Mapping[str, EngineMemory],
+    now: float,
+) -> list[FailingTogether]:
+    """How many requests of each model failed in the last minute, wherever they ran.
+
+    Leaves out engines that fail more often than the others or are taken away.
+    """
+    counts = {model: Counter[str]() for model in models}
+    for name, observation in observations.items():
+        own = engines[name]
+        if own.health.is_held or any(own.error_ticks[-1:]):
+            continue
+        every = observation.fresh_samples(own)
+        found = counts[observation.spec.name]
+        found["failed"] += sum(is_recent(each, now) for each in find_faults(every))
+        for each in every:
+            if is_recent(each, now):
+                found["at fault"] += each.outcome in AT_FAULT
+                found["answered"] += each.outcome is Outcome.OK
+    return [
+        FailingTogether(model, found["at fault"], found["failed"], found.total())
+        for model, found in counts.items()
+    ]
+
+
+def is_found(failing: FailingTogether) -> bool:
+    """Whether so many requests fail that people should know."""
+    if failing.requests < ERROR_FEWEST:
+        return False
+    hits = failing.at_fault + failing.failed
+    return wilson_bound(hits, failing.requests) > TOLD_SHARE
+
+
+def with_failing(old: ModelMemory, failing: FailingTogether) -> tuple[ModelMemory, str]:
+    """What is remembered of a model after a tick, and what people are told of it."""
+    turns = failing.share < OVER_SHARE if old.failing else is_found(failing)
+    ticks = old.failing_ticks + 1 if turns else 0
+    if ticks < TOLD_TICKS:
+        return replace(old, failing_ticks=ticks), ""
+    told = "" if old.failing else failing.text
+    over = f"the requests of {failing.model} do not fail any longer, or there are none"
+    return replace(old, failing=told, failing_ticks=0), told or over
