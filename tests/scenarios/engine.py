@@ -59,8 +59,8 @@ class Request:
     failed_at: dict[str, float] = field(default_factory=dict)
     #: Engines on which failing speaks against the request.
     against: list[Any] = field(default_factory=list)
-    #: The engine, its incarnation and the time of its first fault.
-    first_fault: tuple[str, int, float] | None = None
+    #: Engines that its failing counts against, with their incarnations.
+    blamed: list[tuple[str, int]] = field(default_factory=list)
     own_fault: bool = False
     todo: int = 0
 

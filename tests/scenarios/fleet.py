@@ -166,6 +166,8 @@ class Fleet:
         del slot.inflight[request.id]
         if self.late_prompts:
             slot.admitted += request.prompt
+        self.workers.now = self.now
+        outcome, wait = self.workers.end(slot, request)
         slot.samples.appendleft(
             Sample(
                 engine=slot.report.id,
@@ -177,13 +179,10 @@ class Fleet:
                 inflight_start=request.inflight,
                 inflight_end=len(slot.inflight),
                 prompt_admitted=slot.admitted - request.admitted,
-                outcome=self.workers.outcome(slot, request),
+                outcome=outcome,
             )
         )
-        self.workers.now = self.now
-        if not request.fails:
-            self.workers.answered(slot, request)
-        elif (wait := self.workers.failed(slot, request)) is not None:
+        if wait is not None:
             self.workers.resting += 1
             self._later(self.now + wait, Rest(request))
 

@@ -14,10 +14,11 @@ from modelserver.values import (
     Sample,
 )
 from tests.scenarios.engine import KV_TOKENS, Request, SimEngine
-from workers.roster import RECENT_REQUESTS
 
 #: The number of samples that are kept of an engine.
 SAMPLES = 64
+#: The number of requests that an engine's worker remembers.
+RECENT_REQUESTS = 64
 #: The number of canaries that are kept of an engine.
 CANARIES = 12
 

@@ -19,14 +19,17 @@ from random import Random
 from modelserver.values import Outcome, Sample
 from tests.scenarios.engine import Request
 from tests.scenarios.slots import Slot
-from workers.executor import (
-    FIRST_ATTEMPT_WAIT_SECONDS,
-    LONGEST_ATTEMPT_WAIT_SECONDS,
-    MOST_ATTEMPTS,
-)
-from workers.own_fault import LEAST_CHANCE
-from workers.roster import FIRST_SHARE
 
+#: A request fails after so many attempts.
+MOST_ATTEMPTS = 20
+#: The wait after a request's first attempt, in seconds; doubled after each further one.
+FIRST_WAIT_SECONDS = 0.1
+#: The longest wait between two attempts, in seconds.
+LONGEST_WAIT_SECONDS = 10.0
+#: A request is at fault once chance explains its failures no likelier than this.
+LEAST_CHANCE = 1e-6
+#: The share of requests that an engine fails at as long as nothing is known of it.
+FIRST_SHARE = 0.0005
 #: The attempts that the oracle gives to a request that no engine can answer.
 ORACLE_ATTEMPTS = 2
 
@@ -139,8 +142,25 @@ class Workers:
             if self.way is Way.PLACED:
                 request.failed_at, request.against, request.attempts = {}, [], 0
 
-    def answered(self, slot: Slot, request: Request) -> None:
-        """It is answered: whatever failed at it before was to blame."""
+    def end(self, slot: Slot, request: Request) -> tuple[Outcome, float | None]:
+        """An attempt ends: how it counts, and the seconds until the next, if any."""
+        if not request.fails:
+            self._answered(slot, request)
+            return Outcome.OK, None
+        is_first = slot.report.id not in request.failed_at
+        self._note_failure(slot, request)
+        if self._is_own_fault(request):
+            request.own_fault = True
+            self.counts["own faults"] += 1
+            self._withdraw(request)
+            return Outcome.REPEATED, None
+        if is_first:
+            place = (slot.report.id, slot.report.incarnation)
+            request.blamed.append(place)
+        outcome = Outcome.ENGINE_FAULT if is_first else Outcome.REPEATED
+        return outcome, self._wait_after(request)
+
+    def _answered(self, slot: Slot, request: Request) -> None:
         slot.answered_at = self.now
         slot.recent.append(None)
         request.done += 1
@@ -148,42 +168,25 @@ class Workers:
         self.counts["tokens"] += request.completion
         self.counts["done twice"] += request.done > 1
 
-    def failed(self, slot: Slot, request: Request) -> float | None:
-        """It failed; the seconds until its next attempt, None for none."""
+    def _note_failure(self, slot: Slot, request: Request) -> None:
         self.counts["failed attempts"] += 1
-        name, incarnation = slot.report.id, slot.report.incarnation
-        last = request.failed_at.get(name)
-        request.failed_at[name] = self.now
-        request.first_fault = request.first_fault or (name, incarnation, self.now)
+        last = request.failed_at.get(slot.report.id)
+        request.failed_at[slot.report.id] = self.now
         if last is None:
             slot.recent.append(request)
         if last is None or slot.answered_at > last:
             request.against.append(slot)
-        if self._is_own_fault(request):
-            request.own_fault = True
-            self.counts["own faults"] += 1
-            self._withdraw(request)
-            return None
+
+    def _wait_after(self, request: Request) -> float | None:
         if request.attempts >= MOST_ATTEMPTS:
             self.counts["given up"] += 1
             return None
         if self.way is Way.ORACLE:
             return 0.0
-        attempt = min(request.attempts, MOST_ATTEMPTS)
-        wait = FIRST_ATTEMPT_WAIT_SECONDS * 2.0 ** (attempt - 1)
         if self.way is Way.PLACED:
             self.held[request.host] += 1
-        return min(LONGEST_ATTEMPT_WAIT_SECONDS, wait)
-
-    def outcome(self, slot: Slot, request: Request) -> Outcome:
-        """What is recorded of an attempt that ends now."""
-        if not request.fails:
-            return Outcome.OK
-        if self.way is Way.PLACED:
-            is_first = slot.report.id not in request.failed_at
-        else:
-            is_first = not request.first_fault
-        return Outcome.ENGINE_FAULT if is_first else Outcome.REPEATED
+        wait = FIRST_WAIT_SECONDS * 2.0 ** (request.attempts - 1)
+        return min(LONGEST_WAIT_SECONDS, wait)
 
     def look(self) -> None:
         """Give up the places on hosts whose engines all do not work."""
@@ -213,21 +216,11 @@ class Workers:
         return (failed + FIRST_SHARE) / (len(others) + 1)
 
     def _withdraw(self, request: Request) -> None:
-        """Its first fault was not that engine's."""
-        if self.way is not Way.CARRIED or request.first_fault is None:
+        """What was counted against engines was the request's own fault."""
+        if self.way is not Way.CARRIED:
             return
-        name, incarnation, at = request.first_fault
-        self.slots[name].samples.appendleft(
-            Sample(
-                name,
-                incarnation,
-                self.now,
-                self.now - at,
-                0,
-                0,
-                0,
-                0,
-                0,
-                Outcome.WITHDRAWN,
+        for name, incarnation in request.blamed:
+            nothing = (0, 0, 0, 0, 0)
+            self.slots[name].samples.appendleft(
+                Sample(name, incarnation, self.now, 0.0, *nothing, Outcome.WITHDRAWN)
             )
-        )

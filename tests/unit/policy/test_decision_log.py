@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from modelserver.policy.actions import Alert, Drop, Relaunch, Treat, Want
 from modelserver.policy.decide import Decision
 from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health.memory import Health, HealthMemory
-from modelserver.policy.health.verdicts import SlowCanary, SlowTogether
+from modelserver.policy.health.verdicts import FailingTogether, SlowCanary, SlowTogether
 from modelserver.values import Canary, Cause, EngineSpec
 from tests.support.control import NOW, RULES, Scene
 
@@ -93,6 +95,20 @@ def test_an_alert_about_a_model_is_kept_with_the_models_verdict():
         "0.7",
         "4",
     )
+
+
+@pytest.mark.parametrize(
+    ("at_fault", "failed", "text"),
+    [
+        (15, 5, "15 % of the requests of m are at fault themselves, so no engine is"),
+        (1, 20, "20 % of the requests of m fail, on no engine more than on others"),
+    ],
+)
+def test_an_alert_of_failing_requests_is_kept_with_its_figures(at_fault, failed, text):
+    verdict = FailingTogether("m", at_fault, failed, 105)
+    kept = of(Alert("m", verdict.text), decision=Decision(verdicts=(verdict,)))
+    assert kept["verdict"].startswith(text)
+    assert (kept["at_fault"], kept["requests"]) == (str(at_fault), "105")
 
 
 def test_canaries_are_kept_one_by_one():
