@@ -30,7 +30,11 @@ Engines and requests:
 - ``executor``: one request against the engines, again and elsewhere where that helps
 - ``attempt``: one request on one engine, which leaves a sample
 - ``coalescer``: single texts to embed, sent together
+- ``work``: one request under way, and what has been tried
+- ``retries``: what happens between two attempts of a request
+- ``carried_tries``: the attempts so far, in the message's header
 - ``budget``: a bound on retries
 - ``crashes``: finds the request that kills engines
+- ``failures``: whose an engine's failures are
 - ``own_fault``: finds the request that no engine can answer
 """

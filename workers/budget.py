@@ -27,8 +27,8 @@ class RetryBudget:
         """A request made its first attempt."""
         self.saved = min(self.most, self.saved + self.share)
 
-    def take(self, now: float) -> float:
-        """Take one retry; returns the seconds to wait until it is there.
+    def take(self, now: float, cost: float = 1.0) -> float:
+        """Take one retry, or as much of one; returns the seconds until it is there.
 
         >>> budget = RetryBudget(saved=1.0)
         >>> budget.take(0.0), budget.take(0.0), budget.take(0.0), budget.take(3.0)
@@ -44,5 +44,5 @@ class RetryBudget:
         self.at = max(now, last)
         trickled = (self.at - last) * self.per_second
         self.saved = min(self.most, self.saved + trickled)
-        self.saved = max(-self.most_owed, self.saved - 1.0)
+        self.saved = max(-self.most_owed, self.saved - cost)
         return max(0.0, -self.saved / self.per_second)

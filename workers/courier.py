@@ -7,6 +7,7 @@ While Redis is away nothing is lost: the batch is kept and tried until it is thr
 
 import asyncio
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -46,6 +47,15 @@ MOST_UNREACHABLE = 20
 #: Wait before a message goes back that could not be handed over or run, in seconds,
 #: because it may be here again at once.
 FAULT_WAIT_SECONDS = 1.0
+#: Most messages that take no room because they wait; more of them do take it.
+MOST_ASIDE = 1024
+#: The same for the bytes of these messages.
+MOST_ASIDE_BYTES = 64_000_000
+#: How long a worker pulls nothing of a queue that it has passed a message on in, in
+#: seconds, so that another one gets that.
+COURTESY_SECONDS = 0.05
+#: The least time from one such pause of a queue to the next, in seconds.
+COURTESY_PAUSE_SECONDS = 0.5
 #: What is raised outside a task while Redis is away; no fault of its message.
 UNREACHABLE = (OSError, RedisError, BackendError, OperationalError)
 #: After so many tries of a batch while the server answers, each result goes alone.
@@ -73,8 +83,10 @@ class HeldMessage:
     answered: bool = False
     #: How often it could not be handed over or run before.
     faults: int = 0
-    #: Whether it takes no room: it waits for its turn as a suspect.
+    #: Whether it takes no room: it waits for its turn, or for its next attempt.
     aside: bool = False
+    #: Whether it goes back for the engines of other hosts.
+    is_passed_on: bool = False
     #: Headers that the message gets if it goes back.
     amendments: dict[str, Any] = field(default_factory=dict)
 
@@ -101,6 +113,10 @@ class Courier:
         self.active: Counter[str] = Counter()
         #: Called when a message is let go, which makes room for another.
         self.on_freed: Callable[[], None] = lambda: None
+        #: How many messages are set aside, and their bytes.
+        self.aside, self.aside_bytes = 0, 0
+        #: By queue: when a message was last passed on in it, monotonic.
+        self._passed_on_at: dict[str, float] = {}
         self._batch = Batch()
         self._waiting: list[asyncio.Future[Stored]] = []
         self._work = asyncio.Event()
@@ -144,15 +160,42 @@ class Courier:
             self._free(held)
 
     def set_aside(self, tag: str, aside: bool) -> None:
-        """Whether the message takes no room for now."""
+        """Whether the message takes no room for now, within bounds."""
         held = self.held.get(tag)
         if held is None or held.answered or held.aside == aside:
             return
-        if aside:
-            self._free(held)
-        else:
+        size = len(held.delivery.raw)
+        if not aside:
+            self._end_aside(held)
             self.active[held.queue] += 1
-        held.aside = aside
+        elif self.aside < MOST_ASIDE and self.aside_bytes + size <= MOST_ASIDE_BYTES:
+            self._free(held)
+            self.aside += 1
+            self.aside_bytes += size
+            held.aside = True
+
+    def _end_aside(self, held: HeldMessage) -> None:
+        if held.aside:
+            self.aside -= 1
+            self.aside_bytes -= len(held.delivery.raw)
+            held.aside = False
+
+    def pass_on(self, tag: str) -> None:
+        """When this message goes back, let another worker have it."""
+        if held := self.held.get(tag):
+            held.is_passed_on = True
+
+    def stands_back(self, queue: str) -> bool:
+        """Whether nothing of a queue is to be pulled for a moment."""
+        at = self._passed_on_at.get(queue)
+        return at is not None and time.monotonic() - at < COURTESY_SECONDS
+
+    def _stand_back(self, queue: str) -> None:
+        now = time.monotonic()
+        if now - self._passed_on_at.get(queue, 0.0) >= COURTESY_PAUSE_SECONDS:
+            self._passed_on_at[queue] = now
+            loop = asyncio.get_running_loop()
+            loop.call_later(1.1 * COURTESY_SECONDS, lambda: self.on_freed())
 
     def _free(self, held: HeldMessage) -> None:
         if not held.aside:
@@ -194,6 +237,8 @@ class Courier:
             raw = mark_redelivered(_amended(held))
             self._batch.returns.append(GiveBack(tag, held.delivery.source, raw))
             self._work.set()
+            if held.is_passed_on:
+                self._stand_back(held.queue)
 
     def amend(self, tag: str, headers: dict[str, Any]) -> None:
         """Add headers that the message gets if it goes back."""
@@ -240,6 +285,7 @@ class Courier:
             self._settling.add(tag)
             if not held.answered:
                 self._free(held)
+            self._end_aside(held)
         return held
 
     def _settled(self, tags: Iterable[str]) -> None:

@@ -1,21 +1,17 @@
 """One request against the engines of this host, until there is an answer.
 
-After a fault of an engine the request is tried again, on another engine first and
-within a budget. With no usable engine left it goes back to its queue, where any host
-may take it. A fault of the request goes to its caller at once.
+After a fault of an engine the request is tried again, on another engine first. With no
+usable engine left it goes back to its queue, where any host may take it. A fault of the
+request goes to its caller at once.
 """
 
 import asyncio
-import random
 import time
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from celery.exceptions import Reject
-from celery.worker.state import revoked
 
 from modelserver.engine_client import EngineFault, RequestFault, ask
 from modelserver.errors import (
@@ -25,67 +21,31 @@ from modelserver.errors import (
     PoisonError,
     RequestError,
 )
-from modelserver.messaging.answers import (
-    UnsoundVectorsError,
-    answer,
-    is_cut_off,
-    tokens,
-    told,
-)
+from modelserver.messaging.answers import answer, is_cut_off, tokens
 from modelserver.messaging.requests import (
     InferenceRequest,
     build,
     with_defaults,
     with_model,
 )
-from modelserver.store.batch import CRASHES, DEADLINE, SUSPECTS
+from modelserver.store.batch import CRASHES, SUSPECTS, TRIES
 from modelserver.values import EngineReport, Kind, ModelSpec
 from workers.attempt import Attempt
-from workers.budget import RetryBudget
 from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes, suspects_at_once
 from workers.fallbacks import Fallbacks
-from workers.own_fault import FailedTries
+from workers.retries import Retries
 from workers.roster import EngineSlot, Roster
 from workers.server_clock import ServerClock
-from workers.task_times import has_expired
+from workers.work import Work, find_deadline
 
-#: A request fails after so many attempts that were the fault of engines.
+#: A request fails after so many attempts that were the fault of engines, on all hosts.
 MOST_ATTEMPTS = 20
-#: The wait after a request's first attempt, in seconds; doubled after each further one.
-FIRST_ATTEMPT_WAIT_SECONDS = 0.1
-#: The longest wait between two attempts, in seconds.
-LONGEST_ATTEMPT_WAIT_SECONDS = 10.0
 
 
 class _CalledOff(EngineFault):
     """Control wants this engine's requests to run elsewhere; they did nothing wrong."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """One request under way: what its message says, and what has been tried."""
-
-    request: InferenceRequest
-    #: The model whose engines get it.
-    model: str
-    #: The model that the caller asked for, which may be down.
-    asked: str
-    #: What the engine is sent.
-    body: dict[str, Any]
-    #: The delivery tag of its message.
-    tag: str
-    #: The id of its task.
-    task: str
-    #: Engines that died with it on them.
-    crashes: int
-    #: Suspects like it that an engine gets at a time.
-    at_once: int
-    #: When Celery expires it, in ISO format.
-    expires: str | None
-    #: What it has failed at, None before the first time.
-    tries: FailedTries | None = None
 
 
 class Executor:
@@ -108,7 +68,7 @@ class Executor:
         self.clock = clock
         self.crashes = Crashes(roster)
         self.coalescer = Coalescer()
-        self.budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
+        self.retries = Retries(roster, courier, clock)
 
     async def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
         """The answer to one task.
@@ -117,7 +77,7 @@ class Executor:
         message back where this host cannot answer it now.
         """
         work = self._work(task, args, kwargs, context)
-        deadline = _deadline(work.request, context)
+        deadline = find_deadline(work.request, context)
         if deadline is None:
             return await self._in_turn(work)
         left = deadline - time.time()
@@ -130,7 +90,7 @@ class Executor:
         except TimeoutError:
             raise DeadlineExceededError(too_late(work.model)) from None
 
-    def _work(self, task: str, args: Any, kwargs: Any, context: Any) -> _Work:
+    def _work(self, task: str, args: Any, kwargs: Any, context: Any) -> Work:
         request = build(task, args, kwargs)
         queue = (context.delivery_info or {}).get("routing_key")
         asked = request.model or str(queue or "")
@@ -138,7 +98,7 @@ class Executor:
         request = with_model(request, model)
         if spec := self.specs.get(model):
             request = with_defaults(request, spec.sampling, spec.default_max_tokens)
-        return _Work(
+        work = Work(
             request=request,
             model=model,
             asked=asked,
@@ -149,8 +109,10 @@ class Executor:
             at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
             expires=context.expires,
         )
+        self.retries.take_up(work, context.get(TRIES))
+        return work
 
-    async def _in_turn(self, work: _Work) -> Any:
+    async def _in_turn(self, work: Work) -> Any:
         """Suspects run a few at a time, all others at once."""
         self._refuse_poison(work)
         if not work.crashes:
@@ -160,48 +122,59 @@ class Executor:
             self.courier.set_aside(work.tag, False)
             return await self._until_answered(work)
 
-    async def _until_answered(self, work: _Work) -> Any:
-        budget = self.budgets[work.model]
-        budget.attempted()
-        tried: list[str] = []
-        for attempt in range(MOST_ATTEMPTS):
-            full = self.crashes.full(work.model, work.at_once) if work.crashes else []
-            slot = await self.roster.admit(work.model, tried + full)
-            if slot is None:
-                down = self.fallbacks.find_down(work.asked)
-                if down and down.then == "fail":
-                    raise ModelUnavailableError(down.text)
-                text = f"no ready engine of {work.model} on this host"
-                raise Reject(text, requeue=True)
-            if attempt == 0 and _is_unwanted(work):
-                # It waited for an engine: Celery settles it when it comes again.
-                raise Reject("expired or revoked before its start", requeue=True)
+    async def _until_answered(self, work: Work) -> Any:
+        self.retries.begin(work)
+        fault: EngineFault | None = None
+        while work.attempts < MOST_ATTEMPTS:
+            slot = await self._admit(work)
             began = time.monotonic()
+            work.is_fresh = False
             try:
                 value = await self._attempt(slot, work)
                 self.courier.answered(work.tag)
                 return value
-            except RequestFault as fault:
-                who = _model_told(work)
-                raise RequestError(f"{who} refused the request: {fault}") from None
-            except _CalledOff as fault:
-                last: EngineFault = fault
-                tried.append(slot.engine.id)
+            except RequestFault as refusal:
+                who = work.model_told
+                raise RequestError(f"{who} refused the request: {refusal}") from None
+            except _CalledOff as error:
+                fault = error
+                work.attempts += 1
+                work.called_off.append(slot.engine.id)
                 continue  # At once: it has lost time enough.
-            except EngineFault as fault:
-                last = fault
-                tried.append(slot.engine.id)
-                _refuse_own_fault(work, fault)
+            except EngineFault as error:
+                fault = error
+                work.attempts += 1
+                work.lost += isinstance(error.__cause__, aiohttp.ClientConnectionError)
+                self.retries.refuse_own_fault(work, fault)
+                self.retries.keep(work)
                 await self._note_fault(slot, fault, work, began)
-            wait = max(last.retry_after, _wait_after(attempt))
-            owed = budget.take(time.monotonic()) * random.uniform(0.5, 1.0)
-            await asyncio.sleep(max(wait, owed))
+            await self.retries.wait(work, fault)
+        last = fault or "on another host"
         raise EngineError(
-            f"{work.model} failed {MOST_ATTEMPTS} times at a sound request, last: "
+            f"{work.model} failed {work.attempts} times at a sound request, last: "
             f"{last}; see `modelserver status` and the engine's log"
         )
 
-    async def _attempt(self, slot: EngineSlot, work: _Work) -> Any:
+    async def _admit(self, work: Work) -> EngineSlot:
+        """The engine for the next attempt; Reject gives the message back."""
+        if work.tries is not None:
+            await self.retries.before_attempt(work)
+        avoid = self.retries.find_tried(work)
+        if work.crashes:
+            avoid = avoid + self.crashes.full(work.model, work.at_once)
+        slot = await self.roster.admit(work.model, avoid)
+        if slot is None:
+            down = self.fallbacks.find_down(work.asked)
+            if down and down.then == "fail":
+                raise ModelUnavailableError(down.text)
+            text = f"no ready engine of {work.model} on this host"
+            raise Reject(text, requeue=True)
+        if work.is_fresh and work.is_unwanted:
+            # It waited for an engine: Celery settles it when it comes again.
+            raise Reject("expired or revoked before its start", requeue=True)
+        return slot
+
+    async def _attempt(self, slot: EngineSlot, work: Work) -> Any:
         """Raises EngineFault, RequestFault; _CalledOff once control says so."""
         timeout = asyncio.timeout(None)
         try:
@@ -221,7 +194,7 @@ class Executor:
         finally:
             self.roster.release(work.model)
 
-    async def _run_on(self, slot: EngineSlot, work: _Work) -> Any:
+    async def _run_on(self, slot: EngineSlot, work: Work) -> Any:
         request = work.request
         _check_tokens(request, slot.engine)
         with Attempt(slot, self.courier.record, self.clock) as attempt:
@@ -232,10 +205,11 @@ class Executor:
                 lengths = slot.lengths[str(work.body.get("dimensions"))]
                 value = answer(request, response, lengths)
             except EngineFault as fault:
-                work.tries = work.tries or FailedTries()
-                work.tries.note(slot, fault, time.monotonic())
-                attempt.fault_outcome = work.tries.outcome
+                attempt.fault_outcome = self.retries.failed(
+                    work, slot, fault, attempt.began
+                )
                 raise
+            self.retries.answered(work)
             attempt.cut_off = is_cut_off(request, response)
             if request.raw:
                 # Not the engine's own name for it, which may be a folder.
@@ -277,12 +251,11 @@ class Executor:
     # Engines that fail or die.
 
     async def _note_fault(
-        self, slot: EngineSlot, fault: EngineFault, work: _Work, began: float
+        self, slot: EngineSlot, fault: EngineFault, work: Work, began: float
     ) -> None:
         cause = fault.__cause__
         if not isinstance(cause, aiohttp.ClientConnectionError):
-            if work.tries is None or work.tries.counts:
-                self.roster.note_fault(slot, began)
+            self.retries.note_fault(work, slot, began)
             return
         slot.suspect(time.monotonic(), began)
         if isinstance(cause, aiohttp.ClientConnectorError):
@@ -300,7 +273,7 @@ class Executor:
         # From now on it runs as a suspect, here or wherever it is taken next.
         raise Reject("its engine died", requeue=True)
 
-    def _refuse_poison(self, work: _Work) -> None:
+    def _refuse_poison(self, work: Work) -> None:
         if work.crashes < CRASHES_TO_POISON:
             return
         reason = f"{work.crashes} engines of {work.model} died with it on them"
@@ -327,55 +300,9 @@ def _check_tokens(request: InferenceRequest, engine: EngineReport) -> None:
     )
 
 
-def _refuse_own_fault(work: _Work, fault: EngineFault) -> None:
-    """Raises RequestError for a request that no engine can answer."""
-    tries = work.tries
-    if tries is None or not tries.is_own_fault:
-        return
-    who = _model_told(work)
-    if isinstance(fault, UnsoundVectorsError):
-        texts = told(tries.bad_texts or fault.problems)
-        raise RequestError(
-            f"{who} gives no sound vector for {texts}, tried twice; leave it out, or "
-            "shorten or change it"
-        )
-    raise RequestError(
-        f"{who} cannot answer this request: it failed {tries.times} times in the same "
-        f"way, where others were answered; the engine's words: {fault}"
-    )
-
-
-def _model_told(work: _Work) -> str:
-    """The model, as an error names it to the caller."""
-    if work.model == work.asked:
-        return work.model
-    return f"{work.model}, the fallback of {work.asked}, which is down,"
-
-
 def too_late(model: str) -> str:
     """What a caller reads whose deadline passed."""
     return (
         f"no answer from {model} before the request's deadline; allow more time than "
         "it was given, or look at the model with `modelserver status`"
     )
-
-
-def _deadline(request: InferenceRequest, context: Any) -> float | None:
-    """When the answer is due, seconds since the epoch by this host's clock."""
-    at = context.get(DEADLINE)
-    if at is not None:
-        return float(at)
-    return time.time() + request.deadline if request.deadline else None
-
-
-def _is_unwanted(work: _Work) -> bool:
-    """Whether it was revoked or has expired."""
-    if work.task in revoked:
-        return True
-    return has_expired(work.expires, time.time())
-
-
-def _wait_after(attempt: int) -> float:
-    wait = min(LONGEST_ATTEMPT_WAIT_SECONDS, FIRST_ATTEMPT_WAIT_SECONDS * 2.0**attempt)
-    # Jitter, or all requests of a broken engine come back at the same moment.
-    return wait * random.uniform(0.5, 1.0)

@@ -64,7 +64,7 @@ class FleetFollower:
         self._models: frozenset[str] = frozenset()
         self._fleet_text = ""
         self._look = asyncio.Event()
-        #: Reports of this host's engines.
+        #: Reports of all engines.
         self._reports: dict[str, EngineReport] = {}
         #: The last change of a report that was seen here.
         self._version = 0
@@ -121,7 +121,8 @@ class FleetFollower:
         self._version = version
         for name, value in values.items():
             self._reports.pop(name.decode(), None)
-            if value and (engine := decode_engine(value)).host == self.roster.host:
+            if value:
+                engine = decode_engine(value)
                 self._reports[engine.id] = engine
 
     def _follow_fleet(self, value: bytes | None) -> None:

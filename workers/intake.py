@@ -139,6 +139,8 @@ class Intake:
         active = self.courier.active
         if queue == CONTROL_QUEUE:
             return max(0, CONTROL_ROOM - active[queue])
+        if self.courier.stands_back(queue):
+            return 0
         fallbacks = self.fallbacks
         model = fallbacks.model_for(queue)
         most = self.roster.capacity(model)

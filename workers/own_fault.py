@@ -3,7 +3,8 @@
 A request that fails in the same way on two engines, or again on one that answered
 others in between, is at fault itself, unless these engines fail at others as well:
 then chance alone may explain it. How likely that is, is the product of the shares of
-other requests that the engines failed at of late.
+other requests that the engines failed at of late. What other workers have tried comes
+with the message.
 """
 
 import math
@@ -12,7 +13,14 @@ from dataclasses import dataclass, field
 from modelserver.engine_client import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from modelserver.values import Outcome
-from workers.roster import EngineSlot, FailedRequest
+from workers.carried_tries import CarriedTries, CarriedTry
+from workers.failures import (
+    Culprit,
+    FailedRequest,
+    FaultShares,
+    Place,
+)
+from workers.roster import EngineSlot
 
 #: A request is at fault once chance explains its failures no likelier than this.
 LEAST_CHANCE = 1e-6
@@ -21,24 +29,81 @@ LEAST_CHANCE = 1e-6
 STATES = frozenset(
     {"broken off", *(f"status {code}" for code in (401, 403, 408, 425, 502, 503, 504))}
 )
+#: The way of a try that gave a text no sound vector.
+BAD_VECTORS = "bad vectors"
+#: Most requests of a model that are looked at for what becomes of their failures.
+MOST_PENDING = 64
+#: The longest that this is done, in seconds.
+PENDING_SECONDS = 300.0
 #: How likely at least a sound request meets such a state.
 STATE_CHANCE = 0.1
 
 
-@dataclass(slots=True)
-class FailedTries:
-    """What one request has failed at so far. Times are of the monotonic clock."""
+class ModelFailures:
+    """What a worker knows of one model's failed requests."""
 
+    def __init__(self) -> None:
+        self.shares = FaultShares()
+        #: Requests that failed again, and since when they are here.
+        self._pending: dict[FailedTries, float] = {}
+
+    def follow(self, tries: "FailedTries", now: float) -> None:
+        """Count this request as at fault once its engines have answered later ones."""
+        for each, since in list(self._pending.items()):
+            if each.is_repeated:
+                each.is_counted = True
+                self.shares.add(own=1.0)
+            if each.is_counted or now - since > PENDING_SECONDS:
+                del self._pending[each]
+        if not tries.is_counted and len(self._pending) < MOST_PENDING:
+            self._pending.setdefault(tries, now)
+
+    def answered(self, tries: "FailedTries") -> None:
+        """A request that engines had failed at has been answered."""
+        self._pending.pop(tries, None)
+        tries.mark.culprit = Culprit.ENGINES
+        for slot in {each.slot.record.place: each.slot for each in tries.here}.values():
+            slot.record.note_own_fault()
+        self.shares.add(engines=1.0, own=-1.0 if tries.is_counted else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TryHere:
+    """One failed try on an engine of this host."""
+
+    slot: EngineSlot
+    #: In what way it failed, "" where the request cannot be the cause.
+    way: str
+    #: How likely it failed so by chance, by what was known then; 1 where it does not
+    #: speak against the request.
+    chance: float = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class FailedTries:
+    """What one request has failed at so far, here and on other hosts."""
+
+    #: What is known of its model.
+    model: ModelFailures = field(default_factory=ModelFailures)
     #: How the engines that it failed at remember it.
     mark: FailedRequest = field(default_factory=FailedRequest)
-    #: By engine and incarnation: when it failed there last.
-    failed_at: dict[tuple[str, int], float] = field(default_factory=dict)
-    #: By way: the engines on which failing so speaks against the request.
-    against: dict[str, list[EngineSlot]] = field(default_factory=dict)
+    #: What came with the message.
+    carried: CarriedTries = field(default_factory=CarriedTries)
+    #: Its tries here.
+    here: list[TryHere] = field(default_factory=list)
+    #: Engines whose failing at it was counted against them.
+    blamed: set[Place] = field(default_factory=set)
     #: By place: texts that got no sound vector, each time so far.
     bad_texts: dict[int, str] | None = None
     #: Whether the last failed try counts against its engine: the first one there does.
     counts: bool = True
+    #: Whether it is counted among the requests at fault.
+    is_counted: bool = False
+
+    def __post_init__(self) -> None:
+        self.blamed |= {each.place for each in self.carried.tries if each.way}
+        if self.carried.bad_texts is not None:
+            self.bad_texts = dict.fromkeys(self.carried.bad_texts, "")
 
     @property
     def is_own_fault(self) -> bool:
@@ -48,26 +113,71 @@ class FailedTries:
     @property
     def times(self) -> int:
         """How many failed tries speak against the request."""
-        return max(map(len, self.against.values()), default=0)
+        return max(
+            (len(self._against(way)) + len(self._carried(way)) for way in self._ways()),
+            default=0,
+        )
 
     @property
     def outcome(self) -> Outcome:
         """What is recorded of the last failed try."""
         return Outcome.ENGINE_FAULT if self.counts else Outcome.REPEATED
 
-    def note(self, slot: EngineSlot, fault: EngineFault, now: float) -> None:
-        """Take note of a failed try."""
-        place = (slot.engine.id, slot.engine.incarnation)
-        last = self.failed_at.get(place)
-        self.failed_at[place] = now
+    @property
+    def places(self) -> set[Place]:
+        """The engines that it was tried on and failed."""
+        return {*(each.place for each in self.carried.tries), *self.mark.tries}
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it failed again in the same way, on engines that work.
+
+        Of what was tried elsewhere that is not known here.
+        """
+        for way in self._ways():
+            tries = self._against(way)
+            here = sum(each.slot.record.is_refuted(self.mark) for each in tries)
+            if here and here + len(self._carried(way)) > 1:
+                return True
+        return False
+
+    def note(
+        self, slot: EngineSlot, fault: EngineFault, began: float, now: float
+    ) -> None:
+        """Take note of a failed try. Times are of the monotonic clock."""
+        place = slot.record.place
+        is_first, last = place not in self.places, self.mark.tries.get(place)
+        slot.record.note_failure(self.mark, began, now)
+        is_news = is_first or (last is not None and slot.finished_at > last.at)
         if isinstance(fault, UnsoundVectorsError):
-            self.mark.is_own_fault |= self._is_text_at_fault(fault)
-        elif fault.way and (last is None or slot.finished_at > last):
-            self.against.setdefault(fault.way, []).append(slot)
-            self.mark.is_own_fault |= self._is_beyond_chance(fault.way)
-        self.counts = last is None and not self.is_own_fault
+            self.here.append(TryHere(slot, BAD_VECTORS))
+            is_own_fault = self._is_text_at_fault(fault)
+        else:
+            speaks = bool(fault.way) and is_news
+            chance = self._chance_on(slot, fault.way) if speaks else 1.0
+            self.here.append(TryHere(slot, fault.way, chance))
+            is_own_fault = speaks and self._is_beyond_chance(fault.way)
+        self.counts = is_first and not is_own_fault
         if self.counts:
-            slot.recent.append(self.mark)
+            slot.record.count(self.mark)
+        if self.counts and self.here[-1].way:
+            self.blamed.add(place)
+        if is_own_fault:
+            self.mark.culprit = Culprit.REQUEST
+        if self.times > 1:
+            self.model.follow(self, now)
+
+    def to_carry(self, attempts: int, passes: int) -> CarriedTries:
+        """All of it, for the message."""
+        tries, places = list(self.carried.tries), {t.place for t in self.carried.tries}
+        for each in self.here:
+            place = each.slot.record.place
+            # One word for an engine is enough, unless it speaks against the request.
+            if each.chance < 1.0 or place not in places:
+                tries.append(CarriedTry(*place, each.way, self._chance_of(each)))
+                places.add(place)
+        texts = None if self.bad_texts is None else tuple(self.bad_texts)
+        return CarriedTries(tuple(tries), texts, attempts, passes)
 
     def _is_text_at_fault(self, fault: UnsoundVectorsError) -> bool:
         """Whether a text got no sound vector for the second time."""
@@ -80,10 +190,31 @@ class FailedTries:
         }
         return bool(self.bad_texts)
 
+    def _ways(self) -> set[str]:
+        carried = {each.way for each in self.carried.tries}
+        return carried | {each.way for each in self.here}
+
+    def _against(self, way: str) -> list[TryHere]:
+        return [each for each in self.here if each.way == way and each.chance < 1.0]
+
+    def _carried(self, way: str) -> list[float]:
+        tries = (each for each in self.carried.tries if each.way == way)
+        return [each.chance for each in tries if each.chance < 1.0]
+
     def _is_beyond_chance(self, way: str) -> bool:
-        slots = self.against[way]
+        chances = [self._chance_of(each) for each in self._against(way)]
+        chances += self._carried(way)
+        return len(chances) > 1 and math.prod(chances) <= LEAST_CHANCE
+
+    def _chance_of(self, tried: TryHere) -> float:
+        """What is known by now may make chance likelier, and never less likely."""
+        if tried.chance == 1.0:
+            return 1.0
+        return max(tried.chance, self._chance_on(tried.slot, tried.way))
+
+    def _chance_on(self, slot: EngineSlot, way: str) -> float:
         least = STATE_CHANCE if way in STATES else 0.0
-        chance = math.prod(
-            max(least, slot.share_of_failures(self.mark)) for slot in slots
-        )
-        return len(slots) > 1 and chance <= LEAST_CHANCE
+        others = self.model.shares.without(1.0 if self.is_counted else 0.0)
+        share = slot.record.share_of_failures(self.mark, others, slot.started.values())
+        # Below 1, which would say that it does not speak against the request.
+        return min(max(least, share), 0.999)

@@ -11,6 +11,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from modelserver.values import EngineReport, EngineState
+from workers.failures import (
+    RECENT_REQUESTS,
+    EngineRecord,
+    FailedRequest,
+    FaultShares,
+    Place,
+)
 
 #: How long an engine that broke a connection gets no requests the first time, in
 #: seconds; twice as long each further time in a row.
@@ -20,17 +27,9 @@ LONGEST_SUSPICION_SECONDS = 30.0
 #: An engine that failed at so many requests in a row is suspected too, if there is
 #: another one: it fails faster than others work, and would draw all requests to itself.
 FAULTS_IN_A_ROW = 5
-#: How many of an engine's last requests its share of failures comes from.
-RECENT_REQUESTS = 64
-#: The share of requests that an engine fails at by chance, as long as nothing is known.
-FIRST_SHARE = 0.0005
-
-
-@dataclass(slots=True, eq=False)
-class FailedRequest:
-    """A request that an engine failed at. Whose fault that was may turn out later."""
-
-    is_own_fault: bool = False
+#: Engines are not suspected where as many requests in a row fail by their own fault, as
+#: far as chance goes, likelier than this.
+LEAST_RUN_CHANCE = 1e-6
 
 
 @dataclass(slots=True)
@@ -53,8 +52,12 @@ class EngineSlot:
     suspect_until: float = 0.0
     #: How often it was suspected in a row.
     suspicions: int = 0
-    #: How many requests in a row it failed at, those that failed together once.
-    faults: int = 0
+    #: Requests in a row that it failed at, of those that failed together one.
+    faults: "deque[FailedRequest]" = field(
+        default_factory=lambda: deque(maxlen=RECENT_REQUESTS)
+    )
+    #: Whether it is suspected because of these.
+    is_suspected_for_faults: bool = False
     #: When it last failed at a request that counted.
     fault_at: float = 0.0
     #: When it was last suspected.
@@ -67,10 +70,8 @@ class EngineSlot:
     suspects: int = 0
     #: One for each request that can be called off the engine.
     timeouts: set[asyncio.Timeout] = field(default_factory=set)
-    #: Its last requests: None for one that ended well.
-    recent: "deque[FailedRequest | None]" = field(
-        default_factory=lambda: deque(maxlen=RECENT_REQUESTS)
-    )
+    #: How its last requests ended.
+    record: EngineRecord = field(init=False)
     #: By the dimensions asked for: how many vectors of each length it gave.
     lengths: defaultdict[str, Counter[int]] = field(
         default_factory=lambda: defaultdict(Counter)
@@ -78,6 +79,7 @@ class EngineSlot:
 
     def __post_init__(self) -> None:
         self.follow(self.engine)
+        self.record = EngineRecord((self.engine.id, self.engine.incarnation))
 
     def follow(self, engine: EngineReport) -> None:
         """Take over what its launcher reports of it now."""
@@ -97,17 +99,12 @@ class EngineSlot:
 
     def end(self, number: int, now: float, well: bool) -> None:
         """Count a request out."""
-        self.started.pop(number, None)
+        began = self.started.pop(number, now)
         if well:
             self.finished_at = now
-            self.suspicions = self.faults = 0
-            self.recent.append(None)
-
-    def share_of_failures(self, besides: FailedRequest) -> float:
-        """The share of other requests that it failed at of late, by its own fault."""
-        others = [each for each in self.recent if each is not besides]
-        failed = sum(each is not None and not each.is_own_fault for each in others)
-        return (failed + FIRST_SHARE) / (len(others) + 1)
+            self.suspicions = 0
+            self.faults.clear()
+            self.record.note_answer(began)
 
     def suspect(self, now: float, began: float) -> None:
         """Give the engine no requests for a while: it broke a connection, or fails.
@@ -118,9 +115,19 @@ class EngineSlot:
         if began <= self.suspected_at:
             return
         self.suspected_at = now
+        self.is_suspected_for_faults = False
         seconds = FIRST_SUSPICION_SECONDS * 2**self.suspicions
         self.suspect_until = now + min(LONGEST_SUSPICION_SECONDS, seconds)
         self.suspicions = min(self.suspicions + 1, 16)
+
+    def take_back(self, mark: FailedRequest) -> None:
+        """A request proved to be at fault itself: no reason to suspect the engine."""
+        if mark not in self.faults:
+            return
+        self.faults.remove(mark)
+        if self.is_suspected_for_faults and len(self.faults) < FAULTS_IN_A_ROW:
+            self.suspect_until, self.is_suspected_for_faults = 0.0, False
+            self.suspicions = max(0, self.suspicions - 1)
 
     def usable(self, now: float) -> bool:
         """Whether the engine may get requests."""
@@ -142,6 +149,8 @@ class Roster:
         self.slots: dict[str, EngineSlot] = {}
         #: By engine id: its last incarnation that died while it served.
         self.died: dict[str, int] = {}
+        #: By model: engines of other hosts that are given work.
+        self.elsewhere: defaultdict[str, set[Place]] = defaultdict(set)
         self.closed = False
         self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
@@ -159,6 +168,11 @@ class Roster:
             for engine in reports.values()
             if engine.host == self.host and engine.died
         }
+        self.elsewhere.clear()
+        for engine in reports.values():
+            if engine.host != self.host and engine.is_given_work:
+                place = (engine.id, engine.incarnation)
+                self.elsewhere[engine.model].add(place)
         for name in set(self.slots) - set(mine):
             del self.slots[name]
         for name, engine in mine.items():
@@ -206,16 +220,31 @@ class Roster:
                 best, best_rank = slot, rank
         return best
 
-    def note_fault(self, slot: EngineSlot, began: float) -> None:
+    def has_untried(self, model: str, tried: Collection[Place]) -> bool:
+        """Whether an engine here may get a request that failed on those."""
+        now = time.monotonic()
+        return any(
+            slot.engine.model == model
+            and slot.record.place not in tried
+            and slot.usable(now)
+            for slot in self.slots.values()
+        )
+
+    def note_fault(
+        self, slot: EngineSlot, began: float, mark: FailedRequest, shares: FaultShares
+    ) -> None:
         """An engine failed at a request; after some in a row it is suspected.
 
         A request that ``began`` before the last fault failed together with that one.
         """
         if began <= slot.fault_at:
             return
-        slot.faults += 1
+        slot.faults.append(mark)
         now = slot.fault_at = time.monotonic()
-        if slot.faults < FAULTS_IN_A_ROW or not slot.usable(now):
+        if len(slot.faults) < FAULTS_IN_A_ROW or not slot.usable(now):
+            return
+        own = slot.record.share_of_own_faults(slot.faults, shares.of_engines())
+        if own ** len(slot.faults) > LEAST_RUN_CHANCE:
             return
         others = (
             each
@@ -224,6 +253,7 @@ class Roster:
         )
         if any(each.usable(now) for each in others):
             slot.suspect(now, began)
+            slot.is_suspected_for_faults = True
 
     async def admit(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
         """A usable engine below its limit, waited for in line; None if none is usable.

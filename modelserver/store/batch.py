@@ -10,6 +10,8 @@ from modelserver.values import Sample
 CRASHES = "crashes"
 #: The header that says how many suspects died on one engine together.
 SUSPECTS = "suspects"
+#: The header that tells of the attempts so far that failed.
+TRIES = "failed_tries"
 #: The header that counts the workers that died with the message.
 REAPS = "reaps"
 #: The header that counts how often the message could not be handed over or run.

@@ -17,6 +17,7 @@ from modelserver.store.batch import (
     FAULTS,
     REAPS,
     SUSPECTS,
+    TRIES,
 )
 from modelserver.store.embedded import later_steps, read_payload
 from modelserver.store.state import Store
@@ -99,7 +100,7 @@ def resubmit(
 def _renewed(message: dict[str, Any], now: float, aside: float) -> dict[str, Any]:
     """The message without its past; it was set aside ``aside`` seconds ago."""
     headers = message["headers"]
-    for count in (CRASHES, SUSPECTS, REAPS, FAULTS):
+    for count in (CRASHES, SUSPECTS, REAPS, FAULTS, TRIES):
         headers.pop(count, None)
     properties = message.get("properties", {})
     properties.get("delivery_info", {}).pop("redelivered", None)

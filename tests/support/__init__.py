@@ -8,6 +8,7 @@
 - ``fleets``: several hosts on this machine, with control and a client
 - ``containers``: real containers with this machine's own programs
 - ``celery_tasks``: tasks of a user's own beside the requests
+- ``fault_simulation``: requests on engines that fail, in simulated time
 - ``control``: engines as control sees them
 - ``placement``: hosts and models to be placed
 - ``rebalance``: two models with their engines on one host

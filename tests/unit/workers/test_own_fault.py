@@ -1,12 +1,15 @@
 """Whether a request or its engines are to blame."""
 
+import orjson
 import pytest
 
 from modelserver.engine_client import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from modelserver.values import EngineReport, EngineState, Outcome
-from workers.own_fault import FailedTries
-from workers.roster import EngineSlot, FailedRequest
+from workers.carried_tries import from_header, to_header
+from workers.failures import Culprit, FailedRequest
+from workers.own_fault import FailedTries, ModelFailures
+from workers.roster import EngineSlot
 
 WRONG = EngineFault("status 500: a bad day", way="status 500")
 
@@ -15,15 +18,21 @@ def slot(name: str = "m-0", well: int = 0, failed: int = 0) -> EngineSlot:
     """An engine that answered and failed so many others of late."""
     report = EngineReport(name, "m", "h", EngineState.READY, incarnation=1)
     made = EngineSlot(report, seen_at=0.0)
-    made.recent.extend([None] * well)
-    made.recent.extend(FailedRequest() for _ in range(failed))
+    for _ in range(well):
+        made.record.note_answer(0.1)
+    made.record.recent.extend(FailedRequest() for _ in range(failed))
     return made
+
+
+def answer(slot: EngineSlot, began: float, ended: float) -> None:
+    """The engine answers another request."""
+    slot.end(slot.begin(began), ended, well=True)
 
 
 def fail(
     tries: FailedTries, slot: EngineSlot, now: float, fault: EngineFault = WRONG
 ) -> tuple[Outcome, bool]:
-    tries.note(slot, fault, now)
+    tries.note(slot, fault, now - 0.1, now)
     return tries.outcome, tries.is_own_fault
 
 
@@ -40,7 +49,7 @@ def test_failing_in_the_same_way_on_two_engines_is_the_requests_own_fault(well: 
 def test_failing_again_where_others_were_answered_is_the_requests_own_fault():
     tries, lone = FailedTries(), slot(well=20)
     assert fail(tries, lone, 1.0) == (COUNTED, False)
-    lone.finished_at = 1.5
+    answer(lone, 1.1, 1.5)
     assert fail(tries, lone, 2.0) == (REPEATED, True)
 
 
@@ -56,15 +65,18 @@ def test_engines_that_fail_at_others_too_stay_to_blame():
     one, other = slot("m-0", 40, failed=20), slot("m-1", 40, failed=20)
     for now in range(1, 10):
         assert not fail(tries, (one, other)[now % 2], now)[1]
-        one.finished_at = other.finished_at = now + 0.5
+        answer(one, now + 0.1, now + 0.5)
+        answer(other, now + 0.1, now + 0.5)
 
 
 def test_one_engine_that_fails_at_all_says_nothing_of_a_request():
     tries, broken, sound = FailedTries(), slot("m-0", 0, failed=10), slot("m-1", 60)
     assert fail(tries, broken, 1.0) == (COUNTED, False)
     assert fail(tries, sound, 2.0) == (COUNTED, False)
-    sound.finished_at = 2.5
-    assert fail(tries, sound, 3.0) == (REPEATED, True)
+    for moment in (2.5, 3.5):
+        answer(sound, moment, moment)
+        told = fail(tries, sound, moment + 0.5)
+    assert told == (REPEATED, True)
 
 
 def test_another_way_says_nothing():
@@ -91,11 +103,24 @@ def test_the_state_of_an_engine_says_little(way: str):
 
 def test_requests_at_fault_do_not_make_an_engine_look_bad():
     one, other = slot("m-0", 50), slot("m-1", 50)
-    for now in range(20):
+    for now in range(1, 20):
         tries = FailedTries()
         fail(tries, one, now)
         assert fail(tries, other, now) == (REPEATED, True)
-    assert one.share_of_failures(FailedRequest()) < 0.001
+        answer(one, now + 0.1, now + 0.5)
+        answer(other, now + 0.1, now + 0.5)
+    assert one.record.share_of_failures(FailedRequest(), tries.model.shares) < 0.001
+
+
+def test_where_nobody_is_answered_in_between_no_further_request_is_at_fault():
+    one, other, model = slot("m-0", 50), slot("m-1", 50), ModelFailures()
+    verdicts = []
+    for now in range(1, 20):
+        tries = FailedTries(model)
+        fail(tries, one, now)
+        verdicts.append(fail(tries, other, now + 0.5)[1])
+    # The first can't be told from one that every engine fails at.
+    assert sum(verdicts) <= 1
 
 
 def test_a_text_without_a_sound_vector_is_tried_once_more():
@@ -112,3 +137,84 @@ def test_other_texts_each_time_are_the_engines_fault():
     fail(tries, slot(), 1.0, UnsoundVectorsError({3: "no vector"}))
     again = UnsoundVectorsError({4: "no vector"})
     assert fail(tries, slot(), 2.0, again) == (REPEATED, False)
+
+
+def test_a_failure_that_is_answered_elsewhere_was_the_engines():
+    tries, bad = FailedTries(), slot("m-0", 50)
+    fail(tries, bad, 1.0)
+    tries.model.answered(tries)
+    assert tries.mark.culprit is Culprit.ENGINES
+    assert bad.record.share_of_failures(FailedRequest(), tries.model.shares) > 0.015
+
+
+def carried(tries: FailedTries) -> FailedTries:
+    """The same request at another worker."""
+    value = orjson.loads(orjson.dumps(to_header(tries.to_carry(1, 1))))
+    return FailedTries(carried=from_header(value))
+
+
+def test_what_was_tried_on_another_host_counts():
+    tries = FailedTries()
+    assert fail(tries, slot("m-0", 50), 1.0) == (COUNTED, False)
+    there = carried(tries)
+    assert there.places == {("m-0", 1)}
+    assert fail(there, slot("m-1", 50), 2.0) == (REPEATED, True)
+    assert there.blamed == {("m-0", 1)}
+    assert there.times == 2
+
+
+def test_the_engines_of_another_host_may_be_bad_too():
+    tries = FailedTries()
+    fail(tries, slot("m-0", 40, failed=20), 1.0)
+    there = carried(tries)
+    assert fail(there, slot("m-1", 40, failed=20), 2.0) == (COUNTED, False)
+    assert there.blamed == {("m-0", 1), ("m-1", 1)}
+
+
+def test_a_text_that_got_no_vector_elsewhere_is_known_here():
+    tries = FailedTries()
+    fail(tries, slot("m-0", 5), 1.0, UnsoundVectorsError({3: "no vector", 5: "zeros"}))
+    there = carried(tries)
+    again = UnsoundVectorsError({5: "all zeros", 7: "no vector"})
+    assert fail(there, slot("m-1", 5), 2.0, again) == (REPEATED, True)
+    assert there.bad_texts == {5: "all zeros"}
+    assert there.blamed == {("m-0", 1)}
+
+
+def test_a_lost_connection_is_carried_and_stays_the_engines():
+    tries = FailedTries()
+    fail(tries, slot("m-0", 50), 1.0, EngineFault("connection reset"))
+    there = carried(tries)
+    assert there.places == {("m-0", 1)}
+    assert there.blamed == set()
+    fail(there, slot("m-1", 50), 2.0)
+    assert fail(there, slot("m-2", 50), 3.0) == (REPEATED, True)
+    assert there.blamed == {("m-1", 1)}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "junk",
+            7,
+            [],
+            {"tries": 5},
+            {"tries": [["m", 1]]},
+            {"tries": [[1, 2, 3, 4]]},
+        ),
+        {"tries": [], "attempts": -3, "passes": "x", "texts": [None, "7"]},
+    ],
+    ids=str,
+)
+def test_what_anybody_wrote_into_the_header_does_no_harm(value: object):
+    read = from_header(value)
+    assert (read.tries, read.attempts, read.passes) == ((), 0, 0)
+
+
+def test_the_header_is_bounded():
+    tries = FailedTries()
+    for number in range(100):
+        fail(tries, slot("m" * 300 + str(number)), number)
+    tries.bad_texts = dict.fromkeys(range(10_000), "no vector")
+    assert len(orjson.dumps(to_header(tries.to_carry(20, 5)))) < 6_000

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from modelserver.values import EngineReport, EngineState
+from workers.failures import Culprit, FailedRequest, FaultShares
 from workers.roster import FAULTS_IN_A_ROW, FIRST_SUSPICION_SECONDS, EngineSlot, Roster
 
 BIG = EngineReport("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
@@ -224,9 +225,11 @@ def test_nobody_waits_in_line_for_a_worker_that_ends():
     assert asyncio.run(closes_on_one()) is None
 
 
-def fail(here: Roster, name: str, number: int) -> None:
-    for _ in range(number):
-        here.note_fault(here.slots[name], began=time.monotonic())
+def fail(here: Roster, name: str, number: int) -> list[FailedRequest]:
+    marks = [FailedRequest() for _ in range(number)]
+    for mark in marks:
+        here.note_fault(here.slots[name], time.monotonic(), mark, FaultShares())
+    return marks
 
 
 def test_an_engine_that_fails_again_and_again_is_left_alone_for_a_while():
@@ -251,8 +254,8 @@ def test_requests_that_fail_together_are_one_fault():
     here = roster(BIG, SMALL)
     began = time.monotonic()
     for _ in range(4 * FAULTS_IN_A_ROW):
-        here.note_fault(here.slots["big"], began)
-    assert here.slots["big"].faults == 1
+        here.note_fault(here.slots["big"], began, FailedRequest(), FaultShares())
+    assert len(here.slots["big"].faults) == 1
     assert here.slots["big"].suspicions == 0
 
 
@@ -279,3 +282,35 @@ def test_two_that_fail_are_not_both_left_alone():
     fail(here, "big", 10 * FAULTS_IN_A_ROW)
     fail(here, "small", 10 * FAULTS_IN_A_ROW)
     assert here.choose("writer") is here.slots["small"]
+
+
+def test_faults_of_requests_at_fault_are_no_reason_for_suspicion():
+    here = roster(BIG, SMALL)
+    marks = fail(here, "big", FAULTS_IN_A_ROW)
+    assert here.capacity("writer") == 2
+    here.slots["big"].take_back(marks[0])
+    assert here.capacity("writer") == 10
+    assert here.slots["big"].suspicions == 0
+    fail(here, "big", 1)
+    assert here.capacity("writer") == 2
+
+
+def test_where_many_requests_are_at_fault_more_in_a_row_are_needed():
+    here = roster(BIG, SMALL)
+    record = here.slots["big"].record
+    at_fault = FailedRequest(culprit=Culprit.REQUEST)
+    record.recent.extend(5 * [at_fault, None, None, None, None])
+    fail(here, "big", FAULTS_IN_A_ROW)
+    assert here.capacity("writer") == 10
+    fail(here, "big", FAULTS_IN_A_ROW)
+    assert here.capacity("writer") == 2
+
+
+def test_engines_of_other_hosts_are_known_by_name():
+    there = replace(BIG, id="there", host="there")
+    here = roster(BIG, there, replace(there, id="held", hold="draining: slow"))
+    assert here.elsewhere["writer"] == {("there", 1)}
+    assert here.has_untried("writer", {("there", 1)})
+    assert not here.has_untried("writer", {("big", 1)})
+    here.update({"big": BIG})
+    assert not here.elsewhere["writer"]

@@ -1,0 +1,150 @@
+"""Requests on two or more engines in simulated time, to count whom is blamed."""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modelserver.engine_client import EngineFault
+from modelserver.values import EngineReport, EngineState
+from workers.own_fault import FailedTries, ModelFailures
+from workers.roster import EngineSlot
+
+WRONG = EngineFault("status 500: a bad day", way="status 500")
+#: Attempts before a request fails without a verdict.
+MOST_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What requests meet."""
+
+    #: The share of requests that fail on every engine.
+    poison: float = 0.0
+    #: The share of attempts that engines fail at by chance.
+    random: float = 0.0
+    #: From when to when engines fail at everything that begins.
+    broken: tuple[float, float] = (float("inf"), float("inf"))
+    #: Seconds that a good attempt takes.
+    generation: float = 1.0
+    #: Seconds after which an attempt fails.
+    failing: float = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    is_poison: bool
+    arrived: float
+    tries: FailedTries | None = None
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What became of the requests."""
+
+    good: int = 0
+    #: Attempts of each request at fault, until it was told so.
+    attempts: list[int] = field(default_factory=list)
+    #: Requests that were told so and are not at fault.
+    wronged: int = 0
+    #: Requests that failed without a verdict.
+    given_up: int = 0
+    #: Attempts that took an engine's time.
+    spent: int = 0
+
+    @property
+    def mean_attempts(self) -> float:
+        """Attempts of a request at fault."""
+        return sum(self.attempts) / max(1, len(self.attempts))
+
+
+class Simulation:
+    """``places`` requests at a time run on each of the engines; others wait outside."""
+
+    def __init__(self, weather: Weather, engines: int = 2, seed: int = 1) -> None:
+        self.weather = weather
+        self.random = random.Random(seed)
+        self.model = ModelFailures()
+        self.verdicts = Verdicts()
+        reports = [
+            EngineReport(f"m-{n}", "m", "h", EngineState.READY, 1)
+            for n in range(engines)
+        ]
+        self.slots = [EngineSlot(report, seen_at=0.0) for report in reports]
+        self.now = 1.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+
+    def run(self, seconds: float, places: int = 16, rate: float = 0.0) -> Verdicts:
+        """Keep so many places busy, or have so many requests a second arrive."""
+        end = self.now + seconds
+        if rate:
+            self._arrive(rate, end)
+        else:
+            for _ in range(places * len(self.slots)):
+                self._after(self.random.random(), lambda: self._next(end))
+        while self._events:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+        return self.verdicts
+
+    def _after(self, seconds: float, event: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._events, (self.now + seconds, self._number, event))
+
+    def _arrive(self, rate: float, end: float) -> None:
+        if self.now < end:
+            self._try(self._request(), lambda: None)
+            wait = self.random.expovariate(rate)
+            self._after(wait, lambda: self._arrive(rate, end))
+
+    def _next(self, end: float) -> None:
+        if self.now < end:
+            self._try(self._request(), lambda: self._next(end))
+
+    def _request(self) -> _Request:
+        return _Request(self.random.random() < self.weather.poison, self.now)
+
+    def _try(self, request: _Request, leave: Callable[[], None]) -> None:
+        tried = request.tries.places if request.tries else set()
+        slot = min(
+            self.slots, key=lambda s: (s.record.place in tried, s.inflight, s.began_at)
+        )
+        number, began, weather = slot.begin(self.now), self.now, self.weather
+        fails = (
+            request.is_poison
+            or weather.broken[0] <= began < weather.broken[1]
+            or self.random.random() < weather.random
+        )
+        request.attempts += 1
+        self.verdicts.spent += 1
+        seconds = weather.failing if fails else weather.generation
+        seconds *= self.random.uniform(0.7, 1.3)
+
+        def end() -> None:
+            slot.end(number, self.now, well=not fails)
+            leave()
+            if fails:
+                self._failed(request, slot, began)
+            else:
+                self.verdicts.good += 1
+                if request.tries:
+                    self.model.answered(request.tries)
+
+        self._after(seconds, end)
+
+    def _failed(self, request: _Request, slot: EngineSlot, began: float) -> None:
+        tries = request.tries = request.tries or FailedTries(self.model)
+        tries.note(slot, WRONG, began, self.now)
+        if tries.is_own_fault:
+            if request.is_poison:
+                self.verdicts.attempts.append(request.attempts)
+            else:
+                self.verdicts.wronged += 1
+        elif request.attempts >= MOST_TRIES:
+            self.verdicts.given_up += 1
+        else:
+            wait = min(10.0, 0.1 * 2.0 ** (request.attempts - 1))
+            wait *= self.random.uniform(0.5, 1.0)
+            self._after(wait, lambda: self._try(request, lambda: None))

@@ -1,0 +1,233 @@
+"""Whose an engine's failures are: its own, or those of what it was asked. Pure.
+
+A failed request that another attempt answers shows an engine that fails at random; one
+that fails again, where requests that began later were answered, is most likely at fault
+itself. The shares of both say how much a failure counts that nothing is known of yet.
+"""
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+#: An engine's id and its incarnation.
+Place = tuple[str, int]
+
+#: How many of an engine's last requests its share of failures comes from.
+RECENT_REQUESTS = 64
+#: The share of requests that an engine fails at by chance, as long as nothing is known.
+FIRST_SHARE = 0.0005
+#: Failures since the last answer count against the engine, whosever they seem to be,
+#: once the share that is usual for it explains them no likelier than this.
+LEAST_USUAL = 0.02
+#: How many of an engine's requests it takes to forget most of the share that was usual.
+USUAL_REMEMBERED = 128.0
+#: The same for the share of its own faults.
+FAULTS_REMEMBERED = 300.0
+#: How many resolved failures it takes to forget most of those before.
+RESOLVED_REMEMBERED = 1000.0
+#: Before any failure is resolved, all count as if so many had been the engines'.
+FIRST_ENGINES = 0.2
+#: Most running requests that are set against new failures.
+MOST_RUNNING = 256
+
+
+class Culprit(Enum):
+    """Whose fault it was that a request failed."""
+
+    UNKNOWN = auto()
+    ENGINES = auto()
+    REQUEST = auto()
+
+
+@dataclass(slots=True, eq=False)
+class FailedRequest:
+    """A request that engines failed at, as they remember it."""
+
+    #: The id of its task.
+    task: str = ""
+    culprit: Culprit = Culprit.UNKNOWN
+    #: By engine: its last try there.
+    tries: dict[Place, "FailedTry"] = field(default_factory=dict)
+
+    @property
+    def is_own_fault(self) -> bool:
+        """Whether the request itself is the cause."""
+        return self.culprit is Culprit.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTry:
+    """When an engine failed at a request. Times are of the monotonic clock."""
+
+    #: When it failed.
+    at: float
+    #: The engine works once it has answered a request that began after this.
+    refuted_from: float
+
+
+class FaultShares:
+    """One model's failures: how many proved to be engines' and requests' own."""
+
+    def __init__(self, engines: float = 0.0, own: float = 0.0) -> None:
+        #: Failed requests that were answered later.
+        self.engines = engines
+        #: Failed requests that failed again where later ones were answered.
+        self.own = own
+
+    def without(self, own: float) -> "FaultShares":
+        """The same before so many were counted."""
+        return FaultShares(self.engines, max(0.0, self.own - own))
+
+    def add(self, engines: float = 0.0, own: float = 0.0) -> None:
+        """Count resolved failures; those of long ago count less and less."""
+        kept = 1.0 - (engines + max(0.0, own)) / RESOLVED_REMEMBERED
+        self.engines = kept * self.engines + engines
+        self.own = max(0.0, kept * self.own + own)
+
+    def of_engines(self, good: int = 1, failed: int = 0) -> float:
+        """The share of unresolved failures that are the engines'.
+
+        Engines that failed at ``failed`` of so many requests at random fail as often
+        when one is tried again: only the rest of what was theirs is answered then.
+
+        >>> shares = FaultShares()
+        >>> shares.of_engines()
+        1.0
+        >>> shares.add(own=19.8)
+        >>> round(shares.of_engines(), 3)
+        0.01
+        """
+        resolved = self.engines + self.own + FIRST_ENGINES
+        answered = (self.engines + FIRST_ENGINES) / resolved
+        rest = good - answered * failed
+        return min(1.0, answered * good / rest) if rest > 0 else 1.0
+
+
+@dataclass(slots=True)
+class EngineRecord:
+    """How the last requests to one incarnation of an engine ended."""
+
+    place: Place
+    #: Its last requests: None for one that ended well.
+    recent: "deque[FailedRequest | None]" = field(
+        default_factory=lambda: deque(maxlen=RECENT_REQUESTS)
+    )
+    #: Of the requests that ended well, when the one began that began last.
+    answered_began: float = 0.0
+    #: Requests that failed and that no answer has refuted, each with when it has to
+    #: have begun for that.
+    new: "deque[tuple[FailedRequest, float]]" = field(
+        default_factory=lambda: deque(maxlen=MOST_RUNNING)
+    )
+    #: Requests of late that ended well; those of long ago count less and less.
+    good: float = 0.0
+    #: The same for those that failed while the engine worked, whosever fault it was.
+    failed: float = 0.0
+    #: The share of its last requests that proved to be its own faults.
+    own_faults: float = 0.0
+
+    def note_answer(self, began: float) -> None:
+        """A request that began then has ended well."""
+        self.recent.append(None)
+        self.good += 1.0 - self.good / USUAL_REMEMBERED
+        self.own_faults -= self.own_faults / FAULTS_REMEMBERED
+        if began > self.answered_began:
+            self.answered_began = began
+            while self.new and self.new[0][1] < began:
+                self.new.popleft()
+                self.failed += 1.0 - self.failed / USUAL_REMEMBERED
+                self.good -= self.good / USUAL_REMEMBERED
+        self.failed -= self.failed / USUAL_REMEMBERED
+
+    def note_failure(self, mark: FailedRequest, began: float, now: float) -> None:
+        """A try of this request has failed."""
+        refuted_from = max(began, self.answered_began)
+        mark.tries[self.place] = FailedTry(now, refuted_from)
+
+    def count(self, mark: FailedRequest) -> None:
+        """The try that failed counts as one of its last requests."""
+        self.recent.append(mark)
+        self.new.append((mark, mark.tries[self.place].refuted_from))
+
+    def note_own_fault(self) -> None:
+        """A request that failed here was answered elsewhere."""
+        self.own_faults += 1.0 / FAULTS_REMEMBERED
+
+    def is_refuted(self, mark: FailedRequest) -> bool:
+        """Whether, after this one failed, a request was answered that began later.
+
+        Then the engine does not fail at everything.
+        """
+        last = mark.tries.get(self.place)
+        return last is None or self.answered_began > last.refuted_from
+
+    def find(self, task: str) -> FailedRequest | None:
+        """What it remembers of a request that has come back."""
+        return next((each for each in self.recent if each and each.task == task), None)
+
+    def share_of_failures(
+        self,
+        besides: FailedRequest,
+        shares: FaultShares,
+        running: Collection[float] = (),
+    ) -> float:
+        """The share of other requests that it failed at of late, by its own fault.
+
+        ``running`` says when each of the requests began that it has now.
+        """
+        others = [each for each in self.recent if each is not besides]
+        failed = [each for each in others if each is not None]
+        doubt = shares.of_engines(len(others) - len(failed), len(failed))
+        faults = sum(self._weight(each, doubt) for each in failed)
+        share = (faults + FIRST_SHARE) / (len(others) + 1)
+        return max(share, self.own_faults, self._share_now(besides, running))
+
+    def _share_now(self, besides: FailedRequest, running: Collection[float]) -> float:
+        """The share that has failed since the last answer; 0 if that is as usual.
+
+        Requests that run now have not failed so far.
+        """
+        new = sum(each is not besides for each, _ in self.new)
+        if not new:
+            return 0.0
+        usual = (self.failed + FIRST_SHARE) / (self.good + self.failed + 1)
+        since = sum(began > self.answered_began for began in running)
+        trials = new + min(since, MOST_RUNNING)
+        is_usual = likelihood(new, trials, usual) >= LEAST_USUAL
+        return 0.0 if is_usual else new / (trials + 1)
+
+    def _weight(self, mark: FailedRequest, doubt: float) -> float:
+        if mark.culprit is Culprit.ENGINES:
+            return 1.0
+        return 0.0 if mark.is_own_fault and self.is_refuted(mark) else doubt
+
+    def share_of_own_faults(
+        self, besides: Iterable[FailedRequest], doubt: float
+    ) -> float:
+        """The share of its last requests that failed by their own fault.
+
+        Of what is not known yet, ``doubt`` is the share of the engines' faults.
+        """
+        run = set(besides)
+        others = [each for each in self.recent if each is None or each not in run]
+        own = sum(
+            1.0 - self._weight(each, doubt) for each in others if each is not None
+        )
+        return (own + FIRST_SHARE) / (len(others) + 1)
+
+
+def likelihood(least: int, trials: int, share: float) -> float:
+    """How likely at least so many of the trials fail, each by this chance.
+
+    >>> likelihood(2, 2, 0.5), likelihood(0, 5, 0.1)
+    (0.25, 1.0)
+    """
+    if least <= trials * share:
+        return 1.0 if not least else 0.5
+    rest = 1.0 - share
+    return sum(
+        math.comb(trials, number) * share**number * rest ** (trials - number)
+        for number in range(least, trials + 1)
+    )

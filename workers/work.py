@@ -1,0 +1,68 @@
+"""One request under way: what its message says, and what has been tried."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery.worker.state import revoked
+
+from modelserver.messaging.requests import InferenceRequest
+from modelserver.store.batch import DEADLINE
+from workers.own_fault import FailedTries
+from workers.task_times import has_expired
+
+
+@dataclass(slots=True)
+class Work:
+    """One request of one delivery."""
+
+    request: InferenceRequest
+    #: The model whose engines get it.
+    model: str
+    #: The model that the caller asked for, which may be down.
+    asked: str
+    #: What the engine is sent.
+    body: dict[str, Any]
+    #: The delivery tag of its message.
+    tag: str
+    #: The id of its task.
+    task: str
+    #: Engines that died with it on them.
+    crashes: int
+    #: Suspects like it that an engine gets at a time.
+    at_once: int
+    #: When Celery expires it, in ISO format.
+    expires: str | None
+    #: Attempts so far that no answer came of, on all hosts.
+    attempts: int = 0
+    #: Those in this delivery whose engine could not be reached, or broke off. They are
+    #: no reason to give up, for as long as the engine takes to come back.
+    lost: int = 0
+    #: How often a worker passed it on, because others' engines had not been tried.
+    passes: int = 0
+    #: What it has failed at, None before the first time.
+    tries: FailedTries | None = None
+    #: Engines that control called it off, in this delivery.
+    called_off: list[str] = field(default_factory=list)
+    #: Whether nothing was tried in this delivery.
+    is_fresh: bool = True
+
+    @property
+    def model_told(self) -> str:
+        """The model, as an error names it to the caller."""
+        if self.model == self.asked:
+            return self.model
+        return f"{self.model}, the fallback of {self.asked}, which is down,"
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it was revoked or has expired."""
+        return self.task in revoked or has_expired(self.expires, time.time())
+
+
+def find_deadline(request: InferenceRequest, context: Any) -> float | None:
+    """When the answer is due, seconds since the epoch by this host's clock."""
+    at = context.get(DEADLINE)
+    if at is not None:
+        return float(at)
+    return time.time() + request.deadline if request.deadline else None
