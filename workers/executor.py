@@ -148,7 +148,8 @@ class Executor:
                 self.retries.refuse_own_fault(work, fault)
                 self.retries.keep(work)
                 await self._note_fault(slot, fault, work, began)
-            await self.retries.wait(work, fault)
+            if work.attempts < MOST_ATTEMPTS:
+                await self.retries.wait(work, fault)
         last = fault or "on another host"
         raise EngineError(
             f"{work.model} failed {work.attempts} times at a sound request, last: "

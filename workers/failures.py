@@ -20,7 +20,7 @@ RECENT_REQUESTS = 64
 FIRST_SHARE = 0.0005
 #: Failures since the last answer count against the engine, whosever they seem to be,
 #: once the share that is usual for it explains them no likelier than this.
-LEAST_USUAL = 0.02
+LEAST_USUAL = 0.001
 #: How many of an engine's requests it takes to forget most of the share that was usual.
 USUAL_REMEMBERED = 128.0
 #: The same for the share of its own faults.
@@ -57,14 +57,27 @@ class FailedRequest:
         return self.culprit is Culprit.REQUEST
 
 
-@dataclass(frozen=True, slots=True)
-class FailedTry:
-    """When an engine failed at a request. Times are of the monotonic clock."""
+class EngineThen(Enum):
+    """What an engine was like when a request failed on it."""
 
+    #: It has answered nothing since that began later.
+    UNKNOWN = auto()
+    #: It answered others: one that began soon afterwards was answered.
+    WELL = auto()
+    #: It failed at all that began for a while, at more than usual.
+    FAILING = auto()
+
+
+@dataclass(slots=True, eq=False)
+class FailedTry:
+    """One engine's failure at a request. Times are of the monotonic clock."""
+
+    mark: FailedRequest
     #: When it failed.
     at: float
-    #: The engine works once it has answered a request that began after this.
-    refuted_from: float
+    #: An answer to a request that began after this tells what the engine was like.
+    tells_from: float
+    engine: EngineThen = EngineThen.UNKNOWN
 
 
 class FaultShares:
@@ -116,11 +129,10 @@ class EngineRecord:
     )
     #: Of the requests that ended well, when the one began that began last.
     answered_began: float = 0.0
-    #: Requests that failed and that no answer has refuted, each with when it has to
-    #: have begun for that.
-    new: "deque[tuple[FailedRequest, float]]" = field(
-        default_factory=lambda: deque(maxlen=MOST_RUNNING)
-    )
+    #: Requests that ended well since that told of what failed before.
+    answered_since: int = 0
+    #: Failures since it began what it answered last.
+    new: "deque[FailedTry]" = field(default_factory=lambda: deque(maxlen=MOST_RUNNING))
     #: Requests of late that ended well; those of long ago count less and less.
     good: float = 0.0
     #: The same for those that failed while the engine worked, whosever fault it was.
@@ -131,37 +143,47 @@ class EngineRecord:
     def note_answer(self, began: float) -> None:
         """A request that began then has ended well."""
         self.recent.append(None)
+        self.answered_since = min(self.answered_since + 1, MOST_RUNNING)
         self.good += 1.0 - self.good / USUAL_REMEMBERED
         self.own_faults -= self.own_faults / FAULTS_REMEMBERED
         if began > self.answered_began:
             self.answered_began = began
-            while self.new and self.new[0][1] < began:
-                self.new.popleft()
-                self.failed += 1.0 - self.failed / USUAL_REMEMBERED
-                self.good -= self.good / USUAL_REMEMBERED
+            if self.new:
+                self._look_back(began)
+            else:
+                self.answered_since = 0
         self.failed -= self.failed / USUAL_REMEMBERED
 
-    def note_failure(self, mark: FailedRequest, began: float, now: float) -> None:
-        """A try of this request has failed."""
-        refuted_from = max(began, self.answered_began)
-        mark.tries[self.place] = FailedTry(now, refuted_from)
+    def _look_back(self, began: float) -> None:
+        """An answer to what began then tells of what failed before."""
+        told = [each for each in self.new if each.tells_from < began]
+        left = [each for each in self.new if each.tells_from >= began]
+        self.new.clear()
+        self.new.extend(left)
+        usual = (self.failed + 1) / (self.good + self.failed + 2)
+        chance = likelihood(len(told), len(told) + self.answered_since, usual)
+        is_usual = len(told) < 2 or chance >= LEAST_USUAL
+        self.answered_since = 0
+        for each in told:
+            each.engine = EngineThen.WELL if is_usual else EngineThen.FAILING
+            self.failed += 1.0 - self.failed / USUAL_REMEMBERED
+            self.good -= self.good / USUAL_REMEMBERED
 
-    def count(self, mark: FailedRequest) -> None:
-        """The try that failed counts as one of its last requests."""
-        self.recent.append(mark)
-        self.new.append((mark, mark.tries[self.place].refuted_from))
+    def note_failure(self, mark: FailedRequest, began: float, now: float) -> FailedTry:
+        """A try of this request has failed."""
+        tried = FailedTry(mark, now, max(began, self.answered_began))
+        mark.tries[self.place] = tried
+        self.new.append(tried)
+        return tried
 
     def note_own_fault(self) -> None:
         """A request that failed here was answered elsewhere."""
         self.own_faults += 1.0 / FAULTS_REMEMBERED
 
-    def is_refuted(self, mark: FailedRequest) -> bool:
-        """Whether, after this one failed, a request was answered that began later.
-
-        Then the engine does not fail at everything.
-        """
+    def then(self, mark: FailedRequest) -> EngineThen:
+        """What the engine was like when the request failed here last."""
         last = mark.tries.get(self.place)
-        return last is None or self.answered_began > last.refuted_from
+        return EngineThen.WELL if last is None else last.engine
 
     def find(self, task: str) -> FailedRequest | None:
         """What it remembers of a request that has come back."""
@@ -189,7 +211,7 @@ class EngineRecord:
 
         Requests that run now have not failed so far.
         """
-        new = sum(each is not besides for each, _ in self.new)
+        new = len({each.mark for each in self.new} - {besides})
         if not new:
             return 0.0
         usual = (self.failed + FIRST_SHARE) / (self.good + self.failed + 1)
@@ -199,9 +221,10 @@ class EngineRecord:
         return 0.0 if is_usual else new / (trials + 1)
 
     def _weight(self, mark: FailedRequest, doubt: float) -> float:
-        if mark.culprit is Culprit.ENGINES:
+        then = self.then(mark)
+        if mark.culprit is Culprit.ENGINES or then is EngineThen.FAILING:
             return 1.0
-        return 0.0 if mark.is_own_fault and self.is_refuted(mark) else doubt
+        return 0.0 if mark.is_own_fault and then is EngineThen.WELL else doubt
 
     def share_of_own_faults(
         self, besides: Iterable[FailedRequest], doubt: float

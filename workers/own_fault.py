@@ -16,7 +16,9 @@ from modelserver.values import Outcome
 from workers.carried_tries import CarriedTries, CarriedTry
 from workers.failures import (
     Culprit,
+    EngineThen,
     FailedRequest,
+    FailedTry,
     FaultShares,
     Place,
 )
@@ -72,11 +74,11 @@ class TryHere:
     """One failed try on an engine of this host."""
 
     slot: EngineSlot
+    tried: FailedTry
     #: In what way it failed, "" where the request cannot be the cause.
     way: str
-    #: How likely it failed so by chance, by what was known then; 1 where it does not
-    #: speak against the request.
-    chance: float = 1.0
+    #: Whether failing so speaks against the request.
+    speaks: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +138,7 @@ class FailedTries:
         """
         for way in self._ways():
             tries = self._against(way)
-            here = sum(each.slot.record.is_refuted(self.mark) for each in tries)
+            here = sum(each.tried.engine is EngineThen.WELL for each in tries)
             if here and here + len(self._carried(way)) > 1:
                 return True
         return False
@@ -147,19 +149,19 @@ class FailedTries:
         """Take note of a failed try. Times are of the monotonic clock."""
         place = slot.record.place
         is_first, last = place not in self.places, self.mark.tries.get(place)
-        slot.record.note_failure(self.mark, began, now)
+        tried = slot.record.note_failure(self.mark, began, now)
         is_news = is_first or (last is not None and slot.finished_at > last.at)
         if isinstance(fault, UnsoundVectorsError):
-            self.here.append(TryHere(slot, BAD_VECTORS))
+            self.here.append(TryHere(slot, tried, BAD_VECTORS))
             is_own_fault = self._is_text_at_fault(fault)
         else:
             speaks = bool(fault.way) and is_news
-            chance = self._chance_on(slot, fault.way) if speaks else 1.0
-            self.here.append(TryHere(slot, fault.way, chance))
-            is_own_fault = speaks and self._is_beyond_chance(fault.way)
+            self.here.append(TryHere(slot, tried, fault.way, speaks))
+            # Also where this try says nothing: more is known of those before by now.
+            is_own_fault = bool(fault.way) and self._is_beyond_chance(fault.way)
         self.counts = is_first and not is_own_fault
         if self.counts:
-            slot.record.count(self.mark)
+            slot.record.recent.append(self.mark)
         if self.counts and self.here[-1].way:
             self.blamed.add(place)
         if is_own_fault:
@@ -173,7 +175,7 @@ class FailedTries:
         for each in self.here:
             place = each.slot.record.place
             # One word for an engine is enough, unless it speaks against the request.
-            if each.chance < 1.0 or place not in places:
+            if each.speaks or place not in places:
                 tries.append(CarriedTry(*place, each.way, self._chance_of(each)))
                 places.add(place)
         texts = None if self.bad_texts is None else tuple(self.bad_texts)
@@ -195,7 +197,7 @@ class FailedTries:
         return carried | {each.way for each in self.here}
 
     def _against(self, way: str) -> list[TryHere]:
-        return [each for each in self.here if each.way == way and each.chance < 1.0]
+        return [each for each in self.here if each.speaks and each.way == way]
 
     def _carried(self, way: str) -> list[float]:
         tries = (each for each in self.carried.tries if each.way == way)
@@ -206,15 +208,12 @@ class FailedTries:
         chances += self._carried(way)
         return len(chances) > 1 and math.prod(chances) <= LEAST_CHANCE
 
-    def _chance_of(self, tried: TryHere) -> float:
-        """What is known by now may make chance likelier, and never less likely."""
-        if tried.chance == 1.0:
+    def _chance_of(self, here: TryHere) -> float:
+        """How likely it failed so by chance; 1 where it says nothing."""
+        if not here.speaks or here.tried.engine is EngineThen.FAILING:
             return 1.0
-        return max(tried.chance, self._chance_on(tried.slot, tried.way))
-
-    def _chance_on(self, slot: EngineSlot, way: str) -> float:
-        least = STATE_CHANCE if way in STATES else 0.0
+        least = STATE_CHANCE if here.way in STATES else 0.0
         others = self.model.shares.without(1.0 if self.is_counted else 0.0)
-        share = slot.record.share_of_failures(self.mark, others, slot.started.values())
-        # Below 1, which would say that it does not speak against the request.
-        return min(max(least, share), 0.999)
+        running = here.slot.started.values()
+        share = here.slot.record.share_of_failures(self.mark, others, running)
+        return max(least, share)

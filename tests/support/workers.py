@@ -159,12 +159,17 @@ class FleetSite:
     # Engines, and a launcher's reports about them.
 
     def engine(
-        self, name: str, *options: str, model: str = "writer", limit: int = 64
+        self,
+        name: str,
+        *options: str,
+        model: str = "writer",
+        limit: int = 64,
+        host: str = HOST,
     ) -> EngineProcess:
         """Start an engine and report it ready."""
         process = EngineProcess("--model", model, *options)
         self.engines[name] = process
-        self.report(name, model=model, limit=limit)
+        self.report(name, model=model, limit=limit, host=host)
         return process
 
     def report(
@@ -174,13 +179,14 @@ class FleetSite:
         *,
         model: str = "writer",
         limit: int = 64,
+        host: str = HOST,
         **use: Any,
     ) -> None:
         """Report an engine's state, and how to use it, as its launcher would."""
         engine = EngineReport(
             id=name,
             model=model,
-            host=HOST,
+            host=host,
             state=state,
             incarnation=1,
             url=self.engines[name].url,
@@ -202,12 +208,15 @@ class FleetSite:
             "TZ": self.zone,
         }
 
-    def worker(self, *options: str, wait: bool = True) -> WorkerProcess:
+    def worker(
+        self, *options: str, wait: bool = True, host: str = HOST
+    ) -> WorkerProcess:
         """Start a worker and wait until it has its lease and its subscriptions."""
         number = len(self.workers) + 1
         name = f"w{number}@{self.folder.name}"
         log = self.folder / f"worker-{number}.log"
-        worker = WorkerProcess(log, self.environment, name, *options)
+        environment = self.environment | {"MODELSERVER_HOST": host}
+        worker = WorkerProcess(log, environment, name, *options)
         self.workers.append(worker)
         if not wait:
             return worker

@@ -180,6 +180,7 @@ ODD: dict[str, Callable[[str], str]] = {
     "an id with line breaks": headers(id="a\nb"),
     "crashes that are no number": headers(crashes="x"),
     "reaps that are no number": headers(reaps="x", faults=[]),
+    "failed tries that are none": headers(failed_tries=[{"attempts": "many"}]),
     "steps that are known to nobody": body([["a"], {}, {"x": 1, "id": 7, "task": 3}]),
 }
 

@@ -1,0 +1,160 @@
+"""Attempts are counted by request, over two hosts with an engine each."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from modelserver.errors import EngineError, RequestError
+from modelserver.operations.status import read_status
+from modelserver.store.measurements import read_counters, read_samples
+from modelserver.values import Outcome
+from tests.engine.openai_api import answer_text
+from tests.support.processes import ValkeyProcess, eventually
+from tests.support.shared_fleet import prompts
+from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
+
+#: What engines fail at, if they are told to.
+POISON = "arsenic"
+HOSTS = {"writer-0": "h1", "writer-1": "h2"}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetSite]:
+    """Two workers of different hosts, each with an engine."""
+    folder = tmp_path_factory.mktemp("pair")
+    valkey = ValkeyProcess(folder).start()
+    with open_fleet(folder, valkey.url) as site:
+        for name, host in HOSTS.items():
+            site.engine(name, "--latency", "0.05", host=host, limit=8)
+            site.worker(host=host)
+        yield site
+    valkey.stop()
+
+
+@pytest.fixture
+def fleet(pair: FleetSite) -> FleetSite:
+    """Both engines well, and both have answered."""
+    for engine in pair.engines.values():
+        engine.fault()
+    before = received(pair)
+    while received(pair).keys() - (received(pair) - before).keys():
+        answers(pair.send(prompts("hello", 16)))
+    return pair
+
+
+def received(fleet: FleetSite) -> Counter[str]:
+    """How many requests each engine got so far."""
+    return Counter(
+        {name: each.stats()["received"] for name, each in fleet.engines.items()}
+    )
+
+
+def outcomes(fleet: FleetSite) -> Counter[str]:
+    """How many attempts ended in which way so far, on both engines."""
+    total: Counter[str] = Counter()
+    for name in fleet.engines:
+        total.update(read_counters(fleet.store, name))
+    return total
+
+
+def test_poison_among_others_costs_two_attempts_each(fleet: FleetSite):
+    for engine in fleet.engines.values():
+        engine.fault(status=500, marked=POISON)
+    chance, before, began = random.Random(1), outcomes(fleet), time.monotonic()
+    texts = [
+        f"{POISON} {number}" if chance.random() < 0.15 else f"sound {number}"
+        for number in range(600)
+    ]
+    results = fleet.send(texts)
+    poisoned = sum(POISON in text for text in texts)
+    for text, result in zip(texts, results, strict=True):
+        if POISON in text:
+            with pytest.raises(RequestError, match="an injected fault"):
+                result.get(PATIENCE)
+        else:
+            assert result.get(PATIENCE) == answer_text(text)
+    failed = outcomes(fleet) - before
+    attempts = failed[Outcome.ENGINE_FAULT] + failed[Outcome.REPEATED]
+    assert attempts <= 3.5 * poisoned, attempts / poisoned
+    assert failed[Outcome.WITHDRAWN] == failed[Outcome.ENGINE_FAULT]
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_a_request_at_fault_is_tried_on_another_host_and_told_so(fleet: FleetSite):
+    for engine in fleet.engines.values():
+        engine.fault(status=500, marked=POISON)
+    before, outcomes_before = received(fleet), outcomes(fleet)
+    with pytest.raises(RequestError, match="an injected fault"):
+        fleet.complete.delay(POISON).get(PATIENCE)
+    tried = received(fleet) - before
+    assert tried.keys() == fleet.engines.keys()
+    assert tried.total() <= 3
+
+    def told() -> Counter[str]:
+        return outcomes(fleet) - outcomes_before
+
+    eventually(lambda: told()[Outcome.WITHDRAWN] == 1, PATIENCE)
+    assert told()[Outcome.ENGINE_FAULT] == 1
+    assert told()[Outcome.REPEATED] == tried.total() - 1
+
+
+def test_what_is_withdrawn_is_no_request(fleet: FleetSite):
+    for engine in fleet.engines.values():
+        engine.fault(status=500, marked=POISON)
+    with pytest.raises(RequestError):
+        fleet.complete.delay(POISON).get(PATIENCE)
+    samples = [s for name in HOSTS for s in read_samples(fleet.store, name)]
+    eventually(
+        lambda: any(
+            sample.outcome is Outcome.WITHDRAWN
+            for name in HOSTS
+            for sample in read_samples(fleet.store, name)
+        ),
+        PATIENCE,
+    )
+    assert samples
+    for engine in read_status(fleet.store, fleet.settings).engines:
+        counts = read_counters(fleet.store, engine.id)
+        assert engine.requests == sum(counts.get(each, 0) for each in TOLD)
+
+
+#: The outcomes of attempts.
+TOLD = [each for each in Outcome if each.is_attempt]
+
+
+def test_what_an_engine_fails_at_is_answered_by_that_of_another_host(
+    fleet: FleetSite,
+):
+    fleet.engines["writer-0"].fault(status=500, marked=POISON)
+    before = outcomes(fleet)
+    texts = [f"{POISON} {number}" for number in range(12)]
+    assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
+    assert not (outcomes(fleet) - before)[Outcome.WITHDRAWN]
+
+
+def test_twenty_attempts_are_twenty_over_all_hosts(fleet: FleetSite):
+    for engine in fleet.engines.values():
+        engine.fault(status=429, marked=POISON)
+    before = received(fleet)
+    told = {"attempts": 19, "passes": 5, "tries": [["writer-0", 1, "", 1.0]]}
+    result = fleet.complete.apply_async((POISON,), headers={"failed_tries": told})
+    with pytest.raises(EngineError, match="failed 20 times"):
+        result.get(PATIENCE)
+    assert (received(fleet) - before).total() == 1
+
+
+def test_what_waits_for_its_next_attempt_takes_no_room(fleet: FleetSite):
+    for engine in fleet.engines.values():
+        engine.fault(status=503, retry_after=6, marked=POISON)
+    before = received(fleet)
+    waiting = fleet.send([f"{POISON} {number}" for number in range(60)])
+    eventually(lambda: (received(fleet) - before).total() >= 60, PATIENCE)
+    texts = prompts("beside", 60)
+    assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
+    assert not any(result.ready() for result in waiting)
+    for engine in fleet.engines.values():
+        engine.fault()
+    assert len(answers(waiting)) == 60
