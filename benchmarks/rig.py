@@ -144,7 +144,9 @@ class Rig:
         self.report(len(self.engines) - 1)
         return engine
 
-    def report(self, number: int, state: EngineState = EngineState.READY) -> None:
+    def report(
+        self, number: int, state: EngineState = EngineState.READY, host: str = HOST
+    ) -> None:
         """Say of an engine what a launcher would say, for both models."""
         process = self.engines[number]
         for model in (CHAT_MODEL, EMBED_MODEL):
@@ -153,7 +155,7 @@ class Rig:
                 EngineReport(
                     id=f"{model}-{number}",
                     model=model,
-                    host=HOST,
+                    host=host,
                     state=state,
                     incarnation=1,
                     url=process.url,

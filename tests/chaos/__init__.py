@@ -12,6 +12,7 @@ What is struck:
 - ``forked_clients``: programs that have sent before they fork
 - ``model``: every step that delivery knows, in any order
 - ``poison``: messages that nobody can digest, a killer of workers, a full server
+- ``poisonous_requests``: requests that every engine fails at, among others
 - ``placement``: strangers take GPUs and leave them
 - ``gpus_moved``: a step of load moves a GPU to another model
 - ``control``: engines under control become slow, hang or fail

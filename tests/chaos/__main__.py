@@ -34,6 +34,7 @@ from tests.chaos.launcher import launcher_killed
 from tests.chaos.model import delivery_model
 from tests.chaos.placement import placement
 from tests.chaos.poison import poison_messages
+from tests.chaos.poisonous_requests import poison
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
 from tests.chaos.workers import (
     worker_killed,
@@ -59,6 +60,7 @@ CASES = {
     "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
     "poison-messages": poison_messages,
+    "poison": poison,
     "model": delivery_model,
     "engine-slow": engine_slow,
     "lone-engine-slow": lone_engine_slow,
