@@ -16,7 +16,7 @@ from tests.chaos.load import Ground, Load
 from tests.engine.openai_api import answer_text
 
 #: Requests of each run, and the share of them that is poisonous.
-REQUESTS = 1_500
+REQUESTS = 5_000
 POISONOUS = 0.15
 #: What engines fail at.
 MARK = " arsenic"

@@ -48,3 +48,9 @@ def test_a_storm_of_faults_adds_no_more_than_its_share():
         budget.attempted()
         at_once += budget.take(1.0 + request / 1000) == 0.0
     assert at_once <= 100 + 0.2 * 10_000 + 10
+
+
+def test_what_is_most_likely_no_engines_fault_costs_next_to_nothing():
+    budget = RetryBudget(saved=1.0)
+    assert not any(budget.take(5.0, cost=0.001) for _ in range(900))
+    assert budget.saved > 0

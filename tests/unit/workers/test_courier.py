@@ -1,11 +1,13 @@
 """What a worker notes about the messages in its hands; the rest needs a server."""
 
+import asyncio
+
 import redis.asyncio
 
 from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import Batch, Delivery
 from modelserver.store.delivery import mark_redelivered
-from workers.courier import Courier
+from workers.courier import MOST_ASIDE, MOST_ASIDE_BYTES, Courier
 
 QUEUE = "writer"
 
@@ -64,3 +66,46 @@ def test_a_message_of_a_dead_worker_says_that_it_comes_again():
 def test_what_is_no_message_is_not_marked():
     for rubbish in (b"no JSON", b"[]", b"7", b'{"headers": {}}'):
         assert mark_redelivered(rubbish) == rubbish
+
+
+def test_what_waits_takes_no_room_until_its_turn_comes():
+    one = courier("1", "2")
+    freed: list[int] = []
+    one.on_freed = lambda: freed.append(one.active[QUEUE])
+    one.set_aside("1", True)
+    one.set_aside("1", True)
+    assert (one.active[QUEUE], freed) == (1, [1])
+    one.set_aside("1", False)
+    assert one.active[QUEUE] == 2
+    one.set_aside("1", True)
+    one.give_back("1")
+    assert (one.active[QUEUE], one.aside, one.aside_bytes) == (1, 0, 0)
+
+
+def test_more_than_a_bound_take_room_while_they_wait():
+    tags = [str(number) for number in range(MOST_ASIDE + 10)]
+    one = courier(*tags)
+    for tag in tags:
+        one.set_aside(tag, True)
+    assert one.active[QUEUE] == 10
+    big = courier()
+    for tag in ("1", "2"):
+        raw = bytes(MOST_ASIDE_BYTES // 2 + 1)
+        big.took(QUEUE, Delivery(tag, f"ms:{QUEUE}", raw))
+        big.set_aside(tag, True)
+    assert big.active[QUEUE] == 1
+
+
+def test_who_passes_a_message_on_stands_back_for_a_moment():
+    async def passes_on() -> tuple[bool, bool]:
+        message = b'{"body": "b", "headers": {}, "properties": {}}'
+        one = courier()
+        for tag in ("1", "2"):
+            one.took(QUEUE, Delivery(tag, f"ms:{QUEUE}", message))
+        one.give_back("1")
+        before = one.stands_back(QUEUE)
+        one.pass_on("2")
+        one.give_back("2")
+        return before, one.stands_back(QUEUE)
+
+    assert asyncio.run(passes_on()) == (False, True)
