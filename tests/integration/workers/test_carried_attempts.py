@@ -84,7 +84,8 @@ def test_poison_among_others_costs_few_attempts(fleet: FleetSite):
         lambda: told()[Outcome.WITHDRAWN] == told()[Outcome.ENGINE_FAULT], PATIENCE
     )
     attempts = told()[Outcome.ENGINE_FAULT] + told()[Outcome.REPEATED]
-    assert attempts <= 4 * len(bad), attempts / len(bad)
+    # Two or three once the workers know; on a busy machine more before that.
+    assert attempts <= 6 * len(bad), attempts / len(bad)
 
 
 def test_a_request_at_fault_is_tried_on_another_host_and_told_so(fleet: FleetSite):
