@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from modelserver.policy.actions import Action, Alert, Relaunch, Treat, Want
 from modelserver.policy.decide import Decision, Rules
-from modelserver.policy.health.verdicts import FailingTogether, SlowTogether, Verdict
+from modelserver.policy.health.verdicts import Together, Verdict
 from modelserver.policy.snapshot import Snapshot
 
 
@@ -91,9 +91,7 @@ def _judgement(about: str, snapshot: Snapshot, decision: Decision) -> dict[str, 
     values: dict[str, str] = {}
     for verdict in decision.verdicts:
         if about == (
-            verdict.model
-            if isinstance(verdict, SlowTogether | FailingTogether)
-            else verdict.engine
+            verdict.model if isinstance(verdict, Together) else verdict.engine
         ):
             values |= dict(_figures(verdict))
     after = decision.memory.engines.get(about)

@@ -23,6 +23,8 @@ A world whose engines are slow, fail and hang:
 - ``variations``: other fleets, loads and faults.
 - ``weather``: speeds, loads and mixes that change all the time.
 - ``poison``: requests at which any engine fails.
+- ``stutter``: engines that stand still again and again.
+- ``bands``: engines that are slow for a kind of request.
 - ``table``: the tables of all these.
 
 A world whose GPUs move between models:

@@ -42,6 +42,7 @@ class Request:
     prompt: int
     cached: int
     completion: int
+    sent: float = 0.0
     began: float = 0.0
     inflight: int = 0
     admitted: int = 0
@@ -63,6 +64,7 @@ class Request:
     blamed: list[tuple[str, int]] = field(default_factory=list)
     own_fault: bool = False
     todo: int = 0
+    times: float = 1.0
 
 
 @dataclass(slots=True)
@@ -76,11 +78,43 @@ class Fault:
     #: Seconds over which ``factor`` grows.
     ramp_seconds: float = 0.0
     began: float = 0.0
+    #: The least tokens of the prompts, and of the answers, that take ``factor`` times
+    #: as long; where one is given, other requests are well.
+    from_prompt: int = 0
+    from_completion: int = 0
+    #: The engine stands still for so many seconds ...
+    stutter: float = 0.0
+    #: ... of every so many.
+    stutter_every: float = 60.0
     hang: bool = False
     #: The share of requests that fail.
     errors: float = 0.0
     #: Whether a relaunch does not remove it.
     sticky: bool = False
+
+    def times(self, prompt: int, completion: int) -> float:
+        """How many times longer a request takes for what it is."""
+        by_kind = self.from_prompt or self.from_completion
+        strikes = prompt >= self.from_prompt and completion >= self.from_completion
+        return self.factor if by_kind and strikes else 1.0
+
+    def awake(self, since: float, until: float) -> float:
+        """The seconds of this time in which the engine does not stand still."""
+        return self._awake_by(until) - self._awake_by(since)
+
+    def _awake_by(self, at: float) -> float:
+        periods, rest = divmod(at - self.began, self.stutter_every)
+        awake = periods * (self.stutter_every - self.stutter)
+        return awake + max(0.0, rest - self.stutter)
+
+    def after(self, since: float, seconds: float) -> float:
+        """When it has been awake for so many seconds more."""
+        if not self.stutter:
+            return since + seconds
+        awake = self._awake_by(since) + seconds
+        periods, rest = divmod(awake, self.stutter_every - self.stutter)
+        at = self.began + periods * self.stutter_every + self.stutter + rest
+        return max(since, at)
 
 
 @dataclass(slots=True)
@@ -93,6 +127,8 @@ class SimEngine:
     random: Random
     fault: Fault = field(default_factory=Fault)
     drift: float = 1.0
+    #: The prompt tokens at which prefill takes twice as long for each; 0 for never.
+    quadratic: float = 0.0
     at: float = 0.0
     steps: float = 0.0
     context: float = 0.0
@@ -109,6 +145,8 @@ class SimEngine:
         """How many times slower than its type its steps are now."""
         fault = self.fault
         factor = fault.factor
+        if fault.from_prompt or fault.from_completion:
+            factor = 1.0
         if fault.ramp_seconds:
             grown = min(1.0, max(0.0, self.at - fault.began) / fault.ramp_seconds)
             factor = 1 + (factor - 1) * grown
@@ -125,16 +163,24 @@ class SimEngine:
         """Let it decode until now; nothing finishes in between."""
         if self.running and not self.chunk and not self.fault.hang and now > self.at:
             pace = self.pace()
-            steps = (now - self.at) / pace
+            steps = self.fault.awake(self.at, now) / pace
             self.steps += steps
             self.context += steps * len(self.running)
             self.paces.append((pace, steps * len(self.running)))
-            self.tokens_at = now
+            self.tokens_at = self._last_awake(now)
         self.at = now
+
+    def _last_awake(self, now: float) -> float:
+        fault = self.fault
+        into = (now - fault.began) % fault.stutter_every
+        return max(self.tokens_at, now - into) if into < fault.stutter else now
 
     def submit(self, request: Request, now: float) -> None:
         """Take a request."""
-        request.todo = max(1, request.prompt - request.cached)
+        request.times = self.fault.times(request.prompt, request.completion)
+        alone = max(1, request.prompt - request.cached)
+        longer = 1 + request.prompt / self.quadratic if self.quadratic else 1.0
+        request.todo = max(1, int(alone * longer * request.times))
         if not self.chunk:
             self.advance(now)
         self.waiting.append(request)
@@ -152,7 +198,7 @@ class SimEngine:
         self.chunk = min(CHUNK, sum(request.todo for request in self.prefill))
         if self.chunk:
             extra = self.factor() * PREFILL_SECONDS * self.chunk
-            self.chunk_ends = self.at + self.pace() + extra
+            self.chunk_ends = self.fault.after(self.at, self.pace() + extra)
 
     def next_event(self) -> float:
         """When something changes next by itself."""
@@ -161,7 +207,8 @@ class SimEngine:
         if self.chunk:
             return self.chunk_ends
         if self.running:
-            return self.at + max(0.0, self.running[0][0] - self.steps) * self.pace()
+            work = max(0.0, self.running[0][0] - self.steps) * self.pace()
+            return self.fault.after(self.at, work)
         return float("inf")
 
     def happen(self, now: float) -> list[Request]:
@@ -180,7 +227,7 @@ class SimEngine:
             self.steps = max(self.steps, target)
         while self.running and self.running[0][0] <= self.steps + 1e-6:
             request = heappop(self.running)[2]
-            self.context -= request.prompt + request.completion
+            self.context -= request.prompt + request.completion * request.times
             finished.append(request)
         if not self.running and not self.prefill:
             self.context = 0.0
@@ -201,9 +248,8 @@ class SimEngine:
                 self.context -= request.prompt
                 failed.append(request)
             else:
-                heappush(
-                    self.running, (self.steps + request.completion, request.id, request)
-                )
+                ends = self.steps + request.completion * request.times
+                heappush(self.running, (ends, request.id, request))
         self.chunk = 0
         return failed
 
@@ -222,7 +268,8 @@ class SimEngine:
         step = self.factor() * (STEP_SECONDS + BATCH_SECONDS * crowd)
         prefill = self.factor() * PREFILL_SECONDS * CANARY_PROMPT * crowd
         self.running = before
-        seconds = prefill + CANARY_COMPLETION * step
+        work = prefill + CANARY_COMPLETION * step
+        seconds = fault.after(self.at, work) - self.at
         return float("inf") if fault.hang else seconds * self._noise()
 
     def _noise(self) -> float:

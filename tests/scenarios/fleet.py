@@ -55,6 +55,7 @@ class Fleet:
     token_counter: bool = True
     late_prompts: bool = False
     waver: float = 0.0
+    quadratic: float = 0.0
     now: float = 1000.0
     slots: dict[str, Slot] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
@@ -117,7 +118,9 @@ class Fleet:
     def _arrival(self, stream: Stream) -> None:
         for _ in range(stream.burst):
             self.counts["sent"] += 1
-            self._dispatch(stream.request(self.arrivals, self.counts["sent"]))
+            request = stream.request(self.arrivals, self.counts["sent"])
+            request.sent = self.now
+            self._dispatch(request)
         self._arrive_later(stream)
 
     def send(self, request: Request) -> None:
@@ -218,7 +221,7 @@ class Fleet:
         gpu = next((g.name for g in host.gpus if g.uuid in wish.spec.uuids), "fast")
         spread = min(1.1, max(0.9, self.random.gauss(1.0, ENGINE_SPREAD)))
         sim = SimEngine(name, wish.spec.model, self.speeds[gpu] * spread, self.random)
-        sim.at = self.now
+        sim.at, sim.quadratic = self.now, self.quadratic
         report = EngineReport(
             name, wish.spec.model, wish.spec.host, EngineState.STARTING, 1
         )

@@ -5,6 +5,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 
+from modelserver.policy.actions import Treat
+from modelserver.policy.health.memory import Health
 from tests.scenarios.fleet import Fleet
 from tests.scenarios.slots import host, model
 from tests.scenarios.traffic import Stream
@@ -92,3 +94,21 @@ def first_drain(fleet: Fleet, began: float, engine: str) -> float:
 def others_touched(fleet: Fleet, began: float, *engines: str) -> int:
     """How often another engine was taken away."""
     return sum(name not in engines for _, name in fleet.store.drains(began))
+
+
+def p95(fleet: Fleet, since: float, until: float) -> float:
+    """The 95th percentile of the seconds from sending a request to its answer."""
+    took = sorted(each for at, each in fleet.workers.took if since <= at < until)
+    return took[int(0.95 * len(took))] if took else 0.0
+
+
+def reasons(fleet: Fleet, began: float, engine: str) -> list[str]:
+    """The first words of why an engine was taken away, each time."""
+    return [
+        action.reason.partition(":")[0]
+        for at, action in fleet.store.log
+        if isinstance(action, Treat)
+        and action.engine == engine
+        and action.hold.startswith(Health.DRAINING)
+        and at >= began
+    ]

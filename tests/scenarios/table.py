@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from benchmarks.report import Cell, Goal, Report
+from tests.scenarios.bands import BANDS
 from tests.scenarios.control import SCENARIOS
 from tests.scenarios.poison import POISON
 from tests.scenarios.staging import HOUR, Scenario, new_fleet
+from tests.scenarios.stutter import STUTTER
 from tests.scenarios.variations import VARIATIONS
 from tests.scenarios.weather import WEATHER
 
@@ -34,6 +36,16 @@ def control_weather() -> Report:
 def poison() -> Report:
     """Control where any engine fails at some of the requests, six seeds each."""
     return _table(POISON)
+
+
+def stutter() -> Report:
+    """Engines that stand still again and again, six seeds each."""
+    return _table(STUTTER)
+
+
+def bands() -> Report:
+    """Engines that are slow for long prompts or long answers, six seeds each."""
+    return _table(BANDS)
 
 
 def false_flags() -> Report:
@@ -84,5 +96,7 @@ TABLES = {
     "control-more": control_more,
     "control-weather": control_weather,
     "poison": poison,
+    "stutter": stutter,
+    "bands": bands,
     "false-flags": false_flags,
 }

@@ -2,9 +2,11 @@
 
 import pytest
 
+from tests.scenarios.bands import BANDS
 from tests.scenarios.control import SCENARIOS, healthy
 from tests.scenarios.poison import POISON
 from tests.scenarios.staging import HOUR, Scenario
+from tests.scenarios.stutter import STUTTER
 from tests.scenarios.variations import VARIATIONS
 from tests.scenarios.weather import WEATHER
 
@@ -17,6 +19,16 @@ QUICK = (
     "slow GPUs",
     "after 2 min",
     "of two",
+    "10 s of 60",
+    "5 s of 30, 4/s",
+    "two of eight",
+    "all, one by one",
+    "lone, 20 s",
+    "one pause",
+    "KV cache full, of two",
+    ">= 2048, 4/s",
+    ">= 1024",
+    "prompts x 10 to one",
 )
 
 
@@ -34,7 +46,7 @@ def test_control_does_what_the_scenario_asks_for(scenario: Scenario):
     "scenario",
     [
         each
-        for each in (*VARIATIONS, *WEATHER)
+        for each in (*VARIATIONS, *WEATHER, *STUTTER, *BANDS)
         if any(part in each.name for part in QUICK)
     ],
     ids=lambda each: each.name,

@@ -59,6 +59,8 @@ class Workers:
         self.now = 0.0
         #: What happened, by name.
         self.counts: Counter[str] = Counter()
+        #: When requests were answered, and the seconds since they had been sent.
+        self.took: list[tuple[float, float]] = []
         #: By model: requests that wait for their first attempt.
         self.queues: defaultdict[str, deque[Request]] = defaultdict(deque)
         #: Requests that wait for an engine after an attempt.
@@ -162,6 +164,7 @@ class Workers:
 
     def _answered(self, slot: Slot, request: Request) -> None:
         slot.answered_at = self.now
+        self.took.append((self.now, self.now - request.sent))
         slot.recent.append(None)
         request.done += 1
         self.counts["done"] += 1

@@ -4,6 +4,9 @@ From a look at the engines to what follows:
 
 - ``observation``: what control sees of each engine.
 - ``speed``: whether an engine is slow, by its requests.
+- ``stutter``: whether it stands still again and again.
+- ``bands``: whether it is slow for long prompts or long answers only.
+- ``tail``: both, for all engines at one look.
 - ``canaries``: whether it is slow, by requests whose normal seconds are known.
 - ``failures``: whether it fails at too many requests.
 - ``failing_together``: whether requests of a model fail on all its engines.
@@ -20,6 +23,8 @@ What is learned and remembered:
 
 - ``cost_model``: what a request should take.
 - ``learning``: fits, levels and wander of engines that are well.
+- ``tallies``: what an engine's requests of the last minutes were like.
+- ``counting``: how they get there, and which of them are late.
 - ``limits``: how many requests an engine may have at once, by its metrics.
 - ``memory``: what control remembers from one look to the next.
 """

@@ -6,7 +6,7 @@ from statistics import median
 from modelserver.policy.health.canaries import CANARY_SECONDS, PASSES
 from modelserver.policy.health.memory import EngineMemory
 from modelserver.policy.health.observation import Observation
-from modelserver.policy.health.verdicts import Slow, SlowCanary
+from modelserver.policy.health.verdicts import AnySlow, SlowCanary
 
 #: From this share of busy processors on, 0 to 1, whatever computes on them is slow.
 CROWDED = 0.9
@@ -16,7 +16,7 @@ SHARED = 0.5
 
 
 def is_its_own(
-    found: Slow | SlowCanary, last_of_peers: Collection[float], host_busy: float
+    found: AnySlow, last_of_peers: Collection[float], host_busy: float
 ) -> bool:
     """Whether an engine that was found slow is to blame for that itself.
 
@@ -25,9 +25,9 @@ def is_its_own(
     crowded processors only a comparison with peers that have requests, too, proves that
     an engine is slow by itself.
     """
-    if isinstance(found, Slow):
-        return bool(found.peers) or host_busy < CROWDED
-    return not last_of_peers or median(last_of_peers) < PASSES
+    if isinstance(found, SlowCanary):
+        return not last_of_peers or median(last_of_peers) < PASSES
+    return bool(found.peers) or host_busy < CROWDED
 
 
 def last_canaries(

@@ -27,6 +27,9 @@ CANARY_SLOW = 1.5
 #: Canaries are a verdict when 2 of the last 3 were slow.
 CANARY_MOST = 2
 CANARY_LAST = 3
+#: An engine stood still during a canary of 2 times its baseline and 2 seconds more.
+PAUSE_TIMES = 2.0
+PAUSE_SECONDS = 2.0
 #: Canaries older than 600 seconds do not count.
 CANARY_SECONDS = 600.0
 
@@ -156,4 +159,7 @@ def find_slow_canary(
     slow_ones = [each for each in last if each >= times * baseline]
     if not baseline or len(slow_ones) < CANARY_MOST:
         return None
+    passed = min(last) < PASSES * baseline
+    if passed and min(slow_ones) >= PAUSE_TIMES * baseline + PAUSE_SECONDS:
+        return None  # It stood still and is well in between, which tallies tell.
     return SlowCanary(engine.id, engine.incarnation, tuple(last), baseline)

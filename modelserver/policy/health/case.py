@@ -6,7 +6,7 @@ from typing import Any
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.observation import Observation
-from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary, SpeedResidual
+from modelserver.policy.health.verdicts import AnySlow, Errors, SpeedResidual
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Findings:
     tick: bool = False
     #: How fast it is by its requests; None if they are too few.
     speed: SpeedResidual | None = None
-    slow: Slow | SlowCanary | None = None
+    slow: AnySlow | None = None
     errors: Errors | None = None
     #: The verdict that it hangs, in words; "" if it does not.
     hung: str = ""

@@ -129,8 +129,8 @@ def _is_beyond_chance(own: tuple[int, int], peers: tuple[int, int]) -> bool:
     return own[0] / own[1] - peers[0] / peers[1] >= ERROR_CERTAIN * error
 
 
-def wilson_bound(hits: int, trials: int, z: float = ERROR_Z) -> float:
-    """The lower end of Wilson's score interval for a share.
+def wilson_bound(hits: float, trials: float, z: float = ERROR_Z) -> float:
+    """The lower end of Wilson's score interval for a share; the upper for ``-z``.
 
     >>> round(wilson_bound(10, 50), 3)
     0.094

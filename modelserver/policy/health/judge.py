@@ -18,6 +18,7 @@ from modelserver.policy.health.canaries import (
     with_canaries,
 )
 from modelserver.policy.health.case import EngineCase, Findings
+from modelserver.policy.health.counting import with_tallies
 from modelserver.policy.health.failing_together import (
     count_failing,
     is_found,
@@ -46,12 +47,14 @@ from modelserver.policy.health.speed import (
     find_slow_together,
     find_speed,
 )
+from modelserver.policy.health.tail import Tail
 from modelserver.policy.health.transitions import advance
 from modelserver.policy.health.verdicts import (
-    Slow,
+    AnySlow,
     SlowCanary,
-    SlowTogether,
     SpeedResidual,
+    Stutter,
+    Together,
     Verdict,
 )
 from modelserver.policy.rolling import Budget
@@ -116,8 +119,12 @@ class _Judge:
         )
         if self.tick:
             self._note_shared()
+            self.engines = with_tallies(
+                observations, self.engines, self.types, now - memory.judged_at, now
+            )
         self.typical = TypicalCanaries(self.engines, self.observations)
         self.trusted = trusted_by_model(self.observations, self.engines)
+        self.tail = Tail(observations, self.engines, self.types, self.trusted, now)
         self.failures = Failures(
             self.observations if self.tick else {}, self.engines, now
         )
@@ -131,7 +138,8 @@ class _Judge:
 
     def decide(self) -> Judgement:
         speeds = self._find_speeds() if self.tick else {}
-        slow_together = self._find_slow_together(speeds)
+        slow_together = self._find_stutter_together()
+        slow_together |= self._find_slow_together(speeds, slow_together)
         findings = {
             name: self._findings(observation, speeds, slow_together)
             for name, observation in self.observations.items()
@@ -168,10 +176,13 @@ class _Judge:
         return found
 
     def _find_slow_together(
-        self, speeds: Mapping[str, SpeedResidual]
-    ) -> dict[str, SlowTogether]:
-        """The models whose engines are slow together; an alert when that begins."""
-        found: dict[str, SlowTogether] = {}
+        self, speeds: Mapping[str, SpeedResidual], stutter: Collection[str]
+    ) -> dict[str, Together]:
+        """The models whose engines are slow together; an alert when that begins.
+
+        Those of ``stutter`` are slow off and on for that.
+        """
+        found: dict[str, Together] = {}
         if not self.tick:
             return found
         for model, old in list(self.guard.models.items()):
@@ -182,6 +193,8 @@ class _Judge:
                 if self.observations[name].spec.name == model and self._is_fitted(name)
             ]
             verdict = find_slow_together(model, of_model)
+            if model in stutter:
+                continue
             if verdict:
                 found[model] = verdict
                 self.found.append(verdict)
@@ -192,6 +205,19 @@ class _Judge:
                 self.guard.models[model] = replace(old, common="")
         return found
 
+    def _find_stutter_together(self) -> dict[str, Together]:
+        """The models whose engines stutter together; an alert when that begins."""
+        if not self.tick:
+            return {}
+        found, models = self.tail.find_together(self.guard.models), self.guard.models
+        self.found += found.values()
+        for model, old in models.items():
+            if model in found and not old.stutter:
+                self.actions.append(Alert(model, found[model].text))
+            text = found[model].text if model in found else ""
+            models[model] = replace(old, stutter=text)
+        return dict(found)
+
     def _is_fitted(self, name: str) -> bool:
         return self.types[self.observations[name].type].frozen
 
@@ -199,7 +225,7 @@ class _Judge:
         self,
         observation: Observation,
         speeds: Mapping[str, SpeedResidual],
-        slow_together: Mapping[str, SlowTogether],
+        slow_together: Mapping[str, Together],
     ) -> Findings:
         name, report = observation.report.id, observation.report
         own = self.engines[name]
@@ -213,11 +239,9 @@ class _Judge:
             return replace(found, slowdown=took)
         if not self.tick or not report.serves:
             return found
-        slow: Slow | SlowCanary | None = None
+        slow: AnySlow | None = None
         if observation.spec.name not in slow_together:
-            peers = self.trusted[observation.spec.name]
-            slow = find_slow(report, speeds, peers, self._wander(observation))
-            slow = slow or self._find_slow_canary(observation)
+            slow = self._find_slow(observation, speeds)
             slow = slow if slow and self._is_its_own(observation, slow) else None
         errors = self.failures.find_errors_of(observation)
         self.found += [each for each in (slow, errors) if each]
@@ -244,6 +268,16 @@ class _Judge:
         self.found.append(verdict)
         return verdict.text
 
+    def _find_slow(
+        self, observation: Observation, speeds: Mapping[str, SpeedResidual]
+    ) -> AnySlow | None:
+        tail = self.tail.find(observation)
+        if isinstance(tail, Stutter):
+            return tail
+        report, peers = observation.report, self.trusted[observation.spec.name]
+        slow = find_slow(report, speeds, peers, self._wander(observation))
+        return slow or self._find_slow_canary(observation) or tail
+
     def _find_slow_canary(self, observation: Observation) -> SlowCanary | None:
         own = self.engines[observation.report.id]
         baseline, _ = baselines(observation, self.engines, self.typical)
@@ -259,7 +293,7 @@ class _Judge:
         kind = self.types.get(observation.type)
         return kind.wander if kind else 0.0
 
-    def _is_its_own(self, observation: Observation, found: Slow | SlowCanary) -> bool:
+    def _is_its_own(self, observation: Observation, found: AnySlow) -> bool:
         last = list(
             last_canaries(observation, self.engines, self.observations, self.now)
         )
@@ -292,7 +326,7 @@ class _Judge:
     def _learn(
         self,
         speeds: Mapping[str, SpeedResidual],
-        slow_together: Mapping[str, SlowTogether],
+        slow_together: Mapping[str, Together],
     ) -> None:
         serving = {k: s for k, s in self.observations.items() if s.report.serves}
         before, now = self.engines, self.now

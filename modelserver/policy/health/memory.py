@@ -9,6 +9,7 @@ import orjson
 
 from modelserver.decoding import decode
 from modelserver.policy.health.cost_model import Fit, Reservoir
+from modelserver.policy.health.tallies import Tallies
 from modelserver.values import Cause
 
 _T = TypeVar("_T")
@@ -111,6 +112,10 @@ class EngineMemory:
     starting_since: float = 0.0
     #: Requests that it may have at once, as control regulates them; 0 for its model's.
     limit: float = 0.0
+    #: What its requests of the last minutes were like.
+    tallies: Tallies = field(default_factory=Tallies)
+    #: Its last incarnation that was drained for a stutter, 0 for none.
+    stuttered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,8 @@ class ModelMemory:
     failing: str = ""
     #: Looks in a row that say the opposite of whether that alert is in force.
     failing_ticks: int = 0
+    #: The alert in force that all its engines stutter, "" for none.
+    stutter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from modelserver.policy.health.failures import answers_nothing
 from modelserver.policy.health.guards import cooldown_seconds
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.restrictions import probation_part
-from modelserver.policy.health.verdicts import Errors, Slow, SlowCanary
+from modelserver.policy.health.tallies import Tallies
+from modelserver.policy.health.verdicts import AnySlow, Errors, SlowCanary, Stutter
 from modelserver.values import Cause
 
 #: An engine is drained when it was slow on 3 of its last 4 ticks.
@@ -71,6 +72,7 @@ def _next_incarnation(case: EngineCase) -> EngineMemory:
         error_ticks=(),
         clear_ticks=0,
         errors_passed_at=0.0,
+        tallies=Tallies(),
         fresh_from=0.0,
         abort=False,
         blocked="",
@@ -101,15 +103,32 @@ def _serving(case: EngineCase) -> Transition:
     if own.health is Health.PROBATION:
         return Transition(own)
     if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
-        is_slow = isinstance(found.slow, Slow)
-        cause = Cause.SLOW if is_slow else Cause.SLOW_CANARIES
-        residual = _residual(found.slow)
-        return _drain(case, cause, found.slow.text, residual)
+        if isinstance(found.slow, Stutter) and 0 < own.stuttered < own.incarnation:
+            return _still_stutters(case, found.slow)
+        return _drain_slow(case, found.slow)
     return Transition(_suspected(case))
 
 
-def _residual(slow: Slow | SlowCanary) -> float:
-    return slow.residual if isinstance(slow, Slow) else math.log(slow.ratio)
+def _still_stutters(case: EngineCase, found: Stutter) -> Transition:
+    """An incarnation before stuttered, too: it serves as degraded, without a loop."""
+    own = replace(case.memory, cause=Cause.SLOW, reason=found.text)
+    slowdown = max(math.exp(found.residual), STILL_SLOW)
+    move = _degrade(
+        replace(case, memory=own), slowdown, "it did so before its last start"
+    )
+    return replace(move, memory=replace(move.memory, incurable=True))
+
+
+def _drain_slow(case: EngineCase, found: AnySlow) -> Transition:
+    """Drain it for its speed; of a stutter no canary could clear it."""
+    if isinstance(found, SlowCanary):
+        residual = math.log(found.ratio)
+        return _drain(case, Cause.SLOW_CANARIES, found.text, residual)
+    move = _drain(case, Cause.SLOW, found.text, found.residual)
+    own = move.memory
+    if not isinstance(found, Stutter) or own.health is not Health.DRAINING:
+        return move
+    return Transition(replace(own, stuttered=own.incarnation))
 
 
 def _drain_for_errors(case: EngineCase, errors: Errors) -> Transition:
@@ -130,7 +149,9 @@ def _passed_lately(case: EngineCase) -> bool:
 
 def _ticked(case: EngineCase) -> EngineMemory:
     own, found = case.memory, case.found
-    heeded = found.slow is not None and case.now >= own.quiet_until
+    # Canaries that passed have disproved slowness; they are too short for a stutter.
+    is_quiet = case.now < own.quiet_until and not isinstance(found.slow, Stutter)
+    heeded = found.slow is not None and not is_quiet
     return replace(
         own,
         slow_ticks=(*own.slow_ticks, heeded)[-OF_TICKS:],
@@ -151,10 +172,10 @@ def _suspected(case: EngineCase) -> EngineMemory:
         return case.moved(Health.HEALTHY, cause=Cause.NONE, reason="", blocked="")
     if (
         own.health is Health.HEALTHY
-        and (own.passes or own.relaunches)
+        and (own.passes or own.relaunches or own.stuttered)
         and case.waited >= FORGIVEN_SECONDS
     ):
-        return replace(own, passes=0, relaunches=0, since=case.now)
+        return replace(own, passes=0, relaunches=0, stuttered=0, since=case.now)
     return own
 
 
@@ -187,7 +208,8 @@ def _draining(case: EngineCase) -> Transition:
         hung = replace(case, memory=replace(own, reason=case.found.hung))
         return _relaunch(hung, Cause.HUNG)
     if not case.found.inflight and case.waited > 0:
-        if own.cause is Cause.ERRORS and _is_surely_broken(case):
+        is_broken = own.cause is Cause.ERRORS and _is_surely_broken(case)
+        if is_broken or own.stuttered == own.incarnation:
             return _relaunch(case)
         ask = own.round + 1
         return Transition(
@@ -326,7 +348,7 @@ def _degraded(case: EngineCase) -> Transition:
     if curable and found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
         refused = case.guard.why_no_relaunch(case.observation.report, own)
         if not refused:
-            return _drain(case, Cause.SLOW, found.slow.text, _residual(found.slow))
+            return _drain_slow(case, found.slow)
     return Transition(own)
 
 

@@ -172,7 +172,103 @@ class FailingTogether:
         )
 
 
-Verdict = Slow | Errors | Hang | SlowCanary | SlowTogether | FailingTogether
+@dataclass(frozen=True, slots=True)
+class Stutter:
+    """An engine stands still again and again, and is well in between."""
+
+    engine: str
+    incarnation: int
+    #: The share of its requests that were late, 0 to 1.
+    late: float
+    #: The share that surely is.
+    at_least: float
+    #: The share that may be.
+    allowed: float
+    requests: int
+    #: The number of pauses that these show at least, of late.
+    pauses: float
+    #: The mean seconds by which one of them made a request late.
+    pause_seconds: float
+    #: The share of its time that it loses by them, as far as is known.
+    lost: float
+    peers: int
+    #: The share of requests that were late on the better half of its peers.
+    peers_late: float
+
+    @property
+    def residual(self) -> float:
+        """The logarithm of how many times slower it is over minutes."""
+        return -math.log(1 - min(0.9, self.lost))
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        against = "no peers"
+        if self.peers:
+            against = f"its {self.peers} peers {100 * self.peers_late:.0f} %"
+        return (
+            f"stutters: stands still for {self.pause_seconds:.0f} s and more, again "
+            f"and again, and is well in between: {100 * self.late:.0f} % of "
+            f"{self.requests} requests were late ({against}), {100 * self.lost:.0f} % "
+            "of its time is lost"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StutterTogether:
+    """Most engines of a model stutter, so none of them is to blame."""
+
+    model: str
+    #: The share of requests that were late, 0 to 1.
+    late: float
+    #: The number of engines that it was made from.
+    engines: int
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return (
+            f"the {self.engines} engines of {self.model} stutter, "
+            f"{100 * self.late:.0f} % of requests are late: it is what they share, a "
+            "disk, a network or the hosts, so none is relaunched"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SlowBand:
+    """An engine is slow for requests of a kind, and well for others."""
+
+    engine: str
+    incarnation: int
+    #: What is long about these requests: "prompts" or "answers".
+    long: str
+    #: The tokens from which on they are.
+    tokens: int
+    #: The mean logarithm of measured over expected seconds; counts up to 3 times.
+    residual: float
+    #: That of its peers for such requests.
+    peers_residual: float
+    #: The standard error of the difference.
+    error: float
+    requests: int
+    peers: int
+
+    @property
+    def text(self) -> str:
+        """The verdict in words."""
+        return (
+            f"slow for {self.long} of {self.tokens:,} tokens and more: takes "
+            f"{_times(self.residual)} of what these requests explain (its "
+            f"{self.peers} peers {_times(self.peers_residual)}; {self.requests} such "
+            f"requests, standard error {100 * self.error:.0f} %)"
+        )
+
+
+#: What an engine may be drained for by its speed.
+AnySlow = Slow | SlowCanary | Stutter | SlowBand
+#: What no single engine is to blame for.
+Together = SlowTogether | StutterTogether | FailingTogether
+Verdict = AnySlow | Errors | Hang | Together
 
 
 def _times(residual: float) -> str:

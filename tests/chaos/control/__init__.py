@@ -6,5 +6,6 @@
 - ``run``: one run, with its load, its fault and what became of both
 - ``fleet``: the server, launcher, engines, workers and beat of a run
 - ``traffic``: requests at a rate that can change
+- ``stuttering``: a process that is stopped and goes on
 - ``watch``: what control does to engines, seen from outside
 """

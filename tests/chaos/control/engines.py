@@ -14,6 +14,7 @@ from tests.chaos.control.run import (
     relaunched_once,
     report,
 )
+from tests.chaos.control.stuttering import stuttering
 from tests.chaos.control.traffic import Mix, wandering
 
 SICK = ENGINES[1]
@@ -37,6 +38,12 @@ ERRORS_SECONDS = 90.0
 HUNG_SECONDS = 45.0
 #: The same when it hangs and has no metrics.
 SILENT_SECONDS = 90.0
+#: An engine that stutters stands still for so many seconds ...
+STANDS_SECONDS = 10.0
+#: ... of every so many.
+EVERY_SECONDS = 60.0
+#: How long an engine may stay in service, in seconds, when it stutters.
+STUTTER_SECONDS = 300.0
 #: The most attempts that may fail.
 MOST_FAILED = 50
 #: Requests a second that the engines can answer. Three engines of 8 sequences, 24
@@ -95,6 +102,20 @@ def _hung(name: str, *options: str) -> Outcomes:
         fleet.process(SICK).send_signal(signal.SIGSTOP)
         run.await_ready()
         return run.finish(name)
+
+
+def engine_stutters() -> Report:
+    """SIGSTOP of one of three engines for 10 s of every 60, and SIGCONT."""
+    with Fleet() as fleet, Run(fleet, ENGINES, STEADY) as run:
+        run.calibrate()
+        run.strike(SICK)
+        with stuttering(fleet.process(SICK).pid, STANDS_SECONDS, EVERY_SECONDS):
+            run.await_ready(STUTTER_SECONDS + 60)
+        done = run.finish("stutters")
+    goals = [*promises([done], may_abort=True), *relaunched_once(done, STUTTER_SECONDS)]
+    told = [each for each in run.watch.reasons if each.startswith("stutters")]
+    goals.append(Goal("told to stutter", len(told), 1))
+    return report([done], goals, *told[:1])
 
 
 def engine_errors() -> Report:

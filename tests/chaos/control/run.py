@@ -112,9 +112,9 @@ class Run:
         """Note that the fault begins now, on an engine or on all."""
         self.sick, self.struck_at = sick, time.monotonic()
 
-    def await_ready(self) -> None:
-        """Wait until the sick engine's next incarnation serves, or for PATIENCE."""
-        deadline = self.struck_at + PATIENCE
+    def await_ready(self, patience: float = PATIENCE) -> None:
+        """Wait until the sick engine's next incarnation serves, or for so long."""
+        deadline = self.struck_at + patience
         while time.monotonic() < deadline and self._ready_at() != self._ready_at():
             time.sleep(0.2)
         self.over()
@@ -230,9 +230,10 @@ def promises(outcomes: Sequence[Outcomes], may_abort: bool = False) -> list[Goal
 def relaunched_once(outcome: Outcomes, within: float) -> list[Goal]:
     """Goals of a run whose sick engine is found and relaunched, once."""
     own = sum(outcome.relaunches) - outcome.others_relaunched
+    latest = max(PATIENCE, within + 60)
     return [
         Goal(f"{outcome.name} flagged", outcome.flagged, within, "s", at_most=True),
-        Goal(f"{outcome.name} ready", outcome.ready, PATIENCE, "s", at_most=True),
+        Goal(f"{outcome.name} ready", outcome.ready, latest, "s", at_most=True),
         Goal(f"{outcome.name} relaunches at least", own, 1),
         Goal(f"{outcome.name} relaunches", own, 1, at_most=True),
     ]

@@ -48,6 +48,8 @@ class Watch:
         self._store = store
         self.history: list[Seen] = []
         self.attempts: dict[Outcome, set[Sample]] = {each: set() for each in Outcome}
+        #: Why engines had the health that they had, in words, oldest first.
+        self.reasons: list[str] = []
         self._last: dict[str, tuple[int, Health, bool]] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -75,6 +77,8 @@ class Watch:
             own = memory.engines.get(name)
             health = own.health if own else Health.HEALTHY
             state = (report.incarnation, health, report.serves)
+            if own and own.reason and own.reason not in self.reasons:
+                self.reasons.append(own.reason)
             if self._last.get(name) != state:
                 self._last[name] = state
                 self.history.append(Seen(now, name, *state))

@@ -1,0 +1,148 @@
+"""How an engine's requests get into its tallies, and which of them are late. Pure."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from modelserver.policy.health.cost_model import Fit, row
+from modelserver.policy.health.memory import EngineMemory, TypeMemory
+from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.speed import beyond_wander
+from modelserver.policy.health.tallies import (
+    HALF_LIFE_SECONDS,
+    Counted,
+    Tallies,
+    added,
+    size_of,
+)
+from modelserver.values import Outcome, Sample
+
+#: A late request took at least 2 seconds more than expected, ...
+LATE_SECONDS = 2.0
+#: ... 1.25 times as long, ...
+LATE_TIMES = 1.25
+#: ... and longer by 3 standard deviations of the fit.
+LATE_SIGMAS = 3.0
+#: Of the seconds by which a request is late, this share has to be a silence of its
+#: engine: requests that queue are late, too, while others are answered.
+SILENT_SHARE = 0.5
+#: The fit is linear in prompts. One of 4096 tokens may take twice as long as it says,
+#: one of 8192 three times, and so on, before a request counts as late.
+CURVED_TOKENS = 4096.0
+#: From 4 requests at once on a silence is 4 times the mean time between two answers.
+FEW = 4
+SILENT_TIMES = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How long an engine may take to read the prompts that it has got of late."""
+
+    #: Seconds for one prompt.
+    prompt_seconds: float
+    #: Seconds beyond what the fit expects, for each token.
+    more_seconds: float
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], fit: Fit) -> "Reading":
+        """By the prompts of these requests."""
+        prompts = [each.prompt_tokens for each in samples]
+        tokens = sum(prompts)
+        share = fit.shares[1] + fit.shares[4]
+        more = share * sum(each * each for each in prompts) / CURVED_TOKENS
+        return cls((share * tokens + more) / len(prompts), more / max(1, tokens))
+
+    def unforeseen(self, sample: Sample) -> float:
+        """Seconds of a request that the fit does not know of.
+
+        Its engine may first have read what it had got before, and all the prompts that
+        it read may have been longer than the fit is good for.
+        """
+        backlog = self.prompt_seconds * sample.inflight_start
+        return backlog + self.more_seconds * sample.prompt_admitted
+
+
+def with_tallies(
+    observations: Mapping[str, Observation],
+    engines: Mapping[str, EngineMemory],
+    types: Mapping[str, TypeMemory],
+    passed: float,
+    now: float,
+) -> dict[str, EngineMemory]:
+    """The memories with what is new counted; ``passed`` seconds since the last time."""
+    counted = dict(engines)
+    fades = 0.5 ** (passed / HALF_LIFE_SECONDS)
+    for name, observation in observations.items():
+        own, kind = engines[name], types.get(observation.type)
+        old = own.tallies
+        if old.since < own.fresh_from:
+            old = Tallies()
+        new: list[Counted] = []
+        if kind and kind.fit and not own.health.is_held:
+            late = late_from(kind.fit.sigma, kind.wander)
+            new = [
+                *_requests(observation, own, kind.fit, late),
+                *_canaries(observation, own, late),
+            ]
+        if old.cells or new or old is not own.tallies:
+            counted[name] = replace(own, tallies=added(old, new, fades, now))
+    return counted
+
+
+def late_from(sigma: float, wander: float) -> float:
+    """The logarithm of measured over expected seconds from which a request is late.
+
+    >>> round(math.exp(late_from(sigma=0.05, wander=0.02)), 2)
+    1.25
+    """
+    beyond = math.log(beyond_wander(wander))
+    return max(math.log(LATE_TIMES), LATE_SIGMAS * sigma, beyond)
+
+
+def _requests(
+    observation: Observation, own: EngineMemory, fit: Fit, late: float
+) -> Iterator[Counted]:
+    """Its answered requests that have come since the last time."""
+    offset, most = own.offset or 0.0, observation.spec.max_running
+    answered = [each for each in observation.samples if each.outcome is Outcome.OK]
+    if not answered:
+        return
+    reading = Reading.of(answered, fit)
+    for each in answered:
+        if each.ended_at <= own.seen_at:
+            continue
+        if each.incarnation != own.incarnation or each.ended_at < own.fresh_from:
+            continue
+        log = fit.log_ratio(row(each, most)) - offset
+        by = each.seconds * (1 - math.exp(-log)) if log >= late else 0.0
+        by = max(0.0, by - reading.unforeseen(each)) if by else 0.0
+        if by < LATE_SECONDS or not _was_silent(each, by, answered):
+            by = 0.0
+        size = size_of(each.prompt_tokens, each.completion_tokens)
+        yield Counted(size, log, by, each.ended_at - each.seconds, each.ended_at)
+
+
+def _canaries(
+    observation: Observation, own: EngineMemory, late: float
+) -> Iterator[Counted]:
+    """Its new idle canaries, which a stutter makes late as well."""
+    since = max(own.tallies.canary_at, own.shared_at)
+    for each in observation.own_canaries(own.fresh_from):
+        if each.at <= since or each.loaded or not own.baseline:
+            continue
+        log = math.log(each.seconds / own.baseline)
+        by = each.seconds - own.baseline
+        by = by if log >= late and by >= LATE_SECONDS else 0.0
+        yield Counted(0, log, by, each.at, each.at + each.seconds, is_canary=True)
+
+
+def _was_silent(sample: Sample, by: float, others: Sequence[Sample]) -> bool:
+    """Whether an engine answered nothing for most of the time that a request lost."""
+    ended, began = sample.ended_at, sample.ended_at - sample.seconds
+    ends = sorted(each.ended_at for each in others if each.ended_at <= ended)
+    least = LATE_SECONDS
+    if min(sample.inflight_start, sample.inflight_end) >= FEW:
+        least = max(least, SILENT_TIMES * (ends[-1] - ends[0]) / len(ends))
+    silent = (after - max(before, began) for before, after in pairwise(ends))
+    return sum(each for each in silent if each >= least) >= SILENT_SHARE * by
