@@ -81,8 +81,8 @@ class Fleet(BaseSettings):
 
     def specs(self) -> tuple[ModelSpec, ...]:
         """The models as plain values."""
-        most = self.defaults.max_tokens
-        return tuple(section.spec(most) for section in self.models)
+        most, zone = self.defaults.max_tokens, self.rules.time_zone
+        return tuple(section.spec(most, zone) for section in self.models)
 
     def pins(self) -> tuple[EngineSpec, ...]:
         """The pinned and external engines as plain values, numbered per model."""
@@ -128,6 +128,11 @@ def _disagreements(fleet: Fleet) -> list[str]:
             found.append(
                 f'model "{model.name}" falls back to "{model.fallback}", which is no '
                 f"{model.kind} model of this fleet{_close(model.fallback, names)}"
+            )
+        if model.schedule and not fleet.rules.time_zone:
+            found.append(
+                f'model "{model.name}" has a schedule, and nothing says by which '
+                'clock; set time_zone in [rules], for example "Europe/Berlin"'
             )
     for kind in Kind:
         name = getattr(fleet.defaults, kind.value)
@@ -242,4 +247,6 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
         "alerts": AlertsSection,
     }
     section = sections.get(str(loc[0])) if len(loc) > 1 else None
+    if "schedule" in loc[2:-1]:
+        return ["days", "from", "min_engines", "to"]
     return sorted((section or Fleet).model_fields)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from modelserver.errors import RequestError
+from modelserver.fleet_schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
 from modelserver.server_address import read_address
 from modelserver.values import EXTERNAL, Kind, ModelSpec
@@ -118,6 +119,8 @@ class ModelSection(_Section):
     share_gpu: bool = False
     min_engines: int = Field(default=1, ge=0)
     max_engines: int = Field(default=0, ge=0, description="0: the same as min_engines")
+    priority: int = Field(default=0, ge=-100, le=100)
+    schedule: tuple[ScheduleSection, ...] = ()
     context_length: int | None = Field(default=None, ge=16)
     data_parallel: int = Field(default=1, ge=1)
     torch_compile: bool | None = None
@@ -155,17 +158,24 @@ class ModelSection(_Section):
             raise ValueError(problem)
         return self
 
-    def spec(self, default_max_tokens: int = 0) -> ModelSpec:
-        """The same as a plain value."""
+    @property
+    def most_engines(self) -> int:
+        """How many engines it has at most."""
+        return self.max_engines or max(1, self.min_engines)
+
+    def spec(self, default_max_tokens: int = 0, zone: str = "") -> ModelSpec:
+        """The same as a plain value; ``zone`` is that of its schedule."""
         values = self.model_dump()
         values["default_max_tokens"] = default_max_tokens
-        values["max_engines"] = self.max_engines or max(1, self.min_engines)
+        values["max_engines"] = self.most_engines
+        values["schedule"] = tuple(each.window(zone) for each in self.schedule)
         return ModelSpec(**values)
 
 
 def _engine_disagreements(model: ModelSection) -> Iterator[str]:
     if model.when_down == "fallback" and not model.fallback:
         yield 'when_down "fallback" needs fallback = the name of another model'
+    yield from _schedule_disagreements(model)
     if model.fallback == model.name:
         yield f'model "{model.name}" cannot be its own fallback; name another model'
     ours = model.engine not in ("command", EXTERNAL)
@@ -194,6 +204,17 @@ def _engine_disagreements(model: ModelSection) -> Iterator[str]:
             "extra_args must not hold --api-key, which every user of the host could "
             "read; an engine gets a key by itself"
         )
+
+
+def _schedule_disagreements(model: ModelSection) -> Iterator[str]:
+    if model.engine == EXTERNAL and (model.schedule or model.priority):
+        yield 'engine "external" gets no GPUs; leave priority and schedule out'
+    for each in model.schedule:
+        if each.min_engines > model.most_engines:
+            yield (
+                f"the schedule from {each.start} has min_engines {each.min_engines}, "
+                f"and max_engines is {model.most_engines}; raise that"
+            )
 
 
 def _sampling_problems(model: ModelSection) -> Iterator[str]:
@@ -320,6 +341,8 @@ class RulesSection(_Section):
     show_prompts: bool = False
     #: Whether control acts on slow and failing engines.
     judge_engines: bool = True
+    #: The time zone of the models' schedules; needed where a model has one.
+    time_zone: TimeZone = ""
 
 
 class ProbeSection(_Section):

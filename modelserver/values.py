@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from modelserver.schedules import ScheduledWindow
+
 Json = Any
 
 #: The type of an engine that somebody else runs: it exists only where ``[[engines]]``
@@ -329,6 +331,10 @@ class ModelSpec:
     min_engines: int = 1
     #: How many engines there are at most.
     max_engines: int = 1
+    #: Models with a higher one get GPUs before others. No request's priority.
+    priority: int = 0
+    #: When there are more engines at least, by the clock.
+    schedule: tuple[ScheduledWindow, ...] = ()
     #: Tokens of prompt and answer together, None for the engine's own choice.
     context_length: int | None = None
     #: How many replicas share the engine's GPUs.

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from modelserver.schedules import ScheduledWindow
 from modelserver.values import EXTERNAL, EngineSpec, Json, ModelSpec, engine_id
 
 #: The type of engines that get their limits by their own command.
@@ -23,6 +24,8 @@ AT_ONCE = frozenset(
         "name",
         "min_engines",
         "max_engines",
+        "priority",
+        "schedule",
         "start_seconds",
         "drain_seconds",
         "idle_seconds",
@@ -83,8 +86,13 @@ def _tails(before: Json, after: Json) -> tuple[Json, Json]:
 def _show(value: Json) -> str:
     if value is None or value == "":
         return "nothing"
-    text = value if isinstance(value, str) else json.dumps(value, default=list)
+    text = value if isinstance(value, str) else json.dumps(value, default=_plain)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def _plain(value: Json) -> Json:
+    """What JSON does not know: a window of a schedule in words, tables as they are."""
+    return str(value) if isinstance(value, ScheduledWindow) else list(value)
 
 
 def sentence(changes: Iterable[FieldChange]) -> str:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from modelserver.inventory import GIB, gib
-from modelserver.values import EXTERNAL, EngineSpec, ModelSpec, engine_id
+from modelserver.values import (
+    EXTERNAL,
+    EngineSpec,
+    ModelSpec,
+    engine_id,
+    split_engine_id,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,35 @@ class Demand:
     engines: tuple[EngineSpec, ...] = ()
     #: The engine that will get a GPU, by the GPU's UUID: no other is placed there.
     reserved: Mapping[str, EngineSpec] = field(default_factory=dict)
+    #: The engines that a model has whatever comes, if more than its ``min_engines``.
+    minimums: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def places(self) -> dict[str, EngineSpec]:
         """The engines that are to have a certain place, by id."""
         return {each.id: each for each in self.engines if each.host}
+
+
+def turns(
+    engines: Iterable[EngineSpec],
+    models: Mapping[str, ModelSpec],
+    minimums: Mapping[str, int],
+) -> dict[str, tuple[bool, int]]:
+    """Sorts the engines that go first to the front, by id; all equal without ranks.
+
+    First come the minimums of the models, those of higher rank first, then the rest in
+    the same way.
+    """
+    if len({each.priority for each in models.values()}) < 2:
+        return {each.id: (False, 0) for each in engines}
+    seen: Counter[str] = Counter()
+    found = {}
+    for each in sorted(engines, key=lambda spec: split_engine_id(spec.id)[1]):
+        model = models.get(each.model)
+        least = max(minimums.get(each.model, 0), model.min_engines if model else 0)
+        found[each.id] = (seen[each.model] >= least, -(model.priority if model else 0))
+        seen[each.model] += 1
+    return found
 
 
 def wanted_engines(

@@ -1,6 +1,6 @@
 """From the fleet and its hosts' GPUs to wishes, and to reasons where there is no room.
 
-Big needs come first. An engine that has been started stays; one that has not is placed
+Where models have ranks, minimums come first, by rank; then big needs. An engine that has been started stays; one that has not is placed
 anew when its GPUs are taken. The same snapshot gives the same plan.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Drop, Want
-from modelserver.policy.placement.needs import Demand, Need, wanted_engines
+from modelserver.policy.placement.needs import Demand, Need, turns, wanted_engines
 from modelserver.policy.placement.rooms import (
     HostRoom,
     RoomOffer,
@@ -97,7 +97,10 @@ class _Planner:
         self._offers: dict[Need, dict[str, RoomOffer]] = {}
         self._changed: dict[Need, set[str]] = {}
         self._nowhere: dict[Need, str] = {}
-        self._by_need = sorted(self.wanted, key=lambda each: self._needs[each.id].rank)
+        turn = turns(self.wanted, models, demand.minimums if demand else {})
+        self._by_need = sorted(
+            self.wanted, key=lambda each: (turn[each.id], self._needs[each.id].rank)
+        )
 
     def has(self, spec: EngineSpec) -> bool:
         """Whether it has been dealt with, so that later rules leave it alone."""

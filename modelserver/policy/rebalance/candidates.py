@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement.rooms import HostRoom
-from modelserver.policy.rebalance.pressure import least_work
+from modelserver.policy.rebalance import turning
+from modelserver.policy.rebalance.measuring import recent_rate
 from modelserver.policy.rebalance.scene import RebalanceScene
 from modelserver.policy.rebalance.state import EngineView
 
@@ -25,12 +25,19 @@ class Candidate:
     gpus: int = 0
     #: Whether the donors have nothing to do.
     idle: bool = False
+    #: The highest rank of donors that need what they give and are outranked, None
+    #: where none does.
+    forced: int | None = None
 
     @property
-    def rank(self) -> tuple[float, int, str, tuple[str, ...]]:
-        """Sorts the best to the front: the smallest T, then the fewest GPUs."""
+    def order(self) -> tuple[bool, int, float, int, str, tuple[str, ...]]:
+        """Sorts the best to the front: nobody forced, the smallest T, the fewest GPUs.
+
+        Of those who are forced, the one of the lowest rank comes first.
+        """
         donors = tuple(engine.id for engine in self.donors)
-        return (self.seconds, self.gpus, self.host, donors)
+        forced = (self.forced is not None, self.forced or 0)
+        return (*forced, self.seconds, self.gpus, self.host, donors)
 
 
 def room_of(
@@ -43,7 +50,7 @@ def room_of(
         if engine.host == host.name and engine.id not in gone:
             room.claim(engine.id, scene.need(engine.model), engine.uuids)
     for move in scene.moves:
-        if move.host == host.name:
+        if move.host == host.name and move.engine not in gone:
             room.claim(move.engine, scene.need(move.model), move.uuids)
     return room
 
@@ -75,12 +82,12 @@ def donated_places(scene: RebalanceScene, name: str) -> list[Candidate]:
     if not scene.need(name).gpus:
         return []
     found = {
-        candidate.rank: candidate
+        candidate.order: candidate
         for host in scene.view.hosts
         for group in _groups(scene, name, host)
         for candidate in _released(scene, name, host, group)
     }
-    return [found[rank] for rank in sorted(found)]
+    return [found[order] for order in sorted(found)]
 
 
 def _groups(scene: RebalanceScene, name: str, host: Host) -> Iterator[list[EngineView]]:
@@ -118,7 +125,10 @@ def _released(
     gpus = {uuid for each in ending for uuid in each.uuids} | set(fit.uuids)
     idle = all(is_idle(scene, each.model) for each in ending)
     seconds = scene.drain_seconds(ending) + scene.load_seconds(name, host.name)
-    yield Candidate(host.name, fit.uuids, seconds, tuple(ending), len(gpus), idle)
+    forced = _forced(scene, name, ending)
+    yield Candidate(
+        host.name, fit.uuids, seconds, tuple(ending), len(gpus), idle, forced
+    )
 
 
 def refusals(scene: RebalanceScene, name: str) -> str:
@@ -144,61 +154,74 @@ def refusal(
 ) -> str:
     """Why these engines may not end for the taker; "" where they may."""
     seconds = scene.drain_seconds(ending) + scene.load_seconds(taker, host)
-    for donor in sorted({engine.model for engine in ending}):
-        lost = [engine.id for engine in ending if engine.model == donor]
-        why = _refusal_of(scene, donor, lost) or _reverses(scene, donor, taker, seconds)
+    for donor, lost in _by_donor(ending).items():
+        why = _minimum(scene, donor, taker, lost)
+        if not why and not scene.outranks(taker, donor):
+            why = _need(scene, donor, taker, lost)
+            why = why or turning.refusal(scene, donor, taker, seconds)
         if why:
             return why
     return ""
 
 
-def _refusal_of(scene: RebalanceScene, donor: str, lost: Sequence[str]) -> str:
-    rules, spec = scene.rules, scene.models[donor].spec
-    planned = scene.planned(donor)
+def _by_donor(ending: Sequence[EngineView]) -> dict[str, list[str]]:
+    donors = sorted({engine.model for engine in ending})
+    return {
+        donor: [each.id for each in ending if each.model == donor] for donor in donors
+    }
+
+
+def _forced(
+    scene: RebalanceScene, taker: str, ending: Sequence[EngineView]
+) -> int | None:
+    """The highest rank of the donors that give only because they are outranked."""
+    ranks = [
+        scene.models[donor].spec.priority
+        for donor, lost in _by_donor(ending).items()
+        if scene.outranks(taker, donor) and _need(scene, donor, taker, lost)
+    ]
+    return max(ranks, default=None)
+
+
+def _minimum(scene: RebalanceScene, donor: str, taker: str, lost: Sequence[str]) -> str:
+    """Why the donor would have too few engines, "" where it would not.
+
+    What its schedule alone asks for yields to a model of higher rank that has not its
+    own minimum.
+    """
+    spec, planned = scene.models[donor].spec, scene.planned(donor)
     runs = [engine for engine in lost if engine in planned]
+    yields = scene.outranks(taker, donor) and scene.unplaced(taker)
+    least = spec.min_engines if yields else scene.least(donor)
     left = len(scene.own(donor)) - len(lost)
-    if left < spec.min_engines or (
-        runs and len(planned) - len(runs) < spec.min_engines
-    ):
-        return f"{donor} keeps min_engines {spec.min_engines}"
-    if not runs:
+    if left >= least and not (runs and len(planned) - len(runs) < least):
         return ""
-    meter = scene.meters[donor]
+    by_clock = " of its schedule" if least > spec.min_engines else ""
+    return f"{donor} keeps min_engines {least}{by_clock}"
+
+
+def _need(scene: RebalanceScene, donor: str, taker: str, lost: Sequence[str]) -> str:
+    """Why the donor cannot spare these engines, "" where it can."""
+    rules, spec, meter = scene.rules, scene.models[donor].spec, scene.meters[donor]
+    if not scene.planned(donor).intersection(lost):
+        return ""
     if meter.hot_ticks or any(move.model == donor for move in scene.moves):
         return f"{donor} needs engines itself"
     if is_idle(scene, donor):
         return ""
     if meter.observed < rules.average_seconds:
         return f"{donor} has been watched for only {meter.observed:.0f} s"
+    home = turning.comes_home(scene, donor, taker)
     serving = [engine.id for engine in scene.serving(donor) if engine.id not in lost]
     after = scene.pressure(donor, len(serving), peak=True)
+    if home:
+        after = replace(after, arrivals=recent_rate(meter, rules))
     if not after.bears(rules.donor_load, rules.donor_drain_seconds):
         return (
             f"{donor} needs what it has: lambda {after.arrivals:.3g}/s, mu "
             f"{after.capacity:.3g}/s, {after.engines} engines left, Q {after.queue:.0f}"
         )
     busy = scene.inflight(donor)
-    if busy > rules.donor_load * spec.max_running * len(serving):
+    if busy > rules.donor_load * spec.max_running * len(serving) and not home:
         return f"{donor} has {busy} in flight, too many for {len(serving)} engines"
     return ""
-
-
-def _reverses(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
-    """Why GPUs may not go back so soon, "" where they may; each quick turn counts."""
-    rules, pair = scene.rules, {donor, taker}
-    between = [each for each in scene.past if {each.donor, each.taker} == pair]
-    last = max((e.at for e in between if e.donor == taker), default=None)
-    if last is None:
-        return ""
-    turns = sum(
-        one.donor != two.donor and two.at - one.at < rules.reverse_seconds
-        for one, two in pairwise(between)
-    )
-    patience: float = 2.0**turns
-    if scene.now - last >= rules.reverse_seconds:
-        return ""
-    need = scene.pressure(taker, len(scene.planned(taker))).work_seconds
-    if need >= rules.reverse_times * patience * least_work(seconds, rules):
-        return ""
-    turned = f", after {turns} quick turns within the hour" if turns else ""
-    return f"{taker} gave {donor} an engine {scene.now - last:.0f} s ago{turned}"

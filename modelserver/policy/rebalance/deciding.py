@@ -16,6 +16,7 @@ from modelserver.policy.rebalance.candidates import (
 from modelserver.policy.rebalance.measuring import (
     Tick,
     capacity,
+    enter,
     finished_since,
     measure,
 )
@@ -29,6 +30,7 @@ from modelserver.policy.rebalance.state import (
     RebalanceView,
 )
 from modelserver.policy.rebalance.transit import advance
+from modelserver.policy.rebalance.turning import all_come_home
 from modelserver.values import EngineSpec
 
 
@@ -85,7 +87,10 @@ def _outcome(scene: RebalanceScene, memory: RebalanceMemory) -> RebalanceOutcome
     for move in scene.moves:
         taker = EngineSpec(move.engine, move.model, move.host, uuids=move.uuids)
         reserved |= dict.fromkeys(move.uuids, taker)
-    return RebalanceOutcome(tuple(wanted), memory, tuple(scene.reasons), reserved)
+    minimums = {name: scene.least(name) for name in scene.models}
+    return RebalanceOutcome(
+        tuple(wanted), memory, tuple(scene.reasons), reserved, minimums
+    )
 
 
 # Measuring.
@@ -103,7 +108,10 @@ def _measure(
             sum(gains.values()),
             seconds,
         )
-        scene.meters[name] = measure(scene.meters[name], tick, scene.rules)
+        meter = scene.meters[name]
+        after = measure(meter, tick, scene.rules)
+        engines = len(scene.planned(name))
+        scene.meters[name] = enter(after, meter, tick, engines, scene.now)
 
 
 def _note_quiet(scene: RebalanceScene) -> None:
@@ -150,7 +158,8 @@ def _is_hot(scene: RebalanceScene, name: str) -> bool:
 
 def _wake(scene: RebalanceScene) -> None:
     """Start an engine of a model that has none and is asked for."""
-    for name, model in scene.models.items():
+    for name in scene.by_rank:
+        model = scene.models[name]
         if not model.waiting or scene.own(name) or scene.planned(name):
             continue
         if not model.spec.max_engines:
@@ -158,7 +167,7 @@ def _wake(scene: RebalanceScene) -> None:
         places = free_places(scene, name)
         if not places:
             idle = [each for each in donated_places(scene, name) if each.idle]
-            places = [each for each in idle if _may_move(scene, each, alone=True)]
+            places = [e for e in idle if _may_move(scene, name, e, alone=True)]
         if places:
             _begin(scene, name, places[0], "is asked for and has no engine")
 
@@ -170,9 +179,10 @@ def _sleep(scene: RebalanceScene) -> None:
         if quiet < spec.idle_seconds or any(m.model == name for m in scene.moves):
             continue
         for engine in scene.by_worth(name):
-            if len(scene.own(name)) <= spec.min_engines:
+            if len(scene.own(name)) <= scene.least(name):
                 break
             scene.unwant(name, engine)
+            scene.come_home(name, -1)
             scene.say(
                 name,
                 f"ends {engine}: nobody asks for it",
@@ -185,19 +195,23 @@ def _sleep(scene: RebalanceScene) -> None:
 
 
 def _grow(scene: RebalanceScene) -> None:
-    """Give the hottest models an engine each, from donors one in all."""
-    ready = [
-        name
-        for name, meter in scene.meters.items()
-        if meter.hot_ticks >= scene.rules.hot_ticks
-    ]
+    """Give models an engine each, from donors one in all: by rank, then the hottest."""
+    ready = [name for name in scene.meters if _has_been_hot(scene, name)]
 
-    def heat(name: str) -> tuple[float, float, str]:
+    def heat(name: str) -> tuple[int, float, float, str]:
+        rank = scene.models[name].spec.priority
         pressure = scene.pressure(name, len(scene.planned(name)))
-        return (-pressure.drain_seconds, -pressure.work_seconds, name)
+        return (-rank, -pressure.drain_seconds, -pressure.work_seconds, name)
 
     for name in sorted(ready, key=heat):
         _grow_one(scene, name)
+
+
+def _has_been_hot(scene: RebalanceScene, name: str) -> bool:
+    """Whether it has been hot for long enough: one tick where it has given engines."""
+    meter = scene.meters[name]
+    least = 1 if meter.ledger.gained < 0 else scene.rules.hot_ticks
+    return meter.hot_ticks >= least
 
 
 def _grow_one(scene: RebalanceScene, name: str) -> None:
@@ -208,25 +222,33 @@ def _grow_one(scene: RebalanceScene, name: str) -> None:
         most = spec.max_engines
         scene.say(name, f"is hot and has its max_engines {most}", **pressure.figures())
         return
-    if _since_growth(scene, name) < scene.rules.pause_seconds:
+    gave = scene.meters[name].ledger.gained < 0
+    if _since_growth(scene, name) < scene.rules.pause_seconds and not gave:
         return
+    why = _why_grow(scene, name)
     free = free_places(scene, name)
     if free and unplaced:
         return  # It is being placed there.
     if free and (not planned or pressure.pays(free[0].seconds)):
-        _begin(scene, name, free[0], "is hot")
+        _begin(scene, name, free[0], why)
         return
     places = [
         each
         for each in donated_places(scene, name)
         if unplaced or not planned or pressure.pays(each.seconds)
     ]
-    allowed = [each for each in places if _may_move(scene, each)]
+    allowed = [each for each in places if _may_move(scene, name, each)]
     if allowed:
-        _begin(scene, name, allowed[0], "is hot")
+        _begin(scene, name, allowed[0], why)
     else:
-        why = _why_not(scene, name, places)
-        scene.say(name, f"is hot; {why}", **pressure.figures())
+        why_not = _why_not(scene, name, places)
+        scene.say(name, f"{why}; {why_not}", **pressure.figures())
+
+
+def _why_grow(scene: RebalanceScene, name: str) -> str:
+    window = scene.windows[name]
+    by_clock = window is not None and scene.unplaced(name)
+    return f"needs more by its schedule {window}" if by_clock else "is hot"
 
 
 def _why_not(scene: RebalanceScene, name: str, places: list[Candidate]) -> str:
@@ -246,19 +268,21 @@ def _since_growth(scene: RebalanceScene, name: str) -> float:
     return scene.now - max(times, default=-math.inf)
 
 
-def _may_move(scene: RebalanceScene, candidate: Candidate, alone: bool = False) -> bool:
-    """Whether so many GPUs may start to move now.
+def _may_move(
+    scene: RebalanceScene, name: str, candidate: Candidate, alone: bool = False
+) -> bool:
+    """Whether so many GPUs may start to move to this model now.
 
-    ``alone`` allows for any number where nothing else moves: the GPUs of an idle donor
-    do no work that could be missed.
+    What comes back to where it belongs need not pause. ``alone`` allows for any number
+    where nothing else moves: the GPUs of an idle donor do no work that could be missed.
     """
     given = [each.at for each in scene.past if each.donor]
-    if scene.now - max(given, default=-math.inf) < scene.rules.pause_seconds:
+    donors = [engine.model for engine in candidate.donors]
+    since = scene.now - max(given, default=-math.inf)
+    if since < scene.rules.pause_seconds and not all_come_home(scene, donors, name):
         return False
     moving = scene.moving_gpus
-    total = sum(bool(gpu.total) for host in scene.view.hosts for gpu in host.gpus)
-    most = max(1, int(total * scene.rules.moving_share))
-    return moving + candidate.gpus <= most or (alone and not moving)
+    return moving + candidate.gpus <= scene.gpus_at_once or (alone and not moving)
 
 
 def _begin(scene: RebalanceScene, name: str, place: Candidate, why: str) -> None:
@@ -288,6 +312,7 @@ def _begin(scene: RebalanceScene, name: str, place: Candidate, why: str) -> None
     what = f"{engine} gets a place on host {place.host}: {name} {why}"
     if donors:
         what += f"; {', '.join(donors)} end for it"
+        what += ", outranked by it" if place.forced is not None else ""
     else:
         what += "; its GPUs are free" if place.uuids else ""
     scene.say(name, what, T=place.seconds, **figures)
@@ -305,6 +330,7 @@ def _shrink(scene: RebalanceScene) -> None:
             engine = scene.by_worth(name)[0]
             pressure = scene.pressure(name, len(scene.planned(name)), peak=True)
             scene.unwant(name, engine)
+            scene.come_home(name, -1)
             scene.update(name, surplus_since=scene.now)
             since = scene.now - meter.surplus_since
             what = f"ends {engine}: not needed for {since:.0f} s"
@@ -315,9 +341,9 @@ def _has_surplus(scene: RebalanceScene, name: str) -> bool:
     rules, spec = scene.rules, scene.models[name].spec
     meter, serving = scene.meters[name], scene.serving(name)
     left = len(serving) - 1
-    if not meter.wanted or len(scene.own(name)) <= max(1, spec.min_engines):
+    if not meter.wanted or len(scene.own(name)) <= max(1, scene.least(name)):
         return False
-    if left < max(1, spec.min_engines) or meter.observed < rules.average_seconds:
+    if left < max(1, scene.least(name)) or meter.observed < rules.average_seconds:
         return False
     if meter.hot_ticks or any(move.model == name for move in scene.moves):
         return False

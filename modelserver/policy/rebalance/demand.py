@@ -56,7 +56,7 @@ def scale(snapshot: Snapshot, now: float) -> Scaling:
     engines = tuple(
         each if each.host else found.get(each.id, each) for each in outcome.wanted
     )
-    demand = Demand(engines, outcome.reserved)
+    demand = Demand(engines, outcome.reserved, outcome.minimums)
     return Scaling(demand, outcome.memory, outcome.reasons)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from modelserver.policy.rebalance.ledger import Interval, entered
 from modelserver.policy.rebalance.state import (
     EngineView,
     Meter,
@@ -81,6 +82,17 @@ def measure(meter: Meter, tick: Tick, rules: RebalanceRules) -> Meter:
     return replace(after, guess=mean)
 
 
+def enter(meter: Meter, before: Meter, tick: Tick, engines: int, now: float) -> Meter:
+    """The meter after a tick with its ledger, which is of requests, not of work."""
+    mu = capacity(meter, tick.model)
+    speed = None if mu is None else mu / (meter.request_work or 1.0)
+    if tick.seconds > 0 and tick.finished and meter.full and meter.full == before.full:
+        speed = tick.finished / tick.seconds / len(tick.serving)
+    waiting = float(tick.model.waiting)
+    passed = Interval(now, tick.seconds, tick.finished, waiting, speed, engines)
+    return replace(meter, ledger=entered(meter.ledger, passed))
+
+
 def _weighed(meter: Meter, tick: Tick, rules: RebalanceRules) -> Meter:
     """The meter with what a request is now, a mean over a minute."""
     now, old = tick.model.request_work, meter.request_work
@@ -131,8 +143,12 @@ def rate(meter: Meter, rules: RebalanceRules) -> float:
 
 def peak_rate(meter: Meter, rules: RebalanceRules) -> float:
     """The greater of λ and the same over a minute, for those who are to give."""
-    recent = _corrected(meter.recent, meter.observed, rules.recent_seconds)
-    return max(rate(meter, rules), recent)
+    return max(rate(meter, rules), recent_rate(meter, rules))
+
+
+def recent_rate(meter: Meter, rules: RebalanceRules) -> float:
+    """λ over a minute, for those who give back what they were given."""
+    return _corrected(meter.recent, meter.observed, rules.recent_seconds)
 
 
 def _corrected(mean: float, observed: float, window_seconds: float) -> float:

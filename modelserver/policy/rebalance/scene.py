@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from modelserver.policy.placement.needs import Need
+from modelserver.policy.rebalance.ledger import moved
 from modelserver.policy.rebalance.measuring import capacity, peak_rate, rate
 from modelserver.policy.rebalance.pressure import Pressure
 from modelserver.policy.rebalance.state import (
@@ -17,10 +18,12 @@ from modelserver.policy.rebalance.state import (
     RebalanceRules,
     RebalanceView,
 )
+from modelserver.policy.rebalance.timetable import Lead, find_due_window
+from modelserver.schedules import ScheduledWindow
 from modelserver.values import EXTERNAL, EngineState, engine_id, split_engine_id
 
 #: Seconds for which a move is remembered after it was decided.
-PAST_SECONDS = 3600.0
+PAST_SECONDS = 14_400.0
 
 
 class RebalanceScene:
@@ -47,6 +50,7 @@ class RebalanceScene:
         self.meters: dict[str, Meter] = {}
         for name in self.models:
             self.meters[name] = self._adopted(name, memory.meters.get(name))
+        self.windows = {name: self._find_window(name) for name in self.models}
         for name in self.models:
             self._clamp(name)
 
@@ -64,9 +68,15 @@ class RebalanceScene:
         wanted = _sorted(ids - set(self.pins[name]))
         return Meter(wanted=wanted, quiet_since=self.now, seen=seen)
 
+    def _find_window(self, name: str) -> ScheduledWindow | None:
+        """The window of its schedule that it needs engines for, in force or soon."""
+        drain = max(each.spec.drain_seconds for each in self.models.values())
+        lead = Lead(drain + self.load_seconds(name, ""), self.gpus_at_once)
+        return find_due_window(self.models[name].spec, lead, self.rules, self.now)
+
     def _clamp(self, name: str) -> None:
         spec = self.models[name].spec
-        while len(self.own(name)) < spec.min_engines:
+        while len(self.own(name)) < self.least(name):
             self.want(name, self.new_id(name))
         while len(self.own(name)) > spec.max_engines and self.meters[name].wanted:
             last = self.by_worth(name)[0]
@@ -74,6 +84,24 @@ class RebalanceScene:
             self.say(name, f"ends {last}: max_engines is {spec.max_engines}")
 
     # What is wanted.
+
+    @property
+    def by_rank(self) -> list[str]:
+        """The models, those that go before others first."""
+        return sorted(self.models, key=self._rank, reverse=True)
+
+    def least(self, name: str) -> int:
+        """How many engines it shall have whatever comes: by the file, or the clock."""
+        spec, window = self.models[name].spec, self.windows[name]
+        most = min(window.min_engines, spec.max_engines) if window else 0
+        return max(spec.min_engines, most)
+
+    def outranks(self, name: str, other: str) -> bool:
+        """Whether it goes before another model."""
+        return self._rank(name) > self._rank(other)
+
+    def _rank(self, name: str) -> int:
+        return self.models[name].spec.priority
 
     def own(self, name: str) -> list[str]:
         """The engines that the model shall have, pinned ones included."""
@@ -211,6 +239,33 @@ class RebalanceScene:
         self.past += [PastMove(self.now, giver, move.model) for giver in givers]
         if not move.donors:
             self.want(move.model, move.engine)
+            self.come_home(move.model, 1)
+        for donor in move.donor_models:
+            # What rank takes is no attempt that could prove wrong.
+            if self._rank(donor) == self._rank(move.model):
+                given = sum(self.engines[each].model == donor for each in move.donors)
+                self._note(donor, -given)
+                self._note(move.model, 1)
+
+    def give_up(self, move: GpuMove, why: str) -> None:
+        """Say that a move comes to nothing."""
+        self.say(move.model, f"gives up {move.engine}: {why}")
+        if move.donors:
+            self.come_home(move.model, -1)
+
+    def come_home(self, name: str, engines: int) -> None:
+        """Note an engine that came or went by itself, if moves had done the reverse."""
+        if self.meters[name].ledger.gained * engines < 0:
+            self._note(name, engines)
+
+    def _note(self, name: str, engines: int) -> None:
+        self.update(name, ledger=moved(self.meters[name].ledger, engines, self.now))
+
+    @property
+    def gpus_at_once(self) -> int:
+        """How many GPUs of the fleet may move at once."""
+        total = sum(bool(gpu.total) for host in self.view.hosts for gpu in host.gpus)
+        return max(1, int(total * self.rules.moving_share))
 
     @property
     def moving_gpus(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from modelserver.decoding import decode
 from modelserver.inventory import Host
+from modelserver.policy.rebalance.ledger import Ledger
 from modelserver.values import EngineSpec, EngineState, Json, ModelSpec
 
 #: Seconds that an engine is taken to load when a move of GPUs is weighed, before a
@@ -43,10 +44,15 @@ class RebalanceRules:
     surplus_load: float = 0.6
     #: Seconds without anything to do after which a model is idle.
     quiet_seconds: float = 60.0
-    #: Seconds in which GPUs do not go back to the model that gave them.
+    #: Seconds in which GPUs do not go back to the model that gave them, at first.
     reverse_seconds: float = 900.0
+    #: The same after many turns: each quick one doubles them.
+    most_reverse_seconds: float = 14_400.0
     #: They do go back for this multiple of the work that makes a model hot.
     reverse_times: float = 4.0
+    #: Models that turned before give and get no more while moves have cost this share
+    #: of all that they had waiting.
+    lost_share: float = 0.05
     #: Between two growths of a model, and between two moves that donors give for.
     pause_seconds: float = 60.0
     #: At most this share of the fleet's GPUs moves at once, or one GPU.
@@ -170,6 +176,8 @@ class Meter:
     load_seconds: Mapping[str, float] = field(default_factory=dict)
     #: How long its engines take to drain, None before one has.
     drain_seconds: float | None = None
+    #: What moves of GPUs have cost it.
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,7 @@ class RebalanceMemory:
     finished: Mapping[str, float] = field(default_factory=dict)
     #: The moves that are not over.
     moves: tuple[GpuMove, ...] = ()
-    #: The moves that were decided within the last hour.
+    #: The moves that were decided within the last hours.
     past: tuple[PastMove, ...] = ()
 
 
@@ -218,6 +226,8 @@ class RebalanceOutcome:
     #: The engine that will get a GPU that its donors still hold, by the GPU's UUID:
     #: no other may be placed there.
     reserved: Mapping[str, EngineSpec] = field(default_factory=dict)
+    #: The engines that each model has whatever comes.
+    minimums: Mapping[str, int] = field(default_factory=dict)
 
 
 def to_json(memory: RebalanceMemory) -> dict[str, Json]:

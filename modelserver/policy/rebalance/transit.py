@@ -38,7 +38,7 @@ def _start_if_released(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
         if waited <= max(drains, default=0.0) + RELEASE_SECONDS:
             return move
         ending = ", ".join(move.donors)
-        scene.say(move.model, f"gives up {move.engine}: {ending} did not end")
+        scene.give_up(move, f"{ending} did not end")
         return None
     for name in move.donor_models:
         if name in scene.meters:
@@ -46,7 +46,7 @@ def _start_if_released(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
             mean = waited if drained is None else (drained + waited) / 2
             scene.update(name, drain_seconds=mean)
     if not _still_needed(scene, move):
-        scene.say(move.model, f"gives up {move.engine}: its queue is empty")
+        scene.give_up(move, "its queue is empty")
         return None
     return _start(scene, move)
 
@@ -75,7 +75,7 @@ def _start(scene: RebalanceScene, move: GpuMove) -> GpuMove | None:
         return replace(move, starts_at=scene.now, **where)  # type: ignore[arg-type]
     if scene.now - move.at <= RELEASE_SECONDS:
         return move
-    scene.say(move.model, f"gives up {move.engine}: its GPUs did not become free")
+    scene.give_up(move, "its GPUs did not become free")
     return None
 
 

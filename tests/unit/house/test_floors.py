@@ -17,10 +17,12 @@ FLOORS = (
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.parameters",
+        "modelserver.schedules",
         "modelserver.server_address",
     ),
     (
         "modelserver.fleet",
+        "modelserver.fleet_schedule",
         "modelserver.fleet_sections",
         "modelserver.settings",
         "modelserver.keyring",
@@ -95,6 +97,7 @@ def test_policy_decides_on_values_alone(path: Path):
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.parameters",
+        "modelserver.schedules",
     )
     allowed = (*values, "modelserver.policy")
     assert {name for name in ours if not name.startswith(allowed)} == set()

@@ -60,7 +60,7 @@ def test_who_gave_lately_gets_nothing_back_at_once() -> None:
 
 def test_the_oftener_gpus_turned_the_longer_the_next_turn_waits() -> None:
     past = (PastMove(NOW - 700, "b", "a"), PastMove(NOW - 200, "a", "b"))
-    assert "after 1 quick turns" in refused(BUSY, past=past)
+    assert "they turn only after 1800 s" in refused(BUSY, past=past)
 
 
 def test_after_a_quarter_of_an_hour_gpus_may_come_back() -> None:
