@@ -8,8 +8,8 @@ from modelserver.schedules import (
     DAY_MINUTES,
     ScheduledWindow,
     check_zone,
-    days_of,
     minutes_of,
+    window_of,
 )
 
 
@@ -48,5 +48,4 @@ class ScheduleSection(BaseModel):
 
     def window(self, zone: str) -> ScheduledWindow:
         """The same as a plain value. Raises ValueError."""
-        start, end = minutes_of(self.start), minutes_of(self.to)
-        return ScheduledWindow(start, end, days_of(self.days), self.min_engines, zone)
+        return window_of(self.model_dump(), zone)

@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 #: The days of the week as a schedule names them, from 0.
@@ -72,6 +73,29 @@ def find_window(
     """
     found = [each for each in windows if each.covers(now, lead_seconds)]
     return max(found, key=lambda each: each.min_engines, default=None)
+
+
+def window_of(values: Mapping[str, Any], zone: str) -> ScheduledWindow:
+    """A window from what the fleet file says of it. Raises ValueError.
+
+    >>> file = {"from": "8:00", "to": "18:00", "days": "mon-fri", "min_engines": 4}
+    >>> str(window_of(file, "Europe/Berlin"))
+    '8:00-18:00 mon-fri Europe/Berlin: 4 engines'
+    """
+    start, end = minutes_of(values["from"]), minutes_of(values["to"])
+    return ScheduledWindow(
+        start, end, days_of(values["days"]), values["min_engines"], zone
+    )
+
+
+def windows_of(fleet: Mapping[str, Any]) -> dict[str, tuple[ScheduledWindow, ...]]:
+    """The windows of each model, from a fleet as JSON."""
+    zone = fleet.get("rules", {}).get("time_zone", "")
+    return {
+        model["name"]: tuple(window_of(each, zone) for each in model["schedule"])
+        for model in fleet["models"]
+        if model.get("schedule")
+    }
 
 
 def minutes_of(clock: str) -> int:

@@ -152,11 +152,11 @@ def _models(found: Status) -> Table:
 def _note(model: ModelStatus) -> str:
     waits = f"{model.queue.backlog} wait" * bool(model.queue.backlog)
     place = f"[yellow]{escape(model.waiting_for)}[/yellow]" * bool(model.waiting_for)
-    notes = [place]
+    notes = [place, f"schedule {model.schedule}" * bool(model.schedule)]
     if model.standing == "down":
         notes = [f"[red]down: {escape(model.because)}[/red]", waits]
     elif not model.ready:
-        notes = [f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]", place]
+        notes.insert(0, f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]")
     elif not model.queue.workers:
         notes.insert(0, "[yellow]no worker on a host with a ready engine[/yellow]")
     return "; ".join(filter(None, notes))

@@ -120,6 +120,7 @@ def _model(
             lines.append(_line("requests", known["then"] + goes))
     lines += [_order(order) for order in about]
     lines.append(_backlog(found, model.name))
+    lines.append(_line("schedule", model.schedule))
     lines.append(_line("waiting", model.waiting_for))
     for engine in found.engines:
         if engine.model == model.name:

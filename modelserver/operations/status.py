@@ -5,12 +5,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelserver.inventory import Gpu
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.policy.orders import in_force
+from modelserver.schedules import ScheduledWindow, find_window, windows_of
 from modelserver.settings import Settings
 from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import standings
@@ -135,6 +136,8 @@ class ModelStatus:
     because: str = ""
     #: Answers of its engines that ``max_tokens`` cut off.
     cut_off: int = 0
+    #: The window of its schedule that is in force, "" for none.
+    schedule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,22 +245,32 @@ def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
 
 def read_catalogue(store: Store, settings: Settings) -> Catalogue:
     """The models of the fleet in force, else those of the fleet file."""
-    return _read_fleet(store, settings)[0]
+    return _read_fleet(store, settings).catalogue
 
 
-def _read_fleet(
-    store: Store, settings: Settings
-) -> tuple[Catalogue, FleetStatus, tuple[CatalogueEntry, ...]]:
-    """The models, what is in force, and models that left with requests waiting."""
+class _FleetRead(NamedTuple):
+    catalogue: Catalogue
+    #: What is in force.
+    status: FleetStatus
+    #: Models that left with requests waiting.
+    left: tuple[CatalogueEntry, ...]
+    #: The windows of schedules, by model.
+    windows: Mapping[str, tuple[ScheduledWindow, ...]]
+
+
+def _read_fleet(store: Store, settings: Settings) -> _FleetRead:
     text = read_applied_fleet(store)
     if not text:
-        return Catalogue.read(catalogue(settings.fleet)), FleetStatus(), ()
+        models = Catalogue.read(catalogue(settings.fleet))
+        windows = {each.name: each.schedule for each in settings.fleet.specs()}
+        return _FleetRead(models, FleetStatus(), (), windows)
     values = json.loads(text)
     left = [CatalogueEntry(name, Kind(kind)) for name, kind in values["left"].items()]
-    return (
+    return _FleetRead(
         Catalogue.read(values),
         FleetStatus(values["version"], values["at"], values["by"]),
         tuple(entry for entry in left if read_backlog(store, entry.name)),
+        windows_of(values),
     )
 
 
@@ -268,7 +281,7 @@ def read_status(store: Store, settings: Settings) -> Status:
 
 
 def _read_status(store: Store, settings: Settings) -> Status:
-    models, fleet, left = _read_fleet(store, settings)
+    models, fleet, left, windows = _read_fleet(store, settings)
     hosts, wishes = read_hosts(store), read_wishes(store)
     engines = _engines(store, models, wishes, {host.name for host in hosts})
     workers = _workers(read_workers(store), engines)
@@ -297,6 +310,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 standing=found.get(entry.name, {}).get("standing", ""),
                 because=found.get(entry.name, {}).get("reason", ""),
                 cut_off=sum(e.cut_off for e in engines if e.model == entry.name),
+                schedule=str(find_window(windows.get(entry.name, ()), now) or ""),
             )
             for entry in (*models.models, *left)
         ),

@@ -312,6 +312,17 @@ class World:
             if later.at - earlier.at < within_seconds
         )
 
+    def turns(self) -> int:
+        """Moves in the other direction than the one before of the same models."""
+        last: dict[frozenset[str], str] = {}
+        found = 0
+        for move in self.donations:
+            for donor in move.donor_models:
+                pair = frozenset({donor, move.model})
+                found += last.get(pair, move.model) != move.model
+                last[pair] = move.model
+        return found
+
     def mean_wait(self) -> float:
         """Seconds that a request waited for an engine, or waits still."""
         total, number = sum(self.waited_seconds.values()), sum(self.arrived.values())

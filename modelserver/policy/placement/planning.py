@@ -1,7 +1,8 @@
 """From the fleet and its hosts' GPUs to wishes, and to reasons where there is no room.
 
-Where models have ranks, minimums come first, by rank; then big needs. An engine that has been started stays; one that has not is placed
-anew when its GPUs are taken. The same snapshot gives the same plan.
+Where models have ranks, minimums come first, by rank; then big needs. An engine that
+has been started stays; one that has not is placed anew when its GPUs are taken. The
+same snapshot gives the same plan.
 """
 
 from collections import Counter, defaultdict

@@ -110,8 +110,8 @@ def _measure(
         )
         meter = scene.meters[name]
         after = measure(meter, tick, scene.rules)
-        engines = len(scene.planned(name))
-        scene.meters[name] = enter(after, meter, tick, engines, scene.now)
+        unmoved = scene.unmoved(name)
+        scene.meters[name] = enter(after, meter, tick, unmoved, scene.now)
 
 
 def _note_quiet(scene: RebalanceScene) -> None:

@@ -52,8 +52,8 @@ class Interval:
     waiting: float
     #: Requests that one of its engines answers in a second, None while unknown.
     speed: float | None
-    #: The engines that it has or is getting.
-    engines: int
+    #: How many engines would serve had it given and taken none.
+    unmoved: int
 
 
 def entered(ledger: Ledger, passed: Interval) -> Ledger:
@@ -66,8 +66,7 @@ def entered(ledger: Ledger, passed: Interval) -> Ledger:
         return Ledger(lost=lost + max(0.0, ledger.excess), waited=waited)
     if moved_at is None or passed.speed is None:
         return replace(ledger, lost=lost, waited=waited)
-    engines = max(0, passed.engines - ledger.gained)
-    answered = engines * passed.speed * passed.seconds
+    answered = max(0, passed.unmoved) * passed.speed * passed.seconds
     if not passed.waiting:
         # Its engines have answered all there was; without moves no more had come.
         answered = min(answered, passed.finished + max(0.0, ledger.spared))

@@ -82,14 +82,14 @@ def measure(meter: Meter, tick: Tick, rules: RebalanceRules) -> Meter:
     return replace(after, guess=mean)
 
 
-def enter(meter: Meter, before: Meter, tick: Tick, engines: int, now: float) -> Meter:
+def enter(meter: Meter, before: Meter, tick: Tick, unmoved: int, now: float) -> Meter:
     """The meter after a tick with its ledger, which is of requests, not of work."""
     mu = capacity(meter, tick.model)
     speed = None if mu is None else mu / (meter.request_work or 1.0)
     if tick.seconds > 0 and tick.finished and meter.full and meter.full == before.full:
         speed = tick.finished / tick.seconds / len(tick.serving)
     waiting = float(tick.model.waiting)
-    passed = Interval(now, tick.seconds, tick.finished, waiting, speed, engines)
+    passed = Interval(now, tick.seconds, tick.finished, waiting, speed, unmoved)
     return replace(meter, ledger=entered(meter.ledger, passed))
 
 

@@ -175,6 +175,11 @@ class RebalanceScene:
         failed = sum(each.failed for each in self.of(name) if each.id in own)
         return failed > len(self.serving(name))
 
+    def unmoved(self, name: str) -> int:
+        """How many engines would serve had it given and taken none."""
+        coming = sum(each.model == name and self.is_tried(each) for each in self.moves)
+        return len(self.serving(name)) + coming - self.meters[name].ledger.gained
+
     def inflight(self, name: str) -> int:
         """Requests in flight on all its engines, also those that end."""
         return sum(each.inflight for each in self.of(name))
@@ -240,17 +245,22 @@ class RebalanceScene:
         if not move.donors:
             self.want(move.model, move.engine)
             self.come_home(move.model, 1)
+        if not self.is_tried(move):
+            return
+        self._note(move.model, 1)
         for donor in move.donor_models:
-            # What rank takes is no attempt that could prove wrong.
-            if self._rank(donor) == self._rank(move.model):
-                given = sum(self.engines[each].model == donor for each in move.donors)
-                self._note(donor, -given)
-                self._note(move.model, 1)
+            given = sum(self.engines[each].model == donor for each in move.donors)
+            self._note(donor, -given)
+
+    def is_tried(self, move: GpuMove) -> bool:
+        """Whether a move might prove wrong; what rank decides cannot."""
+        ranks = {self._rank(each) for each in move.donor_models if each in self.models}
+        return ranks == {self._rank(move.model)}
 
     def give_up(self, move: GpuMove, why: str) -> None:
         """Say that a move comes to nothing."""
         self.say(move.model, f"gives up {move.engine}: {why}")
-        if move.donors:
+        if self.is_tried(move):
             self.come_home(move.model, -1)
 
     def come_home(self, name: str, engines: int) -> None:

@@ -5,6 +5,7 @@ once more they need patience: more after each quick turn, and until what earlier
 have made requests wait is little beside all that waits.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -25,27 +26,25 @@ def all_come_home(scene: RebalanceScene, donors: Iterable[str], taker: str) -> b
 
 
 def refusal(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
-    """Why GPUs of the donor may not go to the taker so soon, "" where they may."""
+    """Why GPUs of the donor may not go to the taker so soon, "" where they may.
+
+    A need that is great enough goes before all of it.
+    """
     if comes_home(scene, donor, taker):
         return ""
-    return _impatience(scene, donor, taker, seconds) or _cost(scene, donor, taker)
-
-
-def _impatience(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
     rules, pair = scene.rules, {donor, taker}
     between = [each for each in scene.past if {each.donor, each.taker} == pair]
-    last = max((each.at for each in between if each.donor == taker), default=None)
-    if last is None:
-        return ""
     patience = patience_seconds(between, rules)
-    if scene.now - last >= patience:
-        return ""
     times = rules.reverse_times * patience / rules.reverse_seconds
     need = scene.pressure(taker, len(scene.planned(taker))).work_seconds
     if need >= times * least_work(seconds, rules):
         return ""
-    waits = f", and they turn only after {patience:.0f} s"
-    return f"{taker} gave {donor} an engine {scene.now - last:.0f} s ago{waits}"
+    last = max((each.at for each in between if each.donor == taker), default=-math.inf)
+    ago = scene.now - last
+    if ago < patience:
+        waits = f"and they turn only after {patience:.0f} s"
+        return f"{taker} gave {donor} an engine {ago:.0f} s ago, {waits}"
+    return _cost(scene, donor, taker)
 
 
 def patience_seconds(between: Sequence[PastMove], rules: RebalanceRules) -> float:
