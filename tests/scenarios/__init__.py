@@ -32,4 +32,6 @@ A world whose GPUs move between models:
 - ``moves_world``: models, their queues and control.
 - ``moves_engine``: an engine of it.
 - ``moves``: the scenarios.
+- ``turns``: load that changes sides, with every period.
+- ``rank``: models that go before others, and schedules.
 """

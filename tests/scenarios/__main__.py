@@ -5,7 +5,9 @@ import sys
 from benchmarks.report import main
 from tests.scenarios.cases import healthy, hung_engine, lost_host, short_of_gpus
 from tests.scenarios.moves import MOVES
+from tests.scenarios.rank import RANK
 from tests.scenarios.table import TABLES
+from tests.scenarios.turns import TURNS
 
 CASES = {
     "healthy": healthy,
@@ -13,6 +15,8 @@ CASES = {
     "lost-host": lost_host,
     "short-of-gpus": short_of_gpus,
     **MOVES,
+    **RANK,
+    **TURNS,
     **TABLES,
 }
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from modelserver.inventory import GpuProcess, Host
-from modelserver.policy.placement.needs import Need
+from modelserver.policy.placement.needs import Need, turns
 from modelserver.policy.placement.rooms import HostRoom
 from modelserver.policy.rebalance.deciding import rebalance
 from modelserver.policy.rebalance.state import (
@@ -75,6 +75,8 @@ class World:
     starts: Counter[str] = field(default_factory=Counter)
     ended: list[tuple[float, str]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    #: The fewest engines that each model was to have.
+    lowest: dict[str, int] = field(default_factory=dict)
     said: list[tuple[float, str]] = field(default_factory=list)
     arrived: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
@@ -108,6 +110,14 @@ class World:
             if self.steers and self.now % LOOK_SECONDS == 0:
                 self._steer()
         return self
+
+    def lose(self, host: str) -> None:
+        """A host goes, and its engines with it; their requests wait again."""
+        self.hosts = tuple(each for each in self.hosts if each.name != host)
+        for engine in [each for each in self.engines.values() if each.host == host]:
+            back = [self.now, engine.inflight, engine.size]
+            self.queues[engine.model].appendleft(back)
+            del self.engines[engine.id]
 
     # Requests.
 
@@ -284,13 +294,16 @@ class World:
                 limit = self.by_name[engine.model].drain_seconds
                 engine.drained_at = self.now + limit
                 self.ended.append((self.now, engine.id))
-        for want in wanted.values():
+        first = turns(wanted.values(), self.by_name, outcome.minimums)
+        for want in sorted(wanted.values(), key=lambda each: first[each.id]):
             if want.id not in self.engines:
                 self._place(want.id, want.model, want.host, want.uuids)
 
     def _check(self, outcome: RebalanceOutcome) -> None:
         counts = Counter(each.model for each in outcome.wanted)
         for spec in self.specs:
+            low = self.lowest.get(spec.name, spec.max_engines)
+            self.lowest[spec.name] = min(low, counts[spec.name])
             if not spec.min_engines <= counts[spec.name] <= spec.max_engines:
                 self.broken.append(
                     f"{self.now:.0f}: {counts[spec.name]} engines of {spec.name}"

@@ -28,7 +28,7 @@ def all_come_home(scene: RebalanceScene, donors: Iterable[str], taker: str) -> b
 def refusal(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> str:
     """Why GPUs of the donor may not go to the taker so soon, "" where they may.
 
-    A need that is great enough goes before all of it.
+    A need that is great enough goes before all of it, but not before rank.
     """
     if comes_home(scene, donor, taker):
         return ""
@@ -37,14 +37,15 @@ def refusal(scene: RebalanceScene, donor: str, taker: str, seconds: float) -> st
     patience = patience_seconds(between, rules)
     times = rules.reverse_times * patience / rules.reverse_seconds
     need = scene.pressure(taker, len(scene.planned(taker))).work_seconds
-    if need >= times * least_work(seconds, rules):
+    outranked = scene.outranks(donor, taker)
+    if need >= times * least_work(seconds, rules) and not outranked:
         return ""
     last = max((each.at for each in between if each.donor == taker), default=-math.inf)
     ago = scene.now - last
     if ago < patience:
         waits = f"and they turn only after {patience:.0f} s"
         return f"{taker} gave {donor} an engine {ago:.0f} s ago, {waits}"
-    return _cost(scene, donor, taker)
+    return "" if outranked else _cost(scene, donor, taker)
 
 
 def patience_seconds(between: Sequence[PastMove], rules: RebalanceRules) -> float:
@@ -53,17 +54,16 @@ def patience_seconds(between: Sequence[PastMove], rules: RebalanceRules) -> floa
     for one, two in pairwise(between):
         if one.donor == two.donor:
             continue
-        if two.at - one.at < patience:
+        stayed = two.at - one.at
+        if stayed < patience:
             patience = min(2 * patience, rules.most_reverse_seconds)
-        else:
+        elif stayed > 2 * patience:
             patience = max(patience / 2, rules.reverse_seconds)
     return patience
 
 
 def _cost(scene: RebalanceScene, donor: str, taker: str) -> str:
     """Why moves have not paid for these two, where the taker has given before."""
-    if scene.outranks(donor, taker):
-        return ""
     if all(each.donor != taker for each in scene.past):
         return ""
     cost = waited = 0.0
