@@ -80,9 +80,7 @@ def test_a_ranked_day_gets_gpus_from_a_night_that_is_not_done() -> None:
     assert equal.worlds[0].donations == []
 
 
-def test_whatever_rank_takes_a_minimum_is_kept_and_a_tiny_demand_takes_nothing() -> (
-    None
-):
+def test_a_minimum_is_kept_from_rank_and_a_tiny_demand_takes_nothing() -> None:
     (kept,) = run_rank("kept", KEPT, [0]).worlds
     assert kept.lowest["night"] == 4
     assert kept.broken == []
