@@ -250,11 +250,9 @@ def read_catalogue(store: Store, settings: Settings) -> Catalogue:
 
 class _FleetRead(NamedTuple):
     catalogue: Catalogue
-    #: What is in force.
     status: FleetStatus
     #: Models that left with requests waiting.
     left: tuple[CatalogueEntry, ...]
-    #: The windows of schedules, by model.
     windows: Mapping[str, tuple[ScheduledWindow, ...]]
 
 
