@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 #: Seconds in which a ledger forgets: what a move has cost counts a third after them,
 #: and engines that have stayed for so long where they are belong there.
 FORGET_SECONDS = 14_400.0
+#: The share of what moves have spared that still counts once engines leave again.
+KEPT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,13 @@ def entered(ledger: Ledger, passed: Interval) -> Ledger:
 def moved(ledger: Ledger, engines: int, now: float) -> Ledger:
     """The ledger of a model that takes so many engines, or gives them where below 0.
 
-    Engines that leave where they belong after others have come back begin a new sum.
+    Engines that leave where they belong after others have come back begin a new sum,
+    with a part of what the old one has spared.
     """
     gained = ledger.gained + engines
     outward = abs(gained) > abs(ledger.gained)
     if outward and not ledger.outward:
         lost = ledger.lost + max(0.0, ledger.excess)
-        ledger = replace(ledger, lost=lost, excess=0.0)
+        kept = KEPT_SHARE * min(0.0, ledger.excess)
+        ledger = replace(ledger, lost=lost, excess=kept)
     return replace(ledger, gained=gained, moved_at=now, outward=outward)

@@ -82,7 +82,8 @@ def test_leaving_again_after_coming_back_begins_a_new_sum():
     assert (back.gained, back.excess, back.outward) == (0, 500.0, False)
     again = moved(back, 1, NOW)
     assert (again.gained, again.excess, again.lost) == (1, 0.0, 500.0)
-    assert moved(replace(back, excess=-500.0), 1, NOW).lost == 0.0
+    paid = moved(replace(back, excess=-500.0), 1, NOW)
+    assert (paid.excess, paid.lost) == (-125.0, 0.0)
     assert moved(spent, 1, NOW).excess == 500.0
 
 
