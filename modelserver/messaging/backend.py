@@ -134,13 +134,23 @@ class Backend(RedisBackend):  # type: ignore[misc]
             ) from None
 
     def wait_for_pending(
-        self, result: Any, callback: Any = None, propagate: bool = True, **kwargs: Any
+        self,
+        result: Any,
+        callback: Any = None,
+        propagate: bool = True,
+        on_interval: Callable[[], None] | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """Wait for one result; its value, or its error is raised."""
+        """Wait for one result; its value, or its error is raised.
+
+        As with Celery, the error of a step before it goes first: ``on_interval`` tells.
+        """
         self._ensure_not_eager()
         kwargs.pop("no_ack", None)
-        for _ in self.arrivals([result], **kwargs):
+        for _ in self.arrivals([result], on_interval=on_interval, **kwargs):
             pass
+        if on_interval:
+            on_interval()
         return result.maybe_throw(callback=callback, propagate=propagate)
 
     def iter_native(

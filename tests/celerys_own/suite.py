@@ -29,7 +29,9 @@ TEST_SECONDS = 300
 RUN_SECONDS = 3600
 FETCH_SECONDS = 300
 PYTEST = (
-    *(sys.executable, "-P", "-m", "pytest", "-v", "--tb=short"),
+    # Tracebacks by Python: pytest's own parse sources, and stumble over the worker's
+    # thread, which may do so at the same moment.
+    *(sys.executable, "-P", "-m", "pytest", "-v", "--tb=native"),
     *("-p", plugin.__name__, "-p", "celery.contrib.pytest"),
     *("-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"),
 )

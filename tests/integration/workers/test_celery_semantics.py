@@ -77,6 +77,14 @@ def test_the_body_of_a_chord_knows_its_parent(fleet: FleetSite, place: str):
     assert result.get(timeout=PATIENCE) in [part.id for part in result.parent.results]
 
 
+def test_the_error_of_a_chords_part_goes_before_that_of_its_body(fleet: FleetSite):
+    echo = fleet.app.signature("echo")
+    for _ in range(5):
+        result = chord([echo.clone((1,)), echo.clone((1, 2))], app=fleet.app)(echo)
+        with pytest.raises(TypeError, match="2 were given"):
+            result.get(timeout=PATIENCE)
+
+
 @PLACES
 def test_a_task_that_exits_fails_alone(fleet: FleetSite, place: str):
     with pytest.raises(RuntimeError, match=r"SystemExit\(3\)"):

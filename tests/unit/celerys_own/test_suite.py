@@ -4,7 +4,7 @@ from tests.celerys_own.expected import Expected, Outcome, Reason, judge
 
 LIST = (
     Expected("test_a::test_skipped", Reason.BROKEN, "skipped by Celery"),
-    Expected("test_a::test_old?*-1?", Reason.PROTOCOL, "task protocol 1"),
+    Expected("test_a::test_old?*-1?", Reason.THREADS, "fails there as well"),
     Expected("test_a::test_other", Reason.DIFFERS, "differs"),
 )
 PASSED, FAILED, BROKEN = Outcome("passed"), Outcome("failed", "why"), Outcome("broken")
@@ -25,7 +25,7 @@ EXPECTED = {
 def test_a_run_that_goes_as_expected():
     verdict = judge(list(EXPECTED), EXPECTED, LIST)
     assert verdict.passed == (name("test_old[True-2]"),)
-    assert verdict.listed[Reason.PROTOCOL] == (name("test_old[True-1]"),)
+    assert verdict.listed[Reason.THREADS] == (name("test_old[True-1]"),)
     assert verdict.listed[Reason.DIFFERS] == (name("test_other"),)
     assert (verdict.short, verdict.not_run, verdict.stale) == ({}, (), ())
 
