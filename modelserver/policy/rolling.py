@@ -30,13 +30,8 @@ class Budget:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._live = {host.name for host in snapshot.hosts}
-        wanted = Counter(wish.spec.model for wish in snapshot.wishes.values())
-        self._left = Counter(
-            {
-                model: max(1, count // ENGINES_PER_RESTART)
-                for model, count in wanted.items()
-            }
-        )
+        self._wanted = Counter(wish.spec.model for wish in snapshot.wishes.values())
+        self._left = Counter({model: self.most_down(model) for model in self._wanted})
         for engine, wish in snapshot.wishes.items():
             if self._is_away(engine):
                 self._left[wish.spec.model] -= 1
@@ -48,6 +43,10 @@ class Budget:
         wish = self._snapshot.wishes[engine]
         asked = wish.relaunch >= report.incarnation > 0
         return asked or bool(wish.hold) or report.state in AWAY
+
+    def most_down(self, model: str) -> int:
+        """How many engines of the model may be away at once."""
+        return max(1, self._wanted[model] // ENGINES_PER_RESTART)
 
     def serves(self, engine: str) -> bool:
         """Whether the engine serves where it is wanted, and is to go on with that."""

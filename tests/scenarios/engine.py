@@ -75,6 +75,8 @@ class Fault:
     factor: float = 1.0
     #: The batch from which on they do.
     from_batch: int = 0
+    #: The prompt tokens from which on they do, while it has such a request.
+    while_prompt: int = 0
     #: Seconds over which ``factor`` grows.
     ramp_seconds: float = 0.0
     began: float = 0.0
@@ -127,6 +129,8 @@ class SimEngine:
     random: Random
     fault: Fault = field(default_factory=Fault)
     drift: float = 1.0
+    #: The share of each prompt that it has cached; None for what the request says.
+    cached_share: float | None = None
     #: The prompt tokens at which prefill takes twice as long for each; 0 for never.
     quadratic: float = 0.0
     at: float = 0.0
@@ -150,9 +154,16 @@ class SimEngine:
         if fault.ramp_seconds:
             grown = min(1.0, max(0.0, self.at - fault.began) / fault.ramp_seconds)
             factor = 1 + (factor - 1) * grown
-        if len(self.running) < fault.from_batch:
+        if len(self.running) < fault.from_batch or self._longest() < fault.while_prompt:
             factor = 1.0
         return self.speed * self.drift * factor
+
+    def _longest(self) -> int:
+        """The tokens of its longest prompt, if a fault depends on that."""
+        if not self.fault.while_prompt:
+            return 0
+        prompts = [each.prompt for _, _, each in self.running if each]
+        return max(prompts + [each.prompt for each in self.prefill], default=0)
 
     def pace(self) -> float:
         """Seconds of a step without prefill."""
@@ -177,8 +188,11 @@ class SimEngine:
 
     def submit(self, request: Request, now: float) -> None:
         """Take a request."""
+        cached = request.cached
+        if self.cached_share is not None:
+            cached = int(self.cached_share * request.prompt)
         request.times = self.fault.times(request.prompt, request.completion)
-        alone = max(1, request.prompt - request.cached)
+        alone = max(1, request.prompt - cached)
         longer = 1 + request.prompt / self.quadratic if self.quadratic else 1.0
         request.todo = max(1, int(alone * longer * request.times))
         if not self.chunk:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from benchmarks.report import Cell, Goal, Report
 from tests.scenarios.bands import BANDS
+from tests.scenarios.common import COMMON
 from tests.scenarios.control import SCENARIOS
+from tests.scenarios.levels import LEVELS
 from tests.scenarios.poison import POISON
 from tests.scenarios.staging import HOUR, Scenario, new_fleet
 from tests.scenarios.stutter import STUTTER
@@ -46,6 +48,16 @@ def stutter() -> Report:
 def bands() -> Report:
     """Engines that are slow for long prompts or long answers, six seeds each."""
     return _table(BANDS)
+
+
+def levels() -> Report:
+    """Engines that are slow for some requests, and then for all, six seeds each."""
+    return _table(LEVELS)
+
+
+def common() -> Report:
+    """What slows all engines or half of them, six seeds each."""
+    return _table(COMMON)
 
 
 def false_flags() -> Report:
@@ -98,5 +110,7 @@ TABLES = {
     "poison": poison,
     "stutter": stutter,
     "bands": bands,
+    "levels": levels,
+    "common": common,
     "false-flags": false_flags,
 }

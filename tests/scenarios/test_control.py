@@ -3,7 +3,9 @@
 import pytest
 
 from tests.scenarios.bands import BANDS
+from tests.scenarios.common import COMMON
 from tests.scenarios.control import SCENARIOS, healthy
+from tests.scenarios.levels import LEVELS
 from tests.scenarios.poison import POISON
 from tests.scenarios.staging import HOUR, Scenario
 from tests.scenarios.stutter import STUTTER
@@ -52,6 +54,14 @@ def test_control_does_what_the_scenario_asks_for(scenario: Scenario):
     ids=lambda each: each.name,
 )
 def test_control_does_right_by_other_fleets(scenario: Scenario):
+    got = scenario.run(1)
+    assert got.ok, f"expected {scenario.expected}, got {got.text}"
+
+
+@pytest.mark.parametrize("scenario", [*LEVELS, *COMMON], ids=lambda each: each.name)
+def test_control_learns_no_fault_and_blames_nobody_for_what_all_have(
+    scenario: Scenario,
+):
     got = scenario.run(1)
     assert got.ok, f"expected {scenario.expected}, got {got.text}"
 

@@ -1,5 +1,6 @@
-"""Whether slowness is an engine's own, or that of the host on which it runs. Pure."""
+"""Whether slowness is an engine's own, or that of its host or of all engines. Pure."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from statistics import median
 
@@ -13,21 +14,42 @@ CROWDED = 0.9
 #: From this share on a canary, which takes only a moment, meets the work of others as
 #: likely as not.
 SHARED = 0.5
+#: Where its peers are slow too, an engine is to blame from 2 times their slowness on.
+SLOWER_STILL = 2.0
+#: Idle canaries of the last 90 seconds tell what peers are like now.
+NOW_SECONDS = 90.0
 
 
 def is_its_own(
-    found: AnySlow, last_of_peers: Collection[float], host_busy: float
+    found: AnySlow,
+    last_of_peers: Collection[float],
+    host_busy: float,
+    common: float = 0.0,
 ) -> bool:
     """Whether an engine that was found slow is to blame for that itself.
 
     ``last_of_peers`` has how many times its normal seconds the last idle canary of each
     peer took. ``host_busy`` is how busy the processors of its host are, 0 to 1. On
     crowded processors only a comparison with peers that have requests, too, proves that
-    an engine is slow by itself.
+    an engine is slow by itself. ``common`` is how slow all engines of its model are, as
+    a logarithm, 0 where they are not.
     """
     if isinstance(found, SlowCanary):
-        return not last_of_peers or median(last_of_peers) < PASSES
-    return bool(found.peers) or host_busy < CROWDED
+        is_crowded = False
+    else:
+        is_crowded = not found.peers and host_busy >= CROWDED
+    peers = median(last_of_peers) if last_of_peers else 0.0
+    if peers >= PASSES:
+        common = max(common, math.log(peers))
+    is_beyond = not common or residual_of(found) >= common + math.log(SLOWER_STILL)
+    return is_beyond and not is_crowded
+
+
+def residual_of(found: AnySlow) -> float:
+    """How slow an engine is by a verdict, as a logarithm."""
+    if isinstance(found, SlowCanary):
+        return math.log(found.ratio)
+    return found.residual
 
 
 def last_canaries(
@@ -35,8 +57,12 @@ def last_canaries(
     engines: Mapping[str, EngineMemory],
     observations: Mapping[str, Observation],
     now: float,
+    age: float = CANARY_SECONDS,
 ) -> Iterator[float]:
-    """How many times its normal seconds each peer's last idle canary took."""
+    """How many times its normal seconds each peer's last idle canary took.
+
+    ``age`` is the seconds within which it came.
+    """
     for name, peer in observations.items():
         own = engines[name]
         if peer.spec.name != observation.spec.name or not own.health.is_trusted:
@@ -44,5 +70,5 @@ def last_canaries(
         if name == observation.report.id or not own.baseline:
             continue
         idle = [each for each in peer.own_canaries(own.fresh_from) if not each.loaded]
-        if idle and now - idle[0].at <= CANARY_SECONDS:
+        if idle and now - idle[0].at <= age:
             yield idle[0].seconds / own.baseline

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
-from modelserver.policy.health.memory import EngineMemory
+from modelserver.policy.health.memory import EngineMemory, TypeMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import beyond_wander
+from modelserver.policy.health.type_baselines import baseline_of_type
 from modelserver.policy.health.verdicts import SlowCanary
 from modelserver.values import Canary, EngineReport
 
@@ -35,15 +36,21 @@ CANARY_SECONDS = 600.0
 
 Engines = Mapping[str, EngineMemory]
 Observations = Mapping[str, Observation]
+Types = Mapping[str, TypeMemory]
+#: No type of engines.
+NO_TYPES: Types = {}
 
 
 class TypicalCanaries:
-    """The baselines of each type's engines.
+    """The baselines of each type's engines, and of those that it had earlier.
 
     They are sorted, so that a look at n engines costs n log n and not n².
     """
 
-    def __init__(self, engines: Engines, observations: Observations) -> None:
+    def __init__(
+        self, engines: Engines, observations: Observations, types: Types = NO_TYPES
+    ) -> None:
+        self._types = types
         self._known: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
         for name, observation in observations.items():
             self.note(observation, engines[name].baseline)
@@ -59,12 +66,15 @@ class TypicalCanaries:
     def of_others(
         self, observation: Observation, own: float, loaded: bool = False
     ) -> float:
-        """The median of its type but for ``own``, its baseline; 0 without others."""
+        """The median of its type but for ``own``, its baseline; 0 without others.
+
+        Where there are no others it is what is known of earlier ones.
+        """
         values = self._known[observation.type, loaded]
         left_out = bisect_left(values, own) if own else len(values)
         others = len(values) - bool(own)
         if not others:
-            return 0.0
+            return baseline_of_type(self._types, observation, loaded)
         low, high = (
             values[place + (place >= left_out)]
             for place in ((others - 1) // 2, others // 2)
@@ -105,9 +115,11 @@ def canary_slowdown(
     return max(took / normal, loaded[0] / (normal_loaded or LOADED * normal))
 
 
-def with_canaries(observations: Observations, engines: Engines, now: float) -> Engines:
+def with_canaries(
+    observations: Observations, engines: Engines, now: float, types: Types = NO_TYPES
+) -> Engines:
     """The memories with new baselines, and with when canaries passed."""
-    learned, typical = dict(engines), TypicalCanaries(engines, observations)
+    learned, typical = dict(engines), TypicalCanaries(engines, observations, types)
     for name in sorted(observations):
         observation, old = observations[name], learned[name]
         idle = observation.idle_seconds()

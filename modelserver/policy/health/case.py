@@ -1,11 +1,13 @@
 """One engine at one look: what was found of it, and what becomes of it. Pure."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from modelserver.policy.health.guards import Guard
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.speed import SLOWER_THAN_PEERS
 from modelserver.policy.health.verdicts import AnySlow, Errors, SpeedResidual
 
 
@@ -25,6 +27,12 @@ class Findings:
     inflight: int = 0
     #: What its canaries take over their baselines; 0 before they are back.
     slowdown: float = 0.0
+    #: How much slower all engines of its model are now, as a logarithm.
+    common: float = 0.0
+    #: The engine that is verified for it, "" for none.
+    verified: str = ""
+    #: What becomes of it as canaries of one that is as slow passed; None if none did.
+    let_off: EngineMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,12 @@ class EngineCase:
     def waited(self) -> float:
         """Seconds since its health was last another."""
         return self.now - self.memory.since
+
+    @property
+    def is_common(self) -> bool:
+        """Whether its canaries are no slower than all engines of its model are now."""
+        common, slowdown = self.found.common, self.found.slowdown
+        return common > 0 and math.log(slowdown) < common + math.log(SLOWER_THAN_PEERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,21 @@
 """One look at all engines: what is found, what follows, what is remembered. Pure.
 
-Verdicts are found by ``speed``, ``failures``, ``silence`` and ``canaries``;
-``transitions`` says what follows from them; here both
-meet the snapshot.
+Verdicts are found by ``speed``, ``tail``, ``failures``, ``silence`` and ``canaries``;
+``transitions`` says what follows from them; here both meet the snapshot.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Action, Alert, Relaunch
-from modelserver.policy.health.blame import SHARED, is_its_own, last_canaries
+from modelserver.policy.health.blame import (
+    NOW_SECONDS,
+    SHARED,
+    is_its_own,
+    last_canaries,
+)
 from modelserver.policy.health.canaries import (
+    CANARY_SECONDS,
     TypicalCanaries,
     baselines,
     canary_slowdown,
@@ -18,6 +23,7 @@ from modelserver.policy.health.canaries import (
     with_canaries,
 )
 from modelserver.policy.health.case import EngineCase, Findings
+from modelserver.policy.health.common_cause import find_common_cause, known_speeds
 from modelserver.policy.health.counting import with_tallies
 from modelserver.policy.health.failing_together import (
     count_failing,
@@ -40,21 +46,21 @@ from modelserver.policy.health.observation import (
     remembered,
 )
 from modelserver.policy.health.restrictions import treatment_due, treatment_in_force
+from modelserver.policy.health.shared_verification import Alike, find_verified, let_off
 from modelserver.policy.health.silence import find_hang
-from modelserver.policy.health.speed import (
-    SLOW,
-    find_slow,
-    find_slow_together,
-    find_speed,
-)
+from modelserver.policy.health.speed import find_slow, speed_of, track_of
 from modelserver.policy.health.tail import Tail
 from modelserver.policy.health.transitions import advance
+from modelserver.policy.health.type_baselines import with_type_baselines
 from modelserver.policy.health.verdicts import (
     AnySlow,
+    Slow,
     SlowCanary,
+    SlowTogether,
     SpeedResidual,
     Stutter,
-    Together,
+    StutterTogether,
+    Track,
     Verdict,
 )
 from modelserver.policy.rolling import Budget
@@ -122,12 +128,13 @@ class _Judge:
             self.engines = with_tallies(
                 observations, self.engines, self.types, now - memory.judged_at, now
             )
-        self.typical = TypicalCanaries(self.engines, self.observations)
+        self.typical = TypicalCanaries(self.engines, self.observations, self.types)
         self.trusted = trusted_by_model(self.observations, self.engines)
         self.tail = Tail(observations, self.engines, self.types, self.trusted, now)
         self.failures = Failures(
             self.observations if self.tick else {}, self.engines, now
         )
+        self.tracks: dict[str, Track] = {}
         self.found: list[Verdict] = []
         self.actions: list[Action] = []
 
@@ -138,10 +145,10 @@ class _Judge:
 
     def decide(self) -> Judgement:
         speeds = self._find_speeds() if self.tick else {}
-        slow_together = self._find_stutter_together()
-        slow_together |= self._find_slow_together(speeds, slow_together)
+        self.stuttering = self._find_stutter_together()
+        slow_together = self._find_common_causes(speeds)
         findings = {
-            name: self._findings(observation, speeds, slow_together)
+            name: self._findings(observation, speeds)
             for name, observation in self.observations.items()
         }
         for name in sorted(self.observations):
@@ -164,48 +171,44 @@ class _Judge:
             own, kind = self.engines[name], self.types.get(observation.type)
             if kind is None or kind.fit is None or own.health.is_held:
                 continue
-            speed = find_speed(
+            track = self.tracks[name] = track_of(
                 observation.fresh_samples(own),
                 kind.fit,
-                own.offset or 0.0,
+                (own.offset or 0.0) + own.accepted,
                 observation.spec.max_running,
                 self.now,
             )
+            speed = speed_of(track, kind.fit.sigma, self.now)
             if speed:
                 found[name] = speed
         return found
 
-    def _find_slow_together(
-        self, speeds: Mapping[str, SpeedResidual], stutter: Collection[str]
-    ) -> dict[str, Together]:
+    def _find_common_causes(
+        self, speeds: Mapping[str, SpeedResidual]
+    ) -> dict[str, SlowTogether]:
         """The models whose engines are slow together; an alert when that begins.
 
-        Those of ``stutter`` are slow off and on for that.
+        Those that stutter together are slow off and on for that.
         """
-        found: dict[str, Together] = {}
+        found: dict[str, SlowTogether] = {}
         if not self.tick:
             return found
+        known = known_speeds(
+            self.observations, self.engines, speeds, self.types, self.now
+        )
         for model, old in list(self.guard.models.items()):
-            # A fit that is not frozen yet proves nothing against all engines.
-            of_model = [
-                speed
-                for name, speed in speeds.items()
-                if self.observations[name].spec.name == model and self._is_fitted(name)
-            ]
-            verdict = find_slow_together(model, of_model)
-            if model in stutter:
+            if model in self.stuttering:
                 continue
+            verdict, new = find_common_cause(model, known.get(model, ()), old)
+            self.guard.models[model] = new
             if verdict:
                 found[model] = verdict
                 self.found.append(verdict)
                 if not old.common:
                     self.actions.append(Alert(model, verdict.text))
-                    self.guard.models[model] = replace(old, common=verdict.text)
-            elif old.common and not find_slow_together(model, of_model, SLOW):
-                self.guard.models[model] = replace(old, common="")
         return found
 
-    def _find_stutter_together(self) -> dict[str, Together]:
+    def _find_stutter_together(self) -> dict[str, StutterTogether]:
         """The models whose engines stutter together; an alert when that begins."""
         if not self.tick:
             return {}
@@ -218,14 +221,8 @@ class _Judge:
             models[model] = replace(old, stutter=text)
         return dict(found)
 
-    def _is_fitted(self, name: str) -> bool:
-        return self.types[self.observations[name].type].frozen
-
     def _findings(
-        self,
-        observation: Observation,
-        speeds: Mapping[str, SpeedResidual],
-        slow_together: Mapping[str, Together],
+        self, observation: Observation, speeds: Mapping[str, SpeedResidual]
     ) -> Findings:
         name, report = observation.report.id, observation.report
         own = self.engines[name]
@@ -236,13 +233,12 @@ class _Judge:
         )
         if own.health.is_held:
             took = canary_slowdown(observation, self.engines, self.typical)
-            return replace(found, slowdown=took)
+            common = self.guard.models[observation.spec.name].common_residual
+            return replace(found, slowdown=took, common=common)
         if not self.tick or not report.serves:
             return found
-        slow: AnySlow | None = None
-        if observation.spec.name not in slow_together:
-            slow = self._find_slow(observation, speeds)
-            slow = slow if slow and self._is_its_own(observation, slow) else None
+        slow = self._find_slow(observation, speeds)
+        slow = slow if slow and self._is_its_own(observation, slow) else None
         errors = self.failures.find_errors_of(observation)
         self.found += [each for each in (slow, errors) if each]
         return replace(found, speed=speeds.get(name), slow=slow, errors=errors)
@@ -271,12 +267,17 @@ class _Judge:
     def _find_slow(
         self, observation: Observation, speeds: Mapping[str, SpeedResidual]
     ) -> AnySlow | None:
+        report, model = observation.report, observation.spec.name
+        if model in self.stuttering:
+            return None
         tail = self.tail.find(observation)
         if isinstance(tail, Stutter):
             return tail
-        report, peers = observation.report, self.trusted[observation.spec.name]
-        slow = find_slow(report, speeds, peers, self._wander(observation))
-        return slow or self._find_slow_canary(observation) or tail
+        peers, wander = self.trusted[model], self._wander(observation)
+        slow = find_slow(report, speeds, peers, wander, self.tracks)
+        if slow:
+            return replace(slow, accepted=self.engines[report.id].accepted)
+        return self._find_slow_canary(observation) or tail
 
     def _find_slow_canary(self, observation: Observation) -> SlowCanary | None:
         own = self.engines[observation.report.id]
@@ -294,13 +295,19 @@ class _Judge:
         return kind.wander if kind else 0.0
 
     def _is_its_own(self, observation: Observation, found: AnySlow) -> bool:
+        age = CANARY_SECONDS if isinstance(found, SlowCanary) else NOW_SECONDS
         last = list(
-            last_canaries(observation, self.engines, self.observations, self.now)
+            last_canaries(observation, self.engines, self.observations, self.now, age)
         )
-        return is_its_own(found, last, observation.host_busy)
+        common = self.guard.models[observation.spec.name].common_residual
+        return is_its_own(found, last, observation.host_busy, common)
 
     def _advance(self, name: str, found: Findings) -> None:
         observation, own = self.observations[name], self.engines[name]
+        if isinstance(found.slow, Slow):
+            alike = self._alike(name)
+            excused = let_off(name, found.slow, alike, self.now)
+            found = replace(found, verified=find_verified(alike), let_off=excused)
         move = advance(EngineCase(observation, own, found, self.guard, self.now))
         self.engines[name] = move.memory
         incarnation = observation.report.incarnation
@@ -311,6 +318,12 @@ class _Judge:
         if move.alert:
             self.actions.append(Alert(name, move.alert))
         self._time_start(observation.report)
+
+    def _alike(self, name: str) -> Alike:
+        """The engines of its model, and how many of them may be down at once."""
+        model = self.observations[name].spec.name
+        names = [k for k, s in self.observations.items() if s.spec.name == model]
+        return names, self.engines, self.guard.budget.most_down(model)
 
     def _time_start(self, report: EngineReport) -> None:
         """Learn how long a start takes, by the times in the reports."""
@@ -326,14 +339,14 @@ class _Judge:
     def _learn(
         self,
         speeds: Mapping[str, SpeedResidual],
-        slow_together: Mapping[str, Together],
+        slow_together: Mapping[str, SlowTogether],
     ) -> None:
         serving = {k: s for k, s in self.observations.items() if s.report.serves}
         before, now = self.engines, self.now
-        engines = with_canaries(serving, before, now)
-        calm = [
-            spec.name for spec in self.snapshot.specs if spec.name not in slow_together
-        ]
+        engines = with_canaries(serving, before, now, self.types)
+        self.types = with_type_baselines(serving, before, engines, self.types)
+        troubled = {*slow_together, *self.stuttering}
+        calm = [s.name for s in self.snapshot.specs if s.name not in troubled]
         engines, types = with_samples(serving, engines, self.types, calm, now)
         teachers = {k: s for k, s in serving.items() if s.spec.name in calm}
         new = {
@@ -341,7 +354,7 @@ class _Judge:
             for name, speed in speeds.items()
             if name in teachers and engines[name].seen_at > before[name].seen_at
         }
-        engines, types = with_wander(teachers, engines, types, new, now)
+        engines, types = with_wander(teachers, engines, types, new, self.tracks, now)
         self.engines = dict(with_levels(teachers, engines, types, new, now))
         self.types = types
 
@@ -359,7 +372,7 @@ class _Judge:
         last = self.memory.limited_at
         if self.now - last < LIMIT_SECONDS - EARLY_SECONDS:
             return last
-        typical = TypicalCanaries(self.engines, self.observations)
+        typical = TypicalCanaries(self.engines, self.observations, self.types)
         for name, observation in self.observations.items():
             own, metrics = self.engines[name], self.snapshot.metrics.get(name)
             if metrics is None or own.health.is_held or not observation.report.serves:

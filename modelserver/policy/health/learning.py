@@ -5,7 +5,8 @@ as normal. Only engines whose idle canary passed teach anything after that.
 
 An engine's speed goes up and down by itself over minutes: its clocks, its host, its
 neighbours. That is its wander. Its own level against its type's fit is therefore made
-over half an hour of looks.
+over half an hour of looks. It is never more than a passing canary may show, comes down
+where the engine turns out to be faster, and fades, so that it hides no fault.
 """
 
 import math
@@ -19,7 +20,7 @@ from modelserver.policy.health.cost_model import MAD, Fit, Row, fit, row
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import compare_with_peers
-from modelserver.policy.health.verdicts import SpeedResidual
+from modelserver.policy.health.verdicts import SpeedResidual, Track
 from modelserver.values import Outcome
 
 #: Requests that a first fit needs; until it is frozen it is made anew whenever their
@@ -39,6 +40,10 @@ CANARY_FRESH_SECONDS = 900.0
 LEVEL_SAMPLES = 40
 #: Looks with new requests after which a level is frozen: half an hour.
 LEVEL_LOOKS = 180
+#: A level is at most the logarithm of this many times the fit, or of its inverse.
+LEVEL_MOST = PASSES
+#: Looks with new requests in which a frozen level halves: three hours.
+LEVEL_HALF_LIFE = 1080
 #: What engines are taken to wander before they have been seen, ...
 WANDER = 0.10
 #: ... which weighs as much as 30 looks.
@@ -57,6 +62,8 @@ def teaches(
     ``frozen`` is whether the fit of its type is.
     """
     if memory.health is not Health.HEALTHY or any(memory.slow_ticks):
+        return False
+    if memory.accepted:
         return False
     if frozen:
         return now - memory.canary_passed_at <= CANARY_FRESH_SECONDS
@@ -131,8 +138,14 @@ def _moved_levels(
         rows = rows_of(observation, own)
         if own.offset is not None and rows and new:
             shift = median(new.log_ratio(each) - old.log_ratio(each) for each in rows)
-            moved[observation.report.id] = replace(own, offset=own.offset + shift)
+            level = _capped(own.offset + shift)
+            moved[observation.report.id] = replace(own, offset=level)
     return moved
+
+
+def _capped(level: float) -> float:
+    most = math.log(LEVEL_MOST)
+    return max(-most, min(most, level))
 
 
 def rows_of(observation: Observation, memory: EngineMemory) -> list[Row]:
@@ -158,6 +171,8 @@ def with_levels(
     learned = dict(engines)
     for name, observation in observations.items():
         own, kind = engines[name], types.get(observation.type)
+        if own.offset is not None and own.offset != _capped(own.offset):
+            own = learned[name] = replace(own, offset=_capped(own.offset))
         if kind is None or not kind.frozen or not kind.fit:
             continue
         if not teaches(observation, own, False, now):
@@ -168,13 +183,29 @@ def with_levels(
         elif name in speeds and own.offset_looks < LEVEL_LOOKS:
             step = speeds[name].residual / (own.offset_looks + 1)
             level = own.offset + step
+        elif name in speeds:
+            learned[name] = replace(own, offset=_faded(own.offset, speeds[name], kind))
+            continue
         else:
             continue
         # What is slower than that is a fault or for canaries to tell, not a level.
-        if level < math.log(PASSES):
+        if level < math.log(LEVEL_MOST):
             looks = own.offset_looks + 1
+            level = _capped(level)
             learned[name] = replace(own, offset=level, offset_looks=looks)
     return learned
+
+
+def _faded(level: float, speed: SpeedResidual, kind: TypeMemory) -> float:
+    """A frozen level after one more look.
+
+    One that says slow comes down where the engine is faster than that by more than
+    engines of its type go up and down by themselves.
+    """
+    faded: float = level * 0.5 ** (1 / LEVEL_HALF_LIFE)
+    if speed.residual < -2 * (kind.wander + speed.error):
+        return min(faded, max(0.0, level + speed.residual / LEVEL_LOOKS))
+    return faded
 
 
 def with_wander(
@@ -182,6 +213,7 @@ def with_wander(
     engines: Engines,
     types: Mapping[str, TypeMemory],
     speeds: Mapping[str, SpeedResidual],
+    tracks: Mapping[str, Track],
     now: float,
 ) -> tuple[Engines, Mapping[str, TypeMemory]]:
     """How far engines of each type wander around their usual speeds.
@@ -196,7 +228,10 @@ def with_wander(
         observation, own = observations[name], engines[name]
         if teaches(observation, own, False, now):
             of_model = peers[observation.spec.name]
-            beyond = compare_with_peers(name, speeds, of_model).excess - own.usual
+            by = compare_with_peers(name, speeds, of_model, tracks)
+            if by is None:
+                continue
+            beyond = by.excess - own.usual
             away[observation.type].append(abs(beyond))
             usual = own.usual + beyond / USUAL_LOOKS
             engines[name] = replace(own, usual=usual)

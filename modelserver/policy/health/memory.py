@@ -1,7 +1,7 @@
 """What control remembers of engines from one look to the next; kept as JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -65,7 +65,7 @@ class EngineMemory:
     blocked: str = ""
     #: That verdict's logarithm of measured over expected seconds.
     residual: float = 0.0
-    #: How many times its baseline its canaries took.
+    #: How many times its baseline its canaries took, or what was told to be accepted.
     slowdown: float = 1.0
     #: Whether it was found slow at each of the last ticks, newest last.
     slow_ticks: tuple[bool, ...] = ()
@@ -73,6 +73,8 @@ class EngineMemory:
     error_ticks: tuple[bool, ...] = ()
     #: Ticks in a row at which it seemed well while degraded.
     clear_ticks: int = 0
+    #: Ticks in a row at which it was slow, but less than accepted.
+    less_ticks: int = 0
     #: Samples and canaries from before belong to another life and do not count.
     fresh_from: float = 0.0
     #: Samples up to here have been learned from, or left out for good.
@@ -81,6 +83,9 @@ class EngineMemory:
     offset: float | None = None
     #: The number of looks that the level was made from.
     offset_looks: int = 0
+    #: How much longer its requests take although its canaries passed, as a logarithm;
+    #: slowness beyond that is a new fault. 0 for none.
+    accepted: float = 0.0
     #: Its mean speed against its peers of late, as a logarithm.
     usual: float = 0.0
     #: Seconds of its idle canaries when it is well; 0 before they are known.
@@ -96,6 +101,9 @@ class EngineMemory:
     round: int = 0
     #: Whether its requests have to run elsewhere.
     abort: bool = False
+    #: Rounds of canaries that were asked for again since its start, as others used its
+    #: processors.
+    rechecks: int = 0
     #: Whether a relaunch did not help.
     incurable: bool = False
     #: How often its canaries passed after it was drained, of late.
@@ -104,7 +112,7 @@ class EngineMemory:
     errors_passed_at: float = 0.0
     #: How often it was relaunched of late.
     relaunches: int = 0
-    #: Until then slowness is not acted on.
+    #: Until then what was verified is not acted on.
     quiet_until: float = 0.0
     #: Before then it is not relaunched.
     relaunch_from: float = 0.0
@@ -116,6 +124,36 @@ class EngineMemory:
     tallies: Tallies = field(default_factory=Tallies)
     #: Its last incarnation that was drained for a stutter, 0 for none.
     stuttered: int = 0
+    #: "prompts" or "answers" where it was drained as slow for long ones, else "".
+    slow_kind: str = ""
+
+    @property
+    def keeps_limit(self) -> bool:
+        """Whether it is slow for some requests only, as canaries do not show."""
+        return bool(self.accepted or self.slow_kind)
+
+    def of_incarnation(self, incarnation: int, now: float) -> "EngineMemory":
+        """The memory without what belonged to the incarnation before."""
+        return replace(
+            self,
+            incarnation=incarnation,
+            slow_ticks=(),
+            error_ticks=(),
+            clear_ticks=0,
+            less_ticks=0,
+            fresh_from=0.0,
+            abort=False,
+            blocked="",
+            since=now,
+            offset=None,
+            offset_looks=0,
+            usual=0.0,
+            accepted=0.0,
+            rechecks=0,
+            errors_passed_at=0.0,
+            tallies=Tallies(),
+            slow_kind="",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +175,12 @@ class TypeMemory:
     wander: float = 0.0
     #: The number of looks that this was learned from.
     wander_looks: int = 0
+    #: Seconds of an idle canary on engines that were well; 0 before they are known.
+    baseline: float = 0.0
+    #: The same of a loaded canary.
+    loaded_baseline: float = 0.0
+    #: What of the model's settings both depend on, as a checksum.
+    settings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +200,10 @@ class ModelMemory:
     failing_ticks: int = 0
     #: The alert in force that all its engines stutter, "" for none.
     stutter: str = ""
+    #: How much slower they are, as a logarithm; 0 while there is no such alert.
+    common_residual: float = 0.0
+    #: Looks in a row at which they seemed so by a fit that is not frozen.
+    common_looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

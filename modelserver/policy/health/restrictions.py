@@ -25,7 +25,7 @@ def limit_now(memory: EngineMemory, spec: ModelSpec, now: float) -> int:
     part = 1.0
     if memory.health is Health.PROBATION:
         part = probation_part(memory, now)
-    elif memory.health is Health.DEGRADED:
+    elif memory.health is Health.DEGRADED and not memory.keeps_limit:
         part = 1 / max(1.0, memory.slowdown)
     if part == 1.0 and not memory.limit:
         return 0

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from statistics import median, median_low
 
 from modelserver.policy.health.cost_model import Fit, row, spread
-from modelserver.policy.health.verdicts import Slow, SlowTogether, SpeedResidual
+from modelserver.policy.health.verdicts import (
+    Slow,
+    SlowTogether,
+    SpeedResidual,
+    Track,
+)
 from modelserver.values import EngineReport, Outcome, Sample
 
 #: Speed is judged by the requests of the last 60 seconds.
@@ -21,6 +26,10 @@ RECENT_MOST = 40
 OLDER_SECONDS = 600.0
 #: Of those, the newest 12 count.
 OLDER_MOST = 12
+#: Requests that ended within 60 seconds of each other are of the same time.
+SAME_TIME_SECONDS = 60.0
+#: A moment of an engine's is compared with at least 2 requests of its peers.
+FEWEST_OF_PEERS = 2
 #: Fewer than 8 requests say nothing about speed.
 FEWEST = 8
 #: The standard error of a median over that of a mean, for a normal distribution.
@@ -39,6 +48,8 @@ WANDER_CERTAIN = 4.5
 WANDER_MOST = 2.2
 #: Where most engines of a model take 1.4 times the expected seconds, none is to blame.
 SLOW_TOGETHER = 1.4
+#: No engine's requests.
+NO_TRACKS: Mapping[str, Track] = {}
 
 
 def find_speed(
@@ -48,19 +59,35 @@ def find_speed(
 
     ``offset`` is the engine's own level against the fit, as a logarithm.
     """
-    answered = [
-        (sample, now - sample.ended_at)
-        for sample in samples
-        if sample.outcome is Outcome.OK
-    ]
-    chosen = [each for each, age in answered if age <= RECENT_SECONDS][:RECENT_MOST]
-    if len(chosen) < FEWEST:
-        chosen = [each for each, age in answered if age <= OLDER_SECONDS][:OLDER_MOST]
+    return speed_of(track_of(samples, fit, offset, max_running, now), fit.sigma, now)
+
+
+def track_of(
+    samples: Iterable[Sample], fit: Fit, offset: float, max_running: int, now: float
+) -> Track:
+    """The answered requests that may count, newest first, against their fit."""
+    since = now - OLDER_SECONDS - SAME_TIME_SECONDS
+    return tuple(
+        (each.ended_at, fit.log_ratio(row(each, max_running)) - offset)
+        for each in samples
+        if each.outcome is Outcome.OK and each.ended_at >= since
+    )
+
+
+def speed_of(track: Track, sigma: float, now: float) -> SpeedResidual | None:
+    """How fast an engine is by its requests; None if they are too few.
+
+    ``sigma`` is the robust standard deviation of the fit.
+    """
+    chosen = [each for each in track if now - each[0] <= RECENT_SECONDS][:RECENT_MOST]
+    is_recent = len(chosen) >= FEWEST
+    if not is_recent:
+        chosen = [each for each in track if now - each[0] <= OLDER_SECONDS][:OLDER_MOST]
     if len(chosen) < FEWEST:
         return None
-    logs = [fit.log_ratio(row(each, max_running)) - offset for each in chosen]
-    error = MEDIAN_ERROR * max(fit.sigma, spread(logs)) / math.sqrt(len(logs))
-    return SpeedResidual(median(logs), error, len(logs))
+    logs = [log for _, log in chosen]
+    error = MEDIAN_ERROR * max(sigma, spread(logs)) / math.sqrt(len(logs))
+    return SpeedResidual(median(logs), error, len(logs), is_recent, tuple(chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +105,24 @@ class Comparison:
 
 
 def compare_with_peers(
-    engine: str, speeds: Mapping[str, SpeedResidual], trusted: Collection[str]
-) -> Comparison:
+    engine: str,
+    speeds: Mapping[str, SpeedResidual],
+    trusted: Collection[str],
+    tracks: Mapping[str, Track] = NO_TRACKS,
+) -> Comparison | None:
     """An engine whose speed is known against the other engines of its model.
 
-    ``trusted`` are those that nobody suspects.
+    ``trusted`` are those that nobody suspects, ``tracks`` their requests. The last
+    minutes are compared, or else what ended at the same time; None where nothing did.
     """
     own = speeds[engine]
-    peers = [speeds[name] for name in trusted if name != engine and name in speeds]
-    if not peers:
+    others = [name for name in trusted if name != engine]
+    peers = [speeds[name] for name in others if name in speeds]
+    peers = [peer for peer in peers if peer.is_recent]
+    if not own.is_recent or not peers:
+        same = _at_the_same_time(own, [tracks.get(name, ()) for name in others])
+        if same or (others and not own.is_recent):
+            return same
         return Comparison(own.residual, 0.0, own.error, 0)
     level = median(peer.residual for peer in peers)
     shared = median(peer.error for peer in peers) / math.sqrt(len(peers))
@@ -94,11 +130,33 @@ def compare_with_peers(
     return Comparison(own.residual - level, level, error, len(peers))
 
 
+def _at_the_same_time(
+    own: SpeedResidual, tracks: Collection[Track]
+) -> Comparison | None:
+    """An engine's requests, each against what its peers answered around then."""
+    pooled = [each for track in tracks for each in track]
+    levels, excess, used = [], [], set()
+    for at, log in own.points:
+        near = [each for each in pooled if abs(each[0] - at) <= SAME_TIME_SECONDS]
+        if len(near) >= FEWEST_OF_PEERS:
+            levels.append(median(each for _, each in near))
+            excess.append(log - levels[-1])
+            used.update(near)
+    if len(excess) < FEWEST:
+        return None
+    scatter = MEDIAN_ERROR * spread(excess) / math.sqrt(len(excess))
+    shared = own.error * math.sqrt(own.requests / len(used))
+    error = math.hypot(max(own.error, scatter), shared)
+    peers = sum(bool(used.intersection(track)) for track in tracks)
+    return Comparison(median(excess), median(levels), error, peers)
+
+
 def find_slow(
     engine: EngineReport,
     speeds: Mapping[str, SpeedResidual],
     trusted: Collection[str],
     wander: float = 0.0,
+    tracks: Mapping[str, Track] = NO_TRACKS,
 ) -> Slow | None:
     """The verdict that an engine is slow, against the other engines of its model.
 
@@ -109,7 +167,9 @@ def find_slow(
     own = speeds.get(engine.id)
     if own is None:
         return None
-    by = compare_with_peers(engine.id, speeds, trusted)
+    by = compare_with_peers(engine.id, speeds, trusted, tracks)
+    if by is None:
+        return None
     least = SLOW if by.peers else SLOW_ALONE
     if by.peers and by.excess < math.log(SLOWER_THAN_PEERS):
         return None

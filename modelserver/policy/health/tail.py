@@ -52,7 +52,9 @@ class Tail:
         if band:
             others = without_kind(others, band)
             now = _residual_of_late(observation, own, kind.fit, band)
+            is_known = band.long == own.slow_kind
             band = replace(band, residual=max(band.residual, now))
+            band = None if is_known else band
         known = own.health is Health.DEGRADED and bool(own.stuttered)
         return find_stutter(report, others, peers, self.now, known) or band
 

@@ -9,14 +9,34 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from modelserver.policy.health.accepting import (
+    TRUSTED_SECONDS,
+    accept,
+    find_doubt,
+    followed,
+    is_well,
+)
+from modelserver.policy.health.blame import SHARED, residual_of
 from modelserver.policy.health.canaries import PASSES
 from modelserver.policy.health.case import EngineCase, Transition
 from modelserver.policy.health.failures import answers_nothing
-from modelserver.policy.health.guards import cooldown_seconds
+from modelserver.policy.health.leaving import (
+    STILL_SLOW,
+    cause_of,
+    degrade,
+    drain,
+    drain_for_errors,
+    drain_slow,
+    passed_lately,
+    relaunch,
+)
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.restrictions import probation_part
-from modelserver.policy.health.tallies import Tallies
-from modelserver.policy.health.verdicts import AnySlow, Errors, SlowCanary, Stutter
+from modelserver.policy.health.verdicts import (
+    AnySlow,
+    SlowCanary,
+    Stutter,
+)
 from modelserver.values import Cause
 
 #: An engine is drained when it was slow on 3 of its last 4 ticks.
@@ -33,23 +53,20 @@ DRAIN_SECONDS = 60.0
 ABORT_SECONDS = 30.0
 #: Seconds after which canaries that are not back say that the engine is not well.
 CANARY_WAIT_SECONDS = 60.0
-#: A relaunch did not help if the canaries take 1.4 times their baseline afterwards.
-STILL_SLOW = 1.4
-#: Seconds for which slowness is not acted on after canaries passed; doubles each time.
+#: Rounds of canaries that are asked for again after a relaunch where others use the
+#: engine's processors.
+RECHECKS = 3
+#: Seconds for which what was verified is not acted on; doubles each time.
 QUIET_SECONDS = 300.0
 #: The most that these seconds can grow to.
 QUIET_MOST_SECONDS = 7200.0
-#: When canaries passed twice, an engine's speed of now is taken to be its own level.
+#: When canaries passed twice, an engine serves as degraded: it is slow for what it is
+#: asked, and a relaunch would change nothing.
 PASSES_TO_BELIEVE = 2
 #: Seconds between two checks whether a degraded engine is well again.
 RECHECK_SECONDS = 600.0
 #: Seconds without a verdict after which relaunches and passes are forgiven.
 FORGIVEN_SECONDS = 7200.0
-#: An engine that is drained for errors within 1800 seconds after its canaries passed is
-#: relaunched without others.
-ERRORS_AGAIN_SECONDS = 1800.0
-#: The residual of an engine that fails at everything: a thousand times as slow.
-MOST_RESIDUAL = math.log(1000)
 
 
 def advance(case: EngineCase) -> Transition:
@@ -65,19 +82,7 @@ def advance(case: EngineCase) -> Transition:
 def _next_incarnation(case: EngineCase) -> EngineMemory:
     """The memory of an engine whose next incarnation is up, whoever wanted that."""
     own, report = case.memory, case.observation.report
-    new = replace(
-        own,
-        incarnation=report.incarnation,
-        slow_ticks=(),
-        error_ticks=(),
-        clear_ticks=0,
-        errors_passed_at=0.0,
-        tallies=Tallies(),
-        fresh_from=0.0,
-        abort=False,
-        blocked="",
-        since=case.now,
-    )
+    new = own.of_incarnation(report.incarnation, case.now)
     is_degraded = own.health is Health.DEGRADED
     if not is_degraded and not own.health.is_held:
         return replace(new, health=Health.HEALTHY, cause=Cause.NONE, reason="")
@@ -91,7 +96,7 @@ def _serving(case: EngineCase) -> Transition:
     """Healthy, suspected or on probation: it gets requests."""
     own, found = case.memory, case.found
     if found.hung:
-        return _drain(case, Cause.HUNG, found.hung, 0.0)
+        return drain(case, Cause.HUNG, found.hung, 0.0)
     if own.health is Health.PROBATION and probation_part(own, case.now) >= 1:
         case = replace(case, memory=case.moved(Health.HEALTHY))
     if not found.tick:
@@ -99,13 +104,13 @@ def _serving(case: EngineCase) -> Transition:
     case = replace(case, memory=_ticked(case))
     own = case.memory
     if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
-        return _drain_for_errors(case, found.errors)
+        return drain_for_errors(case, found.errors)
     if own.health is Health.PROBATION:
         return Transition(own)
     if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
         if isinstance(found.slow, Stutter) and 0 < own.stuttered < own.incarnation:
             return _still_stutters(case, found.slow)
-        return _drain_slow(case, found.slow)
+        return _drain_for_slowness(case, found.slow)
     return Transition(_suspected(case))
 
 
@@ -113,60 +118,53 @@ def _still_stutters(case: EngineCase, found: Stutter) -> Transition:
     """An incarnation before stuttered, too: it serves as degraded, without a loop."""
     own = replace(case.memory, cause=Cause.SLOW, reason=found.text)
     slowdown = max(math.exp(found.residual), STILL_SLOW)
-    move = _degrade(
+    move = degrade(
         replace(case, memory=own), slowdown, "it did so before its last start"
     )
     return replace(move, memory=replace(move.memory, incurable=True))
 
 
-def _drain_slow(case: EngineCase, found: AnySlow) -> Transition:
-    """Drain it for its speed; of a stutter no canary could clear it."""
-    if isinstance(found, SlowCanary):
-        residual = math.log(found.ratio)
-        return _drain(case, Cause.SLOW_CANARIES, found.text, residual)
-    move = _drain(case, Cause.SLOW, found.text, found.residual)
-    own = move.memory
-    if not isinstance(found, Stutter) or own.health is not Health.DRAINING:
-        return move
-    return Transition(replace(own, stuttered=own.incarnation))
-
-
-def _drain_for_errors(case: EngineCase, errors: Errors) -> Transition:
-    """Drain it, but not for ever the last engine of a model, whose canaries pass."""
-    report, own = case.observation.report, case.memory
-    if _passed_lately(case) and not case.guard.others_serve(report):
-        why = "its canaries passed, and without peers its requests may be to blame"
-        return Transition(replace(own, blocked=why))
-    residual = min(MOST_RESIDUAL, -math.log(max(1e-9, 1 - errors.at_least)))
-    return _drain(case, Cause.ERRORS, errors.text, residual)
-
-
-def _passed_lately(case: EngineCase) -> bool:
-    """Whether its canaries passed after it was drained for errors, not long ago."""
-    passed_at = case.memory.errors_passed_at
-    return bool(passed_at) and case.now - passed_at <= ERRORS_AGAIN_SECONDS
+def _drain_for_slowness(case: EngineCase, slow: AnySlow) -> Transition:
+    own, found = case.memory, case.found
+    if found.let_off:
+        return Transition(replace(found.let_off, error_ticks=own.error_ticks))
+    if found.verified:
+        waits = f"{found.verified}, which is slow as well, is verified for it"
+        if own.health is not Health.DEGRADED:
+            own = _suspected(case)
+        return Transition(replace(own, blocked=waits))
+    return drain_slow(case, slow)
 
 
 def _ticked(case: EngineCase) -> EngineMemory:
-    own, found = case.memory, case.found
-    # Canaries that passed have disproved slowness; they are too short for a stutter.
-    is_quiet = case.now < own.quiet_until and not isinstance(found.slow, Stutter)
-    heeded = found.slow is not None and not is_quiet
+    own, slow = case.memory, case.found.slow
+    quiet = case.now < own.quiet_until
+    # What was verified is accepted meanwhile: what is found beyond it is new. Canaries
+    # are too short for a stutter.
+    heeded = slow is not None and not (
+        quiet and isinstance(slow, SlowCanary) and not own.accepted
+    )
+    over = not quiet and own.health is not Health.DEGRADED
+    failed = case.found.errors is not None
     return replace(
         own,
+        accepted=0.0 if over else own.accepted,
+        slow_kind="" if over else own.slow_kind,
         slow_ticks=(*own.slow_ticks, heeded)[-OF_TICKS:],
-        error_ticks=(*own.error_ticks, found.errors is not None)[-OF_ERROR_TICKS:],
+        error_ticks=(*own.error_ticks, failed)[-OF_ERROR_TICKS:],
     )
 
 
 def _suspected(case: EngineCase) -> EngineMemory:
     """Suspected from the first slow tick on, until enough ticks are clean."""
-    own = case.memory
-    if any(own.slow_ticks[-1:]):
+    own, slow = case.memory, case.found.slow
+    if slow and any(own.slow_ticks[-1:]):
+        residual, cause = residual_of(slow), cause_of(slow)
         if own.health is Health.SUSPECT:
-            return own
-        text = case.found.slow.text if case.found.slow else ""
-        return case.moved(Health.SUSPECT, cause=Cause.SLOW, reason=text)
+            return replace(own, residual=residual, cause=cause)
+        return case.moved(
+            Health.SUSPECT, cause=cause, reason=slow.text, residual=residual
+        )
     clean = not any(own.slow_ticks[-CLEAN_TICKS:])
     if own.health is Health.SUSPECT and clean:
         return case.moved(Health.HEALTHY, cause=Cause.NONE, reason="", blocked="")
@@ -179,44 +177,24 @@ def _suspected(case: EngineCase) -> EngineMemory:
     return own
 
 
-def _drain(case: EngineCase, cause: Cause, reason: str, residual: float) -> Transition:
-    """Give it nothing new, if the guards allow that; a hang is relaunched at once."""
-    hung = cause is Cause.HUNG
-    refused = case.guard.spend_drain(case.observation.report, residual, hung)
-    if refused:
-        return Transition(replace(case.memory, blocked=refused))
-    drained = case.moved(
-        Health.DRAINING,
-        cause=cause,
-        reason=reason,
-        residual=residual,
-        blocked="",
-        abort=hung,
-        slow_ticks=(),
-        error_ticks=(),
-        clear_ticks=0,
-    )
-    return _relaunch(replace(case, memory=drained)) if hung else Transition(drained)
-
-
 def _draining(case: EngineCase) -> Transition:
     """Wait until it is empty; after a minute its requests run elsewhere."""
     own = case.memory
     if own.cause is Cause.HUNG:
-        return _relaunch(case)
+        return relaunch(case)
     if case.found.hung:
         hung = replace(case, memory=replace(own, reason=case.found.hung))
-        return _relaunch(hung, Cause.HUNG)
+        return relaunch(hung, Cause.HUNG)
     if not case.found.inflight and case.waited > 0:
         is_broken = own.cause is Cause.ERRORS and _is_surely_broken(case)
         if is_broken or own.stuttered == own.incarnation:
-            return _relaunch(case)
+            return relaunch(case)
         ask = own.round + 1
         return Transition(
             case.moved(Health.VERIFY, round=ask, fresh_from=case.now, abort=False)
         )
     if case.waited >= DRAIN_SECONDS + ABORT_SECONDS:
-        return _relaunch(case)
+        return relaunch(case)
     return Transition(replace(own, abort=own.abort or case.waited >= DRAIN_SECONDS))
 
 
@@ -225,81 +203,39 @@ def _is_surely_broken(case: EngineCase) -> bool:
     if not case.guard.others_serve(case.observation.report):
         return False
     samples = case.observation.fresh_samples(case.memory)
-    return _passed_lately(case) or answers_nothing(samples)
+    return passed_lately(case) or answers_nothing(samples)
 
 
 def _verify(case: EngineCase) -> Transition:
     """Empty: canaries tell whether it was the engine or its requests."""
     own, slowdown = case.memory, case.found.slowdown
     if not slowdown:
-        return (
-            _relaunch(case) if case.waited >= CANARY_WAIT_SECONDS else Transition(own)
-        )
-    if slowdown >= PASSES:
+        return relaunch(case) if case.waited >= CANARY_WAIT_SECONDS else Transition(own)
+    is_slow = slowdown >= PASSES
+    if is_slow and not case.is_common:
         reason = f"{own.reason}; its canaries take {slowdown:.2f}x"
         failed = replace(own, slowdown=slowdown, reason=reason)
-        return _relaunch(replace(case, memory=failed))
+        return relaunch(replace(case, memory=failed))
     if own.cause is Cause.ERRORS:
         passed = case.moved(Health.PROBATION, slowdown=slowdown, fresh_from=case.now)
         return Transition(replace(passed, errors_passed_at=case.now))
+    if is_slow:
+        # All engines are as slow by now; that is no pass, and nothing to relaunch for.
+        return Transition(case.moved(Health.PROBATION, fresh_from=case.now))
     quiet = min(QUIET_MOST_SECONDS, QUIET_SECONDS * 2.0 ** min(own.passes, 10))
+    of_all = own.cause is Cause.SLOW and not own.slow_kind
+    by_requests = own.residual if of_all else 0.0
     passed = case.moved(
         Health.PROBATION,
         passes=own.passes + 1,
         quiet_until=case.now + quiet,
         fresh_from=case.now,
         slowdown=slowdown,
+        accepted=own.accepted + by_requests,
     )
-    if passed.passes < PASSES_TO_BELIEVE:
+    if not passed.keeps_limit or passed.passes < PASSES_TO_BELIEVE:
         return Transition(passed)
-    # Canaries pass again and again, so this is its normal speed at these requests.
-    level = (own.offset or 0.0) + own.residual
-    text = (
-        f"{own.reason}; its canaries passed {passed.passes} times, so this now counts "
-        "as its normal speed"
-    )
-    return Transition(replace(passed, offset=level), alert=text)
-
-
-def _relaunch(case: EngineCase, cause: Cause = Cause.NONE) -> Transition:
-    """End this incarnation, if the guards allow that; else it serves as degraded.
-
-    ``cause`` is why, if that is not why it was drained.
-    """
-    own, report = case.memory, case.observation.report
-    refused = case.guard.spend_relaunch(report, own)
-    if not refused:
-        count = own.relaunches + 1
-        gone = case.moved(
-            Health.RELAUNCHING,
-            cause=cause or own.cause,
-            relaunches=count,
-            relaunch_from=case.now + cooldown_seconds(count),
-            blocked="",
-        )
-        return Transition(gone, relaunch=own.reason)
-    blocked = replace(own, blocked=refused)
-    if own.cause is Cause.HUNG:
-        return Transition(blocked)  # It serves nobody, so it waits until it may.
-    slowdown = max(own.slowdown, math.exp(own.residual), STILL_SLOW)
-    return _degrade(
-        replace(case, memory=blocked), slowdown, f"not relaunched: {refused}"
-    )
-
-
-def _degrade(case: EngineCase, slowdown: float, why: str) -> Transition:
-    own = case.memory
-    degraded = case.moved(
-        Health.DEGRADED,
-        slowdown=slowdown,
-        fresh_from=case.now,
-        abort=False,
-        slow_ticks=(),
-        error_ticks=(),
-        clear_ticks=0,
-    )
-    alert = f"{own.reason}; {why}; it serves {slowdown:.1f} times fewer requests"
-    return Transition(degraded, alert="" if own.incurable else alert)
+    return accept(case, passed)
 
 
 def _relaunching(case: EngineCase) -> Transition:
@@ -314,8 +250,11 @@ def _checking(case: EngineCase) -> Transition:
     own, slowdown = case.memory, case.found.slowdown
     if not slowdown and case.waited < CANARY_WAIT_SECONDS:
         return Transition(own)
-    if slowdown >= STILL_SLOW:
-        move = _degrade(case, slowdown, "a relaunch did not help")
+    if slowdown >= STILL_SLOW and not case.is_common:
+        if case.observation.host_busy >= SHARED and own.rechecks < RECHECKS:
+            again = {"round": own.round + 1, "rechecks": own.rechecks + 1}
+            return Transition(case.moved(Health.CHECKING, fresh_from=case.now, **again))
+        move = degrade(case, slowdown, "a relaunch did not help")
         return replace(move, memory=replace(move.memory, incurable=True))
     return Transition(
         case.moved(
@@ -323,6 +262,7 @@ def _checking(case: EngineCase) -> Transition:
             fresh_from=case.now,
             incurable=False,
             slowdown=1.0,
+            rechecks=0,
             cause=Cause.NONE,
             reason="",
         )
@@ -333,10 +273,13 @@ def _degraded(case: EngineCase) -> Transition:
     """It serves fewer requests, until it hangs, is well again or may be relaunched."""
     own, found = case.memory, case.found
     if found.hung:
-        return _drain(case, Cause.HUNG, found.hung, 0.0)
+        return drain(case, Cause.HUNG, found.hung, 0.0)
     if not found.tick:
         return Transition(own)
     own = _ticked(case)
+    if own.accepted or own.slow_kind:
+        follow = _accepted if own.accepted else _slow_for_a_kind
+        return follow(replace(case, memory=own))
     speed = found.speed
     clear = speed is not None and speed.residual < math.log(PASSES)
     clear = clear and not found.slow and not found.errors
@@ -348,7 +291,38 @@ def _degraded(case: EngineCase) -> Transition:
     if curable and found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
         refused = case.guard.why_no_relaunch(case.observation.report, own)
         if not refused:
-            return _drain_slow(case, found.slow)
+            return drain_slow(case, found.slow)
+    return Transition(own)
+
+
+def _slow_for_a_kind(case: EngineCase) -> Transition:
+    """Slow for long prompts or answers, as canaries do not show; found anew hourly."""
+    own, found = case.memory, case.found
+    if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
+        return drain_for_errors(case, found.errors)
+    if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+        return _drain_for_slowness(case, found.slow)
+    if case.waited < TRUSTED_SECONDS:
+        return Transition(own)
+    well = {"slow_kind": "", "cause": Cause.NONE, "reason": ""}
+    return Transition(case.moved(Health.HEALTHY, **well))
+
+
+def _accepted(case: EngineCase) -> Transition:
+    """It is slow beyond what canaries show; another fault counts like a first one."""
+    own, found = case.memory, case.found
+    if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
+        return drain_for_errors(case, found.errors)
+    if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+        return _drain_for_slowness(case, found.slow)
+    if not found.slow and found.speed:
+        own = followed(own, found.speed.residual)
+    if is_well(own):
+        well = {"accepted": 0.0, "slowdown": 1.0, "cause": Cause.NONE, "reason": ""}
+        return Transition(case.moved(Health.HEALTHY, **well))
+    doubt = find_doubt(own, case.now)
+    if doubt:
+        return drain(replace(case, memory=own), Cause.SLOW, doubt, 0.0)
     return Transition(own)
 
 

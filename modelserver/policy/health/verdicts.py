@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
+#: When requests ended, each with its logarithm of measured over expected seconds.
+Track = tuple[tuple[float, float], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class SpeedResidual:
@@ -19,6 +22,10 @@ class SpeedResidual:
     error: float
     #: The number of requests that it was made from.
     requests: int
+    #: Whether they are all of the last minute.
+    is_recent: bool = True
+    #: When each of them ended, with its logarithm of measured over expected seconds.
+    points: Track = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class Slow:
     peers: int
     #: How far engines of its type go up and down by themselves.
     wander: float = 0.0
+    #: What is accepted of it, as canaries do not show it; the residual is beyond that.
+    accepted: float = 0.0
 
     @property
     def text(self) -> str:
@@ -49,8 +58,9 @@ class Slow:
         doubt = f"standard error {100 * self.error:.0f} %"
         if self.wander:
             doubt += f", engines here waver by {100 * self.wander:.0f} %"
+        beyond = f" beyond {_times(self.accepted)}" if self.accepted else ""
         return (
-            f"slow: takes {_times(self.residual)} of what its requests explain "
+            f"slow: takes {_times(self.residual)} of what its requests explain{beyond} "
             f"({against}; {self.requests} requests, {doubt})"
         )
 
@@ -129,14 +139,17 @@ class SlowTogether:
     residual: float
     #: The number of engines whose speed is known.
     engines: int
+    #: How many of them are known by their idle canaries.
+    idle: int = 0
 
     @property
     def text(self) -> str:
         """The verdict in words."""
+        by = f" ({self.idle} by their canaries)" if self.idle else ""
         return (
             f"{self.engines} engines of {self.model} together take "
-            f"{_times(self.residual)} of what their requests explain: it is the load "
-            "or the hosts, so none is relaunched"
+            f"{_times(self.residual)} of what their requests explain{by}: it is the "
+            "load or the hosts, so none is relaunched"
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 from modelserver.inventory import Host
 from modelserver.policy.health.memory import Health
 from modelserver.values import Cause
-from tests.support.control import Scene, canaries
+from tests.support.control import Scene, canaries, second_incarnation
 
 
 def idle_with_slow_canaries(engines: int = 4) -> Scene:
@@ -92,3 +92,30 @@ def test_an_engine_with_a_gpu_does_not_care_for_crowded_processors():
     scene.hosts = (replace(scene.hosts[0], busy=0.95),)
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW_CANARIES)
+
+
+def busy_check(busy: float) -> Scene:
+    """An engine after its relaunch, whose canaries are slow on a host so busy."""
+    scene = second_incarnation(idle=0.5)
+    scene.hosts = (Host("a", busy=busy),)
+    scene.looks(1)
+    return scene
+
+
+def test_after_a_relaunch_slow_canaries_on_shared_processors_are_asked_for_again():
+    assert busy_check(0.1).own.health is Health.DEGRADED
+    scene = busy_check(0.7)
+    for rechecks in (1, 2, 3):
+        assert scene.own.health is Health.CHECKING
+        assert scene.own.rechecks == rechecks
+        assert scene.wishes["m-0"].canary == 2 + rechecks
+        scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now, incarnation=2)
+        scene.look()
+    assert scene.own.health is Health.DEGRADED
+
+
+def test_if_they_pass_then_it_serves():
+    scene = busy_check(0.7)
+    scene.canaries["m-0"] = canaries(at=scene.now, incarnation=2)
+    scene.look()
+    assert (scene.own.health, scene.own.rechecks) == (Health.PROBATION, 0)

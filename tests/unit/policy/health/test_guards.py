@@ -28,8 +28,12 @@ from tests.support.control import (
 def test_of_four_engines_one_at_a_time_is_taken_away_and_of_eight_two():
     for engines, most in ((2, 1), (4, 1), (8, 2), (12, 3)):
         scene = Scene(engines)
-        for name in list(scene.engines)[: (engines - 1) // 2]:
-            scene.slow(name)
+        for place, name in enumerate(scene.engines):
+            slow = place < (engines - 1) // 2
+            scene.samples[name] = ()
+            scene.canaries[name] = canaries(
+                name, idle=0.5 if slow else 0.25, at=scene.now + 10
+            )
         scene.looks(4)
         held = sum(bool(wish.hold) for wish in scene.wishes.values())
         assert held == min(most, (engines - 1) // 2)

@@ -6,7 +6,13 @@ from dataclasses import replace
 import pytest
 
 from modelserver.policy.health.cost_model import Reservoir
-from modelserver.policy.health.learning import LEVEL_LOOKS, WANDER, WANDER_MEMORY
+from modelserver.policy.health.learning import (
+    LEVEL_HALF_LIFE,
+    LEVEL_LOOKS,
+    LEVEL_MOST,
+    WANDER,
+    WANDER_MEMORY,
+)
 from modelserver.policy.health.memory import Health, TypeMemory
 from modelserver.values import Outcome
 from tests.support.control import FIT, NOW, Scene, canaries, samples
@@ -204,10 +210,54 @@ def test_a_level_from_a_fast_moment_becomes_what_is_usual():
     assert scene.own.offset_looks == 21
 
 
-def test_a_level_made_from_half_an_hour_is_frozen():
+def test_a_level_made_from_half_an_hour_is_frozen_and_fades():
     scene = Scene(offset=-0.2, offset_looks=LEVEL_LOOKS)
     answer(scene)
-    assert (scene.own.offset, scene.own.offset_looks) == (-0.2, LEVEL_LOOKS)
+    assert scene.own.offset == pytest.approx(-0.2 * 0.5 ** (1 / LEVEL_HALF_LIFE))
+    assert scene.own.offset_looks == LEVEL_LOOKS
+
+
+def test_a_frozen_level_comes_down_where_the_engine_is_faster():
+    scene = Scene(offset=0.2, offset_looks=LEVEL_LOOKS)
+    types = {KEY: replace(kind(scene), wander=0.02, wander_looks=WANDER_MEMORY)}
+    scene.memory = replace(scene.memory, types=types)
+    answer(scene)
+    assert scene.own.offset == pytest.approx(0.2 - 0.2 / LEVEL_LOOKS)
+
+
+def test_a_level_of_an_earlier_version_is_capped():
+    scene = Scene(offset=math.log(37), offset_looks=LEVEL_LOOKS)
+    answer(scene, m_0=2.0)
+    assert 0.2 < scene.own.offset <= math.log(LEVEL_MOST)
+    scene.slow()
+    scene.looks(3)
+    assert scene.own.health is Health.DRAINING
+
+
+def test_a_refit_moves_no_level_beyond_the_cap():
+    scene = refitted(0.5)
+    assert 0.2 < scene.own.offset <= math.log(LEVEL_MOST)
+
+
+def test_an_engine_whose_slowness_is_accepted_teaches_nothing():
+    scene = Scene(offset=None, accepted=0.5, quiet_until=99_999.0)
+    for name in scene.engines:
+        scene.remember(name, canary_passed_at=scene.now + HOUR)
+    answer(scene, m_0=1.6)
+    assert scene.own.offset is None
+    assert kind(scene).reservoir.offered == 120
+
+
+def test_an_engine_without_a_comparison_teaches_no_wander():
+    scene = Scene(2)
+    scene.samples["m-0"] = tuple(
+        replace(each, ended_at=NOW - 30 * place)
+        for place, each in enumerate(samples(number=15))
+    )
+    scene.samples["m-1"] = ()
+    scene.look()
+    assert scene.own.usual == 0.0
+    assert kind(scene).wander_looks == 0
 
 
 def test_looks_without_new_requests_make_no_level_surer():

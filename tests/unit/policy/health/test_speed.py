@@ -1,10 +1,18 @@
 """How fast an engine is by its requests, and whether it is slow."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from modelserver.policy.health.speed import find_slow, find_slow_together, find_speed
+from modelserver.policy.health.speed import (
+    compare_with_peers,
+    find_slow,
+    find_slow_together,
+    find_speed,
+    speed_of,
+    track_of,
+)
 from modelserver.policy.health.verdicts import SpeedResidual
 from modelserver.values import EngineReport, EngineState, Outcome
 from tests.support.control import FIT, NOW, sample, samples
@@ -100,6 +108,10 @@ def test_alone_it_has_to_be_slower_and_says_so():
     verdict = slow(SpeedResidual(LN2, 0.02, 40))
     assert verdict
     assert "(no peers;" in verdict.text
+    beyond = replace(verdict, accepted=LN2)
+    assert beyond.text.startswith(
+        "slow: takes 2.00x of what its requests explain beyond 2.00x (no peers;"
+    )
 
 
 def test_an_engine_of_unknown_speed_is_not_slow():
@@ -111,6 +123,59 @@ def test_suspected_engines_are_no_peers():
     verdict = find_slow(ENGINE, speeds, ["m-0"])
     assert verdict
     assert verdict.peers == 0
+
+
+# The same time
+
+
+def spaced(times: float = 1.0, since: float = 0.0, gap: float = 20.0):
+    """A request every 20 seconds; those of the last ``since`` seconds take longer."""
+    return track_of(
+        [
+            sample(age=gap * place, seconds=times if gap * place < since else 1.0)
+            for place in range(30)
+        ],
+        FIT,
+        0.0,
+        32,
+        NOW,
+    )
+
+
+def compared(own, *peers):
+    tracks = {f"m-{place}": track for place, track in enumerate((own, *peers))}
+    speeds = {
+        name: found
+        for name, track in tracks.items()
+        if (found := speed_of(track, 0.05, NOW))
+    }
+    return compare_with_peers("m-0", speeds, list(tracks), tracks)
+
+
+def test_few_requests_are_compared_with_what_peers_did_at_that_time():
+    slow = spaced(3.0, since=200.0)
+    by = compared(slow, slow, slow)
+    assert by
+    assert (by.excess, by.peers) == (0.0, 2)
+    assert by.level == pytest.approx(math.log(3))
+    alone = compared(slow, spaced(), spaced())
+    assert alone
+    assert alone.excess == pytest.approx(math.log(3))
+
+
+def test_older_requests_are_not_compared_with_a_peers_last_minute():
+    slow, busy = spaced(3.0, since=200.0), spaced(3.0, since=200.0, gap=1.0)
+    assert compared(slow, busy) is None
+    assert find_slow(ENGINE, {"m-0": speed_of(slow, 0.05, NOW)}, ["m-0", "m-1"]) is None
+
+
+def test_a_lone_engine_needs_no_peers_nor_does_a_busy_one_among_idle_ones():
+    by = compared(spaced(3.0, since=200.0))
+    assert by
+    assert by.peers == 0
+    busy = compared(spaced(3.0, since=200.0, gap=1.0), ())
+    assert busy
+    assert busy.excess == pytest.approx(math.log(3))
 
 
 # Slow together

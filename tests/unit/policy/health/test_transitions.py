@@ -65,10 +65,11 @@ def test_three_clean_ticks_lift_the_suspicion():
 
 
 def test_an_engine_that_passed_lately_is_not_suspected():
-    scene = Scene(quiet_until=20_000.0)
+    scene = Scene(quiet_until=20_000.0, accepted=math.log(3))
     scene.slow()
     scene.looks(6)
     assert scene.own.health is Health.HEALTHY
+    assert scene.own.accepted == pytest.approx(math.log(3))
 
 
 def test_relaunches_and_passes_are_forgiven_after_two_quiet_hours():
@@ -124,13 +125,16 @@ def test_an_engine_whose_canaries_pass_comes_back_by_quarters():
     assert scene.own.quiet_until == pytest.approx(scene.now - 30 + 300)
 
 
-def test_an_engine_that_passes_again_is_believed_and_people_are_told():
+def test_an_engine_that_passes_again_is_degraded_and_people_are_told():
     scene = verifying()
     scene.remember("m-0", passes=1)
     scene.canaries["m-0"] = canaries(at=scene.now)
     (text,) = alerts(scene.look())
-    assert "passed 2 times" in text
-    assert scene.own.offset == pytest.approx(math.log(3))
+    assert text.startswith("its requests take 3.0x, its canaries pass: ")
+    assert scene.own.health is Health.DEGRADED
+    assert scene.own.accepted == pytest.approx(math.log(3))
+    assert scene.own.offset == 0.0
+    assert scene.wishes["m-0"].limit == 0
     assert scene.own.quiet_until == pytest.approx(scene.now + 600)
 
 
@@ -160,6 +164,8 @@ def test_an_engine_without_any_baseline_is_believed():
     scene = verifying()
     for name in scene.engines:
         scene.remember(name, baseline=0.0, loaded_baseline=0.0)
+    kind = replace(scene.memory.types["m@"], baseline=0.0, loaded_baseline=0.0)
+    scene.memory = replace(scene.memory, types={"m@": kind})
     scene.canaries["m-0"] = canaries(idle=9.0, at=scene.now)
     scene.look()
     assert scene.own.health is Health.PROBATION

@@ -1,0 +1,187 @@
+"""Engines that are slow by their requests although their canaries pass."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from modelserver.policy.health.accepting import FOLLOW_LOOKS, LESS_TICKS, WELL_TICKS
+from modelserver.policy.health.memory import Health
+from modelserver.values import Cause, Outcome
+from tests.support.control import (
+    Scene,
+    alerts,
+    canaries,
+    relaunches,
+    samples,
+    verifying,
+)
+
+LN3 = math.log(3)
+
+
+def accepted(**memory) -> Scene:
+    """A scene whose first engine takes three times as long, which is accepted."""
+    usual = {
+        "health": Health.DEGRADED,
+        "accepted": LN3,
+        "residual": LN3,
+        "slowdown": 3.0,
+        "passes": 2,
+        "since": 10_000.0,
+        "quiet_until": 10_600.0,
+        "reason": "its requests take 3.0x",
+    }
+    scene = Scene(**usual | memory)
+    scene.slow(times=3.0)
+    return scene
+
+
+def pass_canaries(scene: Scene) -> list[str]:
+    """The drained engine is empty, and its canaries pass; returns what is told."""
+    scene.empty()
+    scene.look()
+    scene.canaries["m-0"] = canaries(at=scene.now)
+    return alerts(scene.look())
+
+
+def test_what_is_accepted_is_not_acted_on_and_costs_no_place():
+    scene = accepted()
+    scene.looks(20)
+    assert scene.own.health is Health.DEGRADED
+    assert scene.wishes["m-0"].limit == 0
+    assert scene.wishes["m-0"].degraded == "its requests take 3.0x"
+
+
+def test_a_second_fault_is_found_as_fast_as_a_first():
+    scene = accepted()
+    scene.slow(times=6.0)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW)
+    assert "2.00x of what its requests explain beyond 3.00x" in scene.own.reason
+    scene.empty()
+    scene.look()
+    scene.canaries["m-0"] = canaries(idle=0.5, loaded=0.6, at=scene.now)
+    assert relaunches(scene.look()) == ["m-0"]
+    scene.report("m-0", incarnation=2)
+    scene.look()
+    assert (scene.own.accepted, scene.own.offset) == (0.0, None)
+
+
+def test_slow_canaries_are_found_too_although_it_is_quiet():
+    scene = accepted()
+    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
+    scene.looks(3)
+    assert (scene.own.health, scene.own.cause) == (
+        Health.DRAINING,
+        Cause.SLOW_CANARIES,
+    )
+
+
+def test_failures_are_found_too():
+    scene = accepted()
+    scene.samples["m-0"] = samples(outcome=Outcome.ENGINE_FAULT)
+    scene.looks(2)
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.ERRORS)
+
+
+def test_if_it_may_not_be_relaunched_nothing_is_accepted_any_longer():
+    scene = accepted(relaunch_from=99_999.0)
+    scene.slow(times=6.0)
+    scene.looks(3)
+    scene.empty()
+    scene.look()
+    scene.canaries["m-0"] = canaries(idle=0.5, loaded=0.6, at=scene.now)
+    scene.look()
+    assert (scene.own.health, scene.own.accepted) == (Health.DEGRADED, 0.0)
+    assert scene.wishes["m-0"].limit == 16
+
+
+@pytest.mark.parametrize(("times", "news"), [(6.0, True), (4.75, False)])
+def test_people_are_told_again_only_of_much_more(times: float, news: bool):
+    scene = accepted()
+    scene.slow(times=times)
+    scene.looks(3)
+    told = pass_canaries(scene)
+    assert bool(told) is news
+    assert scene.own.accepted == pytest.approx(math.log(times))
+    assert scene.own.passes == 3
+
+
+def test_what_is_accepted_follows_what_is_measured():
+    scene = accepted()
+    scene.slow(times=2.0)
+    scene.look()
+    down = math.log(2 / 3) / FOLLOW_LOOKS
+    assert scene.own.accepted == pytest.approx(LN3 + down)
+    scene.slow(times=3.6)
+    for _ in range(300):
+        scene.slow(times=3.6)
+        scene.remember("m-0", since=scene.now)
+        scene.look()
+    assert scene.own.accepted == pytest.approx(math.log(3.6), abs=0.01)
+    scene.samples["m-0"] = ()
+    scene.look()
+    assert scene.own.accepted == pytest.approx(math.log(3.6), abs=0.01)
+
+
+def test_it_is_healthy_again_when_it_is_not_slow_any_longer():
+    scene = accepted()
+    scene.slow(times=1.0)
+    scene.looks(WELL_TICKS - 1)
+    assert scene.own.health is Health.DEGRADED
+    scene.look()
+    assert (scene.own.health, scene.own.accepted) == (Health.HEALTHY, 0.0)
+    assert scene.wishes["m-0"].degraded == ""
+
+
+def test_less_slowness_may_be_another_and_is_verified():
+    scene = accepted(quiet_until=10_000.0)
+    scene.slow(times=2.0)
+    scene.looks(LESS_TICKS)
+    assert scene.own.health is Health.DRAINING
+    assert scene.own.reason.startswith("verified again: its requests take 2.9x")
+    assert pass_canaries(scene) == []
+    assert scene.own.health is Health.DEGRADED
+
+
+def test_canaries_are_not_trusted_for_ever():
+    scene = accepted(since=10_000.0 - 3590, quiet_until=0.0)
+    scene.look()
+    assert scene.own.health is Health.DRAINING
+    assert scene.own.reason.startswith("verified again")
+
+
+def test_slow_canaries_that_pass_when_asked_for_change_nothing_but_the_quiet():
+    scene = Scene(passes=1)
+    scene.samples["m-0"] = ()
+    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
+    scene.looks(3)
+    assert scene.own.cause is Cause.SLOW_CANARIES
+    assert pass_canaries(scene) == []
+    assert (scene.own.health, scene.own.accepted) == (Health.PROBATION, 0.0)
+    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
+    scene.looks(9)
+    assert scene.own.health is Health.HEALTHY
+
+
+def test_after_a_first_pass_it_is_accepted_for_a_while_only():
+    scene = verifying()
+    scene.canaries["m-0"] = canaries(at=scene.now)
+    scene.look()
+    assert scene.own.accepted == pytest.approx(LN3)
+    scene.samples["m-0"] = ()
+    scene.looks(31)
+    assert (scene.own.health, scene.own.accepted) == (Health.HEALTHY, 0.0)
+
+
+def test_an_engine_as_slow_as_all_by_now_is_not_relaunched_nor_has_it_passed():
+    scene = verifying()
+    models = {"m": replace(scene.memory.models["m"], common="yes", common_residual=1.0)}
+    scene.memory = replace(scene.memory, models=models)
+    for name in ("m-1", "m-2", "m-3"):
+        scene.slow(name)
+    scene.canaries["m-0"] = canaries(idle=0.75, loaded=0.9, at=scene.now)
+    decision = scene.look()
+    assert relaunches(decision) == []
+    assert (scene.own.health, scene.own.passes) == (Health.PROBATION, 0)
