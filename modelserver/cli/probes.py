@@ -8,7 +8,8 @@ from rich.markup import escape
 
 from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.operations import probe
-from modelserver.operations.status import EngineStatus, Traffic, read_status
+from modelserver.operations.status import EngineStatus, read_status
+from modelserver.operations.traffic import Traffic
 from modelserver.settings import load
 from modelserver.store import connect
 

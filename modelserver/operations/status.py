@@ -1,7 +1,6 @@
 """The whole fleet at one time, with what its real requests measured."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from modelserver.inventory import Gpu
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.operations.traffic import Traffic, traffic
 from modelserver.policy.orders import in_force
 from modelserver.schedules import ScheduledWindow, find_window, windows_of
 from modelserver.settings import Settings
@@ -31,26 +31,12 @@ from modelserver.values import (
     Kind,
     Order,
     Outcome,
-    Sample,
     Wish,
     split_engine_id,
 )
 
 #: What is shown for a model that is no longer part of the fleet.
 LEFT_THE_FLEET = "it left the fleet; requests wait for it to come back"
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What an engine's last requests that went well measured; None without any."""
-
-    #: How many requests these are.
-    samples: int = 0
-    p50_seconds: float | None = None
-    p95_seconds: float | None = None
-    #: Generated tokens, for embeddings those of prompts, per second from the start of
-    #: the first request to the end of the last.
-    tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,33 +200,6 @@ _REPORTED = (
     {field.name for field in fields(EngineReport)}
     & {field.name for field in fields(EngineStatus)}
 )  # fmt: skip
-
-
-def percentile(values: Sequence[float], fraction: float) -> float:
-    """The smallest value that ``fraction`` of the values do not exceed.
-
-    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5)
-    2.0
-    """
-    return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
-
-
-def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
-    """What the requests that went well measured of an engine of this kind."""
-    good = [sample for sample in samples if sample.outcome is Outcome.OK]
-    if not good:
-        return Traffic()
-    seconds = [sample.seconds for sample in good]
-    began = min(sample.ended_at - sample.seconds for sample in good)
-    span = max(sample.ended_at for sample in good) - began
-    embeds = kind is Kind.EMBEDDING
-    tokens = sum(s.prompt_tokens if embeds else s.completion_tokens for s in good)
-    return Traffic(
-        samples=len(good),
-        p50_seconds=percentile(seconds, 0.50),
-        p95_seconds=percentile(seconds, 0.95),
-        tokens_per_second=tokens / span if span > 0 else None,
-    )
 
 
 def read_catalogue(store: Store, settings: Settings) -> Catalogue:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelserver.operations.status import Traffic, percentile, traffic
+from modelserver.operations.traffic import Traffic, percentile, traffic
 from modelserver.values import Kind, Outcome, Sample
 
 
