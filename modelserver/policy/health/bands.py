@@ -20,8 +20,8 @@ from modelserver.policy.health.tallies import (
 from modelserver.policy.health.verdicts import SlowBand
 from modelserver.values import EngineReport
 
-#: Fewer than 8 requests of a kind say nothing about it.
-BAND_FEWEST = 8
+#: Fewer than 5 requests of a kind say nothing about it.
+BAND_FEWEST = 5
 #: Requests of one size that peers need to be compared with.
 SIZE_FEWEST = 3.0
 #: An engine is slow for a kind beyond 4.5 standard errors: many kinds are looked at.
@@ -31,6 +31,13 @@ BAND_SECONDS = 100.0
 #: What the other requests of an engine exceed its peers by, of what those of the kind
 #: do, at most: else it is slow as a whole.
 OTHERS_SHARE = 0.5
+
+#: Late requests are of a kind when such are late 4 times as often as others, ...
+MORE_OFTEN = 4.0
+#: ... by 3 standard deviations more often than a pause makes them late, ...
+LATE_CERTAIN = 3.0
+#: ... which meets long ones so many times as often as others.
+LONGER_AT_RISK = {"prompts": 1.5, "answers": 2.5}
 
 #: The sizes that are long in one way: "prompts" or "answers", from so many tokens on.
 Kind = tuple[str, int]
@@ -130,6 +137,30 @@ def without_kind(own: Tallies, band: SlowBand) -> Tallies:
     """The requests that are not of the kind for which an engine is slow."""
     kind = (band.long, band.tokens)
     return replace(own, cells=tuple(c for c in own.cells if not is_of(kind, c[0])))
+
+
+def late_by_kind(own: Tallies) -> bool:
+    """Whether mostly requests of one kind are late, more than chance makes it so.
+
+    A stutter makes all kinds late. Requests that are slow for what they are delay some
+    of their neighbours, too, where they are read.
+    """
+    return any(_is_late_kind(own, kind) for kind in _kinds())
+
+
+def _is_late_kind(own: Tallies, kind: Kind) -> bool:
+    of_kind = [cell for cell in own.cells if is_of(kind, cell[0])]
+    weight, late = sum(cell[1] for cell in of_kind), sum(cell[4] for cell in of_kind)
+    of_all = sum(cell[1] for cell in own.cells)
+    late_of_all = sum(cell[4] for cell in own.cells)
+    if (
+        not late
+        or late * (of_all - weight) < MORE_OFTEN * (late_of_all - late) * weight
+    ):
+        return False
+    share = LONGER_AT_RISK[kind[0]] * weight / of_all
+    spread = math.sqrt(late_of_all * share * max(0.0, 1 - share))
+    return share < 1 and late - share * late_of_all >= LATE_CERTAIN * spread
 
 
 def _kinds() -> Iterator[Kind]:

@@ -8,6 +8,7 @@ from modelserver.policy.health.bands import (
     find_slow_band,
     is_of,
     is_slow_somewhere,
+    late_by_kind,
     without_kind,
 )
 from modelserver.policy.health.cost_model import Fit
@@ -55,6 +56,8 @@ class Tail:
             is_known = band.long == own.slow_kind
             band = replace(band, residual=max(band.residual, now))
             band = None if is_known else band
+        if others.pauses and late_by_kind(own.tallies):
+            return band
         known = own.health is Health.DEGRADED and bool(own.stuttered)
         return find_stutter(report, others, peers, self.now, known) or band
 

@@ -7,6 +7,7 @@ import pytest
 from modelserver.policy.health.bands import (
     find_slow_band,
     is_slow_somewhere,
+    late_by_kind,
     without_kind,
 )
 from modelserver.policy.health.tallies import Tallies, size_of
@@ -73,7 +74,7 @@ def test_requests_that_no_peer_has_are_not_compared():
 
 
 def test_few_or_scattered_requests_say_nothing():
-    assert find(tallies((SHORT, 500, 0.0), (LONG, 7, LN2))) is None
+    assert find(tallies((SHORT, 500, 0.0), (LONG, 4, LN2))) is None
     scattered = tallies((SHORT, 500, 0.0), (LONG, 30, 0.4), spread=1.0)
     assert find(scattered) is None
 
@@ -91,3 +92,20 @@ def test_only_counts_of_some_minutes_are_compared():
 def test_a_slow_size_makes_suspicious():
     assert is_slow_somewhere(tallies((SHORT, 500, 0.0), (LONG, 3, LN2)))
     assert not is_slow_somewhere(WELL)
+
+
+def late(*cells: tuple[int, float, float]) -> Tallies:
+    """Sizes with their weights and their late requests."""
+    return Tallies(0.0, tuple((size, w, 0.0, 0.0, late) for size, w, late in cells))
+
+
+def test_late_requests_of_a_rare_kind_are_no_stutter():
+    assert late_by_kind(late((SHORT, 90, 0.0), (LONG, 6, 3.0)))
+    assert late_by_kind(late((SHORT, 90, 4.0), (LONG, 6, 5.0)))
+    assert not late_by_kind(late((SHORT, 90, 18.0), (LONG, 6, 3.0)))
+    assert not late_by_kind(late((SHORT, 90, 2.0), (LONG, 6, 2.0)))
+
+
+def test_those_of_a_usual_kind_may_be_chance():
+    assert not late_by_kind(late((SHORT, 50, 0.0), (LONG, 50, 3.0)))
+    assert not late_by_kind(late((LONG, 50, 30.0)))

@@ -155,13 +155,18 @@ def test_a_kind_is_not_told_before_the_fit_is_frozen():
 
 def test_where_other_requests_are_late_too_it_is_a_stutter():
     both = replace(
-        STUTTERS, cells=((1, 300.0, 0.0, 0.6, 60.0), (15, 40.0, 40.0, 40.2, 30.0))
+        STUTTERS, cells=((1, 300.0, 0.0, 0.6, 60.0), (15, 40.0, 40.0, 40.2, 20.0))
     )
     assert verdicts(scene_with(both).look()) == [Stutter]
     only_long = replace(
         both, cells=((1, 300.0, 0.0, 0.6, 0.0), both.cells[1]), pauses=5.0, lost=1.0
     )
     assert verdicts(scene_with(only_long).look()) == [SlowBand]
+
+
+def test_late_requests_of_one_kind_are_no_stutter_before_the_kind_is_sure():
+    rare = ((1, 300.0, 0.0, 0.6, 0.0), (15, 20.0, 3.0, 3.2, 20.0))
+    assert verdicts(scene_with(replace(STUTTERS, cells=rare)).look()) == []
 
 
 def test_without_a_fit_nothing_is_found():
