@@ -28,6 +28,8 @@ from modelserver.store.state import Store
 
 #: Sections that the store holds. ``[redis]`` is each program's own: it leads there.
 SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts")
+#: Keys that the version before refuses; left out where they say nothing.
+NEW_KEYS = ("priority", "schedule", "time_zone")
 #: Rounds of hashing in a fingerprint: too many for short values to be guessed quickly.
 FINGERPRINT_ROUNDS = 100_000
 #: How often writing a version is tried while others write theirs.
@@ -115,6 +117,10 @@ def compose(
         "left": dict(left),
     }
     sections = fleet.model_dump(mode="json", include=set(SECTIONS))
+    for section in (sections["rules"], *sections["models"]):
+        for key in NEW_KEYS:
+            if not section.get(key):
+                section.pop(key, None)
     return _read(json.dumps({**head, **sections}), fleet.redis)
 
 

@@ -31,6 +31,14 @@ def test_a_fleet_comes_back_as_it_was_applied(tmp_path: Path):
     assert again.fleet.redis == settings.fleet.redis
 
 
+def test_keys_that_the_version_before_refuses_are_there_only_where_they_say_something():
+    plain = json.loads(compose(fleet(), None, now=5.0).text)
+    assert not {"priority", "schedule"} & set(plain["models"][0])
+    assert "time_zone" not in plain["rules"]
+    ranked = json.loads(compose(fleet(priority=3), None, now=5.0).text)
+    assert ranked["models"][0]["priority"] == 3
+
+
 def test_each_version_is_one_more():
     first = compose(fleet(), None, now=5.0)
     assert compose(fleet(), first, now=6.0).version == 2
