@@ -10,7 +10,8 @@ the fleet file and ``settings`` the environment, ``server_address`` a Redis URL,
 ``schedules`` and ``inventory`` are passed around, ``decoding`` makes them from JSON,
 ``parameters`` checks those of a request, ``engine_client`` asks one engine. ``policy``
 decides, ``control`` carries out, ``store`` is Redis, ``messaging`` is between callers
-and workers, ``operations`` is what operators read and order, ``cli`` the commands.
+and workers, ``runs`` are many requests as one job, ``operations`` is what operators
+read and order, ``cli`` the commands.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -16,7 +16,9 @@ Messages:
 - ``intake``: pulls exactly what the engines have room for
 - ``reading``: a pulled message, or why nobody can execute it
 - ``trials``: requests under suspicion of killing workers, one at a time
-- ``courier``: results, acknowledgements and samples in batches, result first
+- ``courier``: the messages that are held, and what becomes of them
+- ``carrier``: results, acknowledgements and samples in batches, result first
+- ``held_message``: a message that is held, and what it becomes if it goes back
 - ``unwanted``: revoked and expired requests, answered in batches
 - ``lease``: this worker's sign of life, and what dead workers left behind
 - ``server_clock``: the time by the store's clock
@@ -28,6 +30,8 @@ Engines and requests:
 - ``roster``: the engines of this host and what is in flight on them
 - ``fallbacks``: where requests go whose model is down
 - ``executor``: one request against the engines, again and elsewhere where that helps
+- ``bundles``: many rows of a run in one message, each executed like a request
+- ``open_bundle``: one of them, whose rows are under way
 - ``attempt``: one request on one engine, which leaves a sample
 - ``coalescer``: single texts to embed, sent together
 - ``work``: one request under way, and what has been tried

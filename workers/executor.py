@@ -108,6 +108,7 @@ class Executor:
             crashes=int(context.get(CRASHES) or 0),
             at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
             expires=context.expires,
+            may_begin=getattr(context, "may_begin", None),
         )
         self.retries.take_up(work, context.get(TRIES))
         return work

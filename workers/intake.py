@@ -20,6 +20,7 @@ from modelserver.messaging.wire import CONTROL_QUEUE, STEER_QUEUE
 from modelserver.store.batch import ANSWERED, DEADLINE, FAULTS, Delivery
 from modelserver.store.delivery import Deliveries
 from modelserver.store.embedded import find_followers
+from workers.bundles import Bundles
 from workers.courier import FAULT_WAIT_SECONDS, Courier
 from workers.fallbacks import REFUSED_AT_ONCE, Fallbacks
 from workers.reading import UnreadableMessage, read
@@ -62,6 +63,7 @@ class Intake:
         result_key: Callable[[str], str],
         abandon: Callable[[str], None],
         fail: Callable[[str, str, Exception, Mapping[str, Any]], None],
+        bundles: Bundles,
         tasks: Container[str],
         accept: Collection[str],
     ) -> None:
@@ -91,6 +93,7 @@ class Intake:
         self.accept = accept
         self.trials = Trials(deliveries, courier, self._hand_over)
         self._fail = fail
+        self._bundles = bundles
         self._refused_pulls: set[str] = set()
         self._result_key = result_key
         self._channel: Channel | None = None
@@ -107,7 +110,7 @@ class Intake:
 
     def ack(self, tag: str) -> None:
         """The message is dealt with."""
-        self._on_loop(self.courier.ack, tag)
+        self._on_loop(self._bundles.ack, tag)
 
     def reject(self, tag: str, requeue: bool) -> None:
         """The message goes back to its queue, or nowhere."""
@@ -265,7 +268,9 @@ class Intake:
             elif due is not None and due > self.clock.now():
                 self.courier.park(tag, due)
             elif self.trials.is_suspect(message):
-                self.trials.add(queue, message)
+                raw = self.courier.held[tag].delivery.raw
+                if not self._bundles.isolate(tag, raw):
+                    self.trials.add(queue, message)
             else:
                 self._hand_over(queue, message)
 
@@ -284,6 +289,9 @@ class Intake:
                 reason = "expired"
             else:
                 wanted.append(message)
+                continue
+            tag = str(message.delivery_tag)
+            if self._bundles.revoke(tag, self.courier.held[tag].delivery.raw):
                 continue
             if "chord" in find_followers(message.decode()):
                 # Celery does it, which counts the chord's part.

@@ -23,12 +23,14 @@ from modelserver.engine_client import open_session
 from modelserver.errors import DeadlineExceededError, PoisonError
 from modelserver.messaging.followers import Origin
 from modelserver.messaging.running_worker import set_worker
+from modelserver.messaging.wire import ROWS
 from modelserver.settings import Settings
 from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import ANSWERED, Delivery, Stored, StoreResult
 from modelserver.store.connections import open_async
 from modelserver.store.reaps import MOST_REAPS
 from workers import bridge
+from workers.bundles import Bundles
 from workers.courier import Courier
 from workers.executor import Executor, too_late
 from workers.fallbacks import Fallbacks
@@ -85,6 +87,7 @@ class Service:
             self.lease.reap,
             self.lease.watch_memory,
             self.intake.trials.run,
+            self.bundles.watch,
             self.follower.watch,
             self.follower.listen,
         ):
@@ -98,6 +101,9 @@ class Service:
         self.executor = Executor(
             self.roster, fallbacks, self.courier, self.session, specs, clock
         )
+        self.bundles = Bundles(
+            self.deliveries, self.courier, self.executor, self._abandon
+        )
         self.intake = Intake(
             self.loop,
             self.deliveries,
@@ -108,6 +114,7 @@ class Service:
             self.app.backend.backend_key,
             self._abandon,
             self._refuse,
+            self.bundles,
             self.app.tasks,
             prepare_accept_content(self.app.conf.accept_content),
         )
@@ -252,6 +259,9 @@ class Service:
             self.courier.ack(tag)
             return
         reason = f"{MOST_REAPS} workers died with it"
+        if headers.get("task") == ROWS:
+            self.bundles.set_aside(delivery, reason)
+            return
         logger.error("message %s of task %r is set aside: %s", tag, task, reason)
         self.courier.bury(tag, task, {"reason": reason, "at": self.clock.now()})
         error = PoisonError(
@@ -284,6 +294,10 @@ class Service:
             if meta["status"] == states.SUCCESS:
                 return meta["result"]
         return bridge.wait(self.executor.execute(task, args, kwargs, context))
+
+    def execute_rows(self, bundle: Any, context: Any) -> None:
+        """Answer the rows of a bundle."""
+        bridge.wait(self.bundles.execute(bundle, context))
 
     def origin(self, tag: str, task: str) -> Origin | None:
         """The delivery of a task that runs here; None if it is no longer here."""

@@ -1,6 +1,7 @@
 """One request under way: what its message says, and what has been tried."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,8 @@ class Work:
     called_off: list[str] = field(default_factory=list)
     #: Whether nothing was tried in this delivery.
     is_fresh: bool = True
+    #: Whether an engine may be asked, for a row of a run; None for a task.
+    may_begin: Callable[[], bool] | None = None
 
     @property
     def model_told(self) -> str:
@@ -57,6 +60,8 @@ class Work:
     @property
     def is_unwanted(self) -> bool:
         """Whether it was revoked or has expired."""
+        if self.may_begin is not None:
+            return not self.may_begin()
         return self.task in revoked or has_expired(self.expires, time.time())
 
 

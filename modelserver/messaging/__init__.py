@@ -5,6 +5,7 @@
 - ``answers``: what an engine's response means, and when it is none
 - ``catalogue``: the models that can be asked
 - ``envelope``: how a message in a queue is kept small
+- ``bundles``: rows of a run: what carries them, and how they are answered
 - ``encoding``: vectors in messages
 - ``followers``: what follows a task: links, its chain, errbacks
 - ``transport``: messages in Redis, as Celery's transport

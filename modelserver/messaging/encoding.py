@@ -19,7 +19,7 @@ _AS_KOMBU = (
 as_kombu_does = JSONEncoder().default
 
 
-def encode(value: dict[str, Any] | list[Any]) -> bytes:
+def encode(value: Any) -> bytes:
     """JSON as Celery's serializer writes it."""
     try:
         return orjson.dumps(value, default=as_kombu_does, option=_AS_KOMBU)

@@ -266,6 +266,11 @@ _CHECKS: Mapping[str, Callable[[Any], None]] = {
 }
 
 
+def check_subject(task: str, content: Any) -> None:
+    """Check what a request is about: prompt, messages, input. Raises RequestError."""
+    _CHECKS[task](content)
+
+
 def check_context(request: InferenceRequest, context_length: int | None) -> None:
     """Refuse what cannot fit whatever the tokenizer says. Raises RequestError."""
     asked = request.body.get("max_tokens") or request.body.get("max_completion_tokens")

@@ -27,6 +27,9 @@ class RunningWorker(Protocol):
     def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
         """The answer to a request; ``context`` is Celery's request."""
 
+    def execute_rows(self, bundle: Any, context: Any) -> None:
+        """Answer the rows of a bundle; ``context`` is Celery's request."""
+
     def store(
         self, tag: str, key: str, value: bytes, seconds: int, final: bool
     ) -> Stored:

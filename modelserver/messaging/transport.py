@@ -22,7 +22,7 @@ from modelserver.messaging.envelope import slim, unescaped
 from modelserver.messaging.followers import defer, origin
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
-from modelserver.store import connections, scripts
+from modelserver.store import connections, queue_scripts, scripts
 from modelserver.store.batch import DEADLINE, RESUBMISSION, SUBMITTER
 from modelserver.store.keys import Keys, list_name
 
@@ -221,7 +221,7 @@ class Channel(redis.Channel):
     def _size(self, queue: str) -> int:
         lists = Keys(self.global_keyprefix).queue(queue)
         with self.conn_or_acquire() as client:
-            return int(client.eval(scripts.DEPTH, len(lists), *lists))
+            return int(client.eval(queue_scripts.DEPTH, len(lists), *lists))
 
     def _purge(self, queue: str) -> int:
         lists = Keys(self.global_keyprefix).queue(queue)
@@ -229,7 +229,7 @@ class Channel(redis.Channel):
         with self.conn_or_acquire() as client:
             while more:
                 number, more = client.eval(
-                    scripts.PURGE, len(lists), *lists, MOST_PURGED_LISTS
+                    queue_scripts.PURGE, len(lists), *lists, MOST_PURGED_LISTS
                 )
                 purged += int(number)
         return purged

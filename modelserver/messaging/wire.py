@@ -34,6 +34,8 @@ COMPLETE = "modelserver.complete"
 CHAT = "modelserver.chat"
 #: Name of the task that embeds texts.
 EMBED = "modelserver.embed"
+#: Name of the task that carries many rows of a run: a bundle.
+ROWS = "modelserver.rows"
 #: Name of the beat job, which is not a request.
 STEER = "modelserver.steer"
 #: What Celery's settings put before the address of our result backend.

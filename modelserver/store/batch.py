@@ -1,5 +1,6 @@
 """Values of a delivery: a message as pulled, and all that one round trip carries."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -34,6 +35,10 @@ UNLESS_ANSWERED = "unless answered"
 ALWAYS = "always"
 
 
+#: How the message of a bundle begins.
+_ROWS_FIRST = re.compile(rb'\{"rows":(\d+)')
+
+
 class Stored(IntEnum):
     """What became of a result."""
 
@@ -58,6 +63,16 @@ class Delivery:
     #: The message, as JSON.
     raw: bytes
 
+    @property
+    def rows(self) -> int:
+        """How many rows it carries: one, but for a bundle.
+
+        >>> Delivery("1", "m", b'{"rows":32,"body":""}').rows
+        32
+        """
+        found = _ROWS_FIRST.match(self.raw)
+        return int(found[1]) if found else 1
+
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
@@ -74,6 +89,36 @@ class StoreResult:
     final: bool
     #: The task whose deadline this settles, if its message is elsewhere.
     settles: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """Store the answer to one row of a bundle."""
+
+    #: The delivery of the bundle.
+    tag: str
+    run: str
+    #: The round of the run.
+    round: int
+    #: The row.
+    number: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Put rows of a held bundle back to the head of its list, as bundles of their own.
+
+    ``before`` is how many rows its message had until now, so that it is done once.
+    """
+
+    tag: str
+    source: str
+    before: int
+    #: The message with the rows that stay, b"" if none do: then it is let go.
+    rest: bytes
+    #: The new messages, the first one in front.
+    messages: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +175,8 @@ class Batch:
     """What one round trip carries. Sent in this order."""
 
     results: list[StoreResult] = field(default_factory=list)
+    rows: list[RowAnswer] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
     acks: list[str] = field(default_factory=list)
     returns: list[GiveBack] = field(default_factory=list)
     parked: list[Park] = field(default_factory=list)
@@ -142,6 +189,8 @@ class Batch:
     published: list[str] = field(default_factory=list)
     #: Results of ``acks`` once more: a failover may have lost them, and nobody waits.
     again: list[StoreResult] = field(default_factory=list)
+    #: The same of rows.
+    rows_again: list[RowAnswer] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)

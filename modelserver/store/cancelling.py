@@ -9,7 +9,7 @@ from typing import Any
 
 from modelserver.store.batch import SUBMITTER, Delivery
 from modelserver.store.delivery import Deliveries
-from modelserver.store.scripts import ALLOW_OOM
+from modelserver.store.scripts import ALLOW_OOM, MORE_ROWS
 
 #: Most messages that one script takes or looks at.
 MOST_TAKEN = 128
@@ -20,14 +20,16 @@ MOST_TAKEN = 128
 #: at and left, and then {tag, list, message, ...}.
 TAKE = (
     ALLOW_OOM
+    + MORE_ROWS
     + """
-local out = {0}
+local out, beyond = {0}, 0
 local function hold(list, message)
   local tag = ARGV[1] .. '-' .. redis.call('INCR', KEYS[2])
   redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
   out[#out + 1] = tag
   out[#out + 1] = list
   out[#out + 1] = message
+  beyond = beyond + more_rows(message)
 end
 local own = redis.call('RPOP', KEYS[5], ARGV[3]) or {}
 for _, message in ipairs(own) do hold(KEYS[5], message) end
@@ -50,6 +52,7 @@ for i = #found, 1, -1 do
     out[1] = out[1] + 1
   end
 end
+if beyond > 0 then redis.call('DECRBY', KEYS[4] .. '\\6\\22rows', beyond) end
 if #out > 1 then redis.call('SADD', KEYS[3], ARGV[2]) end
 return out
 """

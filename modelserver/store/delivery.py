@@ -8,12 +8,13 @@ of a worker that was taken for dead is refused.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 
-from modelserver.store import scripts
+from modelserver.store import queue_scripts, scripts
 from modelserver.store.batch import (
     MOST_BYTES,
     Batch,
@@ -25,6 +26,12 @@ from modelserver.store.batch import (
 )
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
 from modelserver.store.measurements import pack_sample
+from modelserver.store.run_scripts import (
+    SPLIT,
+    add_bit_look,
+    add_row_answers,
+    rows_stored,
+)
 from modelserver.store.state_scripts import ANY_COMMAND, RECORD
 from modelserver.values import Sample
 
@@ -62,7 +69,7 @@ class Deliveries:
         lists += self.keys.queue(queue)
         flat = await _bytes(
             self.client.eval(
-                scripts.PULL,
+                queue_scripts.PULL,
                 3 + len(lists),
                 self.unacked,
                 self.keys.tags,
@@ -101,7 +108,7 @@ class Deliveries:
                 await client.ping()
 
     async def commit(self, batch: Batch) -> list["Stored"]:
-        """Carry out one batch; says of each result what became of it.
+        """Carry out one batch; says what became of each result, then of each row.
 
         Safe to repeat after a lost connection: a result that the first try stored is
         refused the second time, and nothing is given back twice.
@@ -111,11 +118,16 @@ class Deliveries:
         if results := batch.results + batch.again:
             self._add_results(target, results)
         apart = await target.execute() if target is not pipe else []
+        first = len(pipe.command_stack)
+        rows = batch.rows + batch.rows_again
+        places = add_row_answers(pipe, self.keys, self.unacked, rows)
         self._add_rest(pipe, batch)
         replies = await pipe.execute()
-        if not batch.results:
-            return []
-        return [Stored(reply) for reply in (apart or replies)[0][: len(batch.results)]]
+        stored: list[int] = []
+        if batch.results:
+            stored += (apart or replies)[0][: len(batch.results)]
+        stored += rows_stored(replies[first:], places)[: len(batch.rows)]
+        return [Stored(reply) for reply in stored]
 
     def _add_rest(self, pipe: Any, batch: Batch) -> None:
         for bury in batch.buried:
@@ -130,6 +142,10 @@ class Deliveries:
             pipe.zrem(self.keys.revoked, *batch.revoked)
         if batch.published:
             pipe.unlink(*batch.published)
+        for split in batch.splits:
+            keys = (self.unacked, split.source)
+            values = (split.tag, self._bell(split.source), split.before, split.rest)
+            pipe.eval(SPLIT, 2, *keys, *values, *reversed(split.messages))
         for back in batch.returns:
             self._add_return(pipe, back)
         for park in batch.parked:
@@ -262,6 +278,25 @@ class Deliveries:
         heads: list[bytes] = await pipe.execute()
         finals = (b'"SUCCESS"', b'"FAILURE"', b'"REVOKED"')
         return [any(final in head for final in finals) for head in heads]
+
+    async def look_at_rows(
+        self, run: tuple[str, int], numbers: Sequence[int]
+    ) -> tuple[list[int], bool]:
+        """Those rows of a run's round that are answered; whether it is cancelled."""
+        pipe = self.client.pipeline(transaction=False)
+        order = add_bit_look(pipe, self.keys.run(*run, "done"), numbers)
+        pipe.exists(self.keys.run(*run, "cancelled"))
+        *found, cancelled = await pipe.execute()
+        pairs = zip(order, chain.from_iterable(found), strict=True)
+        return [number for number, bit in pairs if bit], bool(cancelled)
+
+    async def find_cancelled(
+        self, runs: Sequence[tuple[str, int]]
+    ) -> set[tuple[str, int]]:
+        """Those rounds of runs that are cancelled."""
+        keys = [self.keys.run(*run, "cancelled") for run in runs]
+        there: list[bytes | None] = await _bytes(self.client.mget(keys))
+        return {run for run, mark in zip(runs, there, strict=True) if mark}
 
     async def overdue(self, most: int = 1_000) -> list[str]:
         """Unanswered requests whose deadline has passed, by this server's clock."""

@@ -256,6 +256,15 @@ class Keys:
         """Stream of what the last decisions were made from, deflated."""
         return f"{self.prefix}control:snapshots"
 
+    def run(self, name: str, round: int = 0, part: str = "") -> str:
+        """A part of a round of a run; without them, the number of its round.
+
+        ``sent`` and ``done`` begin the names of bitmaps by row, ``answers`` is the
+        stream of those that nobody has settled, ``cancelled`` stands once it is.
+        """
+        head = f"{self.prefix}run:{list_name(name)}"
+        return f"{head}:{round}:{part}" if part else head
+
     @property
     def answers(self) -> str:
         """Hash of totals: results stored, late results refused."""

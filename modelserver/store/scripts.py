@@ -7,19 +7,40 @@ may. Those that answer, give back or steer do: only they free memory in the end.
 #: Begins a script that a server at its memory limit runs all the same.
 ALLOW_OOM = "#!lua flags=allow-oom\n"
 
+#: A bundle's message says first how many rows it carries; here, those beyond the first.
+#: What a queue's messages carry beyond one each is counted beside its lists.
+MORE_ROWS = """
+local function more_rows(message)
+  if string.sub(message, 1, 8) ~= '{"rows":' then return 0 end
+  return math.max(0, tonumber(string.match(message, '^%d+', 9) or 1) - 1)
+end
+"""
+
 #: Of each queue and priority there is one main list, of whoever found it empty, and a
 #: side list for each other submitter. The ring holds the lists that have messages, the
 #: next to be served first; there is none while only the main list has. Beside it stand
 #: the number of messages in side lists and a mark that the main list is in the ring.
 #: What follows is the beginning of every script that adds to a list: it keeps them.
-_ARRIVED = """
+ARRIVED = (
+    MORE_ROWS
+    + """
 local mark = '\\6\\22'
 local function main_of(list)
   local cut = string.find(list, mark .. 'from:', 1, true)
   return cut and string.sub(list, 1, cut - 1) or list
 end
-local function arrived(list, length)
-  local main = main_of(list)
+local function list_for(main, submitter)
+  local owner = main .. mark .. 'owner'
+  if redis.call('EXISTS', main) == 0 then
+    redis.call('SET', owner, submitter, 'EX', 86400)
+  elseif redis.call('GET', owner) ~= submitter then
+    return main .. mark .. 'from:' .. submitter
+  end
+  return main
+end
+local function arrived(list, length, message)
+  local main, more = main_of(list), more_rows(message)
+  if more > 0 then redis.call('INCRBY', main .. mark .. 'rows', more) end
   if list ~= main then redis.call('INCR', main .. mark .. 'aside') end
   if length ~= 1 then return end
   local ring = main .. mark .. 'ring'
@@ -37,6 +58,7 @@ local function arrived(list, length)
   redis.call('RPUSH', ring, list)
 end
 """
+)
 
 #: Puts a message into its submitter's list and rings the bell if that was empty.
 #: Without a submitter it goes into the main list, which others than our workers read.
@@ -47,7 +69,7 @@ end
 #: no note.
 PUT_ON = (
     ALLOW_OOM
-    + _ARRIVED
+    + ARRIVED
     + """
 if ARGV[6] ~= '' then
   local head = redis.call('GETRANGE', KEYS[3], 0, 24)
@@ -59,16 +81,9 @@ if ARGV[6] ~= '' then
 end
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3]) end
 local list = KEYS[1]
-if ARGV[5] ~= '' then
-  local owner = list .. mark .. 'owner'
-  if redis.call('EXISTS', list) == 0 then
-    redis.call('SET', owner, ARGV[5], 'EX', 86400)
-  elseif redis.call('GET', owner) ~= ARGV[5] then
-    list = list .. mark .. 'from:' .. ARGV[5]
-  end
-end
+if ARGV[5] ~= '' then list = list_for(list, ARGV[5]) end
 local length = redis.call('LPUSH', list, ARGV[1])
-arrived(list, length)
+arrived(list, length, ARGV[1])
 if length == 1 then redis.call('PUBLISH', ARGV[2], '1') end
 return length
 """
@@ -114,45 +129,6 @@ return redis.call('HKEYS', KEYS[2])
 """
 )
 
-#: Messages in the main lists KEYS and in the side lists beside them; none in what is no
-#: list.
-DEPTH = """
-local total = 0
-for _, main in ipairs(KEYS) do
-  local length = redis.pcall('LLEN', main)
-  if type(length) == 'number' then total = total + length end
-  local aside = tonumber(redis.call('GET', main .. '\\6\\22aside') or 0)
-  total = total + math.max(0, aside)
-end
-return total
-"""
-
-#: Deletes the main lists KEYS and up to ARGV[1] of the side lists beside them; returns
-#: how many messages there were, and 1 if there are more lists.
-PURGE = """
-local total, left = 0, tonumber(ARGV[1])
-for _, main in ipairs(KEYS) do
-  local ring, aside = main .. '\\6\\22ring', main .. '\\6\\22aside'
-  total = total + redis.call('LLEN', main)
-  redis.call('UNLINK', main)
-  while left > 0 do
-    local list = redis.call('LPOP', ring)
-    if not list then break end
-    left = left - 1
-    local number = redis.call('LLEN', list)
-    if list ~= main then redis.call('DECRBY', aside, number) end
-    redis.call('UNLINK', list)
-    total = total + number
-  end
-  if redis.call('EXISTS', ring) == 1 then
-    redis.call('DEL', main .. '\\6\\22in-ring')
-    return {total, 1}
-  end
-  redis.call('DEL', aside, main .. '\\6\\22in-ring')
-end
-return {total, 0}
-"""
-
 #: Sets a held message aside for good. KEYS unacked hash, dead letters; ARGV tag, task,
 #: letter. Returns 1 if it was held. The caller acknowledges it afterwards.
 BURY = (
@@ -169,94 +145,13 @@ return 1
 #: there.
 RAISE = (
     ALLOW_OOM
-    + _ARRIVED
+    + ARRIVED
     + """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1]) end
-arrived(KEYS[2], redis.call('LPUSH', KEYS[2], ARGV[2]))
+arrived(KEYS[2], redis.call('LPUSH', KEYS[2], ARGV[2]), ARGV[2])
 redis.call('PUBLISH', ARGV[3], '1')
 return 1
-"""
-)
-
-#: Moves up to ARGV[1] messages, and about ARGV[3] bytes, from the main lists KEYS[4..]
-#: (most urgent first) and the lists beside them, in equal shares, into the hash KEYS[1]
-#: of worker ARGV[4], which joins the set KEYS[3]. Returns {tag, list, message, ...}.
-#: Tags have the worker's number of the pull ARGV[2] and the counter KEYS[2], which may
-#: go back in a failover: each delivery has its own, which fences a late answer.
-PULL = (
-    ALLOW_OOM
-    + """
-local room, bytes = tonumber(ARGV[1]), tonumber(ARGV[3])
-local out = {}
-local function hold(list, message)
-  local tag = ARGV[2] .. '-' .. redis.call('INCR', KEYS[2])
-  redis.call('HSET', KEYS[1], tag, list .. '\\n' .. message)
-  out[#out + 1] = tag
-  out[#out + 1] = list
-  out[#out + 1] = message
-  room, bytes = room - 1, bytes - #message
-end
--- In small portions: a list of large messages must not be copied as a whole.
-local function take(list, most)
-  local portion = 1
-  while most > 0 and room > 0 do
-    local got = redis.call('RPOP', list, math.min(portion, most)) or {}
-    if #got == 0 then return end
-    for i, message in ipairs(got) do
-      if i > 1 and bytes <= 0 then
-        for back = #got, i, -1 do redis.call('RPUSH', list, got[back]) end
-        break
-      end
-      hold(list, message)
-    end
-    if bytes <= 0 then room = 0 end
-    most, portion = most - #got, math.min(2 * portion, 16)
-  end
-end
-for i = 4, #KEYS do
-  if room <= 0 then break end
-  local main = KEYS[i]
-  local ring, inside = main .. '\\6\\22ring', main .. '\\6\\22in-ring'
-  local lists = redis.call('LLEN', ring)
-  local ringed = lists > 0
-  if not ringed then
-    take(main, room)
-  elseif redis.call('EXISTS', inside) == 0 and redis.call('EXISTS', main) == 1 then
-    -- A producer that keeps no ring has filled it: its turn comes at once.
-    redis.call('LPUSH', ring, main)
-    redis.call('SET', inside, 1)
-    lists = lists + 1
-  end
-  local aside = 0
-  while lists > 0 and room > 0 do
-    local share = math.max(1, math.floor(room / lists))
-    for _ = 1, lists do
-      if room <= 0 then break end
-      local list, before = redis.call('LPOP', ring), #out
-      take(list, math.min(share, room))
-      if list ~= main then aside = aside + (#out - before) / 3 end
-      -- An emptied main list keeps its place: what fills it has had its turn.
-      if list == main and #out > before or redis.call('EXISTS', list) == 1 then
-        redis.call('RPUSH', ring, list)
-      elseif list == main then
-        redis.call('DEL', inside)
-      end
-    end
-    lists = redis.call('LLEN', ring)
-  end
-  if lists == 1 and redis.call('LINDEX', ring, 0) == main then
-    redis.call('DEL', ring)
-    lists = 0
-  end
-  if ringed and lists == 0 then
-    redis.call('DEL', main .. '\\6\\22aside', inside)
-  elseif aside > 0 then
-    redis.call('DECRBY', main .. '\\6\\22aside', aside)
-  end
-end
-if #out > 0 then redis.call('SADD', KEYS[3], ARGV[4]) end
-return out
 """
 )
 
@@ -303,14 +198,14 @@ return out
 #: empty. KEYS unacked hash, list; ARGV tag, message, bell. Returns 1 if it was held.
 GIVE_BACK = (
     ALLOW_OOM
-    + _ARRIVED
+    + ARRIVED
     + """
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if not held then return 0 end
 local message = ARGV[2]
 if message == '' then message = string.sub(held, #KEYS[2] + 2) end
 redis.call('HDEL', KEYS[1], ARGV[1])
-arrived(KEYS[2], redis.call('RPUSH', KEYS[2], message))
+arrived(KEYS[2], redis.call('RPUSH', KEYS[2], message), message)
 redis.call('PUBLISH', ARGV[3], '1')
 return 1
 """
@@ -336,7 +231,7 @@ return 1
 #: moved. The lists are named in the members: a cluster would need them in KEYS.
 WAKE = (
     ALLOW_OOM
-    + _ARRIVED
+    + ARRIVED
     + """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -349,7 +244,8 @@ while moved < tonumber(ARGV[1]) and bytes > 0 do
     local kept = numbered and string.sub(member, 18) or member
     local cut = string.find(kept, '\\n', 1, true)
     local list = string.sub(kept, 1, cut - 1)
-    arrived(list, redis.call('LPUSH', list, string.sub(kept, cut + 1)))
+    local message = string.sub(kept, cut + 1)
+    arrived(list, redis.call('LPUSH', list, message), message)
     redis.call('ZREM', KEYS[1], member)
     moved, bytes = moved + 1, bytes - #member
   end
@@ -389,11 +285,11 @@ return tag
 #: hash, list, lease; ARGV tag, message, bell. Returns 1 if it was moved.
 REAP = (
     ALLOW_OOM
-    + _ARRIVED
+    + ARRIVED
     + """
 if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-arrived(KEYS[2], redis.call('RPUSH', KEYS[2], ARGV[2]))
+arrived(KEYS[2], redis.call('RPUSH', KEYS[2], ARGV[2]), ARGV[2])
 redis.call('PUBLISH', ARGV[3], '1')
 return 1
 """

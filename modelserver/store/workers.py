@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from modelserver.store import scripts
+from modelserver.store import queue_scripts
 from modelserver.store.state import Store
 from modelserver.values import EngineLoad
 
@@ -35,7 +35,7 @@ def read_loads(store: Store) -> dict[str, EngineLoad]:
 
 def read_backlog(store: Store, queue: str) -> int:
     """Requests that wait in a queue, all priorities."""
-    return int(store.run_script(scripts.DEPTH, store.keys.queue(queue)))
+    return int(store.run_script(queue_scripts.DEPTH, store.keys.queue(queue)))
 
 
 def read_backlogs(store: Store, queues: Sequence[str]) -> dict[str, int]:
@@ -43,7 +43,7 @@ def read_backlogs(store: Store, queues: Sequence[str]) -> dict[str, int]:
     with store.client.pipeline(transaction=False) as pipe:
         for queue in queues:
             lists = store.keys.queue(queue)
-            pipe.eval(scripts.DEPTH, len(lists), *lists)
+            pipe.eval(queue_scripts.DEPTH, len(lists), *lists)
         return dict(zip(queues, map(int, pipe.execute()), strict=True))
 
 

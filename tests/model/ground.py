@@ -10,7 +10,7 @@ from kombu import Connection
 
 from modelserver.messaging.transport import TRANSPORT
 from modelserver.messaging.wire import COMPLETE
-from modelserver.store import scripts
+from modelserver.store import queue_scripts
 from modelserver.store.batch import DEADLINE, SUBMITTER, Batch, Delivery
 from modelserver.store.connections import open_async
 from modelserver.store.delivery import Deliveries
@@ -92,7 +92,7 @@ class Ground:
     def depth(self, queue: str) -> int:
         """Messages that wait, by the server's account."""
         lists = KEYS.queue(queue)
-        return int(self.client.eval(scripts.DEPTH, len(lists), *lists))
+        return int(self.client.eval(queue_scripts.DEPTH, len(lists), *lists))
 
     def start_worker(self, name: str) -> Worker:
         """A new process, with a lease."""

@@ -39,6 +39,7 @@ FLOORS = (
         "modelserver.messaging",
         "modelserver.operations",
     ),
+    ("modelserver.runs",),
     ("modelserver", "modelserver.cli"),
     ("workers", "launcher"),
     ("tasks",),

@@ -109,3 +109,53 @@ def test_who_passes_a_message_on_stands_back_for_a_moment():
         return before, one.stands_back(QUEUE)
 
     assert asyncio.run(passes_on()) == (False, True)
+
+
+# Rows of bundles.
+
+
+def with_bundle() -> Courier:
+    """A courier that holds a bundle of three rows, all under way."""
+    one = courier("1")
+    one.took(QUEUE, Delivery("2", f"ms:{QUEUE}", b'{"rows":3,"body":""}'))
+    assert one.active[QUEUE] == 4
+    one.hold_rows("2", ["2/0", "2/1", "2/2"], lambda: b'{"rows":1}')
+    return one
+
+
+def test_each_row_takes_room_until_it_is_answered():
+    one = with_bundle()
+    assert one.active[QUEUE] == 4
+    one.answered("2/0")
+    one.let_row_go("2/0")
+    assert one.active[QUEUE] == 3
+    one.set_aside("2/1", aside=True)
+    assert one.active[QUEUE] == 2
+    one.let_row_go("2/1")
+    one.let_row_go("2/1")
+    assert one.active[QUEUE] == 2
+    one.let_row_go("2/2")
+    one.ack("2")
+    assert one.active[QUEUE] == 1
+    assert one.knows() == {"1", "2"}
+
+
+def test_what_a_row_was_tried_on_is_known_when_it_goes():
+    one = with_bundle()
+    one.amend("2/1", {"crashes": 1})
+    assert one.let_row_go("2/1") == {"crashes": 1}
+    assert one.let_row_go("2/0") == {}
+
+
+def test_a_bundle_that_goes_back_is_made_anew():
+    one = with_bundle()
+    held = one.held["2"]
+    assert held.raw() == b'{"rows":1}'
+    assert one.held["1"].raw() == b"{}"
+
+
+def test_a_bundle_that_goes_back_unopened_frees_all_its_room():
+    one = courier()
+    one.took(QUEUE, Delivery("2", f"ms:{QUEUE}", b'{"rows":3,"body":""}'))
+    one.give_back("2")
+    assert one.active[QUEUE] == 0

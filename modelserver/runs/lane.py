@@ -1,0 +1,355 @@
+"""The way of a run's rows to the fleet, and of their answers back.
+
+Rows travel in bundles, many in one round trip; their answers come in the run's own
+stream, and stay there until they are settled. What a row's number has been sent for is
+kept in Redis, so that no row is sent twice.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from celery import Celery
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from modelserver.errors import ModelserverError, StoreFullError, StoreUnreachableError
+from modelserver.messaging.bundles import CANCELLED, read_answer
+from modelserver.operations.cancelling import cancel_requests, end_overdue_rows
+from modelserver.runs.cutting import (
+    MOST_BUNDLE_ROWS,
+    PARTS_OF_ENGINE,
+    UNKNOWN_BUNDLE_ROWS,
+    CheckedRow,
+    RowChecks,
+    Sender,
+    cut,
+)
+from modelserver.runs.rows import Answered, Row, RowError
+from modelserver.store import Store, connect
+from modelserver.store.batch import MOST_BYTES
+from modelserver.store.engines import read_engines
+from modelserver.store.keys import PRIORITIES, list_name
+from modelserver.store.runs import (
+    SentBundle,
+    add_send,
+    cancel_round,
+    find_unsent,
+    forget_answers,
+    read_answers_since,
+    read_round,
+)
+from modelserver.values import EngineReport
+
+T = TypeVar("T")
+
+#: Most bundles that one script sends.
+MOST_BUNDLES = 64
+#: The engines are read again after so many seconds.
+ENGINES_SECONDS = 2.0
+#: After so many seconds without an answer the server is asked whether it has lost rows.
+SILENCE_SECONDS = 5.0
+#: Rows are looked for in the queues that are overdue by so many seconds, no oftener
+#: than that.
+OVERDUE_SECONDS = 2.0
+#: One wait for answers lasts no longer, in seconds.
+LONGEST_WAIT_SECONDS = 1.0
+#: Where the stream of a round begins.
+_BEGINNING = "0-0"
+
+
+class Lane:
+    """What one run has under way. Not for several threads, but for ``cancel``.
+
+    ``deadline`` is when all rows are due, in seconds since the epoch; a row's own
+    parameter ``deadline`` counts from when it is sent, and the fleet's default does not
+    count. What a run left in Redis is kept for a week.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        run: str,
+        *,
+        priority: int | None = None,
+        submitter: str | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self._settings = app.modelserver_tasks[0].settings
+        self._catalogue = app.modelserver_models
+        self._checks = RowChecks(app.modelserver_models)
+        #: The run's name.
+        self.run = run
+        self._submitter = list_name(f"{submitter}:{run}" if submitter else run)
+        self._priority = priority
+        self._due = deadline
+        #: Sent and not answered, by number.
+        self._open: dict[int, CheckedRow] = {}
+        #: Answered and not settled: rounds and ids by number.
+        self._unsettled: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+        #: Rows that are wrong, until they are told.
+        self._refused: list[Answered] = []
+        #: By number: when rows under way are due that have a deadline.
+        self._dues: dict[int, float] = {}
+        self._models: set[str] = set()
+        self._store: Store | None = None
+        self._round = 0
+        #: By round, from the first on: the last answer that was seen.
+        self._since: list[str] = []
+        self._engines: tuple[float, list[EngineReport]] = (0.0, [])
+        self._heard_at = time.monotonic()
+        self._ended_at = 0.0
+
+    # Rows.
+
+    def send(self, rows: Sequence[Row]) -> None:
+        """Send rows; what is under way or answered is not run again.
+
+        A row that is wrong is not sent: ``receive`` gives its error. Raises
+        StoreUnreachableError, StoreFullError: then some may have been sent, and all may
+        be sent again.
+        """
+        checked = []
+        for row in rows:
+            if row.number in self._open:
+                continue
+            try:
+                checked.append(self._checks.check(row))
+            except (StoreUnreachableError, StoreFullError):
+                raise
+            except ModelserverError as error:
+                self._refused.append(Answered(row.number, error=RowError.of(error)))
+        self._heard_at = time.monotonic()
+        with self._reachable() as store:
+            if not self._round:
+                self._begin(store)
+            try:
+                self._send(store, checked)
+            except ResponseError as error:
+                if "CANCELLED the run" not in str(error):
+                    raise
+                self._begin(store)
+                self._send(store, checked)
+
+    def _begin(self, store: Store) -> None:
+        """Go on with the run's round, or begin the next if that is cancelled."""
+        self._round = read_round(store, self.run, begin=True)
+        missing = self._round - len(self._since)
+        self._since += [_BEGINNING] * missing
+
+    def _send(self, store: Store, rows: Sequence[CheckedRow]) -> None:
+        sender = Sender(
+            self.run, self._round, self._submitter, self._priority, self._due
+        )
+        while rows:
+            bundles = list(cut(rows, sender, self._most_rows))
+            self._models |= {model for model, _ in bundles}
+            by_number = {each.row.number: each for each in rows}
+            again = self._put(store, bundles)
+            self._open |= by_number
+            now = time.time()
+            for each in rows:
+                if (due := sender.due_of(each.checked, now)) is not None:
+                    self._dues[each.row.number] = due
+            # Of a bundle with rows that were sent before, the others are sent anew.
+            rows = [by_number[number] for number in again]
+
+    def _put(
+        self, store: Store, bundles: Sequence[tuple[str, SentBundle]]
+    ) -> list[int]:
+        """Queue bundles; the rows that were not, and were not sent before either."""
+        parts = list(_portions(bundles))
+        step = _step(self._priority)
+        with store.client.pipeline(transaction=False) as pipe:
+            for model, part in parts:
+                run = (self.run, self._round)
+                add_send(pipe, store, run, (model, step), self._submitter, part)
+            replies = pipe.execute()
+        again = []
+        for (_, part), refused in zip(parts, replies, strict=True):
+            for place, *known in refused:
+                again += [n for n in part[place].numbers if n not in known]
+        return again
+
+    def _most_rows(self, model: str) -> int:
+        limits = [
+            engine.limit
+            for engine in self._ready_engines(ENGINES_SECONDS)
+            if engine.model == model
+        ]
+        if not limits:
+            return UNKNOWN_BUNDLE_ROWS
+        return min(MOST_BUNDLE_ROWS, max(1, min(limits) // PARTS_OF_ENGINE))
+
+    # Answers.
+
+    def receive(self, timeout: float) -> list[Answered]:
+        """What was answered since; waits for the first so many seconds.
+
+        After a crash it comes again, until ``settle``. Raises StoreUnreachableError.
+        """
+        ends_at = time.monotonic() + timeout
+        with self._reachable() as store:
+            if not self._since:
+                self._since = [_BEGINNING] * read_round(store, self.run)
+            while True:
+                left = 0.0 if self._refused else ends_at - time.monotonic()
+                found = self._look(store, min(left, LONGEST_WAIT_SECONDS))
+                if found or self._refused:
+                    refused, self._refused = self._refused, []
+                    return refused + found
+                self._find_lost(store)
+                self._end_overdue()
+                if time.monotonic() >= ends_at:
+                    return []
+                if not self._since:
+                    time.sleep(max(0.0, ends_at - time.monotonic()))
+
+    def _look(self, store: Store, seconds: float) -> list[Answered]:
+        if not self._since:
+            return []
+        milliseconds = max(0, int(1000 * seconds))
+        came = read_answers_since(store, self.run, self._since, milliseconds)
+        found = []
+        for number, entry, row, stored in came:
+            self._since[number - 1] = entry
+            value, error = read_answer(stored)
+            is_old = 0 < number < self._round
+            if error and error[0] == CANCELLED and is_old and row in self._open:
+                forget_answers(store, self.run, [(number, entry)])
+                continue  # It was sent anew since.
+            self._unsettled[row].append((number, entry))
+            self._open.pop(row, None)
+            self._dues.pop(row, None)
+            told = RowError(*error) if error else None
+            found.append(Answered(row, value, told))
+        if came:
+            self._heard_at = time.monotonic()
+        return found
+
+    def _find_lost(self, store: Store) -> None:
+        """Send again what the server has lost, with its memory or in a failover."""
+        if time.monotonic() - self._heard_at < SILENCE_SECONDS or not self._open:
+            return
+        self._heard_at = time.monotonic()
+        if read_round(store, self.run) < self._round:
+            self._round, self._since = 0, []
+            self._begin(store)
+        run = (self.run, self._round)
+        lost = find_unsent(store, run, [*self._open])
+        if lost:
+            self._send(store, [self._open[number] for number in lost])
+
+    def _end_overdue(self) -> None:
+        """End the rows that are overdue in a queue, where no worker takes them."""
+        now = time.monotonic()
+        if now - max(self._heard_at, self._ended_at) < OVERDUE_SECONDS:
+            return
+        if min(self._dues.values(), default=math.inf) < time.time() - OVERDUE_SECONDS:
+            self._ended_at = now
+            models = sorted(self._models)
+            self._run(end_overdue_rows(self._settings, models, self._submitter))
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """Forget answers that the caller has written down."""
+        entries = [
+            entry for number in numbers for entry in self._unsettled.pop(number, ())
+        ]
+        if entries:
+            with self._reachable() as store:
+                forget_answers(store, self.run, entries)
+
+    # The whole run.
+
+    def cancel(self) -> int:
+        """Take back the rows that have not begun; returns how many waited in a queue.
+
+        Each ends as "cancelled". What is sent from now on is a new round.
+        """
+        with self._reachable() as store:
+            number = self._round or read_round(store, self.run)
+            if not number:
+                return 0
+            cancel_round(store, self.run, number)
+        models = self._models or {entry.name for entry in self._catalogue().models}
+        work = cancel_requests(self._settings, sorted(models), self._submitter, False)
+        return self._run(work).waiting
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it in a thread: a notebook's own has a loop already."""
+        found: list[T | Exception] = []
+
+        def call() -> None:
+            try:
+                found.append(asyncio.run(work))
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        result = found[0]
+        if isinstance(result, RedisError):
+            with self._reachable():
+                raise result
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def places(self) -> dict[str, int]:
+        """How many requests the ready engines of each model take at once."""
+        total: Counter[str] = Counter()
+        for engine in self._ready_engines(0.0):
+            total[engine.model] += engine.limit
+        return dict(total)
+
+    def _ready_engines(self, seconds: float) -> list[EngineReport]:
+        """The engines that are given work, by a look no older than that."""
+        read_at, engines = self._engines
+        if time.monotonic() - read_at > seconds:
+            with self._reachable() as store:
+                found = read_engines(store).values()
+            engines = [each for each in found if each.is_given_work]
+            self._engines = (time.monotonic(), engines)
+        return engines
+
+    @contextmanager
+    def _reachable(self) -> Iterator[Store]:
+        """The store. Raises StoreUnreachableError, StoreFullError."""
+        if self._store is None:
+            self._store = connect(self._settings)
+        try:
+            with self._store.reachable():
+                yield self._store
+        except OutOfMemoryError as error:
+            raise StoreFullError(
+                f"rows were not accepted: the memory of Redis at {self._store.url} is "
+                f"short ({error}); wait until answers are settled, or raise its "
+                "maxmemory"
+            ) from error
+
+
+def _step(priority: int | None) -> int:
+    """Which of a queue's lists a priority goes to."""
+    return sum(each <= (priority or 0) for each in PRIORITIES) - 1
+
+
+def _portions(
+    bundles: Sequence[tuple[str, SentBundle]],
+) -> Iterator[tuple[str, list[SentBundle]]]:
+    """Bundles of one model that one script sends."""
+    part: list[SentBundle] = []
+    at, size = "", 0
+    for model, bundle in bundles:
+        size += len(bundle.message)
+        if part and (model != at or len(part) >= MOST_BUNDLES or size > MOST_BYTES):
+            yield at, part
+            part, size = [], len(bundle.message)
+        at = model
+        part.append(bundle)
+    if part:
+        yield at, part
