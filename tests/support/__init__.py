@@ -3,6 +3,7 @@
 - ``processes``: waiting, a real server, a real launcher
 - ``workers``: server, engines, workers and a client
 - ``shared_fleet``: one worker and its engines for all tests of a module
+- ``runs``: rows of runs, and their answers by number
 - ``launches``: commands of engines, as adapters give them
 - ``launchers``: launchers of one host, and engines that fail on demand
 - ``fleets``: several hosts on this machine, with control and a client

@@ -7,7 +7,7 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from modelserver.store import scripts
+from modelserver.store import queue_scripts, scripts
 from modelserver.store.batch import Batch, GiveBack, Park
 from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
@@ -24,11 +24,15 @@ class Shared:
         self.url = url
         self.client = redis.Redis.from_url(url, decode_responses=True)
 
-    def put(self, submitter: str, number: int, priority: int = 0) -> None:
-        """Publish messages named after their submitter."""
+    def put(
+        self, submitter: str, number: int, priority: int = 0, rows: int = 0
+    ) -> None:
+        """Publish messages named after their submitter, or bundles of so many rows."""
         main = KEYS.queue(QUEUE)[priority]
         for place in range(number):
             body = f"{submitter}{place}"
+            if rows:
+                body = f'{{"rows":{rows},"name":"{body}"}}'
             keys = (main, KEYS.deadlines, KEYS.result(""), KEYS.memory_short)
             arguments = (body, KEYS.bell(QUEUE), "", "", submitter, "")
             self.client.eval(scripts.PUT, 4, *keys, *arguments)
@@ -51,7 +55,7 @@ class Shared:
     def depth(self) -> int:
         """Messages that wait, in all lists."""
         lists = KEYS.queue(QUEUE)
-        return int(self.client.eval(scripts.DEPTH, len(lists), *lists))
+        return int(self.client.eval(queue_scripts.DEPTH, len(lists), *lists))
 
 
 @pytest.fixture
@@ -121,7 +125,7 @@ def test_a_purge_takes_every_submitters_messages(shared: Shared):
     shared.put("a", 2)
     shared.put("b", 3)
     lists = KEYS.queue(QUEUE)
-    assert shared.client.eval(scripts.PURGE, len(lists), *lists, 100) == [5, 0]
+    assert shared.client.eval(queue_scripts.PURGE, len(lists), *lists, 100) == [5, 0]
     assert shared.pull(9) == []
     assert shared.depth() == 0
 
@@ -130,9 +134,9 @@ def test_a_purge_of_many_submitters_is_done_in_parts(shared: Shared):
     for number in range(10):
         shared.put(f"s{number}", 1)
     lists = KEYS.queue(QUEUE)
-    assert shared.client.eval(scripts.PURGE, len(lists), *lists, 4)[1] == 1
+    assert shared.client.eval(queue_scripts.PURGE, len(lists), *lists, 4)[1] == 1
     assert shared.depth() == 6
-    assert shared.client.eval(scripts.PURGE, len(lists), *lists, 40) == [6, 0]
+    assert shared.client.eval(queue_scripts.PURGE, len(lists), *lists, 40) == [6, 0]
     assert not [key for key in shared.client.keys("t:m*") if not key.endswith("owner")]
 
 
@@ -193,4 +197,57 @@ def test_what_is_due_together_comes_in_the_order_of_submission(shared: Shared):
     shared.put("a", 2000)
     woken = due_at_once(shared.url, shared, 2000)
     assert woken == [f"a{number}" for number in range(2000)]
+    assert shared.depth() == 0
+
+
+# Bundles.
+
+
+def of(got: list[str], submitter: str) -> int:
+    """How many messages of a submitter were pulled."""
+    return sum(submitter in each for each in got)
+
+
+def test_room_is_counted_in_rows(shared: Shared):
+    shared.put("a", 10, rows=8)
+    assert shared.depth() == 80
+    assert len(shared.pull(16)) == 2
+    assert len(shared.pull(1)) == 1
+    assert shared.depth() == 56
+    assert len(shared.pull(50, give_back=True)) == 7
+    assert shared.depth() == 56
+    assert len(shared.pull(100)) == 7
+    assert shared.depth() == 0
+    assert shared.client.keys("*rows") == []
+
+
+def test_shares_are_counted_in_rows(shared: Shared):
+    shared.put("run", 20, rows=8)
+    shared.put("b", 80)
+    got: list[str] = []
+    for _ in range(40):
+        got += shared.pull(2)
+        rows, singles = 8 * of(got, "run"), of(got, "b")
+        if singles < 80:
+            assert abs(rows - singles) <= 8 + 2
+    assert shared.depth() == 160 + 80 - rows - singles
+    assert len(shared.pull(500)) == 100 - len(got)
+    assert shared.depth() == 0
+    assert shared.client.keys("t:m*") == ["t:m\x06\x16owner"]
+
+
+def test_two_runs_take_turns_where_there_is_room_for_one_row(shared: Shared):
+    shared.put("x", 10, rows=8)
+    shared.put("y", 10, rows=8)
+    got = [each for _ in range(8) for each in shared.pull(1)]
+    assert (of(got, "x"), of(got, "y")) == (4, 4)
+
+
+def test_purging_counts_rows(shared: Shared):
+    shared.put("a", 4, rows=8)
+    shared.put("b", 3)
+    shared.put("c", 2, rows=5)
+    assert shared.depth() == 45
+    lists = KEYS.queue(QUEUE)
+    assert shared.client.eval(queue_scripts.PURGE, len(lists), *lists, 100) == [45, 0]
     assert shared.depth() == 0
