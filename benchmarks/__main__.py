@@ -2,6 +2,7 @@
 
 import sys
 
+from benchmarks.bulk import bulk
 from benchmarks.control import control
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
@@ -18,6 +19,7 @@ from benchmarks.throughput import throughput
 CASES = {
     "engine-bound": engine_bound,
     "throughput": throughput,
+    "bulk": bulk,
     "embeddings": embeddings,
     "queue-depth": queue_depth,
     "submit": submit,

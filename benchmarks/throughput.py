@@ -80,8 +80,8 @@ def throughput() -> Report:
                 runs[stack.name, in_flight].append(figures)
                 print(f"  round {number + 1} {in_flight} {stack.name}: {figures}")
             if _is_chosen(BARE):
-                bare = _bare(str(python_of(STACKS[1], home)), in_flight)
-                runs[BARE, in_flight].append(bare)
+                alone = bare(str(python_of(STACKS[1], home)), in_flight)
+                runs[BARE, in_flight].append(alone)
     return _report(runs)
 
 
@@ -215,7 +215,7 @@ class _Run:
         return done.stdout
 
 
-def _bare(python: str, in_flight: int) -> Figures:
+def bare(python: str, in_flight: int) -> Figures:
     """The bare client: the same requests without queue and results."""
     with Rig("--latency", str(ENGINE_SECONDS)) as rig:
         environment = {
