@@ -17,6 +17,7 @@ read and order, ``cli`` the commands.
 from typing import TYPE_CHECKING, Any
 
 from modelserver.errors import (
+    AnswerFormError,
     ConfigurationError,
     DeadlineExceededError,
     EngineEnvironmentError,
@@ -31,12 +32,15 @@ from modelserver.errors import (
 
 if TYPE_CHECKING:
     from modelserver.api import InferenceTask
+    from modelserver.runs.embedding import embed_texts
+    from modelserver.runs.mapping import map_prompts
 
     chat: InferenceTask
     complete: InferenceTask
     embed: InferenceTask
 
 __all__ = [
+    "AnswerFormError",
     "ConfigurationError",
     "DeadlineExceededError",
     "EngineEnvironmentError",
@@ -50,6 +54,8 @@ __all__ = [
     "chat",
     "complete",
     "embed",
+    "embed_texts",
+    "map_prompts",
 ]
 
 
@@ -57,9 +63,17 @@ def __getattr__(name: str) -> Any:
     # Made on first use: `import modelserver.errors` must not read a fleet file, and the
     # fleet file may be named after this import.
     if name in ("complete", "chat", "embed"):
-        from modelserver.api import client
+        from modelserver.api import default_client
 
-        tasks = client().modelserver_tasks
+        tasks = default_client().modelserver_tasks
         globals().update(zip(("complete", "chat", "embed"), tasks, strict=True))
         return globals()[name]
+    if name == "map_prompts":
+        from modelserver.runs.mapping import map_prompts
+
+        return map_prompts
+    if name == "embed_texts":
+        from modelserver.runs.embedding import embed_texts
+
+        return embed_texts
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

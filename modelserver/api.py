@@ -9,6 +9,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from celery import Celery, Task, states
@@ -253,6 +254,12 @@ def client(settings: Settings | None = None) -> Celery:
     app.modelserver_models = models
     _reset_in_forks(app)
     return app
+
+
+@cache
+def default_client() -> Celery:
+    """The application of this process's fleet, made once."""
+    return client()
 
 
 def _reset_in_forks(app: Celery) -> None:

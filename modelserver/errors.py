@@ -33,6 +33,10 @@ class UnknownModelError(RequestError):
     """The fleet has no such model of this kind."""
 
 
+class AnswerFormError(ModelserverError):
+    """An answer is not of the form that was asked for, however often it was asked."""
+
+
 class EngineError(ModelserverError):
     """Engines failed at a sound request for as often as was allowed; try it later."""
 

@@ -13,6 +13,7 @@ What is shown:
 
 What is ordered:
 
+- ``batch``, with the panel of ``batch_panel``: runs a file of requests
 - ``apply``: puts a fleet file in force
 - ``cancel``: ends requests that nobody wants any more
 - ``relaunch``: starts an engine anew
@@ -36,6 +37,7 @@ import click
 
 from modelserver.cli.alerts import alerts
 from modelserver.cli.apply import apply
+from modelserver.cli.batch import batch
 from modelserver.cli.cancel import cancel
 from modelserver.cli.dead import dead
 from modelserver.cli.demo import demo
@@ -65,6 +67,7 @@ def cli() -> None:
 for command in (
     alerts,
     apply,
+    batch,
     beat,
     cancel,
     dead,

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -34,9 +34,9 @@ def accepted_or_unreachable(app: Celery) -> Iterator[None]:
     """Turn a lost connection into StoreUnreachableError: nothing was accepted."""
     try:
         yield
-    except (OperationalError, RuntimeError, RedisError) as error:
+    except (OperationalError, BatchPublishError, RuntimeError, RedisError) as error:
         cause = error.__cause__ or error
-        if not isinstance(cause, (OperationalError, RedisError)):
+        if not isinstance(cause, (OperationalError, BatchPublishError, RedisError)):
             raise
         prefix = app.conf.broker_transport_options["global_keyprefix"]
         if isinstance(cause, OutOfMemoryError):

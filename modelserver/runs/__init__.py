@@ -1,5 +1,15 @@
 """Many requests as one job: a run.
 
+Its rows are numbered in the order of its input. From the caller down:
+
+- ``mapping``: ``map_prompts``, answers to any iterable of prompts
+- ``files``: a file of requests, in the form of OpenAI's Batch API
+- ``embedding``: ``embed_texts``, vectors of many texts
+- ``prompts``: from texts, chats and objects with a template to rows
+- ``answer``: what a caller gets for a row
+- ``repeats``: identical rows asked once, answers of the wrong form again
+- ``progress``: how far it is, in a terminal and in a notebook
+- ``feeder``: keeps a window of rows under way
 - ``lane``: the way of rows to the fleet, and of answers back
 - ``cutting``: rows that are checked, and cut into bundles
 - ``rows``: the values that go there and come back

@@ -4,6 +4,7 @@ import sys
 
 from benchmarks.report import main
 from launcher.host.gpus import GpuInventory
+from tests.chaos.batch_runs import runs_killed
 from tests.chaos.control.controllers import (
     controller_killed,
     redis_restarted_in_relaunch,
@@ -51,6 +52,7 @@ CASES = {
     "worker-killed-often": worker_killed_often,
     "worker-paused": worker_paused,
     "worker-terminated": worker_terminated,
+    "runs-killed": runs_killed,
     "frozen-chains": frozen_chains,
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,

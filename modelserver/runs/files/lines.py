@@ -1,0 +1,194 @@
+"""What a line of OpenAI's Batch API must be, and what row it becomes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from modelserver.engine_client import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
+from modelserver.errors import ModelserverError, RequestError, UnknownModelError
+from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.requests import (
+    build,
+    check_context,
+    check_subject,
+    with_model,
+)
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, KINDS
+from modelserver.parameters import KNOWN, OURS
+from modelserver.runs.files.problems import LineError
+from modelserver.runs.prompts import Template, payload_of, task_of
+from modelserver.runs.rows import Row
+from modelserver.values import Json, Kind
+
+#: By url: the task, and the part of the body that it is about.
+URLS = {
+    CHAT_PATH: (CHAT, "messages"),
+    COMPLETIONS_PATH: (COMPLETE, "prompt"),
+    EMBEDDINGS_PATH: (EMBED, "input"),
+}
+#: The reverse.
+URL_OF = {task: url for url, (task, _) in URLS.items()}
+#: So many different sets of parameters are remembered as checked.
+MOST_KNOWN = 1_000
+#: The column of a table that names its rows.
+ID_COLUMN = "custom_id"
+#: Bytes of a line that an error shows.
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """One request of a file."""
+
+    custom_id: str
+    row: Row
+    #: The line, as the file has it or as a table's row would be written.
+    raw: bytes
+
+
+@dataclass(slots=True)
+class LineReader:
+    """Makes rows of lines, or says what is wrong with them."""
+
+    models: Catalogue
+    #: The model of all rows, whatever they say; "" leaves that to them.
+    model: str = ""
+    #: Parameters of all rows, whatever they say.
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    #: What makes a prompt of a table's row.
+    template: Template | None = None
+    is_chat: bool = False
+    #: Parameters that no engine is known to take.
+    unknown: set[str] = field(default_factory=set)
+    #: Seconds within which each row is to be answered once it was sent.
+    deadline: float | None = None
+    _known: dict[bytes, Mapping[str, Json]] = field(default_factory=dict)
+
+    def read(self, number: int, raw: bytes | Mapping[str, Any]) -> BatchLine:
+        """A row from a line or a table's row. Raises LineError."""
+        if isinstance(raw, bytes):
+            return self._read_line(number, raw)
+        return self._read_columns(number, raw)
+
+    def _read_line(self, number: int, raw: bytes) -> BatchLine:
+        line = _loaded(raw)
+        name = line.get("custom_id")
+        if not isinstance(name, str) or not name:
+            what = "no custom_id" if name is None else f"the custom_id {name!r}"
+            raise LineError(
+                "invalid_custom_id", f"has {what}; give it a text that names the line"
+            )
+        try:
+            url, body = line.get("url"), line.get("body")
+            if line.get("method", "POST") != "POST":
+                told = f"has the method {line['method']!r}; it must be POST"
+                raise LineError("invalid_method", told)
+            if url not in URLS:
+                told = "no url" if url is None else f"the url {url!r}"
+                raise LineError(
+                    "invalid_url", f"has {told}; there are {', '.join(URLS)}"
+                )
+            if not isinstance(body, dict):
+                raise LineError("invalid_body", "has no body; it must be an object")
+            task, subject = URLS[url]
+            if subject not in body:
+                raise LineError("invalid_body", f"has no {subject} in its body")
+            row = self._row(number, task, body.pop(subject), body)
+        except LineError as error:
+            error.custom_id = name
+            raise
+        return BatchLine(name, row, raw)
+
+    def _read_columns(self, number: int, columns: Mapping[str, Any]) -> BatchLine:
+        name = str(columns.get(ID_COLUMN) or f"row-{number}")
+        try:
+            payload = payload_of(columns, self.template, is_chat=False)
+            if self._is_embedding():
+                task = EMBED
+            else:
+                payload = payload_of(payload, None, self.is_chat)
+                task = task_of(payload)
+            row = self._row(number, task, payload, {})
+        except LineError as error:
+            error.custom_id = name
+            raise
+        except RequestError as error:
+            raise LineError("invalid_row", str(error), name) from None
+        names = ("model", *self.parameters)
+        body = {URLS[URL_OF[task]][1]: payload} | {
+            name: row.parameters[name] for name in names if name in row.parameters
+        }
+        line = {"custom_id": name, "method": "POST", "url": URL_OF[task], "body": body}
+        return BatchLine(name, row, orjson.dumps(line))
+
+    def _is_embedding(self) -> bool:
+        entry = self.models.entry(self.model) if self.model else None
+        return entry is not None and entry.kind is Kind.EMBEDDING
+
+    def _row(self, number: int, task: str, payload: Json, body: dict[str, Any]) -> Row:
+        if self.model:
+            body["model"] = self.model
+        body.update(self.parameters)
+        try:
+            # Most rows share their parameters: these are looked at once.
+            key = task.encode() + orjson.dumps(body)
+            parameters = self._known.get(key)
+            if parameters is None:
+                parameters = self._checked(task, payload, body)
+                if len(self._known) >= MOST_KNOWN:
+                    self._known.clear()
+                self._known[key] = parameters
+            else:
+                check_subject(task, payload)
+        except UnknownModelError as error:
+            raise LineError("invalid_model", str(error)) from None
+        except ModelserverError as error:
+            raise LineError("invalid_request", str(error)) from None
+        return Row(number, task, payload, parameters)
+
+    def _checked(
+        self, task: str, payload: Json, body: Mapping[str, Any]
+    ) -> Mapping[str, Json]:
+        parameters = self._as_arguments(task, body)
+        request = build(task, (payload,), parameters)
+        model = self.models.pick(KINDS[task], request.model)
+        entry = self.models.entry(model)
+        length = entry.context_length if entry else None
+        check_context(with_model(request, model), length)
+        if self.deadline is not None:
+            parameters["deadline"] = self.deadline
+        return {**parameters, "model": model}
+
+    def _as_arguments(self, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A body as ``delay`` takes it: what we do not know goes to the engine."""
+        known = KNOWN[task.rpartition(".")[2]] | OURS | {"stream"}
+        arguments = {name: body[name] for name in body if name in known}
+        if others := {name: body[name] for name in body if name not in known}:
+            self.unknown |= others.keys()
+            arguments["extra_body"] = {**(body.get("extra_body") or {}), **others}
+        arguments["raw"] = True
+        return arguments
+
+
+def _loaded(raw: bytes) -> dict[str, Any]:
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise LineError("invalid_json", _json_problem(raw, error)) from None
+    if not isinstance(line, dict):
+        raise LineError("invalid_json", "is no object")
+    return line
+
+
+def _json_problem(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    if b"\0" in raw:
+        return f"is no JSON: it has a NUL byte at byte {raw.index(0)}"
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as wrong:
+        return f"is not UTF-8 at byte {wrong.start}; save the file as UTF-8"
+    start = max(0, error.pos - _SHOWN // 2)
+    near = text[start : error.pos + _SHOWN // 2]
+    return f"is no JSON: {error.msg} at character {error.pos}, near {near!r}"

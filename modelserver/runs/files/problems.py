@@ -1,0 +1,45 @@
+"""What is wrong with a file, as an error."""
+
+import errno
+
+from modelserver.errors import ModelserverError
+
+
+class BatchFileError(ModelserverError):
+    """A file of a run cannot be read or written; what was written stays as it is."""
+
+
+class LineError(BatchFileError):
+    """One line of the input is no request."""
+
+    def __init__(self, code: str, reason: str, custom_id: str | None = None) -> None:
+        super().__init__(reason)
+        #: One word for programs.
+        self.code = code
+        #: The line's own name for itself, where it could be read.
+        self.custom_id = custom_id
+
+
+#: By an error's number: what to do about it.
+_REMEDIES = {
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f) and run it again",
+    errno.EACCES: "correct its permissions, or choose another",
+    errno.EPERM: "correct its permissions, or choose another",
+    errno.EROFS: "choose another, on a disk that can be written to",
+    errno.ENOENT: "correct the path",
+    errno.EISDIR: "name a file",
+}
+
+
+def file_error(doing: str, path: object, error: OSError) -> BatchFileError:
+    """An operating system's error in words: what was done to which file, and now what.
+
+    >>> print(file_error("write", "out.jsonl", OSError(2, "No such file")))
+    cannot write out.jsonl: No such file; correct the path
+    """
+    remedy = _REMEDIES.get(
+        error.errno or 0, "see to that and run the same command again"
+    )
+    return BatchFileError(f"cannot {doing} {path}: {error.strerror or error}; {remedy}")

@@ -1,0 +1,267 @@
+"""``map_prompts``: answers to any iterable of prompts, with bounded memory."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from celery import Celery
+
+from modelserver.api import default_client
+from modelserver.errors import (
+    AnswerFormError,
+    ConfigurationError,
+    ModelserverError,
+    RequestError,
+)
+from modelserver.messaging.wire import KINDS
+from modelserver.runs.answer import PromptAnswer, answer_of
+from modelserver.runs.feeder import Feeder
+from modelserver.runs.lane import Lane
+from modelserver.runs.progress import open_bar
+from modelserver.runs.prompts import Template, check, length_of, payload_of, task_of
+from modelserver.runs.repeats import AnswersOfRun, Form, unsent
+from modelserver.runs.rows import Answered, Row, RowError
+
+#: What ``on_error`` may be.
+ON_ERROR = ("raise", "return", "skip")
+
+
+def map_prompts(
+    prompts: Iterable[Any],
+    *,
+    model: str | None = None,
+    ordered: bool = True,
+    on_error: str = "raise",
+    deadline: float | None = None,
+    priority: int | None = None,
+    progress: bool | None = None,
+    template: str | None = None,
+    is_chat: bool = False,
+    cache: bool | None = None,
+    response_format: Any = None,
+    app: Celery | None = None,
+    **sampling: Any,
+) -> "PromptRun":
+    """Answer any iterable of prompts: ``for answer in map_prompts(prompts): ...``.
+
+    A prompt is a text, a list of messages, or with ``template`` an object whose columns
+    fill it. The answers come in the order of the prompts unless ``ordered`` is false,
+    by ``for`` or by ``async for``. ``on_error`` says what a prompt without an answer
+    does: "raise" its error, "return" an answer with ``error``, or "skip".
+    ``is_chat`` sends texts as a user's messages. ``deadline`` and ``sampling`` are
+    those of ``complete`` and ``chat``. ``response_format`` may be a pydantic class:
+    then ``value`` is its instance. Identical prompts are asked once with ``cache``,
+    by default at temperature 0. ``app`` is the fleet's client, by default that of this
+    process. Nothing is sent before the first answer is asked for.
+    """
+    if on_error not in ON_ERROR:
+        raise RequestError(
+            f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}"
+        )
+    if isinstance(prompts, (str, bytes)):
+        raise RequestError("map_prompts() takes many prompts; put a text into a list")
+    form = Form.of(response_format)
+    parameters: dict[str, Any] = {**sampling, "raw": True}
+    for name, value in (("model", model), ("deadline", deadline)):
+        if value is not None:
+            parameters[name] = value
+    if form is not None:
+        parameters["response_format"] = form.schema
+    elif response_format is not None:
+        parameters["response_format"] = response_format
+    if cache is None:
+        cache = sampling.get("temperature") == 0 and (sampling.get("n") or 1) == 1
+    return PromptRun(
+        app or default_client(),
+        prompts,
+        parameters,
+        template=None if template is None else Template(template),
+        is_chat=is_chat,
+        is_ordered=ordered,
+        on_error=on_error,
+        priority=priority,
+        progress=progress,
+        answers=AnswersOfRun(form, cache),
+    )
+
+
+class PromptRun:
+    """The answers of one run, to be iterated over once."""
+
+    def __init__(
+        self,
+        app: Celery,
+        prompts: Iterable[Any],
+        parameters: dict[str, Any],
+        *,
+        template: Template | None,
+        is_chat: bool,
+        is_ordered: bool,
+        on_error: str,
+        priority: int | None,
+        progress: bool | None,
+        answers: AnswersOfRun,
+    ) -> None:
+        #: Names the run in Redis; its submitter, for `modelserver cancel`.
+        self.id = f"map-{uuid.uuid4().hex[:12]}"
+        self._app = app
+        self._prompts = prompts
+        self._parameters = parameters
+        self._template = template
+        self._is_chat = is_chat
+        self._is_ordered = is_ordered
+        self._on_error = on_error
+        self._progress = progress
+        self._answers = answers
+        self._lane = Lane(app, self.id, priority=priority)
+        #: How many prompts there are, None where that is not known before.
+        self.total = length_of(prompts)
+        #: How many are answered.
+        self.done = 0
+        #: How many of these are errors.
+        self.failed = 0
+        #: Prompts whose answers did not come yet, by number.
+        self._open: dict[int, Any] = {}
+        #: Answers that wait for earlier ones.
+        self._held: dict[int, PromptAnswer] = {}
+        self._next = 0
+        self._is_begun = False
+        self._feeder = Feeder(self._lane, self._rows(), self.total)
+
+    def __iter__(self) -> Iterator[PromptAnswer]:
+        for block in self._blocks():
+            yield from block
+
+    async def __aiter__(self) -> AsyncIterator[PromptAnswer]:
+        loop, blocks = asyncio.get_running_loop(), self._blocks()
+        # One thread: the caller's iterable is used by no two.
+        with ThreadPoolExecutor(1, "modelserver run") as thread:
+            try:
+                while block := await loop.run_in_executor(thread, _next, blocks):
+                    for answer in block:
+                        yield answer
+            finally:
+                self._feeder.stop()
+                await asyncio.shield(loop.run_in_executor(thread, blocks.close))
+
+    def _blocks(self) -> Generator[list[PromptAnswer], None, None]:
+        if self._is_begun:
+            raise RuntimeError("a run is iterated over once; call map_prompts() again")
+        self._is_begun = True
+        return self._run()
+
+    def _run(self) -> Generator[list[PromptAnswer], None, None]:
+        bar = open_bar("prompts", self.total, self._progress)
+        is_over = False
+        try:
+            for block in self._feeder:
+                found = list(self._finished(block))
+                self._feeder.settle([each.number for each in block])
+                bar.advance(len(found), sum(each.error is not None for each in found))
+                ready = list(self._in_order(found))
+                self._feeder.held = len(self._held)
+                error = self._find_error(ready)
+                if told := self._told(ready):
+                    yield told
+                if error is not None:
+                    raise error
+            is_over = True
+        except KeyboardInterrupt:
+            is_over = True
+            raise KeyboardInterrupt(self._cancel()) from None
+        finally:
+            bar.close()
+            if not is_over:
+                self._cancel()
+
+    def _cancel(self) -> str:
+        """Take back what has not begun; says what is done."""
+        of = "" if self.total is None else f" of {self.total:,}"
+        told = f"{self.done:,}{of} prompts are answered"
+        try:
+            taken = self._lane.cancel() if self._feeder.under_way else 0
+        except ModelserverError as error:
+            return f"{told}; the others could not be cancelled: {error}"
+        running = len(self._feeder.under_way) - taken
+        return f"{told}; {taken:,} that waited are cancelled, {running:,} still run"
+
+    # From prompts to rows.
+
+    def _rows(self) -> Iterator[Row | Answered]:
+        parameters = dict(self._parameters)
+        for number, prompt in enumerate(self._prompts):
+            self._open[number] = prompt
+            try:
+                payload = payload_of(prompt, self._template, self._is_chat)
+                task = task_of(payload)
+                check(task, payload, parameters)
+                if "model" not in parameters:
+                    # So that all go to the same one.
+                    models = self._app.modelserver_models()
+                    parameters["model"] = models.pick(KINDS[task])
+            except ConfigurationError:
+                raise
+            except RequestError as error:
+                yield Answered(unsent(number), error=RowError.of(error))
+                continue
+            row = Row(number, task, payload, parameters)
+            yield from self._answers.asked(row)
+
+    # From what came to answers.
+
+    def _finished(self, block: list[Answered]) -> Iterator[PromptAnswer]:
+        for answered in block:
+            row, number = self._answers.repeat(answered)
+            if row is not None:
+                self._feeder.again(row)
+                continue
+            for same in self._answers.all_of(number, answered):
+                yield self._finish(same, answered)
+
+    def _finish(self, number: int, answered: Answered) -> PromptAnswer:
+        prompt = self._open.pop(number)
+        self.done += 1
+        found = PromptAnswer(number, prompt)
+        error = answered.error
+        if error is None:
+            found = answer_of(number, prompt, answered.value)
+            if form := self._answers.form:
+                try:
+                    found = replace(found, value=form.read(found))
+                except AnswerFormError as wrong:
+                    error = RowError.of(wrong)
+        if error is not None:
+            self.failed += 1
+            found = replace(found, error=error.exception(f"prompt {number}: "))
+        return found
+
+    def _in_order(self, found: list[PromptAnswer]) -> Iterator[PromptAnswer]:
+        if not self._is_ordered:
+            yield from found
+            return
+        self._held |= {each.number: each for each in found}
+        while self._next in self._held:
+            yield self._held.pop(self._next)
+            self._next += 1
+
+    def _find_error(self, answers: list[PromptAnswer]) -> Exception | None:
+        """The first error, where it is to be raised; what follows it is dropped."""
+        for place, answer in enumerate(answers):
+            if answer.error is not None and self._on_error == "raise":
+                del answers[place:]
+                return answer.error
+        return None
+
+    def _told(self, answers: list[PromptAnswer]) -> list[PromptAnswer]:
+        """What the caller sees of these."""
+        if self._on_error == "return":
+            return answers
+        return [each for each in answers if each.error is None]
+
+
+def _next(blocks: Iterator[list[PromptAnswer]]) -> list[PromptAnswer]:
+    """The next block that is not empty; an empty one is the end."""
+    return next(blocks, [])

@@ -1,0 +1,114 @@
+"""From prompts to rows: texts, chats, objects with a template. Pure."""
+
+import math
+from collections.abc import Iterable, Mapping, Sized
+from string import Formatter
+from typing import Any
+
+from modelserver.errors import RequestError
+from modelserver.messaging.requests import build
+from modelserver.messaging.wire import CHAT, COMPLETE
+from modelserver.parameters import plain
+from modelserver.values import Json
+
+
+class Template:
+    """A text with places for a row's columns: ``"Translate: {text}"``.
+
+    >>> Template("{n}. {text}").fill({"n": 1, "text": "one"})
+    '1. one'
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._parts = list(Formatter().parse(text))
+        except ValueError as error:
+            raise RequestError(
+                f"the template {text!r} is wrong ({error}); a brace that is text is "
+                "written twice: {{ }}"
+            ) from None
+        self.columns = [name for _, name, _, _ in self._parts if name is not None]
+        for name in self.columns:
+            if not name.replace(" ", "_").replace("-", "_").isidentifier():
+                raise RequestError(
+                    f"the template {text!r} has the place {{{name}}}; a place names a "
+                    "column, and a brace that is text is written twice: {{ }}"
+                )
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """The text for one row. Raises RequestError, which names the column."""
+        parts = []
+        for text, name, form, _ in self._parts:
+            parts.append(text)
+            if name is not None:
+                parts.append(format(_cell(row, name), form or ""))
+        return "".join(parts)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> Any:
+    if name not in row:
+        there = ", ".join(map(str, list(row)[:20])) or "none"
+        raise RequestError(f'there is no column "{name}"; there are: {there}')
+    value = row[name]
+    if is_empty(value):
+        raise RequestError(f'column "{name}" is empty ({value}); leave such rows out')
+    return value
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN, pandas' NA and NaT.
+
+    >>> is_empty(None), is_empty(float("nan")), is_empty(""), is_empty(0)
+    (True, True, False, False)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def payload_of(prompt: Any, template: Template | None, is_chat: bool) -> Json:
+    """The text or the messages of one row, as JSON can carry them.
+
+    A text is a message of a user where ``is_chat``. Raises RequestError.
+    """
+    if template is not None:
+        if hasattr(prompt, "_asdict"):
+            prompt = prompt._asdict()
+        if not isinstance(prompt, Mapping):
+            raise RequestError(
+                f"a template needs an object with columns, not {_kind(prompt)}"
+            )
+        prompt = template.fill(prompt)
+    elif isinstance(prompt, Mapping):
+        raise RequestError(
+            "an object with columns needs a template: template="
+            f'"... {{{next(iter(prompt), "column")}}} ..."'
+        )
+    elif is_empty(prompt):
+        raise RequestError(f"the prompt is empty ({prompt}); leave such rows out")
+    value = plain(prompt, "the prompt")
+    if is_chat and isinstance(value, str):
+        value = [{"role": "user", "content": value}]
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "text" if isinstance(value, str) else type(value).__name__
+
+
+def length_of(rows: Iterable[Any]) -> int | None:
+    """How many there are, None where that is known only at the end."""
+    return len(rows) if isinstance(rows, Sized) else None
+
+
+def task_of(payload: Json) -> str:
+    """The task for a prompt: chat for messages, complete for text or token ids."""
+    is_messages = isinstance(payload, list) and any(
+        isinstance(each, Mapping) for each in payload
+    )
+    return CHAT if is_messages else COMPLETE
+
+
+def check(task: str, payload: Json, parameters: Mapping[str, Json]) -> None:
+    """Refuse what no engine takes. Raises RequestError."""
+    build(task, (payload,), parameters)

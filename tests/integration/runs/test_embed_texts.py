@@ -1,0 +1,51 @@
+"""Vectors of many texts, by real workers."""
+
+import math
+from typing import Any
+
+import pytest
+
+from modelserver.errors import RequestError
+from modelserver.runs.embedding import embed_texts as embed_any
+from tests.support.workers import PATIENCE, FleetSite, answers
+
+TEXTS = [f"text {place}" for place in range(200)]
+
+
+def embed_texts(fleet: FleetSite, texts: Any, **more: Any) -> Any:
+    return embed_any(texts, app=fleet.app, model="vectors", **more)
+
+
+def row(vectors: Any, place: int) -> list[float]:
+    return [float(number) for number in vectors[place]]
+
+
+def test_vectors_come_in_the_order_of_the_texts(fleet: FleetSite):
+    vectors = embed_texts(fleet, iter(TEXTS))
+    assert len(vectors) == len(TEXTS)
+    (alone,) = answers([fleet.embed.delay("text 17")], PATIENCE)
+    assert row(vectors, 17) == alone
+    assert row(vectors, 18) != alone
+
+
+def test_vectors_are_an_array_where_numpy_is_there(fleet: FleetSite):
+    numpy = pytest.importorskip("numpy")
+    vectors = embed_texts(fleet, numpy.array(TEXTS))
+    assert vectors.dtype == numpy.float32
+    assert vectors.shape[0] == len(TEXTS)
+    assert vectors.shape == embed_texts(fleet, iter(TEXTS)).shape
+
+
+def test_bad_texts_are_named_by_their_places(fleet: FleetSite):
+    texts = ["fine", "", float("nan"), *["fine"] * 20, None]
+    with pytest.raises(RequestError, match=r"^3 of the texts .* text 1: .* text 23: "):
+        embed_texts(fleet, texts)
+
+
+def test_a_bad_text_may_have_a_vector_of_nan(fleet: FleetSite):
+    fleet.engines["vectors-0"].fault(shape="nan", marked="spoiled")
+    vectors = embed_texts(fleet, ["fine", "spoiled", "", "fine"], on_error="nan")
+    assert [math.isnan(row(vectors, place)[0]) for place in range(4)] == [
+        *(False, True, True, False)
+    ]
+    assert row(vectors, 0) == row(vectors, 3)

@@ -1,0 +1,175 @@
+"""Answers to any iterable of prompts, by real workers."""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from modelserver.errors import AnswerFormError, RequestError
+from modelserver.runs.mapping import PromptRun
+from modelserver.runs.mapping import map_prompts as map_any
+from tests.engine.openai_api import answer_text
+from tests.support.processes import ROOT, eventually
+from tests.support.workers import PATIENCE, FleetSite
+
+PROMPTS = [f"prompt {place}" for place in range(300)]
+
+
+def map_prompts(fleet: FleetSite, prompts: Any, **more: Any) -> PromptRun:
+    return map_any(prompts, app=fleet.app, **{"model": "writer", **more})
+
+
+def test_answers_come_in_order(fleet: FleetSite):
+    answers = list(map_prompts(fleet, iter(PROMPTS)))
+    assert [answer.prompt for answer in answers] == PROMPTS
+    assert [answer.text for answer in answers] == [answer_text(p) for p in PROMPTS]
+    assert {answer.engine for answer in answers} == {"writer-0"}
+    assert all(answer.usage["completion_tokens"] for answer in answers)
+
+
+def test_answers_come_in_any_order_where_that_is_asked(fleet: FleetSite):
+    answers = list(map_prompts(fleet, PROMPTS, ordered=False))
+    assert sorted(answer.number for answer in answers) == list(range(300))
+    assert all(each.text == answer_text(each.prompt) for each in answers)
+
+
+def test_an_asyncio_loop_gets_them(fleet: FleetSite):
+    async def main() -> list[str]:
+        return [each.text async for each in map_prompts(fleet, PROMPTS)]
+
+    assert asyncio.run(main()) == [answer_text(prompt) for prompt in PROMPTS]
+
+
+def test_a_loop_that_is_left_takes_back_what_waits(fleet: FleetSite):
+    async def main() -> None:
+        async for _ in map_prompts(fleet, itertools.repeat("endless")):
+            break
+
+    asyncio.run(main())
+    eventually(lambda: not fleet.held(), within=PATIENCE)
+    for _ in map_prompts(fleet, itertools.repeat("endless")):
+        break
+    eventually(lambda: not fleet.held(), within=PATIENCE)
+
+
+def test_an_endless_iterable_is_read_as_answers_come(fleet: FleetSite):
+    pulled = itertools.count()
+    texts = (f"text {place}" for place in pulled)
+    answers = list(itertools.islice(map_prompts(fleet, texts), 500))
+    assert len(answers) == 500
+    assert next(pulled) < 2_000
+
+
+def test_chats_and_templates(fleet: FleetSite):
+    chat = [{"role": "user", "content": "hello"}]
+    (answer,) = map_prompts(fleet, [chat])
+    assert answer.text == answer_text("hello")
+    rows = [{"text": "one", "n": 1}, {"text": "two", "n": 2}]
+    answers = list(map_prompts(fleet, rows, template="{n}. {text}"))
+    assert [each.text for each in answers] == [
+        answer_text(t) for t in ("1. one", "2. two")
+    ]
+    assert answers[1].prompt == rows[1]
+    (answer,) = map_prompts(fleet, ["hello"], is_chat=True)
+    assert "message" in answer.body["choices"][0]
+
+
+def rows() -> Iterator[Any]:
+    yield "fine"
+    yield float("nan")
+    yield ""
+    yield "also fine"
+
+
+def test_a_wrong_prompt_is_returned_as_an_error(fleet: FleetSite):
+    answers = list(map_prompts(fleet, rows(), on_error="return"))
+    assert [each.error is None for each in answers] == [True, False, False, True]
+    assert isinstance(answers[1].error, RequestError)
+    assert "prompt 1: " in str(answers[1].error)
+
+
+def test_a_wrong_prompt_is_skipped(fleet: FleetSite):
+    run = map_prompts(fleet, rows(), on_error="skip")
+    assert [answer.number for answer in run] == [0, 3]
+    assert (run.done, run.failed) == (4, 2)
+
+
+def test_a_wrong_prompt_is_raised_after_what_came_before(fleet: FleetSite):
+    answers = iter(map_prompts(fleet, rows()))
+    assert next(answers).number == 0
+    with pytest.raises(RequestError, match="prompt 1: "):
+        next(answers)
+
+
+def test_what_an_engine_refuses_is_an_error_of_its_row(fleet: FleetSite):
+    fleet.engines["writer-0"].fault(status=400, marked="prompt 7")
+    answers = list(map_prompts(fleet, PROMPTS[:20], on_error="return"))
+    assert [each.number for each in answers if each.error] == [7]
+
+
+def test_identical_prompts_are_asked_once(fleet: FleetSite):
+    before = fleet.engines["writer-0"].stats()["received"]
+    prompts = ["same"] * 200 + PROMPTS[:10] + ["same"] * 200
+    answers = list(map_prompts(fleet, prompts, temperature=0))
+    assert [each.text for each in answers] == [answer_text(p) for p in prompts]
+    assert fleet.engines["writer-0"].stats()["received"] - before == 11
+
+
+class City(BaseModel):
+    name: str
+
+
+def test_an_answer_of_the_wrong_form_is_asked_for_again(fleet: FleetSite):
+    before = fleet.engines["writer-0"].stats()["received"]
+    run = map_prompts(fleet, ["a city"], response_format=City, on_error="return")
+    (answer,) = run
+    assert isinstance(answer.error, AnswerFormError)
+    received = fleet.engines["writer-0"].stats()["received"] - before
+    assert received == (1 if answer.cut_off else 3)
+
+
+def test_an_unknown_parameter_is_refused_before_anything_is_sent(fleet: FleetSite):
+    with pytest.raises(RequestError, match="temperature"):
+        list(map_prompts(fleet, ["a"], temprature=0))
+    assert json.dumps(City.model_json_schema())
+
+
+def hanging(fleet: FleetSite) -> bool:
+    stats = fleet.engines["writer-0"].stats()
+    ended = stats["completed"] + stats["aborted"] + stats["refused"]
+    return bool(stats["received"] > ended)
+
+
+def test_ctrl_c_takes_back_what_waits_and_says_what_is_done(fleet: FleetSite):
+    # What has a 9 in it hangs, and with it the order.
+    fleet.engines["writer-0"].fault(hang=True, marked="prompt 9", rate=0.999)
+    program = (
+        "from modelserver import map_prompts\n"
+        "prompts = [f'prompt {place}' for place in range(2_000)]\n"
+        "for answer in map_prompts(prompts, model='writer'):\n"
+        "    answer.number or print('begun', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **fleet.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    assert process.stdout.readline()
+    eventually(lambda: hanging(fleet), PATIENCE)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)[1].decode()
+    assert re.search(r"\d+ of 2,000 prompts are answered; [\d,]+ that waited", said)
+    fleet.engines["writer-0"].fault()
+    eventually(lambda: not fleet.held(), within=PATIENCE)

@@ -1,0 +1,113 @@
+"""What a line of OpenAI's Batch API must be."""
+
+import json
+from typing import Any
+
+import pytest
+
+from modelserver.runs.files.lines import LineReader
+from modelserver.runs.files.problems import LineError
+from modelserver.runs.prompts import Template
+from tests.support.batch_files import batch_line
+from tests.support.run_lanes import MODELS
+
+GOOD = batch_line("a", "hi", max_tokens=4)
+
+
+def read(line: Any, **options: Any) -> Any:
+    raw = line if isinstance(line, bytes) else json.dumps(line).encode()
+    return LineReader(MODELS, **options).read(0, raw)
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in (GOOD | values).items() if value != "-"}
+
+
+def body(**values: Any) -> dict[str, Any]:
+    return changed(body=GOOD["body"] | values)
+
+
+def test_a_line_is_a_row():
+    found = read(GOOD)
+    assert found.custom_id == "a"
+    assert found.row.task == "modelserver.chat"
+    assert found.row.payload == GOOD["body"]["messages"]
+    wanted = {"model": "writer", "max_tokens": 4, "raw": True}
+    assert found.row.parameters == wanted
+    assert json.loads(found.raw) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (b"{broken", "invalid_json", "character 1"),
+        (b"[1]", "invalid_json", "is no object"),
+        (b'{"a": "\0"}', "invalid_json", "NUL byte at byte 7"),
+        (b'{"a": NaN}', "invalid_json", "character 6"),
+        (b'{"a": "\\ud800"}', "invalid_json", "surrogate"),
+        (b'{"a": "\xff"}', "invalid_json", "UTF-8 at byte 7"),
+        (changed(custom_id="-"), "invalid_custom_id", "no custom_id"),
+        (changed(custom_id=7), "invalid_custom_id", "the custom_id 7"),
+        (changed(method="GET"), "invalid_method", "must be POST"),
+        (changed(url="/v1/responses"), "invalid_url", "/v1/chat/completions"),
+        (changed(url="-"), "invalid_url", "no url"),
+        (changed(body="-"), "invalid_body", "no body"),
+        (changed(body={"model": "writer"}), "invalid_body", "no messages"),
+        (body(model="wirter"), "invalid_model", 'did you mean "writer"'),
+        (body(model="vectors"), "invalid_model", "is for embedding"),
+        (body(messages=[]), "invalid_request", "messages must be"),
+        (body(messages=[{"role": "user"}]), "invalid_request", "no content"),
+        (body(stream=True), "invalid_request", "stream"),
+        (body(max_tokens=0), "invalid_request", "max_tokens"),
+        (body(max_tokens=99_999), "invalid_request", "leaves no room"),
+    ],
+)
+def test_a_bad_line_is_named(line: Any, code: str, words: str):
+    with pytest.raises(LineError, match=words) as caught:
+        read(line)
+    assert caught.value.code == code
+
+
+def test_a_parameter_that_no_engine_is_known_to_take_goes_there():
+    reader = LineReader(MODELS)
+    row = reader.read(0, json.dumps(body(new_knob=5)).encode()).row
+    assert row.parameters["extra_body"] == {"new_knob": 5}
+    assert reader.unknown == {"new_knob"}
+
+
+def test_rows_with_the_same_parameters_share_them():
+    reader = LineReader(MODELS)
+    first, second = (
+        reader.read(n, json.dumps(batch_line(f"{n}", f"{n}")).encode()) for n in (0, 1)
+    )
+    assert first.row.parameters is second.row.parameters
+    with pytest.raises(LineError, match="messages"):
+        reader.read(2, json.dumps(body(messages=5, max_tokens=None)).encode())
+
+
+def test_options_hold_for_all_rows():
+    row = read(body(model="gpt-4o-mini"), model="writer", parameters={"seed": 1}).row
+    assert row.parameters["model"] == "writer"
+    assert row.parameters["seed"] == 1
+    assert row.parameters["max_tokens"] == 4
+
+
+def columns(row: dict[str, Any], **options: Any) -> Any:
+    template = Template("Say {text}")
+    return LineReader(MODELS, template=template, **options).read(3, row)
+
+
+def test_a_row_of_a_table_is_a_line():
+    found = columns({"text": "hi"}, model="writer", is_chat=True)
+    assert found.custom_id == "row-3"
+    assert read(found.raw).row.payload == found.row.payload
+    assert found.row.payload == [{"role": "user", "content": "Say hi"}]
+    assert columns({"text": "hi"}).row.task == "modelserver.complete"
+    assert columns({"text": "hi"}, model="vectors").row.task == "modelserver.embed"
+    assert columns({"text": "hi", "custom_id": "mine"}).custom_id == "mine"
+
+
+def test_an_empty_cell_is_a_bad_line():
+    with pytest.raises(LineError, match='column "text" is empty') as caught:
+        columns({"text": None})
+    assert caught.value.custom_id == "row-3"

@@ -1,0 +1,103 @@
+"""The input of a run, as it may come."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from modelserver.runs.files import source as module
+from modelserver.runs.files.problems import BatchFileError, LineError
+from modelserver.runs.files.source import MOST_LINE_BYTES, Source
+
+
+def rows(path: Path, data: bytes) -> list[tuple[int, module.RawRow]]:
+    path.write_bytes(data)
+    return list(Source(path).rows())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\nb\n",
+        b"a\nb",
+        b"a\r\nb\r\n",
+        b"\xef\xbb\xbfa\nb\n",
+        gzip.compress(b"a\nb\n"),
+    ],
+    ids=["plain", "no end", "CRLF", "BOM", "gzip"],
+)
+def test_lines_are_the_same_however_they_come(tmp_path: Path, data: bytes):
+    assert rows(tmp_path / "in", data) == [(1, b"a"), (2, b"b")]
+
+
+def test_blank_lines_are_counted_and_left_out(tmp_path: Path):
+    assert rows(tmp_path / "in", b"\n a \n\n \nb\n") == [(2, b"a"), (5, b"b")]
+
+
+def test_a_line_that_is_too_long_is_bad_and_the_next_is_fine(tmp_path: Path):
+    first, second = rows(tmp_path / "in", b"x" * (MOST_LINE_BYTES + 5) + b"\nb\n")
+    assert isinstance(first[1], LineError)
+    assert "32 MB" in str(first[1])
+    assert second == (2, b"b")
+
+
+def test_zstd_is_unpacked(tmp_path: Path):
+    zstandard = pytest.importorskip("zstandard")
+    assert rows(tmp_path / "in.zst", zstandard.compress(b"a\n")) == [(1, b"a")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("in.jsonl", gzip.compress(b"a\n" * 9999)[:-20], "damaged"),
+        ("in.jsonl", b"\xff\xfea\0", "UTF-16"),
+        ("in.csv", b"a,b\n\xff,1\n", "not UTF-8"),
+        ("in.csv", b'a,b\n"x"y,1\n', "no CSV after line 1"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, name: str, data: bytes, words: str
+):
+    with pytest.raises(BatchFileError, match=words):
+        rows(tmp_path / name, data)
+
+
+def test_a_table_has_columns(tmp_path: Path):
+    (tmp_path / "in.csv").write_text('a,b\n1,"x\ny"\n2\n3,4,5\n')
+    found = list(Source(tmp_path / "in.csv").rows())
+    assert found[0] == (3, {"a": "1", "b": "x\ny"})
+    assert [str(row) for _, row in found[1:]] == [
+        "has fewer cells than the header; quote cells that have commas or quotes",
+        "has more cells than the header; quote cells that have commas or quotes",
+    ]
+
+
+def test_parquet_is_a_table(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"a": [1, 2], "b": ["x", None]})
+    parquet.write_table(table, tmp_path / "in.parquet")
+    found = list(Source(tmp_path / "in.parquet").rows())
+    assert found == [(1, {"a": 1, "b": "x"}), (2, {"a": 2, "b": None})]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("nothing", "No such file.*correct the path"), (".", "it is a folder")],
+)
+def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str, words: str):
+    with pytest.raises(BatchFileError, match=words):
+        Source(tmp_path / name)
+
+
+def test_a_change_is_noticed(tmp_path: Path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("a\n")
+    source = Source(path)
+    source.check_unchanged()
+    path.write_text("a\nb\n")
+    with pytest.raises(BatchFileError, match="changed while it was read"):
+        source.check_unchanged()
+    path.unlink()
+    with pytest.raises(BatchFileError, match="changed while it was read"):
+        source.check_unchanged()

@@ -1,0 +1,101 @@
+"""A window of rows under way."""
+
+import itertools
+import random
+
+import pytest
+
+from modelserver.errors import StoreUnreachableError
+from modelserver.runs.feeder import (
+    HELD_WINDOWS,
+    PLACES_TIMES,
+    SMALLEST_WINDOW,
+    Feeder,
+    find_block,
+)
+from modelserver.runs.rows import Answered, Row, RowError
+from tests.support.run_lanes import MemoryLane, rows
+
+
+def numbers(feeder: Feeder) -> list[int]:
+    return [each.number for block in feeder for each in block]
+
+
+def test_every_row_is_sent_and_answered_once():
+    lane = MemoryLane(most=7)
+    assert sorted(numbers(Feeder(lane, rows(1_000)))) == list(range(1_000))
+    assert sorted(lane.sent) == list(range(1_000))
+
+
+@pytest.mark.parametrize("places", [0, 10, 1_000])
+def test_no_more_is_under_way_than_the_window(places: int):
+    lane = MemoryLane(most=5, places=places)
+    list(Feeder(lane, rows(5_000)))
+    window = max(SMALLEST_WINDOW, PLACES_TIMES * places)
+    assert lane.most_open <= window
+    assert lane.most_open > window // 2
+
+
+def test_an_endless_source_is_pulled_as_answers_come():
+    pulled = itertools.count()
+    endless = (Row(next(pulled), "modelserver.complete", "x") for _ in iter(int, 1))
+    feeder = Feeder(MemoryLane(most=10), endless)
+    for _ in itertools.islice(feeder, 20):
+        pass
+    assert next(pulled) < 20 * 10 + 2 * SMALLEST_WINDOW
+
+
+def test_answers_that_are_held_back_hold_back_rows():
+    lane = MemoryLane(most=10)
+    feeder = Feeder(lane, rows(10_000))
+    for block in feeder:
+        feeder.held += len(block)
+        if not feeder.under_way:
+            break
+    assert len(lane.sent) <= HELD_WINDOWS * SMALLEST_WINDOW
+
+
+def test_fewer_rows_go_together_towards_the_end():
+    blocks = [find_block(1_536, left) for left in (100_000, 5_000, 500, 50, 5, 0)]
+    assert blocks == sorted(blocks, reverse=True)
+    assert blocks[0] > 300
+    assert blocks[-1] == 1
+
+
+def test_a_row_that_is_wrong_is_its_own_answer():
+    wrong = Answered(1, error=RowError("RequestError", "it is empty"))
+    first, _, last = rows(3)
+    lane = MemoryLane()
+    assert sorted(numbers(Feeder(lane, [first, wrong, last]))) == [0, 1, 2]
+    assert lane.sent == [0, 2]
+
+
+def test_a_server_that_is_silent_for_a_while_loses_nothing():
+    calls, number = random.Random(7), itertools.count()
+
+    def step(_: str) -> None:
+        if next(number) and calls.random() < 0.1:
+            raise StoreUnreachableError("it does not answer")
+
+    lane = MemoryLane(most=20, step=step)
+    assert sorted(set(numbers(Feeder(lane, rows(300))))) == list(range(300))
+
+
+@pytest.mark.parametrize("answered", [0, 3])
+def test_a_server_that_stays_silent_is_told(answered: int):
+    calls = iter(range(answered))
+
+    def step(_: str) -> None:
+        if next(calls, None) is None:
+            raise StoreUnreachableError("it does not answer")
+
+    patience = 0.0 if answered else None
+    with pytest.raises(StoreUnreachableError, match="does not answer"):
+        numbers(Feeder(MemoryLane(step=step), rows(3_000), patience=patience))
+
+
+def test_it_can_be_stopped():
+    feeder = Feeder(MemoryLane(most=1), rows(100))
+    for _ in feeder:
+        feeder.stop()
+    assert len(feeder.under_way) > 10

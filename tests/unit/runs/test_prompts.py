@@ -1,0 +1,77 @@
+"""From what a caller iterates over to rows."""
+
+from collections import namedtuple
+from typing import Any
+
+import pytest
+
+from modelserver.errors import RequestError
+from modelserver.messaging.wire import CHAT, COMPLETE
+from modelserver.runs.prompts import Template, payload_of, task_of
+
+CHAT_OF_ONE = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "task"),
+    [("hi", COMPLETE), ([1, 2, 3], COMPLETE), (CHAT_OF_ONE, CHAT)],
+)
+def test_text_and_ids_are_completed_and_messages_answered(prompt: Any, task: str):
+    assert task_of(payload_of(prompt, None, is_chat=False)) == task
+
+
+def test_a_text_can_be_a_message():
+    assert payload_of("hi", None, is_chat=True) == CHAT_OF_ONE
+    assert payload_of(CHAT_OF_ONE, None, is_chat=True) == CHAT_OF_ONE
+
+
+def test_a_template_takes_columns():
+    template = Template("{{n}} is {n:03d}: {a text}")
+    assert template.fill({"n": 7, "a text": "seven", "other": 1}) == "{n} is 007: seven"
+    pair = namedtuple("pair", "n text")
+    assert payload_of(pair(1, "one"), Template("{n} {text}"), False) == "1 one"
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{} {0}", "{a.b}", "{a[0]}", '{"a": 1}'])
+def test_a_wrong_template_is_refused_at_once(text: str):
+    with pytest.raises(RequestError, match="template"):
+        Template(text)
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_an_empty_cell_is_refused_by_its_column(value: object):
+    with pytest.raises(RequestError, match='column "text" is empty'):
+        Template("{text}").fill({"text": value})
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(RequestError, match='no column "txt"; there are: text, n'):
+        Template("{txt}").fill({"text": "", "n": 1})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "words"),
+    [
+        (None, None, "is empty"),
+        (float("nan"), None, "is empty"),
+        ({"text": "a"}, None, "needs a template"),
+        ("a", "{text}", "needs an object with columns, not text"),
+        (object(), None, "of type object"),
+        ("\ud800", None, "surrogate"),
+        ([{"role": "user", "content": float("nan")}], None, "NaN"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(prompt: Any, template: str | None, words: str):
+    with pytest.raises(RequestError, match=words):
+        payload_of(prompt, template and Template(template), is_chat=False)
+
+
+def test_cells_of_pandas_and_numpy_are_taken():
+    numpy = pytest.importorskip("numpy")
+    assert payload_of(numpy.str_("hi"), None, False) == "hi"
+    assert payload_of(numpy.array([1, 2]), None, False) == [1, 2]
+    row = {"n": numpy.int64(7), "x": numpy.float64(0.5)}
+    assert Template("{n} {x}").fill(row) == "7 0.5"
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(RequestError, match="is empty"):
+        payload_of(pandas.NA, None, False)
