@@ -27,6 +27,8 @@ WELL_TICKS = 30
 LESS_TICKS = 6
 #: People are told again where it is 1.6 times what they were told.
 NEWS = 1.6
+#: Seconds until what is accepted has come down from the peak that was verified.
+SETTLED_SECONDS = 1200.0
 #: Seconds for which canaries that passed are trusted whatever its requests take.
 TRUSTED_SECONDS = 3600.0
 
@@ -81,7 +83,8 @@ def is_well(memory: EngineMemory) -> bool:
 
 def find_doubt(memory: EngineMemory, now: float) -> str:
     """Why its canaries are due again although nothing is beyond what is accepted."""
-    is_less = memory.less_ticks >= LESS_TICKS and now >= memory.quiet_until
+    is_settled = now >= max(memory.quiet_until, memory.since + SETTLED_SECONDS)
+    is_less = memory.less_ticks >= LESS_TICKS and is_settled
     if not is_less and now - memory.since < TRUSTED_SECONDS:
         return ""
     return f"verified again: {in_words(memory.accepted)}"

@@ -29,7 +29,7 @@ class Findings:
     slowdown: float = 0.0
     #: How much slower all engines of its model are now, as a logarithm.
     common: float = 0.0
-    #: The engine that is verified for it, "" for none.
+    #: The engine that is verified for it, or itself for others, "" for none.
     verified: str = ""
     #: What becomes of it as canaries of one that is as slow passed; None if none did.
     let_off: EngineMemory | None = None

@@ -234,7 +234,8 @@ class _Judge:
         if own.health.is_held:
             took = canary_slowdown(observation, self.engines, self.typical)
             common = self.guard.models[observation.spec.name].common_residual
-            return replace(found, slowdown=took, common=common)
+            verified = find_verified(self._alike(name))
+            return replace(found, slowdown=took, common=common, verified=verified)
         if not self.tick or not report.serves:
             return found
         slow = self._find_slow(observation, speeds)

@@ -60,8 +60,8 @@ RECHECKS = 3
 QUIET_SECONDS = 300.0
 #: The most that these seconds can grow to.
 QUIET_MOST_SECONDS = 7200.0
-#: When canaries passed twice, an engine serves as degraded: it is slow for what it is
-#: asked, and a relaunch would change nothing.
+#: When canaries passed twice, or for several engines, an engine serves as degraded: it
+#: is slow for what it is asked, and a relaunch would change nothing.
 PASSES_TO_BELIEVE = 2
 #: Seconds between two checks whether a degraded engine is well again.
 RECHECK_SECONDS = 600.0
@@ -233,7 +233,9 @@ def _verify(case: EngineCase) -> Transition:
         slowdown=slowdown,
         accepted=own.accepted + by_requests,
     )
-    if not passed.keeps_limit or passed.passes < PASSES_TO_BELIEVE:
+    for_others = case.found.verified == case.observation.report.id
+    believed = passed.passes >= PASSES_TO_BELIEVE or for_others
+    if not passed.keeps_limit or not believed:
         return Transition(passed)
     return accept(case, passed)
 

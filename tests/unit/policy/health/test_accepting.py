@@ -136,7 +136,7 @@ def test_it_is_healthy_again_when_it_is_not_slow_any_longer():
 
 
 def test_less_slowness_may_be_another_and_is_verified():
-    scene = accepted(quiet_until=10_000.0)
+    scene = accepted(since=8_000.0, quiet_until=10_000.0)
     scene.slow(times=2.0)
     scene.looks(LESS_TICKS)
     assert scene.own.health is Health.DRAINING

@@ -1,7 +1,6 @@
 """One engine is verified for all that become slow with it."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -53,25 +52,16 @@ def test_two_of_eight_are_both_drained():
     assert health(scene) == ["draining", "draining", "healthy"]
 
 
-def test_if_its_canaries_pass_the_others_are_let_off_as_long():
+def test_if_its_canaries_pass_all_are_degraded_with_one_alert():
     scene = half_slow()
-    assert verified(scene) == []
-    scene.look()
-    assert health(scene)[1:] == ["healthy", "healthy"]
-    first, other = (scene.memory.engines[name] for name in SLOW[:2])
-    assert other.accepted == pytest.approx(math.log(2))
-    assert (other.quiet_until, other.passes) == (first.quiet_until, 1)
-    assert other.reason.endswith("canaries of m-0, which is as slow, passed")
-
-
-def test_at_the_second_time_all_are_degraded_with_one_alert():
-    scene = half_slow()
-    for name in SLOW:
-        scene.remember(name, passes=1)
     (text,) = verified(scene)
     assert text.startswith("its requests take 2.0x, its canaries pass")
     assert alerts(scene.look()) == []
     assert health(scene) == ["degraded"] * 3
+    first, other = (scene.memory.engines[name] for name in SLOW[:2])
+    assert other.accepted == pytest.approx(math.log(2))
+    assert (other.quiet_until, other.passes) == (first.quiet_until, 1)
+    assert other.reason.endswith("canaries of m-0, which is as slow, passed")
 
 
 def test_if_they_are_slow_the_others_are_drained_in_their_turn():
@@ -118,9 +108,12 @@ def test_a_degraded_one_that_is_slower_still_waits_and_stays_what_it_is():
     assert engine.blocked.startswith("m-0, which is slow as well")
 
 
-def test_a_let_off_engine_is_not_told_of_twice():
-    scene = half_slow()
-    verified(scene)
-    scene.look()
-    engine = replace(scene.memory.engines["m-1"])
-    assert engine.slowdown == 1.0
+def test_who_is_let_off_for_one_that_is_not_degraded_is_healthy():
+    engines = {
+        "m-0": known(accepted=LN2, quiet_until=NOW + 100, fresh_from=NOW - 10),
+        "m-1": known(health=Health.SUSPECT, cause=Cause.SLOW),
+    }
+    slow = Slow("m-1", 1, LN2, 0.0, 0.01, 40, 5)
+    other = let_off("m-1", slow, (SLOW[:2], engines, 1), NOW)
+    assert other
+    assert (other.health, other.slowdown) == (Health.HEALTHY, 1.0)
