@@ -1,5 +1,7 @@
 """``embed_texts``: the vectors of many texts."""
 
+import contextlib
+import importlib
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -101,11 +103,9 @@ class _VectorTable:
     """Vectors by their places; four bytes a number where NumPy is there."""
 
     def __init__(self, total: int | None) -> None:
-        try:
-            import numpy
-        except ImportError:
-            numpy = None
-        self._numpy: Any = numpy
+        self._numpy: Any = None
+        with contextlib.suppress(ImportError):
+            self._numpy = importlib.import_module("numpy")
         self._total = total
         self._array: Any = None
         self._lists: dict[int, list[float]] = {}
