@@ -1,5 +1,6 @@
 """What the tallies of all engines show at one look: stutters, slow kinds. Pure."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
@@ -20,9 +21,13 @@ from modelserver.policy.health.memory import (
     TypeMemory,
 )
 from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.speed import SLOW
 from modelserver.policy.health.stutter import find_stutter, find_stutter_together
 from modelserver.policy.health.tallies import Tallies, size_of
 from modelserver.policy.health.verdicts import SlowBand, Stutter, StutterTogether
+
+#: Of an engine that stutters, and is well in between, a fifth of the requests is quick.
+WELL_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Tail:
         own = self.engines[observation.report.id]
         kind = self.types.get(observation.type)
         seems_well = not own.tallies.pauses and not is_slow_somewhere(own.tallies)
-        if kind is None or kind.fit is None or seems_well:
+        # Known to be slow for some requests: others that wait for these are late, too.
+        if kind is None or kind.fit is None or seems_well or own.accepted:
             return None
         report, peers = observation.report, list(self._peers(observation))
         band = None
@@ -59,7 +65,10 @@ class Tail:
         if others.pauses and late_by_kind(own.tallies):
             return band
         known = own.health is Health.DEGRADED and bool(own.stuttered)
-        return find_stutter(report, others, peers, self.now, known) or band
+        stutter = find_stutter(report, others, peers, self.now, known)
+        if stutter and _is_well_in_between(observation, own, kind.fit):
+            return stutter
+        return band
 
     def find_together(
         self, models: Mapping[str, ModelMemory]
@@ -81,6 +90,15 @@ class Tail:
         for name in self.trusted[observation.spec.name]:
             if name != observation.report.id:
                 yield self.engines[name].tallies
+
+
+def _is_well_in_between(observation: Observation, own: EngineMemory, fit: Fit) -> bool:
+    """Whether some of its last requests took no longer than they should."""
+    logs = sorted(fit.log_ratio(each) for each in rows_of(observation, own))
+    if not logs:
+        return True
+    quick = logs[int(WELL_SHARE * len(logs))] - (own.offset or 0.0)
+    return quick < math.log(SLOW)
 
 
 def _residual_of_late(

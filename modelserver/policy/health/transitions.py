@@ -32,6 +32,7 @@ from modelserver.policy.health.leaving import (
 )
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.restrictions import probation_part
+from modelserver.policy.health.tallies import Tallies
 from modelserver.policy.health.verdicts import (
     AnySlow,
     SlowCanary,
@@ -321,6 +322,7 @@ def _accepted(case: EngineCase) -> Transition:
         own = followed(own, found.speed.residual)
     if is_well(own):
         well = {"accepted": 0.0, "slowdown": 1.0, "cause": Cause.NONE, "reason": ""}
+        well |= {"tallies": Tallies()}
         return Transition(case.moved(Health.HEALTHY, **well))
     doubt = find_doubt(own, case.now)
     if doubt:
