@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelserver.store.batch import SUBMITTER
+from modelserver.store.batch import MOST_BYTES, SUBMITTER
 from modelserver.store.cancelling import take_waiting
 from modelserver.store.reaps import reap
 from tests.model.ground import KEYS, Ground, message
@@ -58,3 +58,17 @@ def test_a_submitter_that_was_cancelled_has_one_turn_again(ground: Ground):
     ground.put("m", message("r4", "b"))
     lists = ground.state().listed(ground.state().beside(MAIN, "ring"))
     assert len(lists) == len(set(lists)) == 3
+
+
+def test_a_pull_moves_no_more_bytes_than_it_may(ground: Ground):
+    worker = ground.start_worker("w")
+    sizes = [MOST_BYTES // 4] * 6 + [2 * MOST_BYTES] + [MOST_BYTES // 4] * 2
+    for size in sizes:
+        ground.put_plainly(MAIN, "x" * size)
+    pulls = []
+    while pulled := ground.wait(worker.deliveries.pull("m", 128)):
+        pulls.append([len(each.raw) for each in pulled])
+    assert [size for pull in pulls for size in pull] == sizes
+    # Whatever the last one has is only known when it is there.
+    assert all(sum(pull[:-1]) < MOST_BYTES for pull in pulls)
+    assert len(pulls) == 3
