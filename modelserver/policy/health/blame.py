@@ -7,7 +7,7 @@ from statistics import median
 from modelserver.policy.health.canaries import CANARY_SECONDS, PASSES
 from modelserver.policy.health.memory import EngineMemory
 from modelserver.policy.health.observation import Observation
-from modelserver.policy.health.verdicts import AnySlow, SlowCanary
+from modelserver.policy.health.verdicts import AnySlow, Slow, SlowCanary
 
 #: From this share of busy processors on, 0 to 1, whatever computes on them is slow.
 CROWDED = 0.9
@@ -46,9 +46,14 @@ def is_its_own(
 
 
 def residual_of(found: AnySlow) -> float:
-    """How slow an engine is by a verdict, as a logarithm."""
+    """How slow an engine is by a verdict, as a logarithm.
+
+    Where its peers are faster than a young fit expects, they say how slow it is.
+    """
     if isinstance(found, SlowCanary):
         return math.log(found.ratio)
+    if isinstance(found, Slow):
+        return found.residual - min(0.0, found.peers_residual)
     return found.residual
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from modelserver.policy.health.blame import residual_of
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.speed import SLOWER_THAN_PEERS
 from modelserver.policy.health.verdicts import Slow
@@ -53,7 +54,7 @@ def let_off(name: str, slow: Slow, alike: Alike, now: float) -> EngineMemory | N
     """
     names, engines, most_down = alike
     own = engines[name]
-    residual = own.accepted + slow.residual
+    residual = own.accepted + residual_of(slow)
     others = {each: engines[each] for each in names if each != name}
     accepted = [each for each, other in others.items() if other.accepted]
     suspects = _suspects(list(others), engines)
