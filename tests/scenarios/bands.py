@@ -22,6 +22,9 @@ from tests.scenarios.traffic import Lengths, Stream
 
 #: Prompt tokens at which each takes twice as long to prefill as the first.
 QUADRATIC = 8192.0
+#: An engine whose prompts are too long for the fit may be drained and come back, in
+#: hours; before kinds were known that were as many.
+MOST_DRAINS = 5
 #: How many times longer the prompts of one engine are.
 LONGER = 10
 
@@ -94,13 +97,13 @@ def _heavy(seed: int) -> Got:
 
 
 def _untouched(fleet: Fleet, began: float, seconds: float) -> Got:
-    """Nobody is relaunched, nor said to be slow for a kind of request."""
+    """Nobody is relaunched, nor said to stutter, which no canary could disprove."""
     fleet.run(seconds)
     drains, relaunches = fleet.store.drains(began), fleet.store.relaunches(began)
     kinds = {type(each).__name__ for at, each in fleet.store.verdicts if at >= began}
     text = f"{len(drains)} drains, {len(relaunches)} relaunches {' '.join(kinds)}"
-    blamed = kinds & {"Stutter", "SlowBand"}
-    return conclude(fleet, text, not blamed and not relaunches)
+    ok = "Stutter" not in kinds and not relaunches and len(drains) <= MOST_DRAINS
+    return conclude(fleet, text, ok)
 
 
 BANDS = (
@@ -124,9 +127,9 @@ BANDS = (
         "<= 600 s, named, 0 relaunches",
         _slow_for("answers", factor=2.0, from_completion=512),
     ),
-    Scenario("prompts x 10 to one", "0 relaunches, no kind named", _skewed(0.0)),
-    Scenario("the same, quadratic", "0 relaunches, no kind named", _skewed(QUADRATIC)),
-    Scenario("the same, after 1 h", "0 relaunches, no kind named", _from_some_time),
-    Scenario("prompts x 10 on all", "0 relaunches, no kind named", _longer_everywhere),
-    Scenario("heavy tails, quadratic", "0 relaunches, no kind named", _heavy),
+    Scenario("prompts x 10 to one", "<= 5 drains, 0 relaunches", _skewed(0.0)),
+    Scenario("the same, quadratic", "<= 5 drains, 0 relaunches", _skewed(QUADRATIC)),
+    Scenario("the same, after 1 h", "<= 5 drains, 0 relaunches", _from_some_time),
+    Scenario("prompts x 10 on all", "<= 5 drains, 0 relaunches", _longer_everywhere),
+    Scenario("heavy tails, quadratic", "<= 5 drains, 0 relaunches", _heavy),
 )

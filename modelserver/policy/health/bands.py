@@ -39,6 +39,9 @@ LATE_CERTAIN = 3.0
 #: ... which meets long ones so many times as often as others.
 LONGER_AT_RISK = {"prompts": 1.5, "answers": 2.5}
 
+#: Half as many other requests show that it is well at those.
+OTHERS_FEWEST = 0.5
+
 #: The sizes that are long in one way: "prompts" or "answers", from so many tokens on.
 Kind = tuple[str, int]
 
@@ -136,7 +139,10 @@ def is_of(kind: Kind, size: int) -> bool:
 def without_kind(own: Tallies, band: SlowBand) -> Tallies:
     """The requests that are not of the kind for which an engine is slow."""
     kind = (band.long, band.tokens)
-    return replace(own, cells=tuple(c for c in own.cells if not is_of(kind, c[0])))
+    cells = tuple(cell for cell in own.cells if not is_of(kind, cell[0]))
+    late = sum(cell[4] for cell in own.cells)
+    left = sum(cell[4] for cell in cells) / late if late else 0.0
+    return replace(own, cells=cells, pauses=left * own.pauses, lost=left * own.lost)
 
 
 def late_by_kind(own: Tallies) -> bool:
@@ -169,16 +175,17 @@ def _kinds() -> Iterator[Kind]:
 
 
 def _is_slow(sums: _Sums, whole: _Sums, wander: float) -> bool:
-    certain = max(BAND_CERTAIN * sums.error, math.log(beyond_wander(wander)))
-    if (
-        sums.requests < BAND_FEWEST
-        or sums.residual < math.log(SLOW)
-        or sums.excess < max(certain, math.log(SLOWER_THAN_PEERS))
-    ):
+    # Where the fit is wrong for all, engines may differ by as much for what they get.
+    level = max(0.0, sums.residual - sums.excess)
+    least = math.log(SLOWER_THAN_PEERS) + level
+    certain = max(BAND_CERTAIN * sums.error, math.log(beyond_wander(wander)), least)
+    if sums.requests < BAND_FEWEST or sums.residual < math.log(SLOW):
         return False
     others = whole.requests - sums.requests
     beyond = whole.own - whole.theirs - (sums.own - sums.theirs)
-    return beyond < OTHERS_SHARE * sums.excess * others
+    is_other = others >= OTHERS_FEWEST * sums.requests
+    is_well = beyond < OTHERS_SHARE * sums.excess * others
+    return sums.excess >= certain and is_other and is_well
 
 
 def _compared(

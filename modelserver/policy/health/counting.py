@@ -62,6 +62,17 @@ class Reading:
         backlog = self.prompt_seconds * sample.inflight_start
         return backlog + self.more_seconds * sample.prompt_admitted
 
+    def lessened(self, log: float, sample: Sample) -> float:
+        """A logarithm of measured over expected seconds without what is so explained.
+
+        It stays above 0, so that engines with long prompts do not seem fast.
+        """
+        if log <= 0:
+            return log
+        more = self.more_seconds * sample.prompt_admitted
+        left = max(1e-3, 1 - more / max(1e-9, sample.seconds))
+        return max(0.0, log + math.log(left))
+
 
 def with_tallies(
     observations: Mapping[str, Observation],
@@ -119,6 +130,7 @@ def _requests(
         by = max(0.0, by - reading.unforeseen(each)) if by else 0.0
         if by < LATE_SECONDS or not _was_silent(each, by, answered):
             by = 0.0
+        log = reading.lessened(log, each)
         size = size_of(each.prompt_tokens, each.completion_tokens)
         yield Counted(size, log, by, each.ended_at - each.seconds, each.ended_at)
 

@@ -1,6 +1,7 @@
 """Whether an engine is slow for long prompts or long answers only."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,12 @@ def test_an_engine_slow_for_long_prompts_is_found_by_them():
         "explain (its 2 peers 1.00x; 30 such requests, standard error"
     )
     assert without_kind(own, found).cells == own.cells[:1]
+    stands = replace(own, cells=((0, 9, 0.0, 0.0, 1.0), (15, 9, 0.0, 0.0, 3.0)))
+    stands = replace(stands, pauses=4.0, lost=8.0)
+    assert (without_kind(stands, found).pauses, without_kind(stands, found).lost) == (
+        1.0,
+        2.0,
+    )
 
 
 def test_an_engine_slow_for_long_answers_is_found_by_them():
@@ -66,6 +73,16 @@ def test_what_its_peers_need_for_such_requests_is_not_slow():
 
 def test_one_slow_in_everything_is_not_slow_for_a_kind():
     assert find(tallies((SHORT, 500, LN2), (LONG, 30, LN2))) is None
+
+
+def test_without_other_requests_nothing_tells_that_it_is_the_kind():
+    assert find(tallies((SHORT, 10, 0.0), (LONG, 30, LN2))) is None
+
+
+def test_where_the_fit_is_wrong_for_all_more_is_needed():
+    peer = tallies((SHORT, 500, 0.0), (LONG, 30, 0.4))
+    assert find(tallies((SHORT, 500, 0.0), (LONG, 30, 0.4 + 0.5)), peer) is None
+    assert find(tallies((SHORT, 500, 0.0), (LONG, 30, 0.4 + 0.8)), peer)
 
 
 def test_requests_that_no_peer_has_are_not_compared():

@@ -77,6 +77,19 @@ def test_a_backlog_of_long_prompts_makes_nobody_late():
     assert late(count(made, kind=kind)) == 1
 
 
+def test_prompts_longer_than_the_fit_is_good_for_slow_nobody():
+    reads = Fit((0.0, 0.0001, 0.01, 0.0, 0.0), 0.05, 1000)
+    kind = replace(KIND, fit=reads)
+    long = replace(sample(seconds=4.0), prompt_tokens=10_000, prompt_admitted=10_000)
+    short = replace(sample(seconds=4.0), prompt_admitted=10_000)
+    (cell,) = count([long], kind=kind).cells
+    assert cell[2] == 0.0
+    (cell,) = count([short], kind=kind).cells
+    assert cell[2] > 1.0
+    (cell,) = count([sample(seconds=0.5)], kind=kind).cells
+    assert cell[2] < -0.6
+
+
 def test_what_has_been_counted_or_says_nothing_does_not_count():
     made = [
         sample(age=1),

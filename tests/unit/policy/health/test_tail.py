@@ -7,7 +7,7 @@ import pytest
 from modelserver.policy.health.memory import Health
 from modelserver.policy.health.tallies import Tallies, size_of
 from modelserver.policy.health.verdicts import SlowBand, Stutter, StutterTogether
-from modelserver.values import Cause, EngineState
+from modelserver.values import Cause, EngineState, Outcome
 from tests.support.control import (
     NOW,
     Scene,
@@ -192,3 +192,40 @@ def test_canaries_that_met_a_pause_are_no_slow_canaries(last: float, slow: bool)
     )
     found = [type(each).__name__ for each in scene.look().verdicts]
     assert ("SlowCanary" in found) is slow
+
+
+def slow_for_a_kind() -> Scene:
+    """A scene whose first engine is slow for long prompts, as its canaries hide."""
+    scene = scene_with(SLOW_LONG, passes=1)
+    scene.looks(3)
+    scene.empty()
+    scene.look()
+    scene.canaries["m-0"] = canaries(at=scene.now)
+    (text,) = alerts(scene.look())
+    assert text.startswith("slow for prompts of 2,048 tokens and more")
+    assert text.endswith("its canaries pass")
+    assert scene.own.health is Health.DEGRADED
+    scene.canaries.clear()
+    return scene
+
+
+def test_one_whose_canaries_pass_keeps_its_places_and_is_looked_at_hourly():
+    scene = slow_for_a_kind()
+    scene.look()
+    assert scene.own.health is Health.DEGRADED
+    scene.look(after=3600.0)
+    assert (scene.own.health, scene.own.slow_kind) == (Health.HEALTHY, "")
+
+
+def test_another_fault_of_such_a_one_is_found_like_a_first_one():
+    scene = slow_for_a_kind()
+    for _ in range(3):
+        scene.slow()
+        scene.look()
+    assert scene.own.health is Health.DRAINING
+    scene = slow_for_a_kind()
+    failed = samples(number=15, outcome=Outcome.ENGINE_FAULT, now=scene.now)
+    for _ in range(2):
+        scene.samples["m-0"] = failed
+        scene.look()
+    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.ERRORS)
