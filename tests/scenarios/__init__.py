@@ -3,7 +3,7 @@
 How they are run:
 
 - ``__main__``: ``python -m tests.scenarios [NAME]``.
-- ``test_control``: one seed of each, as tests.
+- ``test_control``, ``test_requests``: one seed of most, as tests.
 
 A world that starts and stops engines:
 
