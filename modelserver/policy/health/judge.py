@@ -271,13 +271,14 @@ class _Judge:
         report, model = observation.report, observation.spec.name
         if model in self.stuttering:
             return None
-        tail = self.tail.find(observation)
-        if isinstance(tail, Stutter):
+        own, wander = self.engines[report.id], self._wander(observation)
+        slow = find_slow(report, speeds, self.trusted[model], wander, self.tracks)
+        # Requests of an engine that is slow for what it is asked are late for that.
+        tail = None if own.accepted else self.tail.find(observation)
+        if isinstance(tail, Stutter) and not (slow and own.passes):
             return tail
-        peers, wander = self.trusted[model], self._wander(observation)
-        slow = find_slow(report, speeds, peers, wander, self.tracks)
         if slow:
-            return replace(slow, accepted=self.engines[report.id].accepted)
+            return replace(slow, accepted=own.accepted)
         return self._find_slow_canary(observation) or tail
 
     def _find_slow_canary(self, observation: Observation) -> SlowCanary | None:
@@ -297,9 +298,8 @@ class _Judge:
 
     def _is_its_own(self, observation: Observation, found: AnySlow) -> bool:
         age = CANARY_SECONDS if isinstance(found, SlowCanary) else NOW_SECONDS
-        last = list(
-            last_canaries(observation, self.engines, self.observations, self.now, age)
-        )
+        seen = (self.engines, self.observations, self.now, age)
+        last = list(last_canaries(observation, *seen))
         common = self.guard.models[observation.spec.name].common_residual
         return is_its_own(found, last, observation.host_busy, common)
 

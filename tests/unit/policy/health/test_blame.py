@@ -1,11 +1,14 @@
 """Whether slowness is an engine's own, or that of the host on which it runs."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from modelserver.inventory import Host
+from modelserver.policy.health.blame import residual_of
 from modelserver.policy.health.memory import Health
+from modelserver.policy.health.verdicts import Slow
 from modelserver.values import Cause
 from tests.support.control import Scene, canaries, second_incarnation
 
@@ -119,3 +122,10 @@ def test_if_they_pass_then_it_serves():
     scene.canaries["m-0"] = canaries(at=scene.now, incarnation=2)
     scene.look()
     assert (scene.own.health, scene.own.rechecks) == (Health.PROBATION, 0)
+
+
+def test_where_peers_are_faster_than_the_fit_they_say_how_slow_an_engine_is():
+    slow = Slow("m-0", 1, math.log(1.3), math.log(0.65), 0.01, 40, 4)
+    assert residual_of(slow) == pytest.approx(math.log(2))
+    behind = replace(slow, peers_residual=math.log(1.1))
+    assert residual_of(behind) == pytest.approx(math.log(1.3))
