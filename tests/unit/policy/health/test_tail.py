@@ -6,7 +6,12 @@ import pytest
 
 from modelserver.policy.health.memory import Health
 from modelserver.policy.health.tallies import Tallies, size_of
-from modelserver.policy.health.verdicts import SlowBand, Stutter, StutterTogether
+from modelserver.policy.health.verdicts import (
+    Slow,
+    SlowBand,
+    Stutter,
+    StutterTogether,
+)
 from modelserver.values import Cause, EngineState, Outcome
 from tests.support.control import (
     NOW,
@@ -229,3 +234,18 @@ def test_another_fault_of_such_a_one_is_found_like_a_first_one():
         scene.samples["m-0"] = failed
         scene.look()
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.ERRORS)
+
+
+def test_an_engine_whose_slowness_is_accepted_stutters_for_that():
+    accepted = {"accepted": 1.0, "residual": 1.0, "passes": 2, "quiet_until": NOW + 900}
+    scene = stuttering(health=Health.DEGRADED, **accepted)
+    assert Stutter not in verdicts(scene.look())
+
+
+def test_one_that_passed_and_is_slow_by_its_requests_is_that_first():
+    scene = stuttering(passes=1)
+    scene.slow()
+    assert Slow in verdicts(scene.look())
+    other = stuttering()
+    other.slow()
+    assert Stutter in verdicts(other.look())
