@@ -271,12 +271,11 @@ class _Judge:
         report, model = observation.report, observation.spec.name
         if model in self.stuttering:
             return None
+        tail = self.tail.find(observation)
+        if isinstance(tail, Stutter):
+            return tail
         own, wander = self.engines[report.id], self._wander(observation)
         slow = find_slow(report, speeds, self.trusted[model], wander, self.tracks)
-        # Requests of an engine that is slow for what it is asked are late for that.
-        tail = None if own.accepted else self.tail.find(observation)
-        if isinstance(tail, Stutter) and not (slow and own.passes):
-            return tail
         if slow:
             return replace(slow, accepted=own.accepted)
         return self._find_slow_canary(observation) or tail

@@ -7,7 +7,6 @@ import pytest
 from modelserver.policy.health.memory import Health
 from modelserver.policy.health.tallies import Tallies, size_of
 from modelserver.policy.health.verdicts import (
-    Slow,
     SlowBand,
     Stutter,
     StutterTogether,
@@ -240,12 +239,3 @@ def test_an_engine_whose_slowness_is_accepted_stutters_for_that():
     accepted = {"accepted": 1.0, "residual": 1.0, "passes": 2, "quiet_until": NOW + 900}
     scene = stuttering(health=Health.DEGRADED, **accepted)
     assert Stutter not in verdicts(scene.look())
-
-
-def test_one_that_passed_and_is_slow_by_its_requests_is_that_first():
-    scene = stuttering(passes=1)
-    scene.slow()
-    assert Slow in verdicts(scene.look())
-    other = stuttering()
-    other.slow()
-    assert Stutter in verdicts(other.look())
