@@ -51,7 +51,9 @@ class Reading:
         tokens = sum(prompts)
         share = fit.shares[1] + fit.shares[4]
         more = share * sum(each * each for each in prompts) / CURVED_TOKENS
-        return cls((share * tokens + more) / len(prompts), more / max(1, tokens))
+        return cls(
+            (share * tokens + more) / max(1, len(prompts)), more / max(1, tokens)
+        )
 
     def unforeseen(self, sample: Sample) -> float:
         """Seconds of a request that the fit does not know of.
@@ -116,14 +118,13 @@ def _requests(
 ) -> Iterator[Counted]:
     """Its answered requests that have come since the last time."""
     offset, most = own.offset or 0.0, observation.spec.max_running
-    answered = [each for each in observation.samples if each.outcome is Outcome.OK]
-    if not answered:
+    if all(each.ended_at <= own.seen_at for each in observation.samples):
         return
+    answered = [each for each in observation.samples if each.outcome is Outcome.OK]
     reading = Reading.of(answered, fit)
     for each in answered:
-        if each.ended_at <= own.seen_at:
-            continue
-        if each.incarnation != own.incarnation or each.ended_at < own.fresh_from:
+        is_new = each.ended_at > own.seen_at and each.ended_at >= own.fresh_from
+        if not is_new or each.incarnation != own.incarnation:
             continue
         log = fit.log_ratio(row(each, most)) - offset
         by = each.seconds * (1 - math.exp(-log)) if log >= late else 0.0
