@@ -82,6 +82,7 @@ class Tail:
         found = {
             model: find_stutter_together(model, tallies[model], bool(memory.stutter))
             for model, memory in models.items()
+            if not memory.common  # Where all are slow, all requests are late.
         }
         return {model: verdict for model, verdict in found.items() if verdict}
 

@@ -121,6 +121,16 @@ def test_all_that_stutter_together_are_told_of_once():
     assert scene.memory.models["m"].stutter == ""
 
 
+def test_where_all_are_slow_their_late_requests_are_no_stutter():
+    scene = stuttering()
+    models = {"m": replace(scene.memory.models["m"], common="yes")}
+    scene.memory = replace(scene.memory, models=models)
+    for name in scene.engines:
+        scene.slow(name)
+        scene.remember(name, tallies=STUTTERS)
+    assert StutterTogether not in verdicts(scene.look())
+
+
 def test_held_engines_do_not_count_among_all():
     scene = stuttering()
     for name in scene.engines:
