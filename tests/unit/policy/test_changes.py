@@ -16,6 +16,7 @@ from modelserver.policy.changes import (
     restarts,
     sentence,
 )
+from modelserver.schedules import ScheduledWindow
 from modelserver.values import EngineSpec, Kind, ModelSpec
 
 M = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", gpus=1, context_length=4096)
@@ -37,6 +38,11 @@ HARMLESS: list[tuple[str, Any, str]] = [
     ("drain_seconds", 5.0, "drain_seconds changed from 60.0 to 5.0"),
     ("sampling", {"temperature": 0}, 'sampling changed from {} to {"temperature": 0}'),
     ("fallback", "n", "fallback changed from nothing to n"),
+    (
+        "schedule",
+        (ScheduledWindow(480, 1080, (0, 1, 2, 3, 4), 4, "UTC"),),
+        'schedule changed from [] to ["8:00-18:00 mon-fri UTC: 4 engines"]',
+    ),
 ]
 
 
