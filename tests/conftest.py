@@ -24,11 +24,13 @@ class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """A file's tests run in one process, and all with real engines in the same.
 
     Files share servers and workers; two sets of real engines would be too much for two
-    cores.
+    cores. Scenarios share nothing and take long.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith("tests/scenarios/"):
+            return nodeid
         return "acceptance" if file.startswith("tests/acceptance/") else file
 
 

@@ -133,6 +133,7 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
         "kind": "completion",
         "ready": 0,
         "wanted": 1,
+        "schedule": "",
         "queue": {"name": "waits", "backlog": 3, "workers": 0},
         "waiting_for": "waits-0: needs 1 free GPU; host a has no GPUs",
         "standing": "",
