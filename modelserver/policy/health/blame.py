@@ -34,15 +34,13 @@ def is_its_own(
     an engine is slow by itself. ``common`` is how slow all engines of its model are, as
     a logarithm, 0 where they are not.
     """
-    if isinstance(found, SlowCanary):
-        is_crowded = False
-    else:
-        is_crowded = not found.peers and host_busy >= CROWDED
+    is_alone = not isinstance(found, SlowCanary) and not found.peers
+    if is_alone and host_busy >= CROWDED:
+        return False
     peers = median(last_of_peers) if last_of_peers else 0.0
     if peers >= PASSES:
         common = max(common, math.log(peers))
-    is_beyond = not common or residual_of(found) >= common + math.log(SLOWER_STILL)
-    return is_beyond and not is_crowded
+    return not common or residual_of(found) >= common + math.log(SLOWER_STILL)
 
 
 def residual_of(found: AnySlow) -> float:

@@ -52,20 +52,13 @@ SLOW_TOGETHER = 1.4
 NO_TRACKS: Mapping[str, Track] = {}
 
 
-def find_speed(
-    samples: Iterable[Sample], fit: Fit, offset: float, max_running: int, now: float
-) -> SpeedResidual | None:
-    """How fast an engine is by its answered requests, newest first; None: too few.
-
-    ``offset`` is the engine's own level against the fit, as a logarithm.
-    """
-    return speed_of(track_of(samples, fit, offset, max_running, now), fit.sigma, now)
-
-
 def track_of(
     samples: Iterable[Sample], fit: Fit, offset: float, max_running: int, now: float
 ) -> Track:
-    """The answered requests that may count, newest first, against their fit."""
+    """The answered requests that may count, newest first, against their fit.
+
+    ``offset`` is the engine's own level against the fit, as a logarithm.
+    """
     since = now - OLDER_SECONDS - SAME_TIME_SECONDS
     return tuple(
         (each.ended_at, fit.log_ratio(row(each, max_running)) - offset)

@@ -280,9 +280,8 @@ def _degraded(case: EngineCase) -> Transition:
     if not found.tick:
         return Transition(own)
     own = _ticked(case)
-    if own.accepted or own.slow_kind:
-        follow = _accepted if own.accepted else _slow_for_a_kind
-        return follow(replace(case, memory=own))
+    if own.keeps_limit:
+        return _slow_for_some(replace(case, memory=own))
     speed = found.speed
     clear = speed is not None and speed.residual < math.log(PASSES)
     clear = clear and not found.slow and not found.errors
@@ -298,26 +297,27 @@ def _degraded(case: EngineCase) -> Transition:
     return Transition(own)
 
 
-def _slow_for_a_kind(case: EngineCase) -> Transition:
-    """Slow for long prompts or answers, as canaries do not show; found anew hourly."""
+def _slow_for_some(case: EngineCase) -> Transition:
+    """Slow for some requests only: another fault counts like a first one."""
     own, found = case.memory, case.found
     if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
         return drain_for_errors(case, found.errors)
     if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
         return _drain_for_slowness(case, found.slow)
+    return _accepted(case) if own.accepted else _slow_for_a_kind(case)
+
+
+def _slow_for_a_kind(case: EngineCase) -> Transition:
+    """Slow for long prompts or answers, as canaries do not show; found anew hourly."""
     if case.waited < TRUSTED_SECONDS:
-        return Transition(own)
+        return Transition(case.memory)
     well = {"slow_kind": "", "cause": Cause.NONE, "reason": ""}
     return Transition(case.moved(Health.HEALTHY, **well))
 
 
 def _accepted(case: EngineCase) -> Transition:
-    """It is slow beyond what canaries show; another fault counts like a first one."""
+    """It is slow beyond what canaries show, until its requests are well."""
     own, found = case.memory, case.found
-    if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
-        return drain_for_errors(case, found.errors)
-    if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
-        return _drain_for_slowness(case, found.slow)
     if not found.slow and found.speed:
         own = followed(own, found.speed.residual)
     if is_well(own):

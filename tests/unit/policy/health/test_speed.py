@@ -9,7 +9,6 @@ from modelserver.policy.health.speed import (
     compare_with_peers,
     find_slow,
     find_slow_together,
-    find_speed,
     speed_of,
     track_of,
 )
@@ -23,7 +22,7 @@ LN2 = math.log(2)
 
 
 def speed(made, offset: float = 0.0) -> SpeedResidual | None:
-    return find_speed(made, FIT, offset, 32, NOW)
+    return speed_of(track_of(made, FIT, offset, 32, NOW), FIT.sigma, NOW)
 
 
 def slow(own: SpeedResidual | None, *peers: SpeedResidual):
