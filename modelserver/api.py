@@ -5,9 +5,7 @@ application in ``tasks``. Names, arguments, checks and routing are the same in b
 """
 
 import asyncio
-import os
 import time
-import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,12 +13,12 @@ from typing import Any
 from celery import Celery, Task, states
 from celery._state import get_current_worker_task
 from celery.result import AsyncResult
-from kombu import pools
 
 from modelserver import settings as settings_module
 from modelserver.errors import ModelserverError, ModelUnavailableError
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.envelope import SERIALIZER
+from modelserver.messaging.forks import reset_in_forks
 from modelserver.messaging.remote_control import Control
 from modelserver.messaging.requests import (
     FROM_START,
@@ -252,7 +250,7 @@ def client(settings: Settings | None = None) -> Celery:
     app.modelserver_tasks = declare(app, settings, _call_from_a_client, models)
     app.modelserver_sender = BackgroundSender(app)
     app.modelserver_models = models
-    _reset_in_forks(app)
+    reset_in_forks(app)
     return app
 
 
@@ -260,25 +258,3 @@ def client(settings: Settings | None = None) -> Celery:
 def default_client() -> Celery:
     """The application of this process's fleet, made once."""
     return client()
-
-
-def _reset_in_forks(app: Celery) -> None:
-    """Let a forked child open connections of its own: by multiprocessing, gunicorn, ...
-
-    Celery and kombu do it in children of multiprocessing only, and not for results.
-    """
-    living = weakref.ref(app)
-
-    def reset() -> None:
-        app = living()
-        if app is None:
-            return
-        pools.producers.clear()
-        pools.connections.clear()
-        app._after_fork()
-        app.modelserver_models.after_fork()
-        app.modelserver_sender.after_fork()
-        if app._backend is not None:
-            app._backend.result_consumer._after_fork()
-
-    os.register_at_fork(after_in_child=reset)

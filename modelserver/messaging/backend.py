@@ -80,6 +80,11 @@ class Backend(RedisBackend):  # type: ignore[misc]
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
         return rest | arguments | {"retry": retry}
 
+    def after_fork(self) -> None:
+        """Leave connections and waits to the parent; a forked child has its own."""
+        self.result_consumer._after_fork()
+        self.__dict__.pop("client", None)
+
     # Reading.
 
     def decode_meta(self, payload: bytes) -> dict[str, Any]:

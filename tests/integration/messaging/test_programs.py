@@ -41,6 +41,42 @@ if __name__ == "__main__":
         thread.join()
     print(len([answer.get(timeout=60) for answer in held]))
 """
+#: A parent one of whose threads has every lock that a client takes, while it forks.
+LOCKS = """
+import os, threading
+from modelserver import complete
+from modelserver.api import default_client
+
+app = default_client()
+complete.delay("before").get(timeout=60)
+held = [app.clock.mutex, app._finalize_mutex]
+for thing in (app, app.amqp, app.backend, app.connection_for_write()):
+    for kind in type(thing).__mro__:
+        held += [getattr(value, "lock", None) for value in vars(kind).values()]
+held = [lock for lock in held if hasattr(lock, "acquire")]
+taken, forked = threading.Event(), threading.Event()
+
+def take():
+    for lock in held:
+        lock.acquire()
+    taken.set()
+    forked.wait(60)
+    for lock in held:
+        lock.release()
+
+thread = threading.Thread(target=take)
+thread.start()
+taken.wait(10)
+child = os.fork()
+if child == 0:
+    answer = complete.delay("in the child").get(timeout=20)
+    print(len(held) > 10, answer != "", flush=True)
+    os._exit(0)
+forked.set()
+thread.join()
+os.waitpid(child, 0)
+print(complete.delay("after").get(timeout=20) != "", flush=True)
+"""
 #: A program that waits until it is interrupted; the last line says when.
 WAITS = """
 import asyncio
@@ -68,6 +104,12 @@ def run(fleet: FleetSite, program: str) -> subprocess.CompletedProcess[str]:
 def test_children_of_a_parent_that_has_sent_get_their_answers(fleet: FleetSite):
     done = run(fleet, FORKS)
     assert done.stdout.splitlines() == [str([21] * 8), "100"], done.stderr
+    assert not done.stderr
+
+
+def test_a_child_is_not_held_up_by_locks_of_its_parents_threads(fleet: FleetSite):
+    done = run(fleet, LOCKS)
+    assert done.stdout.split() == ["True", "True", "True"], done.stderr
     assert not done.stderr
 
 

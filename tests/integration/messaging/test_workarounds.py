@@ -222,7 +222,7 @@ def test_celery_listens_for_each_result_as_it_is_sent(
 
 
 def test_kombu_resets_only_the_children_of_multiprocessing():
-    """modelserver/api.py: _reset_in_forks, for os.fork and gunicorn as well."""
+    """messaging/forks.py: for os.fork and gunicorn as well."""
     assert kombu_compat.register_after_fork.__module__.startswith(
         ("multiprocessing.", "billiard.")
     )
