@@ -13,6 +13,7 @@
 - ``listening``: results as they arrive, for whoever waits
 - ``results``: what a call returns, for threads and for asyncio
 - ``sending``: sending from a thread of its own
+- ``forks``: a client in a forked child
 - ``inheritance``: what a chain's next step takes over
 - ``remote_control``: revoking that is kept in Redis
 - ``running_worker``: what the above and tasks ask of the worker that they run in
