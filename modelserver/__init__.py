@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modelserver.api import InferenceTask
     from modelserver.runs.embedding import embed_texts
     from modelserver.runs.mapping import map_prompts
+    from modelserver.runs.rollouts.mapping import map_rows
 
     chat: InferenceTask
     complete: InferenceTask
@@ -56,6 +57,7 @@ __all__ = [
     "embed",
     "embed_texts",
     "map_prompts",
+    "map_rows",
 ]
 
 
@@ -72,6 +74,10 @@ def __getattr__(name: str) -> Any:
         from modelserver.runs.mapping import map_prompts
 
         return map_prompts
+    if name == "map_rows":
+        from modelserver.runs.rollouts.mapping import map_rows
+
+        return map_rows
     if name == "embed_texts":
         from modelserver.runs.embedding import embed_texts
 

@@ -6,9 +6,10 @@ application in ``tasks``. Names, arguments, checks and routing are the same in b
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery, Task, states
 from celery._state import get_current_worker_task
@@ -50,6 +51,20 @@ from modelserver.store.batch import (
     RESUBMISSION,
     UNLESS_ANSWERED,
 )
+
+
+class CallWay(Protocol):
+    """A way of calls by ``aio`` other than a task for each."""
+
+    #: The application whose calls go this way.
+    app: Celery
+
+    async def ask(self, task: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The answer to one call."""
+
+
+#: The way of the calls in this context, None for a task each.
+CALL_WAY: ContextVar[CallWay | None] = ContextVar("modelserver_call_way", default=None)
 
 
 class InferenceTask(Task):  # type: ignore[misc]
@@ -107,6 +122,9 @@ class InferenceTask(Task):  # type: ignore[misc]
         self, args: Any = None, kwargs: Any = None, **options: Any
     ) -> Any:
         """The same with Celery's options, such as ``priority``."""
+        way = CALL_WAY.get()
+        if way is not None and way.app is self.app and not options:
+            return await way.ask(self.name, args or (), dict(kwargs or {}))
         sender: BackgroundSender = self.app.modelserver_sender
         sending = sender.send(
             lambda producer: self.apply_async(

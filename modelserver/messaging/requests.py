@@ -86,6 +86,21 @@ def plain_arguments(
     )
 
 
+def split_subject(
+    task: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """A call's prompt, messages or input, and the rest. Raises RequestError.
+
+    >>> split_subject(COMPLETE, (), {"prompt": "a", "n": 2})
+    ('a', {'n': 2})
+    """
+    subject, given = _TASKS[task][0], dict(kwargs)
+    if len(args) == 1 and subject not in given:
+        return args[0], given
+    build(task, args, kwargs)
+    return given.pop(subject), given
+
+
 def build(
     task: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> InferenceRequest:

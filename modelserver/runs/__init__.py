@@ -3,6 +3,7 @@
 Its rows are numbered in the order of its input. From the caller down:
 
 - ``mapping``: ``map_prompts``, answers to any iterable of prompts
+- ``rollouts``: ``map_rows``, an async function with several calls for each row
 - ``files``: a file of requests, in the form of OpenAI's Batch API
 - ``embedding``: ``embed_texts``, vectors of many texts
 - ``prompts``: from texts, chats and objects with a template to rows
@@ -10,6 +11,8 @@ Its rows are numbered in the order of its input. From the caller down:
 - ``repeats``: identical rows asked once, answers of the wrong form again
 - ``progress``: how far it is, in a terminal and in a notebook
 - ``feeder``: keeps a window of rows under way
+- ``patience``: a Redis that does not answer, borne for a while
+- ``sqlite_files``: files of SQLite that runs keep
 - ``lane``: the way of rows to the fleet, and of answers back
 - ``cutting``: rows that are checked, and cut into bundles
 - ``rows``: the values that go there and come back

@@ -38,6 +38,7 @@ from modelserver.store.runs import (
     SentBundle,
     add_send,
     cancel_round,
+    find_answered,
     find_unsent,
     forget_answers,
     read_answers_since,
@@ -262,6 +263,20 @@ class Lane:
         if entries:
             with self._reachable() as store:
                 forget_answers(store, self.run, entries)
+
+    def find_forgotten(self, numbers: Iterable[int]) -> list[int]:
+        """Those rows that were answered and whose answers were settled since.
+
+        To be asked once ``receive`` has given all that is there.
+        """
+        left, found = set(numbers), []
+        with self._reachable() as store:
+            for number in range(read_round(store, self.run), 0, -1):
+                run = (self.run, number)
+                sent = left - set(find_unsent(store, run, [*left]))
+                left -= sent
+                found += find_answered(store, run, [*sent])
+        return [number for number in found if number not in self._unsettled]
 
     # The whole run.
 

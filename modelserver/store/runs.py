@@ -177,7 +177,20 @@ def find_unsent(
     store: Store, run: tuple[str, int], numbers: Sequence[int]
 ) -> list[int]:
     """Those rows that the server does not know as sent: it has lost them."""
+    return [number for number, bit in _bits(store, run, "sent", numbers) if not bit]
+
+
+def find_answered(
+    store: Store, run: tuple[str, int], numbers: Sequence[int]
+) -> list[int]:
+    """Those rows that were answered, whether or not the answer was forgotten since."""
+    return [number for number, bit in _bits(store, run, "done", numbers) if bit]
+
+
+def _bits(
+    store: Store, run: tuple[str, int], part: str, numbers: Sequence[int]
+) -> list[tuple[int, int]]:
     with store.client.pipeline(transaction=False) as pipe:
-        order = add_bit_look(pipe, store.keys.run(*run, "sent"), numbers)
+        order = add_bit_look(pipe, store.keys.run(*run, part), numbers)
         bits = chain.from_iterable(pipe.execute())
-    return [number for number, bit in zip(order, bits, strict=True) if not bit]
+    return list(zip(order, bits, strict=True))

@@ -1,0 +1,67 @@
+"""Files of SQLite that runs keep: opened, and their errors in words."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelserver.runs.files.problems import BatchFileError
+
+#: Seconds that one program waits for another that writes the same file.
+BUSY_SECONDS = 10.0
+
+
+@contextmanager
+def file_trouble(path: Path, what: str) -> Iterator[None]:
+    """Turn SQLite's errors into BatchFileError, which says what the file is."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = error.sqlite_errorcode & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            told = (
+                f"{path} is used by another program; end it, or choose another {what}"
+            )
+        elif code == sqlite3.SQLITE_FULL:
+            told = f"cannot write {path}: no room on the disk; make room and go on"
+        elif code == sqlite3.SQLITE_CANTOPEN:
+            told = f"cannot open {path}; correct the path or its permissions"
+        elif code == sqlite3.SQLITE_READONLY:
+            told = f"cannot write {path}; correct its permissions, or choose another"
+        else:
+            told = f"cannot use {path}: {error}"
+        raise BatchFileError(told) from error
+    except sqlite3.DatabaseError as error:
+        raise BatchFileError(
+            f"{path} is no {what} ({error}); choose another, or move it away"
+        ) from error
+
+
+def open_file(
+    path: Path, kind: int, schema: str, is_shared: bool = True
+) -> sqlite3.Connection:
+    """A file of this kind, made where it is not there; for any thread.
+
+    Unless ``is_shared`` no other program can open it until it is closed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    patience = BUSY_SECONDS if is_shared else 0.0
+    file = sqlite3.connect(path, timeout=patience, check_same_thread=False)
+    try:
+        if not is_shared:
+            file.execute("PRAGMA locking_mode=EXCLUSIVE")
+        file.execute("PRAGMA journal_mode=WAL")
+        file.execute("PRAGMA synchronous=NORMAL")
+        file.execute("BEGIN IMMEDIATE")
+        (found,) = file.execute("PRAGMA application_id").fetchone()
+        (tables,) = file.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if found != kind and tables:
+            raise sqlite3.DatabaseError("it is another file of SQLite")
+        for statement in schema.split(";"):
+            file.execute(statement)
+        file.execute(f"PRAGMA application_id={kind}")
+        file.commit()
+    except BaseException:
+        file.close()
+        raise
+    return file
