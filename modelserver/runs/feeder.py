@@ -1,16 +1,16 @@
 """Keeps a window of a run's rows under way, and gives their answers as they come."""
 
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from modelserver.errors import StoreFullError, StoreUnreachableError
+from modelserver.runs.patience import AGAIN_SECONDS, Patience
 from modelserver.runs.rows import Answered, Row
 
 #: So many times what the ready engines take at once is under way.
 PLACES_TIMES = 3
-#: So many rows are under way at least, also where no engine is ready.
+#: So many rows of a model are under way at least, also where no engine is ready.
 SMALLEST_WINDOW = 64
 #: Most rows that are sent together.
 LARGEST_BLOCK = 512
@@ -25,8 +25,9 @@ HELD_WINDOWS = 4
 PULL_SECONDS = 0.05
 #: Seconds of one wait for answers.
 RECEIVE_SECONDS = 0.25
-#: Seconds between two tries where Redis does not answer.
-AGAIN_SECONDS = 0.5
+#: So many rows of models whose windows are full wait here at most, while rows of
+#: other models are looked for.
+MOST_ASIDE = 10_000
 
 
 class RowLane(Protocol):
@@ -65,9 +66,11 @@ def find_block(window: int, remaining: int | None) -> int:
 class Feeder:
     """Rows in, answers out, in any order. An iterator of lists of answers.
 
-    A row that is wrong stands among the rows as its own answer. ``total`` is how many
-    there are, None where nobody knows. Redis may fall silent for ``patience`` seconds
-    before its error is raised, None for ever.
+    Each model has a window of its own, so that none holds up the others. A row that is
+    wrong stands among the rows as its own answer. ``total`` is how many there are, None
+    where nobody knows. Redis may fall silent for ``patience`` seconds before its error
+    is raised, None for ever. With ``is_mixed`` rows may be of several models: those
+    behind rows of a model without engines are looked for.
     """
 
     def __init__(
@@ -76,38 +79,46 @@ class Feeder:
         rows: Iterable[Row | Answered],
         total: int | None = None,
         patience: float | None = 60.0,
+        is_mixed: bool = False,
     ) -> None:
         self.lane = lane
         self._rows = iter(rows)
         self._total = total
-        self._patience = patience
+        self._patience = Patience(patience)
+        self._is_mixed = is_mixed
         self._pulled = 0
         self._ended = False
-        self._window = SMALLEST_WINDOW
-        #: The models of the rows so far.
-        self._models: set[str] = set()
         self._look_at = 0.0
         #: Rows that could not be sent yet.
         self._unsent: list[Row] = []
+        #: By model: rows that wait until its window has room, and how many they are.
+        self._aside: defaultdict[str, deque[Row]] = defaultdict(deque)
+        self._many_aside = 0
         self._ready: list[Answered] = []
-        self._failing_since = 0.0
-        self._is_reached = False
-        #: The numbers of the rows that are under way.
-        self.under_way: set[int] = set()
+        #: The models of the rows that are under way, by number.
+        self.under_way: dict[int, str] = {}
+        #: How many rows of each model are under way; all models so far are in it.
+        self._many: Counter[str] = Counter()
         #: Answers that the caller holds back for the sake of order.
         self.held = 0
         #: Places of ready engines, by model.
         self.places: dict[str, int] = {}
-        #: Why nothing is sent or received now, "" where it is.
-        self.trouble = ""
         self._stopped = False
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is sent or received now, "" where it is."""
+        return self._patience.trouble
 
     def __iter__(self) -> Iterator[list[Answered]]:
         while not self._stopped:
             self._fill()
-            if not (self.under_way or self._ready or self._unsent) and self._ended:
+            if self._is_empty() and self._ended:
                 return
             yield self._receive()
+
+    def _is_empty(self) -> bool:
+        return not (self.under_way or self._ready or self._unsent or self._many_aside)
 
     def stop(self) -> None:
         """Give no more answers; from any thread."""
@@ -117,37 +128,75 @@ class Feeder:
         """Send one row more, before others."""
         self._unsent.append(row)
 
+    # Windows.
+
+    def _window(self, model: str) -> int:
+        return max(SMALLEST_WINDOW, PLACES_TIMES * self.places.get(model, 0))
+
+    def _room(self, model: str) -> int:
+        return self._window(model) - self._many[model]
+
+    def _find_room(self) -> tuple[int, int]:
+        """How many rows may be sent now, and how large all windows are together.
+
+        A model counts once so great a share of its window is free.
+        """
+        # Before the first row is known, the models that have engines.
+        models = [*self._many] or [*self.places] or [""]
+        windows = {model: self._window(model) for model in models}
+        whole, room = sum(windows.values()), 0
+        for model, window in windows.items():
+            free = window - self._many[model]
+            if free >= max(1, window * FREE_SHARE) or not self.under_way:
+                room += free
+        if not room and self._is_mixed and not all(map(self.places.get, models)):
+            room = SMALLEST_WINDOW  # A model that was not seen yet may have engines.
+        most = HELD_WINDOWS * whole - self.held - len(self.under_way)
+        if room > most and most < whole * FREE_SHARE and self.under_way:
+            room = 0
+        return max(0, min(room, most)), whole
+
     def _fill(self) -> None:
-        self._find_window()
-        most = min(self._window, HELD_WINDOWS * self._window - self.held)
-        room = most - len(self.under_way)
-        if room < max(1, self._window * FREE_SHARE) and self.under_way:
-            return
+        self._find_places()
+        room, whole = self._find_room()
         while room > 0 and not self._stopped:
-            rows = self._pull(min(room, find_block(self._window, self._remaining())))
-            if not rows or not self._try(self._send, rows):
+            rows = self._pull(min(room, find_block(whole, self._remaining())))
+            if not rows or not self._patience.try_call(self._send, rows):
                 return
             room -= len(rows)
             if self._ready:
                 return
 
     def _remaining(self) -> int | None:
-        return None if self._total is None else max(0, self._total - self._pulled)
+        if self._total is None:
+            return None
+        return max(0, self._total - self._pulled + self._many_aside)
+
+    # Rows.
 
     def _pull(self, most: int) -> list[Row]:
         rows, self._unsent = self._unsent, []
+        planned = Counter(_model_of(row) for row in rows)
         until = time.monotonic() + PULL_SECONDS
-        while len(rows) < most and not self._ended:
-            for each in itertools.islice(self._rows, 1):
-                self._pulled += 1
-                if isinstance(each, Row):
-                    rows.append(each)
-                    self._models.add(str(each.parameters.get("model")))
-                else:
-                    self._ready.append(each)
-                break
-            else:
+        for model, waiting in self._aside.items():
+            while waiting and len(rows) < most and planned[model] < self._room(model):
+                rows.append(waiting.popleft())
+                planned[model] += 1
+                self._many_aside -= 1
+        while len(rows) < most and self._many_aside < MOST_ASIDE:
+            each = next(self._rows, None)
+            if each is None:
                 self._ended = True
+                break
+            self._pulled += 1
+            if isinstance(each, Answered):
+                self._ready.append(each)
+            elif planned[model := _model_of(each)] < self._room(model):
+                rows.append(each)
+                planned[model] += 1
+            else:
+                self._aside[model].append(each)
+                self._many_aside += 1
             if time.monotonic() > until or len(self._ready) >= LARGEST_BLOCK:
                 break
         return rows
@@ -156,7 +205,13 @@ class Feeder:
         self._unsent = rows
         self.lane.send(rows)
         self._unsent = []
-        self.under_way.update(row.number for row in rows)
+        for row in rows:
+            self._count(row.number, _model_of(row))
+
+    def _count(self, number: int, model: str) -> None:
+        if number not in self.under_way:
+            self.under_way[number] = model
+            self._many[model] += 1
 
     def _receive(self) -> list[Answered]:
         ready, self._ready = self._ready, []
@@ -168,12 +223,15 @@ class Feeder:
         def receive() -> None:
             ready.extend(self.lane.receive(0.0 if ready else RECEIVE_SECONDS))
 
-        if not self._try(receive):
+        if not self._patience.try_call(receive):
             time.sleep(AGAIN_SECONDS)
-        self.under_way.difference_update(each.number for each in ready)
+        for each in ready:
+            model = self.under_way.pop(each.number, None)
+            if model is not None:
+                self._many[model] -= 1
         return ready
 
-    def _find_window(self) -> None:
+    def _find_places(self) -> None:
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + PLACES_SECONDS
@@ -181,29 +239,12 @@ class Feeder:
         def look() -> None:
             self.places = self.lane.places()
 
-        if self._try(look):
-            # Before the first row is known, those of all models.
-            models = self._models or self.places.keys()
-            places = sum(self.places.get(model, 0) for model in models)
-            self._window = max(SMALLEST_WINDOW, PLACES_TIMES * places)
+        self._patience.try_call(look)
 
     def settle(self, numbers: Sequence[int]) -> bool:
         """Have answers forgotten that were written down; whether that was done."""
-        return self._try(self.lane.settle, numbers)
+        return self._patience.try_call(self.lane.settle, numbers)
 
-    def _try(self, call: Callable[..., None], *arguments: object) -> bool:
-        """Whether it went well; raises where it has not for too long."""
-        try:
-            call(*arguments)
-        except (StoreUnreachableError, StoreFullError) as error:
-            now = time.monotonic()
-            self._failing_since = self._failing_since or now
-            self.trouble = str(error)
-            waited = now - self._failing_since
-            if self._patience is not None and waited > self._patience:
-                raise
-            if not self._is_reached:
-                raise
-            return False
-        self._failing_since, self.trouble, self._is_reached = 0.0, "", True
-        return True
+
+def _model_of(row: Row) -> str:
+    return str(row.parameters.get("model"))

@@ -202,7 +202,8 @@ class BatchRun:
         priority = self.options.priority
         lane = lane or Lane(self._app, self.journal.lane, priority=priority)
         left = self.tally.left
-        self.feeder = feeder = Feeder(lane, self._rows(), left, patience=None)
+        is_mixed = not self.options.model
+        self.feeder = feeder = Feeder(lane, self._rows(), left, None, is_mixed)
         self.tally.mark(time.monotonic())
         try:
             for block in feeder:

@@ -2,12 +2,14 @@
 
 import itertools
 import random
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.runs.feeder import (
     HELD_WINDOWS,
+    MOST_ASIDE,
     PLACES_TIMES,
     SMALLEST_WINDOW,
     Feeder,
@@ -92,6 +94,52 @@ def test_a_server_that_stays_silent_is_told(answered: int):
     patience = 0.0 if answered else None
     with pytest.raises(StoreUnreachableError, match="does not answer"):
         numbers(Feeder(MemoryLane(step=step), rows(3_000), patience=patience))
+
+
+class DeafLane(MemoryLane):
+    """Rows of the model "deaf" are never answered."""
+
+    def send(self, rows: Sequence[Row]) -> None:
+        heard = [row for row in rows if row.parameters["model"] != "deaf"]
+        self.sent += [row.number for row in rows if row not in heard]
+        super().send(heard)
+
+
+def mixed(models: Iterable[str]) -> Iterator[Row]:
+    for number, model in enumerate(models):
+        yield Row(number, "modelserver.complete", "x", {"model": model})
+
+
+def first(feeder: Feeder, number: int) -> list[int]:
+    blocks = itertools.islice(feeder, 5 * number)
+    found = (each.number for block in blocks for each in block)
+    return list(itertools.islice(found, number))
+
+
+@pytest.mark.parametrize(
+    "models",
+    [["deaf", "writer"] * 500, ["deaf"] * 500 + ["writer"] * 500],
+    ids=["mixed", "one after the other"],
+)
+def test_a_model_without_engines_holds_up_no_other(models: list[str]):
+    lane = DeafLane(most=50)
+    feeder = Feeder(lane, mixed(models), is_mixed=True)
+    assert len(first(feeder, 500)) == 500
+    assert set(feeder.under_way.values()) == {"deaf"}
+    assert len(feeder.under_way) == SMALLEST_WINDOW
+
+
+def test_rows_that_are_set_aside_are_bounded_and_sent_later():
+    lane = DeafLane(most=50)
+    pulled = itertools.count()
+    feeder = Feeder(lane, mixed("deaf" for _ in pulled), is_mixed=True)
+    for _ in itertools.islice(feeder, 5):
+        pass
+    assert next(pulled) <= MOST_ASIDE + 2 * SMALLEST_WINDOW
+    later = MemoryLane(most=5, places=0)
+    assert sorted(numbers(Feeder(later, mixed(["a"] * 300), is_mixed=True))) == [
+        *range(300)
+    ]
 
 
 def test_it_can_be_stopped():
