@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -135,23 +135,30 @@ class Source:
         with self._opened() as stream:
             text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
             csv.field_size_limit(MOST_LINE_BYTES)
-            reader = csv.DictReader(text, strict=True)
+            read: list[str] = []
+            reader = csv.reader(_remembered(text, read), strict=True)
+            header: list[str] = []
+            line = 0
             try:
                 for row in reader:
-                    line = reader.line_num
-                    if None in row or None in row.values():
-                        is_more = None in row
+                    line, record = reader.line_num, "".join(read)
+                    read.clear()
+                    if not header:
+                        header = row
+                    elif row and len(row) != len(header):
+                        is_more = len(row) > len(header)
                         yield line, LineError("invalid_row", _odd(is_more))
-                    else:
-                        yield line, row
+                    elif row:
+                        cells = _with_missing(row, record) if "" in row else row
+                        yield line, dict(zip(header, cells, strict=True))
             except UnicodeDecodeError as error:
                 raise BatchFileError(
-                    f"{self.name} is not UTF-8 after line {reader.line_num} "
+                    f"{self.name} is not UTF-8 after line {line} "
                     f"({error.reason}); save it as UTF-8"
                 ) from None
             except csv.Error as error:
                 raise BatchFileError(
-                    f"{self.name} is no CSV after line {reader.line_num}: {error}"
+                    f"{self.name} is no CSV after line {line}: {error}"
                 ) from None
 
     def _parquet(self) -> Iterator[tuple[int, RawRow]]:
@@ -181,6 +188,27 @@ def _form_of(path: Path) -> str:
         if name.endswith(f".{form}"):
             return form
     return "jsonl"
+
+
+def _remembered(lines: Iterable[str], read: list[str]) -> Iterator[str]:
+    for line in lines:
+        read.append(line)
+        yield line
+
+
+def _with_missing(row: list[str], record: str) -> list[str | None]:
+    """The cells of a record of CSV, None where nothing stands: "" is an empty text.
+
+    >>> _with_missing(["", "", "a,b"], ',"","a,b"')
+    [None, '', 'a,b']
+    """
+    found: list[str | None] = []
+    at = 0
+    for cell in row:
+        is_quoted = record.startswith('"', at)
+        found.append(cell if cell or is_quoted else None)
+        at += len(cell) + 2 * is_quoted + is_quoted * cell.count('"') + 1
+    return found
 
 
 def _too_long(size: int) -> str:

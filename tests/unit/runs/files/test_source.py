@@ -72,6 +72,17 @@ def test_a_table_has_columns(tmp_path: Path):
     ]
 
 
+def test_an_empty_cell_is_missing_and_an_empty_text_is_not(tmp_path: Path):
+    data = 'a,b,c\n"x, ""y""",,"z"\n"1\r\n2","",\n\n,,""\n'
+    (tmp_path / "in.csv").write_text(data, newline="")
+    found = [row for _, row in Source(tmp_path / "in.csv").rows()]
+    assert found == [
+        {"a": 'x, "y"', "b": None, "c": "z"},
+        {"a": "1\r\n2", "b": "", "c": None},
+        {"a": None, "b": None, "c": ""},
+    ]
+
+
 def test_parquet_is_a_table(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
