@@ -15,6 +15,7 @@ from modelserver.api import default_client
 from modelserver.cli.batch_panel import Panel, report, show
 from modelserver.cli.output import print_json
 from modelserver.errors import RequestError
+from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.source import Source, spooled
@@ -55,6 +56,25 @@ def batch() -> None:
 @click.option("--priority", type=click.IntRange(0, 9), help="0 is the most urgent.")
 @click.option("--deadline", type=SECONDS, help="Seconds for each row once it is sent.")
 @click.option(
+    "--cache",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep answers in this file, so that no run asks an identical row again.",
+)
+@click.option(
+    "--cache-max-bytes",
+    type=click.IntRange(min=1),
+    default=MAX_BYTES,
+    show_default=True,
+    help="The oldest answers go above that.",
+)
+@click.option(
+    "--cache-max-age",
+    type=SECONDS,
+    default=MAX_AGE_SECONDS,
+    show_default=True,
+    help="Seconds for which an answer is kept.",
+)
+@click.option(
     *("--format", "form"),
     type=click.Choice(["jsonl", "csv", "parquet"]),
     help="What the input is, where its name does not say.",
@@ -70,6 +90,9 @@ def run(
     form: str | None,
     quiet: bool,
     as_json: bool,
+    cache: Path | None,
+    cache_max_bytes: int,
+    cache_max_age: float,
     **options: Any,
 ) -> None:
     """Answer every request of a file; the same command again goes on after any end.
@@ -82,7 +105,11 @@ def run(
     """
     if str(output) == "-":
         raise RequestError("-o names a file: a run is known by what stands in it")
-    made = BatchOptions(parameters=dict(map(_parameter, settings)), **options)
+    made = BatchOptions(
+        parameters=dict(map(_parameter, settings)),
+        cache=CacheFile(cache, cache_max_bytes, cache_max_age) if cache else None,
+        **options,
+    )
     with ExitStack() as stack:
         opened = _open(stack, source, output, form or "")
         job = BatchRun(default_client(), opened, BatchPaths(output), made)

@@ -5,7 +5,7 @@ Without pydantic: a pipeline that only sends requests need not load it.
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def catalogue(fleet: "Fleet") -> dict[str, Any]:
     """The catalogue of a fleet as JSON, for ``store.fleet.publish_fleet``.
 
-    Shape: ``{"models": [{"name", "kind", "context_length", "fallback", "sampling"}],
-    "defaults": {"completion", "embedding", "deadline_seconds",
-    "result_expires_seconds"}}``.
+    Shape: ``{"models": [{"name", "kind", "context_length", "fallback", "sampling",
+    "path", "extra_args", "command"}], "defaults": {"completion", "embedding",
+    "deadline_seconds", "result_expires_seconds"}}``.
     """
-    fields = {"name", "kind", "context_length", "fallback", "sampling"}
+    fields = set(CatalogueEntry.__dataclass_fields__)
     return {
         "models": [
             model.model_dump(mode="json", include=fields) for model in fleet.models
@@ -45,6 +45,10 @@ class CatalogueEntry:
     fallback: str = ""
     #: Parameters that every request gets unless it says otherwise.
     sampling: Mapping[str, Json] = field(default_factory=dict)
+    #: What its engines load, and with which words they are started.
+    path: str = ""
+    extra_args: Sequence[str] = ()
+    command: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,9 @@ class Catalogue:
         entries = []
         for model in values["models"]:
             known = {key: value for key, value in model.items() if key in names}
+            known |= {
+                key: tuple(known.get(key, ())) for key in ("extra_args", "command")
+            }
             entries.append(CatalogueEntry(**{**known, "kind": Kind(known["kind"])}))
         return cls(tuple(entries), dict(values["defaults"]))
 

@@ -9,6 +9,7 @@ Its rows are numbered in the order of its input. From the caller down:
 - ``prompts``: from texts, chats and objects with a template to rows
 - ``answer``: what a caller gets for a row
 - ``repeats``: identical rows asked once, answers of the wrong form again
+- ``answer_cache``: answers in a file, for identical requests of later runs
 - ``progress``: how far it is, in a terminal and in a notebook
 - ``feeder``: keeps a window of rows under way
 - ``patience``: a Redis that does not answer, borne for a while

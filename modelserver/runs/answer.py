@@ -30,6 +30,8 @@ class PromptAnswer:
     seconds: float = 0.0
     #: The engine's whole answer.
     body: Mapping[str, Json] = field(default_factory=dict)
+    #: Whether it is the answer to an identical prompt, which was asked before.
+    cached: bool = False
     #: Why there is no answer, None where there is one.
     error: Exception | None = None
 
@@ -44,7 +46,9 @@ class PromptAnswer:
         return [text_of(choice) for choice in self.body.get("choices") or ()]
 
 
-def answer_of(number: int, prompt: Any, body: Mapping[str, Any]) -> PromptAnswer:
+def answer_of(
+    number: int, prompt: Any, body: Mapping[str, Any], is_cached: bool = False
+) -> PromptAnswer:
     """An answer from an engine's response body.
 
     >>> body = {"choices": [{"text": "hi", "finish_reason": "stop"}]}
@@ -62,6 +66,7 @@ def answer_of(number: int, prompt: Any, body: Mapping[str, Any]) -> PromptAnswer
         engine=str(body.get("engine") or ""),
         seconds=float(body.get("seconds") or 0.0),
         body=body,
+        cached=is_cached,
     )
 
 

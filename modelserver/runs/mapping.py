@@ -5,6 +5,8 @@ import uuid
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -18,6 +20,7 @@ from modelserver.errors import (
 )
 from modelserver.messaging.wire import KINDS
 from modelserver.runs.answer import PromptAnswer, answer_of
+from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
@@ -40,7 +43,9 @@ def map_prompts(
     progress: bool | None = None,
     template: str | None = None,
     is_chat: bool = False,
-    cache: bool | None = None,
+    cache: bool | str | PathLike[str] | None = None,
+    cache_max_bytes: int = MAX_BYTES,
+    cache_max_age_seconds: float = MAX_AGE_SECONDS,
     response_format: Any = None,
     app: Celery | None = None,
     **sampling: Any,
@@ -54,8 +59,10 @@ def map_prompts(
     ``is_chat`` sends texts as a user's messages. ``deadline`` and ``sampling`` are
     those of ``complete`` and ``chat``. ``response_format`` may be a pydantic class:
     then ``value`` is its instance. Identical prompts are asked once with ``cache``,
-    by default at temperature 0. ``app`` is the fleet's client, by default that of this
-    process. Nothing is sent before the first answer is asked for.
+    by default at temperature 0; a path keeps answers for other runs too, in a file of
+    at most so many bytes and for at most so many seconds. ``app`` is the fleet's
+    client, by default that of this process. Nothing is sent before the first answer is
+    asked for.
     """
     if on_error not in ON_ERROR:
         raise RequestError(
@@ -72,10 +79,14 @@ def map_prompts(
         parameters["response_format"] = form.schema
     elif response_format is not None:
         parameters["response_format"] = response_format
+    file = None
     if cache is None:
         cache = sampling.get("temperature") == 0 and (sampling.get("n") or 1) == 1
+    elif not isinstance(cache, bool):
+        file = CacheFile(Path(cache), cache_max_bytes, cache_max_age_seconds)
+    app = app or default_client()
     return PromptRun(
-        app or default_client(),
+        app,
         prompts,
         parameters,
         template=None if template is None else Template(template),
@@ -84,7 +95,7 @@ def map_prompts(
         on_error=on_error,
         priority=priority,
         progress=progress,
-        answers=AnswersOfRun(form, cache),
+        answers=AnswersOfRun(form, bool(cache), app.modelserver_models, file),
     )
 
 
@@ -131,6 +142,11 @@ class PromptRun:
         self._is_begun = False
         self._feeder = Feeder(self._lane, self._rows(), self.total)
 
+    @property
+    def cached(self) -> int:
+        """How many were answered without being asked."""
+        return self._answers.hits
+
     def __iter__(self) -> Iterator[PromptAnswer]:
         for block in self._blocks():
             yield from block
@@ -154,6 +170,7 @@ class PromptRun:
         return self._run()
 
     def _run(self) -> Generator[list[PromptAnswer], None, None]:
+        self._answers.open()
         bar = open_bar("prompts", self.total, self._progress)
         is_over = False
         try:
@@ -174,6 +191,7 @@ class PromptRun:
             raise KeyboardInterrupt(self._cancel()) from None
         finally:
             bar.close()
+            self._answers.close()
             if not is_over:
                 self._cancel()
 
@@ -219,15 +237,15 @@ class PromptRun:
                 self._feeder.again(row)
                 continue
             for same in self._answers.all_of(number, answered):
-                yield self._finish(same, answered)
+                yield self._finish(same, answered, answered.cached or same != number)
 
-    def _finish(self, number: int, answered: Answered) -> PromptAnswer:
+    def _finish(self, number: int, answered: Answered, is_cached: bool) -> PromptAnswer:
         prompt = self._open.pop(number)
         self.done += 1
         found = PromptAnswer(number, prompt)
         error = answered.error
         if error is None:
-            found = answer_of(number, prompt, answered.value)
+            found = answer_of(number, prompt, answered.value, is_cached)
             if form := self._answers.form:
                 try:
                     found = replace(found, value=form.read(found))

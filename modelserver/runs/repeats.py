@@ -1,15 +1,14 @@
 """Identical rows, asked once; and answers of the wrong form, asked for again."""
 
-import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from modelserver.errors import AnswerFormError
+from modelserver.messaging.catalogue import Catalogue
 from modelserver.runs.answer import PromptAnswer, answer_of
+from modelserver.runs.answer_cache import AnswerCache, CacheFile, RequestKeys
 from modelserver.runs.rows import Answered, Row
 
 #: An answer of the wrong form is asked for so many times more.
@@ -63,9 +62,20 @@ class Form:
 class AnswersOfRun:
     """What a run asks only once, and what it asks again."""
 
-    def __init__(self, form: Form | None, is_cached: bool) -> None:
+    def __init__(
+        self,
+        form: Form | None,
+        is_cached: bool,
+        models: Callable[[], Catalogue],
+        file: CacheFile | None = None,
+    ) -> None:
         self.form = form
-        self._is_cached = is_cached
+        self._is_cached = is_cached or file is not None
+        self._keys = RequestKeys(models)
+        self._where = file
+        self._file: AnswerCache | None = None
+        #: Rows that were answered without being asked.
+        self.hits = 0
         #: By what identical rows share: those that wait for the first one's answer.
         self._waiting: dict[bytes, list[int]] = {}
         self._key_of: dict[int, bytes] = {}
@@ -74,14 +84,25 @@ class AnswersOfRun:
         self._asked: dict[int, tuple[int, Row]] = {}
         self._next = 0
 
+    def open(self) -> None:
+        """Open the file of earlier answers, if there is to be one."""
+        if self._where is not None:
+            self._file = AnswerCache(self._where)
+
+    def close(self) -> None:
+        """Write what is new in that file, and leave it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def asked(self, row: Row) -> Iterator[Row | Answered]:
         """What is to be done for a row: send it, nothing, or answer it at once."""
         if self._is_cached:
-            said = orjson.dumps([row.task, row.payload], option=orjson.OPT_SORT_KEYS)
-            key = hashlib.blake2b(said, digest_size=16).digest()
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                yield replace(self._kept[key], number=unsent(row.number))
+            key = self._keys.key(row)
+            found = self._find(key)
+            if found is not None:
+                self.hits += 1
+                yield replace(found, number=unsent(row.number), cached=True)
                 return
             if key in self._waiting:
                 self._waiting[key].append(row.number)
@@ -89,6 +110,15 @@ class AnswersOfRun:
             self._waiting[key] = []
             self._key_of[row.number] = key
         yield row if self.form is None else self._numbered(row, 0)
+
+    def _find(self, key: bytes) -> Answered | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if self._file is not None and key not in self._waiting:
+            value = self._file.find(key)
+            return None if value is None else Answered(0, value)
+        return None
 
     def _numbered(self, row: Row, times: int) -> Row:
         """The row under a number of its own: a repeat is another request."""
@@ -121,4 +151,19 @@ class AnswersOfRun:
             self._kept[key] = answered
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
-        return [number, *self._waiting.pop(key)]
+            if self._file is not None and self._is_lasting(answered):
+                self._file.add(key, answered.value)
+        same = self._waiting.pop(key)
+        self.hits += len(same)
+        return [number, *same]
+
+    def _is_lasting(self, answered: Answered) -> bool:
+        """Whether it is for later runs: the model's own answer, in the form asked."""
+        if isinstance(answered.value, dict) and answered.value.get("fallback_for"):
+            return False
+        if self.form is not None:
+            try:
+                self.form.read(answer_of(0, None, answered.value))
+            except AnswerFormError:
+                return False
+        return True

@@ -77,3 +77,5 @@ class Answered:
     number: int
     value: Any = None
     error: RowError | None = None
+    #: Whether it was kept from an identical row.
+    cached: bool = False

@@ -9,12 +9,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celery import Celery
 
 from modelserver.errors import ModelserverError, StoreUnreachableError
+from modelserver.runs.answer_cache import CacheFile
 from modelserver.runs.feeder import Feeder, RowLane
 from modelserver.runs.files.batch_form import answer_line, error_line, line_head
 from modelserver.runs.files.journal import BatchPaths, Journal
@@ -26,6 +27,7 @@ from modelserver.runs.files.tally import Tally
 from modelserver.runs.files.validation import Inspection, inspect
 from modelserver.runs.lane import Lane
 from modelserver.runs.prompts import Template
+from modelserver.runs.repeats import AnswersOfRun
 from modelserver.runs.rows import CANCELLED, Answered, Row, RowError
 from modelserver.values import Json
 
@@ -64,6 +66,8 @@ class BatchOptions:
     priority: int | None = None
     #: Seconds within which each row is to be answered once it was sent.
     deadline: float | None = None
+    #: Where answers are kept for identical rows of other runs, None for nowhere.
+    cache: CacheFile | None = None
 
     def kept(self) -> dict[str, Json]:
         """What the answers depend on, where it is said."""
@@ -100,6 +104,7 @@ class BatchRun:
         #: What was found at the first look, None where the run was begun before.
         self.inspection: Inspection | None = None
         self.tally = Tally(0)
+        self._repeats = AnswersOfRun(None, False, app.modelserver_models, options.cache)
         self.journal: Journal
         self.feeder: Feeder | None = None
         self.is_stopped = False
@@ -205,6 +210,7 @@ class BatchRun:
         is_mixed = not self.options.model
         self.feeder = feeder = Feeder(lane, self._rows(), left, None, is_mixed)
         self.tally.mark(time.monotonic())
+        self._repeats.open()
         try:
             for block in feeder:
                 self._write(block)
@@ -239,6 +245,7 @@ class BatchRun:
         # Of two errors the first one is told.
         with suppress(ModelserverError, OSError):
             self._sync()
+        self._repeats.close()
         if self.is_stopped and self._open:
             with suppress(ModelserverError):
                 lane.cancel()
@@ -263,18 +270,15 @@ class BatchRun:
             else:
                 row = found.row
                 self._open[number] = (found.custom_id, str(row.parameters["model"]))
-                yield self._early.pop(number, row)
+                if number in self._early:
+                    yield self._early.pop(number)
+                else:
+                    yield from self._repeats.asked(row)
         self.source.check_unchanged()
 
     def _write(self, block: list[Answered]) -> None:
         answers, errors, run = [], [], self.journal.run
-        for each in block:
-            if each.number not in self._open:
-                if self._is_early(each):
-                    self._early[each.number] = each
-                else:
-                    self._unsettled.append(each.number)
-                continue
+        for each in self._told(block):
             self._unsettled.append(each.number)
             custom_id, model = self._open.pop(each.number)
             if each.error is None:
@@ -292,6 +296,20 @@ class BatchRun:
         is_time = now - self._synced_at > SYNC_SECONDS
         if is_time or len(self._unsettled) >= SYNC_ROWS:
             self._sync()
+
+    def _told(self, block: list[Answered]) -> Iterator[Answered]:
+        """What answers rows that are open, those without a request of their own too."""
+        for each in block:
+            _, number = self._repeats.repeat(each)
+            if number not in self._open:
+                if self._is_early(each):
+                    self._early[number] = each
+                else:
+                    self._unsettled.append(number)
+                continue
+            for same in self._repeats.all_of(number, each):
+                is_cached = each.cached or same != number
+                yield replace(each, number=same, cached=is_cached)
 
     def _is_early(self, answered: Answered) -> bool:
         """Whether it answers a row that is still to come; what was cancelled is not."""

@@ -48,6 +48,8 @@ class Tally:
     engines: Counter[str] = field(default_factory=Counter)
     #: By whose fault it is: how many rows failed.
     faults: Counter[str] = field(default_factory=Counter)
+    #: Answers that were kept from identical rows; engines did nothing for them.
+    cache_hits: int = 0
     #: One error of each kind of fault.
     examples: dict[str, str] = field(default_factory=dict)
     #: Seconds on an engine and custom_id.
@@ -63,6 +65,9 @@ class Tally:
         prompt, completion = tokens(body)
         tally = self.models.setdefault(model, ModelTally())
         tally.answered += 1
+        if answered.cached:
+            self.cache_hits += 1
+            return
         tally.prompt_tokens += prompt
         tally.completion_tokens += completion or 0
         choices = body.get("choices") or ()

@@ -122,12 +122,36 @@ def test_a_table_makes_prompts_of_its_columns(fleet: FleetSite, tmp_path: Path):
     assert text.startswith(found["a"]["choices"][0]["message"]["content"])
 
 
+def test_identical_rows_are_asked_once_with_a_cache(fleet: FleetSite, tmp_path: Path):
+    lines = (batch_line(f"row-{n}", f"one of {n % 10}") for n in range(100))
+    source, cache = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "answers"
+    before = fleet.engines["writer-0"].stats()["received"]
+    for name in ("one.jsonl", "two.jsonl"):
+        out = tmp_path / name
+        run_batch(fleet.environment, source, "-o", out, "--cache", cache)
+        assert names(out) == {f"row-{n}": 1 for n in range(100)}
+    found = {line["custom_id"]: line["response"]["body"] for line in read_lines(out)}
+    assert found["row-47"]["choices"][0]["message"]["content"].endswith("one of 7")
+    assert fleet.engines["writer-0"].stats()["received"] - before == 10
+
+
 def test_a_pipe_is_a_file(fleet: FleetSite, tmp_path: Path):
     text, out = written(tmp_path, 30).read_text(), tmp_path / "out.jsonl"
     run_batch(fleet.environment, "-", "-o", out, input=text)
     done = run_batch(fleet.environment, "-", "-o", out, input=text)
     assert "30 of them earlier" in done.stdout
     assert len(names(out)) == 30
+
+
+def test_a_template_over_a_missing_value_is_a_bad_line(
+    fleet: FleetSite, tmp_path: Path
+):
+    source, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text('id,text\n1,fine\n2,\n3,""\n')
+    options = ["--model", "writer", "--prompt", "Say: {text}"]
+    done = run_batch(fleet.environment, source, "-o", out, *options, status=1)
+    assert 'line 3: column "text" is empty' in done.stderr
+    assert "1 line is bad" in done.stderr
 
 
 def test_bad_lines_are_left_out_where_that_is_asked(fleet: FleetSite, tmp_path: Path):

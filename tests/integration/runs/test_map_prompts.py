@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,22 @@ def test_identical_prompts_are_asked_once(fleet: FleetSite):
     answers = list(map_prompts(fleet, prompts, temperature=0))
     assert [each.text for each in answers] == [answer_text(p) for p in prompts]
     assert fleet.engines["writer-0"].stats()["received"] - before == 11
+
+
+def test_a_later_run_finds_answers_in_the_file(fleet: FleetSite, tmp_path: Path):
+    def run(**more: Any) -> tuple[list[str], int]:
+        options = {"cache": tmp_path / "answers", **more}
+        found = map_prompts(fleet, ["cached", *PROMPTS[:50], "cached"], **options)
+        answers = list(found)
+        assert sum(each.cached for each in answers) == found.cached
+        return [each.text for each in answers], found.cached
+
+    before = fleet.engines["writer-0"].stats()["received"]
+    first, hits = run()
+    assert hits == 1
+    assert run() == (first, 52)
+    assert run(seed=7) == (first, 1)
+    assert fleet.engines["writer-0"].stats()["received"] - before == 2 * 51
 
 
 class City(BaseModel):

@@ -41,7 +41,7 @@ def message(models: Catalogue, kind: Kind, model: str | None = None) -> str:
 def test_a_catalogue_comes_back_from_json_as_it_was():
     models = read(FLEET)
     assert models.entry("qwen3-8b") == CatalogueEntry(
-        "qwen3-8b", Kind.COMPLETION, 4096, "llama-8b", {"temperature": 0.6}
+        "qwen3-8b", Kind.COMPLETION, 4096, "llama-8b", {"temperature": 0.6}, path="/q"
     )
     assert models.defaults["result_expires_seconds"] == 86_400
 
