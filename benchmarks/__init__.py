@@ -6,6 +6,7 @@ What is measured:
 - ``held``: the part of it that reads back what a program held for long
 - ``throughput``: tasks per second, and what the worker adds to the latency
 - ``bulk``: rows of a run in bundles, for the worker, the server and the client
+- ``rollouts``: rows of two dependent calls, for their own program
 - ``engine_bound``: what queue, worker and store cost on a real engine
 - ``embeddings``: single texts on a real engine, against a client that knows them all
 - ``queue_depth``: whether a long queue makes the worker slower

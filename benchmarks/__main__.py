@@ -12,6 +12,7 @@ from benchmarks.profile import profile
 from benchmarks.queue_depth import queue_depth
 from benchmarks.recording import recording
 from benchmarks.report import main
+from benchmarks.rollouts import rollouts
 from benchmarks.soak import soak
 from benchmarks.submit import submit
 from benchmarks.throughput import throughput
@@ -20,6 +21,7 @@ CASES = {
     "engine-bound": engine_bound,
     "throughput": throughput,
     "bulk": bulk,
+    "rollouts": rollouts,
     "embeddings": embeddings,
     "queue-depth": queue_depth,
     "submit": submit,
