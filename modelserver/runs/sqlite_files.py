@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelserver.runs.files.problems import BatchFileError
+from modelserver.runs.files.problems import BatchFileError, file_error
 
 #: Seconds that one program waits for another that writes the same file.
 BUSY_SECONDS = 10.0
@@ -31,6 +31,8 @@ def file_trouble(path: Path, what: str) -> Iterator[None]:
         else:
             told = f"cannot use {path}: {error}"
         raise BatchFileError(told) from error
+    except OSError as error:
+        raise file_error("open", path, error) from None
     except sqlite3.DatabaseError as error:
         raise BatchFileError(
             f"{path} is no {what} ({error}); choose another, or move it away"

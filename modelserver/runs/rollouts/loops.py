@@ -28,7 +28,14 @@ class LoopThread:
         """Its result. Raises TimeoutError after so many seconds."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
-    def stop(self, seconds: float) -> None:
-        """End the loop and the thread; one that does not end is left behind."""
+    def end(self, work: Coroutine[Any, Any, object] | None, seconds: float) -> None:
+        """Await this as the last thing; one that does not end is left behind."""
+        if threading.current_thread() is self._thread:
+            # A generator that was forgotten is collected wherever it happens to be.
+            last = self._loop.create_task(work or asyncio.sleep(0))
+            last.add_done_callback(lambda _: self._loop.stop())
+            return
+        if work is not None:
+            self.call(work)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(seconds)

@@ -113,21 +113,21 @@ class RowRun:
 
     def _outcomes(self) -> Generator[RowOutcome, None, None]:
         loop, bar = LoopThread("modelserver rows"), self._bar()
-        is_over, seconds = False, None
+        is_over = is_ended = False
         try:
             loop.call(self._run.begin())
             while block := loop.call(self._run.next_block()):
                 bar.advance(*_counts(block))
                 yield from self._told(block)
+            self._check()
             is_over = True
         except KeyboardInterrupt:
-            seconds = END_SECONDS
+            is_ended = True
             raise KeyboardInterrupt(self._interrupted(loop)) from None
         finally:
             bar.close()
-            if seconds is None:
-                loop.call(self._run.end(cancel=not is_over))
-            loop.stop(END_SECONDS)
+            work = None if is_ended else self._run.end(cancel=not is_over)
+            loop.end(work, END_SECONDS)
 
     def _interrupted(self, loop: LoopThread) -> str:
         try:
@@ -145,6 +145,7 @@ class RowRun:
                 bar.advance(*_counts(block))
                 for outcome in self._told(block):
                     yield outcome
+            self._check()
             is_over = True
         finally:
             bar.close()
@@ -154,6 +155,11 @@ class RowRun:
         if self._is_begun:
             raise RuntimeError("a run is iterated over once; call map_rows() again")
         self._is_begun = True
+
+    def _check(self) -> None:
+        """Raise what ended the run, outside of the loop: it may end a program."""
+        if self._run.failure is not None:
+            raise self._run.failure
 
     def _bar(self) -> ProgressBar:
         return open_bar("rows", self._run.total, self._progress)

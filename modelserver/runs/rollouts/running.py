@@ -80,7 +80,9 @@ class RowFunctions:
         #: Rows whose outcomes are still to be taken.
         self._outstanding = 0
         self._is_fed = False
-        self._failure: BaseException | None = None
+        #: What ended the run before its end: an error of the rows' iterable, a Redis
+        #: or a journal that cannot be used, a function that ends the program.
+        self.failure: BaseException | None = None
         self._is_change_told = False
 
     async def begin(self) -> None:
@@ -121,14 +123,8 @@ class RowFunctions:
             )
 
     async def next_block(self) -> list[RowOutcome]:
-        """What is done since, in order if that is asked; [] at the end.
-
-        Raises what ended the run: an error of the rows' iterable, or a Redis or a
-        journal that cannot be used.
-        """
-        while True:
-            if self._failure is not None:
-                raise self._failure
+        """What is done since, in order if that is asked; [] at the end."""
+        while self.failure is None:
             block, self._ready = self._ready, []
             if block:
                 self._outstanding -= len(block)
@@ -138,6 +134,7 @@ class RowFunctions:
                 return []
             self._came.clear()
             await self._came.wait()
+        return []
 
     async def end(self, cancel: bool) -> None:
         """End all; with ``cancel`` calls that have not begun are taken back."""
@@ -263,6 +260,8 @@ class RowFunctions:
             if task is not None and task.cancelling():
                 raise  # The run ends.
             self._put(RowOutcome(number, row, error=_in_row(error, number)))
+        except (SystemExit, KeyboardInterrupt) as error:
+            self._fail(error)
         except Exception as error:
             found: Exception = error
             if isinstance(error, TimeoutError) and timeout.expired():
@@ -305,7 +304,7 @@ class RowFunctions:
             self._came.set()
 
     def _fail(self, error: BaseException) -> None:
-        self._failure = self._failure or error
+        self.failure = self.failure or error
         self._came.set()
 
 

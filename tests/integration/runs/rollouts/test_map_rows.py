@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,14 @@ def test_a_wrong_iterable_ends_the_run(fleet: FleetSite):
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(map_rows(fleet, fussy, rows()))
+
+
+def test_a_function_may_end_the_program(fleet: FleetSite):
+    async def leave(row: int) -> int:
+        return row if row < 3 else sys.exit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        list(map_rows(fleet, leave, range(5)))
 
 
 def test_a_function_that_blocks_is_named(
