@@ -24,7 +24,14 @@ from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
-from modelserver.runs.prompts import Template, check, length_of, payload_of, task_of
+from modelserver.runs.prompts import (
+    Template,
+    check,
+    check_many,
+    length_of,
+    payload_of,
+    task_of,
+)
 from modelserver.runs.repeats import AnswersOfRun, Form, unsent
 from modelserver.runs.rows import Answered, Row, RowError
 
@@ -68,8 +75,7 @@ def map_prompts(
         raise RequestError(
             f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}"
         )
-    if isinstance(prompts, (str, bytes)):
-        raise RequestError("map_prompts() takes many prompts; put a text into a list")
+    check_many(prompts, "map_prompts", "prompts")
     form = Form.of(response_format)
     parameters: dict[str, Any] = {**sampling, "raw": True}
     for name, value in (("model", model), ("deadline", deadline)):

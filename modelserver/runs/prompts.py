@@ -96,6 +96,22 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else type(value).__name__
 
 
+def check_many(values: Any, call: str, what: str) -> None:
+    """Refuse one text, and a frame, which is no iterable of its rows."""
+    if isinstance(values, (str, bytes)):
+        raise RequestError(f"{call}() takes many {what}; put a text into a list")
+    if type(values).__name__ == "DataFrame":
+        rows = (
+            "frame.iter_rows(named=True)"
+            if hasattr(values, "iter_rows")
+            else 'frame.to_dict("records")'
+        )
+        raise RequestError(
+            f"{call}() takes rows, and a DataFrame is iterated over by columns; pass "
+            + rows
+        )
+
+
 def length_of(rows: Iterable[Any]) -> int | None:
     """How many there are, None where that is known only at the end."""
     return len(rows) if isinstance(rows, Sized) else None

@@ -20,6 +20,7 @@ from modelserver.api import default_client
 from modelserver.errors import RequestError
 from modelserver.runs.mapping import ON_ERROR
 from modelserver.runs.progress import ProgressBar, open_bar
+from modelserver.runs.prompts import check_many
 from modelserver.runs.rollouts.loops import LoopThread
 from modelserver.runs.rollouts.rows import RowOutcome, is_async, name_of
 from modelserver.runs.rollouts.running import RowFunctions
@@ -60,8 +61,7 @@ def map_rows(
         raise RequestError(
             f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}"
         )
-    if isinstance(rows, (str, bytes)):
-        raise RequestError("map_rows() takes many rows; put a text into a list")
+    check_many(rows, "map_rows", "rows")
     if at_once < 1:
         raise RequestError(f"at_once must be 1 or more, not {at_once!r}")
     if not is_async(function):

@@ -79,7 +79,7 @@ class RowFunctions:
         self._next = 0
         #: Rows whose outcomes are still to be taken.
         self._outstanding = 0
-        self._is_fed = False
+        self._is_fed = self._is_ended = False
         #: What ended the run before its end: an error of the rows' iterable, a Redis
         #: or a journal that cannot be used, a function that ends the program.
         self.failure: BaseException | None = None
@@ -124,7 +124,7 @@ class RowFunctions:
 
     async def next_block(self) -> list[RowOutcome]:
         """What is done since, in order if that is asked; [] at the end."""
-        while self.failure is None:
+        while self.failure is None and not self._is_ended:
             block, self._ready = self._ready, []
             if block:
                 self._outstanding -= len(block)
@@ -138,6 +138,8 @@ class RowFunctions:
 
     async def end(self, cancel: bool) -> None:
         """End all; with ``cancel`` calls that have not begun are taken back."""
+        self._is_ended = True
+        self._came.set()
         self._watch.end()
         tasks = [*self._tasks, *([self._feeding] if self._feeding else [])]
         for task in tasks:

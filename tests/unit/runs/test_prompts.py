@@ -7,7 +7,7 @@ import pytest
 
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE
-from modelserver.runs.prompts import Template, payload_of, task_of
+from modelserver.runs.prompts import Template, check_many, payload_of, task_of
 
 CHAT_OF_ONE = [{"role": "user", "content": "hi"}]
 
@@ -75,3 +75,10 @@ def test_cells_of_pandas_and_numpy_are_taken():
     pandas = pytest.importorskip("pandas")
     with pytest.raises(RequestError, match="is empty"):
         payload_of(pandas.NA, None, False)
+
+
+def test_a_frame_is_refused_with_the_way_to_its_rows():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(RequestError, match=r"frame\.to_dict"):
+        check_many(pandas.DataFrame({"a": [1]}), "map_prompts", "prompts")
+    check_many(pandas.Series(["a"]), "map_prompts", "prompts")
