@@ -141,8 +141,7 @@ class Feeder:
 
         A model counts once so great a share of its window is free.
         """
-        # Before the first row is known, the models that have engines.
-        models = [*self._many] or [*self.places] or [""]
+        models = [*self._many] or [""]
         windows = {model: self._window(model) for model in models}
         whole, room = sum(windows.values()), 0
         for model, window in windows.items():
@@ -197,6 +196,8 @@ class Feeder:
             else:
                 self._aside[model].append(each)
                 self._many_aside += 1
+                if not self._is_mixed:
+                    break
             if time.monotonic() > until or len(self._ready) >= LARGEST_BLOCK:
                 break
         return rows

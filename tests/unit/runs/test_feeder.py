@@ -47,6 +47,16 @@ def test_an_endless_source_is_pulled_as_answers_come():
     assert next(pulled) < 20 * 10 + 2 * SMALLEST_WINDOW
 
 
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_no_rows_are_pulled_that_cannot_be_sent(is_mixed: bool):
+    pulled = itertools.count()
+    endless = mixed("writer" for _ in pulled)
+    feeder = Feeder(MemoryLane(most=10, places=8), endless, is_mixed=is_mixed)
+    for _ in itertools.islice(feeder, 20):
+        pass
+    assert next(pulled) <= 20 * 10 + SMALLEST_WINDOW + 1
+
+
 def test_answers_that_are_held_back_hold_back_rows():
     lane = MemoryLane(most=10)
     feeder = Feeder(lane, rows(10_000))
