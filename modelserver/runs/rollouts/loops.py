@@ -12,17 +12,17 @@ class LoopThread:
     """Runs coroutines for a caller that waits for them."""
 
     def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._is_up = threading.Event()
+        self._thread = threading.Thread(
+            target=asyncio.run, args=(self._main(),), name=name, daemon=True
+        )
         self._thread.start()
+        self._is_up.wait()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+    async def _main(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._is_up.set()
+        await self._over.wait()
 
     def call(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """Its result. Raises TimeoutError after so many seconds."""
@@ -33,9 +33,9 @@ class LoopThread:
         if threading.current_thread() is self._thread:
             # A generator that was forgotten is collected wherever it happens to be.
             last = self._loop.create_task(work or asyncio.sleep(0))
-            last.add_done_callback(lambda _: self._loop.stop())
+            last.add_done_callback(lambda _: self._over.set())
             return
         if work is not None:
             self.call(work)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(seconds)

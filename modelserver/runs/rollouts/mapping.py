@@ -1,6 +1,8 @@
 """``map_rows``: an async function of each row, thousands at once."""
 
+import asyncio
 import atexit
+import logging
 import weakref
 from collections.abc import (
     AsyncIterator,
@@ -30,6 +32,8 @@ AT_ONCE = 1_000
 #: Seconds that an interrupted run takes to end in order; a function that blocks its
 #: loop is left behind then.
 END_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
 def map_rows(
@@ -138,7 +142,7 @@ class RowRun:
 
     async def __aiter__(self) -> AsyncIterator[RowOutcome]:
         self._begin()
-        bar, is_over = self._bar(), False
+        bar, is_over, is_cancelled = self._bar(), False, False
         try:
             await self._run.begin()
             while block := await self._run.next_block():
@@ -147,9 +151,14 @@ class RowRun:
                     yield outcome
             self._check()
             is_over = True
+        except asyncio.CancelledError:
+            is_cancelled = True
+            raise
         finally:
             bar.close()
             await self._run.end(cancel=not is_over)
+            if is_cancelled:
+                log.warning(self._run.said())
 
     def _begin(self) -> None:
         if self._is_begun:

@@ -61,6 +61,34 @@ def test_an_asyncio_loop_runs_the_function_itself(fleet: FleetSite):
     assert asyncio.run(main()) == sorted(expected(row) for row in ROWS[:20])
 
 
+def test_a_loop_that_is_cancelled_says_what_is_done(
+    fleet: FleetSite, caplog: pytest.LogCaptureFixture
+):
+    fleet.engines["writer-0"].fault(hang=True, marked="row 3", rate=0.9999)
+
+    async def ask(row: int) -> Any:
+        return await fleet.complete.aio(f"row {row}")
+
+    async def main() -> None:
+        async for done in map_rows(fleet, ask, range(5)):
+            if done.number == 2:
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+    assert "of 5 rows are done; 0 calls that waited are cancelled" in caplog.text
+
+
+def test_tasks_that_a_function_leaves_end_with_the_run(fleet: FleetSite):
+    async def leave(row: int) -> int:
+        tasks.append(asyncio.ensure_future(asyncio.sleep(3600)))
+        return row
+
+    tasks: list[Any] = []
+    assert len(list(map_rows(fleet, leave, range(3)))) == 3
+    assert [task.cancelled() for task in tasks] == [True] * 3
+
+
 def test_calls_of_a_row_may_be_made_together(fleet: FleetSite):
     async def both(row: int) -> list[Any]:
         calls = (fleet.complete.aio(f"{row}{part}") for part in "ab")
