@@ -1,7 +1,7 @@
 """Identical rows, asked once; and answers of the wrong form, asked for again."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -156,6 +156,14 @@ class AnswersOfRun:
         same = self._waiting.pop(key)
         self.hits += len(same)
         return [number, *same]
+
+    def each_of(self, block: Iterable[Answered]) -> Iterator[Answered]:
+        """An answer for each row that these are the answers of."""
+        for answered in block:
+            _, number = self.repeat(answered)
+            for same in self.all_of(number, answered):
+                is_cached = answered.cached or same != number
+                yield replace(answered, number=same, cached=is_cached)
 
     def _is_lasting(self, answered: Answered) -> bool:
         """Whether it is for later runs: the model's own answer, in the form asked."""

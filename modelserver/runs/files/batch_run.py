@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
@@ -270,15 +270,19 @@ class BatchRun:
             else:
                 row = found.row
                 self._open[number] = (found.custom_id, str(row.parameters["model"]))
-                if number in self._early:
-                    yield self._early.pop(number)
-                else:
-                    yield from self._repeats.asked(row)
+                early = self._early.pop(number, None)
+                yield from [early] if early else self._repeats.asked(row)
         self.source.check_unchanged()
 
     def _write(self, block: list[Answered]) -> None:
         answers, errors, run = [], [], self.journal.run
-        for each in self._told(block):
+        for each in self._repeats.each_of(block):
+            if each.number not in self._open:
+                if self._is_early(each):
+                    self._early[each.number] = each
+                else:
+                    self._unsettled.append(each.number)
+                continue
             self._unsettled.append(each.number)
             custom_id, model = self._open.pop(each.number)
             if each.error is None:
@@ -296,20 +300,6 @@ class BatchRun:
         is_time = now - self._synced_at > SYNC_SECONDS
         if is_time or len(self._unsettled) >= SYNC_ROWS:
             self._sync()
-
-    def _told(self, block: list[Answered]) -> Iterator[Answered]:
-        """What answers rows that are open, those without a request of their own too."""
-        for each in block:
-            _, number = self._repeats.repeat(each)
-            if number not in self._open:
-                if self._is_early(each):
-                    self._early[number] = each
-                else:
-                    self._unsettled.append(number)
-                continue
-            for same in self._repeats.all_of(number, each):
-                is_cached = each.cached or same != number
-                yield replace(each, number=same, cached=is_cached)
 
     def _is_early(self, answered: Answered) -> bool:
         """Whether it answers a row that is still to come; what was cancelled is not."""
