@@ -220,6 +220,8 @@ class Executor:
                     value["fallback_for"] = work.asked
                 value["engine"] = attempt.engine.id
                 value["seconds"] = round(time.monotonic() - attempt.began, 4)
+                if work.attempts:
+                    value["attempts"] = work.attempts + 1
             return value
 
     async def _ask(

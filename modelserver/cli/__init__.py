@@ -13,7 +13,7 @@ What is shown:
 
 What is ordered:
 
-- ``batch``, with the panel of ``batch_panel``: runs a file of requests
+- ``batch``, with ``batch_panel`` and ``batch_report``: runs a file of requests
 - ``apply``: puts a fleet file in force
 - ``cancel``: ends requests that nobody wants any more
 - ``relaunch``: starts an engine anew

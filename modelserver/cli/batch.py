@@ -12,13 +12,14 @@ import click
 import orjson
 
 from modelserver.api import default_client
-from modelserver.cli.batch_panel import Panel, report, show
+from modelserver.cli.batch_panel import Panel
+from modelserver.cli.batch_report import report, show
 from modelserver.cli.output import print_json
 from modelserver.errors import RequestError
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
-from modelserver.runs.files.source import Source, spooled
+from modelserver.runs.files.source import Source, form_of, spooled
 
 #: So many reasons of bad lines are shown; with --json all of them.
 MOST_REASONS = 50
@@ -51,6 +52,12 @@ def batch() -> None:
     multiple=True,
     metavar="NAME=VALUE",
     help="A parameter of all rows, as in max_tokens=64.",
+)
+@click.option(
+    "--sorted",
+    "is_sorted",
+    is_flag=True,
+    help="At the end, the output in the order of the input.",
 )
 @click.option("--skip-bad", is_flag=True, help="Go on without bad lines.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 is the most urgent.")
@@ -88,6 +95,7 @@ def run(
     output: Path,
     settings: tuple[str, ...],
     form: str | None,
+    is_sorted: bool,
     quiet: bool,
     as_json: bool,
     cache: Path | None,
@@ -118,11 +126,25 @@ def run(
         _prepare(job, as_json)
         with Panel(job, quiet) as panel, _stopped_by_signals(job):
             job.run(panel.draw)
-        found = report(job, time.monotonic() - began)
-        _tell(job, found, as_json)
+        spent = time.monotonic() - began
+        if is_sorted and not job.tally.left:
+            _sort(job)
+        _tell(job, report(job, spent), as_json)
     if job.tally.left:
         sys.exit(STOPPED)
     sys.exit(1 if job.tally.failed else 0)
+
+
+def _sort(job: BatchRun) -> None:
+    try:
+        job.sort()
+    except KeyboardInterrupt:
+        told = (
+            f"stopped; {job.paths.output} is whole, but not sorted. Run the same "
+            "command again to sort it"
+        )
+        click.echo(told, err=True)
+        sys.exit(STOPPED)
 
 
 def _open(stack: ExitStack, source: str, output: Path, form: str) -> Source:
@@ -131,7 +153,7 @@ def _open(stack: ExitStack, source: str, output: Path, form: str) -> Source:
         return Source(path, form=form)
     pipe = sys.stdin.buffer if source == "-" else stack.enter_context(path.open("rb"))
     copy = stack.enter_context(spooled(pipe, output.parent))
-    return Source(Path(copy.name), "the pipe", form or "jsonl")
+    return Source(Path(copy.name), "the pipe", form or form_of(path))
 
 
 def _parameter(text: str) -> tuple[str, Any]:

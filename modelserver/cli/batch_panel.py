@@ -1,8 +1,7 @@
-"""The panel of a run while it goes on, and its closing report."""
+"""The panel of a run while it goes on."""
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -123,95 +122,3 @@ def _waits(run: BatchRun) -> str:
         names = ", ".join(without)
         return f"no engine of {names} is ready; see `modelserver why {without[0]}`"
     return ""
-
-
-def report(run: BatchRun, spent_seconds: float) -> dict[str, Any]:
-    """The closing report as plain values."""
-    tally = run.tally
-    spent = max(spent_seconds, 1e-6)
-    paths = run.paths
-    return {
-        "run": run.journal.run,
-        "status": _status(run),
-        "request_counts": {
-            "total": tally.total,
-            "completed": tally.answered,
-            "failed": tally.failed,
-        },
-        "answered_before": tally.answered_before,
-        "failed_before": tally.failed_before,
-        "cut_off": tally.cut_off,
-        "seconds": round(spent_seconds, 3),
-        "requests_per_second": round(tally.done_now / spent, 2),
-        "usage": {
-            "input_tokens": tally.prompt_tokens,
-            "output_tokens": tally.completion_tokens,
-            "total_tokens": tally.prompt_tokens + tally.completion_tokens,
-        },
-        "models": {
-            name: {
-                "completed": each.answered,
-                "failed": each.failed,
-                "cut_off": each.cut_off,
-                "input_tokens": each.prompt_tokens,
-                "output_tokens": each.completion_tokens,
-                "requests_per_second": round(each.done / spent, 2),
-            }
-            for name, each in sorted(tally.models.items())
-        },
-        "engines": dict(sorted(tally.engines.items())),
-        "faults": dict(sorted(tally.faults.items())),
-        "slowest": _largest(tally.slowest, "seconds"),
-        "longest": _largest(tally.longest, "output_tokens"),
-        "output_file": str(paths.output) if tally.answered else None,
-        "error_file": str(paths.errors) if tally.failed else None,
-        "retry_file": str(paths.retry) if paths.retry.exists() else None,
-    }
-
-
-def _largest(rows: list[Any], what: str) -> list[dict[str, Any]]:
-    ordered = sorted(rows, reverse=True)
-    return [{"custom_id": name, what: value} for value, name in ordered if value]
-
-
-def _status(run: BatchRun) -> str:
-    if run.tally.left:
-        return "cancelled" if run.is_stopped else "in_progress"
-    return "completed"
-
-
-def show(run: BatchRun, found: dict[str, Any], say: Callable[[str], None]) -> None:
-    """The closing report in words."""
-    tally, usage = run.tally, found["usage"]
-    before = tally.answered_before + tally.failed_before
-    earlier = f" ({before:,} of them earlier)" if before else ""
-    say(
-        f"{tally.answered + tally.failed:,} of {tally.total:,} rows are done{earlier}: "
-        f"{tally.answered:,} answered, {tally.failed:,} failed"
-    )
-    say(
-        f"{seconds(found['seconds'])}, {found['requests_per_second']:,} requests/s, "
-        f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out"
-    )
-    if tally.cut_off:
-        say(
-            f"{tally.cut_off:,} answers were cut off by max_tokens (finish_reason "
-            "length)"
-        )
-    for name, each in found["models"].items():
-        say(
-            f"  {name}: {each['completed']:,} answered, {each['failed']:,} failed, "
-            f"{each['requests_per_second']:,} requests/s"
-        )
-    engines = ", ".join(f"{name} {count:,}" for name, count in found["engines"].items())
-    if engines:
-        say(f"  by engine: {engines}")
-    for fault, count in found["faults"].items():
-        say(f"  {count:,} failed by {fault}, as {tally.examples[fault]}")
-    for title, unit in (("slowest", "seconds"), ("longest", "output_tokens")):
-        rows = [f"{row['custom_id']} {row[unit]:g}" for row in found[title]]
-        if rows:
-            say(f"  {title} ({unit.replace('_', ' ')}): {', '.join(rows)}")
-    for what in ("output_file", "error_file", "retry_file"):
-        if found[what]:
-            say(f"  {what.replace('_', ' ')}: {found[what]}")

@@ -28,6 +28,8 @@ class PromptAnswer:
     engine: str = ""
     #: How long it took on that engine.
     seconds: float = 0.0
+    #: How often engines were asked, until one answered.
+    attempts: int = 1
     #: The engine's whole answer.
     body: Mapping[str, Json] = field(default_factory=dict)
     #: Whether it is the answer to an identical prompt, which was asked before.
@@ -65,6 +67,7 @@ def answer_of(
         usage=body.get("usage") or {},
         engine=str(body.get("engine") or ""),
         seconds=float(body.get("seconds") or 0.0),
+        attempts=int(body.get("attempts") or 1),
         body=body,
         cached=is_cached,
     )

@@ -35,8 +35,11 @@ def answer_line(run: str, custom_id: str, answered: Answered) -> bytes:
         "request_id": f"{run}-{answered.number}",
         "engine": body.pop("engine", None),
         "seconds": body.pop("seconds", None),
+        "attempts": body.pop("attempts", 1),
         "body": body,
     }
+    if body.pop("cached", False):
+        response["cached"] = True
     return _line(run, answered.number, custom_id, response, None)
 
 

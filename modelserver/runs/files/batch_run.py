@@ -5,7 +5,6 @@ and only then may the fleet forget the answer. What the output holds is the trut
 what is done; a line's ``id`` names its row.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,8 +19,9 @@ from modelserver.runs.feeder import Feeder, RowLane
 from modelserver.runs.files.batch_form import answer_line, error_line, line_head
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.lines import BatchLine, LineReader
-from modelserver.runs.files.output import OutputFile, RowSet
-from modelserver.runs.files.problems import BatchFileError, LineError, file_error
+from modelserver.runs.files.output import OutputFile, RowSet, whole_file
+from modelserver.runs.files.problems import BatchFileError, LineError, shown
+from modelserver.runs.files.sorting import sort_lines
 from modelserver.runs.files.source import Source
 from modelserver.runs.files.tally import Tally
 from modelserver.runs.files.validation import Inspection, inspect
@@ -101,6 +101,12 @@ class BatchRun:
                 f"{source.name} has whole requests; --prompt is for tables (.csv, "
                 ".parquet)"
             )
+        for path in paths.all:
+            if source.is_same_file(path):
+                raise BatchFileError(
+                    f"{source.name} is the input, and a run with the output "
+                    f"{paths.output} would write into it; choose another output"
+                )
         #: What was found at the first look, None where the run was begun before.
         self.inspection: Inspection | None = None
         self.tally = Tally(0)
@@ -261,7 +267,9 @@ class BatchRun:
                 continue
             found = _read(reader, number, raw)
             if isinstance(found, BatchLine) and number in repeated:
-                told = f"has the custom_id {found.custom_id!r} of an earlier line"
+                told = (
+                    f"has the custom_id '{shown(found.custom_id)}' of an earlier line"
+                )
                 found = LineError("duplicate_custom_id", told, found.custom_id)
             if isinstance(found, LineError):
                 self._open[number] = (found.custom_id, NO_MODEL)
@@ -275,31 +283,42 @@ class BatchRun:
         self.source.check_unchanged()
 
     def _write(self, block: list[Answered]) -> None:
-        answers, errors, run = [], [], self.journal.run
+        due: dict[int, Answered] = {}
         for each in self._repeats.each_of(block):
-            if each.number not in self._open:
-                if self._is_early(each):
-                    self._early[each.number] = each
-                else:
-                    self._unsettled.append(each.number)
-                continue
-            self._unsettled.append(each.number)
-            custom_id, model = self._open.pop(each.number)
-            if each.error is None:
-                answers.append(answer_line(run, str(custom_id), each))
-                self._answered.add(each.number)
-                self.tally.answer(model, str(custom_id), each)
+            if each.number in self._open:
+                due.setdefault(each.number, each)
+            elif self._is_early(each):
+                self._early[each.number] = each
             else:
-                errors.append(error_line(run, each.number, custom_id, each.error))
-                self._failed.add(each.number)
-                self.tally.error(model, custom_id, each.error)
-        self._answers.append(answers)
+                self._unsettled.append(each.number)
+        lines, errors, run = [], [], self.journal.run
+        for number, each in due.items():
+            name = self._open[number][0]
+            if each.error is None:
+                lines.append(answer_line(run, str(name), each))
+            else:
+                errors.append(error_line(run, number, name, each.error))
+        self._answers.append(lines)
         self._errors.append(errors)
+        # Only what stands there is noted: it is forgotten by the fleet after this.
+        for each in due.values():
+            self._note(each)
         now = time.monotonic()
         self.tally.mark(now)
         is_time = now - self._synced_at > SYNC_SECONDS
         if is_time or len(self._unsettled) >= SYNC_ROWS:
             self._sync()
+
+    def _note(self, answered: Answered) -> None:
+        number = answered.number
+        custom_id, model = self._open.pop(number)
+        self._unsettled.append(number)
+        if answered.error is None:
+            self._answered.add(number)
+            self.tally.answer(model, str(custom_id), answered)
+        else:
+            self._failed.add(number)
+            self.tally.error(model, custom_id, answered.error)
 
     def _is_early(self, answered: Answered) -> bool:
         """Whether it answers a row that is still to come; what was cancelled is not."""
@@ -326,29 +345,30 @@ class BatchRun:
 
     def _write_retry(self) -> None:
         """The requests of rows that were sent and failed, as a file to be run."""
-        if self.tally.left or not len(self._failed):
+        if self.tally.left:
             return
-        new = self.paths.retry.with_name(f"{self.paths.retry.name}.new")
-        reader, is_any = self._reader(), False
-        repeated = frozenset(self.journal.repeated)
-        try:
-            with new.open("wb") as stream:
-                for number, (_, raw) in enumerate(self.source.rows()):
-                    if number not in self._failed or number in repeated:
-                        continue
-                    found = _read(reader, number, raw)
-                    if isinstance(found, BatchLine):
-                        stream.write(found.raw + b"\n")
-                        is_any = True
-                stream.flush()
-                os.fsync(stream.fileno())
-            if is_any:
-                new.replace(self.paths.retry)
-            else:
-                new.unlink()
-        except OSError as error:
-            new.unlink(missing_ok=True)
-            raise file_error("write", self.paths.retry, error) from None
+        # That of an earlier end: its rows may have been asked again since.
+        self.paths.retry.unlink(missing_ok=True)
+        if len(self._failed) and any(True for _ in self._retries()):
+            with whole_file(self.paths.retry) as stream:
+                stream.writelines(self._retries())
+
+    def _retries(self) -> Iterator[bytes]:
+        reader, repeated = self._reader(), frozenset(self.journal.repeated)
+        for number, (_, raw) in enumerate(self.source.rows()):
+            if number in self._failed and number not in repeated:
+                found = _read(reader, number, raw)
+                if isinstance(found, BatchLine):
+                    yield found.raw + b"\n"
+
+    def sort(self) -> None:
+        """Put what was written into the order of the input.
+
+        Raises BatchFileError; then the same command sorts it again.
+        """
+        head = line_head(self.journal.run)
+        for path in (self.paths.output, self.paths.errors):
+            sort_lines(path, head, self.journal.rows)
 
 
 def _read(reader: LineReader, number: int, raw: Any) -> BatchLine | LineError:

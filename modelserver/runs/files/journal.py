@@ -1,6 +1,5 @@
 """What a run was begun with, in a small file beside its output."""
 
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +8,7 @@ from typing import Any, Self
 
 import orjson
 
+from modelserver.runs.files.output import whole_file
 from modelserver.runs.files.problems import BatchFileError, file_error
 
 
@@ -21,6 +21,11 @@ class BatchPaths:
     def _beside(self, what: str) -> Path:
         stem = self.output.name.removesuffix(".jsonl")
         return self.output.with_name(f"{stem}.{what}")
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.output, self.errors, self.retry, self.journal
 
     @property
     def errors(self) -> Path:
@@ -80,7 +85,8 @@ class Journal:
         try:
             values = orjson.loads(path.read_bytes())
             names = cls.__dataclass_fields__
-            return cls(**{name: values[name] for name in names if name in values})
+            known = {name: values[name] for name in names if name in values}
+            return cls(**known)._checked()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -91,22 +97,24 @@ class Journal:
                 "and the output away, or choose another output"
             ) from None
 
+    def _checked(self) -> Self:
+        """Itself. Raises ValueError where a value is none of ours."""
+        numbers = (self.rows, self.answered, self.failed, self.again, *self.repeated)
+        texts = (self.run, self.source, self.digest)
+        is_sound = (
+            all(type(each) is int for each in numbers)
+            and all(type(each) is str for each in texts)
+            and isinstance(self.options, dict)
+        )
+        if not is_sound:
+            raise ValueError("it is not what was written")
+        return self
+
     def write(self, path: Path) -> None:
         """Write it whole or not at all."""
-        new = path.with_name(f"{path.name}.new")
         text = orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
-        try:
-            with new.open("wb") as stream:
-                stream.write(text + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            new.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-        except OSError as error:
-            new.unlink(missing_ok=True)
-            raise file_error("write", path, error) from None
+        with whole_file(path) as stream:
+            stream.write(text + b"\n")
 
     @property
     def lane(self) -> str:

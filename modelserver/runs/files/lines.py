@@ -85,7 +85,7 @@ class LineReader:
             if line.get("method", "POST") != "POST":
                 told = f"has the method {line['method']!r}; it must be POST"
                 raise LineError("invalid_method", told)
-            if url not in URLS:
+            if not isinstance(url, str) or url not in URLS:
                 told = "no url" if url is None else f"the url {url!r}"
                 raise LineError(
                     "invalid_url", f"has {told}; there are {', '.join(URLS)}"

@@ -2,14 +2,17 @@
 
 import fcntl
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import orjson
 
 from modelserver.runs.files.problems import BatchFileError, file_error
 
+#: Bytes that are read and written at once.
+BLOCK_BYTES = 2**20
 #: Bytes at a line's begin in which the number of its row stands.
 _HEAD_BYTES = 200
 #: What a line that holds a whole object ends with.
@@ -49,6 +52,46 @@ class RowSet:
         return bool(mine & int.from_bytes(other._bits, "little"))
 
 
+def row_of(line: bytes, head: bytes) -> int:
+    """The number of a line's row, -1 where it has none.
+
+    >>> row_of(b'{"id":"run-7","custom_id":', b'{"id":"run-')
+    7
+    """
+    digits = line[len(head) : _HEAD_BYTES].partition(b'"')[0]
+    return int(digits) if digits.isdigit() else -1
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes this path's place once it is written whole and durable.
+
+    If anything fails, what stands there stays. Raises BatchFileError.
+    """
+    new = _unfinished(path)
+    try:
+        with new.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise file_error("write", path, error) from None
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
 class OutputFile:
     """A file of lines that grows; whole lines only, also after a crash or a full disk.
 
@@ -61,6 +104,8 @@ class OutputFile:
         self.length = 0
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise BatchFileError(f"{path} is a device or a pipe; name a file")
             self._file = os.open(path, flags, 0o666)
         except OSError as error:
             raise file_error("write", path, error) from None
@@ -71,6 +116,8 @@ class OutputFile:
             raise BatchFileError(
                 f"another program writes {path} now; wait for its end, or stop it"
             ) from None
+        # What a program that was killed had begun to put into its place.
+        _unfinished(path.resolve()).unlink(missing_ok=True)
 
     def take_over(self, head: bytes, rows: RowSet) -> int:
         """Note the rows whose lines stand here, cut a torn end; returns bytes cut off.
@@ -79,7 +126,7 @@ class OutputFile:
         another run, or stands there twice.
         """
         good, line_number = 0, 0
-        with os.fdopen(os.dup(self._file), "rb", buffering=2**20) as stream:
+        with os.fdopen(os.dup(self._file), "rb", buffering=BLOCK_BYTES) as stream:
             stream.seek(0)
             for line in stream:
                 line_number += 1
@@ -87,9 +134,8 @@ class OutputFile:
                     if self._is_torn(line, stream.read(1)):
                         break
                     raise self._foreign(line_number)
-                digits = line[len(head) : _HEAD_BYTES].partition(b'"')[0]
-                number = int(digits) if digits.isdigit() else rows.size
-                if number >= rows.size or not rows.add(number):
+                number = row_of(line, head)
+                if not 0 <= number < rows.size or not rows.add(number):
                     raise self._foreign(line_number)
                 good += len(line)
         cut = os.fstat(self._file).st_size - good
@@ -136,8 +182,7 @@ class OutputFile:
             there = os.stat(self.path)
         except FileNotFoundError:
             there = None
-        is_same = there and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-        if not is_same:
+        if there is None or not os.path.samestat(there, ours):
             raise BatchFileError(
                 f"{self.path} was removed or replaced while it was written; what it "
                 f"held is {'gone' if there is None else 'elsewhere'}: put it back and "
@@ -158,7 +203,9 @@ class OutputFile:
 
     def close(self) -> None:
         """Leave it; an empty one is removed."""
-        if self.length == 0:
-            with suppress(OSError):
+        ours = os.fstat(self._file)
+        with suppress(OSError):
+            # What stands there may be somebody's own, and refused for that.
+            if ours.st_size == 0 and os.path.samestat(ours, self.path.stat()):
                 self.path.unlink()
         os.close(self._file)

@@ -20,6 +20,21 @@ class LineError(BatchFileError):
         self.custom_id = custom_id
 
 
+#: Characters of a custom_id that are shown.
+_SHOWN = 60
+
+
+def shown(custom_id: str | None) -> str:
+    """A custom_id in one line.
+
+    >>> shown("row-1"), shown("two\\nlines"), len(shown("x" * 1_000))
+    ('row-1', 'two\\\\nlines', 63)
+    """
+    text = str(custom_id)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 #: By an error's number: what to do about it.
 _REMEDIES = {
     errno.ENOSPC: "make room and run the same command again",

@@ -40,10 +40,12 @@ class Source:
         #: What people call it.
         self.name = name or str(path)
         #: "jsonl", "csv" or "parquet".
-        self.form = form or _form_of(path)
+        self.form = form or form_of(path)
         try:
             if path.is_dir():
                 raise IsADirectoryError(21, "it is a folder")
+            if path.exists() and not path.is_file():
+                raise BatchFileError(f"cannot read {self.name}: it is a device")
             with path.open("rb") as stream:
                 self._head = stream.read(4)
             self._begun_with = self._signature()
@@ -96,6 +98,14 @@ class Source:
                 "again, or begin with another output"
             )
 
+    def is_same_file(self, path: Path) -> bool:
+        """Whether this path leads to the same file."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._begun_with[:2]
+
     def _signature(self) -> tuple[int, int, int, int]:
         found = os.stat(self.path)
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
@@ -107,8 +117,7 @@ class Source:
                 with gzip.open(stream, "rb") as unpacked:
                     yield cast(IO[bytes], unpacked)
             elif self._head == _ZSTD:
-                with _zstd().ZstdDecompressor().stream_reader(stream) as reader:
-                    yield io.BufferedReader(reader, BLOCK_BYTES)
+                yield io.BufferedReader(ZstdFrames(stream), BLOCK_BYTES)
             else:
                 yield stream
 
@@ -180,7 +189,8 @@ class Source:
             raise BatchFileError(f"{self.name} is no Parquet: {error}") from None
 
 
-def _form_of(path: Path) -> str:
+def form_of(path: Path) -> str:
+    """What a file is by its name: "jsonl", "csv" or "parquet"."""
     name = path.name.lower()
     for suffix in _PACKED:
         name = name.removesuffix(suffix)
@@ -219,6 +229,46 @@ def _too_long(size: int) -> str:
 def _odd(is_more: bool) -> str:
     told = "more" if is_more else "fewer"
     return f"has {told} cells than the header; quote cells that have commas or quotes"
+
+
+class ZstdFrames(io.RawIOBase):
+    """What is in all frames of a zstd file. Raises EOFError if the last is cut off."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._zstd = _zstd()
+        self._frame: Any = None
+        self._packed = b""
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next bytes, 0 at the end."""
+        while not self._rest:
+            self._packed = self._packed or self._stream.read(BLOCK_BYTES >> 4)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("it ends before the end of its data")
+                return 0
+            self._unpack()
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def _unpack(self) -> None:
+        if self._frame is None:
+            self._frame = self._zstd.ZstdDecompressor().decompressobj()
+        try:
+            self._rest = memoryview(self._frame.decompress(self._packed))
+        except self._zstd.ZstdError as error:
+            raise EOFError(str(error)) from None
+        self._packed = b""
+        if self._frame.eof:
+            self._packed, self._frame = self._frame.unused_data, None
 
 
 def _zstd() -> Any:

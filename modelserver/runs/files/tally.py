@@ -8,6 +8,7 @@ from typing import Any
 
 from modelserver.messaging.answers import CUT_OFF, tokens
 from modelserver.runs.answer import reason_of
+from modelserver.runs.files.problems import shown
 from modelserver.runs.rows import Answered, RowError
 
 #: Rates are those of the last so many seconds.
@@ -46,6 +47,14 @@ class Tally:
     models: dict[str, ModelTally] = field(default_factory=dict)
     #: By engine: how many answers it gave.
     engines: Counter[str] = field(default_factory=Counter)
+    #: By engine: prompt tokens.
+    engines_in: Counter[str] = field(default_factory=Counter)
+    #: By engine: completion tokens.
+    engines_out: Counter[str] = field(default_factory=Counter)
+    #: Attempts of answered rows beyond the first of each.
+    retries: int = 0
+    #: Answers that no engine was asked for: another row had asked the same.
+    cached: int = 0
     #: By whose fault it is: how many rows failed.
     faults: Counter[str] = field(default_factory=Counter)
     #: Answers that were kept from identical rows; engines did nothing for them.
@@ -72,15 +81,22 @@ class Tally:
         tally.completion_tokens += completion or 0
         choices = body.get("choices") or ()
         tally.cut_off += any(reason_of(choice) == CUT_OFF for choice in choices)
-        self.engines[str(body.get("engine") or "?")] += 1
-        _keep(self.slowest, (float(body.get("seconds") or 0.0), custom_id))
+        if body.get("cached"):
+            self.cached += 1
+        else:
+            engine = str(body.get("engine") or "?")
+            self.engines[engine] += 1
+            self.engines_in[engine] += prompt
+            self.engines_out[engine] += completion or 0
+            self.retries += int(body.get("attempts") or 1) - 1
+            _keep(self.slowest, (float(body.get("seconds") or 0.0), custom_id))
         _keep(self.longest, (completion or 0, custom_id))
 
     def error(self, model: str, custom_id: str | None, error: RowError) -> None:
         """One more row without an answer."""
         self.models.setdefault(model, ModelTally()).failed += 1
         self.faults[error.fault] += 1
-        self.examples.setdefault(error.fault, f"{custom_id}: {error.message}")
+        self.examples.setdefault(error.fault, f"{shown(custom_id)}: {error.message}")
 
     def mark(self, now: float) -> None:
         """Note where it stands, for rates."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from modelserver.runs.files.lines import BatchLine, LineReader
-from modelserver.runs.files.problems import LineError
+from modelserver.runs.files.problems import LineError, shown
 from modelserver.runs.files.source import Source
 
 #: Names are compared in so many parts, one part in memory at a time.
@@ -116,7 +116,7 @@ def _note_repeated(
         if name is None or (hash(name) & 0xFFFF_FFFF_FFFF_FFFF) not in repeated:
             continue
         if name in first:
-            told = f"has the custom_id {name!r}, as line {first[name]} has"
+            told = f"has the custom_id '{shown(name)}', as line {first[name]} has"
             # A line that is bad anyway is left out anyway.
             if isinstance(row, BatchLine):
                 found.repeated.append(number)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from modelserver.runs.files.source import Source
 from tests.support.batch_files import batch_line, names, read_lines, write_lines
 from tests.support.run_lanes import App, MemoryLane
 
+#: What an engine says.
+BODY = {"choices": [{"text": "hi"}]}
 #: What a child ends with that was killed at a chosen point.
 KILLED = 9
 
@@ -230,12 +234,79 @@ def test_input_that_changes_meanwhile_stops_the_run(tmp_path: Path):
     assert run_whole(tmp_path).tally.left == 0
 
 
-def test_a_damaged_journal_is_told(tmp_path: Path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        '{"run": 1}',
+        '{"run": "r", "source": "a", "digest": "", "rows": "12"}',
+        '{"run": "r", "source": "a", "digest": "", "rows": 12, "repeated": ["a"]}',
+    ],
+)
+def test_a_damaged_journal_is_told(tmp_path: Path, text: str):
     written(tmp_path)
     run_whole(tmp_path)
-    (tmp_path / "out.run.json").write_text("{")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    (tmp_path / "out.run.json").write_text(text)
     with pytest.raises(BatchFileError, match="is damaged"):
         prepared(tmp_path)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_where_there_is_no_room_whole_lines_stand_and_it_goes_on(tmp_path: Path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in range(0, 1_900, 61):
+        folder = tmp_path / str(most)
+        folder.mkdir()
+        written(folder)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        lane = MemoryLane(most=3)
+        try:
+            with pytest.raises(BatchFileError, match="File too large; raise the limit"):
+                run_whole(folder, lane)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        lines = names(folder / "out.jsonl") + names(folder / "out.errors.jsonl")
+        assert {f"row-{n}" for n in lane.settled} <= lines.keys()
+        run_whole(folder)
+        found = names(folder / "out.jsonl") + names(folder / "out.errors.jsonl")
+        assert found == {f"row-{n}": 1 for n in range(12)}, most
+        assert list(names(folder / "out.retry.jsonl")) == ["row-5"]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.errors.jsonl", "out.retry.jsonl"])
+def test_an_input_that_would_be_written_into_is_refused(tmp_path: Path, name: str):
+    written(tmp_path)
+    os.link(tmp_path / "in.jsonl", tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(BatchFileError, match=r"in\.jsonl is the input, and a run with"):
+        prepared(tmp_path)
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_requests_that_are_answered_since_are_not_to_be_run_again(tmp_path: Path):
+    written(tmp_path)
+    run_whole(tmp_path)
+    (tmp_path / "out.errors.jsonl").unlink()
+    lane = MemoryLane(order=lambda rows: [replace(rows[0], value=BODY, error=None)])
+    run_whole(tmp_path, lane)
+    assert not (tmp_path / "out.retry.jsonl").exists()
+
+
+def test_what_is_done_is_put_into_the_order_of_the_input(tmp_path: Path):
+    written(tmp_path, 200)
+    lane = MemoryLane(most=3, order=lambda rows: rows[::-1])
+    run_whole(tmp_path, lane)
+    order = [f"row-{n}" for n in range(200) if n != 5]
+    assert [*names(tmp_path / "out.jsonl")] != order
+    run = prepared(tmp_path)
+    run.sort()
+    run.close()
+    assert [*names(tmp_path / "out.jsonl")] == order
+    lane = MemoryLane()
+    assert run_whole(tmp_path, lane).tally.answered == 199
+    assert lane.sent == []
 
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path):

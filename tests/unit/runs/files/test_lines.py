@@ -51,6 +51,7 @@ def test_a_line_is_a_row():
         (changed(method="GET"), "invalid_method", "must be POST"),
         (changed(url="/v1/responses"), "invalid_url", "/v1/chat/completions"),
         (changed(url="-"), "invalid_url", "no url"),
+        (changed(url=["x"]), "invalid_url", "the url \\['x'\\]"),
         (changed(body="-"), "invalid_body", "no body"),
         (changed(body={"model": "writer"}), "invalid_body", "no messages"),
         (body(model="wirter"), "invalid_model", 'did you mean "writer"'),

@@ -1,5 +1,6 @@
 """Files that are only appended to: torn, foreign, removed, on a full disk."""
 
+import os
 import resource
 from pathlib import Path
 
@@ -112,6 +113,33 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path):
         OutputFile(tmp_path / "nowhere" / "out")
     with pytest.raises(BatchFileError, match="directory"):
         OutputFile(tmp_path)
+
+
+def test_what_is_refused_is_left_where_it_is(tmp_path: Path):
+    path = tmp_path / "out"
+    path.write_bytes(b"mine\n" + line(3))
+    output = OutputFile(path)
+    with pytest.raises(BatchFileError, match="is not of this run"):
+        output.take_over(HEAD, RowSet(10))
+    output.close()
+    assert path.read_bytes() == b"mine\n" + line(3)
+
+
+def test_a_file_of_somebody_else_in_its_place_is_left(tmp_path: Path):
+    path = tmp_path / "out"
+    output = OutputFile(path)
+    path.unlink()
+    path.touch()
+    output.close()
+    assert path.exists()
+
+
+def test_a_pipe_and_a_device_are_no_output(tmp_path: Path):
+    path = tmp_path / "out"
+    os.mkfifo(path)
+    with pytest.raises(BatchFileError, match="is a device or a pipe; name a file"):
+        OutputFile(path)
+    assert path.is_fifo()
 
 
 def test_an_empty_file_is_removed(tmp_path: Path):

@@ -43,7 +43,20 @@ def test_a_line_that_is_too_long_is_bad_and_the_next_is_fine(tmp_path: Path):
 
 def test_zstd_is_unpacked(tmp_path: Path):
     zstandard = pytest.importorskip("zstandard")
-    assert rows(tmp_path / "in.zst", zstandard.compress(b"a\n")) == [(1, b"a")]
+    frames = zstandard.compress(b"a\n") + zstandard.compress(b"b\n" * 200_000)
+    found = rows(tmp_path / "in.zst", frames)
+    assert (found[0], found[-1]) == ((1, b"a"), (200_001, b"b"))
+    with pytest.raises(BatchFileError, match="damaged"):
+        rows(tmp_path / "in.zst", frames + b"more")
+
+
+def test_zstd_that_is_cut_off_at_any_byte_is_told(tmp_path: Path):
+    zstandard = pytest.importorskip("zstandard")
+    whole = zstandard.compress(b"a\n") + zstandard.compress(b"b\n")
+    first = len(zstandard.compress(b"a\n"))
+    for size in set(range(4, len(whole))) - {first}:
+        with pytest.raises(BatchFileError, match="damaged"):
+            rows(tmp_path / "in.zst", whole[:size])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +107,11 @@ def test_parquet_is_a_table(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("nothing", "No such file.*correct the path"), (".", "it is a folder")],
+    [
+        ("nothing", "No such file.*correct the path"),
+        (".", "it is a folder"),
+        ("/dev/null", "it is a device"),
+    ],
 )
 def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str, words: str):
     with pytest.raises(BatchFileError, match=words):
