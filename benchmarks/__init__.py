@@ -7,6 +7,7 @@ What is measured:
 - ``throughput``: tasks per second, and what the worker adds to the latency
 - ``bulk``: rows of a run in bundles, for the worker, the server and the client
 - ``rollouts``: rows of two dependent calls, for their own program
+- ``run_million``: a file of a million rows: memory, pace, and how soon it goes on
 - ``engine_bound``: what queue, worker and store cost on a real engine
 - ``embeddings``: single texts on a real engine, against a client that knows them all
 - ``queue_depth``: whether a long queue makes the worker slower

@@ -13,6 +13,7 @@ from benchmarks.queue_depth import queue_depth
 from benchmarks.recording import recording
 from benchmarks.report import main
 from benchmarks.rollouts import rollouts
+from benchmarks.run_million import run_million
 from benchmarks.soak import soak
 from benchmarks.submit import submit
 from benchmarks.throughput import throughput
@@ -22,6 +23,7 @@ CASES = {
     "throughput": throughput,
     "bulk": bulk,
     "rollouts": rollouts,
+    "run-million": run_million,
     "embeddings": embeddings,
     "queue-depth": queue_depth,
     "submit": submit,

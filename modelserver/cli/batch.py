@@ -126,10 +126,9 @@ def run(
         _prepare(job, as_json)
         with Panel(job, quiet) as panel, _stopped_by_signals(job):
             job.run(panel.draw)
-        spent = time.monotonic() - began
+        _tell(job, report(job, time.monotonic() - began), as_json)
         if is_sorted and not job.tally.left:
             _sort(job)
-        _tell(job, report(job, spent), as_json)
     if job.tally.left:
         sys.exit(STOPPED)
     sys.exit(1 if job.tally.failed else 0)

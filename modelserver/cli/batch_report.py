@@ -151,23 +151,28 @@ def _count(number: int, one: str, many: str) -> str:
 
 def _table(models: Mapping[str, Any], engines: Mapping[str, Any]) -> Iterator[str]:
     """Models and engines in the same columns."""
-    if not models:
-        return
-    parts = {"model": models, "engine": engines}
-    width = max(len(name) for part in parts.values() for name in (*part, "engine"))
-    for title, part in parts.items():
-        titles = _COLUMNS if title == "model" else ()
+    rows: list[Sequence[str]] = []
+    titles = [*_COLUMNS]
+    for title, part in (("model", models), ("engine", engines)):
         if part:
-            yield "  ".join((f"{title:{width}}", *titles))
+            rows.append((title, *titles))
+        titles = [""] * len(_COLUMNS)
         for name, values in part.items():
-            cells = [_cell(values.get(key), head) for head, key in _COLUMNS.items()]
-            yield "  ".join((f"{name:{width}}", *cells))
+            rows.append((name, *(_cell(values.get(key)) for key in _COLUMNS.values())))
+    if not rows:
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        padded = map(str.rjust, cells, widths[1:])
+        yield "  ".join((name.ljust(widths[0]), *padded)).rstrip()
 
 
-def _cell(value: float | None, title: str) -> str:
-    form = ",.1f" if title.startswith("requests") else ",.0f"
-    text = "" if value is None else format(value, form)
-    return f"{text:>{len(title)}}"
+def _cell(value: float | None) -> str:
+    """A count, or a rate with one decimal where it is small."""
+    if value is None:
+        return ""
+    is_small = isinstance(value, float) and value < 1000
+    return f"{value:,.1f}" if is_small else f"{value:,.0f}"
 
 
 def _extremes(

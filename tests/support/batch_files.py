@@ -22,7 +22,8 @@ def batch_line(name: str, prompt: str, **body: Any) -> dict[str, Any]:
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
     """A file of these lines."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with path.open("w") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
     return path
 
 

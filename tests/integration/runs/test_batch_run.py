@@ -48,6 +48,24 @@ def test_a_file_of_openai_runs_unchanged(fleet: FleetSite, tmp_path: Path):
     assert not (tmp_path / "out.errors.jsonl").exists()
 
 
+def test_the_report_says_who_answered_and_after_how_many_attempts(
+    fleet: FleetSite, tmp_path: Path
+):
+    fleet.engines["writer-0"].fault(status=500, rate=0.2)
+    source, out = written(tmp_path, 60), tmp_path / "out.jsonl"
+    done = run_batch(fleet.environment, source, "-o", out, "--json", "--sorted")
+    report, lines = json.loads(done.stdout), read_lines(out)
+    assert [line["custom_id"] for line in lines] == [f"row-{n}" for n in range(60)]
+    attempts = [line["response"]["attempts"] for line in lines]
+    assert min(attempts) == 1
+    assert report["retries"] == sum(attempts) - 60 > 0
+    engine, model = report["engines"]["writer-0"], report["models"]["writer"]
+    assert engine["completed"] == model["completed"] == 60
+    assert engine["output_tokens"] == report["usage"]["output_tokens"] > 0
+    assert engine["output_tokens_per_second"] > 0
+    assert len(report["slowest"]) == len(report["longest"]) == 5
+
+
 def test_a_killed_run_goes_on_with_what_is_missing(fleet: FleetSite, tmp_path: Path):
     fleet.engines["writer-0"].fault(slow=20)
     source, out = written(tmp_path), tmp_path / "out.jsonl"
