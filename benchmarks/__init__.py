@@ -26,5 +26,6 @@ What they share:
 - ``stacks``: modelserver and other libraries, each installed, started and asked alike
 - ``peers``: the same work done by other libraries
 - ``own_producer``: the side of modelserver that submits and reads back
+- ``pictures``: the picture of a run in the docs
 - ``report``: a table and its goals, for benchmarks, fault runs and scenarios
 """

@@ -60,6 +60,9 @@ class Rig:
     ``limit`` is what every engine takes at once. Workers are started by ``worker``.
     """
 
+    chat_model = CHAT_MODEL
+    embed_model = EMBED_MODEL
+
     def __init__(
         self,
         *engine_options: str,
@@ -116,8 +119,8 @@ class Rig:
         path = self.folder / f"fleet-{url.rpartition(':')[2].partition('/')[0]}.toml"
         path.write_text(
             FLEET.format(
-                chat=CHAT_MODEL,
-                embed=EMBED_MODEL,
+                chat=self.chat_model,
+                embed=self.embed_model,
                 url=url,
                 prefix=PREFIX,
                 lease=lease,
@@ -138,7 +141,7 @@ class Rig:
 
     def add_engine(self, *options: str) -> EngineProcess:
         """Start one more engine and report it as ready for both models."""
-        engine = EngineProcess("--model", CHAT_MODEL, *options)
+        engine = EngineProcess("--model", self.chat_model, *options)
         self._stack.callback(engine.kill)
         self.engines.append(engine)
         self.report(len(self.engines) - 1)
@@ -149,7 +152,7 @@ class Rig:
     ) -> None:
         """Say of an engine what a launcher would say, for both models."""
         process = self.engines[number]
-        for model in (CHAT_MODEL, EMBED_MODEL):
+        for model in (self.chat_model, self.embed_model):
             report_engine(
                 self.store,
                 EngineReport(

@@ -24,7 +24,7 @@ What is started:
 - ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``
 - ``engines``: the programs that install what engines run in
 - ``up``: everything on this machine
-- ``demo``, with the requests of ``demo_load``: the main job on this machine
+- ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
 - ``local_stack``: the programs of ``up`` and ``demo``
 
 What the others share: ``output`` prints tables and JSON, ``decision_text`` puts

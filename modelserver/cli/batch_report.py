@@ -158,7 +158,8 @@ def _table(models: Mapping[str, Any], engines: Mapping[str, Any]) -> Iterator[st
             rows.append((title, *titles))
         titles = [""] * len(_COLUMNS)
         for name, values in part.items():
-            rows.append((name, *(_cell(values.get(key)) for key in _COLUMNS.values())))
+            cells = (_cell(values.get(key), key) for key in _COLUMNS.values())
+            rows.append((name, *cells))
     if not rows:
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -167,17 +168,19 @@ def _table(models: Mapping[str, Any], engines: Mapping[str, Any]) -> Iterator[st
         yield "  ".join((name.ljust(widths[0]), *padded)).rstrip()
 
 
-def _cell(value: float | None) -> str:
-    """A count, or a rate with one decimal where it is small."""
+def _cell(value: float | None, key: str) -> str:
     if value is None:
         return ""
-    is_small = isinstance(value, float) and value < 1000
-    return f"{value:,.1f}" if is_small else f"{value:,.0f}"
+    return f"{value:,.1f}" if key == "requests_per_second" else f"{value:,.0f}"
 
 
 def _extremes(
     title: str, rows: Sequence[Mapping[str, Any]], what: str, unit: str
 ) -> Iterator[str]:
-    told = [f"{shown(row['custom_id'])} ({row[what]:,.4g} {unit})" for row in rows]
+    told = [f"{shown(row['custom_id'])} ({_short(row[what])} {unit})" for row in rows]
     if told:
         yield f"{title}: {', '.join(told)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}"

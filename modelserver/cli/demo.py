@@ -10,6 +10,7 @@ import click
 import psutil
 from rich.console import Console
 
+from modelserver.cli.demo_batch import DemoFile, FileOutcome
 from modelserver.cli.demo_load import Load, LoadOutcome
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
@@ -70,7 +71,10 @@ context_length = 4096
     help="Type of the engines; sglang needs a GPU for each model.",
 )
 def demo(model: str, embedding_model: str, engine: str) -> None:
-    """Run 450 requests on real engines, kill one half-way, and count the answers."""
+    """Run the main job on real engines, with kills half-way, and count the answers.
+
+    450 requests while an engine is killed, and a file of 60 whose command is.
+    """
     screen = console()
     settings = _settings(model, embedding_model, engine)
     _install(settings, engine)
@@ -93,9 +97,11 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
     left = [pid for pid in engines if _lives(pid)]
     if outcome is None:
         sys.exit(1)
+    load, file = outcome
     screen.print(f"Processes left behind: {len(left)}. Logs are in {stack.logs}.")
-    screen.print(outcome.line(), highlight=False)
-    sys.exit(0 if outcome.perfect and not left else 1)
+    screen.print(file.line(), highlight=False)
+    screen.print(load.line(), highlight=False)
+    sys.exit(0 if load.perfect and file.perfect and not left else 1)
 
 
 def _settings(model: str, embedding_model: str, engine: str) -> Settings:
@@ -134,7 +140,7 @@ def _install(settings: Settings, engine: str) -> None:
 
 def _run(
     stack: Stack, settings: Settings, screen: Console, began: float
-) -> LoadOutcome:
+) -> tuple[LoadOutcome, FileOutcome]:
     store = connect(settings)
     screen.rule("Engines")
     _await_ready(stack, store, settings, screen)
@@ -155,7 +161,18 @@ def _run(
                 f"{model.name}: {model.cut_off} answers cut off by max_tokens",
                 highlight=False,
             )
-    return outcome
+    screen.rule("A file of requests")
+    return outcome, _run_file(store, settings, screen)
+
+
+def _run_file(store: Store, settings: Settings, screen: Console) -> FileOutcome:
+    model = _victim(store, settings).model
+
+    def requests() -> int:
+        engines = read_status(store, settings).engines
+        return sum(engine.requests for engine in engines if engine.model == model)
+
+    return DemoFile(settings, model, screen, requests).run()
 
 
 def _settled(store: Store, settings: Settings) -> Status:

@@ -47,5 +47,7 @@ def test_the_demo_answers_all_and_leaves_nothing_behind(
     assert code == 0, said
     assert CLOSING.match(said.splitlines()[-1]), said
     assert "half-way: killed engine demo-chat-0" in said
+    assert "half-way: killed the command" in said
+    assert "rows 60, answered 60, twice 0, lost 0, asked again 0" in said
     assert "Processes left behind: 0." in said
     assert left == []
