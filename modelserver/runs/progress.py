@@ -70,7 +70,7 @@ class NotebookBar:
     """tqdm's bar below a cell."""
 
     def __init__(self, tqdm: Any, what: str, total: int | None) -> None:
-        self._bar = tqdm(desc=what, total=total, unit="rows")
+        self._bar = tqdm(desc=what, total=total, unit=" rows")
         self._failed = 0
 
     def advance(self, done: int, failed: int) -> None:
