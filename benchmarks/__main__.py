@@ -13,6 +13,7 @@ from benchmarks.queue_depth import queue_depth
 from benchmarks.recording import recording
 from benchmarks.report import main
 from benchmarks.rollouts import rollouts
+from benchmarks.run_batch import run_batch_beside
 from benchmarks.run_million import run_million
 from benchmarks.soak import soak
 from benchmarks.submit import submit
@@ -24,6 +25,7 @@ CASES = {
     "bulk": bulk,
     "rollouts": rollouts,
     "run-million": run_million,
+    "run-batch": run_batch_beside,
     "embeddings": embeddings,
     "queue-depth": queue_depth,
     "submit": submit,

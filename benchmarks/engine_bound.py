@@ -58,7 +58,7 @@ def engine_bound() -> Report:
     rows: list[tuple[Any, ...]] = []
     ratios: dict[str, list[float]] = {name: [] for name in LENGTHS}
     with stack() as settings:
-        url = _ready_engine(settings)
+        url = ready_engine(settings)
         for way in ("task", "bare"):
             _seconds(way, settings, url, _requests(f"warm {way}", "equal", 64))
         for number in range(ROUNDS):
@@ -102,11 +102,11 @@ def _seconds(way: str, settings: Settings, url: str, requests: list[Request]) ->
 
 
 @contextmanager
-def stack() -> Iterator[Settings]:
+def stack(text: str = FLEET) -> Iterator[Settings]:
     """The stack of one tiny model, in a run folder that goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="modelserver-bench-"))
     fleet = folder / "fleet.toml"
-    fleet.write_text(FLEET)
+    fleet.write_text(text)
     home = str(settings_module.load().home)
     settings = settings_module.load(
         {"MODELSERVER_FLEET": str(fleet), "MODELSERVER_HOME": home}
@@ -121,7 +121,8 @@ def stack() -> Iterator[Settings]:
         shutil.rmtree(settings.run_dir, ignore_errors=True)
 
 
-def _ready_engine(settings: Settings) -> str:
+def ready_engine(settings: Settings) -> str:
+    """The address of its engine, once that serves."""
     store = connect(settings)
 
     def url() -> str:

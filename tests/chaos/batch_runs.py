@@ -1,5 +1,6 @@
 """Runs of files, where everything under them is killed in turn."""
 
+import os
 import random
 import signal
 import time
@@ -12,8 +13,10 @@ from modelserver.values import EngineState
 from tests.support.batch_files import batch_command, batch_line, names, write_lines
 from tests.support.processes import eventually
 
-#: Runs, of so many rows each.
-RUNS, ROWS = 5, 2_000
+#: Runs; each has a file, and everything of its own.
+RUNS = int(os.environ.get("RUNS", "30"))
+#: Rows of a file.
+ROWS = 2_000
 #: What is killed, in this order, each when one share more of the rows is answered.
 VICTIMS = ("runner", "worker", "engine", "server", "runner", "worker")
 #: How long a run may take from its last kill, in seconds.

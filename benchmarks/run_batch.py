@@ -1,0 +1,153 @@
+"""``vllm run-batch`` and ``modelserver batch run`` on the same file, side by side."""
+
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine_bound import IN_FLIGHT, MODEL, SAMPLING, ready_engine, stack
+from benchmarks.report import Goal, Report
+from launcher.engine_types.base import Place
+from launcher.engine_types.vllm import VLLMCPU
+from modelserver import settings as settings_module
+from modelserver.fleet import read_fleet
+from modelserver.settings import Settings
+from tests.support.batch_files import batch_command, batch_line, names, write_lines
+
+ROWS = int(os.environ.get("RUN_ROWS", "512"))
+ROUNDS = 3
+#: Fewest and most tokens of the answers.
+LENGTHS = (32, 96)
+#: The same engine: started by the launcher for one, by the command for the other.
+FLEET = f"""
+[[models]]
+name = "{MODEL}"
+path = "builtin:tiny-chat"
+engine = "vllm-cpu"
+context_length = 4096
+max_running = {IN_FLIGHT}
+"""
+#: Flags of the server that its batch command does not have, each with a value.
+SERVER_FLAGS = ("--host", "--port")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One run of a file."""
+
+    #: From the command's start to its end.
+    seconds: float
+    #: Rows that were answered.
+    answered: int
+
+
+def run_batch_beside() -> Report:
+    """One file by `vllm run-batch` and by `modelserver batch run`: rows a second.
+
+    The engine is vLLM on the CPU with a tiny model and the same flags. vLLM's command
+    has it in its own process and cannot ask one that runs: the time of a file of one
+    row, which is that of its start, is taken off. Each round has prompts of its own.
+    """
+    theirs, ours = [], []
+    with _folder() as folder:
+        argv, variables = _vllm(folder)
+        start = _theirs(argv, variables, folder, "start", 1)
+        for number in range(ROUNDS):
+            theirs.append(_theirs(argv, variables, folder, f"theirs {number}", ROWS))
+        with stack(FLEET) as settings:
+            ready_engine(settings)
+            _ours(settings, folder, "warm", IN_FLIGHT)
+            for number in range(ROUNDS):
+                ours.append(_ours(settings, folder, f"ours {number}", ROWS))
+    own = [ROWS / each.seconds for each in ours]
+    peer = [ROWS / (each.seconds - start.seconds) for each in theirs]
+    rows = (
+        ("modelserver batch run", 0.0, *_figures(own), _least(ours)),
+        ("vllm run-batch", start.seconds, *_figures(peer), _least(theirs)),
+    )
+    ratio = statistics.median(own) / statistics.median(peer)
+    return Report(
+        ("command", "start s", "rows/s", "least", "most", "answered"),
+        rows,
+        (Goal("run-batch rows/s over vllm run-batch", ratio, 0.95),),
+        ("start s: what a file of one row takes, with the engine's own start",),
+    )
+
+
+def _figures(rates: list[float]) -> tuple[float, float, float]:
+    return statistics.median(rates), min(rates), max(rates)
+
+
+def _least(runs: list[Timed]) -> int:
+    return min(each.answered for each in runs)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="modelserver-bench-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _vllm(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """vLLM's batch command with the flags of the launcher's server, without files."""
+    path = folder / "fleet.toml"
+    path.write_text(FLEET)
+    (model,) = read_fleet(path).specs()
+    home, adapter = settings_module.load().home, VLLMCPU()
+    adapter.prepare(model, home)
+    launch = adapter.launch(model, Place(port=0), home)
+    argv = [
+        word.replace("openai.api_server", "openai.run_batch") for word in launch.argv
+    ]
+    for flag in SERVER_FLAGS:
+        place = argv.index(flag)
+        del argv[place : place + 2]
+    return argv, {**os.environ, **launch.environment}
+
+
+def _file(folder: Path, name: str, rows: int) -> Path:
+    draw = random.Random(name)
+
+    def line(number: int) -> dict[str, Any]:
+        body = SAMPLING | {"model": MODEL, "max_tokens": draw.randint(*LENGTHS)}
+        return batch_line(f"row-{number}", f"{name} {number}: where is it?", **body)
+
+    return write_lines(folder / f"{name}.jsonl", map(line, range(rows)))
+
+
+def _theirs(
+    argv: list[str], variables: Mapping[str, str], folder: Path, name: str, rows: int
+) -> Timed:
+    source, output = _file(folder, name, rows), folder / f"{name}.out.jsonl"
+    return _timed([*argv, "-i", str(source), "-o", str(output)], variables, output)
+
+
+def _ours(settings: Settings, folder: Path, name: str, rows: int) -> Timed:
+    source, output = _file(folder, name, rows), folder / f"{name}.out.jsonl"
+    own = {
+        "MODELSERVER_FLEET": str(settings.fleet_file),
+        "MODELSERVER_HOME": str(settings.home),
+    }
+    return _timed(batch_command(source, "-o", output), {**os.environ, **own}, output)
+
+
+def _timed(argv: list[str], variables: Mapping[str, str], output: Path) -> Timed:
+    began = time.monotonic()
+    done = subprocess.run(
+        argv, env=dict(variables), capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise RuntimeError(f"{argv}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}")
+    return Timed(seconds, len(names(output)))
