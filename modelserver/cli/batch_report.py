@@ -41,7 +41,7 @@ def report(run: BatchRun, spent_seconds: float) -> dict[str, Any]:
         "failed_before": tally.failed_before,
         "cut_off": tally.cut_off,
         "retries": tally.retries,
-        "cache_hits": tally.cached,
+        "cache_hits": tally.cache_hits,
         "seconds": round(spent_seconds, 3),
         **_rates(spent_seconds, tally.done_now, *usage),
         "usage": _tokens(*usage) | {"total_tokens": sum(usage)},

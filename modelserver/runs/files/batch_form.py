@@ -38,7 +38,7 @@ def answer_line(run: str, custom_id: str, answered: Answered) -> bytes:
         "attempts": body.pop("attempts", 1),
         "body": body,
     }
-    if body.pop("cached", False):
+    if answered.cached:
         response["cached"] = True
     return _line(run, answered.number, custom_id, response, None)
 

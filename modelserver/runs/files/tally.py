@@ -53,8 +53,8 @@ class Tally:
     engines_out: Counter[str] = field(default_factory=Counter)
     #: Attempts of answered rows beyond the first of each.
     retries: int = 0
-    #: Answers that no engine was asked for: another row had asked the same.
-    cached: int = 0
+    #: Answers that were kept from identical rows; engines did nothing for them.
+    cache_hits: int = 0
     #: By whose fault it is: how many rows failed.
     faults: Counter[str] = field(default_factory=Counter)
     #: Answers that were kept from identical rows; engines did nothing for them.
@@ -81,15 +81,12 @@ class Tally:
         tally.completion_tokens += completion or 0
         choices = body.get("choices") or ()
         tally.cut_off += any(reason_of(choice) == CUT_OFF for choice in choices)
-        if body.get("cached"):
-            self.cached += 1
-        else:
-            engine = str(body.get("engine") or "?")
-            self.engines[engine] += 1
-            self.engines_in[engine] += prompt
-            self.engines_out[engine] += completion or 0
-            self.retries += int(body.get("attempts") or 1) - 1
-            _keep(self.slowest, (float(body.get("seconds") or 0.0), custom_id))
+        engine = str(body.get("engine") or "?")
+        self.engines[engine] += 1
+        self.engines_in[engine] += prompt
+        self.engines_out[engine] += completion or 0
+        self.retries += int(body.get("attempts") or 1) - 1
+        _keep(self.slowest, (float(body.get("seconds") or 0.0), custom_id))
         _keep(self.longest, (completion or 0, custom_id))
 
     def error(self, model: str, custom_id: str | None, error: RowError) -> None:

@@ -88,9 +88,9 @@ def test_answers_are_counted_by_model_and_by_engine():
     tally = Tally(3)
     tally.answer("m", "a", Answered(0, body(engine="m-0", seconds=2, attempts=3)))
     tally.answer("m", "b", Answered(1, body(engine="m-1", seconds=1)))
-    tally.answer("m", "c", Answered(2, body(engine="m-1", seconds=9, cached=True)))
-    assert tally.models == {"m": ModelTally(3, 0, 3, 9, 12)}
+    tally.answer("m", "c", Answered(2, body(seconds=9), cached=True))
+    assert tally.models == {"m": ModelTally(3, 0, 2, 6, 8)}
     assert tally.engines == {"m-0": 1, "m-1": 1}
     assert (tally.engines_in["m-1"], tally.engines_out["m-1"]) == (3, 4)
-    assert (tally.retries, tally.cached) == (2, 1)
+    assert (tally.retries, tally.cache_hits) == (2, 1)
     assert sorted(tally.slowest) == [(1.0, "b"), (2.0, "a")]
