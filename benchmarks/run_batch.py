@@ -1,5 +1,6 @@
 """``vllm run-batch`` and ``modelserver batch run`` on the same file, side by side."""
 
+import json
 import os
 import random
 import re
@@ -48,17 +49,16 @@ class Timed:
     seconds: float
     #: Rows that were answered.
     answered: int
-    #: What it said.
-    said: str
+    stdout: str
+    stderr: str
 
 
 def run_batch_beside() -> Report:
     """One file by `vllm run-batch` and by `modelserver batch run`: rows a second.
 
     The engine is vLLM on the CPU with a tiny model and the same flags. vLLM's command
-    has it in its own process and cannot ask one that runs: its rate is what its own bar
-    says at the end, without its start. Ours is of the whole command. Each round has
-    prompts of its own.
+    has it in its own process and cannot ask one that runs. Both rates are what the
+    commands themselves say, without their start. Each round has prompts of its own.
     """
     theirs, ours = [], []
     with _folder() as folder:
@@ -70,8 +70,8 @@ def run_batch_beside() -> Report:
             _ours(settings, folder, "warm", IN_FLIGHT)
             for number in range(ROUNDS):
                 ours.append(_ours(settings, folder, f"ours {number}", ROWS))
-    own = [ROWS / each.seconds for each in ours]
-    peer = [_rate(each.said) for each in theirs]
+    own = [json.loads(each.stdout)["requests_per_second"] for each in ours]
+    peer = [_rate(each.stderr) for each in theirs]
     rows = (
         ("modelserver batch run", _seconds(ours), *_figures(own), _least(ours)),
         ("vllm run-batch", _seconds(theirs), *_figures(peer), _least(theirs)),
@@ -156,7 +156,8 @@ def _ours(settings: Settings, folder: Path, name: str, rows: int) -> Timed:
         "MODELSERVER_FLEET": str(settings.fleet_file),
         "MODELSERVER_HOME": str(settings.home),
     }
-    return _timed(batch_command(source, "-o", output), {**os.environ, **own}, output)
+    argv = batch_command(source, "-o", output, "--quiet", "--json")
+    return _timed(argv, {**os.environ, **own}, output)
 
 
 def _timed(argv: list[str], variables: Mapping[str, str], output: Path) -> Timed:
@@ -167,4 +168,4 @@ def _timed(argv: list[str], variables: Mapping[str, str], output: Path) -> Timed
     seconds = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"{argv}: {done.stdout[-2_000:]}{done.stderr[-2_000:]}")
-    return Timed(seconds, len(names(output)), done.stdout + done.stderr)
+    return Timed(seconds, len(names(output)), done.stdout, done.stderr)
