@@ -57,8 +57,6 @@ class Tally:
     cache_hits: int = 0
     #: By whose fault it is: how many rows failed.
     faults: Counter[str] = field(default_factory=Counter)
-    #: Answers that were kept from identical rows; engines did nothing for them.
-    cache_hits: int = 0
     #: One error of each kind of fault.
     examples: dict[str, str] = field(default_factory=dict)
     #: Seconds on an engine and custom_id.
