@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,7 +17,7 @@ _Builder = Callable[[Any], Any]
 
 
 def decode(kind: type[_T], value: Any) -> _T:
-    """A value of a type made of dataclasses, tuples, mappings, enums and plain values.
+    """A value of a type made of dataclasses, tuples, mappings, enums, paths and plain values.
 
     Raises TypeError where a field without a default is missing, and ValueError where
     an enum does not know its value.
@@ -42,7 +43,7 @@ def _builder(kind: Hashable) -> _Builder:
     if origin in (Union, UnionType):
         (inner,) = (_builder(each) for each in arguments if each is not type(None))
         return lambda value: None if value is None else inner(value)
-    if isinstance(kind, type) and issubclass(kind, Enum):
+    if isinstance(kind, type) and issubclass(kind, (Enum, Path)):
         return kind
     return lambda value: value
 

@@ -14,6 +14,8 @@ What is shown:
 What is ordered:
 
 - ``batch``, with ``batch_panel`` and ``batch_report``: runs a file of requests
+- ``batch_hosted`` and ``batch_watch``: the other commands of ``batch``, for runs that
+  the fleet carries out
 - ``apply``: puts a fleet file in force
 - ``cancel``: ends requests that nobody wants any more
 - ``relaunch``: starts an engine anew
@@ -22,6 +24,7 @@ What is ordered:
 What is started:
 
 - ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``
+- ``batches``: what carries out submitted runs
 - ``engines``: the programs that install what engines run in
 - ``up``: everything on this machine
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
@@ -38,6 +41,12 @@ import click
 from modelserver.cli.alerts import alerts
 from modelserver.cli.apply import apply
 from modelserver.cli.batch import batch
+from modelserver.cli.batch_hosted import cancel as cancel_run
+from modelserver.cli.batch_hosted import list_runs, submit
+from modelserver.cli.batch_hosted import pause as pause_run
+from modelserver.cli.batch_hosted import resume as resume_run
+from modelserver.cli.batch_watch import results, watch
+from modelserver.cli.batches import batches
 from modelserver.cli.cancel import cancel
 from modelserver.cli.dead import dead
 from modelserver.cli.demo import demo
@@ -68,6 +77,7 @@ for command in (
     alerts,
     apply,
     batch,
+    batches,
     beat,
     cancel,
     dead,
@@ -92,6 +102,17 @@ for command in (
     worker,
 ):
     cli.add_command(command)
+
+for command in (
+    submit,
+    list_runs,
+    watch,
+    results,
+    pause_run,
+    resume_run,
+    cancel_run,
+):
+    batch.add_command(command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,10 @@ def batch() -> None:
 def run(
     source: str,
     output: Path,
-    settings: tuple[str, ...],
     form: str | None,
     is_sorted: bool,
     quiet: bool,
     as_json: bool,
-    cache: Path | None,
-    cache_max_bytes: int,
-    cache_max_age: float,
     **options: Any,
 ) -> None:
     """Answer every request of a file; the same command again goes on after any end.
@@ -113,17 +109,13 @@ def run(
     """
     if str(output) == "-":
         raise RequestError("-o names a file: a run is known by what stands in it")
-    made = BatchOptions(
-        parameters=dict(map(_parameter, settings)),
-        cache=CacheFile(cache, cache_max_bytes, cache_max_age) if cache else None,
-        **options,
-    )
+    made = parse_options(options)
     with ExitStack() as stack:
         opened = _open(stack, source, output, form or "")
         job = BatchRun(default_client(), opened, BatchPaths(output), made)
         stack.callback(job.close)
         began = time.monotonic()
-        _prepare(job, as_json)
+        prepare(job, as_json)
         with Panel(job, quiet) as panel, _stopped_by_signals(job):
             job.run(panel.draw)
         _tell(job, report(job, time.monotonic() - began), as_json)
@@ -155,6 +147,16 @@ def _open(stack: ExitStack, source: str, output: Path, form: str) -> Source:
     return Source(Path(copy.name), "the pipe", form or form_of(path))
 
 
+def parse_options(options: Mapping[str, Any]) -> BatchOptions:
+    """The options of the command line, as a run takes them."""
+    given = dict(options)
+    parameters = dict(map(_parameter, given.pop("settings")))
+    path: Path | None = given.pop("cache")
+    bounds = given.pop("cache_max_bytes"), given.pop("cache_max_age")
+    cache = CacheFile(path.absolute(), *bounds) if path else None
+    return BatchOptions(parameters=parameters, cache=cache, **given)
+
+
 def _parameter(text: str) -> tuple[str, Any]:
     name, is_given, value = text.partition("=")
     if not is_given or not name:
@@ -165,7 +167,8 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _prepare(job: BatchRun, as_json: bool) -> None:
+def prepare(job: BatchRun, as_json: bool) -> None:
+    """Look at a run's files, and say what was found."""
     try:
         job.prepare()
     except BadLinesError as error:

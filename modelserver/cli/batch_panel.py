@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping, Sized
+from typing import Any, Protocol
 
 import click
 from rich.console import Console, Group
@@ -13,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from modelserver.cli.output import seconds, table
-from modelserver.runs.files.batch_run import BatchRun
 from modelserver.runs.files.tally import Tally
 
 #: The panel is drawn anew after so many seconds.
@@ -24,10 +24,41 @@ LINE_SECONDS = 30.0
 BAR_WIDTH = 40
 
 
+class ShownWindow(Protocol):
+    """What is shown of what a run has under way."""
+
+    @property
+    def under_way(self) -> Sized:
+        """The rows that are under way."""
+
+    @property
+    def places(self) -> Mapping[str, int]:
+        """Places of ready engines, by model."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is sent or received now, "" where it is."""
+
+
+class ShownRun(Protocol):
+    """What is shown of a run, whoever carries it out."""
+
+    @property
+    def tally(self) -> Tally:
+        """What came of its rows."""
+
+    @property
+    def feeder(self) -> ShownWindow | None:
+        """What it has under way, None before its first row."""
+
+    def models_under_way(self) -> set[str]:
+        """The models that rows are under way to."""
+
+
 class Panel:
     """Shows a run on stderr: a panel in a terminal, else a line now and then."""
 
-    def __init__(self, run: BatchRun, is_quiet: bool) -> None:
+    def __init__(self, run: ShownRun, is_quiet: bool) -> None:
         self._run = run
         self._console = Console(stderr=True)
         self._is_quiet = is_quiet
@@ -57,7 +88,7 @@ class Panel:
             click.echo(line(self._run), err=True)
 
 
-def render(run: BatchRun) -> Group:
+def render(run: ShownRun) -> Group:
     """The whole panel."""
     tally = run.tally
     done = tally.answered + tally.failed
@@ -71,7 +102,7 @@ def render(run: BatchRun) -> Group:
     return Group(*parts)
 
 
-def line(run: BatchRun) -> str:
+def line(run: ShownRun) -> str:
     """The same in one line."""
     tally = run.tally
     done = f"{tally.answered + tally.failed:,}/{tally.total:,}"
@@ -88,7 +119,7 @@ def _eta(tally: Tally) -> str:
     return seconds(tally.eta_seconds) if tally.left else "done"
 
 
-def _speed(run: BatchRun) -> str:
+def _speed(run: ShownRun) -> str:
     rows, prompt, completion = run.tally.rates
     under_way = len(run.feeder.under_way) if run.feeder else 0
     return (
@@ -97,7 +128,7 @@ def _speed(run: BatchRun) -> str:
     )
 
 
-def _models(run: BatchRun) -> Table:
+def _models(run: ShownRun) -> Table:
     numbers = ("answered", "failed", "cut off", "tokens in", "tokens out", "places")
     made = table("", "model", *numbers, numbers=numbers)
     made.title = None
@@ -110,7 +141,7 @@ def _models(run: BatchRun) -> Table:
     return made
 
 
-def _waits(run: BatchRun) -> str:
+def _waits(run: ShownRun) -> str:
     """What a run waits for, "" where it gets on."""
     feeder = run.feeder
     if feeder is None:

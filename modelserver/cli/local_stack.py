@@ -156,6 +156,7 @@ class Stack:
         yield program(
             "beat", 10, "celery", "-A", "tasks", "beat", "--schedule", schedule
         )
+        yield program("batches", 30, "modelserver.cli", "batches")
         if self.flower:
             port = embedded_valkey.free_port(FLOWER_PORT)
             self.flower_url = f"http://127.0.0.1:{port}"

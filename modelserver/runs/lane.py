@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any, TypeVar
 
 from celery import Celery
@@ -47,6 +48,8 @@ from modelserver.store.runs import (
 from modelserver.values import EngineReport
 
 T = TypeVar("T")
+#: Whose it is, its model, and the bundle.
+PlacedBundle = tuple[str, str, SentBundle]
 
 #: Most bundles that one script sends.
 MOST_BUNDLES = 64
@@ -68,7 +71,8 @@ class Lane:
 
     ``deadline`` is when all rows are due, in seconds since the epoch; a row's own
     parameter ``deadline`` counts from when it is sent, and the fleet's default does not
-    count. What a run left in Redis is kept for a week.
+    count. What a run left in Redis is kept for a week. A run of ``weight`` n is n
+    submitters, and so gets n shares of each queue.
     """
 
     def __init__(
@@ -79,13 +83,17 @@ class Lane:
         priority: int | None = None,
         submitter: str | None = None,
         deadline: float | None = None,
+        weight: int = 1,
     ) -> None:
         self._settings = app.modelserver_tasks[0].settings
         self._catalogue = app.modelserver_models
         self._checks = RowChecks(app.modelserver_models)
         #: The run's name.
         self.run = run
-        self._submitter = list_name(f"{submitter}:{run}" if submitter else run)
+        name = f"{submitter}:{run}" if submitter else run
+        more = (f"{name}#{number}" for number in range(2, weight + 1))
+        self._submitters = tuple(map(list_name, (name, *more)))
+        self._turns = cycle(self._submitters)
         self._priority = priority
         self._due = deadline
         #: Sent and not answered, by number.
@@ -143,35 +151,41 @@ class Lane:
         self._since += [_BEGINNING] * missing
 
     def _send(self, store: Store, rows: Sequence[CheckedRow]) -> None:
-        sender = Sender(
-            self.run, self._round, self._submitter, self._priority, self._due
-        )
         while rows:
-            bundles = list(cut(rows, sender, self._most_rows))
-            self._models |= {model for model, _ in bundles}
+            bundles = [*self._cut(rows)]
+            self._models |= {model for _, model, _ in bundles}
             by_number = {each.row.number: each for each in rows}
             again = self._put(store, bundles)
             self._open |= by_number
             now = time.time()
             for each in rows:
-                if (due := sender.due_of(each.checked, now)) is not None:
+                if (due := self._sender("").due_of(each.checked, now)) is not None:
                     self._dues[each.row.number] = due
             # Of a bundle with rows that were sent before, the others are sent anew.
             rows = [by_number[number] for number in again]
 
-    def _put(
-        self, store: Store, bundles: Sequence[tuple[str, SentBundle]]
-    ) -> list[int]:
+    def _sender(self, submitter: str) -> Sender:
+        return Sender(self.run, self._round, submitter, self._priority, self._due)
+
+    def _cut(self, rows: Sequence[CheckedRow]) -> Iterator[PlacedBundle]:
+        """Bundles of equal parts of the rows, each part with a submitter of its own."""
+        size = math.ceil(len(rows) / len(self._submitters))
+        for start in range(0, len(rows), size):
+            submitter, part = next(self._turns), rows[start : start + size]
+            for model, bundle in cut(part, self._sender(submitter), self._most_rows):
+                yield submitter, model, bundle
+
+    def _put(self, store: Store, bundles: Sequence[PlacedBundle]) -> list[int]:
         """Queue bundles; the rows that were not, and were not sent before either."""
         parts = list(_portions(bundles))
         step = _step(self._priority)
         with store.client.pipeline(transaction=False) as pipe:
-            for model, part in parts:
+            for submitter, model, part in parts:
                 run = (self.run, self._round)
-                add_send(pipe, store, run, (model, step), self._submitter, part)
+                add_send(pipe, store, run, (model, step), submitter, part)
             replies = pipe.execute()
         again = []
-        for (_, part), refused in zip(parts, replies, strict=True):
+        for (_, _, part), refused in zip(parts, replies, strict=True):
             for place, *known in refused:
                 again += [n for n in part[place].numbers if n not in known]
         return again
@@ -253,7 +267,8 @@ class Lane:
         if min(self._dues.values(), default=math.inf) < time.time() - OVERDUE_SECONDS:
             self._ended_at = now
             models = sorted(self._models)
-            self._run(end_overdue_rows(self._settings, models, self._submitter))
+            for submitter in self._submitters:
+                self._run(end_overdue_rows(self._settings, models, submitter))
 
     def settle(self, numbers: Iterable[int]) -> None:
         """Forget answers that the caller has written down."""
@@ -291,8 +306,11 @@ class Lane:
                 return 0
             cancel_round(store, self.run, number)
         models = self._models or {entry.name for entry in self._catalogue().models}
-        work = cancel_requests(self._settings, sorted(models), self._submitter, False)
-        return self._run(work).waiting
+        waiting = 0
+        for submitter in self._submitters:
+            work = cancel_requests(self._settings, sorted(models), submitter, False)
+            waiting += self._run(work).waiting
+        return waiting
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run it in a thread: a notebook's own has a loop already."""
@@ -354,17 +372,18 @@ def _step(priority: int | None) -> int:
 
 
 def _portions(
-    bundles: Sequence[tuple[str, SentBundle]],
-) -> Iterator[tuple[str, list[SentBundle]]]:
-    """Bundles of one model that one script sends."""
+    bundles: Sequence[PlacedBundle],
+) -> Iterator[tuple[str, str, list[SentBundle]]]:
+    """Bundles of one submitter and model that one script sends."""
     part: list[SentBundle] = []
-    at, size = "", 0
-    for model, bundle in bundles:
+    at, size = ("", ""), 0
+    for *place, bundle in bundles:
         size += len(bundle.message)
-        if part and (model != at or len(part) >= MOST_BUNDLES or size > MOST_BYTES):
-            yield at, part
+        is_full = len(part) >= MOST_BUNDLES or size > MOST_BYTES
+        if part and (is_full or (*place,) != at):
+            yield *at, part
             part, size = [], len(bundle.message)
-        at = model
+        at = (place[0], place[1])
         part.append(bundle)
     if part:
-        yield at, part
+        yield *at, part

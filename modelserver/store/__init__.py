@@ -1,9 +1,9 @@
 """Redis: every key, every lifetime and every script of modelserver stands in here.
 
-``keys`` names the keys, ``scripts``, ``queue_scripts``, ``run_scripts`` and
-``state_scripts`` hold the Lua, ``connections`` opens connections that leave a server
-which takes no writes, ``trouble`` says why one cannot be used. Holds for Redis >= 7.2
-and Valkey >= 8.
+``keys`` names the keys, ``scripts``, ``queue_scripts``, ``run_scripts``,
+``hosted_scripts`` and ``state_scripts`` hold the Lua, ``connections`` opens connections
+that leave a server which takes no writes, ``trouble`` says why one cannot be used.
+Holds for Redis >= 7.2 and Valkey >= 8.
 
 Launchers, control and command line (blocking): ``state`` has ``Store``, the connection;
 the others are functions of it, by what they read and write. ``hosts`` and ``engines``
@@ -16,7 +16,8 @@ Workers (asyncio): ``delivery`` is what one does with messages and results, ``ba
 holds the values that it carries, ``embedded`` reads what follows a task, ``reaps``
 takes over what dead workers held, and ``memory`` watches the server's memory.
 ``revoking`` keeps what was revoked, ``cancelling`` takes waiting requests out.
-``runs`` is what whoever feeds a run writes and reads.
+``runs`` is what whoever feeds a run writes and reads, ``hosted`` what is kept of runs
+that were submitted.
 """
 
 from modelserver.store.delivery import Deliveries

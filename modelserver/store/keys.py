@@ -266,6 +266,29 @@ class Keys:
         return f"{head}:{round}:{part}" if part else head
 
     @property
+    def hosted_open(self) -> str:
+        """Sorted set of submitted runs that have not ended, by when they were."""
+        return f"{self.prefix}hosted:open"
+
+    @property
+    def hosted_ended(self) -> str:
+        """Sorted set of submitted runs that have ended, by when they did."""
+        return f"{self.prefix}hosted:ended"
+
+    def hosted_run(self, run: str) -> str:
+        """Hash of what is kept of a submitted run."""
+        return f"{self.prefix}hosted:run:{run}"
+
+    @property
+    def holders(self) -> str:
+        """Set of processes that have carried out submitted runs."""
+        return f"{self.prefix}hosted:holders"
+
+    def holder(self, name: str) -> str:
+        """Such a process's sign of life, whose value is its report."""
+        return f"{self.prefix}hosted:holder:{name}"
+
+    @property
     def answers(self) -> str:
         """Hash of totals: results stored, late results refused."""
         return f"{self.prefix}answers"

@@ -15,6 +15,7 @@
 - ``rebalance``: two models with their engines on one host
 - ``secure_redis``: a real server behind TLS, and who gives out its certificates
 - ``batch_files``: files of requests, and the command that runs them
+- ``hosted_runs``: submitted runs, and processes that hold them
 - ``run_lanes``: a way for a run's rows that ends in memory
 - ``sources``: the project's own source files
 """

@@ -114,6 +114,10 @@ class BatchRun:
         self.journal: Journal
         self.feeder: Feeder | None = None
         self.is_stopped = False
+        #: Whether what has not begun is taken back where the run is stopped.
+        self.takes_back = True
+        #: Raises where another program has the run now: then nothing counts any more.
+        self.check_holder: Callable[[], None] = lambda: None
         #: Rows that had failed and whose errors were taken out.
         self.asked_again = 0
         #: Bytes of torn lines that were cut off.
@@ -216,6 +220,8 @@ class BatchRun:
         is_mixed = not self.options.model
         self.feeder = feeder = Feeder(lane, self._rows(), left, None, is_mixed)
         self.tally.mark(time.monotonic())
+        if self.is_stopped:
+            feeder.stop()
         self._repeats.open()
         try:
             for block in feeder:
@@ -252,7 +258,7 @@ class BatchRun:
         with suppress(ModelserverError, OSError):
             self._sync()
         self._repeats.close()
-        if self.is_stopped and self._open:
+        if self.is_stopped and self.takes_back and self._open:
             with suppress(ModelserverError):
                 lane.cancel()
 
@@ -333,6 +339,7 @@ class BatchRun:
             return
         self._answers.sync()
         self._errors.sync()
+        self.check_holder()
         self._note_counts()
         if self.feeder.settle(self._unsettled):
             self._unsettled = []

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import IO
 
 import orjson
 
-from modelserver.runs.files.problems import BatchFileError, file_error
+from modelserver.runs.files.problems import (
+    BatchFileError,
+    OutputBusyError,
+    file_error,
+)
 
 #: Bytes that are read and written at once.
 BLOCK_BYTES = 2**20
@@ -113,7 +118,7 @@ class OutputFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
-            raise BatchFileError(
+            raise OutputBusyError(
                 f"another program writes {path} now; wait for its end, or stop it"
             ) from None
         # What a program that was killed had begun to put into its place.
@@ -209,3 +214,27 @@ class OutputFile:
             if ours.st_size == 0 and os.path.samestat(ours, self.path.stat()):
                 self.path.unlink()
         os.close(self._file)
+
+
+def is_written(path: Path) -> bool:
+    """Whether another program has it open to write."""
+    try:
+        with path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise file_error("read", path, error) from None
+    return False
+
+
+def detach(path: Path) -> None:
+    """Put a copy into its place: a program that has it open changes nothing any more.
+
+    That one must not believe that what it wrote after this counts.
+    """
+    if path.exists():
+        with whole_file(path) as stream, path.open("rb") as old:
+            shutil.copyfileobj(old, stream, BLOCK_BYTES)

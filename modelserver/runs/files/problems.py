@@ -8,6 +8,13 @@ from modelserver.errors import ModelserverError
 class BatchFileError(ModelserverError):
     """A file of a run cannot be read or written; what was written stays as it is."""
 
+    #: The operating system's number of what went wrong, 0 where it is not its error.
+    errno = 0
+
+
+class OutputBusyError(BatchFileError):
+    """Another program writes the output now."""
+
 
 class LineError(BatchFileError):
     """One line of the input is no request."""
@@ -57,4 +64,7 @@ def file_error(doing: str, path: object, error: OSError) -> BatchFileError:
     remedy = _REMEDIES.get(
         error.errno or 0, "see to that and run the same command again"
     )
-    return BatchFileError(f"cannot {doing} {path}: {error.strerror or error}; {remedy}")
+    told = f"cannot {doing} {path}: {error.strerror or error}; {remedy}"
+    made = BatchFileError(told)
+    made.errno = error.errno or 0
+    return made

@@ -100,6 +100,10 @@ class Tally:
         while len(self._marks) > 2 and now - self._marks[1][0] > RATE_SECONDS:
             self._marks.popleft()
 
+    def take_rates(self, seconds: float, done: tuple[int, int, int]) -> None:
+        """Take over what another process did in that time, as in ``rates``."""
+        self._marks = deque([(0.0, 0, 0, 0), (seconds, *done)])
+
     @property
     def rates(self) -> tuple[float, float, float]:
         """Rows, prompt tokens and completion tokens a second, of late."""

@@ -1,0 +1,236 @@
+"""``modelserver batch submit``, ``list``, ``pause``, ``resume``, ``cancel``."""
+
+import getpass
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from modelserver.api import default_client
+from modelserver.cli.batch import parse_options, prepare, run
+from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.errors import RequestError
+from modelserver.runs.files.batch_run import BatchOptions, BatchRun
+from modelserver.runs.files.journal import BatchPaths, Journal
+from modelserver.runs.files.source import Source
+from modelserver.runs.hosting.choosing import find_obstacle
+from modelserver.runs.hosting.orders import find_run, order_run, resume_run
+from modelserver.runs.hosting.submitting import absolute, find_submitted, submit_run
+from modelserver.runs.hosting.telling import RunView
+from modelserver.settings import load
+from modelserver.store import Store, connect
+from modelserver.store.hosted import (
+    HolderReport,
+    HostedRun,
+    RunOrder,
+    RunState,
+    ended_ids,
+    open_ids,
+    read_holders,
+    read_hosted,
+)
+
+#: Options of ``batch run`` that are about its terminal.
+TERMINAL_OPTIONS = ("quiet", "as_json")
+#: Runs that have ended and are listed, the last ones.
+MOST_LISTED = 20
+#: The largest weight of a run.
+MOST_WEIGHT = 16
+
+
+@click.command(
+    params=[each for each in run.params if each.name not in TERMINAL_OPTIONS]
+)
+@click.option(
+    "--weight",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MOST_WEIGHT),
+    help="Its share of the fleet, beside a run of weight 1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def submit(
+    source: str, output: Path, form: str | None, weight: int, as_json: bool, **more: Any
+) -> None:
+    """Hand a file of requests to the fleet, and print the run's id.
+
+    The file is looked at as by `batch run`. A process of `modelserver batches`, which
+    is part of `modelserver up`, carries it out, also when this terminal is closed. The
+    same command again submits nothing twice.
+    """
+    path = Path(source)
+    if source == "-" or path.is_fifo():
+        raise RequestError(
+            "a pipe ends with this terminal; write what comes through it into a file, "
+            "and submit that"
+        )
+    paths, settings = BatchPaths(absolute(output)), load()
+    store, made = connect(settings), parse_options(more)
+    opened = Source(absolute(path), form=form or "")
+    known = find_submitted(store, paths)
+    if known is not None and _is_there(store, known, opened, paths, made):
+        _say(known, "is there already", as_json)
+        return
+    job = BatchRun(default_client(), opened, paths, made)
+    try:
+        prepare(job, as_json)
+    finally:
+        job.close()
+    submitted = submit_run(store, job, settings.host, _user(), weight)
+    found = HostedRun(submitted)
+    _say(found, f"is submitted, {submitted.rows:,} rows", as_json)
+    if reason := find_obstacle(found, read_holders(store), store.now()):
+        click.echo(f"it waits: {reason}", err=True)
+
+
+def _is_there(
+    store: Store,
+    known: HostedRun,
+    source: Source,
+    paths: BatchPaths,
+    options: BatchOptions,
+) -> bool:
+    """Whether this very run is there and goes on. Raises where it is another one."""
+    state = known.state(store.now())
+    if state in (RunState.CANCELLED, RunState.FAILED):
+        return False
+    journal = Journal.read(paths.journal)
+    if journal is not None:
+        journal.check_same(source.digest(), options.kept(), paths.output)
+    return state != RunState.COMPLETED or _is_whole(known, paths)
+
+
+def _is_whole(known: HostedRun, paths: BatchPaths) -> bool:
+    """Whether a run that is completed still has its files."""
+    counts = known.report.get("request_counts", {})
+    written = {paths.output: "completed", paths.errors: "failed"}
+    return all(path.exists() or not counts.get(of) for path, of in written.items())
+
+
+def _say(found: HostedRun, told: str, as_json: bool) -> None:
+    run = found.run
+    if as_json:
+        print_json({"id": run.id, "output": run.output, "rows": run.rows})
+        return
+    click.echo(f"run {run.id} {told}; `modelserver batch watch {run.id}`", err=True)
+    click.echo(run.id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+@click.command("list")
+@click.option("--all", "is_all", is_flag=True, help="All that ended in 30 days, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def list_runs(is_all: bool, as_json: bool) -> None:
+    """List submitted runs, and the last ones that have ended."""
+    store = connect(load())
+    with store.reachable():
+        ended = ended_ids(store)
+        ids = [*open_ids(store), *(ended if is_all else ended[:MOST_LISTED])]
+        runs, holders = read_hosted(store, ids, whole=True), read_holders(store)
+        now = store.now()
+    listed = [_entry(each, holders, now) for each in runs]
+    if as_json:
+        print_json(listed)
+    elif not listed:
+        click.echo("no runs; submit one with `modelserver batch submit`")
+    else:
+        _show(listed)
+
+
+def _entry(
+    found: HostedRun, holders: tuple[HolderReport, ...], now: float
+) -> dict[str, Any]:
+    run, tally = found.run, RunView(found).tally
+    is_held = found.is_held(now)
+    return {
+        "id": run.id,
+        "file": run.source,
+        "output": run.output,
+        "state": found.state(now),
+        "reason": find_obstacle(found, holders, now),
+        "rows": run.rows,
+        "answered": tally.answered,
+        "failed": tally.failed,
+        "requests_per_second": round(tally.rates[0], 2) if is_held else None,
+        "eta_seconds": tally.eta_seconds if is_held else None,
+        "holder": found.holder if is_held else None,
+        "submitted_on": run.host,
+        "submitted_by": run.user,
+        "submitted_at": run.at,
+        "age_seconds": round(now - run.at, 1),
+        "weight": run.weight,
+        "priority": run.options.get("priority"),
+    }
+
+
+def _show(listed: list[dict[str, Any]]) -> None:
+    numbers = ("done", "failed", "all", "requests/s", "ETA", "age")
+    columns = ("id", "file", "state", *numbers[:5], "holder", "age")
+    made = table("Runs", *columns, numbers=numbers)
+    for each in listed:
+        rate = each["requests_per_second"]
+        made.add_row(
+            each["id"],
+            escape(each["file"]),
+            each["state"],
+            *(f"{each[name]:,}" for name in ("answered", "failed", "rows")),
+            "-" if rate is None else f"{rate:,.1f}",
+            seconds(each["eta_seconds"]),
+            each["holder"] or "-",
+            seconds(each["age_seconds"]),
+        )
+    screen = console()
+    screen.print(made)
+    for each in listed:
+        if each["reason"]:
+            told = f"{each['id']} {each['state']}: {each['reason']}"
+            screen.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+def cancel(name: str) -> None:
+    """End a run: rows that have not begun are taken back, answers stay.
+
+    `modelserver batch resume ID` goes on with it all the same.
+    """
+    found = _order(name, RunOrder.CANCEL)
+    click.echo(f"run {found.run.id} is cancelled; what is answered stays in its output")
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+def pause(name: str) -> None:
+    """Let a run rest: rows that have not begun are taken back until `resume`."""
+    found = _order(name, RunOrder.PAUSE)
+    click.echo(f"run {found.run.id} is paused; `modelserver batch resume` goes on")
+
+
+def _order(name: str, order: RunOrder) -> HostedRun:
+    store = connect(load())
+    found = find_run(store, name)
+    order_run(default_client(), store, found, order)
+    return found
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+def resume(name: str) -> None:
+    """Go on with a run that was paused or cancelled, or that failed."""
+    store = connect(load())
+    found = find_run(store, name)
+    resume_run(store, found)
+    click.echo(f"run {found.run.id} goes on")
+    with suppress(IndexError):
+        (again,) = read_hosted(store, [found.run.id])
+        if reason := find_obstacle(again, read_holders(store), store.now()):
+            click.echo(f"it waits: {reason}", err=True)

@@ -1,0 +1,181 @@
+"""Submitted runs on real workers, and processes that carry them out and die."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from modelserver.errors import ModelserverError
+from modelserver.runs.files.problems import BatchFileError
+from modelserver.runs.hosting.orders import find_run, order_run, resume_run
+from modelserver.store.hosted import RunOrder
+from modelserver.store.workers import read_backlog
+from tests.support.batch_files import batch_line, names, write_lines
+from tests.support.hosted_runs import (
+    batch,
+    holder,
+    kept,
+    obstacle,
+    state,
+    submit,
+)
+from tests.support.processes import eventually
+from tests.support.workers import PATIENCE, FleetSite
+
+ROWS = 400
+#: So much slower than usual the engine is: all rows take some seconds.
+SLOW = 40
+
+
+def written(folder: Path, number: int = ROWS, name: str = "in") -> Path:
+    lines = (batch_line(f"{name}-{n}", f"{name} {n}") for n in range(number))
+    return write_lines(folder / f"{name}.jsonl", lines)
+
+
+def whole(number: int = ROWS, name: str = "in") -> dict[str, int]:
+    return {f"{name}-{n}": 1 for n in range(number)}
+
+
+def executed(fleet: FleetSite) -> dict[str, int]:
+    return dict(fleet.engines["writer-0"].stats()["executed"])
+
+
+def await_end(fleet: FleetSite, run: str) -> None:
+    eventually(lambda: state(fleet.store, run) == "completed", within=120)
+
+
+def test_a_killed_holders_run_goes_on_in_another(fleet: FleetSite, tmp_path: Path):
+    fleet.engines["writer-0"].fault(slow=SLOW)
+    source, out = written(tmp_path), tmp_path / "out.jsonl"
+    with holder(fleet, "killed") as first, holder(fleet, "second") as second:
+        first.wait_until_ready()
+        second.wait_until_ready()
+        run = submit(fleet, source, out)
+        eventually(lambda: len(names(out)) > ROWS / 5, within=60)
+        a, b = (first, second) if first.has(fleet.store, run) else (second, first)
+        a.process.send_signal(signal.SIGKILL)
+        a.process.wait(10)
+        done, asked = names(out), executed(fleet)
+        eventually(lambda: b.has(fleet.store, run), within=PATIENCE)
+        fleet.engines["writer-0"].fault()
+        await_end(fleet, run)
+    assert names(out) == whole()
+    again = executed(fleet)
+    prompts = [name.replace("-", " ") for name in done]
+    assert [p for p in prompts if again[p] > asked[p]] == []
+    found = kept(fleet.store, run)
+    assert found.report["request_counts"]["completed"] == ROWS
+    assert found.incarnation == 2
+
+
+def test_a_frozen_holder_writes_nothing_more(fleet: FleetSite, tmp_path: Path):
+    fleet.engines["writer-0"].fault(slow=SLOW)
+    source, out = written(tmp_path), tmp_path / "out.jsonl"
+    run = submit(fleet, source, out)
+    with holder(fleet, "frozen") as frozen:
+        eventually(lambda: len(names(out)) > ROWS / 5, within=60)
+        frozen.process.send_signal(signal.SIGSTOP)
+        with holder(fleet, "other") as other:
+            eventually(lambda: other.has(fleet.store, run), within=PATIENCE)
+            fleet.engines["writer-0"].fault()
+            eventually(lambda: len(names(out)) > ROWS / 2, within=60)
+            frozen.process.send_signal(signal.SIGCONT)
+            await_end(fleet, run)
+            eventually(lambda: "has another holder now" in frozen.said(), PATIENCE)
+    assert names(out) == whole()
+    assert not list(tmp_path.glob("*.copy"))
+
+
+def test_a_small_run_is_not_stuck_behind_a_big_one(fleet: FleetSite, tmp_path: Path):
+    fleet.engines["writer-0"].fault(slow=SLOW)
+    big, small = written(tmp_path, 2_000, "big"), written(tmp_path, 20, "small")
+    alone = written(tmp_path, 20, "alone")
+
+    def seconds(source: Path) -> float:
+        run = submit(fleet, source, tmp_path / f"out-{source.name}")
+        began = time.monotonic()
+        await_end(fleet, run)
+        return time.monotonic() - began
+
+    with holder(fleet, "shared"):
+        by_itself = seconds(alone)
+        out = tmp_path / "out-big.jsonl"
+        first = submit(fleet, big, out)
+        eventually(lambda: len(names(out)) > 100, within=60)
+        behind = seconds(small)
+        assert state(fleet.store, first) == "running"
+        assert behind < 4 * by_itself + 2
+        fleet.engines["writer-0"].fault()
+        await_end(fleet, first)
+    assert names(out) == whole(2_000, "big")
+
+
+def test_a_run_is_paused_gone_on_with_and_cancelled(fleet: FleetSite, tmp_path: Path):
+    fleet.engines["writer-0"].fault(slow=SLOW)
+    source, out = written(tmp_path), tmp_path / "out.jsonl"
+
+    def order(wanted: RunOrder) -> None:
+        order_run(fleet.app, fleet.store, find_run(fleet.store, run[:8]), wanted)
+
+    with holder(fleet, "orders"):
+        run = submit(fleet, source, out)
+        eventually(lambda: names(out), within=60)
+        order(RunOrder.PAUSE)
+        eventually(lambda: state(fleet.store, run) == "paused", PATIENCE)
+        eventually(lambda: not fleet.held(), PATIENCE)
+        assert 0 < len(names(out)) < ROWS
+        again = batch(fleet, "submit", source, "-o", out)
+        assert again.stdout.strip() == run
+        assert "is there already" in again.stderr
+        resume_run(fleet.store, find_run(fleet.store, run))
+        eventually(lambda: state(fleet.store, run) == "running", PATIENCE)
+        order(RunOrder.CANCEL)
+        eventually(lambda: state(fleet.store, run) == "cancelled", PATIENCE)
+        done = len(names(out))
+        assert done < ROWS
+        told = batch(fleet, "watch", run, status=130)
+        assert "was cancelled" in told.stderr
+        assert f"{done:,} of {ROWS:,} rows are done" in told.stdout
+        fleet.engines["writer-0"].fault()
+        assert submit(fleet, source, out) == run
+        await_end(fleet, run)
+    assert names(out) == whole()
+    copy = batch(fleet, "results", run, "-o", "-")
+    assert copy.stdout == out.read_text()
+    assert "400 answered" in batch(fleet, "results", run).stdout
+
+
+def test_a_run_whose_files_are_elsewhere_is_left_to_others(
+    fleet: FleetSite, tmp_path: Path
+):
+    folder, away = tmp_path / "here", tmp_path / "away"
+    folder.mkdir()
+    source, out = written(folder, 20), folder / "out.jsonl"
+    run = submit(fleet, source, out)
+    assert "no process `modelserver batches` runs" in obstacle(fleet.store, run)
+    folder.rename(away)
+    with holder(fleet, "blind", host="h2"):
+        eventually(lambda: "h2 does not see" in obstacle(fleet.store, run), PATIENCE)
+        told = batch(fleet, "list").stdout
+        assert f"{run} waiting: h2 does not see {source}" in told
+        assert "It was submitted on h1" in told
+        away.rename(folder)
+        await_end(fleet, run)
+    assert names(out) == whole(20)
+    with pytest.raises(BatchFileError, match="begun with another input"):
+        submit(fleet, written(folder, 20, "other"), out)
+    with pytest.raises(ModelserverError, match="is completed already"):
+        order_run(fleet.app, fleet.store, kept(fleet.store, run), RunOrder.CANCEL)
+
+
+def test_a_run_that_nobody_holds_is_cancelled_at_once(fleet: FleetSite, tmp_path: Path):
+    fleet.engines["writer-0"].fault(hang=True)
+    run = submit(fleet, written(tmp_path), tmp_path / "out.jsonl")
+    with holder(fleet, "gone"):
+        eventually(lambda: read_backlog(fleet.store, "writer"), within=60)
+    eventually(lambda: state(fleet.store, run) == "waiting", PATIENCE)
+    found = find_run(fleet.store, run)
+    order_run(fleet.app, fleet.store, found, RunOrder.CANCEL)
+    assert state(fleet.store, run) == "cancelled"
+    assert read_backlog(fleet.store, "writer") == 0
