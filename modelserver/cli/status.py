@@ -76,6 +76,7 @@ def render(found: Status) -> Group:
     return Group(
         *(line for each in tables for line in (each, "")),
         *map(_order, found.orders),
+        *_runs(found),
         *_memory(found),
         *_alerts(found),
         _fleet(found),
@@ -213,6 +214,18 @@ def _order(order: Order) -> str:
     until = f" until {clock(order.until)}" * bool(order.until)
     reason = f": {escape(order.reason)}" * bool(order.reason)
     return f"[yellow]{order.target} {what} by {order.who}{until}{reason}[/yellow]"
+
+
+def _runs(found: Status) -> list[str]:
+    runs = found.runs
+    counts = {"running": runs.running, "waiting": runs.waiting, "paused": runs.paused}
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if not told:
+        return []
+    if runs.is_stuck:
+        none = "no process `modelserver batches` runs"
+        return [f"[red]Runs: {told}; {none}[/] (see `modelserver batch list`)"]
+    return [f"Runs: {told} (see `modelserver batch list`)"]
 
 
 def _memory(found: Status) -> list[str]:

@@ -20,6 +20,7 @@ from modelserver.errors import (
     StoreUnreachableError,
 )
 from modelserver.fleet_sections import AlertsSection
+from modelserver.operations.hosted_runs import START_BATCHES, read_runs_status
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
 from modelserver.store.alerts import (
@@ -106,6 +107,20 @@ def follow_memory(store: Store, settings: Settings, now: float) -> None:
     else:
         text = "the memory of Redis is no longer short"
         end_alert(store, settings, "redis", text, now, "memory")
+
+
+def follow_runs(store: Store, settings: Settings, now: float) -> None:
+    """Tell people when submitted runs wait and nothing carries them out."""
+    runs = read_runs_status(store)
+    if runs.is_stuck:
+        text = (
+            f"{runs.waiting} submitted runs wait, and no process `modelserver batches` "
+            f"runs; {START_BATCHES}"
+        )
+        raise_alert(store, settings, "runs", text, now, "batches")
+    else:
+        text = "a process `modelserver batches` runs again, or no run waits"
+        end_alert(store, settings, "runs", text, now, "batches")
 
 
 def _call_hook(settings: Settings, alert: AlertRecord) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 
-from modelserver.control.alerts import follow_memory, raise_alert
+from modelserver.control.alerts import follow_memory, follow_runs, raise_alert
 from modelserver.control.applied_fleet import in_force
 from modelserver.control.availability import update_availability
 from modelserver.policy.actions import Action, Alert
@@ -66,6 +66,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         decision = consider(snapshot, settings.fleet.rules, now)
         report_waiting(store, decision.waiting)
         follow_memory(store, settings, now)
+        follow_runs(store, settings, now)
         update_availability(store, settings, snapshot, decision.waiting, now)
         wishes = apply(decision.actions, snapshot.wishes, token)
         learnt = _learnt(snapshot, decision)

@@ -7,6 +7,7 @@
 - ``probe``: asks engines side by side
 - ``incidents``: what was kept of engines that hung, died or never got ready
 - ``orders``: relaunch, drain and pause
+- ``hosted_runs``: how submitted runs stand
 - ``cancelling``: ends requests that nobody wants any more
 - ``dead_letters``: sends dead letters again, or forgets them
 - ``embedded_valkey``: a Valkey server for one machine

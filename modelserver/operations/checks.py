@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from modelserver.errors import StoreUnreachableError
+from modelserver.operations.hosted_runs import START_BATCHES, RunsStatus
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
@@ -149,6 +150,7 @@ def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
     yield Check("workers", workers or "none reports", remedy)
     yield from _gpus(status, settings)
     yield _beat(status, settings.fleet.rules.steer_seconds)
+    yield _batches(status.runs)
     for engine in status.engines:
         if engine.state in (EngineState.FATAL, EngineState.BACKOFF):
             fact = f"{engine.state}: {engine.reason}"
@@ -182,6 +184,14 @@ def _beat(status: Status, steer_seconds: float) -> Check:
     late = ago > LATE_LOOKS * steer_seconds + LATE_SECONDS
     fact = f"control looked at the fleet {ago:.0f} s ago"
     return Check("beat", fact, remedy if late else "")
+
+
+def _batches(runs: RunsStatus) -> Check:
+    """Only where runs wait is it needed."""
+    fact = ", ".join(runs.processes) or "no process runs"
+    if runs.waiting:
+        fact += f"; {runs.waiting} submitted runs wait"
+    return Check("batches", fact, START_BATCHES * runs.is_stuck)
 
 
 def _runs_engines(settings: Settings) -> bool:

@@ -3,12 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from modelserver.inventory import Gpu
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.operations.hosted_runs import RunsStatus, read_runs_status
 from modelserver.operations.traffic import Traffic, traffic
 from modelserver.policy.orders import in_force
 from modelserver.schedules import ScheduledWindow, find_window, windows_of
@@ -187,6 +188,8 @@ class Status:
     alerts: int = 0
     #: How short the memory of Redis is, "" where it is not: then nothing new is taken.
     memory_short: str = ""
+    #: Runs of ``batch submit``.
+    runs: RunsStatus = field(default_factory=RunsStatus)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values; a dataclass becomes an object."""
@@ -280,6 +283,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
         orders=in_force(orders(store), now),
         alerts=len(open_alerts(store)),
         memory_short=read_note(store),
+        runs=read_runs_status(store),
     )
 
 

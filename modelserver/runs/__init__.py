@@ -5,6 +5,7 @@ Its rows are numbered in the order of its input. From the caller down:
 - ``mapping``: ``map_prompts``, answers to any iterable of prompts
 - ``rollouts``: ``map_rows``, an async function with several calls for each row
 - ``files``: a file of requests, in the form of OpenAI's Batch API
+- ``hosting``: such a file that the fleet carries out, by lease
 - ``embedding``: ``embed_texts``, vectors of many texts
 - ``prompts``: from texts, chats and objects with a template to rows
 - ``answer``: what a caller gets for a row

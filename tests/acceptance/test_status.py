@@ -42,6 +42,7 @@ def test_status_shows_the_fleet_at_work(fleet: Product) -> None:
         "orders",
         "alerts",
         "memory_short",
+        "runs",
     ]
     assert 0 <= found["at"] - found["steered_at"] < PATIENCE
     models = {model["name"]: model for model in found["models"]}

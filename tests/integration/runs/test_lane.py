@@ -52,6 +52,30 @@ def test_rows_of_all_kinds_are_answered(fleet: FleetSite):
     assert_answered(found, range(300))
 
 
+def test_a_run_of_weight_3_gets_three_shares(fleet: FleetSite):
+    block_writer(fleet, limit=8)
+    light, heavy = open_lane(fleet), open_lane(fleet, weight=3)
+    light.send(make_rows(range(1000, 1200)))
+    heavy.send(make_rows(range(2000, 2200)))
+    engine = fleet.engines["writer-0"]
+    engine.fault()
+    assert_answered(collect(light, 200), range(1000, 1200))
+    assert_answered(collect(heavy, 200), range(2000, 2200))
+    first = [name for name in engine.stats()["executed"] if name.startswith("row ")]
+    share = sum(name.startswith("row 2") for name in first[40:160])
+    assert 75 < share < 105
+
+
+def test_a_run_of_weight_3_is_cancelled_whole(fleet: FleetSite):
+    block_writer(fleet, limit=8)
+    lane = open_lane(fleet, weight=3)
+    lane.send(make_rows(range(90)))
+    eventually(lambda: fleet.in_flight("writer-0"), PATIENCE)
+    waiting = read_backlog(fleet.store, "writer")
+    assert lane.cancel() == waiting > 60
+    assert read_backlog(fleet.store, "writer") == 0
+
+
 def test_what_was_sent_is_not_sent_again(fleet: FleetSite):
     lane = open_lane(fleet)
     lane.send(make_rows(range(5000, 5100, 2)))

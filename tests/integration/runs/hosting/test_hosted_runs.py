@@ -1,12 +1,15 @@
 """Submitted runs on real workers, and processes that carry them out and die."""
 
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modelserver.errors import ModelserverError
+from modelserver.operations.hosted_runs import read_runs_status
 from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.hosting.orders import find_run, order_run, resume_run
 from modelserver.store.hosted import RunOrder
@@ -172,10 +175,41 @@ def test_a_run_whose_files_are_elsewhere_is_left_to_others(
 def test_a_run_that_nobody_holds_is_cancelled_at_once(fleet: FleetSite, tmp_path: Path):
     fleet.engines["writer-0"].fault(hang=True)
     run = submit(fleet, written(tmp_path), tmp_path / "out.jsonl")
-    with holder(fleet, "gone"):
+    with holder(fleet, "gone") as gone:
         eventually(lambda: read_backlog(fleet.store, "writer"), within=60)
-    eventually(lambda: state(fleet.store, run) == "waiting", PATIENCE)
+        gone.process.terminate()
+        assert gone.process.wait(PATIENCE) == 0
+    assert state(fleet.store, run) == "waiting"
+    assert not kept(fleet.store, run).holder
+    assert read_runs_status(fleet.store).is_stuck
     found = find_run(fleet.store, run)
     order_run(fleet.app, fleet.store, found, RunOrder.CANCEL)
     assert state(fleet.store, run) == "cancelled"
     assert read_backlog(fleet.store, "writer") == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_pauses_a_run_until_there_is_room(
+    fleet: FleetSite, tmp_path: Path, small_disk: Path
+):
+    source, out = written(tmp_path, 1_000), small_disk / "out.jsonl"
+    run = submit(fleet, source, out)
+    with holder(fleet, "full"):
+        eventually(lambda: "no space left" in obstacle(fleet.store, run), within=60)
+        assert state(fleet.store, run) == "paused"
+        assert all(times == 1 for times in names(out).values())
+        bigger = ["mount", "-o", "remount,size=8m", str(small_disk)]
+        subprocess.run(bigger, check=True)
+        await_end(fleet, run)
+    assert names(out) == whole(1_000)

@@ -1,0 +1,43 @@
+"""How far a run is, through the store, without what its errors say."""
+
+import json
+from pathlib import Path
+
+from modelserver.cli.batch_panel import line
+from modelserver.runs.files.batch_run import BatchOptions, BatchRun
+from modelserver.runs.files.journal import BatchPaths
+from modelserver.runs.files.source import Source
+from modelserver.runs.hosting.telling import RunView, tell
+from modelserver.store.hosted import HostedRun, SubmittedRun
+from tests.support.batch_files import batch_line, write_lines
+from tests.support.run_lanes import App, MemoryLane
+
+
+def test_whoever_watches_sees_what_the_holder_sees(tmp_path: Path):
+    lines = (
+        batch_line(f"row-{n}", f"{'fail' * (n == 5)} secret {n}") for n in range(9)
+    )
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    paths = BatchPaths(tmp_path / "out.jsonl")
+    job = BatchRun(App(), Source(source), paths, BatchOptions())
+    told: list[str] = []
+    try:
+        job.prepare()
+        job.run(lambda: told.append(json.dumps(tell(job))), MemoryLane(most=3))
+        told.append(json.dumps(tell(job)))
+    finally:
+        job.close()
+    assert "secret" not in "".join(told)
+    run = SubmittedRun(job.journal.run, str(source), str(paths.output), 9)
+    view = RunView(HostedRun(run, progress=json.loads(told[-1])))
+    assert (view.tally.answered, view.tally.failed, view.tally.left) == (8, 1, 0)
+    assert view.tally.models == job.tally.models
+    assert view.tally.slowest == job.tally.slowest
+    assert dict(view.tally.faults) == {"engine": 1}
+    assert view.tally.examples["engine"] == f"told in {paths.errors}"
+    assert line(view).startswith("9/9, 1 failed, ETA done; ")
+
+
+def test_a_run_that_nobody_began_is_shown_as_well():
+    view = RunView(HostedRun(SubmittedRun("run1", "/in", "/out", 9)))
+    assert line(view).startswith("0/9, ETA -; 0.0 requests/s")
