@@ -53,7 +53,13 @@ MOST_WEIGHT = 16
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def submit(
-    source: str, output: Path, form: str | None, weight: int, as_json: bool, **more: Any
+    source: str,
+    output: Path,
+    form: str | None,
+    is_sorted: bool,
+    weight: int,
+    as_json: bool,
+    **more: Any,
 ) -> None:
     """Hand a file of requests to the fleet, and print the run's id.
 
@@ -79,7 +85,8 @@ def submit(
         prepare(job, as_json)
     finally:
         job.close()
-    submitted = submit_run(store, job, settings.host, _user(), weight)
+    submitter = (settings.host, _user())
+    submitted = submit_run(store, job, submitter, weight, is_sorted)
     found = HostedRun(submitted)
     _say(found, f"is submitted, {submitted.rows:,} rows", as_json)
     if reason := find_obstacle(found, read_holders(store), store.now()):

@@ -68,6 +68,8 @@ class SubmittedRun:
     at: float = 0.0
     #: Its share of the fleet, beside a run of weight 1.
     weight: int = 1
+    #: Whether the output is put into the order of the input at the end.
+    is_sorted: bool = False
     #: Options that do not stand beside its output.
     options: Mapping[str, Json] = field(default_factory=dict)
 

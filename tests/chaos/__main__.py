@@ -4,7 +4,7 @@ import sys
 
 from benchmarks.report import main
 from launcher.host.gpus import GpuInventory
-from tests.chaos.batch_runs import runs_killed
+from tests.chaos.batch_runs import hosted_killed, runs_killed
 from tests.chaos.control.controllers import (
     controller_killed,
     redis_restarted_in_relaunch,
@@ -53,6 +53,7 @@ CASES = {
     "worker-paused": worker_paused,
     "worker-terminated": worker_terminated,
     "runs-killed": runs_killed,
+    "hosted-killed": hosted_killed,
     "frozen-chains": frozen_chains,
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,

@@ -3,12 +3,14 @@
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
 
 from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
+from modelserver.store.hosted import open_ids, read_hosted
 from modelserver.values import EngineState
 from tests.support.batch_files import batch_command, batch_line, names, write_lines
 from tests.support.processes import eventually
@@ -17,6 +19,8 @@ from tests.support.processes import eventually
 RUNS = int(os.environ.get("RUNS", "30"))
 #: Rows of a file.
 ROWS = 2_000
+#: Submitted runs, of as many rows.
+HOSTED_RUNS = 3
 #: What is killed, in this order, each when one share more of the rows is answered.
 VICTIMS = ("runner", "worker", "engine", "server", "runner", "worker")
 #: How long a run may take from its last kill, in seconds.
@@ -104,13 +108,60 @@ class RunGround:
         return self.runner.process.wait(LAST_SECONDS)
 
 
+class HostedGround(RunGround):
+    """A submitted run; of the two processes that may carry it out one is killed."""
+
+    run = ""
+
+    def start(self) -> None:
+        """Submit it, and start one process more, or two at first."""
+        command = [sys.executable, "-m", "modelserver.cli"]
+        if not self.run:
+            argv = [*command, "batch", "submit", self.source, "-o", self.output]
+            submit = self.rig.program(map(str, argv), "submit")
+            assert submit.process.wait(LAST_SECONDS) == 0
+            (self.run,) = open_ids(self.rig.store)
+            self.holders: list[Processes] = []
+        while sum(each.alive for each in self.holders) < 2:
+            self.starts += 1
+            name = f"holder-{self.starts}"
+            self.holders.append(self.rig.program([*command, "batches"], name))
+
+    def kill(self, victim: str) -> None:
+        """Kill one of the parts; the runner is whoever holds the run."""
+        if victim == "runner":
+            self.runner = eventually(self._holder, within=60)
+        super().kill(victim)
+
+    def _holder(self) -> Processes | None:
+        (found,) = read_hosted(self.rig.store, [self.run])
+        pid = found.holder.rpartition("-")[2]
+        is_held = found.is_held(self.rig.store.now())
+        holders = (each for each in self.holders if str(each.pid) == pid)
+        return next(holders, None) if is_held else None
+
+    def finish(self) -> int:
+        """Wait for its end; returns what ``batch watch`` exits with."""
+        argv = [sys.executable, "-m", "modelserver.cli", "batch", "watch", self.run]
+        watch = self.rig.program(argv, f"watch-{self.number}")
+        return watch.process.wait(LAST_SECONDS)
+
+
+def hosted_killed() -> Report:
+    """The same of submitted runs: the process that holds the run is killed."""
+    return _report([_killed_run(number, HostedGround) for number in range(HOSTED_RUNS)])
+
+
 def runs_killed() -> Report:
     """Runs of 2,000 rows; runner, worker, engine and server are killed in turn.
 
     After each kill of the runner the same command is started again. An engine that is
     killed loses its account of what it executed: counted is what others executed.
     """
-    rows = [_killed_run(number) for number in range(RUNS)]
+    return _report([_killed_run(number, RunGround) for number in range(RUNS)])
+
+
+def _report(rows: list[tuple[float, ...]]) -> Report:
     columns = ("run", "answered", "lost", "twice", "asked again", "status", "seconds")
     _, _, lost, twice, again, status, _ = map(sum, zip(*rows, strict=True))
     goals = (
@@ -123,11 +174,11 @@ def runs_killed() -> Report:
     return Report(columns, tuple(rows), goals, (note,))
 
 
-def _killed_run(number: int) -> tuple[float, ...]:
+def _killed_run(number: int, kind: type[RunGround]) -> tuple[float, ...]:
     options, began = {"appendonly": "yes", "appendfsync": "always"}, time.monotonic()
     engine = ("--latency", "0.3")
     with Rig(*engine, engines=2, limit=32, server_options=options) as rig:
-        ground = RunGround(rig, number)
+        ground = kind(rig, number)
         for place, victim in enumerate(VICTIMS):
             share = (place + random.uniform(0.3, 1.0)) / (len(VICTIMS) + 1)
             wanted = int(share * ROWS)

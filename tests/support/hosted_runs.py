@@ -41,7 +41,7 @@ def submit(fleet: FleetSite, source: Path, output: Path, weight: int = 1) -> str
     job = BatchRun(fleet.app, Source(source), paths, BatchOptions())
     try:
         job.prepare()
-        return submit_run(fleet.store, job, HOST, "tester", weight).id
+        return submit_run(fleet.store, job, (HOST, "tester"), weight).id
     finally:
         job.close()
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: What a run's progress is made anew after, in seconds.
 TOLD_SECONDS = 0.5
 #: A full disk is looked at again after so many seconds.
-FULL_SECONDS = 10.0
+FULL_SECONDS = 5.0
 #: An output that another program writes is looked at again after so many seconds.
 BUSY_SECONDS = 5.0
 #: What Redis kept from going on is tried again after so many seconds.
@@ -191,6 +191,8 @@ class HeldRun:
         priority, weight = job.options.priority, self.run.weight
         lane = Lane(self._process.app, lane_name, priority=priority, weight=weight)
         job.run(self._watch, lane)
+        if self.run.is_sorted and not job.tally.left:
+            job.sort()
         self._progress = None
         self._order = self._lease.renew({"progress": tell(job)})
 

@@ -55,12 +55,18 @@ def find_submitted(store: Store, paths: BatchPaths) -> HostedRun | None:
 
 
 def submit_run(
-    store: Store, job: BatchRun, host: str, user: str, weight: int
+    store: Store,
+    job: BatchRun,
+    submitter: tuple[str, str],
+    weight: int = 1,
+    is_sorted: bool = False,
 ) -> SubmittedRun:
     """Keep a run that was prepared, to be carried out by whoever takes it.
 
-    One that has ended before is gone on with. Raises StoreUnreachableError.
+    ``submitter`` is a host and a user. A run that has ended before is gone on with.
+    Raises StoreUnreachableError.
     """
+    host, user = submitter
     run = SubmittedRun(
         id=job.journal.run,
         source=str(absolute(job.source.path)),
@@ -71,6 +77,7 @@ def submit_run(
         user=user,
         at=store.now(),
         weight=weight,
+        is_sorted=is_sorted,
         options=kept_options(job.options),
     )
     with store.reachable():

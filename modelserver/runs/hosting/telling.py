@@ -31,12 +31,13 @@ def tell(run: BatchRun) -> dict[str, Any]:
 
 
 def _tell_tally(tally: Tally) -> dict[str, Any]:
-    values = ((each.name, getattr(tally, each.name)) for each in fields(tally))
-    return {
-        **{name: value for name, value in values if isinstance(value, int)},
+    counted = {
+        each.name: getattr(tally, each.name)
+        for each in fields(tally)
+        if isinstance(getattr(tally, each.name), (int, Counter))
+    }
+    return counted | {
         "models": {name: asdict(each) for name, each in tally.models.items()},
-        "engines": dict(tally.engines),
-        "faults": dict(tally.faults),
         "slowest": list(tally.slowest),
         "longest": list(tally.longest),
     }
@@ -81,12 +82,11 @@ def _read_tally(told: Mapping[str, Any], rows: int, errors: str) -> Tally:
     tally = Tally(rows)
     known = {each.name for each in fields(tally)} & told.keys()
     for name in known:
-        if isinstance(getattr(tally, name), int):
-            setattr(tally, name, told[name])
+        kind = type(getattr(tally, name))
+        if kind in (int, Counter):
+            setattr(tally, name, kind(told[name]))
     models: Mapping[str, Any] = told.get("models", {})
     tally.models = {name: decode(ModelTally, each) for name, each in models.items()}
-    tally.engines = Counter(told.get("engines", {}))
-    tally.faults = Counter(told.get("faults", {}))
     tally.examples = {fault: f"told in {errors}" for fault in tally.faults}
     tally.slowest = [tuple(each) for each in told.get("slowest", ())]
     tally.longest = [tuple(each) for each in told.get("longest", ())]

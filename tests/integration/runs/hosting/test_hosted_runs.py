@@ -128,7 +128,7 @@ def test_a_run_is_paused_gone_on_with_and_cancelled(fleet: FleetSite, tmp_path: 
         eventually(lambda: state(fleet.store, run) == "paused", PATIENCE)
         eventually(lambda: not fleet.held(), PATIENCE)
         assert 0 < len(names(out)) < ROWS
-        again = batch(fleet, "submit", source, "-o", out)
+        again = batch(fleet, "submit", source, "-o", out, "--sorted")
         assert again.stdout.strip() == run
         assert "is there already" in again.stderr
         resume_run(fleet.store, find_run(fleet.store, run))
@@ -146,7 +146,6 @@ def test_a_run_is_paused_gone_on_with_and_cancelled(fleet: FleetSite, tmp_path: 
     assert names(out) == whole()
     copy = batch(fleet, "results", run, "-o", "-")
     assert copy.stdout == out.read_text()
-    assert "400 answered" in batch(fleet, "results", run).stdout
 
 
 def test_a_run_whose_files_are_elsewhere_is_left_to_others(
