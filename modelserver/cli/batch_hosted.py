@@ -78,7 +78,7 @@ def submit(
     opened = Source(absolute(path), form=form or "")
     known = find_submitted(store, paths)
     if known is not None and _is_there(store, known, opened, paths, made):
-        _say(known, "is there already", as_json)
+        _say(known, f"is there already, {known.state(store.now())}", as_json)
         return
     job = BatchRun(default_client(), opened, paths, made)
     try:

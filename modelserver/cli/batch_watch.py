@@ -1,5 +1,6 @@
 """``modelserver batch watch`` and ``results``: what comes of a submitted run."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,10 +40,14 @@ def watch(name: str, quiet: bool, as_json: bool) -> None:
     watched = _Watched(store, find_run(store, name))
     if not quiet and not sys.stderr.isatty():
         click.echo(line(watched.view), err=True)
-    with Panel(watched.view, quiet) as panel:
-        while not watched.look():
-            panel.draw()
-            time.sleep(LOOK_AGAIN_SECONDS)
+    try:
+        with Panel(watched.view, quiet) as panel:
+            while not watched.look():
+                panel.draw()
+                time.sleep(LOOK_AGAIN_SECONDS)
+    except KeyboardInterrupt:
+        click.echo(f"run {watched.found.run.id} goes on", err=True)
+        sys.exit(STOPPED)
     _end(watched.found, watched.state, as_json)
 
 
@@ -91,6 +96,8 @@ def results(name: str, target: str | None, follow: bool, as_json: bool) -> None:
     watched = _Watched(store, find_run(store, name))
     is_over = watched.look()
     if target is not None:
+        # Whoever reads them may stop, as `head` does.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         _copy(watched.found, target, watched.look if follow else lambda: True)
         sys.exit(exit_status(watched.found, watched.state))
     if not is_over and not as_json:

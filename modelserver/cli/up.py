@@ -42,7 +42,7 @@ def stop_by_signal() -> None:
 @click.command()
 @click.option("--flower/--no-flower", default=True, help="Whether to run Flower, too.")
 def up(flower: bool) -> None:
-    """Start server, launcher, worker, beat and Flower here; stop them on Ctrl-C."""
+    """Start all programs of a fleet here; stop them on Ctrl-C."""
     settings = load_with_fleet()
     screen = console()
     stack = Stack(

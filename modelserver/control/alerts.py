@@ -114,8 +114,8 @@ def follow_runs(store: Store, settings: Settings, now: float) -> None:
     runs = read_runs_status(store)
     if runs.is_stuck:
         text = (
-            f"{runs.waiting} submitted runs wait, and no process `modelserver batches` "
-            f"runs; {START_BATCHES}"
+            f"{runs.told_waiting}, and no process `modelserver batches` runs; "
+            f"{START_BATCHES}"
         )
         raise_alert(store, settings, "runs", text, now, "batches")
     else:

@@ -190,7 +190,7 @@ def _batches(runs: RunsStatus) -> Check:
     """Only where runs wait is it needed."""
     fact = ", ".join(runs.processes) or "no process runs"
     if runs.waiting:
-        fact += f"; {runs.waiting} submitted runs wait"
+        fact += f"; {runs.told_waiting}"
     return Check("batches", fact, START_BATCHES * runs.is_stuck)
 
 

@@ -21,6 +21,12 @@ class RunsStatus:
     processes: tuple[str, ...] = ()
 
     @property
+    def told_waiting(self) -> str:
+        """How many wait, in words."""
+        several = self.waiting != 1
+        return f"{self.waiting} submitted run{'s' * several} wait{'s' * (not several)}"
+
+    @property
     def is_stuck(self) -> bool:
         """Whether runs wait and nothing carries them out."""
         return bool(self.waiting and not self.processes)

@@ -141,7 +141,7 @@ def test_people_are_told_when_nothing_carries_runs_out(
     assert read_runs_status(store).is_stuck
     follow_runs(store, settings, store.now())
     (alert,) = open_alerts(store)
-    assert "1 submitted runs wait" in alert.text
+    assert "1 submitted run waits, and no process" in alert.text
     report_holder(store, HolderReport("h1-1", "h1", 1))
     assert read_runs_status(store).processes == ("h1-1",)
     follow_runs(store, settings, store.now())
