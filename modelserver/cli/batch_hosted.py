@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from modelserver.store.hosted import (
 TERMINAL_OPTIONS = ("quiet", "as_json")
 #: Runs that have ended and are listed, the last ones.
 MOST_LISTED = 20
+#: Seconds within which a holder does what was ordered, as a rule.
+ORDER_SECONDS = 10.0
 #: The largest weight of a run.
 MOST_WEIGHT = 16
 
@@ -210,23 +213,31 @@ def cancel(name: str) -> None:
 
     `modelserver batch resume ID` goes on with it all the same.
     """
-    found = _order(name, RunOrder.CANCEL)
-    click.echo(f"run {found.run.id} is cancelled; what is answered stays in its output")
+    told = _order(name, RunOrder.CANCEL)
+    click.echo(f"{told}; what is answered stays in its output")
 
 
 @click.command()
 @click.argument("name", metavar="ID")
 def pause(name: str) -> None:
     """Let a run rest: rows that have not begun are taken back until `resume`."""
-    found = _order(name, RunOrder.PAUSE)
-    click.echo(f"run {found.run.id} is paused; `modelserver batch resume` goes on")
+    told = _order(name, RunOrder.PAUSE)
+    click.echo(f"{told}; `modelserver batch resume` goes on")
 
 
-def _order(name: str, order: RunOrder) -> HostedRun:
+def _order(name: str, order: RunOrder) -> str:
+    """Have it done, and say how the run stands then."""
     store = connect(load())
     found = find_run(store, name)
+    run = found.run.id
     order_run(default_client(), store, found, order)
-    return found
+    until = time.monotonic() + ORDER_SECONDS
+    while True:
+        state = find_run(store, run).state(store.now())
+        is_done = state not in (RunState.PAUSING, RunState.CANCELLING)
+        if is_done or time.monotonic() > until:
+            return f"run {run} is {state}"
+        time.sleep(0.2)
 
 
 @click.command()

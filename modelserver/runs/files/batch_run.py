@@ -260,6 +260,8 @@ class BatchRun:
         self._repeats.close()
         if self.is_stopped and self.takes_back and self._open:
             with suppress(ModelserverError):
+                # What another program has under way is not taken back.
+                self.check_holder()
                 lane.cancel()
 
     def _rows(self) -> Iterator[Row | Answered]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.errors import RequestError
+from modelserver.errors import ModelserverError, RequestError
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.problems import BatchFileError
@@ -109,6 +109,23 @@ def test_what_is_written_is_durable_before_it_is_settled(tmp_path: Path):
     run_whole(tmp_path, lane)
     assert sorted(lane.settled) == list(range(12))
     assert lines[-1] == 11
+
+
+def test_a_run_that_another_program_has_is_left_as_it_is(tmp_path: Path):
+    def lost() -> None:
+        raise ModelserverError("another program has it")
+
+    written(tmp_path)
+    calls: list[str] = []
+    run = prepared(tmp_path)
+    run.check_holder = lost
+    try:
+        run.run(run.stop, MemoryLane(most=3, step=calls.append))
+    finally:
+        run.close()
+    assert "receive" in calls
+    assert not {"settle", "cancel"} & set(calls)
+    assert json.loads((tmp_path / "out.run.json").read_text())["answered"] == 0
 
 
 def test_what_is_done_is_not_asked_again(tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.runs.files.batch_form import answer_line, line_head
-from modelserver.runs.files.output import OutputFile, RowSet
+from modelserver.runs.files.output import OutputFile, RowSet, detach, is_written
 from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.rows import Answered
 
@@ -145,3 +145,31 @@ def test_a_pipe_and_a_device_are_no_output(tmp_path: Path):
 def test_an_empty_file_is_removed(tmp_path: Path):
     OutputFile(tmp_path / "out").close()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_program_that_was_fenced_changes_nothing_any_more(tmp_path: Path):
+    path = tmp_path / "out.jsonl"
+    frozen = OutputFile(path)
+    frozen.append([b'{"id":"r-0"}\n'])
+    assert is_written(path)
+    detach(path)
+    assert not is_written(path)
+    second = OutputFile(path)
+    assert second.take_over(b'{"id":"r-', RowSet(9)) == 0
+    with pytest.raises(BatchFileError, match="removed or replaced"):
+        frozen.append([b'{"id":"r-1"}\n'])
+    frozen.close()
+    second.append([b'{"id":"r-2"}\n'])
+    second.close()
+    assert path.read_bytes() == b'{"id":"r-0"}\n{"id":"r-2"}\n'
+
+
+def test_an_empty_file_of_another_program_is_not_removed(tmp_path: Path):
+    path = tmp_path / "out.errors.jsonl"
+    frozen = OutputFile(path)
+    detach(path)
+    second = OutputFile(path)
+    frozen.close()
+    second.append([b'{"id":"r-2"}\n'])
+    second.close()
+    assert path.exists()
