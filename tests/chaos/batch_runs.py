@@ -20,7 +20,7 @@ RUNS = int(os.environ.get("RUNS", "30"))
 #: Rows of a file.
 ROWS = 2_000
 #: Submitted runs, of as many rows.
-HOSTED_RUNS = 3
+HOSTED_RUNS = min(RUNS, 3)
 #: What is killed, in this order, each when one share more of the rows is answered.
 VICTIMS = ("runner", "worker", "engine", "server", "runner", "worker")
 #: How long a run may take from its last kill, in seconds.

@@ -140,9 +140,9 @@ class HeldRun:
         before = self._lease.found.standing
         if before.again_at and not has_room(self._paths.output):
             return self._no_room(), None
-        self._detach()
         began, job = time.monotonic(), None
         try:
+            self._detach()
             self._job = job = self._open()
             job.prepare()
             self._run(job)
