@@ -17,7 +17,7 @@ _Builder = Callable[[Any], Any]
 
 
 def decode(kind: type[_T], value: Any) -> _T:
-    """A value of a type made of dataclasses, tuples, mappings, enums, paths and plain values.
+    """A value of a type of dataclasses, tuples, mappings, enums, paths, plain values.
 
     Raises TypeError where a field without a default is missing, and ValueError where
     an enum does not know its value.

@@ -1,12 +1,16 @@
 """How far a run is, through the store, without what its errors say."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from modelserver.cli.batch_panel import line
+from modelserver.decoding import decode
+from modelserver.runs.answer_cache import CacheFile
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
-from modelserver.runs.files.journal import BatchPaths
+from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.source import Source
+from modelserver.runs.hosting.submitting import kept_options, read_options
 from modelserver.runs.hosting.telling import RunView, tell
 from modelserver.store.hosted import HostedRun, SubmittedRun
 from tests.support.batch_files import batch_line, write_lines
@@ -41,3 +45,22 @@ def test_whoever_watches_sees_what_the_holder_sees(tmp_path: Path):
 def test_a_run_that_nobody_began_is_shown_as_well():
     view = RunView(HostedRun(SubmittedRun("run1", "/in", "/out", 9)))
     assert line(view).startswith("0/9, ETA -; 0.0 requests/s")
+
+
+def test_the_options_of_a_run_come_back_but_for_its_prompt(tmp_path: Path):
+    options = BatchOptions(
+        model="writer",
+        prompt="a secret {x}",
+        parameters={"max_tokens": 3},
+        skip_bad=True,
+        priority=6,
+        cache=CacheFile(tmp_path / "answers.sqlite"),
+    )
+    paths = BatchPaths(tmp_path / "out.jsonl")
+    journal = Journal.begin("in.csv", "digest", 1, options.kept())
+    journal.write(paths.journal)
+    kept = kept_options(options)
+    run = SubmittedRun(journal.run, "/in", "/out", 1, options=kept)
+    stored = json.dumps(asdict(run), default=str)
+    assert "secret" not in stored
+    assert read_options(decode(SubmittedRun, json.loads(stored)), paths) == options
