@@ -233,7 +233,7 @@ def resume_hosted(
     standing = replace(found.standing, state=RunState.WAITING, reason="", again_at=0.0)
     written = _written(found, replace(standing, since=store.now()))
     run = {**found.submitted, **(asdict(again) if again else {})}
-    values = (found.run.id, run["at"], json.dumps(run), written)
+    values = (found.run.id, run["at"], json.dumps(run, default=str), written)
     return bool(store.run_script(scripts.RESUME_HOSTED, _keys(store, found), *values))
 
 

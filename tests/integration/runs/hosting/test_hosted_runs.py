@@ -1,5 +1,6 @@
 """Submitted runs on real workers, and processes that carry them out and die."""
 
+import json
 import signal
 import subprocess
 import time
@@ -141,8 +142,11 @@ def test_a_run_is_paused_gone_on_with_and_cancelled(fleet: FleetSite, tmp_path: 
         assert "was cancelled" in told.stderr
         assert f"{done:,} of {ROWS:,} rows are done" in told.stdout
         fleet.engines["writer-0"].fault()
-        assert submit(fleet, source, out) == run
+        cache = ("--cache", tmp_path / "answers", "--json")
+        told = batch(fleet, "submit", source, "-o", out, *cache)
+        assert json.loads(told.stdout)["id"] == run
         await_end(fleet, run)
+        assert (tmp_path / "answers").exists()
     assert names(out) == whole()
     copy = batch(fleet, "results", run, "-o", "-")
     assert copy.stdout == out.read_text()
@@ -155,7 +159,8 @@ def test_a_run_whose_files_are_elsewhere_is_left_to_others(
     folder.mkdir()
     source, out = written(folder, 20), folder / "out.jsonl"
     run = submit(fleet, source, out)
-    assert "no process `modelserver batches` runs" in obstacle(fleet.store, run)
+    none = "no process `modelserver batches` runs"
+    eventually(lambda: none in obstacle(fleet.store, run), PATIENCE)
     folder.rename(away)
     with holder(fleet, "blind", host="h2"):
         eventually(lambda: "h2 does not see" in obstacle(fleet.store, run), PATIENCE)
@@ -180,7 +185,7 @@ def test_a_run_that_nobody_holds_is_cancelled_at_once(fleet: FleetSite, tmp_path
         assert gone.process.wait(PATIENCE) == 0
     assert state(fleet.store, run) == "waiting"
     assert not kept(fleet.store, run).holder
-    assert read_runs_status(fleet.store).is_stuck
+    eventually(lambda: read_runs_status(fleet.store).is_stuck, PATIENCE)
     found = find_run(fleet.store, run)
     order_run(fleet.app, fleet.store, found, RunOrder.CANCEL)
     assert state(fleet.store, run) == "cancelled"
