@@ -28,6 +28,9 @@ Engines and requests:
 
 - ``fleet_follower``: keeps up with the fleet, what is down, and the engines' reports
 - ``roster``: the engines of this host and what is in flight on them
+- ``partners``: agrees with the host's other workers on each one's share of the engines
+- ``shares``: what each of them is to have
+- ``process_identity``: sees at once when another worker is gone
 - ``fallbacks``: where requests go whose model is down
 - ``executor``: one request against the engines, again and elsewhere where that helps
 - ``bundles``: many rows of a run in one message, each executed like a request

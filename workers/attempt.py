@@ -26,7 +26,7 @@ class Attempt:
         self.began = time.monotonic()
         self._record = record
         self._clock = clock
-        self._inflight = slot.inflight
+        self._inflight = slot.inflight + slot.inflight_of_others
         self._admitted = slot.admitted
         self._tokens = (0, 0)
         #: How a fault of the engine counts.
@@ -41,7 +41,7 @@ class Attempt:
     def admit(self, prompt: int, completion: int) -> None:
         """Take note of the request's tokens, as the engine counted them."""
         self._tokens = (prompt, completion)
-        self.slot.admitted += prompt
+        self.slot.admit(prompt)
 
     def __exit__(
         self,
@@ -63,7 +63,7 @@ class Attempt:
                 prompt_tokens=self._tokens[0],
                 completion_tokens=self._tokens[1],
                 inflight_start=self._inflight,
-                inflight_end=self.slot.inflight,
+                inflight_end=self.slot.inflight + self.slot.inflight_of_others,
                 prompt_admitted=self.slot.admitted - self._admitted,
                 outcome=outcome,
                 cut_off=self.cut_off,

@@ -101,6 +101,10 @@ class Crashes:
             lane.ended.set()
             lane.ended = asyncio.Event()
 
+    def suspects(self, model: str) -> int:
+        """How many suspects of a model run."""
+        return len(self._lanes[model].running) if model in self._lanes else 0
+
     def _engines(self, model: str) -> int:
         now = time.monotonic()
         slots = self.roster.slots.values()

@@ -42,6 +42,9 @@ from workers.work import Work, find_deadline
 
 #: A request fails after so many attempts that were the fault of engines, on all hosts.
 MOST_ATTEMPTS = 20
+#: How long a suspect is kept from a worker that does not run suspects, in seconds: the
+#: one that does is to take it.
+LEADER_SECONDS = 0.5
 
 
 class _CalledOff(EngineFault):
@@ -119,8 +122,13 @@ class Executor:
         if not work.crashes:
             return await self._until_answered(work)
         self.courier.set_aside(work.tag, True)
+        if not self.roster.leads(work.model):
+            await asyncio.sleep(LEADER_SECONDS)
         async with self.crashes.lane(work.model, work.at_once):
             self.courier.set_aside(work.tag, False)
+            if not self.roster.leads(work.model):
+                self.courier.pass_on(work.tag)
+                raise Reject("another worker runs suspects", requeue=True)
             return await self._until_answered(work)
 
     async def _until_answered(self, work: Work) -> Any:

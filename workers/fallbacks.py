@@ -52,7 +52,7 @@ class Fallbacks:
     def find_down(self, model: str) -> Down | None:
         """What a model's requests do while it is down; None where it serves here."""
         down = self._down.get(model)
-        return None if down is None or self.roster.capacity(model) else down
+        return None if down is None or self.roster.is_served(model) else down
 
     def model_for(self, model: str) -> str:
         """The model whose engines get a model's requests: itself or its fallback."""

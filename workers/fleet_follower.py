@@ -83,7 +83,7 @@ class FleetFollower:
                 await self.look()
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: engines stay as they were (%s)", error)
-            self._announce()
+            self.announce()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REPORTS_LOOK_SECONDS):
                     await self._look.wait()
@@ -144,7 +144,8 @@ class FleetFollower:
         self.on_fleet(self.settings)
         logger.info("fleet version=%d applied by %s", applied.version, applied.by)
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """Tell whoever pulls, and whoever subscribes, what engines take here now."""
         self.wakeup.set()
         models = self.models()
         if models != self._models:

@@ -1,7 +1,9 @@
 """This worker's sign of life, and the messages that dead workers left behind."""
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +55,8 @@ class Lease:
         self.expire = expire
         #: Makes a dead letter of a message that too many workers have died with.
         self.set_aside = set_aside
+        #: Called when the lease is taken, for the first time or again.
+        self.on_taken: Callable[[], None] = lambda: None
         self._renewed = False
 
     async def run(self) -> None:
@@ -62,11 +66,14 @@ class Lease:
                 await self.once()
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: lease not renewed (%s)", error)
+                if time.monotonic() < self.roster.shares_until:
+                    # Nor can others take anything: what is here may still begin.
+                    self.roster.trust_shares(math.inf)
             await asyncio.sleep(RENEW_SECONDS)
 
     async def once(self) -> None:
         """Renew once."""
-        report = orjson.dumps(self._report())
+        report, began = orjson.dumps(self._report()), time.monotonic()
         renewal = await self.deliveries.renew(report, self.seconds)
         self.clock.set(renewal.now)
         if renewal.lapsed and self._renewed:
@@ -74,9 +81,12 @@ class Lease:
             logger.warning("the lease had ended: looking what others have taken")
             self.intake.must_reconcile = True
             self.intake.wakeup.set()
-        self._renewed = True
         self.intake.revoked = renewal.revoked
         self.intake.leased = True
+        self.roster.trust_shares(began + self.seconds)
+        if renewal.lapsed or not self._renewed:
+            self.on_taken()
+        self._renewed = True
 
     async def reap(self) -> None:
         """Give back or set aside what dead workers held, for ever.

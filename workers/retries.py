@@ -132,7 +132,7 @@ class Retries:
         return tried + work.called_off
 
     async def before_attempt(self, work: Work) -> None:
-        """Raises Reject to pass it on, to hosts whose engines are untried."""
+        """Raises Reject to pass it on, to workers whose engines are untried."""
         if not self._is_for_others(work):
             return
         if work.is_fresh:
@@ -143,14 +143,14 @@ class Retries:
         work.passes += 1
         self.keep(work)
         self.courier.pass_on(work.tag)
-        raise Reject("engines of other hosts have not been tried", requeue=True)
+        raise Reject("engines of other workers have not been tried", requeue=True)
 
     def _is_for_others(self, work: Work) -> bool:
         tries, model = work.tries, work.model
         if tries is None or work.passes >= MOST_PASSES:
             return False
         places = tries.places
-        untried = self.roster.elsewhere[model] - places
+        untried = self.roster.places_of_others(model) - places
         return bool(untried) and not self.roster.has_untried(model, places)
 
     def keep(self, work: Work) -> None:

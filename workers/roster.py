@@ -1,13 +1,15 @@
 """The engines of this host, what is in flight on them, and who gets the next request.
 
 The launcher's report says what an engine is; what is in flight is this worker's own
-knowledge and travels with its lease, so that it ends when the worker does.
+knowledge and travels with its lease, so that it ends when the worker does. Of an
+engine's limit this worker has its share, where others of its host have theirs.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from modelserver.values import EngineReport, EngineState
@@ -18,6 +20,7 @@ from workers.failures import (
     FaultShares,
     Place,
 )
+from workers.shares import SUSPECTS_OF
 
 #: How long an engine that broke a connection gets no requests the first time, in
 #: seconds; twice as long each further time in a row.
@@ -39,13 +42,19 @@ class EngineSlot:
     engine: EngineReport
     #: When this incarnation was first seen.
     seen_at: float
-    #: The report's ``is_given_work``, worked out once: each request looks at it.
+    #: Whether it gets requests of this worker, worked out once: each request looks.
     is_given_work: bool = field(init=False)
+    #: How many requests this worker may have on it.
+    share: int = field(init=False)
+    #: Requests of the host's other workers on it, as they said last.
+    inflight_of_others: int = 0
     #: By number: when each request in flight began, the oldest first.
     started: "OrderedDict[int, float]" = field(default_factory=OrderedDict)
     #: Prompt tokens of all requests so far: the difference over a request's life is
     #: what the engine had to prefill meanwhile.
     admitted: int = 0
+    #: Those of this worker's requests.
+    own_admitted: int = 0
     #: When a request last finished well, 0 before the first.
     finished_at: float = 0.0
     #: Until when it gets no requests because it is suspected.
@@ -81,15 +90,21 @@ class EngineSlot:
         self.follow(self.engine)
         self.record = EngineRecord((self.engine.id, self.engine.incarnation))
 
-    def follow(self, engine: EngineReport) -> None:
-        """Take over what its launcher reports of it now."""
+    def follow(self, engine: EngineReport, share: int | None = None) -> None:
+        """Take over what its launcher reports of it now; no ``share`` is all of it."""
         self.engine = engine
-        self.is_given_work = engine.is_given_work
+        self.share = engine.limit if share is None else min(share, engine.limit)
+        self.is_given_work = engine.is_given_work and share != 0
 
     @property
     def inflight(self) -> int:
         """Requests of this worker on the engine."""
         return len(self.started)
+
+    def admit(self, tokens: int) -> None:
+        """Count the prompt tokens of a request of this worker."""
+        self.admitted += tokens
+        self.own_admitted += tokens
 
     def begin(self, now: float) -> int:
         """Count a request in; returns its number."""
@@ -151,7 +166,14 @@ class Roster:
         self.died: dict[str, int] = {}
         #: By model: engines of other hosts that are given work.
         self.elsewhere: defaultdict[str, set[Place]] = defaultdict(set)
+        #: By engine: how many requests this worker may have; None where it is alone.
+        self.shares: Mapping[str, int] | None = None
+        #: Until when the shares are this worker's, by the monotonic clock.
+        self.shares_until = math.inf
+        #: Called when engines have come, or take more or fewer requests than before.
+        self.on_limits: Callable[[], None] = lambda: None
         self.closed = False
+        self._limits: dict[str, int] = {}
         self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     def update(self, reports: Mapping[str, EngineReport]) -> None:
@@ -178,13 +200,38 @@ class Roster:
         for name, engine in mine.items():
             slot = self.slots.get(name)
             if slot is None or slot.engine.incarnation != engine.incarnation:
-                self.slots[name] = EngineSlot(engine, seen_at=now)
-            else:
-                slot.follow(engine)
-                if engine.is_called_off:
-                    slot.call_off()
+                self.slots[name] = slot = EngineSlot(engine, seen_at=now)
+            slot.follow(engine, self._share_of(name))
+            if engine.is_called_off:
+                slot.call_off()
+        limits, self._limits = self._limits, {e.id: e.limit for e in mine.values()}
+        if limits != self._limits:
+            self.on_limits()
         # Limits may have risen, engines may have come or gone.
         self._all_look_again()
+
+    def _share_of(self, engine: str) -> int | None:
+        return None if self.shares is None else self.shares.get(engine, 0)
+
+    def take_shares(self, shares: Mapping[str, int]) -> None:
+        """Go by what this worker may have of each engine from now on."""
+        if shares == self.shares:
+            return
+        self.shares = shares
+        for name, slot in self.slots.items():
+            slot.follow(slot.engine, self._share_of(name))
+        self._all_look_again()
+
+    def trust_shares(self, until: float) -> None:
+        """Let requests begin until then, by the monotonic clock."""
+        ended = time.monotonic() >= self.shares_until
+        self.shares_until = until
+        if ended:
+            self._all_look_again()
+
+    def leads(self, model: str) -> bool:
+        """Whether this worker runs the model's suspects, and no other of its host."""
+        return self.shares is None or self.shares.get(SUSPECTS_OF + model, 0) > 0
 
     def models(self) -> frozenset[str]:
         """Models that have an engine here which may get requests."""
@@ -194,13 +241,34 @@ class Roster:
         )
 
     def capacity(self, model: str) -> int:
-        """Requests that this host's usable engines of a model take at once."""
+        """Requests of this worker that usable engines of a model take at once."""
         now = time.monotonic()
         return sum(
-            slot.engine.limit
+            slot.share
             for slot in self.slots.values()
             if slot.engine.model == model and slot.usable(now)
         )
+
+    def is_served(self, model: str) -> bool:
+        """Whether this worker or another of its host has an engine of a model."""
+        now = time.monotonic()
+        return any(
+            slot.engine.model == model
+            and slot.engine.is_given_work
+            and now >= slot.suspect_until
+            for slot in self.slots.values()
+        )
+
+    def places_of_others(self, model: str) -> set[Place]:
+        """Engines of a model that get requests of other workers, and none of this."""
+        here = {
+            slot.record.place
+            for slot in self.slots.values()
+            if slot.engine.model == model
+            and slot.engine.is_given_work
+            and not slot.is_given_work
+        }
+        return self.elsewhere[model] | here
 
     def choose(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
         """The least loaded usable engine, one of ``avoid`` only if there is no other.
@@ -214,7 +282,7 @@ class Roster:
             if engine.model != model or not slot.usable(now):
                 continue
             # Among equals the one that waited longest, so that all leave samples.
-            load = slot.inflight / max(1, engine.limit)
+            load = slot.inflight / max(1, slot.share)
             rank = (engine.id in avoid, load, slot.began_at)
             if best is None or rank < best_rank:
                 best, best_rank = slot, rank
@@ -256,13 +324,15 @@ class Roster:
             slot.is_suspected_for_faults = True
 
     async def admit(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
-        """A usable engine below its limit, waited for in line; None if none is usable.
+        """A usable engine with a place, waited for in line; None if none is usable.
 
         What waits here was pulled early, so that no engine waits for requests.
         """
         while True:
             slot = self.choose(model, avoid)
-            if slot is None or slot.inflight < slot.engine.limit:
+            if slot is None:
+                return None
+            if slot.inflight < slot.share and time.monotonic() < self.shares_until:
                 return slot
             if self.closed:
                 return None
@@ -275,9 +345,14 @@ class Roster:
                     self.release(model)
                 raise
 
+    def waiting(self, model: str) -> int:
+        """Requests that wait in line."""
+        return len(self._lines.get(model, ()))
+
     def close(self) -> None:
         """Let nobody wait in line any more: the worker ends."""
         self.closed = True
+        self.on_limits()
         self._all_look_again()
 
     def _all_look_again(self) -> None:

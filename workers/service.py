@@ -37,6 +37,7 @@ from workers.fallbacks import Fallbacks
 from workers.fleet_follower import FleetFollower
 from workers.intake import Intake
 from workers.lease import Lease
+from workers.partners import Partners
 from workers.roster import Roster
 from workers.server_clock import ServerClock
 from workers.unwanted import Unwanted
@@ -83,6 +84,7 @@ class Service:
             self.courier.run,
             self.intake.run,
             self.lease.run,
+            self.partners.run,
             self.lease.wake,
             self.lease.reap,
             self.lease.watch_memory,
@@ -139,6 +141,11 @@ class Service:
             self.intake.wakeup,
         )
         self.follower.on_fleet = self._go_by
+        suspects = self.executor.crashes.suspects
+        self.partners = Partners(
+            self.deliveries, self.roster, suspects, self.follower.announce
+        )
+        self.lease.on_taken = self.partners.wakeup.set
 
     def _go_by(self, settings: Settings) -> None:
         """Take over what another fleet says of times and models."""
@@ -172,6 +179,7 @@ class Service:
         try:
             async with asyncio.timeout(LAST_BATCH_SECONDS):
                 await self.courier.flush()
+                await self.partners.leave()
                 await self.deliveries.leave()
         except (TimeoutError, RedisError, OSError) as error:
             logger.error(

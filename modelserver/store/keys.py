@@ -87,6 +87,10 @@ class Keys:
         """Set of workers that have ever held a message and are not reaped."""
         return f"{self.prefix}workers"
 
+    def shares(self, host: str) -> str:
+        """Hash of what the workers of a host may have in flight: worker -> JSON."""
+        return f"{self.prefix}shares:{host}"
+
     def trial(self, worker: str) -> str:
         """The delivery that a worker runs as the one under suspicion."""
         return f"{self.prefix}trial:{worker}"
