@@ -9,6 +9,7 @@ What is measured:
 - ``rollouts``: rows of two dependent calls, for their own program
 - ``run_million``: a file of a million rows: memory, pace, and how soon it goes on
 - ``run_batch``: the same file by ``vllm run-batch``
+- ``two_workers``: two workers of one host beside one, and whether limits hold
 - ``engine_bound``: what queue, worker and store cost on a real engine
 - ``embeddings``: single texts on a real engine, against a client that knows them all
 - ``queue_depth``: whether a long queue makes the worker slower

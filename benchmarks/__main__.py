@@ -18,6 +18,7 @@ from benchmarks.run_million import run_million
 from benchmarks.soak import soak
 from benchmarks.submit import submit
 from benchmarks.throughput import throughput
+from benchmarks.two_workers import two_workers
 
 CASES = {
     "engine-bound": engine_bound,
@@ -26,6 +27,7 @@ CASES = {
     "rollouts": rollouts,
     "run-million": run_million,
     "run-batch": run_batch_beside,
+    "two-workers": two_workers,
     "embeddings": embeddings,
     "queue-depth": queue_depth,
     "submit": submit,

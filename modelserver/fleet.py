@@ -35,6 +35,7 @@ from modelserver.fleet_sections import (
     ProbeSection,
     RedisSection,
     RulesSection,
+    WorkersSection,
 )
 from modelserver.values import EXTERNAL, EngineSpec, Kind, ModelSpec, engine_id
 
@@ -58,6 +59,7 @@ class Fleet(BaseSettings):
     redis: RedisSection = RedisSection()
     defaults: DefaultsSection = DefaultsSection()
     rules: RulesSection = RulesSection()
+    workers: WorkersSection = WorkersSection()
     probe: ProbeSection = ProbeSection()
     alerts: AlertsSection = AlertsSection()
 
@@ -243,6 +245,7 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
         "redis": RedisSection,
         "defaults": DefaultsSection,
         "rules": RulesSection,
+        "workers": WorkersSection,
         "probe": ProbeSection,
         "alerts": AlertsSection,
     }

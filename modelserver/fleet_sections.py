@@ -345,6 +345,24 @@ class RulesSection(_Section):
     time_zone: TimeZone = ""
 
 
+class WorkersSection(_Section):
+    """``[workers]``: what each host runs by its own file; it is not applied."""
+
+    #: How many workers a host runs, "auto" for as many as its cores and engines need.
+    processes: int | Literal["auto"] = 1
+
+    @field_validator("processes", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: object) -> object:
+        if value == "auto":
+            return value
+        if isinstance(value, bool) or not str(value).isdigit() or value in (0, "0"):
+            raise ValueError(
+                f'"{value}" is no number of workers; say one from 1, or "auto"'
+            )
+        return int(str(value))
+
+
 class ProbeSection(_Section):
     """``[probe]``: what ``modelserver latency`` and ``fastest`` send to an engine."""
 

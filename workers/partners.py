@@ -15,7 +15,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.store.delivery import Deliveries
-from modelserver.store.shares import EngineUse, Sharer, give_up_shares, share
+from modelserver.store.shares import ShareNeed, Sharer, give_up_shares, share
 from workers.process_identity import find_own_process, is_gone
 from workers.roster import Roster
 from workers.shares import SUSPECTS_OF, Part, asks, deal, lend
@@ -92,8 +92,8 @@ class Partners:
     async def once(self) -> bool:
         """Take what this worker is to have; False while it does not have all of it."""
         there = self._find_there()
-        uses = self._find_uses(there)
-        wanted = {name: use.wanted for name, use in uses.items()}
+        needs = self._find_needs(there)
+        wanted = {name: need.wanted for name, need in needs.items()}
         # First: from now on nothing begins beyond a smaller share.
         shares = self.roster.shares or {}
         self.roster.take_shares(
@@ -105,7 +105,7 @@ class Partners:
         own = Sharer(
             self.deliveries.worker, True, self._process, not self.roster.closed
         )
-        found = await share(self.deliveries, self.roster.host, own, uses, gone, ended)
+        found = await share(self.deliveries, self.roster.host, own, needs, gone, ended)
         if found is None:
             return False  # The lease comes first.
         for name in gone:
@@ -131,32 +131,39 @@ class Partners:
         ]
         return sorted(own + others)
 
-    def _find_uses(self, there: list[str]) -> dict[str, EngineUse]:
+    def _find_needs(self, there: list[str]) -> dict[str, ShareNeed]:
         """What this worker has and wants, by engine, and of each model's suspects."""
         slots = self.roster.slots
         limits = {name: slot.engine.limit for name, slot in slots.items()}
         models = {name: slot.engine.model for name, slot in slots.items()}
-        parts = deal(limits, models, len(there))
-        rank = None if self.roster.closed else there.index(self.deliveries.worker)
-        own = Part() if rank is None else parts[rank]
-        uses = {}
+        parts = dict(zip(there, deal(limits, models, len(there)), strict=True))
+        own = parts.get(self.deliveries.worker, Part())
+        needs = {}
         for name, slot in slots.items():
-            dealt = own.shares.get(name, 0)
-            asked, wanted = self._ask(name, dealt), 0
-            if rank is not None:
-                all_asked = [
-                    asked if at == rank else self._asked_by(worker, name, part)
-                    for at, (worker, part) in enumerate(zip(there, parts, strict=True))
-                ]
-                wanted = lend([part.shares[name] for part in parts], all_asked)[rank]
-            uses[name] = EngineUse(
+            asked = self._ask(name, own.shares.get(name, 0))
+            wanted = self._find_wanted(name, asked, parts)
+            needs[name] = ShareNeed(
                 slot.inflight, wanted, limits[name], slot.own_admitted, asked
             )
         for model in set(models.values()):
             running = int(self.suspects(model) > 0)
-            uses[SUSPECTS_OF + model] = EngineUse(running, int(model in own.leads), 1)
+            needs[SUSPECTS_OF + model] = ShareNeed(running, int(model in own.leads), 1)
         self._busy_at = {name: self._busy_at[name] for name in slots}
-        return uses
+        return needs
+
+    def _find_wanted(self, engine: str, asked: int, parts: dict[str, Part]) -> int:
+        own = self.deliveries.worker
+        if not parts:
+            # It ends, and is alone: what it has may need further attempts.
+            return self.roster.slots[engine].share
+        if own not in parts:
+            return 0
+        shares = [part.shares[engine] for part in parts.values()]
+        all_asked = [
+            asked if name == own else self._asked_by(name, engine, part)
+            for name, part in parts.items()
+        ]
+        return lend(shares, all_asked)[list(parts).index(own)]
 
     def _ask(self, engine: str, dealt: int) -> int:
         """How many requests this worker could have on an engine."""

@@ -25,6 +25,7 @@ What is started:
 
 - ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``
 - ``batches``: what carries out submitted runs
+- ``worker_processes``: several workers of one host as one program
 - ``engines``: the programs that install what engines run in
 - ``up``: everything on this machine
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine

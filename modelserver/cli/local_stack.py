@@ -149,9 +149,9 @@ class Stack:
         drain = max((spec.drain_seconds for spec in specs), default=0.0)
         grace = self.settings.fleet.rules.grace_seconds
         yield program("launcher", drain + 60, "launcher")
-        yield program(
-            "worker", grace + 30, "celery", "-A", "tasks", "worker", "-l", "INFO"
-        )
+        alone = self.settings.fleet.workers.processes == 1
+        worker = ("celery", "-A", "tasks") if alone else ("modelserver.cli",)
+        yield program("worker", grace + 30, *worker, "worker", "-l", "INFO")
         schedule = str(self.settings.run_dir / "beat-schedule")
         yield program(
             "beat", 10, "celery", "-A", "tasks", "beat", "--schedule", schedule

@@ -13,6 +13,12 @@ from typing import NoReturn
 import click
 
 import modelserver
+from modelserver.cli.worker_processes import (
+    WorkerGroup,
+    count_cores,
+    find_processes,
+    refuse_names,
+)
 from modelserver.errors import ConfigurationError
 from modelserver.settings import FLEET_FILE, Settings, load
 
@@ -70,13 +76,28 @@ def _celery(*arguments: str) -> NoReturn:
 
 
 @click.command(context_settings=PASS_THROUGH)
+@click.option(
+    "--processes",
+    help="How many workers run here, or auto; workers.processes of the fleet file.",
+)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def worker(args: tuple[str, ...]) -> None:
+def worker(processes: str | None, args: tuple[str, ...]) -> None:
     """Execute requests on this host's engines: celery worker ARGS.
 
     Files that ARGS name need absolute paths.
     """
-    _celery("worker", *args)
+    settings = load_with_fleet()
+    asked = str(settings.fleet.workers.processes) if processes is None else processes
+    number = find_processes(asked, settings.fleet, count_cores())
+    if number == 1:
+        _celery("worker", *args)
+    refuse_names(args)
+    commands = {
+        name: python_program("celery", "-A", "tasks", "worker", "-n", name, *args)
+        for name in (f"worker@{settings.host}-{rank}" for rank in range(number))
+    }
+    group = WorkerGroup(commands, programs_folder(), environment(settings), click.echo)
+    sys.exit(group.run())
 
 
 @click.command(context_settings=PASS_THROUGH)

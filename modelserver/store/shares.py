@@ -61,7 +61,7 @@ return out
 
 
 @dataclass(frozen=True, slots=True)
-class EngineUse:
+class ShareNeed:
     """What a worker has and wants of one engine."""
 
     #: Its requests on the engine.
@@ -116,7 +116,7 @@ async def share(
     deliveries: Deliveries,
     host: str,
     own: Sharer,
-    uses: Mapping[str, EngineUse],
+    needs: Mapping[str, ShareNeed],
     gone: Sequence[str] = (),
     ended: Sequence[str] = (),
 ) -> Shared | None:
@@ -126,8 +126,8 @@ async def share(
     that what they held goes back. ``ended`` are those whose lease ended by itself.
     """
     asked = {
-        engine: (use.inflight, use.wanted, use.limit, use.admitted, use.asked)
-        for engine, use in uses.items()
+        engine: (need.inflight, need.wanted, need.limit, need.admitted, need.asked)
+        for engine, need in needs.items()
     }
     keys = deliveries.keys
     reply: Any = deliveries.client.eval(

@@ -81,6 +81,7 @@ class App:
         self._counts = Counts()
         self._serial = 0
         self._in_flight: dict[int, str] = {}
+        self._most_in_flight = 0
         self._kinds = {
             "/v1/completions": "completion",
             "/v1/chat/completions": "chat",
@@ -123,6 +124,7 @@ class App:
         key = self._serial
         self._counts.received += 1
         self._in_flight[key] = ""
+        self._most_in_flight = max(self._most_in_flight, len(self._in_flight))
         self.idle.clear()
         try:
             return await self._serve(key, kind, request)
@@ -274,6 +276,7 @@ class App:
                 "aborted": counts.aborted,
                 "completed": counts.completed,
                 "in_flight": [rid for rid in self._in_flight.values() if rid],
+                "most_in_flight": self._most_in_flight,
                 "executed": counts.executed,
                 "pid": os.getpid(),
                 "child_pid": self._model.child_pid,

@@ -213,7 +213,7 @@ def test_a_frozen_worker_that_wakes_up_in_mid_load_harms_nothing(
     frozen = fleet.worker()
     fleet.worker()
     results = fleet.send(prompts(400))
-    eventually(lambda: holds(fleet, frozen) >= 16, PATIENCE)
+    eventually(lambda: holds(fleet, frozen) >= 8, PATIENCE)
     frozen.signal(signal.SIGSTOP)
     eventually(lambda: not holds(fleet, frozen), PATIENCE)
     frozen.signal(signal.SIGCONT)

@@ -314,3 +314,74 @@ def test_engines_of_other_hosts_are_known_by_name():
     assert not here.has_untried("writer", {("big", 1)})
     here.update({"big": BIG})
     assert not here.elsewhere["writer"]
+
+
+# Shares: what this worker has of the engines, where others of its host have theirs.
+
+
+def test_a_share_bounds_what_is_begun_and_pulled():
+    here = roster(BIG, SMALL)
+    here.take_shares({"big": 3, "small": 0})
+    assert here.capacity("writer") == 3
+    assert here.choose("writer") is here.slots["big"]
+    here.take_shares({"big": 30, "small": 1})
+    assert here.capacity("writer") == 9
+    here.update({"big": replace(BIG, limit=2), "small": SMALL})
+    assert here.capacity("writer") == 3
+
+
+def test_an_engine_of_which_others_have_all_is_theirs():
+    here = roster(SMALL)
+    here.take_shares({"small": 0})
+    assert here.models() == frozenset()
+    assert here.choose("writer") is None
+    assert here.is_served("writer")
+    assert here.places_of_others("writer") == {("small", 1)}
+    here.take_shares({"small": 1})
+    assert here.models() == {"writer"}
+    assert here.places_of_others("writer") == set()
+
+
+def test_a_new_engine_gets_nothing_before_its_share_is_known():
+    here = roster(BIG)
+    changes: list[str] = []
+    here.on_limits = lambda: changes.append("")
+    here.take_shares({"big": 8})
+    here.update({"big": BIG})
+    assert changes == []
+    here.update({"big": BIG, "small": SMALL})
+    assert changes == [""]
+    assert here.capacity("writer") == 8
+
+
+def test_what_waits_begins_with_a_larger_share_and_a_lease():
+    async def story() -> None:
+        here = roster(BIG)
+        here.take_shares({"big": 1})
+        begin(await here.admit("writer"), 1)
+        waiting = asyncio.create_task(here.admit("writer"))
+        await asyncio.sleep(0)
+        assert here.waiting("writer") == 1
+        here.trust_shares(0.0)
+        here.take_shares({"big": 2})
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        here.trust_shares(time.monotonic() + 60)
+        assert await waiting is here.slots["big"]
+        here.trust_shares(0.0)
+        last = asyncio.create_task(here.admit("writer"))
+        await asyncio.sleep(0)
+        here.take_shares({"big": 0})
+        assert await last is None
+
+    asyncio.run(story())
+
+
+def test_one_worker_of_a_host_runs_the_suspects_of_a_model():
+    here = roster(BIG)
+    assert here.leads("writer")
+    here.take_shares({"big": 4})
+    assert not here.leads("writer")
+    here.take_shares({"big": 4, "suspects:writer": 1})
+    assert here.leads("writer")

@@ -1,0 +1,121 @@
+"""Several workers of one host: what they have in flight on its engines together."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelserver.operations.status import read_status
+from modelserver.store.workers import read_workers
+from tests.support.processes import ValkeyProcess, eventually
+from tests.support.workers import (
+    HOST,
+    OTHER_MODEL,
+    PATIENCE,
+    FleetSite,
+    answers,
+    open_fleet,
+)
+
+#: What the writer's engine takes at once: it does not divide by two.
+LIMIT = 9
+#: How often the engines are asked what they have.
+SAMPLES = 1_000
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
+    """Two workers of one host; an engine that takes nine, and one that takes one.
+
+    No lease ends by itself while a test runs.
+    """
+    rules = "\n[rules]\nlease_seconds = 300\n"
+    with open_fleet(tmp_path, valkey.url, OTHER_MODEL + rules) as site:
+        site.engine("writer-0", "--latency", "0.1", limit=LIMIT)
+        site.engine("other-0", "--latency", "0.03", model="other", limit=1)
+        site.worker()
+        site.worker()
+        eventually(lambda: shares(site, "writer-0") == [4, 5], PATIENCE)
+        yield site
+
+
+def shares(fleet: FleetSite, engine: str) -> list[int]:
+    """What each worker may have in flight on an engine, by the store's account."""
+    entries = fleet.store.client.hvals(fleet.store.keys.shares(HOST))
+    found = [json.loads(entry)["engines"].get(engine, [0]) for entry in entries]
+    return sorted(values[0] for values in found)
+
+
+def test_together_they_keep_to_the_limits_while_workers_die_and_come(fleet: FleetSite):
+    writer, other = fleet.engines["writer-0"], fleet.engines["other-0"]
+    results = fleet.send([f"w{n}" for n in range(1_200)])
+    results += fleet.send([f"o{n}" for n in range(150)], kwargs={"model": "other"})
+    seen = []
+    for place in range(SAMPLES):
+        if place == SAMPLES // 4:
+            fleet.workers[0].signal(signal.SIGKILL)
+        if place == SAMPLES // 2:
+            fleet.worker(wait=False)
+        seen.append((running(writer.stats()), running(other.stats())))
+    eventually(lambda: shares(fleet, "writer-0") == [4, 5], PATIENCE)
+    assert len(answers(results, within=90)) == 1_350
+    assert max(most for most, _ in seen) == writer.stats()["most_in_flight"] == LIMIT
+    assert max(most for _, most in seen) == other.stats()["most_in_flight"] == 1
+
+
+def running(stats: dict[str, int]) -> int:
+    """Requests that an engine has, by its own account."""
+    ended = stats["completed"] + stats["refused"] + stats["aborted"]
+    return stats["received"] - ended
+
+
+def test_what_is_told_of_an_engine_is_of_all_workers(fleet: FleetSite):
+    writer = fleet.engines["writer-0"]
+    writer.fault(hang=True)
+    results = fleet.send([f"w{n}" for n in range(2 * LIMIT)])
+    eventually(lambda: running(writer.stats()) == LIMIT, PATIENCE)
+
+    def told() -> bool:
+        status = read_status(fleet.store, fleet.settings)
+        engine = next(each for each in status.engines if each.id == "writer-0")
+        loads = [w["loads"]["writer-0"][0] for w in read_workers(fleet.store).values()]
+        return engine.inflight == engine.limit == LIMIT and sorted(loads) == [4, 5]
+
+    eventually(told, PATIENCE)
+    writer.fault()
+    assert len(answers(results)) == 2 * LIMIT
+
+
+def test_a_killed_workers_share_and_requests_are_the_others_at_once(fleet: FleetSite):
+    writer = fleet.engines["writer-0"]
+    writer.fault(hang=True)
+    results = fleet.send([f"w{n}" for n in range(LIMIT)])
+    eventually(lambda: running(writer.stats()) == LIMIT, PATIENCE)
+    fleet.workers[0].signal(signal.SIGKILL)
+    eventually(lambda: shares(fleet, "writer-0") == [LIMIT], PATIENCE)
+    eventually(lambda: running(writer.stats()) == LIMIT, PATIENCE)
+    assert len(read_workers(fleet.store)) == 1
+    writer.fault()
+    assert len(answers(results)) == LIMIT
+
+
+def test_an_idle_share_is_lent_and_comes_back(fleet: FleetSite):
+    """One of them does no longer consume, as remote control can say."""
+    idle = fleet.workers[0]
+    fleet.app.control.cancel_consumer("writer", destination=[idle.name], reply=True)
+    results = fleet.send([f"w{n}" for n in range(300)])
+    eventually(lambda: shares(fleet, "writer-0")[0] == 1, PATIENCE)
+    eventually(lambda: shares(fleet, "writer-0") == [1, 8], PATIENCE)
+    fleet.app.control.add_consumer("writer", destination=[idle.name], reply=True)
+    eventually(lambda: shares(fleet, "writer-0") == [4, 5], PATIENCE)
+    assert len(answers(results)) == 300
+    assert fleet.engines["writer-0"].stats()["most_in_flight"] <= LIMIT
+
+
+def test_a_worker_that_ends_leaves_its_share_as_it_finishes(fleet: FleetSite):
+    fleet.workers[1].signal(signal.SIGTERM)
+    assert fleet.workers[1].wait() == 0
+    eventually(lambda: shares(fleet, "writer-0") == [LIMIT], PATIENCE)
+    assert shares(fleet, "other-0") == [1]
