@@ -169,10 +169,11 @@ class Partners:
         """How many requests this worker could have on an engine."""
         slot, now = self.roster.slots[engine], time.monotonic()
         used = slot.inflight + self.roster.waiting(slot.engine.model)
-        if used >= min(slot.share, dealt):
+        full = used >= min(slot.share, dealt)
+        if full:
             self._busy_at[engine] = now
         idle = now - self._busy_at.setdefault(engine, now) > LEND_SECONDS
-        return asks(dealt, used, idle)
+        return asks(dealt, used, full, idle)
 
     def _asked_by(self, worker: str, engine: str, part: Part) -> int:
         known = self._others[worker].last.engines.get(engine)

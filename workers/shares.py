@@ -52,14 +52,19 @@ def deal(
     return parts
 
 
-def asks(share: int, used: int, idle: bool) -> int:
-    """How many requests a worker could have on an engine.
+def asks(share: int, used: int, full: bool, idle: bool) -> int:
+    """How many requests a worker could have on an engine, of which it uses some.
 
-    One that has not used up its share for a while keeps room for what comes:
+    One that has no place left could use more. One that was not full for a while keeps
+    some room for what comes:
 
-    >>> asks(16, 2, idle=True), asks(16, 2, idle=False), asks(16, 20, idle=False)
-    (4, 16, 20)
+    >>> asks(16, 16, full=True, idle=False), asks(16, 9, full=False, idle=False)
+    (32, 16)
+    >>> asks(16, 2, full=False, idle=True)
+    4
     """
+    if full:
+        return max(share, 2 * used)
     return used + max(1, share // PARTS_KEPT) if idle else max(share, used)
 
 

@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from tests.support.workers import (
     OTHER_MODEL,
     PATIENCE,
     FleetSite,
+    WorkerProcess,
     answers,
     open_fleet,
 )
@@ -25,20 +25,34 @@ LIMIT = 9
 SAMPLES = 1_000
 
 
-@pytest.fixture
-def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
-    """Two workers of one host; an engine that takes nine, and one that takes one.
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetSite]:
+    """One host; an engine that takes nine, and one that takes one.
 
     No lease ends by itself while a test runs.
     """
+    folder = tmp_path_factory.mktemp("fleet")
+    valkey = ValkeyProcess(folder).start()
     rules = "\n[rules]\nlease_seconds = 300\n"
-    with open_fleet(tmp_path, valkey.url, OTHER_MODEL + rules) as site:
+    with open_fleet(folder, valkey.url, OTHER_MODEL + rules) as site:
         site.engine("writer-0", "--latency", "0.1", limit=LIMIT)
         site.engine("other-0", "--latency", "0.03", model="other", limit=1)
-        site.worker()
-        site.worker()
-        eventually(lambda: shares(site, "writer-0") == [4, 5], PATIENCE)
         yield site
+    valkey.stop()
+
+
+@pytest.fixture
+def fleet(site: FleetSite) -> FleetSite:
+    """The module's fleet, whose two workers live and have their shares."""
+    while len(living(site)) < 2:
+        site.worker()
+    eventually(lambda: shares(site, "writer-0") == [4, 5], PATIENCE)
+    return site
+
+
+def living(fleet: FleetSite) -> list[WorkerProcess]:
+    """The workers that run."""
+    return [each for each in fleet.workers if each.process.poll() is None]
 
 
 def shares(fleet: FleetSite, engine: str) -> list[int]:
@@ -55,7 +69,7 @@ def test_together_they_keep_to_the_limits_while_workers_die_and_come(fleet: Flee
     seen = []
     for place in range(SAMPLES):
         if place == SAMPLES // 4:
-            fleet.workers[0].signal(signal.SIGKILL)
+            living(fleet)[0].signal(signal.SIGKILL)
         if place == SAMPLES // 2:
             fleet.worker(wait=False)
         seen.append((running(writer.stats()), running(other.stats())))
@@ -80,8 +94,8 @@ def test_what_is_told_of_an_engine_is_of_all_workers(fleet: FleetSite):
     def told() -> bool:
         status = read_status(fleet.store, fleet.settings)
         engine = next(each for each in status.engines if each.id == "writer-0")
-        loads = [w["loads"]["writer-0"][0] for w in read_workers(fleet.store).values()]
-        return engine.inflight == engine.limit == LIMIT and sorted(loads) == [4, 5]
+        each = [worker.inflight for worker in status.workers]
+        return engine.inflight == engine.limit == LIMIT and sorted(each) == [4, 5]
 
     eventually(told, PATIENCE)
     writer.fault()
@@ -93,7 +107,9 @@ def test_a_killed_workers_share_and_requests_are_the_others_at_once(fleet: Fleet
     writer.fault(hang=True)
     results = fleet.send([f"w{n}" for n in range(LIMIT)])
     eventually(lambda: running(writer.stats()) == LIMIT, PATIENCE)
-    fleet.workers[0].signal(signal.SIGKILL)
+    killed = living(fleet)[0]
+    killed.signal(signal.SIGKILL)
+    killed.wait()
     eventually(lambda: shares(fleet, "writer-0") == [LIMIT], PATIENCE)
     eventually(lambda: running(writer.stats()) == LIMIT, PATIENCE)
     assert len(read_workers(fleet.store)) == 1
@@ -103,7 +119,7 @@ def test_a_killed_workers_share_and_requests_are_the_others_at_once(fleet: Fleet
 
 def test_an_idle_share_is_lent_and_comes_back(fleet: FleetSite):
     """One of them does no longer consume, as remote control can say."""
-    idle = fleet.workers[0]
+    idle = living(fleet)[0]
     fleet.app.control.cancel_consumer("writer", destination=[idle.name], reply=True)
     results = fleet.send([f"w{n}" for n in range(300)])
     eventually(lambda: shares(fleet, "writer-0")[0] == 1, PATIENCE)
@@ -115,7 +131,8 @@ def test_an_idle_share_is_lent_and_comes_back(fleet: FleetSite):
 
 
 def test_a_worker_that_ends_leaves_its_share_as_it_finishes(fleet: FleetSite):
-    fleet.workers[1].signal(signal.SIGTERM)
-    assert fleet.workers[1].wait() == 0
+    ended = living(fleet)[0]
+    ended.signal(signal.SIGTERM)
+    assert ended.wait() == 0
     eventually(lambda: shares(fleet, "writer-0") == [LIMIT], PATIENCE)
     assert shares(fleet, "other-0") == [1]

@@ -64,8 +64,9 @@ def test_lending_neither_makes_places_nor_takes_used_ones(
 
 
 def test_a_worker_asks_for_its_share_again_as_soon_as_it_uses_it():
-    assert asks(share=32, used=0, idle=True) == 4
-    assert asks(share=32, used=4, idle=False) == 32
+    assert asks(share=32, used=0, full=False, idle=True) == 4
+    assert asks(share=32, used=4, full=True, idle=False) == 32
+    assert asks(share=32, used=32, full=True, idle=False) == 64
     assert lend([32, 32], [4, 64]) == [4, 60]
     assert lend([32, 32], [32, 64]) == [32, 32]
 
