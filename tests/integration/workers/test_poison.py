@@ -42,9 +42,18 @@ def latency(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, valkey: ValkeyProcess, latency: str) -> Iterator[FleetSite]:
+def places(request: pytest.FixtureRequest) -> str:
+    """What the engine takes at once."""
+    return str(getattr(request, "param", "64"))
+
+
+@pytest.fixture
+def fleet(
+    tmp_path: Path, valkey: ValkeyProcess, latency: str, places: str
+) -> Iterator[FleetSite]:
     """A launcher, a worker and one engine that dies of a certain prompt."""
-    with open_fleet(tmp_path, valkey.url, FRAGILE.replace("0.1", latency)) as site:
+    fragile = FRAGILE.replace("0.1", latency).replace("64", places)
+    with open_fleet(tmp_path, valkey.url, fragile) as site:
         spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
         with hold_control(site.store, "test", 60) as token:
             write_wishes(site.store, token, {spec.id: Wish(spec, token=token)})
@@ -74,6 +83,20 @@ def test_a_request_that_kills_engines_is_set_aside_and_its_neighbours_are_answer
     assert resubmit(fleet.store, letter, key)
     assert AsyncResult(poison.id, app=fleet.app).state == "PENDING"
     assert not resubmit(fleet.store, letter, key)
+
+
+@pytest.mark.parametrize(("latency", "places"), [("0.5", "8")], indirect=True)
+def test_of_two_workers_one_runs_the_suspects(fleet: FleetSite):
+    """Both at once would blame a neighbour that ran beside the one to blame."""
+    fleet.worker()
+    names = [f"t{i}" for i in range(8)]
+    neighbours = fleet.send(names[:4], kwargs={"model": "fragile"})
+    poison = fleet.complete.delay("a POISON b", model="fragile")
+    neighbours += fleet.send(names[4:], kwargs={"model": "fragile"})
+    with pytest.raises(PoisonError, match="2 engines of fragile died"):
+        poison.get(timeout=90)
+    assert answers(neighbours, within=90) == [answer_text(name) for name in names]
+    assert [letter.task for letter in dead_letters(fleet.store)] == [poison.id]
 
 
 @pytest.mark.parametrize("latency", ["1.5"], indirect=True)
