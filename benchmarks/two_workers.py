@@ -132,6 +132,13 @@ def _start(rig: Rig, number: int, cores: list[int]) -> Iterator[Processes]:
         yield worker
 
 
+def _start_all(rig: Rig, number: int) -> list[Processes]:
+    """Workers that hold their leases."""
+    workers = [rig.worker(wait=False) for _ in range(number)]
+    eventually(lambda: all(map(rig.name_of, workers)), START_SECONDS)
+    return workers
+
+
 def _steady(rig: Rig, workers: list[Processes]) -> tuple[float, float]:
     """Requests a second, and milliseconds of the workers' CPU time for each."""
 
@@ -154,8 +161,7 @@ def _steady(rig: Rig, workers: list[Processes]) -> tuple[float, float]:
 def _use(number: int) -> float:
     """How much of an engine's limit one run uses, on average."""
     with Rig("--latency", str(USED_SECONDS), limit=USED_LIMIT) as rig:
-        for _ in range(number):
-            rig.worker()
+        _start_all(rig, number)
         engine = rig.engines[0]
         _send_rows(rig, 3_000)
         eventually(lambda: _running(engine) >= USED_LIMIT, START_SECONDS)
@@ -169,7 +175,7 @@ def _use(number: int) -> float:
 def _killed() -> tuple[float, int]:
     """Most in flight, as a part of the limit, while workers die; how many died."""
     with Rig("--latency", str(KILLED_SECONDS), limit=KILLED_LIMIT) as rig:
-        living = [rig.worker() for _ in range(2)]
+        living = _start_all(rig, 2)
         engine, kills = rig.engines[0], 0
         _send_rows(rig, 20_000)
         eventually(lambda: _running(engine) >= KILLED_LIMIT, START_SECONDS)

@@ -112,7 +112,8 @@ class Partners:
             logger.warning("worker %s of this host is gone", name)
         self._learn(found.others)
         self.roster.take_shares(found.shares)
-        self.on_shares()
+        if found.shares != shares:
+            self.on_shares()
         if self._find_there() != there:
             self.wakeup.set()
         return all(found.shares[name] >= number for name, number in wanted.items())
@@ -184,10 +185,16 @@ class Partners:
         now, before = time.monotonic(), self._others
         self._others = {}
         for each in others:
-            partner = before.get(each.name) or _Partner(each)
+            partner = before.pop(each.name, None) or _Partner(each)
             partner.last = each
             partner.missed_at = 0.0 if each.lives else partner.missed_at or now
             self._others[each.name] = partner
+        for name, partner in before.items():
+            # A server that lost its data hears of the others again one by one.
+            partner.missed_at = partner.missed_at or now
+            stays = partner.last.stays and not is_gone(partner.last.process)
+            if stays and not partner.is_forgotten:
+                self._others[name] = partner
         for name, slot in self.roster.slots.items():
             slot.inflight_of_others = 0
             for partner in self._others.values():

@@ -72,6 +72,9 @@ def test_together_they_keep_to_the_limits_while_workers_die_and_come(fleet: Flee
             living(fleet)[0].signal(signal.SIGKILL)
         if place == SAMPLES // 2:
             fleet.worker(wait=False)
+        if place % 100 == 50:
+            # As a server does that comes back without its data.
+            fleet.store.client.delete(fleet.store.keys.shares(HOST))
         seen.append((running(writer.stats()), running(other.stats())))
     eventually(lambda: shares(fleet, "writer-0") == [4, 5], PATIENCE)
     assert len(answers(results, within=90)) == 1_350
