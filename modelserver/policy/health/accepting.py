@@ -25,7 +25,7 @@ WELL_TICKS = 30
 #: Ticks in a row at which it is slow, but less than accepted, so that it may be slow
 #: for another reason.
 LESS_TICKS = 6
-#: People are told again where it is 1.6 times what they were told.
+#: People are told again where it has long been 1.6 times what they were told.
 NEWS = 1.6
 #: Seconds until what is accepted has come down from the peak that was verified.
 SETTLED_SECONDS = 1200.0
@@ -35,23 +35,25 @@ TRUSTED_SECONDS = 3600.0
 
 def accept(case: EngineCase, passed: EngineMemory) -> Transition:
     """It serves as degraded from now on, as its canaries passed again and again."""
-    told = case.memory.slowdown
+    told = case.memory.slowdown if case.memory.slowdown >= PASSES else 0.0
     residual, reason = passed.accepted, in_words(passed.accepted)
     if passed.slow_kind:
         residual, reason = passed.residual, f"{passed.reason}; its canaries pass"
     times = math.exp(residual)
+    # A kind's verdict is made of minutes; what all requests take goes up and down.
+    is_news = not told or (bool(passed.slow_kind) and times > NEWS * told)
     own = replace(
         passed,
         health=Health.DEGRADED,
         residual=residual,
-        slowdown=max(told, times),
+        slowdown=times if is_news else told,
         slow_ticks=(),
         error_ticks=(),
         clear_ticks=0,
         less_ticks=0,
         reason=reason,
     )
-    return Transition(own, alert=own.reason if times > NEWS * told else "")
+    return Transition(own, alert=own.reason if is_news else "")
 
 
 def in_words(accepted: float) -> str:
@@ -79,6 +81,13 @@ def followed(memory: EngineMemory, beyond: float) -> EngineMemory:
 def is_well(memory: EngineMemory) -> bool:
     """Whether it is no longer slow by its requests."""
     return memory.clear_ticks >= WELL_TICKS or memory.accepted < math.log(PASSES)
+
+
+def find_news(memory: EngineMemory, now: float) -> str:
+    """What people are told of an engine that has become far slower, "" for nothing."""
+    is_settled = now >= memory.since + SETTLED_SECONDS
+    is_news = memory.accepted > math.log(NEWS * memory.slowdown)
+    return in_words(memory.accepted) if is_settled and is_news else ""
 
 
 def find_doubt(memory: EngineMemory, now: float) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from modelserver.policy.health.blame import residual_of
 from modelserver.policy.health.memory import EngineMemory, Health
-from modelserver.policy.health.speed import SLOWER_THAN_PEERS
+from modelserver.policy.health.speed import CERTAIN, SLOWER_THAN_PEERS
 from modelserver.policy.health.verdicts import Slow
 from modelserver.values import Cause
 
@@ -19,7 +19,8 @@ from modelserver.values import Cause
 #: be down at once.
 Alike = tuple[Collection[str], Mapping[str, EngineMemory], int]
 
-#: An engine may be 1.4 times as slow as the one that is verified for it.
+#: An engine may be 1.4 times as slow as the one that is verified for it, or as much
+#: slower as chance explains.
 AS_SLOW = math.log(SLOWER_THAN_PEERS)
 #: Canaries that passed speak for others for at most 600 seconds.
 LATELY_SECONDS = 600.0
@@ -63,7 +64,8 @@ def let_off(name: str, slow: Slow, alike: Alike, now: float) -> EngineMemory | N
     for each in accepted:
         passed = engines[each]
         lately = now - passed.fresh_from <= LATELY_SECONDS and now < passed.quiet_until
-        if not lately or residual > passed.accepted + AS_SLOW:
+        as_slow = passed.accepted + max(AS_SLOW, CERTAIN * slow.error)
+        if not lately or residual > as_slow:
             continue
         degraded = passed.health is Health.DEGRADED
         residual = max(residual, passed.accepted)

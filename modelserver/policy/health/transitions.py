@@ -13,6 +13,7 @@ from modelserver.policy.health.accepting import (
     TRUSTED_SECONDS,
     accept,
     find_doubt,
+    find_news,
     followed,
     is_well,
 )
@@ -147,6 +148,9 @@ def _ticked(case: EngineCase) -> EngineMemory:
     )
     over = not quiet and own.health is not Health.DEGRADED
     failed = case.found.errors is not None
+    if over and own.accepted:
+        # What it was known for makes no stutter of it afterwards.
+        own = replace(own, tallies=Tallies())
     return replace(
         own,
         accepted=0.0 if over else own.accepted,
@@ -324,6 +328,10 @@ def _accepted(case: EngineCase) -> Transition:
         well = {"accepted": 0.0, "slowdown": 1.0, "cause": Cause.NONE, "reason": ""}
         well |= {"tallies": Tallies()}
         return Transition(case.moved(Health.HEALTHY, **well))
+    news = find_news(own, case.now)
+    if news:
+        told = replace(own, slowdown=math.exp(own.accepted), reason=news)
+        return Transition(told, alert=news)
     doubt = find_doubt(own, case.now)
     if doubt:
         return drain(replace(case, memory=own), Cause.SLOW, doubt, 0.0)

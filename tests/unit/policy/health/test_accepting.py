@@ -7,6 +7,7 @@ import pytest
 
 from modelserver.policy.health.accepting import FOLLOW_LOOKS, LESS_TICKS, WELL_TICKS
 from modelserver.policy.health.memory import Health
+from modelserver.policy.health.tallies import Tallies
 from modelserver.values import Cause, Outcome
 from tests.support.control import (
     Scene,
@@ -97,15 +98,47 @@ def test_if_it_may_not_be_relaunched_nothing_is_accepted_any_longer():
     assert scene.wishes["m-0"].limit == 16
 
 
-@pytest.mark.parametrize(("times", "news"), [(6.0, True), (4.75, False)])
-def test_people_are_told_again_only_of_much_more(times: float, news: bool):
-    scene = accepted()
+@pytest.mark.parametrize(
+    ("times", "since", "news"),
+    [(6.0, 8_700.0, True), (4.75, 8_700.0, False), (6.0, 9_000.0, False)],
+)
+def test_people_are_told_again_of_much_more_that_lasts(
+    times: float, since: float, news: bool
+):
+    scene = accepted(accepted=math.log(times), residual=math.log(times), since=since)
     scene.slow(times=times)
-    scene.looks(3)
-    told = pass_canaries(scene)
+    told = alerts(scene.look())
     assert bool(told) is news
-    assert scene.own.accepted == pytest.approx(math.log(times))
-    assert scene.own.passes == 3
+    assert scene.own.slowdown == pytest.approx(times if news else 3.0)
+    assert alerts(scene.look()) == []
+
+
+def test_what_goes_up_and_down_is_no_news():
+    scene = accepted()
+    scene.slow(times=6.0)
+    scene.looks(3)
+    assert pass_canaries(scene) == []
+    assert scene.own.accepted == pytest.approx(math.log(6.0))
+    assert (scene.own.passes, scene.own.slowdown) == (3, 3.0)
+
+
+def test_the_first_time_people_are_told_however_little_it_is():
+    scene = Scene(passes=1)
+    scene.slow(times=1.59)
+    scene.looks(3)
+    (text,) = pass_canaries(scene)
+    assert text.startswith("its requests take 1.6x")
+    assert scene.own.slowdown == pytest.approx(1.59)
+
+
+def test_what_was_late_while_it_was_known_to_be_slow_makes_no_stutter():
+    late = Tallies(since=9_000.0, cells=((16, 300.0, 30.0, 10.0, 30.0),), pauses=9.0)
+    scene = Scene(accepted=LN3, quiet_until=10_015.0, tallies=late)
+    scene.samples["m-0"] = ()
+    scene.look()
+    assert scene.own.tallies.pauses
+    scene.look()
+    assert (scene.own.accepted, scene.own.tallies) == (0.0, Tallies())
 
 
 def test_what_is_accepted_follows_what_is_measured():

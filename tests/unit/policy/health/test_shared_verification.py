@@ -73,6 +73,19 @@ def test_if_they_are_slow_the_others_are_drained_in_their_turn():
     assert health(scene) == ["relaunching", "draining", "suspect"]
 
 
+def test_what_chance_explains_is_as_slow():
+    verified = known(accepted=LN2, quiet_until=NOW + 100, fresh_from=NOW - 10)
+    suspect = known(health=Health.SUSPECT, cause=Cause.SLOW)
+    engines = {"m-0": verified, "m-1": suspect, "m-2": suspect}
+    alike = (list(engines), engines, 2)
+
+    def found(error: float) -> bool:
+        slow = Slow("m-1", 1, math.log(3.2), 0.0, error, 40, 5)
+        return let_off("m-1", slow, alike, NOW) is not None
+
+    assert (found(0.05), found(0.15)) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("changed", "is_let_off"),
     [
