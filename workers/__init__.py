@@ -40,6 +40,7 @@ Engines and requests:
 - ``work``: one request under way, and what has been tried
 - ``retries``: what happens between two attempts of a request
 - ``carried_tries``: the attempts so far, in the message's header
+- ``probes``: one token of an engine that failed, where nobody else asks it
 - ``budget``: a bound on retries
 - ``crashes``: finds the request that kills engines
 - ``failures``: whose an engine's failures are

@@ -26,6 +26,8 @@ class CarriedTry:
     way: str
     #: How likely chance explains it, 1 where it does not speak against the request.
     chance: float
+    #: When it failed, in seconds of the store's clock; 0 where unknown.
+    at: float = 0.0
 
     @property
     def place(self) -> Place:
@@ -49,9 +51,9 @@ class CarriedTries:
 def to_header(carried: CarriedTries) -> dict[str, Any]:
     """The value of the message's header.
 
-    >>> failed = CarriedTry("m-0", 3, "status 500", 7.69e-06)
+    >>> failed = CarriedTry("m-0", 3, "status 500", 7.69e-06, at=100.0004)
     >>> to_header(CarriedTries((failed,), attempts=1))
-    {'attempts': 1, 'passes': 0, 'tries': [['m-0', 3, 'status 500', 7.7e-06]]}
+    {'attempts': 1, 'passes': 0, 'tries': [['m-0', 3, 'status 500', 7.7e-06, 100.0]]}
     """
     value: dict[str, Any] = {
         "attempts": carried.attempts,
@@ -62,6 +64,7 @@ def to_header(carried: CarriedTries) -> dict[str, Any]:
                 each.incarnation,
                 each.way[:MOST_CHARACTERS],
                 float(f"{each.chance:.2g}"),
+                round(each.at, 3),
             ]
             for each in carried.tries[:MOST_TRIES]
         ],
@@ -96,13 +99,15 @@ def _try(value: Any) -> CarriedTry | None:
     if not isinstance(value, list) or len(value) < 4:
         return None
     engine, incarnation, way, chance = value[:4]
+    at = value[4] if len(value) > 4 else 0.0  # Versions before do not say it.
     texts_fit = all(
         isinstance(each, str) and len(each) <= MOST_CHARACTERS for each in (engine, way)
     )
     is_chance = isinstance(chance, (int, float)) and 0 < chance <= 1
-    if not (texts_fit and is_chance and _is_count(incarnation)):
+    is_time = isinstance(at, (int, float)) and 0 <= at < 2**53
+    if not (texts_fit and is_chance and is_time and _is_count(incarnation)):
         return None
-    return CarriedTry(engine, incarnation, way, float(chance))
+    return CarriedTry(engine, incarnation, way, float(chance), float(at))
 
 
 def _count(value: Any) -> int:

@@ -35,6 +35,7 @@ from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes, suspects_at_once
 from workers.fallbacks import Fallbacks
+from workers.probes import Probes
 from workers.retries import Retries
 from workers.roster import EngineSlot, Roster
 from workers.server_clock import ServerClock
@@ -71,7 +72,8 @@ class Executor:
         self.clock = clock
         self.crashes = Crashes(roster)
         self.coalescer = Coalescer()
-        self.retries = Retries(roster, courier, clock)
+        self.probes = Probes(session)
+        self.retries = Retries(roster, courier, clock, self.probes)
 
     async def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
         """The answer to one task.

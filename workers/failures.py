@@ -21,6 +21,9 @@ FIRST_SHARE = 0.0005
 #: Failures since the last answer count against the engine, whosever they seem to be,
 #: once the share that is usual for it explains them no likelier than this.
 LEAST_USUAL = 0.001
+#: Probes tell how an engine does as long as the share that was usual for it explains
+#: what it failed at since its last answer likelier than this.
+LEAST_PROBED = 1e-6
 #: How many of an engine's requests it takes to forget most of the share that was usual.
 USUAL_REMEMBERED = 128.0
 #: The same for the share of its own faults.
@@ -77,6 +80,8 @@ class FailedTry:
     at: float
     #: An answer to a request that began after this tells what the engine was like.
     tells_from: float
+    #: Whether the request had failed before.
+    again: bool = False
     engine: EngineThen = EngineThen.UNKNOWN
 
 
@@ -133,6 +138,10 @@ class EngineRecord:
     answered_since: int = 0
     #: Failures since it began what it answered last.
     new: "deque[FailedTry]" = field(default_factory=lambda: deque(maxlen=MOST_RUNNING))
+    #: Requests that failed for the first time, here, since it answered one.
+    news: int = 0
+    #: The share of requests that was usual for it to fail at before these.
+    usual_before: float = 0.0
     #: Requests of late that ended well; those of long ago count less and less.
     good: float = 0.0
     #: The same for those that failed while the engine worked, whosever fault it was.
@@ -143,6 +152,7 @@ class EngineRecord:
     def note_answer(self, began: float) -> None:
         """A request that began then has ended well."""
         self.recent.append(None)
+        self.news = 0
         self.answered_since = min(self.answered_since + 1, MOST_RUNNING)
         self.good += 1.0 - self.good / USUAL_REMEMBERED
         self.own_faults -= self.own_faults / FAULTS_REMEMBERED
@@ -154,27 +164,56 @@ class EngineRecord:
                 self.answered_since = 0
         self.failed -= self.failed / USUAL_REMEMBERED
 
-    def _look_back(self, began: float) -> None:
-        """An answer to what began then tells of what failed before."""
+    def note_probe(self, began: float) -> None:
+        """It has answered what was only to tell how it does."""
+        if began > self.answered_began:
+            self.answered_began = began
+            self.answered_since = min(self.answered_since + 1, MOST_RUNNING)
+            self._look_back(began, only_news=True)
+
+    def _look_back(self, began: float, only_news: bool = False) -> None:
+        """An answer to what began then tells of what failed before.
+
+        Where nobody but a probe is answered, requests that had failed before are likely
+        to fail again: ``only_news`` leaves them out.
+        """
         told = [each for each in self.new if each.tells_from < began]
         left = [each for each in self.new if each.tells_from >= began]
         self.new.clear()
         self.new.extend(left)
-        usual = (self.failed + 1) / (self.good + self.failed + 2)
-        chance = likelihood(len(told), len(told) + self.answered_since, usual)
-        is_usual = len(told) < 2 or chance >= LEAST_USUAL
+        usual = self._usual()
+        news = sum(not (only_news and each.again) for each in told)
+        chance = likelihood(news, news + self.answered_since, usual)
+        is_usual = news < 2 or chance >= LEAST_USUAL
         self.answered_since = 0
         for each in told:
             each.engine = EngineThen.WELL if is_usual else EngineThen.FAILING
             self.failed += 1.0 - self.failed / USUAL_REMEMBERED
             self.good -= self.good / USUAL_REMEMBERED
 
-    def note_failure(self, mark: FailedRequest, began: float, now: float) -> FailedTry:
-        """A try of this request has failed."""
-        tried = FailedTry(mark, now, max(began, self.answered_began))
+    def note_failure(
+        self, mark: FailedRequest, began: float, now: float, again: bool = False
+    ) -> FailedTry:
+        """A try of this request has failed; ``again`` if it had failed before."""
+        if not again:
+            self.usual_before = self.usual_before if self.news else self._usual()
+            self.news += 1
+        tried = FailedTry(mark, now, max(began, self.answered_began), again)
         mark.tries[self.place] = tried
         self.new.append(tried)
         return tried
+
+    def _usual(self) -> float:
+        return (self.failed + 1) / (self.good + self.failed + 2)
+
+    @property
+    def is_told_by_probes(self) -> bool:
+        """Whether one that answers probes answers requests, too, for all that is known.
+
+        Not where it has answered none, or fails at all that are new.
+        """
+        usual = self.usual_before**self.news >= LEAST_PROBED
+        return usual and self.good > 0
 
     def note_own_fault(self) -> None:
         """A request that failed here was answered elsewhere."""

@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import orjson
 from celery.utils.log import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -66,6 +67,10 @@ class FleetFollower:
         self._look = asyncio.Event()
         #: Reports of all engines.
         self._reports: dict[str, EngineReport] = {}
+        #: Hosts of reported engines that had no worker when all was read last.
+        self._silent: set[str] = set()
+        #: Those that had none the time before, too: nobody there takes a request.
+        self._dead: set[str] = set()
         #: The last change of a report that was seen here.
         self._version = 0
         #: When all reports were read last, by the monotonic clock.
@@ -99,7 +104,7 @@ class FleetFollower:
         self._follow_fleet(fleet)
         self.fallbacks.update(standings.decode() if standings else "")
         await self._read_reports(int(version or 0))
-        self.roster.update(self._reports)
+        self.roster.update(self._reports, self._dead)
 
     async def _read_reports(self, version: int) -> None:
         """The reports of the engines that changed; now and then all of them."""
@@ -109,6 +114,7 @@ class FleetFollower:
             values = await self.client.hgetall(self.keys.engines)
             self._reports = {}
             self._read_all_at = now
+            await self._read_workers(values.values())
         elif version > self._version:
             after = f"({self._version}"
             changed: Any = await self.client.zrangebyscore(
@@ -124,6 +130,15 @@ class FleetFollower:
             if value:
                 engine = decode_engine(value)
                 self._reports[engine.id] = engine
+
+    async def _read_workers(self, reports: Iterable[bytes]) -> None:
+        """Which hosts have no worker although their engines are reported."""
+        names: Any = await self.client.smembers(self.keys.workers)
+        keys = [self.keys.worker(name.decode()) for name in names]
+        values: Any = await self.client.mget(keys) if keys else []
+        alive = {orjson.loads(value).get("host") for value in values if value}
+        silent = {decode_engine(each).host for each in reports} - alive
+        self._dead, self._silent = silent & self._silent, silent
 
     def _follow_fleet(self, value: bytes | None) -> None:
         """Go by the fleet that was applied last, if it is another than before."""

@@ -31,6 +31,9 @@ LEAST_CHANCE = 1e-6
 STATES = frozenset(
     {"broken off", *(f"status {code}" for code in (401, 403, 408, 425, 502, 503, 504))}
 )
+#: How likely at least a sound request fails again where only a probe was answered in
+#: between: that is tiny, and an engine may fail at larger ones only.
+PROBED_CHANCE = 0.01
 #: The way of a try that gave a text no sound vector.
 BAD_VECTORS = "bad vectors"
 #: Most requests of a model that are looked at for what becomes of their failures.
@@ -75,10 +78,14 @@ class TryHere:
 
     slot: EngineSlot
     tried: FailedTry
+    #: When it failed, in seconds of the store's clock.
+    at: float
     #: In what way it failed, "" where the request cannot be the cause.
     way: str
     #: Whether failing so speaks against the request.
     speaks: bool = False
+    #: Whether only a probe was answered since it failed there before.
+    is_probed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -93,8 +100,9 @@ class FailedTries:
     carried: CarriedTries = field(default_factory=CarriedTries)
     #: Its tries here.
     here: list[TryHere] = field(default_factory=list)
-    #: Engines whose failing at it was counted against them.
-    blamed: set[Place] = field(default_factory=set)
+    #: Engines whose failing at it was counted against them, each with when that was, in
+    #: seconds of the store's clock; 0 where unknown.
+    blamed: dict[Place, float] = field(default_factory=dict)
     #: By place: texts that got no sound vector, each time so far.
     bad_texts: dict[int, str] | None = None
     #: Whether the last failed try counts against its engine: the first one there does.
@@ -103,7 +111,9 @@ class FailedTries:
     is_counted: bool = False
 
     def __post_init__(self) -> None:
-        self.blamed |= {each.place for each in self.carried.tries if each.way}
+        for each in self.carried.tries:
+            if each.way:
+                self.blamed.setdefault(each.place, each.at)
         if self.carried.bad_texts is not None:
             self.bad_texts = dict.fromkeys(self.carried.bad_texts, "")
 
@@ -144,26 +154,36 @@ class FailedTries:
         return False
 
     def note(
-        self, slot: EngineSlot, fault: EngineFault, began: float, now: float
+        self,
+        slot: EngineSlot,
+        fault: EngineFault,
+        began: float,
+        now: float,
+        at: float = 0.0,
     ) -> None:
-        """Take note of a failed try. Times are of the monotonic clock."""
+        """Take note of a failed try. Times are of the monotonic clock.
+
+        ``at`` is now by the store's clock.
+        """
         place = slot.record.place
         is_first, last = place not in self.places, self.mark.tries.get(place)
-        tried = slot.record.note_failure(self.mark, began, now)
-        is_news = is_first or (last is not None and slot.finished_at > last.at)
+        tried = slot.record.note_failure(self.mark, began, now, bool(self.places))
+        is_others = is_first or (last is not None and slot.finished_at > last.at)
+        is_probed = last is not None and not is_others and slot.probed_at > last.at
+        is_probed = is_probed and slot.record.is_told_by_probes
         if isinstance(fault, UnsoundVectorsError):
-            self.here.append(TryHere(slot, tried, BAD_VECTORS))
+            self.here.append(TryHere(slot, tried, at, BAD_VECTORS))
             is_own_fault = self._is_text_at_fault(fault)
         else:
-            speaks = bool(fault.way) and is_news
-            self.here.append(TryHere(slot, tried, fault.way, speaks))
+            speaks = bool(fault.way) and (is_others or is_probed)
+            self.here.append(TryHere(slot, tried, at, fault.way, speaks, is_probed))
             # Also where this try says nothing: more is known of those before by now.
             is_own_fault = bool(fault.way) and self._is_beyond_chance(fault.way)
         self.counts = is_first and not is_own_fault
         if self.counts:
             slot.record.recent.append(self.mark)
         if self.counts and self.here[-1].way:
-            self.blamed.add(place)
+            self.blamed.setdefault(place, at)
         if is_own_fault:
             self.mark.culprit = Culprit.REQUEST
         if self.times > 1:
@@ -176,7 +196,9 @@ class FailedTries:
             place = each.slot.record.place
             # One word for an engine is enough, unless it speaks against the request.
             if each.speaks or place not in places:
-                tries.append(CarriedTry(*place, each.way, self._chance_of(each)))
+                tries.append(
+                    CarriedTry(*place, each.way, self._chance_of(each), each.at)
+                )
                 places.add(place)
         texts = None if self.bad_texts is None else tuple(self.bad_texts)
         return CarriedTries(tuple(tries), texts, attempts, passes)
@@ -213,6 +235,7 @@ class FailedTries:
         if not here.speaks or here.tried.engine is EngineThen.FAILING:
             return 1.0
         least = STATE_CHANCE if here.way in STATES else 0.0
+        least = max(least, PROBED_CHANCE if here.is_probed else 0.0)
         others = self.model.shares.without(1.0 if self.is_counted else 0.0)
         running = here.slot.started.values()
         share = here.slot.record.share_of_failures(self.mark, others, running)

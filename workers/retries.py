@@ -22,6 +22,7 @@ from workers.carried_tries import from_header, to_header
 from workers.courier import Courier
 from workers.failures import FailedRequest, Place
 from workers.own_fault import FailedTries, ModelFailures
+from workers.probes import Probes
 from workers.roster import EngineSlot, Roster
 from workers.server_clock import ServerClock
 from workers.work import Work
@@ -40,10 +41,13 @@ MOST_FROM_BUDGET = 5
 class Retries:
     """Lives on the loop's thread."""
 
-    def __init__(self, roster: Roster, courier: Courier, clock: ServerClock) -> None:
+    def __init__(
+        self, roster: Roster, courier: Courier, clock: ServerClock, probes: Probes
+    ) -> None:
         self.roster = roster
         self.courier = courier
         self.clock = clock
+        self.probes = probes
         #: By model.
         self.budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
         #: By model.
@@ -75,7 +79,11 @@ class Retries:
         if work.tries is None:
             mark = FailedRequest(work.task)
             work.tries = FailedTries(self.failures[work.model], mark)
-        work.tries.note(slot, fault, began, time.monotonic())
+        now = time.monotonic()
+        work.tries.note(slot, fault, began, now, self.clock.at(now))
+        if fault.way and not work.tries.is_own_fault and not self._has_untried(work):
+            # From now on only what was answered in between tells.
+            self.probes.after_failure(slot, work.model, work.request.kind)
         return work.tries.outcome
 
     def answered(self, work: Work) -> None:
@@ -90,8 +98,8 @@ class Retries:
         tries = work.tries
         if tries is None or not tries.is_own_fault:
             return
-        for place in tries.blamed:
-            self._withdraw(place)
+        for place, at in tries.blamed.items():
+            self._withdraw(place, at)
         for slot in self.roster.slots.values():
             slot.take_back(tries.mark)
         who = work.model_told
@@ -106,12 +114,16 @@ class Retries:
             f"same way, where others were answered; the engine's words: {fault}"
         )
 
-    def _withdraw(self, place: Place) -> None:
-        """Say that an engine, of whichever host, is not to blame after all."""
+    def _withdraw(self, place: Place, at: float) -> None:
+        """Say that an engine, of whichever host, is not to blame for what failed then.
+
+        Where only the order is known it is the last failure before now.
+        """
         engine, incarnation = place
-        now, outcome = self.clock.at(time.monotonic()), Outcome.WITHDRAWN
+        now, outcome = self.clock.now(), Outcome.WITHDRAWN
+        ago = max(0.0, now - at) if at else 0.0
         nothing = (0, 0, 0, 0, 0)
-        self.courier.record(Sample(engine, incarnation, now, 0.0, *nothing, outcome))
+        self.courier.record(Sample(engine, incarnation, now, ago, *nothing, outcome))
 
     def note_fault(self, work: Work, slot: EngineSlot, began: float) -> None:
         """An engine that fails at one request after the other is left alone."""
@@ -146,12 +158,19 @@ class Retries:
         raise Reject("engines of other workers have not been tried", requeue=True)
 
     def _is_for_others(self, work: Work) -> bool:
-        tries, model = work.tries, work.model
+        tries = work.tries
         if tries is None or work.passes >= MOST_PASSES:
             return False
-        places = tries.places
-        untried = self.roster.places_of_others(model) - places
-        return bool(untried) and not self.roster.has_untried(model, places)
+        here = self.roster.has_untried(work.model, tries.places)
+        return not here and self._has_untried(work)
+
+    def _has_untried(self, work: Work) -> bool:
+        """Whether an engine of any host may get it that has not failed at it."""
+        places = work.tries.places if work.tries else set()
+        others = self.roster.places_of_others(work.model)
+        if work.passes < MOST_PASSES and others - places:
+            return True
+        return self.roster.has_untried(work.model, places)
 
     def keep(self, work: Work) -> None:
         """Have the message say what was tried, wherever it goes."""

@@ -57,6 +57,8 @@ class EngineSlot:
     own_admitted: int = 0
     #: When a request last finished well, 0 before the first.
     finished_at: float = 0.0
+    #: When a probe that was answered last had begun, 0 before the first.
+    probed_at: float = 0.0
     #: Until when it gets no requests because it is suspected.
     suspect_until: float = 0.0
     #: How often it was suspected in a row.
@@ -121,6 +123,11 @@ class EngineSlot:
             self.faults.clear()
             self.record.note_answer(began)
 
+    def note_probe(self, began: float) -> None:
+        """It has answered a probe, which is no request of anybody's."""
+        self.probed_at = max(self.probed_at, began)
+        self.record.note_probe(began)
+
     def suspect(self, now: float, began: float) -> None:
         """Give the engine no requests for a while: it broke a connection, or fails.
 
@@ -176,8 +183,13 @@ class Roster:
         self._limits: dict[str, int] = {}
         self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
-    def update(self, reports: Mapping[str, EngineReport]) -> None:
-        """Take over what the launchers report. A new incarnation starts clean."""
+    def update(
+        self, reports: Mapping[str, EngineReport], dead: Collection[str] = ()
+    ) -> None:
+        """Take over what the launchers report. A new incarnation starts clean.
+
+        ``dead`` are hosts without a worker, whose engines nobody asks.
+        """
         now = time.monotonic()
         mine = {
             engine.id: engine
@@ -192,7 +204,8 @@ class Roster:
         }
         self.elsewhere.clear()
         for engine in reports.values():
-            if engine.host != self.host and engine.is_given_work:
+            is_there = engine.host != self.host and engine.host not in dead
+            if is_there and engine.is_given_work:
                 place = (engine.id, engine.incarnation)
                 self.elsewhere[engine.model].add(place)
         for name in set(self.slots) - set(mine):

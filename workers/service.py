@@ -194,7 +194,7 @@ class Service:
             await self.results.aclose()
 
     async def _cancel_parts(self) -> None:
-        pending: set[asyncio.Task[None]] = set(self._parts)
+        pending = {*self._parts, *self.executor.probes.running}
         while pending:
             # Again and again: a library's timeout can swallow a cancellation.
             for task in pending:

@@ -22,9 +22,8 @@ POISONOUS = 0.15
 MARK = " arsenic"
 #: The share of an oracle's good answers a second that is promised.
 PROMISED = 0.95
-#: How a poisonous request may end: the last few, with nobody answered beside them, are
-#: tried twenty times.
-IN_WORDS = ("RequestError", "EngineError")
+#: How a poisonous request ends.
+IN_WORDS = "RequestError"
 #: Most attempts of a poisonous request, on average.
 MOST_ATTEMPTS = 3.0
 #: How long all answers may take after the last request was sent, in seconds.
@@ -169,4 +168,4 @@ def _failed(ground: Ground, engines: Sequence[str]) -> int:
 
 
 def _is_told(result: object) -> bool:
-    return isinstance(result, dict) and result.get("exc_type") in IN_WORDS
+    return isinstance(result, dict) and result.get("exc_type") == IN_WORDS

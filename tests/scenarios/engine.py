@@ -60,8 +60,8 @@ class Request:
     failed_at: dict[str, float] = field(default_factory=dict)
     #: Engines on which failing speaks against the request.
     against: list[Any] = field(default_factory=list)
-    #: Engines that its failing counts against, with their incarnations.
-    blamed: list[tuple[str, int]] = field(default_factory=list)
+    #: Engines that its failing counts against, with their incarnations, and when.
+    blamed: list[tuple[str, int, float]] = field(default_factory=list)
     own_fault: bool = False
     todo: int = 0
     times: float = 1.0

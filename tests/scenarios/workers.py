@@ -157,8 +157,8 @@ class Workers:
             self._withdraw(request)
             return Outcome.REPEATED, None
         if is_first:
-            place = (slot.report.id, slot.report.incarnation)
-            request.blamed.append(place)
+            blamed = (slot.report.id, slot.report.incarnation, self.now)
+            request.blamed.append(blamed)
         outcome = Outcome.ENGINE_FAULT if is_first else Outcome.REPEATED
         return outcome, self._wait_after(request)
 
@@ -222,8 +222,8 @@ class Workers:
         """What was counted against engines was the request's own fault."""
         if self.way is not Way.CARRIED:
             return
-        for name, incarnation in request.blamed:
-            nothing = (0, 0, 0, 0, 0)
+        for name, incarnation, at in request.blamed:
+            ago, nothing = self.now - at, (0, 0, 0, 0, 0)
             self.slots[name].samples.appendleft(
-                Sample(name, incarnation, self.now, 0.0, *nothing, Outcome.WITHDRAWN)
+                Sample(name, incarnation, self.now, ago, *nothing, Outcome.WITHDRAWN)
             )

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from modelserver.engine_client import EngineFault
 from modelserver.values import EngineReport, EngineState
 from workers.own_fault import FailedTries, ModelFailures
+from workers.probes import OTHERS_SECONDS
 from workers.roster import EngineSlot
 
 WRONG = EngineFault("status 500: a bad day", way="status 500")
 #: Attempts before a request fails without a verdict.
 MOST_TRIES = 20
+#: Seconds that an engine takes to answer a probe.
+PROBE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,7 @@ class Simulation:
             self.slots, key=lambda s: (s.record.place in tried, s.inflight, s.began_at)
         )
         number, began, weather = slot.begin(self.now), self.now, self.weather
-        fails = (
-            request.is_poison
-            or weather.broken[0] <= began < weather.broken[1]
-            or self.random.random() < weather.random
-        )
+        fails = request.is_poison or self._fails()
         request.attempts += 1
         self.verdicts.spent += 1
         seconds = weather.failing if fails else weather.generation
@@ -134,9 +133,23 @@ class Simulation:
 
         self._after(seconds, end)
 
+    def _fails(self) -> bool:
+        """Whether what begins now fails by its engine."""
+        first, last = self.weather.broken
+        return first <= self.now < last or self.random.random() < self.weather.random
+
+    def _probe(self, slot: EngineSlot, failed_at: float) -> None:
+        """As ``workers.probes`` does, once for each failure."""
+        if max(slot.finished_at, slot.probed_at) <= failed_at and not self._fails():
+            began = self.now
+            self._after(PROBE_SECONDS, lambda: slot.note_probe(began))
+
     def _failed(self, request: _Request, slot: EngineSlot, began: float) -> None:
+        failed_at = self.now
         tries = request.tries = request.tries or FailedTries(self.model)
         tries.note(slot, WRONG, began, self.now)
+        if len(tries.places) == len(self.slots):
+            self._after(OTHERS_SECONDS, lambda: self._probe(slot, failed_at))
         if tries.is_own_fault:
             if request.is_poison:
                 self.verdicts.attempts.append(request.attempts)

@@ -73,3 +73,30 @@ def test_a_worker_reads_what_changed(site: FleetSite):
 
     asyncio.run(follow())
     assert read_engines(site.store) == {ENGINE.id: ENGINE}
+
+
+def test_hosts_without_a_worker_are_passed_nothing_on(site: FleetSite):
+    client, there = site.store.client, replace(ENGINE, host="h2")
+
+    async def follow() -> list[bool]:
+        roster = Roster(HOST)
+        follower = FleetFollower(
+            *(Redis.from_url(site.settings.redis_url), site.settings),
+            *(CatalogueSource(site.settings), roster, Fallbacks(roster)),
+            asyncio.Event(),
+        )
+        found = []
+        for reports, is_there in ((4, True), (3, False), (2, False), (1, True)):
+            client.flushdb()  # With fewer changes than before all is read.
+            if is_there:
+                client.sadd(site.store.keys.workers, "w")
+                client.set(site.store.keys.worker("w"), '{"host": "h2"}')
+            for number in range(reports):
+                report_engine(site.store, replace(there, limit=number))
+            await follower.look()
+            found.append(bool(roster.elsewhere["writer"]))
+        await follower.client.aclose()
+        return found
+
+    # One may have come up since: not at the first look.
+    assert asyncio.run(follow()) == [True, True, False, True]

@@ -1,5 +1,7 @@
 """How many attempts it takes to tell poison from engines that fail, in numbers."""
 
+from statistics import fmean
+
 import pytest
 
 from tests.support.fault_simulation import Simulation, Verdicts, Weather
@@ -21,8 +23,9 @@ def test_poison_that_takes_a_whole_generation_costs_no_more_than_an_oracle(
     found = Simulation(Weather(poison=poison)).run(60.0, places=32)
     assert against_an_oracle(found) >= PROMISED
     assert found.wronged == 0
-    # At the end only poison is left, as if the engines failed at everything.
-    assert found.given_up <= 3
+    # At the end only poison is left, so that probes tell.
+    assert found.given_up == 0
+    assert max(found.attempts) <= 10
 
 
 @pytest.mark.parametrize("poison", [0.01, 0.15, 0.5])
@@ -46,15 +49,23 @@ def test_engines_that_begin_to_fail_everything_have_few_requests_blamed(
     poison: float, failing: float
 ):
     weather = Weather(poison=poison, failing=failing, broken=(60.0, 80.0))
-    found = Simulation(weather).run(90.0, rate=20)
+    found = [Simulation(weather, seed=seed).run(90.0, rate=20) for seed in (1, 2, 3)]
     # Of 400 requests that came meanwhile.
-    assert found.wronged <= 6
+    assert fmean(each.wronged for each in found) <= 6
 
 
 def test_a_lone_engine_tells_poison_by_what_it_answers_in_between():
     found = Simulation(Weather(poison=0.15), engines=1).run(60.0, places=32)
     assert against_an_oracle(found) >= PROMISED
     assert (found.wronged, found.given_up) == (0, 0)
+    # At the end nobody else asks.
+    assert max(found.attempts) <= 10
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_probes_blame_no_request_for_engines_that_fail_at_random(share: float):
+    found = Simulation(Weather(random=share), engines=1).run(60.0, rate=0.2)
+    assert found.wronged == 0
 
 
 def test_the_share_of_engines_follows_what_failures_proved_to_be():

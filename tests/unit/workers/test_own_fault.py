@@ -32,7 +32,7 @@ def answer(slot: EngineSlot, began: float, ended: float) -> None:
 def fail(
     tries: FailedTries, slot: EngineSlot, now: float, fault: EngineFault = WRONG
 ) -> tuple[Outcome, bool]:
-    tries.note(slot, fault, now - 0.1, now)
+    tries.note(slot, fault, now - 0.1, now, 1000 + now)
     return tries.outcome, tries.is_own_fault
 
 
@@ -51,6 +51,39 @@ def test_failing_again_where_others_were_answered_is_the_requests_own_fault():
     assert fail(tries, lone, 1.0) == (COUNTED, False)
     answer(lone, 1.1, 1.5)
     assert fail(tries, lone, 2.0) == (REPEATED, True)
+
+
+def probe(slot: EngineSlot, now: float) -> None:
+    """The engine answers the worker's own question."""
+    slot.note_probe(now)
+
+
+@pytest.mark.parametrize(("well", "times"), [(1, 3), (20, 2)])
+def test_where_nobody_else_is_answered_probes_tell(well: int, times: int):
+    tries, lone = FailedTries(), slot(well=well)
+    for now in range(1, times):
+        assert fail(tries, lone, now) == (COUNTED if now == 1 else REPEATED, False)
+        probe(lone, now + 0.5)
+    assert fail(tries, lone, times) == (REPEATED, True)
+
+
+def test_an_engine_that_has_answered_probes_only_says_nothing():
+    tries, young = FailedTries(), slot()
+    for now in range(1, 20):
+        assert not fail(tries, young, now)[1]
+        probe(young, now + 0.5)
+
+
+def test_an_engine_that_fails_at_all_but_probes_stays_to_blame():
+    broken, model, verdicts = slot(well=50), ModelFailures(), []
+    for number in range(10):
+        tries = FailedTries(model)
+        for part in range(3):
+            verdict = fail(tries, broken, 10.0 * number + part + 1)[1]
+            probe(broken, 10.0 * number + part + 1.5)
+        verdicts.append(verdict)
+    assert sum(verdicts) <= 3
+    assert not any(verdicts[3:])
 
 
 def test_an_engine_that_answers_nothing_stays_to_blame():
@@ -159,8 +192,14 @@ def test_what_was_tried_on_another_host_counts():
     there = carried(tries)
     assert there.places == {("m-0", 1)}
     assert fail(there, slot("m-1", 50), 2.0) == (REPEATED, True)
-    assert there.blamed == {("m-0", 1)}
+    assert there.blamed == {("m-0", 1): 1001.0}
     assert there.times == 2
+
+
+def test_what_a_version_before_carried_has_no_time():
+    header = {"tries": [["m-0", 1, "status 500", 1e-05]], "attempts": 1}
+    there = FailedTries(carried=from_header(header))
+    assert there.blamed == {("m-0", 1): 0.0}
 
 
 def test_the_engines_of_another_host_may_be_bad_too():
@@ -168,7 +207,7 @@ def test_the_engines_of_another_host_may_be_bad_too():
     fail(tries, slot("m-0", 40, failed=20), 1.0)
     there = carried(tries)
     assert fail(there, slot("m-1", 40, failed=20), 2.0) == (COUNTED, False)
-    assert there.blamed == {("m-0", 1), ("m-1", 1)}
+    assert there.blamed.keys() == {("m-0", 1), ("m-1", 1)}
 
 
 def test_a_text_that_got_no_vector_elsewhere_is_known_here():
@@ -178,7 +217,7 @@ def test_a_text_that_got_no_vector_elsewhere_is_known_here():
     again = UnsoundVectorsError({5: "all zeros", 7: "no vector"})
     assert fail(there, slot("m-1", 5), 2.0, again) == (REPEATED, True)
     assert there.bad_texts == {5: "all zeros"}
-    assert there.blamed == {("m-0", 1)}
+    assert there.blamed.keys() == {("m-0", 1)}
 
 
 def test_a_lost_connection_is_carried_and_stays_the_engines():
@@ -186,10 +225,10 @@ def test_a_lost_connection_is_carried_and_stays_the_engines():
     fail(tries, slot("m-0", 50), 1.0, EngineFault("connection reset"))
     there = carried(tries)
     assert there.places == {("m-0", 1)}
-    assert there.blamed == set()
+    assert not there.blamed
     fail(there, slot("m-1", 50), 2.0)
     assert fail(there, slot("m-2", 50), 3.0) == (REPEATED, True)
-    assert there.blamed == {("m-1", 1)}
+    assert there.blamed.keys() == {("m-1", 1)}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +241,7 @@ def test_a_lost_connection_is_carried_and_stays_the_engines():
             {"tries": 5},
             {"tries": [["m", 1]]},
             {"tries": [[1, 2, 3, 4]]},
+            {"tries": [["m", 1, "", 1.0, "soon"]]},
         ),
         {"tries": [], "attempts": -3, "passes": "x", "texts": [None, "7"]},
     ],

@@ -135,6 +135,7 @@ def test_what_was_late_while_it_was_known_to_be_slow_makes_no_stutter():
     late = Tallies(since=9_000.0, cells=((16, 300.0, 30.0, 10.0, 30.0),), pauses=9.0)
     scene = Scene(accepted=LN3, quiet_until=10_015.0, tallies=late)
     scene.samples["m-0"] = ()
+    scene.memory = replace(scene.memory, judged_at=scene.now)
     scene.look()
     assert scene.own.tallies.pauses
     scene.look()
