@@ -25,8 +25,8 @@ WELL_TICKS = 30
 #: Ticks in a row at which it is slow, but less than accepted, so that it may be slow
 #: for another reason.
 LESS_TICKS = 6
-#: People are told again where it has long been 1.6 times what they were told.
-NEWS = 1.6
+#: People are told again where it has long been twice what they were told.
+NEWS = 2.0
 #: Seconds until what is accepted has come down from the peak that was verified.
 SETTLED_SECONDS = 1200.0
 #: Seconds for which canaries that passed are trusted whatever its requests take.

@@ -70,6 +70,22 @@ class Fit:
         expected = constant + prompt * of[0] + admitted * of[3]
         return max(LEAST_SECONDS, expected + of[1] * (completion + inflight * of[2]))
 
+    def log_ratios(self, samples: Iterable[Sample], max_running: int) -> list[float]:
+        """``log_ratio`` of many requests, which is most of what a look costs."""
+        constant, prompt, completion, inflight, admitted = self.shares
+        log, most = math.log, float(max_running)
+        logs = []
+        for each in samples:
+            mean = (each.inflight_start + each.inflight_end) / 2
+            expected = constant + prompt * each.prompt_tokens
+            expected += admitted * each.prompt_admitted
+            expected += each.completion_tokens * (
+                completion + inflight * (mean if mean < most else most)
+            )
+            measured = each.seconds if each.seconds > LEAST_SECONDS else LEAST_SECONDS
+            logs.append(log(measured / max(LEAST_SECONDS, expected)))
+        return logs
+
     def log_ratio(self, of: Row) -> float:
         """The logarithm of measured over expected seconds."""
         return math.log(max(of[4], LEAST_SECONDS) / self.seconds(of))

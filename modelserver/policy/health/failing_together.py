@@ -16,6 +16,7 @@ from modelserver.policy.health.failures import (
 )
 from modelserver.policy.health.memory import EngineMemory, ModelMemory
 from modelserver.policy.health.observation import Observation
+from modelserver.policy.health.speed import RECENT_SECONDS
 from modelserver.policy.health.verdicts import FailingTogether
 from modelserver.values import Outcome
 
@@ -47,10 +48,11 @@ def count_failing(
         every = observation.fresh_samples(own)
         found = counts[observation.spec.name]
         found["failed"] += sum(is_recent(each, now) for each in find_faults(every))
-        for each in every:
-            if is_recent(each, now):
-                found["at fault"] += each.outcome in AT_FAULT
-                found["answered"] += each.outcome is Outcome.OK
+        recent = Counter(
+            each.outcome for each in every if now - each.ended_at <= RECENT_SECONDS
+        )
+        found["at fault"] += sum(recent[outcome] for outcome in AT_FAULT)
+        found["answered"] += recent[Outcome.OK]
     return [
         FailingTogether(model, found["at fault"], found["failed"], found.total())
         for model, found in counts.items()

@@ -24,6 +24,8 @@ ERROR_ALONE = 0.5
 ERROR_FEWEST = 10
 #: Seconds by which the times of a fault and of what withdraws it may differ.
 ROUNDING_SECONDS = 0.01
+#: The outcomes that tell how an engine does.
+SAY_SOMETHING = frozenset(each for each in Outcome if each.says_something)
 
 
 class Failures:
@@ -61,7 +63,9 @@ def count_failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
     """
     every = list(samples)
     requests = sum(
-        is_recent(each, now) and each.outcome.says_something for each in every
+        each.outcome in SAY_SOMETHING
+        for each in every
+        if now - each.ended_at <= RECENT_SECONDS
     )
     failed = sum(is_recent(each, now) for each in find_faults(every))
     return failed, requests

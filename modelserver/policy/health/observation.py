@@ -1,7 +1,7 @@
 """What control sees of each engine at one look. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelserver.inventory import Host
 from modelserver.policy.health.memory import EngineMemory, HealthMemory, type_key
@@ -26,6 +26,10 @@ class Observation:
     #: How busy the processors of its host are, 0 to 1; 0 for an engine that computes on
     #: GPUs, or on a machine that nobody reports of.
     host_busy: float = 0.0
+    #: By ``fresh_from``: what ``fresh_samples`` has found, as a look asks repeatedly.
+    _fresh: dict[float, list[Sample]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def type(self) -> str:
@@ -50,12 +54,14 @@ class Observation:
 
     def fresh_samples(self, memory: EngineMemory) -> list[Sample]:
         """This incarnation's samples since ``fresh_from``, newest first."""
-        return [
-            each
-            for each in self.samples
-            if each.incarnation == self.report.incarnation
-            and each.ended_at >= memory.fresh_from
-        ]
+        since, incarnation = memory.fresh_from, self.report.incarnation
+        if since not in self._fresh:
+            self._fresh[since] = [
+                each
+                for each in self.samples
+                if each.incarnation == incarnation and each.ended_at >= since
+            ]
+        return self._fresh[since]
 
 
 def observations_of(

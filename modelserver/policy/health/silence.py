@@ -34,17 +34,20 @@ def find_hang(
     """The verdict that an engine is silent for longer than its requests explain."""
     if load is None or not load.inflight:
         return None
-    own = [each for each in samples if each.incarnation == engine.incarnation]
-    if metrics is not None and metrics.tokens_at:
-        silent, sign = now - metrics.tokens_at, "token"
-        allowed = max(STALL_SECONDS, STALL_PREFILLS * _prefill_seconds(own, fit))
-    else:
-        silent, sign = load.idle_seconds, "answer"
-        allowed = _longest_gap(own, load.inflight)
+    tokens_at = metrics.tokens_at if metrics else 0.0
+    silent = now - tokens_at if tokens_at else load.idle_seconds
     # Silence from before its oldest request is that of an empty engine.
     silent = min(silent, load.oldest_seconds)
+    if silent <= (STALL_SECONDS if tokens_at else HANG_SECONDS):
+        return None
+    own = [each for each in samples if each.incarnation == engine.incarnation]
+    if tokens_at:
+        sign, allowed = "token", STALL_PREFILLS * _prefill_seconds(own, fit)
+    else:
+        sign, allowed = "answer", _longest_gap(own, load.inflight)
     if silent <= allowed:
         return None
+    allowed = max(STALL_SECONDS, allowed)
     return Hang(engine.id, engine.incarnation, silent, allowed, load.inflight, sign)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median, median_low
 
-from modelserver.policy.health.cost_model import Fit, row, spread
+from modelserver.policy.health.cost_model import Fit, spread
 from modelserver.policy.health.verdicts import (
     Slow,
     SlowTogether,
@@ -60,10 +60,14 @@ def track_of(
     ``offset`` is the engine's own level against the fit, as a logarithm.
     """
     since = now - OLDER_SECONDS - SAME_TIME_SECONDS
-    return tuple(
-        (each.ended_at, fit.log_ratio(row(each, max_running)) - offset)
+    chosen = [
+        each
         for each in samples
         if each.outcome is Outcome.OK and each.ended_at >= since
+    ]
+    logs = fit.log_ratios(chosen, max_running)
+    return tuple(
+        (s.ended_at, log - offset) for s, log in zip(chosen, logs, strict=True)
     )
 
 

@@ -147,7 +147,12 @@ def _ticked(case: EngineCase) -> EngineMemory:
         quiet and isinstance(slow, SlowCanary) and not own.accepted
     )
     over = not quiet and own.health is not Health.DEGRADED
+    slow_ticks = (*own.slow_ticks, heeded)[-OF_TICKS:]
     failed = case.found.errors is not None
+    error_ticks = (*own.error_ticks, failed)[-OF_ERROR_TICKS:]
+    is_known = own.keeps_limit
+    if (slow_ticks, error_ticks) == (own.slow_ticks, own.error_ticks) and not is_known:
+        return own  # Of most engines there is nothing new, at most looks.
     if over and own.accepted:
         # What it was known for makes no stutter of it afterwards.
         own = replace(own, tallies=Tallies())
@@ -155,8 +160,8 @@ def _ticked(case: EngineCase) -> EngineMemory:
         own,
         accepted=0.0 if over else own.accepted,
         slow_kind="" if over else own.slow_kind,
-        slow_ticks=(*own.slow_ticks, heeded)[-OF_TICKS:],
-        error_ticks=(*own.error_ticks, failed)[-OF_ERROR_TICKS:],
+        slow_ticks=slow_ticks,
+        error_ticks=error_ticks,
     )
 
 

@@ -100,7 +100,7 @@ def test_if_it_may_not_be_relaunched_nothing_is_accepted_any_longer():
 
 @pytest.mark.parametrize(
     ("times", "since", "news"),
-    [(6.0, 8_700.0, True), (4.75, 8_700.0, False), (6.0, 9_000.0, False)],
+    [(6.5, 8_700.0, True), (5.5, 8_700.0, False), (6.5, 9_000.0, False)],
 )
 def test_people_are_told_again_of_much_more_that_lasts(
     times: float, since: float, news: bool
