@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from modelserver.errors import RequestError
 from modelserver.store.measurements import read_counters
 from modelserver.store.workers import read_backlog
 from modelserver.values import EngineState, Outcome
@@ -55,6 +56,22 @@ def broken_tried(fleet: FleetSite) -> bool:
     """Whether the worker knows the broken engine, and it has failed a request."""
     answers(fleet.send(prompts("try", 4)))
     return bool(read_counters(fleet.store, "broken").get(Outcome.ENGINE_FAULT))
+
+
+def test_poison_on_a_lone_engine_takes_few_attempts_though_nobody_else_asks(
+    fleet: FleetSite,
+):
+    lone = fleet.engine("lone", model="other")
+    fleet.report("other-0", EngineState.STOPPED, model="other")
+    eventually(lambda: is_asked(fleet, lone), PATIENCE)
+    lone.fault(status=500, marked="arsenic")
+    texts = [f"arsenic {number}" for number in range(4)]
+    for result in fleet.send(texts, kwargs={"model": "other"}):
+        with pytest.raises(RequestError, match="cannot answer this request"):
+            result.get(PATIENCE)
+    counts = read_counters(fleet.store, "lone")
+    tries = counts[Outcome.ENGINE_FAULT] + counts[Outcome.REPEATED]
+    assert tries <= 6 * len(texts)
 
 
 def test_a_lone_engine_that_resets_is_left_alone_and_then_asked_again(
