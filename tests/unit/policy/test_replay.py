@@ -95,6 +95,7 @@ def test_the_version_before_reads_what_was_withdrawn_as_cancelled():
     snapshot = Snapshot((), (), (), {}, {}, {}, samples={"m-0": (withdrawn,)})
     kept = orjson.loads(snapshot_to_json(snapshot))["samples"]["m-0"][0]
     assert kept[8:] == ["cancelled", False, "withdrawn"]
+    assert snapshot_from_json(snapshot_to_json(snapshot)) == snapshot
 
 
 def test_the_values_of_an_environment_are_left_out():

@@ -4,7 +4,7 @@ import math
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from modelserver.policy.health.cost_model import (
@@ -69,6 +69,7 @@ def test_requests_without_completion_tokens_can_be_fitted():
     assert fitted.seconds((100.0, 0.0, 2.0, 100.0, 0.0)) == pytest.approx(0.02, 0.01)
 
 
+@settings(deadline=None)
 @given(some.integers(0, 50))
 def test_no_share_is_ever_negative(seed: int):
     # The faster the longer the prompt: least squares would want a negative share.
