@@ -26,7 +26,7 @@ from modelserver.store.workers import read_answers
 from modelserver.values import EngineReport, EngineState
 from workers.attempt import Attempt
 from workers.courier import Courier
-from workers.roster import EngineSlot
+from workers.engine_slot import EngineSlot
 from workers.server_clock import ServerClock
 
 #: Requests that one round trip carries: a quiet worker, one at work, a full one.

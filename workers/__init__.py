@@ -27,6 +27,7 @@ Messages:
 Engines and requests:
 
 - ``fleet_follower``: keeps up with the fleet, what is down, and the engines' reports
+- ``engine_slot``: one engine, as this worker sees it
 - ``roster``: the engines of this host and what is in flight on them
 - ``partners``: agrees with the host's other workers on each one's share of the engines
 - ``shares``: what each of them is to have

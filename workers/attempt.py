@@ -7,7 +7,7 @@ from typing import Self
 
 from modelserver.engine_client import EngineFault, RequestFault
 from modelserver.values import Outcome, Sample
-from workers.roster import EngineSlot
+from workers.engine_slot import EngineSlot
 from workers.server_clock import ServerClock
 
 

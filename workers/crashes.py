@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from workers.roster import EngineSlot, Roster
+from workers.engine_slot import EngineSlot
+from workers.roster import Roster
 
 #: A request is poison once so many engines have died of it by all evidence.
 CRASHES_TO_POISON = 2

@@ -34,10 +34,11 @@ from workers.attempt import Attempt
 from workers.coalescer import Coalescer
 from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes, suspects_at_once
+from workers.engine_slot import EngineSlot
 from workers.fallbacks import Fallbacks
 from workers.probes import Probes
 from workers.retries import Retries
-from workers.roster import EngineSlot, Roster
+from workers.roster import Roster
 from workers.server_clock import ServerClock
 from workers.work import Work, find_deadline
 

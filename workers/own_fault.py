@@ -14,6 +14,7 @@ from modelserver.engine_client import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from modelserver.values import Outcome
 from workers.carried_tries import CarriedTries, CarriedTry
+from workers.engine_slot import EngineSlot
 from workers.failures import (
     Culprit,
     EngineThen,
@@ -22,7 +23,6 @@ from workers.failures import (
     FaultShares,
     Place,
 )
-from workers.roster import EngineSlot
 
 #: A request is at fault once chance explains its failures no likelier than this.
 LEAST_CHANCE = 1e-6

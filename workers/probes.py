@@ -11,7 +11,7 @@ import aiohttp
 
 from modelserver.engine_client import EngineFault, prove
 from modelserver.values import Kind
-from workers.roster import EngineSlot
+from workers.engine_slot import EngineSlot
 
 #: Seconds for which other requests may tell how the engine does.
 OTHERS_SECONDS = 0.1

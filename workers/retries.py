@@ -20,10 +20,11 @@ from modelserver.values import Outcome, Sample
 from workers.budget import RetryBudget
 from workers.carried_tries import from_header, to_header
 from workers.courier import Courier
+from workers.engine_slot import EngineSlot
 from workers.failures import FailedRequest, Place
 from workers.own_fault import FailedTries, ModelFailures
 from workers.probes import Probes
-from workers.roster import EngineSlot, Roster
+from workers.roster import Roster
 from workers.server_clock import ServerClock
 from workers.work import Work
 

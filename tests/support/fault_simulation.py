@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from modelserver.engine_client import EngineFault
 from modelserver.values import EngineReport, EngineState
+from workers.engine_slot import EngineSlot
 from workers.own_fault import FailedTries, ModelFailures
 from workers.probes import OTHERS_SECONDS
-from workers.roster import EngineSlot
 
 WRONG = EngineFault("status 500: a bad day", way="status 500")
 #: Attempts before a request fails without a verdict.

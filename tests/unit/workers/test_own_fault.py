@@ -7,9 +7,9 @@ from modelserver.engine_client import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from modelserver.values import EngineReport, EngineState, Outcome
 from workers.carried_tries import from_header, to_header
+from workers.engine_slot import EngineSlot
 from workers.failures import Culprit, FailedRequest
 from workers.own_fault import FailedTries, ModelFailures
-from workers.roster import EngineSlot
 
 WRONG = EngineFault("status 500: a bad day", way="status 500")
 

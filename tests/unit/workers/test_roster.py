@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from modelserver.values import EngineReport, EngineState
+from workers.engine_slot import FAULTS_IN_A_ROW, FIRST_SUSPICION_SECONDS, EngineSlot
 from workers.failures import Culprit, FailedRequest, FaultShares
-from workers.roster import FAULTS_IN_A_ROW, FIRST_SUSPICION_SECONDS, EngineSlot, Roster
+from workers.roster import Roster
 
 BIG = EngineReport("big", "writer", "here", EngineState.READY, incarnation=1, limit=8)
 SMALL = replace(BIG, id="small", limit=2)
