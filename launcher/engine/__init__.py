@@ -5,6 +5,7 @@
 - ``stop``: asks an engine to end, then ends it by force
 - ``report``: what the log and the store are told of the engine
 - ``background``: tasks beside the loop
+- ``vector_check``: whether a text has the same vector before and after others
 - ``checkup``: what is asked of an engine that serves
 - ``liveness``: evidence of tokens
 - ``canaries``: small requests that tell how fast it is

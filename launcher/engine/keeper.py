@@ -14,6 +14,7 @@ from launcher.engine.checkup import Checkup
 from launcher.engine.report import engine_report, log_change, with_wish
 from launcher.engine.start import Start, adopt_start, find_end, start, try_ready
 from launcher.engine.stop import kill, stop
+from launcher.engine.vector_check import find_unsteady_vector
 from launcher.engine_types import adapter
 from launcher.engine_types.model_config import vocabulary
 from launcher.host.records import Record
@@ -253,6 +254,10 @@ class Keeper:
             return
         known, first = start.record.ready, []
         if start.process is not None and not known:
+            session, url = self._resources.session, start.url
+            start.refusal = await find_unsteady_vector(session, url, self.model)
+            if start.refusal:
+                return
             first = await first_round(self._resources.session, start.url, self.model)
         record = dataclasses.replace(start.record, ready=True, canary=self._rounds)
         start.record = record

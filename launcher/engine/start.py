@@ -68,6 +68,8 @@ class Start:
     lost_at: float = 0.0
     #: Whether a token came.
     proved: bool = False
+    #: Why it may not serve although a token came, "" where it may.
+    refusal: str = ""
 
     @property
     def limit(self) -> float:
@@ -104,6 +106,8 @@ class Start:
 
 def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | None:
     """How the engine ended, None while all processes that it needs live."""
+    if start.refusal:
+        return CannotHeal(f"{start.refusal}; see {log}")
     how = start.process.ended() if start.process else None
     if how is None:
         lost = find_ended(start.vital)
@@ -205,7 +209,8 @@ def _prepare(
     model: ModelSpec, runtime: ContainerRuntime | None, resources: HostResources
 ) -> None:
     if runtime is None:
-        engine_types.adapter(model.engine).prepare(model, resources.home)
+        filled = resources.secrets.fill(model)
+        engine_types.adapter(model.engine).prepare(filled, resources.home)
         return
     records = resources.records.read_all()
     resources.containers.sweep(runtime, {record.process.mark for record in records})

@@ -5,6 +5,7 @@
 - ``command``: a command of the fleet file, an engine of somebody else, a missing model
 - ``gpu_memory``: how much of its GPUs an engine is told to take
 - ``model_config``: what a model says of itself
+- ``embedding``: what engines need to be told to embed, and what SGLang cannot
 - ``builtin``: models and stand-ins that this project brings itself
 
 To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the

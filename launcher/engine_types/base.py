@@ -10,9 +10,6 @@ from modelserver.values import ModelSpec
 
 #: Engines listen on this address only: their requests come from this host's worker.
 LOOPBACK = "127.0.0.1"
-#: A prompt is read in pieces of an eighth of the context, so that a long one does not
-#: hold up the others.
-CHUNKS_PER_CONTEXT = 8
 #: On a CPU: tokens of the context where the model's section gives none.
 CPU_CONTEXT_TOKENS = 4096
 #: The launcher's own packages are not an engine's, and its bytecode shall be written:

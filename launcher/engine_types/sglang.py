@@ -1,12 +1,10 @@
 """SGLang: on GPUs, and on a CPU for tests and for a first try."""
 
-import json
 from pathlib import Path
 
 from launcher import environments
-from launcher.engine_types import builtin
+from launcher.engine_types import builtin, embedding
 from launcher.engine_types.base import (
-    CHUNKS_PER_CONTEXT,
     CLEAN_ENVIRONMENT,
     CPU_CONTEXT_TOKENS,
     LOOPBACK,
@@ -16,6 +14,7 @@ from launcher.engine_types.base import (
     interpreter,
 )
 from launcher.engine_types.gpu_memory import sglang_fraction
+from launcher.startup_log.weights import Weights
 from modelserver.values import Kind, ModelSpec
 
 #: SGLang looks every second whether a request was revoked, instead of every 4 seconds:
@@ -28,8 +27,6 @@ SGLANG_KEY_VARIABLE = "MODELSERVER_ENGINE_KEY"
 CPU_CACHE_TOKENS = 65_536
 #: On a CPU: tokens of a prompt that are read at once.
 CPU_CHUNK_TOKENS = 2048
-#: Encoders that SGLang computes wrong vectors for if it splits or reuses their prompts.
-ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "distilbert", "modernbert"})
 
 
 class SGLang:
@@ -42,15 +39,18 @@ class SGLang:
     settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Find the environment, and write the builtin models if this is one of them."""
+        """Find the environment, and what the model says of itself."""
         builtin.ensure(model, interpreter(model, home), home)
+        embedding.fetch_files(model, home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
+        files = embedding.files_of(model, home)
+        embedding.check_pooling(model, files, "vllm")
         argv = [
             *serve(model, place, home),
             *_parallel(model, place),
-            *context(model),
+            *context(model, files),
             "--mem-fraction-static",
             str(sglang_fraction(place)),
             "--max-running-requests",
@@ -81,12 +81,14 @@ class SGLangCPU:
     settle_path = "/freeze_gc"
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Find the environment, and write the builtin models if this is one of them."""
+        """Find the environment, and what the model says of itself."""
         builtin.ensure(model, interpreter(model, home), home)
+        embedding.fetch_files(model, home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
-        path = builtin.model_path(model, home)
+        path, files = builtin.model_path(model, home), embedding.files_of(model, home)
+        embedding.check_pooling(model, files, "vllm-cpu")
         argv = [
             *serve(model, place, home),
             "--device",
@@ -103,7 +105,7 @@ class SGLangCPU:
             "0.3",
             "--max-running-requests",
             str(model.max_running),
-            *_prompts(model, path),
+            *_prompts(model, files),
             "--enable-metrics",
             # READY needs a generated token anyway, and the warm-up takes 2 s.
             "--skip-server-warmup",
@@ -170,29 +172,21 @@ def serve(model: ModelSpec, place: Place, home: Path) -> list[str]:
     ]
 
 
-def context(model: ModelSpec) -> list[str]:
-    """Context and chunk size, which go together; SGLang's defaults where not given."""
-    if model.context_length is None:
-        return []
-    chunk = max(1, model.context_length // CHUNKS_PER_CONTEXT)
-    length = str(model.context_length)
-    return ["--context-length", length, "--chunked-prefill-size", str(chunk)]
+def context(model: ModelSpec, files: Weights) -> list[str]:
+    """The context where it is given, and how prompts are read: by SGLang's defaults."""
+    length = model.context_length
+    argv = [] if length is None else ["--context-length", str(length)]
+    whole = embedding.needs_whole_prompts(model, files)
+    return [*argv, *embedding.WHOLE_PROMPTS] if whole else argv
 
 
-def _prompts(model: ModelSpec, path: str) -> list[str]:
-    if model.kind is Kind.EMBEDDING and _is_encoder(Path(path)):
-        return ["--disable-radix-cache", "--chunked-prefill-size", "-1"]
+def _prompts(model: ModelSpec, files: Weights) -> list[str]:
+    """The same on a CPU, where SGLang's default chunk holds the others up."""
+    if embedding.needs_whole_prompts(model, files):
+        return list(embedding.WHOLE_PROMPTS)
     return [
         "--context-length",
         str(model.context_length or CPU_CONTEXT_TOKENS),
         "--chunked-prefill-size",
         str(CPU_CHUNK_TOKENS),
     ]
-
-
-def _is_encoder(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return config.get("model_type") in ENCODERS

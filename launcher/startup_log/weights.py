@@ -36,6 +36,10 @@ class Weights:
             return 0
         return _weigh(self._cached() / "blobs", None)
 
+    def lacks(self, name: str) -> bool:
+        """Whether the hub has said that the model has no file of this name."""
+        return any((self._cached() / ".no_exist").glob(f"*/{name}"))
+
     @property
     def _folder(self) -> Path | None:
         folder = Path(self.path).expanduser()

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import json
+import math
+import os
 import signal
+import subprocess
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,36 +24,79 @@ from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
 from tests.acceptance.product import EXACT, PATIENCE, Product
 from tests.support.processes import carriers, eventually
 
+ENCODERS = Path(__file__).with_name("encoders.py")
 pytestmark = [pytest.mark.sglang, pytest.mark.vllm]
 
-ENGINES = {
-    "vllm-chat": "vllm-cpu",
-    "vllm-embed": "vllm-cpu",
-    "sglang-chat": "sglang-cpu",
-}
-FLEET = "\n".join(
-    f"""
+FLEET = """
 [[models]]
-name = "{name}"
-kind = "{"embedding" if name.endswith("embed") else "completion"}"
-path = "builtin:tiny-{name.rpartition("-")[2]}"
-engine = "{engine}"
+name = "vllm-chat"
+path = "builtin:tiny-chat"
+engine = "vllm-cpu"
 context_length = 4096
 drain_seconds = 5
+
+[[models]]
+name = "vllm-embed"
+kind = "embedding"
+path = "{encoders}/mean"
+engine = "vllm-cpu"
+drain_seconds = 5
+
+[[models]]
+name = "sglang-chat"
+path = "builtin:tiny-chat"
+engine = "sglang-cpu"
+context_length = 4096
+drain_seconds = 5
+
+[[models]]
+name = "sglang-embed"
+kind = "embedding"
+path = "tests/cls"
+engine = "sglang-cpu"
+drain_seconds = 5
+environment = {{ HF_HUB_CACHE = "{encoders}/hub", HF_HUB_OFFLINE = "1" }}
+
+[defaults]
+embedding = "vllm-embed"
 """
-    for name, engine in ENGINES.items()
-)
-VLLM, VECTORS, SGLANG = (f"{name}-0" for name in ENGINES)
+NAMES = ("vllm-chat", "vllm-embed", "sglang-chat", "sglang-embed")
+VLLM, VECTORS, SGLANG, ENCODER = ENGINES = tuple(f"{name}-0" for name in NAMES)
+#: Texts of up to 100 tokens, of which many begin alike.
+TEXTS = [
+    f"{word} {'the road ' * (place % 9)}{place}"
+    for place in range(67)
+    for word in ("lighthouse", "keeper", "lamp")
+]
 SHORT = EXACT | {"max_tokens": 8}
 
 
 @pytest.fixture(scope="module")
+def encoders(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two encoders, and of the vectors that they should give."""
+    folder = tmp_path_factory.mktemp("encoders")
+    done = subprocess.run(
+        [environments.interpreter("sglang-cpu", home), ENCODERS, folder],
+        input=json.dumps(TEXTS),
+        env=os.environ | {"PYTHONPATH": str(environments.standins_path())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "vectors.json").write_text(done.stdout.splitlines()[-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
 def fleet(
-    home_with_vllm: Path, tmp_path_factory: pytest.TempPathFactory
+    home_with_vllm: Path, encoders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Product]:
     """``modelserver up`` with engines of both kinds."""
     folder = tmp_path_factory.mktemp("both")
-    product = Product(folder, home_with_vllm, FLEET, (VLLM, VECTORS, SGLANG))
+    text = FLEET.format(encoders=encoders)
+    product = Product(folder, home_with_vllm, text, ENGINES)
     try:
         product.await_ready()
         yield product
@@ -91,6 +138,27 @@ def test_vllm_embeds(fleet: Product) -> None:
     assert vectors[0] != vectors[1]
     alone = fleet.embed.delay("a sentence").get(PATIENCE)
     assert alone == pytest.approx(vectors[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "pooling"), [("vllm-embed", "mean"), ("sglang-embed", "cls")]
+)
+def test_an_encoders_vectors_are_its_own_alone_and_among_others(
+    fleet: Product, encoders: Path, model: str, pooling: str
+) -> None:
+    right = json.loads((encoders / "vectors.json").read_text())[pooling]
+    alone = fleet.embed.delay(TEXTS[100], model=model).get(PATIENCE)
+    assert cosine(alone, right[100]) >= 0.999
+    together = fleet.embed.delay(TEXTS, model=model).get(PATIENCE)
+    assert len(together) == 201
+    assert min(map(cosine, together, right)) >= 0.999
+    again = fleet.embed.delay(TEXTS[100], model=model).get(PATIENCE)
+    assert cosine(again, right[100]) >= 0.999
+
+
+def cosine(one: list[float], other: list[float]) -> float:
+    product = sum(a * b for a, b in zip(one, other, strict=True))
+    return product / math.hypot(*one) / math.hypot(*other)
 
 
 @pytest.mark.parametrize("name", [VLLM, VECTORS, SGLANG])

@@ -25,6 +25,7 @@ SHAPES = frozenset(
         "short",
         "odd-base64",
         "no-vector",
+        "unsteady",
     }
 )
 
@@ -158,6 +159,8 @@ def _reshape_vector(shape: str, vector: list[float] | str) -> list[float] | str 
     packed = vector_bytes(vector)
     if shape == "nan":
         packed = struct.pack("<f", float("nan")) + packed[4:]
+    elif shape == "unsteady":
+        packed = struct.pack("<f", random.uniform(-1000, 1000)) + packed[4:]
     elif shape == "zeros":
         packed = bytes(len(packed))
     elif shape == "short":

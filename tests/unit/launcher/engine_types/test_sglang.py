@@ -46,8 +46,6 @@ def test_sglang_command() -> None:
         "2",
         "--context-length",
         "32768",
-        "--chunked-prefill-size",
-        "4096",
         "--mem-fraction-static",
         "0.88",
         "--max-running-requests",
@@ -72,7 +70,7 @@ def test_sglang_takes_a_group_of_gpus_that_others_use_unevenly() -> None:
     assert environment["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] == "false"
 
 
-def test_sglang_embedding_command_without_a_context_length() -> None:
+def test_sglang_embedding_command_of_a_model_that_nobody_knows_yet() -> None:
     model = ModelSpec(
         name="e5",
         kind=Kind.EMBEDDING,
@@ -86,6 +84,9 @@ def test_sglang_embedding_command_without_a_context_length() -> None:
     assert launch.argv[11:] == (
         "--tp-size",
         "1",
+        "--disable-radix-cache",
+        "--chunked-prefill-size",
+        "-1",
         "--mem-fraction-static",
         "0.293",
         "--max-running-requests",

@@ -33,9 +33,6 @@ def test_vllm_command() -> None:
         "48",
         "--max-model-len",
         "32768",
-        "--enable-chunked-prefill",
-        "--max-num-batched-tokens",
-        "4096",
         "--shutdown-timeout",
         "3",
         "--disable-uvicorn-access-log",
@@ -68,7 +65,12 @@ def test_replicas_share_the_gpus_and_the_requests_of_vllm() -> None:
     assert "--enforce-eager" not in launch.argv
 
 
-def test_vllm_embedding_command_reads_prompts_whole() -> None:
+def test_vllm_computes_no_fewer_tokens_at_once_than_it_has_requests() -> None:
+    argv = on_gpus("vllm", max_running=4096).argv
+    assert argv[argv.index("--max-num-batched-tokens") + 1] == "4096"
+
+
+def test_vllm_embedding_command() -> None:
     launch = on_gpus("vllm", Kind.EMBEDDING, context_length=8192)
     at = launch.argv.index("--runner")
     assert launch.argv[at - 2 : at + 2] == (
@@ -77,7 +79,6 @@ def test_vllm_embedding_command_reads_prompts_whole() -> None:
         "--runner",
         "pooling",
     )
-    assert "--enable-chunked-prefill" not in launch.argv
 
 
 def test_vllm_cpu_command() -> None:
@@ -108,9 +109,6 @@ def test_vllm_cpu_command() -> None:
         "64",
         "--max-model-len",
         "4096",
-        "--enable-chunked-prefill",
-        "--max-num-batched-tokens",
-        "2048",
         "--shutdown-timeout",
         "3",
         "--disable-uvicorn-access-log",

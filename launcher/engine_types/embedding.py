@@ -1,0 +1,67 @@
+"""What engines need to be told to embed, and which models SGLang embeds wrongly."""
+
+from pathlib import Path
+
+from launcher import environments
+from launcher.engine_types import builtin, model_config
+from launcher.engine_types.base import interpreter
+from launcher.startup_log.weights import Weights, weights_of
+from modelserver.errors import ConfigurationError
+from modelserver.values import Kind, ModelSpec
+
+#: Each prompt is computed whole and anew: SGLang pools over what was not computed
+#: before, so that an encoder's vectors would depend on earlier texts.
+WHOLE_PROMPTS = ("--disable-radix-cache", "--chunked-prefill-size", "-1")
+
+
+def files_of(model: ModelSpec, home: Path) -> Weights:
+    """The model's files, in a folder or in the cache of its engine."""
+    return weights_of(builtin.model_path(model, home), model.environment)
+
+
+def fetch_files(model: ModelSpec, home: Path) -> None:
+    """Have the hub's small files of an embedding model here before its engine starts.
+
+    What cannot be fetched is left to the engine.
+    """
+    files = files_of(model, home)
+    if model.kind is Kind.EMBEDDING and not model_config.knows_modules(files):
+        python = interpreter(model, home)
+        environments.fetch_model_files(python, files.path, model.environment)
+
+
+def needs_whole_prompts(model: ModelSpec, files: Weights) -> bool:
+    """Whether it gets WHOLE_PROMPTS: an encoder, or what nobody knows of yet."""
+    if model.kind is not Kind.EMBEDDING or model.path.startswith(builtin.PREFIX):
+        return False
+    return model_config.is_encoder(files) or not model_config.is_known(files)
+
+
+def sglang_pooling(files: Weights) -> str:
+    """How SGLang makes one vector of a text's tokens, whatever the model asks for."""
+    if model_config.is_encoder(files):
+        return "cls"
+    return "mean" if model_config.is_bidirectional(files) else "lasttoken"
+
+
+def check_pooling(model: ModelSpec, files: Weights, other: str) -> None:
+    """Refuse a model whose vectors SGLang would get wrong; ``other`` engine can.
+
+    Raises ConfigurationError.
+    """
+    if model.kind is not Kind.EMBEDDING or not model_config.is_known(files):
+        return
+    asked, done = model_config.pooling(files), sglang_pooling(files)
+    problem = ""
+    if asked and asked != done:
+        problem = (
+            f'asks for the pooling "{asked}", and SGLang does "{done}" with every '
+            "model of its type"
+        )
+    elif model_config.has_dense_layer(files) and done != "mean":
+        problem = "has a dense layer after its pooling, which SGLang leaves out"
+    if problem:
+        raise ConfigurationError(
+            f'model "{model.name}" ({model.path}) {problem}: its vectors would be '
+            f'wrong; set engine = "{other}", which goes by the model\'s own files'
+        )

@@ -1,0 +1,125 @@
+"""Embedding models on SGLang: what they need to be told, and which are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.engine_types import Place, adapter
+from modelserver.errors import ConfigurationError
+from modelserver.values import Kind, ModelSpec
+from tests.support.launches import HOME, PYTHON
+
+WHOLE = ("--disable-radix-cache", "--chunked-prefill-size", "-1")
+MODULES = "sentence_transformers.models."
+
+
+def written(folder: Path, model_type: str, **pooling: object) -> Path:
+    """A folder of a model that asks for some pooling."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    if pooling:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+        kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+        modules = [{"type": MODULES + kind, "path": at} for kind, at in kinds.items()]
+        (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+def argv(engine: str, path: object, kind: Kind = Kind.EMBEDDING, **variables: str):
+    gpus = 0 if engine.endswith("cpu") else 1
+    model = ModelSpec(
+        name="m",
+        kind=kind,
+        path=str(path),
+        engine=engine,
+        gpus=gpus,
+        interpreter=PYTHON,
+        environment=variables,
+    )
+    return adapter(engine).launch(model, Place(30_000, (0,) * gpus), HOME).argv
+
+
+def reads_whole(words: tuple[str, ...]) -> bool:
+    return any(words[at : at + 3] == WHOLE for at in range(len(words)))
+
+
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu"])
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "new", "modernbert", "mpnet"])
+def test_an_encoder_reads_its_prompts_whole(tmp_path: Path, engine: str, kind: str):
+    assert reads_whole(argv(engine, written(tmp_path, kind)))
+
+
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu"])
+def test_an_encoder_in_the_hubs_cache_is_known(tmp_path: Path, engine: str):
+    cache = {"HF_HUB_CACHE": str(tmp_path)}
+    snapshot = tmp_path / "models--BAAI--bge" / "snapshots" / "1"
+    written(snapshot, "bert", pooling_mode_cls_token=True)
+    assert reads_whole(argv(engine, "BAAI/bge", **cache))
+    written(snapshot, "qwen3")
+    (snapshot / "modules.json").unlink()
+    (snapshot / "1_Pooling" / "config.json").unlink()
+    assert not reads_whole(argv(engine, "BAAI/bge", **cache))
+
+
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu"])
+def test_an_embedding_model_of_which_nothing_is_known_reads_them_whole(engine: str):
+    assert reads_whole(argv(engine, "nobody/nothing"))
+    assert not reads_whole(argv(engine, "nobody/nothing", Kind.COMPLETION))
+
+
+def test_a_decoder_that_embeds_keeps_its_cache(tmp_path: Path):
+    folder = written(tmp_path, "qwen3", pooling_mode_lasttoken=True)
+    assert not reads_whole(argv("sglang", folder))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "asked", "pooling"),
+    [
+        ("bert", {"pooling_mode_mean_tokens": True}, "mean"),
+        ("bert", {"pooling_mode": "mean"}, "mean"),
+        ("xlm-roberta", {"pooling_mode_mean_tokens": True}, "mean"),
+        ("qwen3", {"pooling_mode_mean_tokens": True}, "mean"),
+        (
+            "bert",
+            {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
+            "cls and max",
+        ),
+    ],
+)
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu"])
+def test_a_model_that_sglang_would_pool_otherwise_is_refused(
+    tmp_path: Path, engine: str, model_type: str, asked: dict[str, object], pooling: str
+):
+    folder = written(tmp_path, model_type, **asked)
+    other = engine.replace("sglang", "vllm")
+    with pytest.raises(ConfigurationError) as refused:
+        argv(engine, folder)
+    assert f'asks for the pooling "{pooling}"' in str(refused.value)
+    assert f'set engine = "{other}"' in str(refused.value)
+    assert argv(other, folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "asked"),
+    [
+        ("bert", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}),
+        ("xlm-roberta", {"pooling_mode": "cls"}),
+        ("qwen3", {"pooling_mode_lasttoken": True, "include_prompt": True}),
+        ("qwen3", {"pooling_mode": "lasttoken"}),
+    ],
+)
+def test_a_model_that_asks_for_what_sglang_does_is_taken(
+    tmp_path: Path, model_type: str, asked: dict[str, object]
+):
+    assert argv("sglang", written(tmp_path, model_type, **asked))
+
+
+def test_a_dense_layer_after_the_pooling_is_refused(tmp_path: Path):
+    folder = written(tmp_path, "bert", pooling_mode="cls")
+    (folder / "modules.json").write_text(
+        json.dumps([{"type": MODULES + "Dense", "path": "2_Dense"}])
+    )
+    with pytest.raises(ConfigurationError, match="dense layer"):
+        argv("sglang", folder)
