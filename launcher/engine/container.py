@@ -96,6 +96,7 @@ def in_container(launch: Launch, model: ModelSpec, container: ContainerSpec) -> 
     """
     caches = _caches({**os.environ, **launch.environment})
     environment = {**launch.environment, **{k: str(v) for k, v in caches.items()}}
+    environment |= _numbered(environment, container)
     mounts = [Mount(folder, writable=True) for folder in caches.values()]
     # The starter hands the API key on without showing it; no image has it.
     starter = environments.starter("sglang")
@@ -165,6 +166,19 @@ def _gpus(container: ContainerSpec) -> Iterator[str]:
     elif container.gpus:
         # The quotes are docker's: without them a comma begins another option.
         yield from ("--gpus", f'"device={",".join(container.gpus)}"')
+
+
+def _numbered(
+    environment: Mapping[str, str], container: ContainerSpec
+) -> dict[str, str]:
+    """The indexes of its GPUs in a container, which has these only.
+
+    With ``--privileged`` it has all of its host's, by the host's indexes.
+    """
+    given = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if not given.replace(",", "").isdigit() or "--privileged" in container.arguments:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(container.gpus))))}
 
 
 def _caches(environ: Mapping[str, str]) -> dict[str, Path]:

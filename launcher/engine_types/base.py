@@ -24,10 +24,12 @@ class Place:
     """Where one engine runs: its port and GPUs, as they were just before its start."""
 
     port: int
-    #: Indexes of its GPUs, for people.
+    #: Indexes of its GPUs, in the order of their slots.
     gpus: tuple[int, ...] = ()
-    #: The same GPUs, for CUDA.
+    #: The same GPUs by their UUIDs.
     uuids: tuple[str, ...] = ()
+    #: Whether CUDA has other indexes: a GPU of this host is in slices, or is lost.
+    is_renumbered: bool = False
     #: What is free on the GPU that has least free, 0 where that is not known.
     free_bytes: int = 0
     #: The size of its smallest GPU, 0 where that is not known.
@@ -37,8 +39,12 @@ class Place:
 
     @property
     def visible(self) -> str:
-        """``CUDA_VISIBLE_DEVICES``: UUIDs, since CUDA's numbers are not NVML's."""
-        return ",".join(self.uuids or map(str, self.gpus))
+        """``CUDA_VISIBLE_DEVICES``: indexes wherever they mean the same to CUDA.
+
+        With UUIDs SGLang does without its custom all-reduce, and vLLM up to 0.20 dies.
+        """
+        indexes = tuple(map(str, self.gpus))
+        return ",".join((self.uuids or indexes) if self.is_renumbered else indexes)
 
 
 @dataclass(frozen=True, slots=True)

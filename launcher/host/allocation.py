@@ -86,7 +86,7 @@ class Allocation:
         refusals = [room.refusal(need, spec.id) for room in rooms]
         if any(refusals):
             return f"needs {need}; {', '.join(filter(None, refusals))}"
-        return self._wait_for(rooms) or _place(port, need, [room.gpu for room in rooms])
+        return self._wait_for(rooms) or _place(port, need, rooms, host)
 
     def _find_rooms(self, spec: EngineSpec, host: HostRoom) -> list[GpuRoom] | str:
         if not spec.uuids:
@@ -127,11 +127,13 @@ def _rooms(host: HostRoom, place: Place) -> list[GpuRoom]:
     return [room for room in host.rooms if room.gpu.index in place.gpus]
 
 
-def _place(port: int, need: Need, gpus: list[Gpu]) -> Place:
+def _place(port: int, need: Need, rooms: list[GpuRoom], host: HostRoom) -> Place:
+    gpus = [room.gpu for room in rooms]
     return Place(
         port,
         gpus=tuple(gpu.index for gpu in gpus),
         uuids=tuple(gpu.uuid for gpu in gpus),
+        is_renumbered=any(each.gpu.mig or not each.gpu.total for each in host.rooms),
         free_bytes=min(gpu.free for gpu in gpus),
         total_bytes=min(gpu.total for gpu in gpus),
         promised_bytes=need.each,

@@ -80,7 +80,7 @@ def test_an_engine_waits_for_a_stranger_to_leave_and_then_starts(
     assert waits_for(fleet, "m") == ""
     engine = fleet.ready()["m-0"]
     environment = psutil.Process(engine.pid).environ()
-    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-a0,GPU-a1"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
     eventually(lambda: fleet.gpus("a")[0].holders == "70 GiB held by engine m-0", 10)
 
 

@@ -129,6 +129,18 @@ def test_weights_are_mounted_to_be_read_and_the_cache_to_be_written(
     assert str(weights) in launch.argv
 
 
+def test_gpus_are_counted_from_0_in_a_container_which_has_no_others() -> None:
+    def seen(visible: str, *arguments: str) -> str:
+        launch = Launch(("sglang",), {"CUDA_VISIBLE_DEVICES": visible})
+        box = replace(BOX, mounts=(), arguments=arguments)
+        environment = in_container(launch, MODEL, box).environment
+        return environment["CUDA_VISIBLE_DEVICES"]
+
+    assert seen("1,3") == "0,1"
+    assert seen("1,3", "--privileged") == "1,3"
+    assert seen("GPU-b,GPU-d") == "GPU-b,GPU-d"
+
+
 def test_id_of_a_model_is_no_folder(tmp_path: Path) -> None:
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub")}
     launch = sglang(MODEL, environment)

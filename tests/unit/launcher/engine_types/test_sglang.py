@@ -58,7 +58,7 @@ def test_sglang_command() -> None:
         "PYTHONDONTWRITEBYTECODE": "",
         "SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-d",
+        "CUDA_VISIBLE_DEVICES": "1,3",
         "HF_TOKEN": "x",
     }
 

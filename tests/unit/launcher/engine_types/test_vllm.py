@@ -45,7 +45,7 @@ def test_vllm_command() -> None:
         "PYTHONDONTWRITEBYTECODE": "",
         "VLLM_NO_USAGE_STATS": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-c,GPU-d",
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3",
         "HF_TOKEN": "x",
     }
 

@@ -1,8 +1,10 @@
 """The last look at GPUs before a start."""
 
 import asyncio
+import dataclasses
 import os
 import socket
+from typing import Any
 
 import pytest
 
@@ -61,9 +63,18 @@ def test_a_place_tells_the_adapter_all_that_it_needs() -> None:
     place = site.choose(spec(0, "GPU-1", "GPU-0"), model(2, gib=50))
     assert isinstance(place, Place)
     assert (place.gpus, place.uuids) == ((1, 0), ("GPU-1", "GPU-0"))
-    assert place.visible == "GPU-1,GPU-0"
+    assert place.visible == "1,0"
     assert (place.free_bytes, place.total_bytes) == (60 * GIB, 80 * GIB)
     assert place.promised_bytes == 50 * GIB
+
+
+@pytest.mark.parametrize("other", [{"mig": "0"}, {"total": 0}])
+def test_cuda_is_told_uuids_where_it_counts_the_gpus_otherwise(other: Any) -> None:
+    first, second = processes.gpus(2)
+    site = Site(dataclasses.replace(first, uuid="GPU-x", **other), second)
+    place = site.choose(spec(0, "GPU-1"))
+    assert isinstance(place, Place)
+    assert place.visible == "GPU-1"
 
 
 def test_without_gpus_there_is_nothing_to_look_at() -> None:
