@@ -125,6 +125,7 @@ class ModelSection(_Section):
     data_parallel: int = Field(default=1, ge=1)
     torch_compile: bool | None = None
     max_running: int = Field(default=64, ge=1)
+    itl_seconds: float = Field(default=0.0, ge=0, description="0: any")
     start_seconds: float = Field(default=0.0, ge=0, description="0: by size")
     drain_seconds: float = Field(default=60.0, ge=0)
     idle_seconds: float = Field(default=900.0, gt=0)

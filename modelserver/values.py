@@ -265,7 +265,8 @@ class EngineLoad:
 class Metrics:
     """An engine's own account of itself, of the last few seconds."""
 
-    #: Requests that it has taken and not begun.
+    #: Requests that it has taken and not begun, and those that it gave up meanwhile for
+    #: want of cache, to compute them anew.
     waiting: int = 0
     #: The share of its KV cache that is in use, 0 to 1.
     kv_use: float = 0.0
@@ -343,6 +344,8 @@ class ModelSpec:
     torch_compile: bool | None = None
     #: How many requests an engine may have at once.
     max_running: int = 64
+    #: Seconds between two tokens to aim at, by fewer requests at once; 0 for any.
+    itl_seconds: float = 0.0
     #: The seconds that a start may take, 0 for more the larger the weights are.
     start_seconds: float = 0.0
     #: The seconds that an engine has to finish its requests before it is ended.

@@ -13,11 +13,13 @@ _RUNNING = (b"num_running_reqs", b"num_requests_running")
 _WAITING = (b"num_queue_reqs", b"num_requests_waiting")
 #: For the part of its KV cache that is used, from 0 to 1.
 _KV_USE = (b"token_usage", b"kv_cache_usage_perc")
+#: For the requests that it gave up for want of cache, so far.
+_RETRACTED = (b"num_retracted_requests_total", b"num_preemptions_total")
 #: For the histogram of times between two tokens.
 _ITL = b"inter_token_latency_seconds_bucket"
 _LINES = re.compile(
     rb"^(?:sglang|vllm):(%s)(?:\{([^}]*)\})? ([0-9.eE+-]+)$"
-    % b"|".join((*_RUNNING, *_WAITING, *_KV_USE, _ITL)),
+    % b"|".join((*_RUNNING, *_WAITING, *_KV_USE, *_RETRACTED, _ITL)),
     re.M,
 )
 #: SGLang counts its requests once more by priority.
@@ -35,6 +37,8 @@ class MetricsReading:
     waiting: int = 0
     #: The part of its KV cache that is used, from 0 to 1.
     kv_use: float = 0.0
+    #: Requests that it gave up for want of cache, so far.
+    retracted: int = 0
     #: A sum that grows with each token, None without such a counter.
     tokens: float | None = None
     #: Times between two tokens: how many so far were no longer than each bound, in
@@ -67,6 +71,7 @@ def read_metrics(content: bytes) -> MetricsReading | None:
         running=int(sum(sums[name] for name in _RUNNING)),
         waiting=int(sum(sums[name] for name in _WAITING)),
         kv_use=kv_use,
+        retracted=int(sum(sums[name] for name in _RETRACTED)),
         tokens=count_tokens(content),
         gaps=dict(gaps),
     )

@@ -80,7 +80,7 @@ class Liveness:
             return None
         first, last = self._looks[0], self._looks[-1]
         return Metrics(
-            waiting=last.waiting,
+            waiting=last.waiting + max(0, last.retracted - first.retracted),
             kv_use=round(last.kv_use, 3),
             itl_seconds=round(median_gap(first.gaps, last.gaps), 4),
             tokens_at=0.0 if last.tokens is None else self._moved_at,

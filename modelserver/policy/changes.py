@@ -26,6 +26,7 @@ AT_ONCE = frozenset(
         "max_engines",
         "priority",
         "schedule",
+        "itl_seconds",
         "start_seconds",
         "drain_seconds",
         "idle_seconds",

@@ -5,6 +5,7 @@ be answered twice, and never may more engines of a model be down than the budget
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from modelserver.policy.health.memory import Health
 from tests.scenarios.fleet import Fleet
@@ -176,10 +177,10 @@ def little_traffic(seed: int, load: float) -> Got:
 
 
 def limits(seed: int) -> Got:
-    """An engine of half the speed gets what keeps its tokens as quick as others'."""
+    """An engine of half the speed gets what keeps its tokens as quick as asked for."""
     hosts = [host("h0", 3), host("h1", 1, "slow")]
     lengths = Lengths(prompt_median=100, completion_median=150)
-    spec = model(engines=4, max_running=512)
+    spec = replace(model(engines=4, max_running=512), itl_seconds=0.080)
     stream = Stream("m", 150.0, lengths)
     fleet = Fleet(hosts, (spec,), [stream], seed)
     fleet.run(5 * MINUTE)

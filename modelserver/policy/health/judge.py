@@ -38,7 +38,7 @@ from modelserver.policy.health.learning import (
     with_samples,
     with_wander,
 )
-from modelserver.policy.health.limits import Flow, next_limit, target_seconds
+from modelserver.policy.health.limits import Flow, next_limit
 from modelserver.policy.health.memory import EngineMemory, HealthMemory
 from modelserver.policy.health.observation import (
     Observation,
@@ -372,7 +372,6 @@ class _Judge:
         last = self.memory.limited_at
         if self.now - last < LIMIT_SECONDS - EARLY_SECONDS:
             return last
-        typical = TypicalCanaries(self.engines, self.observations, self.types)
         for name, observation in self.observations.items():
             own, metrics = self.engines[name], self.snapshot.metrics.get(name)
             if metrics is None or own.health.is_held or not observation.report.serves:
@@ -381,7 +380,7 @@ class _Judge:
             fails = any(own.error_ticks[-1:])
             flow = Flow(metrics, load.inflight if load else 0, fails)
             most = observation.spec.max_running
-            target = target_seconds(baselines(observation, self.engines, typical)[0])
+            target = observation.spec.itl_seconds
             limit = next_limit(own.limit or most, flow, most, target)
             self.engines[name] = replace(own, limit=0.0 if limit == most else limit)
         return self.now

@@ -8,28 +8,24 @@ from dataclasses import dataclass
 
 from modelserver.values import Metrics
 
-#: The median seconds between two tokens that are aimed at, for throughput.
-THROUGHPUT_SECONDS = 0.080
-#: No less is aimed at than 3 times what an empty engine takes: where that is long
-#: already, as on a CPU, a smaller batch only costs throughput.
-TIMES_ALONE = 3.0
-#: Tokens that a canary generates.
-CANARY_TOKENS = 32
-#: An engine has too much if the requests waiting inside it exceed 0.1 of its limit, ...
+#: An engine has too much if the requests waiting inside it, those that it gave up for
+#: want of cache included, exceed 0.1 of its limit.
 WAITING = 0.1
-#: ... if its KV cache is used beyond this share, ...
-KV_FULL = 0.95
-#: ... or if the time between tokens exceeds 1.1 times the one aimed at.
+#: Its tokens come too slowly if the time between them exceeds 1.1 times the model's
+#: ``itl_seconds``.
 ITL_HIGH = 1.1
 #: An engine with no request waiting inside it gets a higher limit if its requests
 #: reach 0.8 of the present one, ...
 USED = 0.8
 #: ... if its KV cache is used below this share, ...
-KV_ROOM = 0.85
+KV_ROOM = 0.95
 #: ... and if the time between tokens is below 0.95 times the one aimed at.
 ITL_LOW = 0.95
-#: The limit of an engine that has too much is multiplied by this.
+#: The limit of an engine that has too much, or is too slow, is multiplied by this.
 LESS = 0.9
+#: Slow tokens alone never lower a limit below this share of the most that it may have:
+#: fewer requests do not quicken a large model, nor one that reads long prompts.
+SLOW_LEAST = 0.25
 #: The limit of an engine that fails at more requests than its peers is multiplied by
 #: this ...
 AFTER_FAILURES = 0.7
@@ -50,37 +46,26 @@ class Flow:
     fails: bool = False
 
 
-def target_seconds(canary_seconds: float) -> float:
-    """The seconds between tokens to aim at, by those of an idle canary (0: unknown).
-
-    >>> target_seconds(0.64), target_seconds(8.0), target_seconds(0.0)
-    (0.08, 0.75, inf)
-    """
-    if not canary_seconds:
-        return math.inf
-    return max(THROUGHPUT_SECONDS, TIMES_ALONE * canary_seconds / CANARY_TOKENS)
-
-
 def next_limit(
-    limit: float, flow: Flow, max_running: int, target_seconds: float
+    limit: float, flow: Flow, max_running: int, target_seconds: float = 0.0
 ) -> float:
     """The limit for the next five seconds; fractions are kept, so that it can grow.
 
+    ``target_seconds`` are those between two tokens to aim at, 0 for any.
+
     >>> busy = Flow(Metrics(itl_seconds=0.02), inflight=16)
-    >>> next_limit(16.0, busy, max_running=64, target_seconds=0.08)
+    >>> next_limit(16.0, busy, max_running=64)
     18.0
     """
     if flow.fails:
         least = max(1.0, FAILING_LEAST * max_running)
         limit = min(limit, max(least, AFTER_FAILURES * limit))
-    seen, itl = flow.metrics, flow.metrics.itl_seconds / target_seconds
-    too_much = (
-        seen.waiting > max(1.0, WAITING * limit)
-        or seen.kv_use > KV_FULL
-        or itl > ITL_HIGH
-    )
-    if too_much:
+    seen = flow.metrics
+    itl = seen.itl_seconds / target_seconds if target_seconds else 0.0
+    if seen.waiting > max(1.0, WAITING * limit):
         return min(float(max_running), max(LEAST, LESS * limit))
+    if itl > ITL_HIGH:
+        return min(limit, max(LEAST, SLOW_LEAST * max_running, LESS * limit))
     has_room = (
         not flow.fails
         and flow.inflight >= USED * limit

@@ -11,6 +11,8 @@ sglang:num_running_reqs{model_name="m",priority="",tp_rank="0"} 5.0
 sglang:num_running_reqs{model_name="m",priority="3",tp_rank="0"} 5.0
 sglang:num_queue_reqs{model_name="m",priority=""} 2.0
 sglang:token_usage{model_name="m"} 0.25
+sglang:num_retracted_reqs{model_name="m"} 1.0
+sglang:num_retracted_requests_total{model_name="m"} 6.0
 sglang:generation_tokens_total{model_name="m"} 40.0
 sglang:realtime_tokens_total{mode="decode",model_name="m"} 50.0
 sglang:inter_token_latency_seconds_sum{model_name="m"} 0.5
@@ -25,6 +27,8 @@ vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
 vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 1.0
 vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.1
 vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.7
+vllm:num_preemptions_total{engine="0"} 2.0
+vllm:num_preemptions_total{engine="1"} 3.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 12.0
 vllm:inter_token_latency_seconds_bucket{engine="0",le="0.05"} 1.0
 vllm:inter_token_latency_seconds_bucket{engine="1",le="0.05"} 2.0
@@ -43,6 +47,7 @@ def test_sglangs_requests_are_counted_once():
         running=5,
         waiting=2,
         kv_use=0.25,
+        retracted=6,
         tokens=90.0,
         gaps={0.01: 3.0, 0.02: 8.0, infinity: 9.0},
     )
@@ -50,7 +55,7 @@ def test_sglangs_requests_are_counted_once():
 
 def test_vllms_replicas_are_one_engine():
     found = read_metrics(VLLM)
-    assert found == MetricsReading(7, 1, 0.7, tokens=12.0, gaps={0.05: 3.0})
+    assert found == MetricsReading(7, 1, 0.7, 5, tokens=12.0, gaps={0.05: 3.0})
     assert found.requests == 8
 
 

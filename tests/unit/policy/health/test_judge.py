@@ -85,7 +85,7 @@ def test_an_engine_of_which_nobody_has_reported_is_waited_for():
 
 def test_limits_move_every_five_seconds_and_are_wished():
     scene = Scene()
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.2)
+    scene.metrics["m-0"] = Metrics(waiting=20)
     scene.look(after=2.0)
     assert scene.wishes["m-0"].limit == 28
     scene.look(after=2.0)
@@ -94,12 +94,12 @@ def test_limits_move_every_five_seconds_and_are_wished():
     assert scene.wishes["m-0"].limit == 25
 
 
-def test_an_engine_that_is_slow_at_every_token_keeps_its_limit():
-    scene = Scene(baseline=8.0)
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.7)
+def test_slow_tokens_lower_the_limit_of_a_model_that_asks_for_quick_ones_only():
+    scene = Scene()
+    scene.metrics["m-0"] = Metrics(itl_seconds=0.2)
     scene.looks(3)
     assert scene.own.limit == 0.0
-    scene.metrics["m-0"] = Metrics(itl_seconds=0.9)
+    scene.spec = replace(scene.spec, itl_seconds=0.1)
     scene.look()
     assert scene.own.limit == pytest.approx(28.8)
 

@@ -4,30 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.policy.health.limits import (
-    THROUGHPUT_SECONDS,
-    Flow,
-    next_limit,
-    target_seconds,
-)
+from modelserver.policy.health.limits import Flow, next_limit
 from modelserver.values import Metrics
 
-QUIET = Metrics(itl_seconds=0.02)
+#: Seconds between two tokens that are aimed at.
+TARGET = 0.080
 
 
 def after(limit: float, inflight: int, fails: bool = False, **metrics) -> float:
     flow = Flow(Metrics(**{"itl_seconds": 0.02} | metrics), inflight, fails)
-    return next_limit(limit, flow, 64, THROUGHPUT_SECONDS)
+    return next_limit(limit, flow, 64, TARGET)
 
 
-@pytest.mark.parametrize(
-    "metrics", [{"waiting": 4}, {"kv_use": 0.96}, {"itl_seconds": 0.0881}]
-)
+@pytest.mark.parametrize("metrics", [{"waiting": 4}, {"itl_seconds": 0.0881}])
 def test_an_engine_with_too_much_gets_a_tenth_less(metrics):
     assert after(32.0, 32, **metrics) == pytest.approx(28.8)
 
 
-@pytest.mark.parametrize("metrics", [{"waiting": 3}, {"kv_use": 0.95}])
+@pytest.mark.parametrize("metrics", [{"waiting": 3}, {"kv_use": 1.0}])
 def test_just_enough_is_not_too_much(metrics):
     assert after(32.0, 10, **metrics) == 32.0
 
@@ -46,7 +40,7 @@ def test_a_full_engine_with_room_gets_half_a_square_root_more():
 
 
 @pytest.mark.parametrize(
-    "metrics", [{"waiting": 1}, {"kv_use": 0.85}, {"itl_seconds": 0.076}]
+    "metrics", [{"waiting": 1}, {"kv_use": 0.95}, {"itl_seconds": 0.076}]
 )
 def test_without_room_it_holds(metrics):
     assert after(36.0, 36, **metrics) == 36.0
@@ -74,11 +68,19 @@ def test_the_time_between_tokens_is_weighed_by_the_one_aimed_at():
     assert next_limit(32.0, flow, 64, target_seconds=0.030) == pytest.approx(28.8)
 
 
-@pytest.mark.parametrize(
-    ("canary", "target"), [(0.64, 0.080), (8.0, 0.75), (0.0, float("inf"))]
-)
-def test_the_pace_aimed_at_is_three_times_the_empty_engines(canary, target):
-    assert target_seconds(canary) == target
+def test_without_a_target_no_pace_lowers_a_limit_nor_keeps_it_from_growing():
+    slow = Flow(Metrics(itl_seconds=3.0), inflight=64)
+    assert next_limit(64.0, slow, 64) == 64.0
+    assert next_limit(36.0, slow, 64) == 39.0
+
+
+def test_slow_tokens_alone_leave_a_quarter_of_the_most():
+    limit = 64.0
+    for _ in range(100):
+        limit = after(limit, 64, itl_seconds=3.0)
+    assert limit == 16.0
+    assert after(10.0, 10, itl_seconds=3.0) == 10.0
+    assert after(16.0, 16, itl_seconds=3.0, waiting=9) == pytest.approx(14.4)
 
 
 @given(
@@ -94,5 +96,5 @@ def test_it_stays_between_one_and_what_the_engine_runs(
     limit, inflight, waiting, kv, itl, fails, most
 ):
     flow = Flow(Metrics(waiting, kv, itl), inflight, fails)
-    new = next_limit(min(limit, most), flow, most, THROUGHPUT_SECONDS)
+    new = next_limit(min(limit, most), flow, most, TARGET)
     assert 1.0 <= new <= most
