@@ -15,6 +15,14 @@ CPU_CONTEXT_TOKENS = 4096
 #: The launcher's own packages are not an engine's, and its bytecode shall be written:
 #: that makes the next start short. An empty variable is one that is not set.
 CLEAN_ENVIRONMENT = {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""}
+#: An engine's processes meet on this host: gloo, NCCL and engines listen on no other
+#: interface for that.
+MEET_ON_LOOPBACK = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "SGLANG_HOST_IP": LOOPBACK,
+    "VLLM_HOST_IP": LOOPBACK,
+}
 #: The python of an image whose model names no interpreter.
 IMAGE_PYTHON = "python3"
 

@@ -8,6 +8,7 @@ from launcher.engine_types.base import (
     CLEAN_ENVIRONMENT,
     CPU_CONTEXT_TOKENS,
     LOOPBACK,
+    MEET_ON_LOOPBACK,
     Launch,
     Place,
     gpu_variables,
@@ -60,6 +61,7 @@ class SGLang:
         argv += kind_and_compile(model)
         environment = {
             **CLEAN_ENVIRONMENT,
+            **MEET_ON_LOOPBACK,
             **REVOKED_CHECK,
             **gpu_variables(place),
             **_uneven(place),
@@ -115,6 +117,7 @@ class SGLangCPU:
         argv += kind_and_compile(model)
         environment = {
             **CLEAN_ENVIRONMENT,
+            **MEET_ON_LOOPBACK,
             **REVOKED_CHECK,
             "SGLANG_USE_CPU_ENGINE": "1",
             # With a thread per core, 3 requests a second; with one thread, 78.

@@ -8,6 +8,7 @@ from launcher.engine_types.base import (
     CLEAN_ENVIRONMENT,
     CPU_CONTEXT_TOKENS,
     LOOPBACK,
+    MEET_ON_LOOPBACK,
     Launch,
     Place,
     gpu_variables,
@@ -63,6 +64,7 @@ class VLLM:
             argv.append("--enforce-eager")
         environment = {
             **CLEAN_ENVIRONMENT,
+            **MEET_ON_LOOPBACK,
             **NO_STATISTICS,
             **gpu_variables(place),
             **model.environment,
@@ -106,6 +108,7 @@ class VLLMCPU:
             argv.append("--enforce-eager")  # Compiling takes a minute at each start.
         environment = {
             **CLEAN_ENVIRONMENT,
+            **MEET_ON_LOOPBACK,
             **NO_STATISTICS,
             "VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB),
             # One thread per engine, as with SGLang, on any core.

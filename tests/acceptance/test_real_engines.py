@@ -194,6 +194,25 @@ def test_who_does_not_have_the_key_is_refused(fleet: Product) -> None:
         assert fleet.status_without_key(name) == 401
 
 
+def test_nothing_listens_beyond_loopback(fleet: Product) -> None:
+    engines = {name: engine_processes(fleet, name) for name in ENGINES}
+    own = psutil.Process(fleet.process.pid).children(recursive=True)
+    for name, processes in (engines | {"up": own}).items():
+        listening = [
+            each.laddr.ip
+            for process in processes
+            for each in process.net_connections(kind="inet")
+            if each.status == psutil.CONN_LISTEN
+        ]
+        assert listening, name
+        assert set(listening) <= {"127.0.0.1", "::1"}, name
+
+
+def engine_processes(fleet: Product, name: str) -> list[psutil.Process]:
+    head = psutil.Process(fleet.engine(name).pid)
+    return carriers(MARK, head.environ()[MARK])
+
+
 def command_lines() -> dict[str, str]:
     """What every user of this host can see of its processes."""
     found = {}

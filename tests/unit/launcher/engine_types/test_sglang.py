@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from launcher.engine_types import Launch, Place, adapter
+from launcher.engine_types.base import MEET_ON_LOOPBACK
 from launcher.environments import standins_path, starter
 from modelserver.inventory import GIB
 from modelserver.values import Kind, ModelSpec
@@ -54,6 +55,7 @@ def test_sglang_command() -> None:
         "--enable-torch-compile",
     )
     assert launch.environment == {
+        **MEET_ON_LOOPBACK,
         "PYTHONPATH": "",
         "PYTHONDONTWRITEBYTECODE": "",
         "SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1",
@@ -147,6 +149,7 @@ def test_sglang_cpu_command() -> None:
         "1",
     )
     assert launch.environment == {
+        **MEET_ON_LOOPBACK,
         "SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1",
         "SGLANG_USE_CPU_ENGINE": "1",
         "OMP_NUM_THREADS": "1",

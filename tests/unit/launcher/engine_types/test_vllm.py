@@ -1,6 +1,7 @@
 """The exact commands by which vLLM is started."""
 
 from launcher.engine_types import Place, adapter
+from launcher.engine_types.base import MEET_ON_LOOPBACK
 from launcher.environments import standins_path
 from modelserver.values import Kind, ModelSpec
 from tests.support.launches import HOME, PYTHON, on_gpus
@@ -41,6 +42,7 @@ def test_vllm_command() -> None:
         "fp8",
     )
     assert launch.environment == {
+        **MEET_ON_LOOPBACK,
         "PYTHONPATH": "",
         "PYTHONDONTWRITEBYTECODE": "",
         "VLLM_NO_USAGE_STATS": "1",
@@ -117,6 +119,7 @@ def test_vllm_cpu_command() -> None:
         "1",
     )
     assert launch.environment == {
+        **MEET_ON_LOOPBACK,
         "PYTHONDONTWRITEBYTECODE": "",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
