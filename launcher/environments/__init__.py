@@ -12,6 +12,7 @@ always a process that this environment's interpreter runs.
 - ``check``, ``findings``: what engines on this host could clash with
 - ``tiny``: has an environment write the tiny models
 - ``model_files``: has an environment fetch a model's small files
+- ``variables``: which of the launcher's variables engines get
 - ``starters``, ``standins``: our code that engines' interpreters run
 """
 
@@ -29,6 +30,7 @@ from launcher.environments.paths import (
 )
 from launcher.environments.recipes import RECIPES, Recipe
 from launcher.environments.tiny import ensure_tiny_models
+from launcher.environments.variables import inherited
 
 __all__ = [
     "RECIPES",
@@ -38,6 +40,7 @@ __all__ = [
     "ensure_tiny_models",
     "environment_path",
     "fetch_model_files",
+    "inherited",
     "install",
     "installed",
     "interpreter",

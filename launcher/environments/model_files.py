@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launcher.environments.children import child_environment
 from launcher.environments.paths import STARTERS
+from launcher.environments.variables import inherited
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def fetch_model_files(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=child_environment(os.environ, variables),
+            env=child_environment(inherited(os.environ), variables),
             timeout=FETCH_SECONDS,
             check=False,
             text=True,

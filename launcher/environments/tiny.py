@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.environments.children import child_environment
 from launcher.environments.paths import STARTERS, standins_path
+from launcher.environments.variables import inherited
 from modelserver.errors import EngineEnvironmentError
 
 #: The script that writes them. It is not in this folder: Python looks there first, and
@@ -31,7 +32,7 @@ def ensure_tiny_models(interpreter: Path, out: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=child_environment(os.environ, extra),
+            env=child_environment(inherited(os.environ), extra),
             timeout=WRITE_SECONDS,
             check=False,
             text=True,

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import psutil
 
+from launcher import environments
 from launcher.engine_types import Launch
 from launcher.host import containers
 from modelserver.errors import ConfigurationError
@@ -159,7 +160,7 @@ def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProces
     Raises ConfigurationError where the program cannot be started at all.
     """
     environment = {
-        **os.environ,
+        **environments.inherited(os.environ),
         **ENGINE_VARIABLES,
         **launch.environment,
         MARK: born.mark,

@@ -32,8 +32,8 @@ from tests.support.processes import (
 )
 from tests.support.workers import WorkerProcess, celery_command
 
-#: Marks all processes of one test, engines included.
-MARK = "MODELSERVER_TEST_MARK"
+#: Marks all processes of one test; engines inherit it as they do LC_ALL.
+MARK = "LC_MODELSERVER_TEST_MARK"
 CLI = [sys.executable, "-m", "modelserver.cli"]
 #: How often control looks, in seconds.
 STEER_SECONDS = 0.2

@@ -26,7 +26,8 @@ from tests.support.processes import (
 
 HOST = "h1"
 #: Marks all processes of one test, engines included.
-MARK = "MODELSERVER_TEST_MARK"
+#: Engines inherit it, as they do LC_ALL.
+MARK = "LC_MODELSERVER_TEST_MARK"
 
 
 @dataclass

@@ -43,7 +43,7 @@ def memory_is_held(stub: StubNvml, mark: str) -> Iterator[None]:
     def look() -> None:
         while not over.wait(0.2):
             held = {}
-            for program in carriers("MODELSERVER_TEST_MARK", mark):
+            for program in carriers("LC_MODELSERVER_TEST_MARK", mark):
                 with suppress(psutil.Error):
                     words = program.cmdline()
                     shares = (gib for word, gib in HELD.items() if word in words)

@@ -34,7 +34,7 @@ def settled(hosts: Hosts) -> dict[str, EngineReport] | None:
 
 def engine_processes(hosts: Hosts) -> int:
     """Test engines that run, whoever started them."""
-    found = carriers("MODELSERVER_TEST_MARK", str(hosts.folder))
+    found = carriers("LC_MODELSERVER_TEST_MARK", str(hosts.folder))
     return sum("tests.engine.server" in " ".join(p.cmdline()) for p in found)
 
 
