@@ -23,6 +23,8 @@ from modelserver.values import Kind, ModelSpec
 REVOKED_CHECK = {"SGLANG_REQUEST_STATE_WAIT_TIMEOUT": "1"}
 #: The variable from which the starter of ``sglang serve`` reads the API key.
 SGLANG_KEY_VARIABLE = "MODELSERVER_ENGINE_KEY"
+#: A line for each of millions of requests says nothing.
+QUIET = ("--log-level-http", "warning")
 #: On a CPU: tokens of the cache. By itself SGLang takes 15 GB, and starts half a minute
 #: later.
 CPU_CACHE_TOKENS = 65_536
@@ -57,6 +59,7 @@ class SGLang:
             "--max-running-requests",
             str(model.max_running),
             "--enable-metrics",
+            *QUIET,
         ]
         argv += kind_and_compile(model)
         environment = {
@@ -109,6 +112,7 @@ class SGLangCPU:
             str(model.max_running),
             *_prompts(model, files),
             "--enable-metrics",
+            *QUIET,
             # READY needs a generated token anyway, and the warm-up takes 2 s.
             "--skip-server-warmup",
             # Without it an idle engine keeps a core busy.

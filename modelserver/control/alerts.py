@@ -10,6 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -165,9 +166,25 @@ def _post(section: AlertsSection, body: bytes) -> None:
     request = urllib.request.Request(section.webhook, body, headers)
     # No proxy leads to this host itself.
     own = [urllib.request.ProxyHandler({})] if _is_loopback(section.webhook) else []
-    opener = urllib.request.build_opener(*own)
+    opener = urllib.request.build_opener(_NoRedirects, *own)
     with opener.open(request, timeout=section.hook_seconds):
         pass  # Any answer below 400 will do.
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows none: the alert would be left out, and the token handed on.
+
+    It could also lead to what only this host can reach.
+    """
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> None:
+        """Say where to instead."""
+        raise ConfigurationError(
+            f"alerts.webhook is redirected (HTTP {code}) to {newurl}, which is not "
+            "followed; write the URL that takes the alerts"
+        )
 
 
 def _is_loopback(url: str) -> bool:

@@ -134,11 +134,26 @@ def test_a_hook_that_fails_is_logged_once_and_counted(
 
 
 class Listener(BaseHTTPRequestHandler):
-    """Notes what is posted to it."""
+    """Notes what is posted to it, or sends it elsewhere."""
 
     heard: list[tuple[str, dict[str, object]]]
+    #: The paths that were asked for.
+    asked: list[str]
+    redirect: tuple[int, str] | None = None
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(204)
+        self.end_headers()
 
     def do_POST(self) -> None:
+        self.asked.append(self.path)
+        if self.redirect is not None:
+            code, url = self.redirect
+            self.send_response(code)
+            self.send_header("Location", url)
+            self.end_headers()
+            return
         length = int(self.headers["Content-Length"])
         body = json.loads(self.rfile.read(length))
         self.heard.append((str(self.headers["Authorization"]), body))
@@ -151,7 +166,7 @@ class Listener(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def listener() -> Iterator[tuple[str, type[Listener]]]:
-    noting = type("Noting", (Listener,), {"heard": []})
+    noting = type("Noting", (Listener,), {"heard": [], "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), noting)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -179,6 +194,23 @@ def test_a_webhook_gets_the_alert_and_the_token_of_its_variable(
     ((token, body),) = noting.heard
     assert token == "Bearer secret"
     assert (body["about"], body["kind"]) == ("m", "down")
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_webhook_that_redirects_is_not_followed(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    listener: tuple[str, type[Listener]],
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+):
+    url, noting = listener
+    noting.redirect = (code, url + "inside")
+    settings = settings_of(valkey, tmp_path, AlertsSection(webhook=url))
+    raise_alert(store, settings, "m", "m is down", 100.0, "down")
+    eventually(lambda: "write the URL that takes the alerts" in caplog.text, 20)
+    assert noting.asked == ["/"]
 
 
 def test_a_token_that_is_not_set_is_a_failure_that_names_it(

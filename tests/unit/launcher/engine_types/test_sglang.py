@@ -52,6 +52,8 @@ def test_sglang_command() -> None:
         "--max-running-requests",
         "48",
         "--enable-metrics",
+        "--log-level-http",
+        "warning",
         "--enable-torch-compile",
     )
     assert launch.environment == {
@@ -94,6 +96,8 @@ def test_sglang_embedding_command_of_a_model_that_nobody_knows_yet() -> None:
         "--max-running-requests",
         "64",
         "--enable-metrics",
+        "--log-level-http",
+        "warning",
         "--is-embedding",
     )
 
@@ -143,6 +147,8 @@ def test_sglang_cpu_command() -> None:
         "--chunked-prefill-size",
         "2048",
         "--enable-metrics",
+        "--log-level-http",
+        "warning",
         "--skip-server-warmup",
         "--sleep-on-idle",
         "--random-seed",
