@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,12 @@ from pydantic_settings import (
 )
 
 from modelserver.errors import ConfigurationError
+from modelserver.fleet_arguments import (
+    find_argument_problems,
+    find_placeholder_problem,
+    find_variable_problems,
+    names_port,
+)
 from modelserver.fleet_sections import (
     AlertsSection,
     DefaultsSection,
@@ -85,6 +91,17 @@ class Fleet(BaseSettings):
         """The models as plain values."""
         most, zone = self.defaults.max_tokens, self.rules.time_zone
         return tuple(section.spec(most, zone) for section in self.models)
+
+    def doubts(self) -> tuple[str, ...]:
+        """What can be meant as it is written, and mostly is a mistake."""
+        pinned = {pin.model for pin in self.engines if pin.port}
+        return tuple(
+            f'model "{each.name}": its command has no {{port}}, so that its engines '
+            "cannot know where they are asked"
+            for each in self.models
+            if each.engine == "command" and each.name not in pinned
+            if not names_port((*each.command, *each.extra_args))
+        )
 
     def pins(self) -> tuple[EngineSpec, ...]:
         """The pinned and external engines as plain values, numbered per model."""
@@ -192,7 +209,22 @@ def read_fleet(path: Path) -> Fleet:
         raise ConfigurationError(_not_utf8(path)) from error
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    return make_fleet(str(path), values)
+    fleet = make_fleet(str(path), values)
+    # Not of a fleet in force: an earlier version may have taken what is refused now.
+    for number, model in enumerate(fleet.models):
+        for problem in _argument_problems(model):
+            raise ConfigurationError(
+                f"{path}: the fleet file is not valid\n  models[{number}]: {problem}"
+            )
+    return fleet
+
+
+def _argument_problems(model: ModelSection) -> Iterator[str]:
+    yield from find_argument_problems(model.engine, model.extra_args)
+    yield from find_variable_problems(model.environment)
+    if model.engine == "command":
+        words = (*model.command, *model.extra_args)
+        yield from filter(None, map(find_placeholder_problem, words))
 
 
 def _not_utf8(path: Path) -> str:

@@ -4,12 +4,12 @@ A command of the fleet file, an engine that somebody else runs, and a model that
 in the fleet.
 """
 
-import string
 from pathlib import Path
 
 from launcher.engine_types import builtin
 from launcher.engine_types.base import LOOPBACK, Launch, Place, gpu_variables
 from modelserver.errors import ConfigurationError
+from modelserver.fleet_arguments import find_placeholder_problem
 from modelserver.values import ModelSpec
 
 
@@ -83,16 +83,7 @@ class Absent:
 
 
 def _fill(model: ModelSpec, word: str, values: dict[str, str]) -> str:
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(word)]
-        unknown = [name for name in names if name is not None and name not in values]
-        if not unknown:
-            return word.format_map(values)
-        problem = f"{{{unknown[0]}}} is no placeholder"
-    except ValueError as error:
-        problem = str(error)
-    known = ", ".join(f"{{{name}}}" for name in values)
-    raise ConfigurationError(
-        f'model "{model.name}": command has "{word}": {problem}; placeholders are '
-        f"{known}, and a brace itself is written twice"
-    )
+    # Whoever made the fleet in force may have known other placeholders.
+    if problem := find_placeholder_problem(word):
+        raise ConfigurationError(f'model "{model.name}": {problem}')
+    return word.format_map(values)

@@ -118,7 +118,6 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
         section("hasty", drain_seconds=1),
         section("stuck", "--never-ready", start_seconds=5),
         section("wrong", "--no-such-option"),
-        section("typo", "{prot}"),
         section("bare", engine="sglang-cpu", path="builtin:tiny-chat"),
         section("foreign", engine="external"),
         *more,

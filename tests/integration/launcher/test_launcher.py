@@ -86,12 +86,6 @@ def test_wrong_argument_is_fatal_at_once_with_the_remedy(site: Site) -> None:
     assert "fleet file" in engine.reason
 
 
-def test_bad_placeholder_is_fatal_and_named(site: Site) -> None:
-    site.launch()
-    site.want("typo")
-    assert "{prot}" in site.reaches("typo-0", EngineState.FATAL).reason
-
-
 def test_missing_engine_environment_is_fatal_and_names_the_command(site: Site) -> None:
     site.launch()
     site.want("bare")

@@ -14,6 +14,7 @@ FLOORS = (
     (
         "modelserver.values",
         "modelserver.errors",
+        "modelserver.fleet_arguments",
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.parameters",

@@ -43,6 +43,18 @@ WRONG = {
         MODEL + 'extra_args = ["--api-key=x"]',
         "extra_args must not hold --api-key",
     ),
+    "an address of its own": (
+        MODEL + 'extra_args = ["--ho", "0.0.0.0"]',
+        "extra_args must not hold --ho: engines listen on 127.0.0.1",
+    ),
+    "GPUs of its own": (
+        MODEL + 'environment = { CUDA_VISIBLE_DEVICES = "0" }',
+        "environment must not hold CUDA_VISIBLE_DEVICES",
+    ),
+    "a misspelt placeholder": (
+        '[[models]]\nname = "m"\nengine = "command"\ncommand = ["srv", "{prot}"]',
+        'command has "{prot}": {prot} is no placeholder; placeholders are {port}',
+    ),
     "a key for an engine that has one": (
         MODEL + 'api_key_env = "KEY"',
         'engine "sglang" gets a key of its own',

@@ -1,0 +1,68 @@
+"""Arguments of engines that would take them out of the launcher's hands."""
+
+import pytest
+
+from modelserver.fleet import make_fleet
+from modelserver.fleet_arguments import find_argument_problems
+
+
+def refused(engine: str, *words: str) -> list[str]:
+    return list(find_argument_problems(engine, words))
+
+
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu", "vllm", "vllm-cpu"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--port", "8000"),
+        ("--port=8000",),
+        ("--por=8000",),
+        ("--host", "0.0.0.0"),
+        ("--ssl-keyfile", "/k"),
+        ("--ssl_certfile=/c",),
+        ("--served-model-name", "other"),
+        ("--served_model_name=other",),
+        ("--nnodes", "2"),
+        ("--nno=2",),
+        ("--uds", "/s"),
+        ("--api-key", "x"),
+    ],
+)
+def test_what_breaks_supervision_is_refused_by_name(
+    engine: str, words: tuple[str, ...]
+):
+    (problem,) = refused(engine, *words)
+    assert problem.startswith(f"extra_args must not hold {words[0].split('=')[0]}: ")
+
+
+def test_each_engine_has_its_own():
+    assert refused("sglang", "--tokenizer-worker-num", "2", "--admin-api-key=x")
+    assert not refused("vllm", "--tokenizer", "/t")
+    assert refused("vllm", "--headless")
+    assert refused("vllm", "-n2")
+    assert not refused("command", "--port", "8000")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tensor-parallel-size", "2", "--pipeline-parallel-size=2"),
+        ("--quantization", "fp8", "--", "-p"),
+        ("--attention-backend", "--triton"),
+        ("--json-model-override-args", '{"--port": 1}'),
+        ("--hostess", "--port-range"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_others_are_taken(engine: str, words: tuple[str, ...]):
+    assert refused(engine, *words) == []
+
+
+def test_a_command_without_a_port_is_doubted_unless_its_engines_are_pinned_to_one():
+    model = {"name": "m", "engine": "command", "command": ["sleep", "100000"]}
+    (doubt,) = make_fleet("f", {"models": [model]}).doubts()
+    assert doubt.startswith('model "m": its command has no {port}')
+    pin = {"model": "m", "port": 8001}
+    assert make_fleet("f", {"models": [model], "engines": [pin]}).doubts() == ()
+    told = model | {"command": ["srv", "--port={port}"]}
+    assert make_fleet("f", {"models": [told]}).doubts() == ()
