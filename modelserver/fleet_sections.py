@@ -19,7 +19,7 @@ from modelserver.errors import RequestError
 from modelserver.fleet_schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
 from modelserver.server_address import read_address
-from modelserver.values import EXTERNAL, Kind, ModelSpec
+from modelserver.values import DEFAULT_RUNNING, EXTERNAL, Kind, ModelSpec
 
 #: The ``url`` of a fleet that runs its own server.
 EMBEDDED = "embedded"
@@ -124,7 +124,7 @@ class ModelSection(_Section):
     context_length: int | None = Field(default=None, ge=16)
     data_parallel: int = Field(default=1, ge=1)
     torch_compile: bool | None = None
-    max_running: int = Field(default=64, ge=1)
+    max_running: int | None = Field(default=None, ge=1)
     itl_seconds: float = Field(default=0.0, ge=0, description="0: any")
     start_seconds: float = Field(default=0.0, ge=0, description="0: by size")
     drain_seconds: float = Field(default=60.0, ge=0)
@@ -169,6 +169,9 @@ class ModelSection(_Section):
         values = self.model_dump()
         values["default_max_tokens"] = default_max_tokens
         values["max_engines"] = self.most_engines
+        if self.max_running is None:
+            tells = self.engine in ("sglang", "vllm")
+            values["max_running"] = 0 if tells else DEFAULT_RUNNING
         values["schedule"] = tuple(each.window(zone) for each in self.schedule)
         return ModelSpec(**values)
 

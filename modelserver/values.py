@@ -116,6 +116,9 @@ class Cause(StrEnum):
 
 _FAULTS = frozenset({Cause.SLOW, Cause.SLOW_CANARIES, Cause.ERRORS, Cause.HUNG})
 
+#: Requests that an engine may have at once where neither its model nor the engine says.
+DEFAULT_RUNNING = 64
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
@@ -208,6 +211,8 @@ class EngineReport:
     vocabulary: int = 0
     #: The incarnation whose requests its workers have to run elsewhere.
     abort: int = 0
+    #: How many requests it takes at once by its own account, 0 where its model says it.
+    capacity: int = 0
 
     @property
     def serves(self) -> bool:
@@ -342,8 +347,8 @@ class ModelSpec:
     data_parallel: int = 1
     #: Whether the engine compiles the model, None for its own choice.
     torch_compile: bool | None = None
-    #: How many requests an engine may have at once.
-    max_running: int = 64
+    #: How many requests an engine may have at once, 0 for what the engine itself takes.
+    max_running: int = DEFAULT_RUNNING
     #: Seconds between two tokens to aim at, by fewer requests at once; 0 for any.
     itl_seconds: float = 0.0
     #: The seconds that a start may take, 0 for more the larger the weights are.

@@ -254,7 +254,7 @@ async def send_canary(
 
     Raises EngineFault, RequestFault.
     """
-    crowd = min(CROWD, model.max_running) if loaded else 1
+    crowd = min(CROWD, model.max_running or CROWD) if loaded else 1
     began = time.monotonic()
     each = [asyncio.ensure_future(_one(session, url, model)) for _ in range(crowd)]
     try:

@@ -340,7 +340,9 @@ class Keeper:
     def report(self, view: StoreView) -> EngineReport:
         """What the store is told of the engine."""
         alive_at = view.store_time(self._alive_at) if self._alive_at else 0.0
-        told = engine_report(self.spec, self._resources.host, self.life, self._start)
+        told = engine_report(
+            self.spec, self.model, self._resources.host, self.life, self._start
+        )
         return dataclasses.replace(
             with_wish(told, self._wish, self.model),
             since=round(view.store_time(self.life.since), 3),

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 from launcher.engine.start import Start
 from modelserver.policy.lifecycle import Life
-from modelserver.values import EngineReport, EngineSpec, EngineState, ModelSpec, Wish
+from modelserver.values import (
+    DEFAULT_RUNNING,
+    EngineReport,
+    EngineSpec,
+    EngineState,
+    ModelSpec,
+    Wish,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -26,16 +33,17 @@ def log_change(engine: str, before: Life, life: Life, now: float) -> None:
 
 def with_wish(engine: EngineReport, wish: Wish, model: ModelSpec) -> EngineReport:
     """The report with how control wants the engine used; its limit is never raised."""
+    most = model.max_running or engine.capacity or DEFAULT_RUNNING
     return replace(
         engine,
-        limit=min(wish.limit or model.max_running, model.max_running),
+        limit=min(wish.limit or most, most),
         hold=wish.hold if engine.serves else "",
         abort=wish.abort if wish.abort == engine.incarnation else 0,
     )
 
 
 def engine_report(
-    spec: EngineSpec, host: str, life: Life, start: Start | None
+    spec: EngineSpec, model: ModelSpec, host: str, life: Life, start: Start | None
 ) -> EngineReport:
     """The report, without the times and measurements that the keeper adds."""
     process = start.process if start else None
@@ -55,4 +63,5 @@ def engine_report(
         reason=reason,
         starts=life.starts,
         progress=doing,
+        capacity=start.record.capacity if start and not model.max_running else 0,
     )

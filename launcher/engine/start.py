@@ -249,7 +249,7 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
         container = replace(container, arguments=model.container_args)
         launch = in_container(launch, filled, container)
     running = process.start(launch, log, title, identity)
-    record = replace(record, process=running.identity)
+    record = replace(record, process=running.identity, capacity=launch.running)
     resources.records.write(record)
     return _started(record, running, model, resources)
 
@@ -285,9 +285,30 @@ async def try_ready(
         await asyncio.to_thread(start.process.look_inside)
         start.record = replace(start.record, process=start.process.identity)
         start.vital = vital_processes(start.process.identity)
+        if not model.max_running and not start.record.ready:
+            capacity = await _read_capacity(session, start, model)
+            start.record = replace(start.record, capacity=capacity)
         if path := engine_types.adapter(model.engine).settle_path:
             await _settle(session, start.url + path)
     return True
+
+
+async def _read_capacity(
+    session: aiohttp.ClientSession, start: Start, model: ModelSpec
+) -> int:
+    """How many requests a new engine takes at once, 0 where that cannot be read."""
+    engine = engine_types.adapter(model.engine)
+    url = start.url + engine.capacity_path
+    if not engine.capacity_path:
+        return 0
+    timeout = aiohttp.ClientTimeout(total=SETTLE_CALL_SECONDS)
+    try:
+        async with session.get(url, timeout=timeout) as response:
+            page = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        _log.warning("%s does not tell what its engine takes: %r", url, error)
+        return 0
+    return engine.capacity(page, start.record.capacity, model.kind)
 
 
 async def _settle(session: aiohttp.ClientSession, url: str) -> None:

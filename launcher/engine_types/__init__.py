@@ -3,6 +3,7 @@
 - ``base``: what an adapter is asked for, and what the adapters share
 - ``sglang``, ``vllm``: these engines, on GPUs and on a CPU
 - ``command``: a command of the fleet file, an engine of somebody else, a missing model
+- ``capacity``: how many requests an engine takes at once, by its own account
 - ``gpu_memory``: how much of its GPUs an engine is told to take
 - ``model_config``: what a model says of itself
 - ``embedding``: what engines need to be told to embed, and what SGLang cannot

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher import environments
-from modelserver.values import ModelSpec
+from modelserver.values import Kind, ModelSpec
 
 #: Engines listen on this address only: their requests come from this host's worker.
 LOOPBACK = "127.0.0.1"
@@ -62,6 +62,8 @@ class Launch:
     argv: tuple[str, ...]
     #: Variables on top of the launcher's own.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Requests that it lets the engine run at once, 0 where the engine tells.
+    running: int = 0
 
 
 class Adapter(Protocol):
@@ -75,6 +77,18 @@ class Adapter(Protocol):
     @property
     def settle_path(self) -> str:
         """The path of a POST that is sent once after the first token, "" for none."""
+        ...
+
+    @property
+    def capacity_path(self) -> str:
+        """The path of a page that tells how many requests it takes, "" for none."""
+        ...
+
+    def capacity(self, page: bytes, running: int, kind: Kind) -> int:
+        """How many requests it takes at once by that page, 0 where it does not tell.
+
+        ``running`` are those that its launch lets it run.
+        """
         ...
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
@@ -94,6 +108,16 @@ class Adapter(Protocol):
     def key_variable(self, model: ModelSpec) -> str:
         """The environment variable that gives the engine its API key, "" for none."""
         ...
+
+
+class Untold:
+    """What adapters share whose engines tell nothing of their capacity."""
+
+    capacity_path = ""
+
+    def capacity(self, page: bytes, running: int, kind: Kind) -> int:
+        """Nothing."""
+        return 0
 
 
 def interpreter(model: ModelSpec, home: Path) -> Path:

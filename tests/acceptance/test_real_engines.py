@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from launcher import environments
+from launcher.engine_types import adapter
 from launcher.host.process import MARK
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.values import Kind
@@ -192,6 +193,28 @@ def test_no_key_stands_where_others_could_read_it(fleet: Product) -> None:
 def test_who_does_not_have_the_key_is_refused(fleet: Product) -> None:
     for name in (VLLM, SGLANG):
         assert fleet.status_without_key(name) == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [(VLLM, "/metrics"), (SGLANG, "/server_info")]
+)
+def test_each_tells_how_many_requests_it_takes(
+    fleet: Product, name: str, path: str
+) -> None:
+    url = fleet.engine(name).url
+
+    async def read() -> bytes:
+        async with (
+            open_session(keys=fleet.settings.keyring()) as session,
+            session.get(url + path) as response,
+        ):
+            return await response.read()
+
+    page = asyncio.run(read())
+    engine = adapter(name.partition("-")[0])
+    assert engine.capacity_path == path
+    # The CPU's engines are told 64; vLLM's cache of 1 GiB holds more of these.
+    assert engine.capacity(page, 64, Kind.COMPLETION) == 64
 
 
 def test_nothing_listens_beyond_loopback(fleet: Product) -> None:

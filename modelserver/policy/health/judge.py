@@ -379,7 +379,7 @@ class _Judge:
             load = self.snapshot.loads.get(name)
             fails = any(own.error_ticks[-1:])
             flow = Flow(metrics, load.inflight if load else 0, fails)
-            most = observation.spec.max_running
+            most = observation.report.capacity or observation.spec.max_running
             target = observation.spec.itl_seconds
             limit = next_limit(own.limit or most, flow, most, target)
             self.engines[name] = replace(own, limit=0.0 if limit == most else limit)

@@ -4,9 +4,10 @@ Engines pull their work, so the limit is also their weight: no router is needed.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from modelserver.values import Metrics
+from modelserver.values import DEFAULT_RUNNING, EngineReport, Metrics, ModelSpec
 
 #: An engine has too much if the requests waiting inside it, those that it gave up for
 #: want of cache included, exceed 0.1 of its limit.
@@ -33,6 +34,21 @@ AFTER_FAILURES = 0.7
 FAILING_LEAST = 0.25
 #: Too much alone never lowers a limit below this.
 LEAST = 2.0
+
+
+def with_capacities(
+    specs: Iterable[ModelSpec], reports: Iterable[EngineReport]
+) -> tuple[ModelSpec, ...]:
+    """The models, where they leave it to their engines with what these take at once."""
+    most: dict[str, int] = {}
+    for report in reports:
+        most[report.model] = max(most.get(report.model, 0), report.capacity)
+    return tuple(
+        spec
+        if spec.max_running
+        else replace(spec, max_running=most.get(spec.name) or DEFAULT_RUNNING)
+        for spec in specs
+    )
 
 
 @dataclass(frozen=True, slots=True)

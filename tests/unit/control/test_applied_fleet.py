@@ -33,10 +33,16 @@ def test_a_fleet_comes_back_as_it_was_applied(tmp_path: Path):
 
 def test_keys_that_the_version_before_refuses_are_there_only_where_they_say_something():
     plain = json.loads(compose(fleet(), None, now=5.0).text)
-    assert not {"priority", "schedule"} & set(plain["models"][0])
+    new = {"priority", "schedule", "itl_seconds", "max_running"}
+    assert not new & set(plain["models"][0])
     assert "time_zone" not in plain["rules"]
     ranked = json.loads(compose(fleet(priority=3), None, now=5.0).text)
     assert ranked["models"][0]["priority"] == 3
+
+
+def test_arguments_that_files_may_not_have_any_more_stay_in_force(tmp_path: Path):
+    applied = compose(fleet(extra_args=("--port", "1")), None, now=5.0)
+    assert parse(applied.text, Settings(fleet(), tmp_path / "f", tmp_path, "h"))
 
 
 def test_each_version_is_one_more():

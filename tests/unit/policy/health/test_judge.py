@@ -104,6 +104,15 @@ def test_slow_tokens_lower_the_limit_of_a_model_that_asks_for_quick_ones_only():
     assert scene.own.limit == pytest.approx(28.8)
 
 
+def test_an_engines_own_capacity_is_the_most_that_it_may_have():
+    scene = Scene(limit=19.9)
+    scene.report("m-0", capacity=20)
+    scene.metrics["m-0"] = Metrics()
+    scene.loads["m-0"] = EngineLoad(19, 1.0, 1.0)
+    scene.look()
+    assert scene.own.limit == 0.0
+
+
 def test_a_limit_that_grew_full_is_the_models():
     scene = Scene(limit=31.9)
     scene.metrics["m-0"] = Metrics(itl_seconds=0.02)

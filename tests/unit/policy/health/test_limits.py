@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelserver.policy.health.limits import Flow, next_limit
-from modelserver.values import Metrics
+from modelserver.policy.health.limits import Flow, next_limit, with_capacities
+from modelserver.values import EngineReport, EngineState, Kind, Metrics, ModelSpec
 
 #: Seconds between two tokens that are aimed at.
 TARGET = 0.080
@@ -81,6 +81,19 @@ def test_slow_tokens_alone_leave_a_quarter_of_the_most():
     assert limit == 16.0
     assert after(10.0, 10, itl_seconds=3.0) == 10.0
     assert after(16.0, 16, itl_seconds=3.0, waiting=9) == pytest.approx(14.4)
+
+
+def test_a_model_that_leaves_it_to_its_engines_has_what_the_largest_takes():
+    def model(name: str, most: int) -> ModelSpec:
+        return ModelSpec(name, Kind.COMPLETION, "/m", "sglang", max_running=most)
+
+    reports = [
+        EngineReport(f"own-{place}", "own", "a", EngineState.READY, capacity=capacity)
+        for place, capacity in enumerate((300, 700, 0))
+    ]
+    specs = (model("own", 0), model("told", 32), model("unknown", 0))
+    found = with_capacities(specs, reports)
+    assert [each.max_running for each in found] == [700, 32, 64]
 
 
 @given(
