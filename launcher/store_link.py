@@ -22,7 +22,7 @@ from modelserver.store.engines import (
     report_engine,
 )
 from modelserver.store.fleet import publish_fleet, read_applied_fleet
-from modelserver.store.hosts import end_host_lease, report_host
+from modelserver.store.hosts import end_host_lease, name_data, report_host
 from modelserver.store.measurements import add_canaries, read_samples, report_metrics
 from modelserver.store.state import Store
 from modelserver.store.workers import read_loads
@@ -49,6 +49,8 @@ class StoreView:
     reported: frozenset[str] = frozenset()
     #: Whether control ever spoke; before, the absence of a wish means nothing.
     steered: bool = False
+    #: The random name of the store's data; another one once the store has lost it.
+    data: str = ""
     #: The applied fleet as the store has it, "" for none.
     fleet: str = ""
     #: The store's clock minus the monotonic clock of this process, in seconds.
@@ -150,7 +152,8 @@ class StoreLink:
         self, reports: Sequence[EngineReport], removed: Sequence[str], now: float
     ) -> StoreView:
         store, host = self._store, self._name
-        # Read before writing: what is missing was lost by the store.
+        data = name_data(store)
+        # Read before writing: by its reports an engine is found that nobody keeps.
         engines = read_engines(store)
         for report in reports:
             report_engine(store, report)
@@ -167,6 +170,7 @@ class StoreLink:
             loads=read_loads(store),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
             steered=read_steered(store)[0] > 0,
+            data=data,
             # Read after the wishes: so a wish never comes without its model.
             fleet=read_applied_fleet(store),
             clock_offset=store.now() - time.monotonic(),

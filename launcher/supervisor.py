@@ -17,6 +17,7 @@ from launcher.host.process import EngineProcess, head_lives
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
+from launcher.wishes import WishReader
 from modelserver.errors import StoreUnreachableError
 from modelserver.values import EngineReport, Kind, ModelSpec
 
@@ -28,9 +29,6 @@ LOOP_SECONDS = 0.25
 EXCHANGE_SECONDS = 1.0
 #: Seconds after which an engine is reported again, though nothing about it changed.
 ENGINE_REPORT_SECONDS = 2.0
-#: Seconds in which engines without a wish are kept after the store lost its data, or
-#: after the launcher adopted engines: control repeats its wishes meanwhile.
-WISHES_GRACE_SECONDS = 15.0
 #: When and as what an engine that was never reported was last reported.
 NOT_REPORTED: tuple[float, EngineReport | None] = (0.0, None)
 #: The signals that end the launcher.
@@ -51,7 +49,7 @@ class Supervisor:
         self._next_exchange = 0.0
         self._sent: dict[str, tuple[float, EngineReport | None]] = {}
         self._removed: set[str] = set()
-        self._grace_until = 0.0
+        self._reader = WishReader()
         self._stopping = False
         self._leaving = False
 
@@ -101,6 +99,7 @@ class Supervisor:
             keeper.tick(now, self._view)
             if keeper.gone:
                 del self._keepers[name]
+                self._sent.pop(name, None)
                 if name not in self._view.elsewhere:
                     self._removed.add(name)
                 self._resources.wake()
@@ -161,14 +160,10 @@ class Supervisor:
             if self._stopping and not self._keepers:
                 self._removed.clear()
             return
-        lost = self._sent.keys() - self._view.reported
-        if lost:
+        if self._reader.note(self._view, now):
             _log.warning("the store lost its data; control must repeat its wishes")
-            self._grace_until = now + WISHES_GRACE_SECONDS
         self._removed.difference_update(removed)
-        for name in removed:
-            self._sent.pop(name, None)
-        kept = [report for report in reports if report.id not in removed]
+        kept = [each for each in reports if each.id in self._keepers]
         self._sent |= {report.id: (now, report) for report in kept}
 
     def _apply_wishes(self, now: float) -> None:
@@ -186,13 +181,10 @@ class Supervisor:
                 model = models.get(wish.spec.model) or _absent(wish.spec.model)
                 self._keepers[name] = Keeper(wish.spec, model, self._resources)
             self._keepers[name].apply_wish(wish)
-        known = self._view.steered and now >= self._grace_until
-        for name, keeper in self._keepers.items():
-            moved = name in self._view.elsewhere
-            if name not in wishes and (moved or known):
-                keeper.stop("moved to another host" if moved else "wanted no longer")
-        if known:
-            self._removed |= self._view.reported - wishes.keys() - self._keepers.keys()
+        unwanted = self._reader.find_unwanted(self._view, self._keepers, now)
+        for name, reason in unwanted.items():
+            self._keepers[name].stop(reason)
+        self._removed |= self._reader.find_forgotten(self._view, self._keepers, now)
 
     # Adoption and the end.
 
@@ -208,7 +200,7 @@ class Supervisor:
                 )
                 keeper.adopt(record)
                 # Its wish has not been read yet.
-                self._grace_until = time.monotonic() + WISHES_GRACE_SECONDS
+                self._reader.expect_wishes(time.monotonic())
                 continue
             _log.info(
                 "engine=%s incarnation=%d is dead",

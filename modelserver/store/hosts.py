@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from uuid import uuid4
 
 from modelserver.decoding import decode
 from modelserver.inventory import Host
@@ -18,6 +19,12 @@ def report_host(store: Store, host: Host, lease_seconds: float) -> None:
             px=int(lease_seconds * 1000),
         )
         pipe.execute()
+
+
+def name_data(store: Store) -> str:
+    """The random name of the store's data; gives a store without one a name."""
+    store.client.set(store.keys.data, uuid4().hex, nx=True)
+    return str(store.client.get(store.keys.data) or "")
 
 
 def end_host_lease(store: Store, host: str) -> None:

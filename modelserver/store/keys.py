@@ -135,6 +135,11 @@ class Keys:
         return f"{self.prefix}hosts"
 
     @property
+    def data(self) -> str:
+        """A random name, there as long as the store keeps its data."""
+        return f"{self.prefix}control:data"
+
+    @property
     def engines(self) -> str:
         """Hash of launchers' reports: engine -> JSON."""
         return f"{self.prefix}engines"

@@ -1,0 +1,57 @@
+"""Which engines a launcher ends, by what the store says of its wishes. Pure."""
+
+from collections.abc import Collection
+
+from launcher.store_link import StoreView
+
+#: Seconds in which engines without a wish are kept after the store lost its data, or
+#: after the launcher adopted engines: control repeats its wishes meanwhile.
+WISHES_GRACE_SECONDS = 15.0
+
+
+class WishReader:
+    """Tells a wish that is gone from one that the store has lost.
+
+    Only a store whose data has another name than before has lost wishes. What is
+    missing otherwise is wanted no longer.
+    """
+
+    def __init__(self) -> None:
+        self._data = ""
+        self._grace_until = float("-inf")
+
+    def expect_wishes(self, now: float) -> None:
+        """Keep engines without a wish for a while: it may still come."""
+        self._grace_until = now + WISHES_GRACE_SECONDS
+
+    def note(self, view: StoreView, now: float) -> bool:
+        """Take note of what was read; whether the store has lost its data before."""
+        lost = bool(self._data) and view.data != self._data
+        self._data = view.data
+        if lost:
+            self.expect_wishes(now)
+        return lost
+
+    def says_all(self, view: StoreView, now: float) -> bool:
+        """Whether an engine without a wish is wanted no longer."""
+        return view.steered and now >= self._grace_until
+
+    def find_unwanted(
+        self, view: StoreView, engines: Collection[str], now: float
+    ) -> dict[str, str]:
+        """The engines that are to end, each with why."""
+        unwanted = {}
+        for name in engines:
+            if name in view.elsewhere:
+                unwanted[name] = "moved to another host"
+            elif name not in view.wishes and self.says_all(view, now):
+                unwanted[name] = "wanted no longer"
+        return unwanted
+
+    def find_forgotten(
+        self, view: StoreView, engines: Collection[str], now: float
+    ) -> set[str]:
+        """The engines that only a report in the store tells of."""
+        if not self.says_all(view, now):
+            return set()
+        return set(view.reported) - view.wishes.keys() - set(engines)
