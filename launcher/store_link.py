@@ -112,9 +112,12 @@ class StoreLink:
             text = f"Redis at {self._store.url} refuses: {error}"
             raise StoreUnreachableError(text) from error
 
-    async def next_incarnation(self, engine: str) -> int:
-        """Count one more start, and return its number. Raises StoreUnreachableError."""
-        return await self.call(next_incarnation, self._store, engine)
+    async def next_incarnation(self, engine: str, last: int) -> int:
+        """Count one more start after the last known one, and return its number.
+
+        Raises StoreUnreachableError.
+        """
+        return await self.call(next_incarnation, self._store, engine, last)
 
     def queue_metrics(self, engine: str, metrics: Metrics | None) -> None:
         """Send an engine's metrics with the next exchange; None removes them."""

@@ -239,7 +239,8 @@ class Keeper:
         self._next_try = time.monotonic() + HELD_SECONDS
         self._tried = self.model
         self._adapter = adapter(self.model.engine)
-        begun = await start(self.spec, self.model, self._resources)
+        last = self.life.incarnation
+        begun = await start(self.spec, self.model, self._resources, last)
         if not isinstance(begun, Start):
             self._move(begun)
             return

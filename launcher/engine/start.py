@@ -170,9 +170,12 @@ class _Plan:
 
 
 async def start(
-    spec: EngineSpec, model: ModelSpec, resources: HostResources
+    spec: EngineSpec, model: ModelSpec, resources: HostResources, last: int = 0
 ) -> Start | Held | CannotHeal:
-    """Start an engine, or say why it has to wait or can never be started."""
+    """Start an engine, or say why it has to wait or can never be started.
+
+    ``last`` is its incarnation before, 0 where that is not known.
+    """
     adapter = engine_types.adapter(model.engine)
     runtime = None
     if model.image:
@@ -187,7 +190,7 @@ async def start(
     else:
         place = Place(0)
     try:
-        incarnation = await resources.link.next_incarnation(spec.id)
+        incarnation = await resources.link.next_incarnation(spec.id, last)
     except StoreUnreachableError as error:
         return Held(str(error))
     try:

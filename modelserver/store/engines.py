@@ -21,7 +21,8 @@ def report_engine(store: Store, engine: EngineReport) -> None:
     """Write a launcher's report; tell whoever watches if it changes their work."""
     values = dataclasses.asdict(engine)
     needed = {name: values[name] for name in values if name not in NOT_NEEDED}
-    _write(store, engine.id, json.dumps(values), json.dumps(needed))
+    told = json.dumps(values), json.dumps(needed)
+    _write(store, engine.id, *told, engine.incarnation)
 
 
 def remove_engine(store: Store, engine: str) -> None:
@@ -34,18 +35,23 @@ def remove_engine(store: Store, engine: str) -> None:
     _write(store, engine, "", "")
 
 
-def _write(store: Store, engine: str, report: str, needed: str) -> None:
+def _write(
+    store: Store, engine: str, report: str, needed: str, incarnation: int = 0
+) -> None:
     keys = store.keys
     names = [
         *(keys.engines, keys.engines_needed, keys.engine_versions),
-        *(keys.engines_version, keys.changed),
+        *(keys.engines_version, keys.changed, keys.incarnations),
     ]
-    store.run_script(state_scripts.REPORT_ENGINE, names, engine, report, needed)
+    values = (engine, report, needed, incarnation)
+    store.run_script(state_scripts.REPORT_ENGINE, names, *values)
 
 
-def next_incarnation(store: Store, engine: str) -> int:
-    """Count one more start of this engine."""
-    return int(store.run("HINCRBY", store.keys.incarnations, engine, 1))
+def next_incarnation(store: Store, engine: str, last: int = 0) -> int:
+    """Count one more start of this engine, beyond the ``last`` that is known."""
+    keys = [store.keys.incarnations]
+    script = state_scripts.NEXT_INCARNATION
+    return int(store.run_script(script, keys, engine, last))
 
 
 def read_engines(store: Store) -> dict[str, EngineReport]:

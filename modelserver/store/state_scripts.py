@@ -115,12 +115,15 @@ return redis.call('PUBLISH', KEYS[1], 1)
 )
 
 #: Writes a launcher's report; rings only if what workers need of it has changed. KEYS
-#: reports, what workers need of each, versions by engine, the last version, changed;
-#: ARGV engine, report, what workers need of it ('' twice forgets the engine).
+#: reports, what workers need of each, versions by engine, the last version, changed,
+#: incarnations; ARGV engine, report, what workers need of it ('' twice forgets the
+#: engine), its incarnation: the counter is never behind it.
 REPORT_ENGINE = (
     ALLOW_OOM
     + """
 local engine, report, needed = ARGV[1], ARGV[2], ARGV[3]
+local counted = tonumber(redis.call('HGET', KEYS[6], engine) or '0')
+if counted < tonumber(ARGV[4]) then redis.call('HSET', KEYS[6], engine, ARGV[4]) end
 local before = redis.call('HGET', KEYS[2], engine)
 if report == '' then
   redis.call('HDEL', KEYS[1], engine)
@@ -133,5 +136,17 @@ end
 redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[4]), engine)
 redis.call('PUBLISH', KEYS[5], engine)
 return 1
+"""
+)
+
+#: Counts one more start of an engine. KEYS incarnations; ARGV engine, the last start
+#: that its launcher knows of: a store that lost its data counts on from there.
+NEXT_INCARNATION = (
+    ALLOW_OOM
+    + """
+local counted = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+local following = math.max(counted, tonumber(ARGV[2])) + 1
+redis.call('HSET', KEYS[1], ARGV[1], following)
+return following
 """
 )

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,10 @@ def test_engines_survive_a_store_that_comes_back_empty(
     eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later, 20)
     again = site.reaches("good-0", EngineState.READY)
     assert (again.pid, again.incarnation) == (before.pid, before.incarnation)
-    site.wish("good-0", wish)
+    site.wish("good-0", replace(wish, relaunch=before.incarnation))
+    anew = site.reaches("good-0", EngineState.READY, before.incarnation + 1)
+    # The store had lost its count as well.
+    assert anew.starts == before.starts + 1
     assert read_host(site.store, HOST)
     assert read_applied_fleet(site.store)
     assert site.said().count("the engines go on without it") == 1

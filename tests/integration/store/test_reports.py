@@ -9,7 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from modelserver.messaging.wire import CatalogueSource
-from modelserver.store.engines import read_engines, remove_engine, report_engine
+from modelserver.store.engines import (
+    next_incarnation,
+    read_engines,
+    remove_engine,
+    report_engine,
+)
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess
 from tests.support.workers import HOST, FleetSite, open_fleet
@@ -100,3 +105,17 @@ def test_hosts_without_a_worker_are_passed_nothing_on(site: FleetSite):
 
     # One may have come up since: not at the first look.
     assert asyncio.run(follow()) == [True, True, False, True]
+
+
+def test_starts_are_counted_on_from_what_launchers_report(site: FleetSite):
+    store = site.store
+    report_engine(store, replace(ENGINE, incarnation=7))
+    assert next_incarnation(store, ENGINE.id) == 8
+    store.client.flushdb()
+    report_engine(store, replace(ENGINE, incarnation=8))
+    report_engine(store, replace(ENGINE, incarnation=3))
+    assert next_incarnation(store, ENGINE.id) == 9
+    # The launcher knows of a start before it has reported it.
+    store.client.flushdb()
+    assert next_incarnation(store, ENGINE.id, last=9) == 10
+    assert next_incarnation(store, ENGINE.id, last=4) == 11
