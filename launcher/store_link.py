@@ -13,6 +13,7 @@ import redis
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
+from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
 from modelserver.store.control import read_steered, read_wishes
 from modelserver.store.decisions import last_decisions
 from modelserver.store.engines import (
@@ -22,7 +23,12 @@ from modelserver.store.engines import (
     report_engine,
 )
 from modelserver.store.fleet import publish_fleet, read_applied_fleet
-from modelserver.store.hosts import end_host_lease, name_data, report_host
+from modelserver.store.hosts import (
+    end_host_lease,
+    name_data,
+    note_data_loss,
+    report_host,
+)
 from modelserver.store.measurements import add_canaries, read_samples, report_metrics
 from modelserver.store.state import Store
 from modelserver.store.workers import read_loads
@@ -43,6 +49,8 @@ class StoreView:
     wishes: Mapping[str, Wish] = field(default_factory=dict)
     #: The engines that are wanted on another host.
     elsewhere: frozenset[str] = frozenset()
+    #: Those of them that serve there.
+    serving_elsewhere: frozenset[str] = frozenset()
     #: What workers report of engines.
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
     #: The engines of this host of which the store has a report.
@@ -83,6 +91,8 @@ class StoreLink:
         # What goes along with the next exchange.
         self._metrics: dict[str, Metrics | None] = {}
         self._canaries: list[Canary] = []
+        #: The name that the store's data had.
+        self._data = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._closing = threading.Event()
         self.away = False
@@ -156,6 +166,10 @@ class StoreLink:
     ) -> StoreView:
         store, host = self._store, self._name
         data = name_data(store)
+        if self._data not in ("", data):
+            # Before the report: control sees no host before it knows of the loss.
+            note_data_loss(store, REPORTING_SECONDS)
+        self._data = data
         # Read before writing: by its reports an engine is found that nobody keeps.
         engines = read_engines(store)
         for report in reports:
@@ -170,6 +184,9 @@ class StoreLink:
         return StoreView(
             wishes={key: d for key, d in wishes.items() if d.spec.host == host},
             elsewhere=frozenset(k for k, d in wishes.items() if d.spec.host != host),
+            serving_elsewhere=frozenset(
+                k for k, e in engines.items() if e.host != host and e.serves
+            ),
             loads=read_loads(store),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
             steered=read_steered(store)[0] > 0,

@@ -140,18 +140,30 @@ class Supervisor:
         if not self._view.known:
             return  # The store's clock is not known.
         for name, keeper in self._keepers.items():
-            if not keeper.is_reported or name in self._view.elsewhere:
+            if not keeper.is_reported or not self._may_report(keeper, now):
                 continue
             report = keeper.report(self._view)
             at, last = self._sent.get(name, NOT_REPORTED)
             if now - at >= ENGINE_REPORT_SECONDS or _changed(last, report):
                 yield report
 
+    def _may_report(self, keeper: Keeper, now: float) -> bool:
+        """Whether no other host's launcher reports it."""
+        if keeper.spec.id not in self._view.elsewhere:
+            return True
+        kept = self._reader.is_kept(self._view, keeper.spec.id, now)
+        return kept and keeper.life.state.serves
+
     async def _exchange_once(self, reports: list[EngineReport], now: float) -> None:
         removed = tuple(self._removed)
         link = self._resources.link
         try:
-            self._view = await link.exchange(reports, removed, now)
+            before, self._view = (
+                self._view,
+                await link.exchange(reports, removed, now),
+            )
+            if before.known and now - before.read_at > link.lease_seconds:
+                self._reader.expect_return(now)
             await self._fleet_sync.restore(self._view)
         except StoreUnreachableError:
             # It may come back empty: then all is reported again.
@@ -181,7 +193,8 @@ class Supervisor:
                 model = models.get(wish.spec.model) or _absent(wish.spec.model)
                 self._keepers[name] = Keeper(wish.spec, model, self._resources)
             self._keepers[name].apply_wish(wish)
-        unwanted = self._reader.find_unwanted(self._view, self._keepers, now)
+        engines = {name: each.may_serve for name, each in self._keepers.items()}
+        unwanted = self._reader.find_unwanted(self._view, engines, now)
         for name, reason in unwanted.items():
             self._keepers[name].stop(reason)
         self._removed |= self._reader.find_forgotten(self._view, self._keepers, now)
@@ -201,6 +214,7 @@ class Supervisor:
                 keeper.adopt(record)
                 # Its wish has not been read yet.
                 self._reader.expect_wishes(time.monotonic())
+                self._reader.expect_return(time.monotonic())
                 continue
             _log.info(
                 "engine=%s incarnation=%d is dead",

@@ -1,12 +1,15 @@
 """Which engines a launcher ends, by what the store says of its wishes. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from launcher.store_link import StoreView
 
 #: Seconds in which engines without a wish are kept after the store lost its data, or
 #: after the launcher adopted engines: control repeats its wishes meanwhile.
 WISHES_GRACE_SECONDS = 15.0
+#: Seconds in which engines that serve are kept though they are wanted elsewhere, once a
+#: launcher is back: control leaves them where they are if nobody else serves yet.
+RETURN_SECONDS = 15.0
 
 
 class WishReader:
@@ -19,10 +22,19 @@ class WishReader:
     def __init__(self) -> None:
         self._data = ""
         self._grace_until = float("-inf")
+        self._returning_until = float("-inf")
 
     def expect_wishes(self, now: float) -> None:
         """Keep engines without a wish for a while: it may still come."""
         self._grace_until = now + WISHES_GRACE_SECONDS
+
+    def expect_return(self, now: float) -> None:
+        """Keep serving engines for a while that were given up: nobody heard of them."""
+        self._returning_until = now + RETURN_SECONDS
+
+    def is_kept(self, view: StoreView, engine: str, now: float) -> bool:
+        """Whether an engine, if it serves, is kept though it is wanted elsewhere."""
+        return now < self._returning_until and engine not in view.serving_elsewhere
 
     def note(self, view: StoreView, now: float) -> bool:
         """Take note of what was read; whether the store has lost its data before."""
@@ -37,13 +49,17 @@ class WishReader:
         return view.steered and now >= self._grace_until
 
     def find_unwanted(
-        self, view: StoreView, engines: Collection[str], now: float
+        self, view: StoreView, engines: Mapping[str, bool], now: float
     ) -> dict[str, str]:
-        """The engines that are to end, each with why."""
+        """The engines that are to end, each with why.
+
+        ``engines`` are those that there are, with whether each serves.
+        """
         unwanted = {}
-        for name in engines:
+        for name, serves in engines.items():
             if name in view.elsewhere:
-                unwanted[name] = "moved to another host"
+                if not (serves and self.is_kept(view, name, now)):
+                    unwanted[name] = "moved to another host"
             elif name not in view.wishes and self.says_all(view, now):
                 unwanted[name] = "wanted no longer"
         return unwanted

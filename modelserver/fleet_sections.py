@@ -335,6 +335,9 @@ class RulesSection(_Section):
     hang_seconds: float = Field(default=60.0, ge=10)
     #: How long a worker or launcher without news still counts as alive.
     lease_seconds: float = Field(default=5.0, ge=1)
+    #: How long the engines of a silent host keep their places there; 0 for as long as
+    #: their model takes to load, and at least 60.
+    host_grace_seconds: float = Field(default=0.0, ge=0)
     #: An engine is not relaunched for hanging so soon after it got ready.
     relaunch_pause_seconds: float = Field(default=10.0, ge=0)
     #: How long a worker that is to end may finish what it has.

@@ -144,6 +144,11 @@ class Keeper:
         stopped = self.life.state is EngineState.STOPPED
         return stopped and not self.wanted and not self._background.has_job
 
+    @property
+    def may_serve(self) -> bool:
+        """Whether it serves, or was adopted and is about to prove that it does."""
+        return self.wanted and (self.life.state.serves or not self.is_reported)
+
     def leave_running(self) -> None:
         """Leave the engine to the next launcher and ask it nothing more."""
         self._background.drop_question()

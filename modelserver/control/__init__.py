@@ -2,6 +2,7 @@
 
 - ``steer``: one look at the fleet
 - ``availability``: which models are down, and what their requests do meanwhile
+- ``silent_hosts``: which hosts have stopped reporting
 - ``alerts``: who is told of what
 - ``applied_fleet``: which fleet is in force
 - ``applying``: how another fleet comes into force

@@ -30,7 +30,10 @@ from modelserver.store.state import Store
 #: ``[workers]`` is each host's.
 SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts")
 #: Keys that the version before refuses; left out where they say nothing.
-NEW_KEYS = ("priority", "schedule", "time_zone", "itl_seconds", "max_running")
+NEW_KEYS = (
+    *("priority", "schedule", "time_zone", "itl_seconds", "max_running"),
+    "host_grace_seconds",
+)
 #: Rounds of hashing in a fingerprint: too many for short values to be guessed quickly.
 FINGERPRINT_ROUNDS = 100_000
 #: How often writing a version is tried while others write theirs.

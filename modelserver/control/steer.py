@@ -7,15 +7,18 @@ keeps nothing from one call to the next: all that it knows is in the store.
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from modelserver.control.alerts import follow_memory, follow_runs, raise_alert
 from modelserver.control.applied_fleet import in_force
 from modelserver.control.availability import update_availability
+from modelserver.control.silent_hosts import awaits_hosts, follow_silences
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health import memory
 from modelserver.policy.health.limits import with_capacities
+from modelserver.policy.placement.silent_hosts import find_away, find_returned
 from modelserver.policy.rebalance import state
 from modelserver.policy.replay import look_to_json
 from modelserver.policy.snapshot import Snapshot
@@ -23,6 +26,7 @@ from modelserver.settings import Settings
 from modelserver.store.control import (
     hold_control,
     read_memory,
+    read_steered,
     read_wishes,
     report_steered,
     report_waiting,
@@ -60,10 +64,18 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
     with hold_control(store, owner, CONTROL_LOCK_SECONDS) as token:
         if not token:
             return []
+        looked_at, _ = read_steered(store)
         report_steered(store, owner)
         settings = in_force(store, settings)
-        snapshot = read_snapshot(store, settings)
         now = store.now()
+        silences = follow_silences(store, settings, looked_at, now)
+        if awaits_hosts(store, silences, now):
+            return []
+        snapshot = read_snapshot(store, settings)
+        grace = settings.fleet.rules.host_grace_seconds
+        away = find_away(snapshot, silences, grace, now)
+        returned = find_returned(snapshot, now)
+        snapshot = replace(snapshot, away=away, returned=returned)
         decision = consider(snapshot, settings.fleet.rules, now)
         report_waiting(store, decision.waiting)
         follow_memory(store, settings, now)

@@ -39,6 +39,10 @@ class Snapshot:
     canaries: Mapping[str, tuple[Canary, ...]] = field(default_factory=dict)
     #: What control remembers of the engines' health; without it slowness is not judged.
     memory: HealthMemory | None = None
+    #: Why an engine keeps its place though its host is silent, by engine.
+    away: Mapping[str, str] = field(default_factory=dict)
+    #: The engines that serve on a host that was given up and reports again.
+    returned: tuple[str, ...] = ()
     orders: tuple[Order, ...] = ()
     #: The number of waiting requests, by model.
     queues: Mapping[str, int] = field(default_factory=dict)

@@ -27,6 +27,29 @@ def name_data(store: Store) -> str:
     return str(store.client.get(store.keys.data) or "")
 
 
+def note_data_loss(store: Store, seconds: float) -> None:
+    """Say that the store has lost its data: control waits so long for reports.
+
+    Only the first launcher that finds it counts, or others would lengthen the time.
+    """
+    store.client.set(store.keys.data_lost, "1", px=int(seconds * 1000), nx=True)
+
+
+def has_lost_data(store: Store) -> bool:
+    """Whether the store has lost its data a moment ago."""
+    return bool(store.client.exists(store.keys.data_lost))
+
+
+def read_silences(store: Store) -> str:
+    """What control remembers of silent hosts, as JSON, "" for nothing."""
+    return str(store.client.get(store.keys.silences) or "")
+
+
+def write_silences(store: Store, silences: str) -> None:
+    """Remember the silent hosts until the next look."""
+    store.client.set(store.keys.silences, silences)
+
+
 def end_host_lease(store: Store, host: str) -> None:
     """End a host's lease at once."""
     with store.client.pipeline() as pipe:
@@ -41,9 +64,14 @@ def read_host(store: Store, name: str) -> Host | None:
     return decode_host(str(value)) if value else None
 
 
+def read_host_names(store: Store) -> set[str]:
+    """The hosts that have reported and have not said that they end."""
+    return {str(name) for name in store.run("SMEMBERS", store.keys.hosts)}
+
+
 def read_hosts(store: Store) -> tuple[Host, ...]:
     """The hosts whose lease lives, by name."""
-    names = sorted(str(name) for name in store.run("SMEMBERS", store.keys.hosts))
+    names = sorted(read_host_names(store))
     if not names:
         return ()
     values = store.run("MGET", *[store.keys.host(name) for name in names])

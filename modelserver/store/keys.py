@@ -237,6 +237,16 @@ class Keys:
         return f"{self.prefix}control:outages"
 
     @property
+    def silences(self) -> str:
+        """Since when hosts are silent, as JSON: control's memory of it."""
+        return f"{self.prefix}control:silences"
+
+    @property
+    def data_lost(self) -> str:
+        """There for a while after a launcher found that the store lost its data."""
+        return f"{self.prefix}control:data:lost"
+
+    @property
     def alerts(self) -> str:
         """Stream of alerts."""
         return f"{self.prefix}alerts"

@@ -1,5 +1,6 @@
 """Which engines the fleet wants, and on which GPUs of which host each of them belongs.
 
 ``needs`` says what an engine takes, ``rooms`` what hosts still have to give and why an
-engine fits nowhere, ``planning`` brings them together.
+engine fits nowhere, ``silent_hosts`` for how long the engines of a silent host keep
+their places, ``planning`` brings them together.
 """

@@ -51,6 +51,8 @@ def plan(snapshot: Snapshot, demand: Demand | None = None) -> PlacementPlan:
     its host comes back. On a live host that wish names no GPUs then.
     """
     planner = _Planner(snapshot, demand)
+    planner.settle_away()
+    planner.settle_returned()
     planner.settle_started()
     planner.settle_pinned()
     planner.settle_kept()
@@ -135,11 +137,32 @@ class _Planner:
 
     # What has been started stays.
 
+    def settle_away(self) -> None:
+        """Keep the engines of hosts that have not been silent for long."""
+        for spec in self.wanted:
+            kept, why = self._find_kept(spec), self._snapshot.away.get(spec.id)
+            if kept is not None and why and kept.host not in self._hosts:
+                self._leave(kept, why)
+
+    def settle_returned(self) -> None:
+        """Keep the engines that serve on a host that was given up and is back."""
+        for spec in self.wanted:
+            if spec.id not in self._snapshot.returned or not self._find_kept(spec):
+                continue
+            report = self._snapshot.engines[spec.id]
+            host = self._hosts.get(report.host)
+            if host is None or spec.host not in ("", host.name) or self.has(spec):
+                continue
+            rooms = host.at(report.gpus)
+            if isinstance(rooms, list) and len(rooms) == self._needs[spec.id].gpus:
+                uuids = tuple(room.gpu.uuid for room in rooms)
+                self._settle(spec, host.name, uuids)
+
     def settle_started(self) -> None:
         """Keep the engines whose start has happened where they are."""
         for spec in self.wanted:
             wish = self._find_kept(spec)
-            if wish is not None and self._is_started(wish):
+            if wish and self._is_started(wish) and not self.has(spec):
                 self._settle(spec, wish.host, wish.uuids)
                 self._claim_by_index(wish)
 

@@ -63,14 +63,16 @@ def scale(snapshot: Snapshot, now: float) -> Scaling:
 def view_of(snapshot: Snapshot, now: float) -> RebalanceView:
     """A snapshot as these rules see it.
 
-    An engine on a host that is not live counts as one without a place.
+    An engine on a host that is not live counts as one without a place; it serves on
+    where it is to keep its place.
     """
     live = {host.name for host in snapshot.hosts}
     engines = []
     for name in sorted(snapshot.wishes.keys() | snapshot.engines.keys()):
         wish, report = snapshot.wishes.get(name), snapshot.engines.get(name)
         spec = wish.spec if wish else None
-        if report is not None and (report.host not in live or _has_ended(report)):
+        lost = report and report.host not in live and name not in snapshot.away
+        if report is not None and (lost or _has_ended(report)):
             report = None
         if report is None and spec is None:
             continue

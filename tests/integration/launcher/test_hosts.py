@@ -17,7 +17,9 @@ NAMES = ("m-0", "m-1", "m-2")
 
 @pytest.fixture
 def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
-    with open_hosts(tmp_path, valkey.url, model("m", min_engines=3)) as hosts:
+    extra = "host_grace_seconds = 2"
+    m = model("m", min_engines=3)
+    with open_hosts(tmp_path, valkey.url, m, extra=extra) as hosts:
         for host in ("a", "b", "c"):
             hosts.launch(host)
         eventually(lambda: len(read_hosts(hosts.store)) == 3, 30)

@@ -1,0 +1,93 @@
+"""Launchers that are silent for a while, beside a host with room for their engines."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelserver.store.control import read_wishes
+from modelserver.store.hosts import read_hosts
+from tests.support.fleets import Hosts, model, open_hosts
+from tests.support.processes import ValkeyProcess, eventually
+
+
+@contextmanager
+def two_hosts(folder: Path, url: str, extra: str = "") -> Iterator[Hosts]:
+    """An engine on the first host, and a second where it would take long to start."""
+    slow = 'test "$MODELSERVER_HOST" = b && sleep 60; exec "$@"'
+    server = [sys.executable, "-m", "tests.engine.server", "--port", "{port}"]
+    m = model("m", command=["sh", "-c", slow, "sh", *server, "--model", "{model}"])
+    with open_hosts(folder, url, m, extra=extra) as hosts:
+        hosts.launch("a")
+        hosts.ready("m-0")
+        hosts.launch("b")
+        eventually(lambda: live(hosts) == {"a", "b"}, 30)
+        yield hosts
+
+
+def live(hosts: Hosts) -> set[str]:
+    return {host.name for host in read_hosts(hosts.store)}
+
+
+def leave(hosts: Hosts) -> None:
+    """End the first launcher as an upgrade does; wait until its lease is over."""
+    hosts.launchers["a"].signal(signal.SIGQUIT)
+    assert hosts.launchers["a"].wait() == 0
+    eventually(lambda: live(hosts) == {"b"}, 10)
+
+
+def test_an_engine_stays_while_its_launcher_is_restarted(
+    tmp_path: Path, valkey: ValkeyProcess
+):
+    with two_hosts(tmp_path, valkey.url) as hosts:
+        before = hosts.ready("m-0")
+        leave(hosts)
+        gone_at = hosts.store.now()
+        eventually(lambda: hosts.store.now() > gone_at + 3, 10)
+        assert read_wishes(hosts.store)["m-0"].spec.host == "a"
+        hosts.launch("a")
+        eventually(lambda: live(hosts) == {"a", "b"}, 30)
+        later = hosts.store.now() + 2
+        eventually(lambda: hosts.ready("m-0").alive_at > later, 30)
+        after = hosts.ready("m-0")
+        assert (after.pid, after.host) == (before.pid, "a")
+
+
+def test_who_serves_stays_when_a_launcher_is_back_after_its_time(
+    tmp_path: Path, valkey: ValkeyProcess
+):
+    with two_hosts(tmp_path, valkey.url, "host_grace_seconds = 1") as hosts:
+        before = hosts.ready("m-0")
+        leave(hosts)
+        eventually(lambda: read_wishes(hosts.store)["m-0"].spec.host == "b", 20)
+        hosts.launch("a")
+        eventually(lambda: read_wishes(hosts.store)["m-0"].spec.host == "a", 40)
+        later = hosts.store.now() + 3
+        eventually(lambda: hosts.ready("m-0").alive_at > later, 30)
+        after = hosts.ready("m-0")
+        assert (after.pid, after.host) == (before.pid, "a")
+
+
+def test_engines_stay_where_they_are_when_the_store_comes_back_empty(
+    tmp_path: Path, valkey: ValkeyProcess
+):
+    with two_hosts(tmp_path, valkey.url) as hosts:
+        before = hosts.ready("m-0")
+        # The launcher of the engine's host finds the store last.
+        hosts.launchers["a"].process.send_signal(signal.SIGSTOP)
+        valkey.stop()
+        valkey.start()
+        eventually(lambda: live(hosts) == {"b"}, 30)
+        back_at = hosts.store.now()
+        eventually(lambda: hosts.store.now() > back_at + 2)
+        hosts.launchers["a"].process.send_signal(signal.SIGCONT)
+        eventually(lambda: live(hosts) == {"a", "b"}, 30)
+        eventually(lambda: read_wishes(hosts.store).get("m-0"), 30)
+        later = hosts.store.now() + 3
+        eventually(lambda: hosts.ready("m-0").alive_at > later, 30)
+        after = hosts.ready("m-0")
+        assert (after.pid, after.host, after.incarnation) == (
+            *(before.pid, "a"),
+            before.incarnation,
+        )
