@@ -127,7 +127,7 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
 
 def adopt_start(record: Record, model: ModelSpec, resources: HostResources) -> Start:
     """Take over the start that an earlier launcher made."""
-    age = max(0.0, time.time() - record.started_at)
+    age = record.process.birth.age_seconds if record.process.birth.known else 0.0
     begun = _started(record, EngineProcess(record.process), model, resources)
     begun.began = time.monotonic() - age
     if record.ready:

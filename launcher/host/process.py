@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +25,7 @@ import psutil
 from launcher import environments
 from launcher.engine_types import Launch
 from launcher.host import containers
+from modelserver.births import Birth, find_birth, present_moment
 from modelserver.errors import ConfigurationError
 
 #: An environment variable with the same random value in all processes of one start.
@@ -38,8 +39,10 @@ ENGINE_VARIABLES = {
 }
 #: A log with more bytes than this is set aside before a start.
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
-#: Seconds by which two readings of one process's start time may differ.
+#: Seconds by which two readings of one process's epoch time may differ.
 CLOCK_SLACK_SECONDS = 2.0
+#: Clock ticks by which a process may seem older than the moment before its start.
+BIRTH_SLACK_TICKS = 2
 
 #: Titles of the processes that SGLang and vLLM cannot do without; compilers and helpers
 #: come and go under others.
@@ -52,10 +55,11 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An engine's first process; its start, an epoch time, tells it from later ones."""
+    """An engine's first process; its birth tells it from later ones."""
 
     #: 0 before it is known.
     pid: int
+    #: An epoch time; the versions before knew a process by it.
     created: float
     #: Random, and in the environment of all of its children.
     mark: str
@@ -64,6 +68,9 @@ class Identity:
     #: This host's pid of the first process in the container, 0 where it is not known.
     inner_pid: int = 0
     inner_created: float = 0.0
+    #: When it began; before it is known, when it was about to.
+    birth: Birth = field(default_factory=Birth)
+    inner_birth: Birth = field(default_factory=Birth)
 
     @property
     def container(self) -> str:
@@ -75,13 +82,24 @@ class Identity:
         """The pid of the process of which the engine's others are children."""
         return self.inner_pid or self.pid
 
+    @property
+    def head_lives(self) -> bool:
+        """Whether its first process lives."""
+        return is_alive(self.pid, self.birth, self.created)
+
+    @property
+    def inner_lives(self) -> bool:
+        """Whether the first process of its container is known and lives."""
+        known = self.inner_pid > 0
+        return known and is_alive(self.inner_pid, self.inner_birth, self.inner_created)
+
 
 @dataclass(frozen=True, slots=True)
 class VitalProcess:
-    """A process that an engine cannot do without; ``created`` is an epoch time."""
+    """A process that an engine cannot do without."""
 
     pid: int
-    created: float
+    birth: Birth
     title: str
 
 
@@ -101,7 +119,7 @@ class EngineProcess:
             if self._popen is not None:
                 code = self._popen.poll()
                 self._ending = None if code is None else _describe(code)
-            elif not is_alive(self.identity.pid, self.identity.created):
+            elif not self.identity.head_lives:
                 self._ending = "ended"
         return self._ending
 
@@ -118,10 +136,9 @@ class EngineProcess:
             return
         pid = containers.first_pid(known.runtime, known.container)
         # Where this launcher is in a container itself, the pid is another process's.
-        with suppress(psutil.Error):
-            created = psutil.Process(pid).create_time() if pid else 0.0
-            if created > known.created - CLOCK_SLACK_SECONDS:
-                self.identity = replace(known, inner_pid=pid, inner_created=created)
+        birth = find_birth(pid) if pid else None
+        if birth is not None and birth.ticks >= known.birth.ticks:
+            self.identity = replace(known, inner_pid=pid, inner_birth=birth)
 
     def kill(self, seconds: float = 10.0) -> list[str]:
         """End all of this engine by force; returns what is left, such as "pid 12"."""
@@ -151,7 +168,8 @@ class EngineProcess:
 
 def new_identity(runtime: str = "") -> Identity:
     """The identity of an engine that is about to be started."""
-    return Identity(0, time.time(), uuid4().hex, runtime)
+    born = present_moment()
+    return Identity(0, time.time(), uuid4().hex, runtime, birth=born)
 
 
 def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProcess:
@@ -171,11 +189,10 @@ def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProces
         output.write(f"--- {when} {title}: {' '.join(launch.argv)}\n".encode())
         output.flush()
         popen = _popen(launch.argv, environment, output.fileno())
-    try:
-        created = psutil.Process(popen.pid).create_time()
-    except psutil.NoSuchProcess:
-        created = time.time()
-    return EngineProcess(replace(born, pid=popen.pid, created=created), popen)
+    # It is this process's child, so its number is its own until it is reaped.
+    birth = find_birth(popen.pid) or present_moment()
+    identity = replace(born, pid=popen.pid, created=time.time(), birth=birth)
+    return EngineProcess(identity, popen)
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
@@ -228,37 +245,48 @@ def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
 
 def head_lives(identity: Identity) -> bool:
     """Whether an engine's head lives, by its pid, its start time and its mark."""
-    if not identity.pid or not is_alive(identity.pid, identity.created):
+    if not identity.pid or not identity.head_lives:
         return False
     with suppress(psutil.NoSuchProcess):
         return _mark_of(psutil.Process(identity.pid)) == identity.mark
     return False
 
 
-def is_alive(pid: int, created: float) -> bool:
-    """Whether the process with this pid and start time lives; a zombie does not."""
+def is_alive(pid: int, birth: Birth, created: float = 0.0) -> bool:
+    """Whether the process with this number and birth lives; a zombie does not.
+
+    ``created`` counts where no birth is known.
+    """
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < CLOCK_SLACK_SECONDS
+        same = _is_same(process, birth, created)
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
+def _is_same(process: psutil.Process, birth: Birth, created: float) -> bool:
+    if birth.known:
+        return find_birth(process.pid) == birth
+    return bool(abs(process.create_time() - created) < CLOCK_SLACK_SECONDS)
+
+
 def survivors(identity: Identity) -> list[psutil.Process]:
     """Every living process of an engine, whether or not its head still lives."""
-    if identity.created < psutil.boot_time() - CLOCK_SLACK_SECONDS:
+    if identity.birth.known and not identity.birth.in_this_boot:
         return []
     groups_match = _group_is_its_own(identity)
     found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with suppress(psutil.Error, ProcessLookupError):
-            if process.create_time() < identity.created - CLOCK_SLACK_SECONDS:
+            birth = find_birth(pid)
+            if birth is None or birth.ticks < identity.birth.ticks - BIRTH_SLACK_TICKS:
                 continue
+            process = psutil.Process(pid)
             grouped = groups_match and os.getpgid(process.pid) == identity.pid
             if grouped or (identity.mark and _mark_of(process) == identity.mark):
                 found[process.pid] = process
-    if identity.inner_pid and is_alive(identity.inner_pid, identity.inner_created):
+    if identity.inner_lives:
         # A container's processes may be another user's, who hides the mark.
         with suppress(psutil.NoSuchProcess):
             found[identity.inner_pid] = psutil.Process(identity.inner_pid)
@@ -277,27 +305,27 @@ def vital_processes(head: Identity) -> tuple[VitalProcess, ...]:
             with suppress(psutil.Error):
                 title = " ".join(child.cmdline()).strip()
                 if VITAL_TITLES.match(title):
-                    found.append(VitalProcess(child.pid, child.create_time(), title))
+                    birth = find_birth(child.pid) or Birth()
+                    found.append(VitalProcess(child.pid, birth, title))
     return tuple(found)
 
 
 def find_ended(vital: tuple[VitalProcess, ...]) -> VitalProcess | None:
     """The first that has ended, None while all live; a head may outlive these."""
-    return next((m for m in vital if not is_alive(m.pid, m.created)), None)
+    return next((m for m in vital if not is_alive(m.pid, m.birth)), None)
 
 
 def _group_is_its_own(identity: Identity) -> bool:
     if not identity.pid:
         return False
-    # A pid is not given anew while a group has it: only a leader with another start
-    # time, or without the mark, means that the group is a stranger's.
+    # A pid is not given anew while a group has it: only a leader with another birth,
+    # or without the mark, means that the group is a stranger's.
     try:
         leader = psutil.Process(identity.pid)
-        created = leader.create_time()
+        if not _is_same(leader, identity.birth, identity.created):
+            return False
     except psutil.NoSuchProcess:
         return True
-    if abs(created - identity.created) >= CLOCK_SLACK_SECONDS:
-        return False
     dead = leader.status() == psutil.STATUS_ZOMBIE
     return dead or not identity.mark or _mark_of(leader) == identity.mark
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from launcher.host.process import CLOCK_SLACK_SECONDS, MARK, Identity
+from launcher.host.process import MARK, Identity
+from modelserver.births import Birth, find_birth
 from modelserver.inventory import GpuProcess
 
 #: Gives the engines that a launcher has started, each with its process.
@@ -17,7 +18,7 @@ REMEMBERED_PROCESSES = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    created: float
+    birth: Birth | None
     owner: str
     command: str
     engine: str
@@ -48,7 +49,7 @@ class ProcessOwners:
         try:
             process = psutil.Process(pid)
             known = self._known.get(pid)
-            if known is None or known.created != process.create_time():
+            if known is None or known.birth != find_birth(pid):
                 known = self._known[pid] = self._look(process)
         except psutil.Error:
             self._known.pop(pid, None)
@@ -57,13 +58,13 @@ class ProcessOwners:
 
     def _look(self, process: psutil.Process) -> _Known:
         with process.oneshot():
-            created = process.create_time()
+            birth = find_birth(process.pid)
             command = process.name()
             try:
                 owner = process.username()
             except (psutil.Error, KeyError):
                 owner = ""
-        return _Known(created, owner, command, self._engine_of(process))
+        return _Known(birth, owner, command, self._engine_of(process))
 
     def _engine_of(self, process: psutil.Process) -> str:
         """The engine, "" for none, by the mark in its environment or by its parents."""
@@ -73,18 +74,14 @@ class ProcessOwners:
             mark = None  # Another user's process, or it has just ended.
         try:
             family = [process, *process.parents()]
-            tree = {each.pid: each.create_time() for each in family}
+            tree = {each.pid for each in family}
         except psutil.Error:
-            tree = {}
+            tree = set()
         for engine, identity in self._present:
             if mark is not None and mark == identity.mark:
                 return engine
-            heads = (
-                (identity.pid, identity.created),
-                (identity.inner_pid, identity.inner_created),
-            )
-            for pid, created in heads:
-                found = tree.get(pid)
-                if found is not None and abs(found - created) < CLOCK_SLACK_SECONDS:
-                    return engine
+            if identity.pid in tree and identity.head_lives:
+                return engine
+            if identity.inner_pid in tree and identity.inner_lives:
+                return engine
         return ""

@@ -7,13 +7,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
+from modelserver.births import Birth, find_birth
 from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.control.applying import put_own_file_in_force
+from modelserver.decoding import decode
 from modelserver.errors import ModelserverError
 from modelserver.operations import embedded_valkey
 from modelserver.settings import Settings
@@ -220,20 +222,28 @@ class Stack:
                     created = psutil.Process(program.process.pid).create_time()
                     entries[program.name] = [program.process.pid, created]
         owner = [os.getpid(), psutil.Process().create_time()]
-        self._file.write_text(json.dumps({"owner": owner, "programs": entries}))
+        pids = [pid for pid, _ in (owner, *entries.values())]
+        births = {pid: asdict(find_birth(pid) or Birth()) for pid in pids}
+        values = {"owner": owner, "programs": entries, "births": births}
+        self._file.write_text(json.dumps(values))
 
     def _end_leftovers(self) -> None:
         try:
             left = json.loads(self._file.read_text())
         except (OSError, ValueError):
             return
-        if owner := _living(*left["owner"]):
+        births = {
+            int(pid): decode(Birth, birth)
+            for pid, birth in left.get("births", {}).items()
+        }
+        pid, created = left["owner"]
+        if owner := _living(pid, created, births):
             raise ModelserverError(
                 f"this fleet is up already (pid {owner.pid}, run folder "
                 f"{self.settings.run_dir}); stop that one with Ctrl-C first"
             )
         for name, (pid, created) in reversed(left["programs"].items()):
-            if process := _living(pid, created):
+            if process := _living(pid, created, births):
                 self.say(f"ending {name} (pid {pid}), left behind by a killed run")
                 process.terminate()
                 psutil.wait_procs([process], timeout=LEFTOVER_SECONDS)
@@ -241,9 +251,15 @@ class Stack:
                     process.kill()
 
 
-def _living(pid: int, created: float) -> psutil.Process | None:
+def _living(
+    pid: int, created: float, births: Mapping[int, Birth]
+) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
     except psutil.NoSuchProcess:
         return None
-    return process if abs(process.create_time() - created) < 1 else None
+    # The versions before knew a process by an epoch time.
+    same = abs(process.create_time() - created) < 1
+    if pid in births:
+        same = find_birth(pid) == births[pid]
+    return process if same else None

@@ -50,7 +50,7 @@ class GpuFleet:
         sections: Sequence[str],
     ) -> None:
         path = folder / "fleet.toml"
-        rules = "[rules]\nlease_seconds = 3\n"
+        rules = "[rules]\nlease_seconds = 3\nhost_grace_seconds = 2\n"
         path.write_text("\n".join([f'[redis]\nurl = "{url}"\n', rules, *sections]))
         self.environment = {"MODELSERVER_FLEET": str(path)}
         self.settings = load({**self.environment, "MODELSERVER_HOME": str(folder)})

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from launcher.host.records import Records
+from modelserver.births import find_birth
 from modelserver.operations.incidents import INCIDENTS_FOLDER, Incident, read_incidents
 from modelserver.values import Cause, EngineState, Wish
 from tests.support.launchers import (
@@ -235,8 +236,9 @@ def test_stranger_with_an_engines_pid_or_port_is_not_adopted_nor_ended(
     try:
         records = Records(site.run_dir / "engines")
         (record,) = records.read_all()
-        created = psutil.Process(stranger.pid).create_time()
-        taken = replace(record.process, pid=stranger.pid, created=created)
+        birth = find_birth(stranger.pid)
+        assert birth
+        taken = replace(record.process, pid=stranger.pid, birth=birth)
         records.write(replace(record, process=taken))
         with socket.create_server(("127.0.0.1", port)):
             site.launch()

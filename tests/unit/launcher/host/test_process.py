@@ -6,11 +6,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher.engine_types import Launch
 from launcher.host import process
 from launcher.host.process import EngineProcess, Identity
+from modelserver.births import Birth, find_birth
 from modelserver.errors import ConfigurationError
 from tests.support.processes import eventually, lives
 
@@ -73,10 +75,45 @@ def test_program_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> N
 
 def test_stranger_with_a_dead_engines_number_is_left_alone() -> None:
     stranger = Identity(os.getpid(), time.time() - 3600, "no such mark")
-    assert not process.is_alive(stranger.pid, stranger.created)
+    assert not stranger.head_lives
     assert process.survivors(stranger) == []
     assert EngineProcess(stranger).ended() == "ended"
     assert EngineProcess(stranger).kill() == []
+
+
+def test_no_step_of_the_clock_makes_an_engine_look_dead(tmp_path: Path) -> None:
+    shell = "(exec -a sglang::scheduler_TP0 sleep 300) & exec sleep 300"
+    engine = run(tmp_path, "/bin/bash", "-c", shell)
+    eventually(lambda: process.vital_processes(engine.identity))
+    for step in (3600, -3600):
+        # As it is told by another clock than the one of its start.
+        known = replace(engine.identity, created=engine.identity.created + step)
+        assert process.head_lives(known)
+        assert EngineProcess(known).ended() is None
+        assert len(process.survivors(known)) == 2
+    assert engine.kill() == []
+
+
+def test_a_process_is_told_by_the_boot_of_its_host(tmp_path: Path) -> None:
+    engine = run(tmp_path, "/bin/sleep", "300")
+    birth = find_birth(engine.identity.pid)
+    assert birth == engine.identity.birth
+    assert 0 <= birth.age_seconds < 60
+    earlier = replace(engine.identity, birth=replace(birth, boot="another boot"))
+    assert not process.head_lives(earlier)
+    assert process.survivors(earlier) == []
+    assert engine.kill() == []
+    assert find_birth(engine.identity.pid) is None
+
+
+def test_a_record_of_the_version_before_is_told_by_its_start(tmp_path: Path) -> None:
+    engine = run(tmp_path, "/bin/sleep", "300")
+    created = psutil.Process(engine.identity.pid).create_time()
+    old = replace(engine.identity, created=created, birth=Birth())
+    assert process.head_lives(old)
+    assert len(process.survivors(old)) == 1
+    assert not process.head_lives(replace(old, created=created - 60))
+    assert engine.kill() == []
 
 
 def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(

@@ -1,0 +1,61 @@
+"""When a process began, by the kernel's own count: no step of the clock moves it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Clock ticks a second.
+TICKS = os.sysconf("SC_CLK_TCK")
+#: The place of the start among the fields of /proc/PID/stat that follow the name.
+_START_FIELD = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """Tells a process from every other one that has its number, now or later."""
+
+    #: The boot of its host, "" where that is unknown.
+    boot: str = ""
+    #: Clock ticks from that boot to its start, 0 where they are unknown.
+    ticks: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether it was read; versions before wrote an epoch time instead."""
+        return self.ticks > 0
+
+    @property
+    def in_this_boot(self) -> bool:
+        """Whether it was since the host last booted."""
+        return self.boot == _boot()
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since then, of a birth in this boot."""
+        return max(0.0, _uptime() - self.ticks / TICKS)
+
+
+def find_birth(pid: int) -> Birth | None:
+    """When the process with this number began, None where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The name stands in brackets and may hold some itself.
+    return Birth(_boot(), int(text.rpartition(")")[2].split()[_START_FIELD]))
+
+
+def present_moment() -> Birth:
+    """The birth of a process that would begin now."""
+    return Birth(_boot(), max(1, int(_uptime() * TICKS)))
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _uptime() -> float:
+    return float(Path("/proc/uptime").read_text().split()[0])
