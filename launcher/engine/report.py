@@ -50,7 +50,7 @@ def engine_report(
     reason, doing = life.reason, ""
     if start and life.state is EngineState.STARTING:
         doing = start.progress.doing
-        reason = reason or ("" if process else start.fault)
+        reason = reason or start.fault
     return EngineReport(
         id=spec.id,
         model=spec.model,

@@ -13,6 +13,7 @@ from launcher.engine.container import ContainerSpec, in_container, with_absolute
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
+from launcher.host.listeners import find_stranger
 from launcher.host.process import (
     EngineProcess,
     Identity,
@@ -277,6 +278,9 @@ async def try_ready(
     except (aiohttp.ClientError, TimeoutError):
         start.fault = f"nothing listens at {start.url}"
         return False
+    start.fault = await asyncio.to_thread(_find_stranger, start, model)
+    if start.fault:
+        return False
     try:
         seconds = start.proof_seconds(time.monotonic())
         await prove(session, start.url, model.name, model.kind, seconds)
@@ -312,6 +316,21 @@ async def _read_capacity(
         _log.warning("%s does not tell what its engine takes: %r", url, error)
         return 0
     return engine.capacity(page, start.record.capacity, model.kind)
+
+
+def _find_stranger(start: Start, model: ModelSpec) -> str:
+    """What is to be said of a stranger on the engine's port, "" where there is none."""
+    if start.process is None:
+        return ""
+    identity, port = start.process.identity, start.record.port
+    # Those of a container, which a command may start too, belong to another user.
+    hidden = bool(identity.runtime or model.command)
+    if who := find_stranger(port, identity, hidden):
+        return (
+            f"port {port} was taken by {who} before the engine listened; end that "
+            f"process, or wait: the engine's next start gets another port"
+        )
+    return ""
 
 
 async def _settle(session: aiohttp.ClientSession, url: str) -> None:

@@ -3,6 +3,7 @@
 - ``resources``: what all engines share: the owners below, folders, keys
 - ``lock``: one launcher for each fleet on a host
 - ``process``: starts and ends processes, and knows which are an engine's
+- ``listeners``: whose processes listen on a port
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs
 - ``process_owners``: whose processes hold memory of a GPU

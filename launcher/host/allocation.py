@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import psutil
 
 from launcher.engine_types import LOOPBACK, Place
+from launcher.host.listeners import command_line
 from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement.needs import Need
 from modelserver.policy.placement.rooms import GpuRoom, HostRoom
 from modelserver.values import EngineSpec, ModelSpec
 
-#: The first port that engines get. The range ends below the one from which the kernel
-#: takes ports for outgoing connections.
-FIRST_PORT = 30_000
+#: The first port that engines get. The range lies below Kubernetes' node ports (30000
+#: to 32767) and those that the kernel takes for outgoing connections (from 32768).
+FIRST_PORT = 21_000
 #: The last port that engines get.
-LAST_PORT = 32_767
+LAST_PORT = 23_999
 
 
 @dataclass(slots=True)
@@ -172,12 +173,5 @@ def port_holder(port: int) -> str:
     for connection in connections:
         listens = connection.status == psutil.CONN_LISTEN
         if listens and connection.laddr.port == port and connection.pid:
-            return f"pid {connection.pid} ({_command_line(connection.pid)})"
+            return f"pid {connection.pid} ({command_line(connection.pid)})"
     return "a process of another user"
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return " ".join(psutil.Process(pid).cmdline())[:120] or "?"
-    except psutil.Error:
-        return "?"

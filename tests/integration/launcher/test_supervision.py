@@ -17,6 +17,7 @@ from launcher.host.records import Records
 from modelserver.births import find_birth
 from modelserver.operations.incidents import INCIDENTS_FOLDER, Incident, read_incidents
 from modelserver.values import Cause, EngineState, Wish
+from tests.engine.process import EngineProcess
 from tests.support.launchers import (
     Site,
     fault,
@@ -40,7 +41,9 @@ LOADING = (
 
 @pytest.fixture
 def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
+    late = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; exec {SERVER}"
     more = (
+        section("late", command=["/bin/sh", "-c", late]),
         section("split", command=["/bin/bash", "-c", SPLIT]),
         section("loading", command=["/bin/sh", "-c", LOADING], start_seconds=1),
         section("secretive", "--api-key", "s3cret", command=["/bin/sh", "-c", SERVER]),
@@ -249,3 +252,21 @@ def test_stranger_with_an_engines_pid_or_port_is_not_adopted_nor_ended(
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_a_stranger_on_an_engines_port_gets_no_prompt_and_makes_nothing_ready(
+    site: Site,
+) -> None:
+    site.launch()
+    site.want("late")
+    url = eventually(lambda: site.reaches("late-0", EngineState.STARTING).url)
+    port = url.rpartition(":")[2]
+    assert 21_000 <= int(port) < 24_000
+    with EngineProcess("--port", port, "--model", "late") as stranger:
+        told = f"port {port} was taken by pid {stranger.pid} ("
+        eventually(lambda: told in site.reaches("late-0", EngineState.STARTING).reason)
+        # The engine cannot listen there, and dies of it.
+        (site.folder / "go").touch()
+        own = site.reaches("late-0", EngineState.READY, incarnation=2)
+        assert own.url != url
+        assert stranger.stats()["received"] == 0

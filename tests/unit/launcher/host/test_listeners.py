@@ -1,0 +1,55 @@
+"""Whose processes listen on an engine's port."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from launcher.engine_types import Launch
+from launcher.host import process
+from launcher.host.listeners import find_stranger
+from tests.support.processes import eventually, free_port
+
+SERVER = """
+import os, socket, sys, time
+if os.fork():
+    os.wait()
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+time.sleep(300)
+"""
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_child_of_the_engine_listens_as_the_engine(tmp_path: Path) -> None:
+    for address in ("127.0.0.1", "0.0.0.0"):
+        port = free_port()
+        argv = (sys.executable, "-c", SERVER, address, str(port))
+        launch = Launch(argv)
+        born = process.new_identity()
+        engine = process.start(launch, tmp_path / "log", "engine=a", born)
+        eventually(lambda port=port: answers(port))
+        assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+        assert engine.kill() == []
+
+
+def test_a_stranger_is_named(tmp_path: Path) -> None:
+    engine = process.start(
+        Launch(("/bin/sleep", "300")),
+        tmp_path / "log",
+        "engine=a",
+        process.new_identity(),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        for unseen in (False, True):
+            who = find_stranger(port, engine.identity, unseen)
+            assert who.startswith(f"pid {os.getpid()} (")
+    assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+    assert engine.kill() == []
