@@ -196,6 +196,8 @@ class EngineReport:
     starts: int = 0
     #: The last incarnation that ended by itself while it served, 0 if none has.
     died: int = 0
+    #: The GPUs on which it died twice at its start, of what other GPUs may not have.
+    failed_on: tuple[str, ...] = ()
     #: The path of its log on its host.
     log: str = ""
     #: What a starting engine does, by its log.

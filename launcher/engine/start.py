@@ -119,8 +119,9 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
             return None
         how = f"its process {lost.title} (pid {lost.pid}) ended"
     text = process.read_tail(log, start.record.log_offset)
-    if starting and (cause := diagnosis.find_hopeless_cause(text)):
-        return CannotHeal(f"{cause}; see {log}")
+    if starting and (cause := diagnosis.find_cause(text)):
+        said = f"{cause.text}; see {log}"
+        return Died(said, may_heal=True) if cause.may_heal else CannotHeal(said)
     words = diagnosis.last_words(text)
     said = f", last line: {words}" if words else ""
     return Died(f"{how}{said}; see {log}")

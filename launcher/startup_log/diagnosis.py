@@ -1,4 +1,4 @@
-"""Why an engine failed to start, read from its log: causes that no retry heals."""
+"""Why an engine failed to start, read from its log, and whether a retry may heal it."""
 
 import re
 from dataclasses import dataclass
@@ -9,15 +9,29 @@ DIAGNOSED_LINES = 300
 
 @dataclass(frozen=True, slots=True)
 class KnownCause:
-    """A cause that no retry heals: its line in the log, its meaning and the remedy."""
+    """A known cause: its line in the log, its meaning and the remedy."""
 
     pattern: re.Pattern[str]
     meaning: str
     remedy: str
+    #: Whether it may go away by itself, as memory that somebody else holds.
+    may_heal: bool = False
 
 
-def _cause(pattern: str, meaning: str, remedy: str) -> KnownCause:
-    return KnownCause(re.compile(pattern, re.IGNORECASE), meaning, remedy)
+@dataclass(frozen=True, slots=True)
+class FoundCause:
+    """A known cause as one log shows it."""
+
+    #: What it is and what to do, for people.
+    text: str
+    #: Whether it may go away by itself.
+    may_heal: bool
+
+
+def _cause(
+    pattern: str, meaning: str, remedy: str, may_heal: bool = False
+) -> KnownCause:
+    return KnownCause(re.compile(pattern, re.IGNORECASE), meaning, remedy, may_heal)
 
 
 #: The causes; the first that fits a line counts.
@@ -42,18 +56,24 @@ KNOWN_CAUSES = (
         "its image does not have the program, or this host not the folder",
         "correct image, interpreter, command or container_args of this model",
     ),
-    # A CUDA out-of-memory at load never heals by retrying: straight to FATAL.
+    # Memory may be short because somebody else was quicker.
     _cause(
         r"less than desired GPU memory utilization",
         "its GPUs are not as empty as it needs them",
         "end what else is on them, or give the model gpu_memory_gib and share_gpu",
+        may_heal=True,
     ),
     _cause(
         r"CUDA out of memory|OutOfMemoryError|Not enough memory\. Please"
         r"|No available memory for the cache blocks"
-        r"|maximum number of tokens that can be stored in KV cache"
-        r"|KV cache is needed, which is larger than"
         r"|DefaultCPUAllocator: (?:can't|not enough)",
+        "its model does not fit into what is free of the GPUs' memory",
+        "give it more gpus, a smaller context_length or a smaller model",
+        may_heal=True,
+    ),
+    _cause(
+        r"maximum number of tokens that can be stored in KV cache"
+        r"|KV cache is needed, which is larger than",
         "its model does not fit the GPUs' memory",
         "give it more gpus, a smaller context_length or a smaller model",
     ),
@@ -78,6 +98,13 @@ KNOWN_CAUSES = (
         r"|Access to model .* is restricted",
         "its model is behind a licence or a login",
         "accept the licence on the model's page and set HF_TOKEN",
+        may_heal=True,
+    ),
+    _cause(
+        r"429 Client Error|Too Many Requests",
+        "the hub gets too many requests from here",
+        "wait, or download the model before",
+        may_heal=True,
     ),
     _cause(
         r"Model architectures? .*(?:not supported|failed to be inspected)"
@@ -110,24 +137,27 @@ KNOWN_CAUSES = (
     ),
 )
 #: Lines of starts that go well, which look like causes.
-HARMLESS = re.compile(r"Ignore import error|server_args=|non-default args")
+HARMLESS = re.compile(
+    r"Ignore import error|server_args=|non-default args"
+    # Python clears up shared memory that is gone already.
+    r"|resource_tracker|No such file or directory: '/(?:psm|mp|sem)[-_.]"
+)
 
 
-def find_hopeless_cause(log: str) -> str:
-    """The cause that no retry heals, with its remedy, '' where there is none.
+def find_cause(log: str) -> FoundCause | None:
+    """The known cause, with its remedy.
 
     The last line that fits decides: engines recover from earlier ones.
 
-    >>> find_hopeless_cause("error: unrecognized arguments: --tp").split(";")[0]
+    >>> find_cause("error: unrecognized arguments: --tp").text.split(";")[0]
     'the engine does not know an argument (error: unrecognized arguments: --tp)'
-    >>> find_hopeless_cause("exit")
-    ''
     """
     for line in reversed(log.splitlines()[-DIAGNOSED_LINES:]):
         for cause in KNOWN_CAUSES if not HARMLESS.search(line) else ():
             if cause.pattern.search(line):
-                return f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
-    return ""
+                said = f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
+                return FoundCause(said, cause.may_heal)
+    return None
 
 
 def last_words(log: str) -> str:

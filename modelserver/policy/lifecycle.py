@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from modelserver.values import Cause, EngineState
 
 #: Seconds until an engine is started again after its first, second, ... death in a row.
-BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0)
+BACKOFF_SECONDS = (0.0, 5.0, 15.0, 45.0, 135.0, 300.0, 900.0)
 #: Seconds of service after which the earlier deaths of an engine are forgiven.
 FORGIVEN_AFTER_SECONDS = 300.0
 #: An engine is not started again after 5 deaths ...
@@ -68,6 +68,9 @@ class Died:
     """Its process ended, which nobody asked for."""
 
     reason: str
+    #: Whether it died at its start of what may go away by itself, such as too little
+    #: free memory.
+    may_heal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,8 @@ def advance(life: Life, event: Event, now: float) -> Life:
         case Proved():
             return replace(moved, serves_since=now)
         case Died() | StartTimedOut() if state is EngineState.BACKOFF:
-            return _after_death(life, moved, now)
+            may_heal = isinstance(event, Died) and event.may_heal
+            return _after_death(life, moved, may_heal, now)
         case CannotHeal():
             counted = max(life.incarnation, event.incarnation)
             return replace(moved, incarnation=counted)
@@ -205,8 +209,11 @@ def advance(life: Life, event: Event, now: float) -> Life:
     return moved
 
 
-def _after_death(life: Life, moved: Life, now: float) -> Life:
+def _after_death(life: Life, moved: Life, may_heal: bool, now: float) -> Life:
     deaths = (*_unforgiven(life, now), now)
+    if may_heal:
+        retry_at = now + backoff_seconds(len(deaths))
+        return replace(moved, deaths=deaths, retry_at=retry_at)
     recent = [at for at in deaths if now - at <= FATAL_WINDOW_SECONDS]
     if len(recent) >= FATAL_DEATHS:
         minutes = FATAL_WINDOW_SECONDS / 60
@@ -228,6 +235,6 @@ def backoff_seconds(deaths: int) -> float:
     """Seconds to wait after this number of deaths in a row.
 
     >>> [backoff_seconds(deaths) for deaths in (1, 2, 3, 4, 5, 6, 99)]
-    [0.0, 5.0, 15.0, 45.0, 135.0, 300.0, 300.0]
+    [0.0, 5.0, 15.0, 45.0, 135.0, 300.0, 900.0]
     """
     return BACKOFF_SECONDS[min(max(deaths, 1), len(BACKOFF_SECONDS)) - 1]

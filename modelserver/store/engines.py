@@ -12,7 +12,7 @@ from modelserver.values import EngineReport
 NOT_NEEDED = frozenset(
     {
         *("pid", "gpus", "reason", "since", "alive_at", "starts", "log", "progress"),
-        *("hung_seconds", "stale"),
+        *("hung_seconds", "stale", "failed_on"),
     }
 )
 

@@ -31,6 +31,8 @@ SETTLED = frozenset(
         EngineState.FATAL,
     }
 )
+#: Who claims the GPUs that an engine gave up while others are looked for.
+GIVEN_UP = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def plan(snapshot: Snapshot, demand: Demand | None = None) -> PlacementPlan:
     planner.settle_kept()
     planner.settle_ordered()
     planner.settle_new()
+    planner.settle_failed()
     specs = [planner.placed[spec.id] for spec in planner.wanted if planner.has(spec)]
     wants = [Want(spec) for spec in specs if spec != planner.wish(spec)]
     drops = _drops({spec.id for spec in planner.wanted}, snapshot)
@@ -96,6 +99,7 @@ class _Planner:
                 need = Need.of(taker, models.get(taker.model))
                 for room in self._hosts[taker.host].find([uuid]):
                     room.claims[taker.id] = need
+        self._failed = {each.id for each in self.wanted if self._gave_up(each)}
         self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._offers: dict[Need, dict[str, RoomOffer]] = {}
         self._changed: dict[Need, set[str]] = {}
@@ -184,6 +188,47 @@ class _Planner:
             if room.gpu.index in gpus:
                 room.claims[wish.id] = self._needs[wish.id]
 
+    # What died twice at its start goes to other GPUs, once all others have theirs.
+
+    def _gave_up(self, spec: EngineSpec) -> bool:
+        """Whether it gives up the GPUs that it has."""
+        report, wish = self._snapshot.engines.get(spec.id), self.wish(spec)
+        return (
+            report is not None
+            and wish is not None
+            and report.host == wish.host
+            and report.state not in SETTLED
+            and not spec.gpus
+            and bool(wish.uuids)
+            and set(wish.uuids) == set(report.failed_on)
+        )
+
+    def settle_failed(self) -> None:
+        """Place what gave up its GPUs on others, or there again if there are none."""
+        for spec in self._by_need:
+            wish = self.wish(spec)
+            if spec.id not in self._failed or self.has(spec) or wish is None:
+                continue
+            self._failed.remove(spec.id)
+            host = self._hosts.get(wish.host)
+            rooms = host.find(wish.uuids) if host else []
+            others = [
+                each for each in self._hosts.values() if spec.host in ("", each.name)
+            ]
+            for room in rooms:
+                room.claims[GIVEN_UP] = Need(1)
+            offers = {each: self._find_offer(spec, each) for each in others}
+            for room in rooms:
+                room.claims.pop(GIVEN_UP)
+            found = [(fit.cost, each.name, fit) for each, fit in offers.items() if fit]
+            if found:
+                _, name, fit = min(found, key=lambda each: each[:2])
+                self._settle(spec, name, fit.uuids)
+            elif spec.host:
+                self._settle_on_host(spec)
+            elif not self._settle_as_kept(spec):
+                self._settle_anywhere(spec)
+
     # What the fleet file pins.
 
     def settle_pinned(self) -> None:
@@ -192,7 +237,7 @@ class _Planner:
             if spec.host and spec.gpus and not self.has(spec):
                 self._settle_pinned_gpus(spec)
         for spec in self._by_need:
-            if spec.host and not self.has(spec):
+            if spec.host and not self.has(spec) and spec.id not in self._failed:
                 self._settle_on_host(spec)
 
     def _settle_pinned_gpus(self, spec: EngineSpec) -> None:
@@ -238,7 +283,7 @@ class _Planner:
     def settle_kept(self) -> None:
         """Keep what has a place that is still free."""
         for spec in self._by_need:
-            if not spec.host and not self.has(spec):
+            if not (spec.host or self.has(spec) or spec.id in self._failed):
                 self._settle_as_kept(spec)
 
     def _settle_as_kept(self, spec: EngineSpec) -> bool:
@@ -261,6 +306,8 @@ class _Planner:
             place = self._places.get(spec.id)
             if place is None or self.has(spec) or place.host not in self._hosts:
                 continue
+            if spec.id in self._failed:
+                continue
             need = self._needs[spec.id]
             rooms = self._hosts[place.host].find(place.uuids)
             if len(rooms) == need.gpus and all(r.fits(need, spec.id) for r in rooms):
@@ -271,7 +318,7 @@ class _Planner:
     def settle_new(self) -> None:
         """Place the rest: engines of a model apart, as little broken up as can be."""
         for spec in self._by_need:
-            if not self.has(spec):
+            if not self.has(spec) and spec.id not in self._failed:
                 self._settle_anywhere(spec)
 
     def _settle_anywhere(self, spec: EngineSpec) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,24 @@ def test_an_engine_whose_gpu_a_stranger_took_is_started_elsewhere(
         return "m-0" in fleet.ready() and fleet.ready()["m-0"].host == there
 
     eventually(moved, 40)
+
+
+def test_an_engine_that_finds_no_memory_tries_another_gpu(make: Make) -> None:
+    full = 'test "$CUDA_VISIBLE_DEVICES" != GPU-a0 && exec "$@"; '
+    full += "echo torch.OutOfMemoryError: CUDA out of memory; exit 1"
+    server = [sys.executable, "-m", "tests.engine.server", "--port", "{port}"]
+    command = ["sh", "-c", full, "sh", *server, "--model", "{model}"]
+    fleet = make(section("m", gpus=1, command=command), a=2)
+    eventually(fleet.seen, 20)
+
+    def there() -> bool:
+        fleet.breathe()
+        fleet.steer()
+        return fleet.ready().get("m-0") is not None
+
+    eventually(there, 40)
+    engine = fleet.ready()["m-0"]
+    assert (engine.gpus, engine.incarnation) == ((1,), 3)
 
 
 def test_a_gpu_that_reports_a_fault_is_not_used_again(make: Make) -> None:

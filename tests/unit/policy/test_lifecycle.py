@@ -176,7 +176,7 @@ def test_wish_after_a_fatal_end_starts_with_a_clean_slate() -> None:
 
 def test_backoff_grows_to_its_limit() -> None:
     waits = [backoff_seconds(deaths) for deaths in (0, 1, 2, 3, 4, 5, 6, 50)]
-    assert waits == [0, 0, 5, 15, 45, 135, 300, 300]
+    assert waits == [0, 0, 5, 15, 45, 135, 300, 900]
 
 
 def test_degraded_engine_says_why_until_control_trusts_it_again() -> None:
@@ -210,3 +210,14 @@ def test_only_faults_of_the_engine_are_incidents() -> None:
 @pytest.mark.parametrize("state", EngineState)
 def test_only_ready_and_degraded_engines_serve(state: EngineState) -> None:
     assert state.serves == (state in (READY, DEGRADED))
+
+
+def test_what_may_heal_is_tried_for_ever_every_fifteen_minutes_at_last() -> None:
+    life, now = Life(state=STARTING), 0.0
+    for failed in range(1, 12):
+        life = advance(life, Died("CUDA out of memory", may_heal=True), now)
+        assert life.state is BACKOFF
+        now = life.retry_at
+        life = advance(life, RetryDue(), now)
+        life = advance(life, Started(failed), now)
+    assert life.retry_at - life.deaths[-1] == 900

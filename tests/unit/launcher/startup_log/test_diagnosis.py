@@ -4,7 +4,7 @@ import pytest
 
 from launcher.startup_log.diagnosis import (
     DIAGNOSED_LINES,
-    find_hopeless_cause,
+    find_cause,
     last_words,
 )
 
@@ -65,14 +65,17 @@ CAUSES = {
     ": executable file not found in $PATH: OCI runtime attempted to invoke a command "
     "that was not found": "correct image",
     "Error: statfs /models/m: no such file or directory": "container_args",
+    "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests": "wait",
     "ModuleNotFoundError: No module named 'sglang'": "engines install",
     "/opt/python: No module named vllm": "engines install",
 }
 
 
 @pytest.mark.parametrize("line", CAUSES)
-def test_cause_that_no_retry_heals_comes_with_its_remedy(line: str) -> None:
-    found = find_hopeless_cause(f"loading\n{line}\nbye\n")
+def test_known_cause_comes_with_its_remedy(line: str) -> None:
+    cause = find_cause(f"loading\n{line}\nbye\n")
+    assert cause
+    found = cause.text
     assert line.strip()[:60] in found
     assert CAUSES[line] in found
 
@@ -82,6 +85,9 @@ def test_cause_that_no_retry_heals_comes_with_its_remedy(line: str) -> None:
     [
         "Segmentation fault",
         "[Errno 98] address already in use",
+        "/usr/lib/python3.11/multiprocessing/resource_tracker.py:239: UserWarning: "
+        "resource_tracker: '/psm_21': [Errno 2] No such file or directory: '/psm_21'",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/psm_21b3'",
         "[2026-11-22 20:50:16] Ignore import error when loading sglang.srt.models."
         "inkling: No module named 'cutlass'",
         "TransformersForCausalLM has no vLLM implementation, falling back to "
@@ -92,21 +98,34 @@ def test_cause_that_no_retry_heals_comes_with_its_remedy(line: str) -> None:
     ],
 )
 def test_line_that_a_healthy_start_writes_too_is_no_cause(line: str) -> None:
-    assert find_hopeless_cause(f"loading\n{line}\nbye\n") == ""
+    assert find_cause(f"loading\n{line}\nbye\n") is None
 
 
 def test_cause_before_a_long_traceback_of_the_head_is_found() -> None:
     cause = f"{CORE}ValueError: No available memory for the cache blocks."
     tail = '(APIServer pid=1)   File "x.py", line 1, in run\n' * (DIAGNOSED_LINES - 10)
-    assert "more gpus" in find_hopeless_cause(f"{cause}\n{tail}")
+    found = find_cause(f"{cause}\n{tail}")
+    assert found
+    assert "more gpus" in found.text
 
 
 def test_last_telling_line_decides() -> None:
     log = "OSError: You are trying to access a gated repo.\nCUDA out of memory\n"
-    assert "more gpus" in find_hopeless_cause(log)
+    found = find_cause(log)
+    assert found
+    assert "more gpus" in found.text
 
 
 def test_last_words_are_the_engines_own() -> None:
     assert last_words("--- 2026 engine=a: srv\nloading\n\n") == "loading"
     assert last_words("--- 2026 engine=a: srv\n") == ""
     assert last_words("") == ""
+
+
+@pytest.mark.parametrize("line", CAUSES)
+def test_only_memory_and_the_hub_may_heal(line: str) -> None:
+    cause = find_cause(line)
+    assert cause
+    memory = "out of memory" in line or "Not enough memory" in line
+    others = ("desired GPU memory", "No available memory", "gated", "Gated", "429")
+    assert cause.may_heal == (memory or any(word in line for word in others))

@@ -280,3 +280,37 @@ def test_without_a_launcher_the_reason_is_that() -> None:
     assert waiting(fleet(model("m"), hosts=[])) == {
         "m-0": "no launcher reports; start one on each host with engines"
     }
+
+
+def test_an_engine_that_died_twice_at_its_start_tries_other_gpus():
+    wish = spec("m-0", "a", "a0")
+    failed = replace(report(wish, EngineState.BACKOFF), failed_on=("a0",))
+    once = replace(failed, failed_on=())
+    two = [host("a", 0, 0)]
+    assert gpus_of(fleet(model("m"), hosts=two, wishes=[wish], engines=[once])) == {
+        "m-0": "a0"
+    }
+    assert gpus_of(fleet(model("m"), hosts=two, wishes=[wish], engines=[failed])) == {
+        "m-0": "a1"
+    }
+    # It has been moved and waits there for its next start.
+    moved = replace(failed, failed_on=("a9",))
+    assert gpus_of(fleet(model("m"), hosts=two, wishes=[wish], engines=[moved])) == {
+        "m-0": "a0"
+    }
+    # There are no others: it stays.
+    alone = fleet(model("m"), hosts=[host("a", 0)], wishes=[wish], engines=[failed])
+    assert gpus_of(alone) == {"m-0": "a0"}
+
+
+def test_an_engine_that_died_twice_at_its_start_lets_its_gpus_go():
+    wish = spec("m-0", "a", "a0")
+    failed = replace(report(wish, EngineState.BACKOFF), failed_on=("a0",))
+    both = fleet(
+        *(model("m"), model("n")),
+        hosts=[host("a", 0)],
+        wishes=[wish],
+        engines=[failed],
+    )
+    assert gpus_of(both)["n-0"] == "a0"
+    assert "gpu 0 has engine n-0" in waiting(both)["m-0"]
