@@ -19,12 +19,12 @@ from launcher.host.resources import HostResources
 from launcher.host.secrets import Secrets
 from launcher.store_link import StoreLink
 from launcher.supervisor import Supervisor
-from modelserver.control.applied_fleet import Applied, provide
+from modelserver.control.applied_fleet import Applied, provide, unknown
 from modelserver.engine_client import open_session
-from modelserver.errors import ModelserverError
+from modelserver.errors import ModelserverError, StoreUnreachableError
 from modelserver.inventory import Host
 from modelserver.settings import Settings, load
-from modelserver.store.state import Store, connect
+from modelserver.store.state import Store, connect, open_store
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +39,8 @@ def main() -> None:
     )
     try:
         settings = load()
-        store = connect(settings)
         lock = HostLock.acquire(settings.run_dir / LOCK_FILE)
-        applied = provide(store, settings)
-        warn_of_differences(applied, settings)
-        lease_seconds = applied.fleet.rules.lease_seconds
-        await_lease(store, settings.host, lock, lease_seconds)
+        store, applied = _reach_store(settings, lock)
         asyncio.run(_serve(settings, store, applied))
     except ModelserverError as error:
         print(f"launcher: {error}", file=sys.stderr)
@@ -52,8 +48,32 @@ def main() -> None:
     lock.release()
 
 
+def _reach_store(settings: Settings, lock: HostLock) -> tuple[Store, Applied]:
+    """The store and the fleet in force, unknown where engines run and it is away.
+
+    Raises StoreUnreachableError where it is away and no engines are to be watched.
+    """
+    try:
+        store = connect(settings)
+        applied = provide(store, settings)
+        warn_of_differences(applied, settings)
+        seconds = applied.fleet.rules.lease_seconds
+        await_lease(store, settings.host, lock, seconds)
+    except StoreUnreachableError as error:
+        if not _records(settings).read_all():
+            raise
+        _log.warning("%s; the engines of this host are watched meanwhile", error)
+        redis = settings.fleet.redis
+        return open_store(settings.redis_url, redis.prefix), unknown(redis)
+    return store, applied
+
+
+def _records(settings: Settings) -> Records:
+    return Records(settings.run_dir / "engines")
+
+
 async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
-    records = Records(settings.run_dir / "engines")
+    records = _records(settings)
 
     def started() -> list[tuple[str, Identity]]:
         return [(each.spec.id, each.process) for each in records.read_all()]

@@ -36,6 +36,9 @@ class FleetSync:
         Raises StoreUnreachableError.
         """
         own = self.applied
+        if not own.version and not view.fleet:
+            # It was away when this launcher started, and is empty.
+            await self._link.provide_fleet(self._settings)
         if view.fleet == own.text:
             return
         seen = int(json.loads(view.fleet)["version"]) if view.fleet else 0

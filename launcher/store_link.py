@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import redis
 
+from modelserver.control.applied_fleet import provide
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
 from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
+from modelserver.settings import Settings
 from modelserver.store.control import read_steered, read_wishes
 from modelserver.store.decisions import last_decisions
 from modelserver.store.engines import (
@@ -215,6 +217,13 @@ class StoreLink:
         Raises StoreUnreachableError.
         """
         return await self.call(publish_fleet, self._store, fleet, replaces)
+
+    async def provide_fleet(self, settings: Settings) -> None:
+        """Write this host's fleet file to a store without a fleet.
+
+        Raises StoreUnreachableError.
+        """
+        await self.call(provide, self._store, settings)
 
     def watch_changes(self, ring: Callable[[], None]) -> None:
         """Call ``ring`` in the loop when wishes or the fleet change, till ``close``."""

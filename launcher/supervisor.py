@@ -50,6 +50,7 @@ class Supervisor:
         self._sent: dict[str, tuple[float, EngineReport | None]] = {}
         self._removed: set[str] = set()
         self._reader = WishReader()
+        self._adopted = False
         self._stopping = False
         self._leaving = False
 
@@ -162,7 +163,11 @@ class Supervisor:
                 self._view,
                 await link.exchange(reports, removed, now),
             )
-            if before.known and now - before.read_at > link.lease_seconds:
+            if not before.known and self._adopted:
+                # Their wishes may have been lost since an earlier launcher read them.
+                self._reader.expect_wishes(now)
+                self._reader.expect_return(now)
+            elif before.known and now - before.read_at > link.lease_seconds:
                 self._reader.expect_return(now)
             await self._fleet_sync.restore(self._view)
         except StoreUnreachableError:
@@ -212,9 +217,7 @@ class Supervisor:
                     record.spec, model, self._resources
                 )
                 keeper.adopt(record)
-                # Its wish has not been read yet.
-                self._reader.expect_wishes(time.monotonic())
-                self._reader.expect_return(time.monotonic())
+                self._adopted = True
                 continue
             _log.info(
                 "engine=%s incarnation=%d is dead",

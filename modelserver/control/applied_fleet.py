@@ -180,6 +180,11 @@ def provide(store: Store, settings: Settings) -> Applied:
     raise ConfigurationError("the fleet in the store changes all the time; try again")
 
 
+def unknown(redis: RedisSection) -> Applied:
+    """What a program goes by before it has read the fleet: no models, version 0."""
+    return Applied(0, 0.0, "", "", {}, Fleet(redis=redis), "")
+
+
 def in_force(store: Store, settings: Settings) -> Settings:
     """The settings with the fleet that is in force, the file's before any is."""
     applied = read(store, settings)

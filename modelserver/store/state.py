@@ -33,6 +33,19 @@ def connect(settings: Settings, timeout: float = 10, retries: int = 2) -> "Store
 
 def connect_to(url: str, prefix: str, timeout: float = 10, retries: int = 2) -> "Store":
     """Open what one server keeps. Raises StoreUnreachableError with the remedy."""
+    store = open_store(url, prefix, timeout, retries)
+    with store.reachable():
+        try:
+            store.client.ping()
+        except redis.ResponseError as error:
+            # Of what a connection begins with: its user, and its database.
+            told = trouble.describe(error, store.url, prefix)
+            raise StoreUnreachableError(told) from error
+    return store
+
+
+def open_store(url: str, prefix: str, timeout: float = 10, retries: int = 2) -> "Store":
+    """The same without asking whether the server answers."""
     client = open_blocking(
         url,
         decode_responses=True,
@@ -40,15 +53,7 @@ def connect_to(url: str, prefix: str, timeout: float = 10, retries: int = 2) -> 
         socket_timeout=timeout,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
     )
-    store = Store(client, Keys(prefix), url=plain_url(url))
-    with store.reachable():
-        try:
-            client.ping()
-        except redis.ResponseError as error:
-            # Of what a connection begins with: its user, and its database.
-            told = trouble.describe(error, store.url, prefix)
-            raise StoreUnreachableError(told) from error
-    return store
+    return Store(client, Keys(prefix), url=plain_url(url))
 
 
 class Store:

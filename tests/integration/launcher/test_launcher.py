@@ -266,6 +266,30 @@ def test_engines_survive_a_store_that_comes_back_empty(
     assert site.said().count("the engines go on without it") == 1
 
 
+def test_launcher_that_starts_while_the_store_is_away_watches_its_engines(
+    site: Site, valkey: ValkeyProcess
+) -> None:
+    first = site.launch()
+    wish = site.want("good")
+    before = site.reaches("good-0", EngineState.READY)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    valkey.stop()
+    launcher = site.launch()
+    eventually(lambda: "good-0 STARTING -> READY" in site.said().split("watched")[-1])
+    valkey.start()
+    # Control looks, and has not repeated its wishes yet.
+    report_steered(site.store, "test")
+    eventually(lambda: read_host(site.store, HOST))
+    site.wish("good-0", wish)
+    again = site.reaches("good-0", EngineState.READY)
+    assert (again.pid, again.incarnation) == (before.pid, before.incarnation)
+    assert launcher.process.poll() is None
+    eventually(lambda: read_applied_fleet(site.store))
+    site.want("other")
+    site.reaches("other-0", EngineState.READY)
+
+
 def test_drain_waits_for_what_is_in_flight(site: Site) -> None:
     site.launch()
     spec = site.want("patient").spec
