@@ -30,11 +30,11 @@ EMBEDDINGS_PATH = "/v1/embeddings"
 KEPT_SECONDS = 3.0
 #: HTTP statuses that are the request's fault; every other error is the engine's.
 REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
-#: Counters of the tokens that an engine has generated. SGLang adds an answer's tokens
-#: to the first when it is complete, and to the second on the way: an engine that is
-#: busy with long answers only must not look hung.
+#: Counters of the tokens that an engine has computed. SGLang adds an answer's tokens
+#: to the first when it is complete, and to the second on the way, read ones too; vLLM
+#: counts read ones apart. Who is busy with long texts only must not look hung.
 TOKEN_COUNTERS = re.compile(
-    rb"^(?:(?:sglang|vllm):generation|sglang:realtime)_tokens_total"
+    rb"^(?:sglang:(?:generation|realtime)|vllm:(?:generation|prompt))_tokens_total"
     rb"(?:\{[^}]*\})? ([0-9.eE+]+)$",
     re.M,
 )
@@ -283,11 +283,13 @@ async def metrics_page(
 
 
 def count_tokens(page: bytes) -> float | None:
-    """A sum that grows with each token, by an engine's metrics; None if unknown."""
-    found = TOKEN_COUNTERS.findall(page)
-    return sum(float(value) for value in found) if found else None
+    """A sum that grows with each token, by an engine's metrics.
+
+    None without such a counter; one that has never moved may not count at all.
+    """
+    return sum(float(value) for value in TOKEN_COUNTERS.findall(page)) or None
 
 
 async def generated_tokens(session: aiohttp.ClientSession, url: str) -> float | None:
-    """The tokens that an engine has generated, by its metrics; None if unknown."""
+    """The tokens that an engine has computed, by its metrics; None if unknown."""
     return count_tokens(await metrics_page(session, url))

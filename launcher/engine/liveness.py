@@ -12,7 +12,7 @@ import aiohttp
 
 from launcher.engine.engine_metrics import MetricsReading, median_gap, read_metrics
 from modelserver.engine_client import EngineFault, count_tokens, metrics_page, prove
-from modelserver.values import EngineLoad, Metrics, ModelSpec
+from modelserver.values import EngineLoad, Kind, Metrics, ModelSpec
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +83,15 @@ class Liveness:
             waiting=last.waiting + max(0, last.retracted - first.retracted),
             kv_use=round(last.kv_use, 3),
             itl_seconds=round(median_gap(first.gaps, last.gaps), 4),
-            tokens_at=0.0 if last.tokens is None else self._moved_at,
+            tokens_at=self._moved_at if self._counts_on_the_way(last) else 0.0,
         )
+
+    def _counts_on_the_way(self, last: MetricsReading) -> bool:
+        """Whether its counter moves before an answer is complete.
+
+        Vectors come all at once, so a long text is silence until its answer.
+        """
+        return last.tokens is not None and self._model.kind is not Kind.EMBEDDING
 
     def silent_seconds(self, now: float, load: EngineLoad | None) -> int:
         """Seconds without a token although it has requests, 0 while that is short."""

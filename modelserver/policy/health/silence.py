@@ -35,7 +35,10 @@ def find_hang(
     if load is None or not load.inflight:
         return None
     tokens_at = metrics.tokens_at if metrics else 0.0
-    silent = now - tokens_at if tokens_at else load.idle_seconds
+    silent = load.idle_seconds
+    if tokens_at:
+        # Answers that come are tokens, whatever the counter says.
+        silent = min(now - tokens_at, silent)
     # Silence from before its oldest request is that of an empty engine.
     silent = min(silent, load.oldest_seconds)
     if silent <= (STALL_SECONDS if tokens_at else HANG_SECONDS):

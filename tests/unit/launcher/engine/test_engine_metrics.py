@@ -3,6 +3,7 @@
 import pytest
 
 from launcher.engine.engine_metrics import MetricsReading, median_gap, read_metrics
+from modelserver.engine_client import count_tokens
 
 SGLANG = b"""\
 # HELP sglang:num_running_reqs The number of running requests.
@@ -82,3 +83,15 @@ def test_an_engine_that_counts_anew_says_nothing_at_first():
 
 def test_beyond_the_last_bound_the_median_is_that_bound():
     assert median_gap({}, gaps(0, 0, 1, 10)) == 0.04
+
+
+def test_vllm_counts_tokens_that_it_reads():
+    pooling = b"""\
+vllm:generation_tokens_total{engine="0"} 0.0
+vllm:prompt_tokens_total{engine="0"} %d.0
+"""
+    assert count_tokens(pooling % 300) == 300
+
+
+def test_a_counter_that_has_never_moved_is_none():
+    assert count_tokens(b'vllm:generation_tokens_total{engine="0"} 0.0\n') is None

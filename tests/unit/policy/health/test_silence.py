@@ -17,12 +17,16 @@ def test_an_engine_without_requests_does_not_hang():
 
 
 def test_with_a_token_counter_half_a_minute_is_enough():
-    verdict = hang(EngineLoad(3, 80.0, 1.0), Metrics(tokens_at=NOW - 31))
+    verdict = hang(EngineLoad(3, 80.0, 80.0), Metrics(tokens_at=NOW - 31))
     assert verdict
     assert verdict.text == (
         "hung: no token for 31 s with 3 in flight; 30 s can be explained"
     )
     assert hang(EngineLoad(3, 80.0, 80.0), Metrics(tokens_at=NOW - 30)) is None
+
+
+def test_answers_that_come_are_tokens_whatever_the_counter_says():
+    assert hang(EngineLoad(3, 80.0, 1.0), Metrics(tokens_at=NOW - 300)) is None
 
 
 def test_a_long_prefill_explains_silence():
