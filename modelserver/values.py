@@ -40,6 +40,12 @@ class EngineState(StrEnum):
     BACKOFF = "BACKOFF"
     #: Starting it again will not heal it.
     FATAL = "FATAL"
+    #: What a newer modelserver says and this one does not know.
+    UNKNOWN = "UNKNOWN"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "EngineState":
+        return cls.UNKNOWN
 
     @property
     def serves(self) -> bool:
@@ -107,6 +113,11 @@ class Cause(StrEnum):
     ERRORS = "error"
     #: It answers nothing any more.
     HUNG = "hang"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Cause":
+        # What a newer control knows more of is ended as anything else is.
+        return cls.NONE
 
     @property
     def is_fault(self) -> bool:

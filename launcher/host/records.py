@@ -10,9 +10,12 @@ from urllib.parse import quote
 
 from launcher.host.process import Identity
 from modelserver.decoding import decode
-from modelserver.values import EngineSpec, ModelSpec
+from modelserver.values import EngineSpec, Json, ModelSpec
 
 _log = logging.getLogger(__name__)
+
+#: The version of the form of records; one more where older launchers must not read it.
+SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Record:
     #: Requests that it may run at once by its command; once it is READY, those that it
     #: takes by its own account. 0 where neither says.
     capacity: int = 0
+    #: The version of this form; a newer one may have what this one cannot read.
+    schema: int = SCHEMA
 
 
 class Records:
@@ -46,6 +51,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._told: set[Path] = set()
 
     def _path(self, engine: str) -> Path:
         return self._folder / f"{quote(engine, safe='')}.json"
@@ -55,7 +61,8 @@ class Records:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(record.spec.id)
         unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(dataclasses.asdict(record)))
+        values = dataclasses.asdict(record)
+        unfinished.write_text(json.dumps({**_unknown(path, record), **values}))
         os.replace(unfinished, path)
 
     def remove(self, engine: str) -> None:
@@ -63,17 +70,42 @@ class Records:
         self._path(engine).unlink(missing_ok=True)
 
     def read_all(self) -> tuple[Record, ...]:
-        """All records; a damaged one is logged and removed."""
+        """All records; a damaged one is logged and removed, a newer one is left."""
         records = []
         for path in sorted(self._folder.glob("*.json")):
+            values: Json = None
             try:
-                records.append(decode(Record, json.loads(path.read_text())))
+                values = json.loads(path.read_text())
+                records.append(decode(Record, values))
             except FileNotFoundError:
                 continue  # It has just been removed.
             except (ValueError, KeyError, TypeError) as error:
-                _log.warning(
-                    "record %s is damaged (%r) and removed; its engine is not adopted",
-                    *(path, error),
-                )
-                path.unlink(missing_ok=True)
+                self._set_aside(path, values, error)
         return tuple(records)
+
+    def _set_aside(self, path: Path, values: Json, error: Exception) -> None:
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if not isinstance(schema, int) or schema <= SCHEMA:
+            _log.warning(
+                "record %s is damaged (%r) and removed; its engine is not adopted",
+                *(path, error),
+            )
+            path.unlink(missing_ok=True)
+        elif path not in self._told:
+            self._told.add(path)
+            _log.warning(
+                "record %s is of a newer modelserver and left alone; its engine is not "
+                "adopted: upgrade this host",
+                path,
+            )
+
+
+def _unknown(path: Path, record: Record) -> dict[str, Json]:
+    """What a newer launcher has written of the same start, beside what is known."""
+    try:
+        values = json.loads(path.read_text())
+        same = values["process"]["mark"] == record.process.mark
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    known = {each.name for each in dataclasses.fields(Record)}
+    return {name: values[name] for name in values if same and name not in known}

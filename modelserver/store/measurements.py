@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from typing import Any
 
 import orjson
@@ -13,6 +13,10 @@ from modelserver.values import Canary, Metrics, Outcome, Sample
 
 #: The counters of requests that an engine answered, or rightly refused.
 ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
+#: Values of a canary without its engine; newer launchers may add some.
+CANARY_VALUES = len(fields(Canary)) - 1
+#: Values of an engine's metrics; newer launchers may add some.
+METRICS_VALUES = len(fields(Metrics))
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}
 
@@ -72,7 +76,7 @@ def read_canaries(store: Store) -> dict[str, tuple[Canary, ...]]:
     engines = sorted(store.run("HKEYS", store.keys.engines))
     lists = _ranges(store, [store.keys.canaries(engine) for engine in engines])
     return {
-        engine: tuple(Canary(engine, *each) for each in values)
+        engine: tuple(Canary(engine, *each[:CANARY_VALUES]) for each in values)
         for engine, values in zip(engines, lists, strict=True)
     }
 
@@ -96,7 +100,10 @@ def report_metrics(store: Store, metrics: Mapping[str, Metrics | None]) -> None:
 def read_metrics(store: Store) -> dict[str, Metrics]:
     """What engines told of themselves in the last seconds, by engine."""
     values: Any = store.client.hgetall(store.keys.metrics)
-    return {key: Metrics(*json.loads(each)) for key, each in sorted(values.items())}
+    return {
+        key: Metrics(*json.loads(each)[:METRICS_VALUES])
+        for key, each in sorted(values.items())
+    }
 
 
 def read_counters(store: Store, engine: str) -> dict[str, int]:

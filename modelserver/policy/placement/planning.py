@@ -29,6 +29,7 @@ SETTLED = frozenset(
         EngineState.DEGRADED,
         EngineState.DRAINING,
         EngineState.FATAL,
+        EngineState.UNKNOWN,
     }
 )
 #: Who claims the GPUs that an engine gave up while others are looked for.

@@ -26,7 +26,14 @@ REPORTING_SECONDS = 6.0
 #: that has ended.
 PROVED_SECONDS = 10.0
 #: The states in which an engine has what a move would lose.
-LOADED = frozenset({EngineState.STARTING, EngineState.READY, EngineState.DEGRADED})
+LOADED = frozenset(
+    {
+        EngineState.STARTING,
+        EngineState.READY,
+        EngineState.DEGRADED,
+        EngineState.UNKNOWN,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Launchers' reports: workers hear of what changes their work, and of nothing else."""
 
 import asyncio
+import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,15 @@ import pytest
 from redis.asyncio import Redis
 
 from modelserver.messaging.wire import CatalogueSource
+from modelserver.store.control import read_wishes
 from modelserver.store.engines import (
     next_incarnation,
     read_engines,
     remove_engine,
     report_engine,
 )
-from modelserver.values import EngineReport, EngineState
+from modelserver.store.measurements import read_canaries, read_metrics
+from modelserver.values import Cause, EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ValkeyProcess
 from tests.support.workers import HOST, FleetSite, open_fleet
 from workers.fallbacks import Fallbacks
@@ -119,3 +123,19 @@ def test_starts_are_counted_on_from_what_launchers_report(site: FleetSite):
     store.client.flushdb()
     assert next_incarnation(store, ENGINE.id, last=9) == 10
     assert next_incarnation(store, ENGINE.id, last=4) == 11
+
+
+def test_reports_of_a_newer_launcher_are_read_as_far_as_they_are_known(site: FleetSite):
+    store = site.store
+    newer = {**dataclasses.asdict(ENGINE), "state": "COMPACTING", "colour": "blue"}
+    store.client.hset(store.keys.engines, ENGINE.id, json.dumps(newer))
+    unknown = read_engines(store)[ENGINE.id]
+    assert (unknown.state, unknown.serves) == (EngineState.UNKNOWN, False)
+    assert replace(unknown, state=ENGINE.state) == ENGINE
+    store.client.hset(store.keys.metrics, ENGINE.id, "[1, 0.5, 0.1, 9.0, 7]")
+    assert read_metrics(store)[ENGINE.id].waiting == 1
+    store.client.lpush(store.keys.canaries(ENGINE.id), "[1, 9.0, 0.5, false, 2, 7]")
+    assert read_canaries(store)[ENGINE.id][0].round == 2
+    wish = {**dataclasses.asdict(Wish(EngineSpec("m-0", "m", "a"))), "cause": "bored"}
+    store.client.hset(store.keys.desired, "m-0", json.dumps(wish))
+    assert read_wishes(store)["m-0"].cause is Cause.NONE

@@ -1,5 +1,6 @@
 """Records of engines, for the next launcher."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.host.process import Identity
-from launcher.host.records import Record, Records
+from launcher.host.records import SCHEMA, Record, Records
 from modelserver.values import EngineSpec
 
 RECORD = Record(
@@ -44,3 +45,28 @@ def test_damaged_record_is_dropped_and_the_others_stay(
         assert records.read_all() == (RECORD,)
     assert "broken.json is damaged" in caplog.text
     assert not damaged.exists()
+
+
+def test_what_a_newer_launcher_wrote_of_a_start_is_kept(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.write(RECORD)
+    (path,) = tmp_path.glob("*.json")
+    newer = {**json.loads(path.read_text()), "colour": "blue"}
+    path.write_text(json.dumps(newer))
+    assert records.read_all() == (RECORD,)
+    records.write(replace(RECORD, ready=True))
+    assert json.loads(path.read_text()) == {**newer, "ready": True}
+    another = replace(RECORD, process=replace(RECORD.process, mark="new"))
+    records.write(another)
+    assert "colour" not in json.loads(path.read_text())
+
+
+def test_a_record_of_a_newer_form_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = Records(tmp_path)
+    newer = tmp_path / "m-0.json"
+    newer.write_text(json.dumps({"schema": SCHEMA + 1, "engine": {"id": "m-0"}}))
+    assert records.read_all() == records.read_all() == ()
+    assert newer.exists()
+    assert caplog.text.count("is of a newer modelserver") == 1
