@@ -1,6 +1,7 @@
 """What a keeper says of its engine: lines in the log, and a report to the store."""
 
 import logging
+import time
 from dataclasses import replace
 
 from launcher.engine.start import Start
@@ -50,7 +51,7 @@ def engine_report(
     reason, doing = life.reason, ""
     if start and life.state is EngineState.STARTING:
         doing = start.progress.doing
-        reason = reason or start.fault
+        reason = reason or start.describe_wait(time.monotonic())
     return EngineReport(
         id=spec.id,
         model=spec.model,

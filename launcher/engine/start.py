@@ -39,6 +39,9 @@ ADOPTED_SECONDS = 30.0
 FIRST_TOKEN_SECONDS = 60.0
 #: Seconds that the question whether an engine listens at all may take.
 KNOCK_SECONDS = 2.0
+#: How long a start waits for something is told in steps of 10 seconds, so that not
+#: every second is news.
+WAIT_STEP_SECONDS = 10
 #: Seconds after which an engine that lost a process that it needs counts as dead.
 LOST_PROCESS_SECONDS = 1.0
 #: Seconds that the call of an adapter's ``settle_path`` may take.
@@ -61,8 +64,10 @@ class Start:
     began: float
     #: Seconds to the first token at most, 0 where that depends on the weights.
     start_seconds: float = 0.0
-    #: What came instead of a token when it was last asked for one.
+    #: What it is waited for: what came instead of a token when it was last asked.
     fault: str = ""
+    #: Since when that is so.
+    fault_since: float = 0.0
     #: The processes that it needs once it serves.
     vital: tuple[VitalProcess, ...] = ()
     #: When one of them was first missed, 0 for never.
@@ -97,6 +102,16 @@ class Start:
         doing = self.progress.doing
         last = f"the last thing it did: {doing}; " if doing else ""
         return f"{said}: {last}{self.fault or 'it does not listen'}"
+
+    def note(self, fault: str) -> None:
+        """Note what it is waited for now, "" for nothing."""
+        if fault != self.fault:
+            self.fault, self.fault_since = fault, time.monotonic()
+
+    def describe_wait(self, now: float) -> str:
+        """What it is waited for and for how long, "" for nothing."""
+        seconds = int(now - self.fault_since) // WAIT_STEP_SECONDS * WAIT_STEP_SECONDS
+        return self.fault + (f", for {seconds} s" if self.fault and seconds else "")
 
     @property
     def place(self) -> Place:
@@ -276,17 +291,22 @@ async def try_ready(
     try:
         async with session.get(start.url + "/v1/models", timeout=timeout):
             pass  # Any answer will do: only a token shows that it works.
-    except (aiohttp.ClientError, TimeoutError):
-        start.fault = f"nothing listens at {start.url}"
+    except TimeoutError:
+        start.note(_silent(start))
         return False
-    start.fault = await asyncio.to_thread(_find_stranger, start, model)
-    if start.fault:
+    except aiohttp.ClientError:
+        start.note(_closed(start))
         return False
+    if who := await asyncio.to_thread(_find_stranger, start, model):
+        start.note(who)
+        return False
+    if start.fault in ("", _silent(start), _closed(start)):
+        start.note(f"{start.url} listens; it is asked for its first token")
     try:
         seconds = start.proof_seconds(time.monotonic())
         await prove(session, start.url, model.name, model.kind, seconds)
     except EngineFault as error:
-        start.fault = str(error)
+        start.note(str(error))
         return False
     start.proved = True
     if start.process is not None:
@@ -317,6 +337,14 @@ async def _read_capacity(
         _log.warning("%s does not tell what its engine takes: %r", url, error)
         return 0
     return engine.capacity(page, start.record.capacity, model.kind)
+
+
+def _closed(start: Start) -> str:
+    return f"nothing listens at {start.url}"
+
+
+def _silent(start: Start) -> str:
+    return f"{start.url} listens and does not answer within {KNOCK_SECONDS:g} s"
 
 
 def _find_stranger(start: Start, model: ModelSpec) -> str:

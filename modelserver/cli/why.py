@@ -79,7 +79,8 @@ def _engine(
     wish = read_wishes(store).get(engine.id)
     own = health.engines.get(engine.id)
     lines = [head, _line("reason", "; ".join(filter(None, (_said(engine),))))]
-    if own is not None:
+    # Of one that does not serve it would tell what was before.
+    if own is not None and (engine.state.serves or own.reason):
         judged = f"{own.health} since {clock(own.since)}" if own.since else own.health
         lines.append(_line("health", judged + (f": {own.reason}" * bool(own.reason))))
         lines.append(_line("blocked", own.blocked))

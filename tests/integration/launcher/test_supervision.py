@@ -37,12 +37,20 @@ LOADING = (
     "printf 'Loading safetensors checkpoint shards:  43%% Completed | 3/7 [00:01<'; "
     "exec sleep 300"
 )
+#: It listens and answers nobody.
+MUTE = (
+    "import socket, sys, time; "
+    's = socket.create_server(("127.0.0.1", int(sys.argv[1]))); time.sleep(300)'
+)
 
 
 @pytest.fixture
 def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
     late = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; exec {SERVER}"
+    mute = f"{sys.executable} -c '{MUTE}' {{port}}"
     more = (
+        section("mute", command=["/bin/sh", "-c", mute]),
+        section("asleep", command=["sleep", "100000"]),
         section("late", command=["/bin/sh", "-c", late]),
         section("split", command=["/bin/bash", "-c", SPLIT]),
         section("loading", command=["/bin/sh", "-c", LOADING], start_seconds=1),
@@ -270,3 +278,21 @@ def test_a_stranger_on_an_engines_port_gets_no_prompt_and_makes_nothing_ready(
         own = site.reaches("late-0", EngineState.READY, incarnation=2)
         assert own.url != url
         assert stranger.stats()["received"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("mute", "listens and does not answer within 2 s"), ("asleep", "nothing listens")],
+)
+def test_what_a_starting_engine_is_waited_for_is_told_at_once(
+    site: Site, model: str, told: str
+) -> None:
+    site.launch()
+    site.want(model)
+
+    def says(words: str) -> bool:
+        engine = site.reaches(f"{model}-0", EngineState.STARTING)
+        return words in engine.reason
+
+    eventually(lambda: says(told), 10)
+    eventually(lambda: says(", for 10 s"), 20)
