@@ -25,6 +25,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.control import read_steered, read_waiting, read_wishes
 from modelserver.store.engines import read_engines
+from modelserver.store.expired import drop_expired
 from modelserver.store.hosts import read_hosts
 from modelserver.store.workers import read_backlog
 
@@ -84,6 +85,7 @@ def propose(store: Store, settings: Settings) -> Proposal:
     before = read(store, settings)
     found = difference(before, settings.fleet)
     with store.reachable():
+        drop_expired(store, found.removed)
         backlogs = {model: read_backlog(store, model) for model in found.removed}
         queued = {model: count for model, count in backlogs.items() if count}
         return Proposal(settings.fleet, before, found, queued, store.now())

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from modelserver.control.alerts import follow_memory, follow_runs, raise_alert
-from modelserver.control.applied_fleet import in_force
+from modelserver.control.applied_fleet import in_force, read
 from modelserver.control.availability import update_availability
 from modelserver.control.silent_hosts import awaits_hosts, follow_silences
 from modelserver.policy.actions import Action, Alert
@@ -34,6 +34,7 @@ from modelserver.store.control import (
 )
 from modelserver.store.decisions import keep_look, log_decision
 from modelserver.store.engines import read_engines
+from modelserver.store.expired import drop_expired
 from modelserver.store.hosts import read_hosts
 from modelserver.store.measurements import (
     count_finished,
@@ -81,6 +82,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         follow_memory(store, settings, now)
         follow_runs(store, settings, now)
         update_availability(store, settings, snapshot, decision.waiting, now)
+        drop_expired(store, _unserved(store, settings, snapshot))
         wishes = apply(decision.actions, snapshot.wishes, token)
         learnt = _learnt(snapshot, decision)
         if (wishes or learnt) and not write_wishes(store, token, wishes, learnt):
@@ -136,6 +138,15 @@ def _moves(remembered: Mapping[str, str]) -> state.RebalanceMemory:
             "control's memory of the models' load is unreadable; it learns anew"
         )
         return state.RebalanceMemory()
+
+
+def _unserved(store: Store, settings: Settings, snapshot: Snapshot) -> list[str]:
+    """The queues that wait and have no engine, those of models that left too."""
+    served = {each.model for each in snapshot.engines.values() if each.serves}
+    waiting = [name for name, count in snapshot.queues.items() if count]
+    applied = read(store, settings)
+    left = applied.left if applied else ()
+    return [name for name in (*waiting, *left) if name not in served]
 
 
 def _learnt(snapshot: Snapshot, decision: Decision) -> dict[str, str]:

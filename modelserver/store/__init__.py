@@ -16,7 +16,8 @@ Workers (asyncio): ``delivery`` is what one does with messages and results, ``ba
 holds the values that it carries, ``embedded`` reads what follows a task, ``reaps``
 takes over what dead workers held, and ``memory`` watches the server's memory.
 ``shares`` divides the limits of engines among the workers of one host.
-``revoking`` keeps what was revoked, ``cancelling`` takes waiting requests out.
+``revoking`` keeps what was revoked, ``cancelling`` takes waiting requests out,
+``expired`` those that were answered at their deadline.
 ``runs`` is what whoever feeds a run writes and reads, ``hosted`` what is kept of runs
 that were submitted.
 """

@@ -9,6 +9,7 @@ from celery import chain
 from celery.exceptions import TaskRevokedError
 
 from modelserver.errors import DeadlineExceededError, RequestError
+from modelserver.store.expired import drop_expired
 from modelserver.store.workers import read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
@@ -81,6 +82,36 @@ def test_a_step_shows_its_model_and_not_the_answer_before_it(fleet: FleetSite):
     assert "secret" not in repr(heard.events)
     shown = [e["kwargs"] for e in heard.events if e["type"] == "task-received"]
     assert shown == ["{'model': 'writer'}"] * 2
+
+
+def test_requests_that_met_their_deadline_without_an_engine_wait_no_longer(
+    fleet: FleetSite,
+):
+    """Those that a program sent and those of another, beside one that still waits."""
+    late = [
+        fleet.embed.apply_async(
+            (f"text {place}",),
+            {"deadline": 1.0},
+            headers={"submitter": ("a", "b")[place % 2]},
+        )
+        for place in range(6)
+    ]
+    lasting = fleet.embed.delay("text", deadline=8.0)
+    assert drop_expired(fleet.store, ["vectors"]) == 0
+    for each in late:
+        with pytest.raises(DeadlineExceededError):
+            each.get(timeout=PATIENCE)
+    eventually(
+        lambda: (
+            drop_expired(fleet.store, ["vectors"]) == 0
+            and read_backlog(fleet.store, "vectors") == 1
+        ),
+        PATIENCE,
+    )
+    with pytest.raises(DeadlineExceededError):
+        lasting.get(timeout=PATIENCE)
+    eventually(lambda: drop_expired(fleet.store, ["vectors"]) == 1, PATIENCE)
+    assert read_backlog(fleet.store, "vectors") == 0
 
 
 def test_a_deadline_holds_while_no_engine_can_take_the_request(fleet: FleetSite):
