@@ -5,5 +5,6 @@
 - ``silent_hosts``: which hosts have stopped reporting
 - ``alerts``: who is told of what
 - ``applied_fleet``: which fleet is in force
+- ``doubts``: what is doubtful about a fleet that is to be applied
 - ``applying``: how another fleet comes into force
 """

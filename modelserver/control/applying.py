@@ -17,9 +17,10 @@ from modelserver.control.applied_fleet import (
     sealed,
     spec_of,
 )
+from modelserver.control.doubts import find_doubts
 from modelserver.errors import ModelserverError
 from modelserver.fleet import Fleet
-from modelserver.policy.changes import Changes, changes
+from modelserver.policy.changes import Changes, EngineMove, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
 from modelserver.settings import Settings
 from modelserver.store import Store
@@ -52,6 +53,8 @@ class Proposal:
     queued: Mapping[str, int]
     #: When this was read, in seconds since the epoch by the store's clock.
     at: float
+    #: What may not be meant so, for people.
+    doubts: tuple[str, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -60,7 +63,8 @@ class Proposal:
 
     def lines(self) -> tuple[str, ...]:
         """What would change, and which requests wait for what would go."""
-        return (*self.changes.lines(), *self._queues())
+        doubts = (f"warning: {each}" for each in self.doubts)
+        return (*self.changes.lines(), *self._queues(), *doubts)
 
     def find_refusal(self) -> str | None:
         """Why it is not applied unless that is forced."""
@@ -88,7 +92,28 @@ def propose(store: Store, settings: Settings) -> Proposal:
         drop_expired(store, found.removed)
         backlogs = {model: read_backlog(store, model) for model in found.removed}
         queued = {model: count for model, count in backlogs.items() if count}
-        return Proposal(settings.fleet, before, found, queued, store.now())
+        found = dataclasses.replace(found, moves=_moves(store, before, settings.fleet))
+        doubts = find_doubts(settings.fleet, {each.name for each in read_hosts(store)})
+        return Proposal(settings.fleet, before, found, queued, store.now(), doubts)
+
+
+def _moves(
+    store: Store, before: Applied | None, fleet: Fleet
+) -> tuple[EngineMove, ...]:
+    """The engines whose hosts are no longer part of the fleet."""
+    listed = {host.name for host in fleet.hosts}
+    if before is None or listed == {host.name for host in before.fleet.hosts}:
+        return ()
+    models = {model.name for model in fleet.specs()}
+    pinned = {pin.id for pin in fleet.pins()}
+    return tuple(
+        EngineMove(name, wish.spec.model, wish.spec.host)
+        for name, wish in read_wishes(store).items()
+        if listed
+        and wish.spec.host not in listed
+        and wish.spec.model in models
+        and name not in pinned
+    )
 
 
 def difference(before: Applied | None, fleet: Fleet) -> Changes:

@@ -198,12 +198,23 @@ class EngineChange:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineMove:
+    """One engine whose host is no longer part of the fleet."""
+
+    engine: str
+    model: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """All that differs between two fleets; falsy where nothing does."""
 
     models: tuple[ModelChange, ...] = ()
     engines: tuple[EngineChange, ...] = ()
     settings: tuple[FieldChange, ...] = ()
+    #: The engines that go elsewhere because their hosts are left out.
+    moves: tuple[EngineMove, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.models or self.engines or self.settings)
@@ -219,7 +230,8 @@ class Changes:
     def touched(self) -> frozenset[str]:
         """The models of which an engine starts, stops or restarts."""
         moved = {e.name for e in self.models if e.start or e.stop or e.restart}
-        return frozenset(moved | {each.model for each in self.engines})
+        elsewhere = {each.model for each in self.moves}
+        return frozenset(moved | elsewhere | {each.model for each in self.engines})
 
     def summary(self) -> str:
         """The counts in words, as "start 1, stop 1, restart 2 engines"."""
@@ -227,6 +239,7 @@ class Changes:
         counts = {
             "start": sum(len(each.start) for each in self.models),
             "stop": sum(len(each.stop) for each in self.models),
+            "move": len({each.engine for each in self.moves} - places),
             "restart": len(places.union(*(each.restart for each in self.models))),
         }
         parts = [f"{verb} {count}" for verb, count in counts.items() if count]
@@ -241,6 +254,10 @@ class Changes:
         found += [
             f"engine {each.engine}: restarts because {sentence(each.because)}"
             for each in self.engines
+        ]
+        found += [
+            f"engine {each.engine}: leaves host {each.host}, which is not listed"
+            for each in self.moves
         ]
         for each in self.settings:
             reader = AT_START.get(each.name)

@@ -257,3 +257,23 @@ def test_a_secret_is_taken_from_each_hosts_own_file(hosts: Hosts):
     hosts.write(secret, file="poor.toml")
     assert hosts.run("relaunch", "m-0").returncode == 0
     hosts.ready("m-0")
+
+
+def test_hosts_that_are_left_out_lose_their_engines_and_unknown_ones_are_named(
+    hosts: Hosts,
+):
+    for host in ("a", "b"):
+        hosts.launch(host)
+    there = hosts.ready("m-0").host
+    other = {"a": "b", "b": "a"}[there]
+    m = model("m", command=["serve", "{prot}"])
+    hosts.write(f'[[hosts]]\nname = "{other}x"\n', m)
+    shown = hosts.run("apply", "--dry-run").stdout
+    assert f'warning: no launcher of host "{other}x" reports' in shown
+    assert "warning: model m: {prot} in its command is no placeholder" in shown
+    said = hosts.apply(f'[[hosts]]\nname = "{other}"\n', model("m"))
+    assert f"engine m-0: leaves host {there}, which is not listed" in said
+    assert "In all: move 1 engine." in said
+    assert "warning" not in said
+    assert "The fleet is as the file says after" in said
+    assert hosts.ready("m-0").host == other

@@ -1,0 +1,55 @@
+"""What is doubtful about a fleet that is to be applied, though it may be meant so."""
+
+import string
+from collections.abc import Collection, Iterator
+
+from modelserver.fleet import Fleet
+
+#: What a ``command`` may have in braces.
+PLACEHOLDERS = ("port", "host", "model", "path")
+
+
+def find_doubts(fleet: Fleet, known: Collection[str]) -> tuple[str, ...]:
+    """A sentence for each doubt; ``known`` are the hosts that have reported."""
+    return (*_hosts(fleet, known), *_commands(fleet))
+
+
+def _hosts(fleet: Fleet, known: Collection[str]) -> Iterator[str]:
+    if not known:
+        return  # No launcher runs yet.
+    names = ", ".join(sorted(known))
+    remedy = f"start its launcher, or correct the name (hosts that report: {names})"
+    for host in fleet.hosts:
+        if host.name not in known:
+            yield f'no launcher of host "{host.name}" reports; {remedy}'
+    listed = {host.name for host in fleet.hosts}
+    for pin in fleet.pins():
+        if pin.host and pin.host not in {*known, *listed}:
+            yield (
+                f"engine {pin.id} is pinned to host "
+                f'"{pin.host}", whose launcher does not report; {remedy}'
+            )
+
+
+def _commands(fleet: Fleet) -> Iterator[str]:
+    pinned = {pin.model for pin in fleet.pins() if pin.port}
+    for model in fleet.specs():
+        words = (*model.command, *model.extra_args) if model.command else ()
+        try:
+            found = {name for word in words for name in _placeholders(word)}
+        except ValueError as error:
+            yield f"model {model.name}: its command has braces that do not fit: {error}"
+            continue
+        for name in sorted(found - set(PLACEHOLDERS)):
+            yield f"model {model.name}: {{{name}}} in its command is no placeholder"
+        if words and "port" not in found and model.name not in pinned:
+            yield (
+                f"model {model.name}: its command does not say {{port}}, so its engine "
+                "does not hear on which port it is to listen"
+            )
+
+
+def _placeholders(word: str) -> Iterator[str]:
+    for _, name, _, _ in string.Formatter().parse(word):
+        if name is not None:
+            yield name

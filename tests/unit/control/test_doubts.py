@@ -1,0 +1,46 @@
+"""What is doubtful about a fleet that is to be applied."""
+
+from typing import Any
+
+from modelserver.control.doubts import find_doubts
+from modelserver.fleet import Fleet
+from modelserver.fleet_sections import EngineSection, HostSection, ModelSection
+
+KNOWN = {"h1", "h2"}
+
+
+def model(*words: str, **more: Any) -> ModelSection:
+    return ModelSection(name="m", engine="command", command=("serve", *words), **more)
+
+
+def test_a_fleet_without_doubts():
+    fleet = Fleet(models=(model("--port", "{port}"),), hosts=(HostSection(name="h1"),))
+    assert find_doubts(fleet, KNOWN) == ()
+
+
+def test_a_host_that_is_misspelt_or_has_no_launcher_is_named():
+    fleet = Fleet(hosts=(HostSection(name="hh2"),))
+    (doubt,) = find_doubts(fleet, KNOWN)
+    assert doubt == (
+        'no launcher of host "hh2" reports; start its launcher, or correct the name '
+        "(hosts that report: h1, h2)"
+    )
+    # Before the first launcher there is nothing to compare with.
+    assert find_doubts(fleet, ()) == ()
+
+
+def test_a_pin_to_an_unknown_host_is_named():
+    pin = EngineSection(model="m", host="h3")
+    (doubt,) = find_doubts(Fleet(models=(model("{port}"),), engines=(pin,)), KNOWN)
+    assert doubt.startswith('engine m-0 is pinned to host "h3", whose launcher')
+
+
+def test_placeholders_that_are_wrong_or_missing_are_named():
+    (unknown, missing) = find_doubts(Fleet(models=(model("{prot}"),)), KNOWN)
+    assert unknown == "model m: {prot} in its command is no placeholder"
+    assert "does not say {port}" in missing
+    (broken,) = find_doubts(Fleet(models=(model("{port"),)), KNOWN)
+    assert "braces that do not fit" in broken
+    pin = EngineSection(model="m", host="h1", port=8000)
+    fixed = Fleet(models=(model("--port", "8000"),), engines=(pin,))
+    assert find_doubts(fixed, KNOWN) == ()
