@@ -3,8 +3,15 @@
 import dataclasses
 import json
 
+from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.decoding import decode
-from modelserver.policy.placement.silent_hosts import HostSilences, follow
+from modelserver.policy.placement import silent_hosts
+from modelserver.policy.placement.silent_hosts import (
+    WORKER_GRACE_SECONDS,
+    HostSilences,
+    follow,
+)
+from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
 from modelserver.store.hosts import (
     has_lost_data,
@@ -14,6 +21,9 @@ from modelserver.store.hosts import (
     write_silences,
 )
 from modelserver.store.state import Store
+
+#: The kind of alert that stands as long as a host has no worker.
+WORKER_ALERT = "worker"
 
 
 def follow_silences(
@@ -32,6 +42,29 @@ def follow_silences(
     if after != before:
         write_silences(store, json.dumps(dataclasses.asdict(after)))
     return after
+
+
+def follow_workers(
+    store: Store,
+    settings: Settings,
+    snapshot: Snapshot,
+    silences: HostSilences,
+    now: float,
+) -> None:
+    """Tell people of hosts whose engines get no requests for want of a worker."""
+    after = silent_hosts.follow_workers(silences, snapshot, now)
+    if after != silences:
+        write_silences(store, json.dumps(dataclasses.asdict(after)))
+    for host, since in after.without_worker.items():
+        if now - since >= WORKER_GRACE_SECONDS:
+            text = (
+                f"host {host} has engines that serve and no worker, so that they get "
+                "no requests; start it there: modelserver worker"
+            )
+            raise_alert(store, settings, host, text, now, WORKER_ALERT)
+    for host in silences.without_worker.keys() - after.without_worker.keys():
+        text = f"host {host} has a worker again, or no engine that serves"
+        end_alert(store, settings, host, text, now, WORKER_ALERT)
 
 
 def awaits_hosts(store: Store, silences: HostSilences, now: float) -> bool:

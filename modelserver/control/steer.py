@@ -12,7 +12,11 @@ from dataclasses import replace
 from modelserver.control.alerts import follow_memory, follow_runs, raise_alert
 from modelserver.control.applied_fleet import in_force, read
 from modelserver.control.availability import update_availability
-from modelserver.control.silent_hosts import awaits_hosts, follow_silences
+from modelserver.control.silent_hosts import (
+    awaits_hosts,
+    follow_silences,
+    follow_workers,
+)
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
@@ -44,7 +48,7 @@ from modelserver.store.measurements import (
 )
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
-from modelserver.store.workers import read_backlogs, read_loads
+from modelserver.store.workers import read_backlogs, read_loads, read_worker_hosts
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +85,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         report_waiting(store, decision.waiting)
         follow_memory(store, settings, now)
         follow_runs(store, settings, now)
+        follow_workers(store, settings, snapshot, silences, now)
         update_availability(store, settings, snapshot, decision.waiting, now)
         drop_expired(store, _unserved(store, settings, snapshot))
         wishes = apply(decision.actions, snapshot.wishes, token)
@@ -108,6 +113,7 @@ def read_snapshot(store: Store, settings: Settings) -> Snapshot:
         engines=engines,
         wishes=read_wishes(store),
         loads=read_loads(store),
+        worker_hosts=read_worker_hosts(store),
         orders=orders(store),
         samples=read_all_samples(store, list(engines)),
         metrics=read_metrics(store),

@@ -148,6 +148,7 @@ def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
     workers = ", ".join(worker.name for worker in status.workers)
     remedy = "" if workers else start.format("each host with engines", "worker")
     yield Check("workers", workers or "none reports", remedy)
+    yield from hosts_without_worker(status)
     yield from _gpus(status, settings)
     yield _beat(status, settings.fleet.rules.steer_seconds)
     yield _batches(status.runs)
@@ -156,6 +157,17 @@ def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
             fact = f"{engine.state}: {engine.reason}"
             remedy = f"see {engine.log or 'its log'} on host {engine.host}"
             yield Check(f"engine {engine.id}", fact, remedy)
+
+
+def hosts_without_worker(status: Status) -> Iterator[Check]:
+    """Hosts whose engines get no requests."""
+    served = {worker.host for worker in status.workers}
+    for host in status.hosts:
+        ours = [each for each in status.engines if each.host == host.name]
+        if any(each.state.serves for each in ours) and host.name not in served:
+            fact = "its engines serve, and no worker asks them"
+            remedy = f"start it on {host.name}: modelserver worker"
+            yield Check(f"host {host.name}", fact, remedy)
 
 
 def _gpus(status: Status, settings: Settings) -> Iterator[Check]:

@@ -64,7 +64,9 @@ def observe(
 ) -> Outage:
     """The outage after one look; to be kept until the next."""
     engines = _engines(model, snapshot)
-    if any(engine.serves for engine in engines) or _sleeps(model, snapshot, backlog):
+    if any(_answers(each, snapshot) for each in engines) or _sleeps(
+        model, snapshot, backlog
+    ):
         return Outage()
     since = now if outage.since is None else outage.since
     failed = any(engine.state in FAILED for engine in engines)
@@ -85,7 +87,7 @@ def availability(
     has no place, where placement gave a reason.
     """
     engines = _engines(model, snapshot)
-    serving = [engine for engine in engines if engine.serves]
+    serving = [engine for engine in engines if _answers(engine, snapshot)]
     if serving:
         return Availability(ModelStanding.SERVING, f"{len(serving)} ready")
     if outage is None:
@@ -99,7 +101,9 @@ def availability(
             ModelStanding.STARTING, _why(loading, ""), outage.since, RequestAdvice.WAIT
         )
     late = outage.since is not None and now - outage.since >= model.down_after_seconds
-    why = _why(engines, waiting)
+    lonely = {e.host for e in engines if e.serves and not snapshot.has_worker(e.host)}
+    missing = [f"host {host} has no worker; start one there" for host in sorted(lonely)]
+    why = _why(engines, "; ".join(filter(None, (waiting, *missing))))
     if late and outage.since is not None:
         found = f"no ready engine for {now - outage.since:.0f} s: {why}"
         then = RequestAdvice(model.when_down)
@@ -129,6 +133,11 @@ def _engines(model: ModelSpec, snapshot: Snapshot) -> list[EngineReport]:
         and engine.state not in ending
     ]
     return sorted(found, key=lambda engine: engine.id)
+
+
+def _answers(engine: EngineReport, snapshot: Snapshot) -> bool:
+    """Whether it serves, and its host has a worker that asks it."""
+    return engine.serves and snapshot.has_worker(engine.host)
 
 
 def _sleeps(model: ModelSpec, snapshot: Snapshot, backlog: int) -> bool:

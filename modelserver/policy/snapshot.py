@@ -32,6 +32,8 @@ class Snapshot:
     wishes: Mapping[str, Wish]
     #: What engines have in flight, by engine: the sum over the live workers.
     loads: Mapping[str, EngineLoad]
+    #: The hosts with a worker; none where no worker reports, so that nothing is known.
+    worker_hosts: tuple[str, ...] = ()
     #: Each engine's last requests, newest first.
     samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
@@ -51,3 +53,7 @@ class Snapshot:
     #: What control remembers of moved GPUs; without it models have their
     #: ``min_engines``, however many requests wait.
     moves: RebalanceMemory | None = None
+
+    def has_worker(self, host: str) -> bool:
+        """Whether requests can reach the engines of a host, as far as is known."""
+        return not self.worker_hosts or host in self.worker_hosts

@@ -19,6 +19,12 @@ def read_workers(store: Store) -> dict[str, dict[str, Any]]:
     return {name: json.loads(value) for name, value in pairs if value}
 
 
+def read_worker_hosts(store: Store) -> tuple[str, ...]:
+    """The hosts with a worker whose lease lives."""
+    hosts = {str(report.get("host", "")) for report in read_workers(store).values()}
+    return tuple(sorted(hosts - {""}))
+
+
 def read_loads(store: Store) -> dict[str, EngineLoad]:
     """What the live workers have in flight, summed by engine."""
     total: dict[str, EngineLoad] = {}

@@ -6,16 +6,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from modelserver.control.alerts import end_alert, raise_alert
-from modelserver.control.steer import steer
+from modelserver.control.silent_hosts import follow_workers
+from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.fleet_sections import AlertsSection, ModelSection, RedisSection
 from modelserver.inventory import Host
+from modelserver.operations.checks import hosts_without_worker
+from modelserver.operations.status import read_status
+from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import counts, last_alerts, open_alerts
@@ -284,3 +289,34 @@ def test_a_model_that_leaves_the_fleet_is_down_no_longer(
     steer(store, settings_of(valkey, tmp_path, AlertsSection()), "one")
     assert open_alerts(store) == ()
     assert standings(store) == {}
+
+
+def test_a_host_whose_worker_ended_is_told_and_named(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    model = ModelSection(name="m", path="/m", engine="sglang-cpu")
+    settings = settings_of(valkey, tmp_path, AlertsSection(), model)
+    report_host(store, Host("a"), lease_seconds=60)
+    steer(store, settings, "one")
+    ready(store)
+    report = {"node": "w", "host": "b", "pid": 1, "held": 0, "loads": {}}
+    store.client.sadd(store.keys.workers, "w")
+    store.client.set(store.keys.worker("w"), json.dumps(report))
+    steer(store, settings, "one")
+    assert "host a has no worker" in standings(store)["m"]["reason"]
+    status = read_status(store, settings)
+    (check,) = [c for c in hosts_without_worker(status) if c.remedy]
+    assert (check.what, "modelserver worker" in check.remedy) == ("host a", True)
+
+    def look(worker: str, since: float) -> None:
+        snapshot = replace(read_snapshot(store, settings), worker_hosts=(worker,))
+        silences = HostSilences(without_worker={"a": since})
+        follow_workers(store, settings, snapshot, silences, store.now())
+
+    look("b", store.now() - 30)
+    assert open_alerts(store) == ()
+    look("b", store.now() - 50)
+    (alert,) = open_alerts(store)
+    assert (alert.about, alert.kind) == ("a", "worker")
+    look("a", store.now() - 60)
+    assert open_alerts(store) == ()

@@ -47,6 +47,19 @@ def test_one_ready_engine_is_enough() -> None:
     assert (found.standing, found.then) == (ModelStanding.SERVING, "go")
 
 
+def test_engines_without_a_worker_do_not_serve() -> None:
+    seen = replace(snapshot(EngineState.READY), worker_hosts=("other",))
+    outage = observe(Outage(), MODEL, seen, 0, NOW)
+    assert outage.since == NOW
+    found = availability(MODEL, seen, NOW, outage)
+    assert found.standing is ModelStanding.WAITING
+    assert "host h has no worker" in found.reason
+    later = availability(MODEL, seen, NOW + 61, outage)
+    assert (later.standing, later.then) == (ModelStanding.DOWN, "fallback")
+    there = replace(seen, worker_hosts=("h", "other"))
+    assert availability(MODEL, there, NOW).standing is ModelStanding.SERVING
+
+
 def test_a_first_load_may_take_as_long_as_it_takes() -> None:
     found = availability(
         MODEL, snapshot(EngineState.STARTING), NOW, Outage(NOW - 900, False)
