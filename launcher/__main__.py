@@ -11,7 +11,7 @@ from launcher.host.containers import Containers
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
-from launcher.host.lock import HostLock, await_lease
+from launcher.host.lock import LOCK_FILE, HostLock, await_lease
 from launcher.host.process import Identity
 from launcher.host.process_owners import ProcessOwners
 from launcher.host.records import Records
@@ -28,9 +28,6 @@ from modelserver.store.state import Store, connect, open_store
 
 _log = logging.getLogger(__name__)
 
-#: The file in the run folder that a launcher keeps locked.
-LOCK_FILE = "launcher.lock"
-
 
 def main() -> None:
     """Lock this host and supervise it; a problem is one line and exit status 2."""
@@ -40,6 +37,7 @@ def main() -> None:
     try:
         settings = load()
         lock = HostLock.acquire(settings.run_dir / LOCK_FILE)
+        settings.note_run_dir()
         store, applied = _reach_store(settings, lock)
         asyncio.run(_serve(settings, store, applied))
     except ModelserverError as error:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,14 @@ from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.fleet_sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
+from modelserver.server_address import plain_url
 
 #: The fleet file in the working folder, unless MODELSERVER_FLEET names another.
 FLEET_FILE = "fleet.toml"
 #: The file in the run folder that says where the embedded server listens.
 EMBEDDED_FILE = "valkey.json"
+#: The file in the run folder that says which fleet has it.
+NOTE_FILE = "fleet.json"
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,42 @@ class Settings:
 
     @cached_property
     def run_dir(self) -> Path:
-        """Logs and data of this fleet on this host; one folder per fleet file."""
+        """Logs and data of this fleet on this host; one folder per fleet file.
+
+        A file that was renamed keeps the folder that it had.
+        """
         digest = hashlib.sha256(str(self.fleet_file).encode()).hexdigest()[:8]
-        return self.home / "run" / f"{self.fleet_file.parent.name or 'root'}-{digest}"
+        name = f"{self.fleet_file.parent.name or 'root'}-{digest}"
+        own = self.home / "run" / name
+        if own.exists() or not self.fleet_file.is_file():
+            return own
+        return next(self._earlier_run_dirs(), own)
+
+    def _earlier_run_dirs(self) -> Iterator[Path]:
+        """The run folders of this very fleet whose fleet file is gone."""
+        for path in sorted((self.home / "run").glob(f"*/{NOTE_FILE}")):
+            try:
+                note = json.loads(path.read_text())
+                same = note["fleet"] == self._identity
+                file = Path(note["file"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if file == self.fleet_file or (same and not file.exists()):
+                yield path.parent
+
+    @property
+    def _identity(self) -> str:
+        """What a fleet keeps when its file is renamed: its server and prefix."""
+        where = str(self.fleet_file.parent)
+        redis = self.fleet.redis
+        name = f"{where if self.embedded else plain_url(redis.url)} {redis.prefix}"
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    def note_run_dir(self) -> None:
+        """Write down whose run folder it is, for when the fleet file is renamed."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        note = {"file": str(self.fleet_file), "fleet": self._identity}
+        (self.run_dir / NOTE_FILE).write_text(json.dumps(note))
 
     def keyring(self) -> Keyring:
         """The API keys of this fleet's engines on this host."""

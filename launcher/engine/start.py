@@ -15,6 +15,7 @@ from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
 from launcher.host.listeners import find_stranger
 from launcher.host.process import (
+    RUN,
     EngineProcess,
     Identity,
     VitalProcess,
@@ -259,6 +260,8 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
     # Before the process: a launcher that crashes in between leaves none unknown.
     resources.records.write(record)
     title = f"engine={spec.id} incarnation={plan.incarnation}"
+    run = {RUN: str(resources.logs.parent)}
+    launch = replace(launch, environment={**launch.environment, **run})
     launch = with_key(launch, model, _url(spec, place.port), resources.keys)
     if plan.runtime:
         gpus = place.uuids or tuple(map(str, place.gpus))

@@ -3,6 +3,7 @@
 - ``resources``: what all engines share: the owners below, folders, keys
 - ``lock``: one launcher for each fleet on a host
 - ``process``: starts and ends processes, and knows which are an engine's
+- ``unowned``: engines that run without a launcher
 - ``listeners``: whose processes listen on a port
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs

@@ -13,6 +13,24 @@ from modelserver.inventory import Host
 from modelserver.store.hosts import read_host
 from modelserver.store.state import Store
 
+#: The file in the run folder that a launcher keeps locked.
+LOCK_FILE = "launcher.lock"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a launcher holds this lock now."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
 
 class HostLock:
     """The lock of a run folder, held until ``release`` or the end of this process."""

@@ -30,6 +30,8 @@ from modelserver.errors import ConfigurationError
 
 #: An environment variable with the same random value in all processes of one start.
 MARK = "MODELSERVER_ENGINE_MARK"
+#: An environment variable with the run folder of the launcher that started it.
+RUN = "MODELSERVER_ENGINE_RUN"
 #: Variables that every engine gets on top of its own.
 ENGINE_VARIABLES = {
     # Engines rename their processes; without this that overwrites the mark.
@@ -328,6 +330,21 @@ def _group_is_its_own(identity: Identity) -> bool:
         return True
     dead = leader.status() == psutil.STATUS_ZOMBIE
     return dead or not identity.mark or _mark_of(leader) == identity.mark
+
+
+def find_engines() -> list[tuple[int, str, str]]:
+    """The processes of engines that this user may see: pid, mark and run folder.
+
+    Of each engine only the first process that is there.
+    """
+    found: dict[str, tuple[int, str, str]] = {}
+    for pid in sorted(psutil.pids()):
+        with suppress(psutil.Error, OSError):
+            values = psutil.Process(pid).environ()
+            mark, run = values.get(MARK, ""), values.get(RUN, "")
+            if mark and run:
+                found.setdefault(mark, (pid, mark, run))
+    return list(found.values())
 
 
 def _mark_of(process: psutil.Process) -> str:

@@ -67,6 +67,9 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
     yield from _results(settings)
     if _runs_engines(settings):
         yield from _environments(settings, ask)
+        for pid, fact in ask("launcher.host.unowned").items():
+            remedy = f"start the launcher of that fleet, or end it: kill {pid}"
+            yield Check(f"pid {pid}", f"an engine without a launcher: {fact}", remedy)
         yield from _ports(settings, status)
 
 

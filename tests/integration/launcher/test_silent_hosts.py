@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from launcher.host.unowned import find_unowned
 from modelserver.store.control import read_wishes
 from modelserver.store.hosts import read_hosts
 from tests.support.fleets import Hosts, model, open_hosts
@@ -91,3 +92,25 @@ def test_engines_stay_where_they_are_when_the_store_comes_back_empty(
             *(before.pid, "a"),
             before.incarnation,
         )
+
+
+def test_a_renamed_fleet_file_keeps_its_engines(tmp_path: Path, valkey: ValkeyProcess):
+    with open_hosts(tmp_path, valkey.url, model("m")) as hosts:
+        hosts.launch("a")
+        before = hosts.ready("m-0")
+        home = tmp_path / "a"
+        assert find_unowned(home) == {}
+        hosts.launchers["a"].signal(signal.SIGQUIT)
+        assert hosts.launchers["a"].wait() == 0
+        told = find_unowned(home)
+        assert list(told) == [before.pid]
+        assert "engine m-0 of" in told[before.pid]
+        (tmp_path / "fleet.toml").rename(tmp_path / "renamed.toml")
+        hosts.launch("a", "renamed.toml")
+        later = hosts.store.now() + 2
+        eventually(lambda: hosts.ready("m-0").alive_at > later, 30)
+        assert hosts.ready("m-0").pid == before.pid
+        assert find_unowned(home) == {}
+        # Its record is gone, as if another home had been used.
+        next(home.glob("run/*/engines/*.json")).unlink()
+        assert "no record in" in find_unowned(home)[before.pid]

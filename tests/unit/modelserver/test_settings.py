@@ -268,3 +268,31 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path, data: bytes, told
     with pytest.raises(ConfigurationError, match="save it as UTF-8") as it:
         read_fleet(path)
     assert told in str(it.value)
+
+
+def test_a_renamed_fleet_file_keeps_its_run_folder(tmp_path: Path):
+    def settings(name: str) -> Settings:
+        return load(
+            {
+                "MODELSERVER_FLEET": str(tmp_path / name),
+                "MODELSERVER_HOME": str(tmp_path / "home"),
+            }
+        )
+
+    (tmp_path / "fleet.toml").write_text(EXTERNAL)
+    first = settings("fleet.toml")
+    first.note_run_dir()
+    # A copy beside it is another fleet's file for now.
+    (tmp_path / "copy.toml").write_text(EXTERNAL)
+    assert settings("copy.toml").run_dir != first.run_dir
+    (tmp_path / "copy.toml").unlink()
+    for name in ("one.toml", "two.toml"):
+        present = next(tmp_path.glob("*.toml"))
+        present.rename(tmp_path / name)
+        renamed = settings(name)
+        assert renamed.run_dir == first.run_dir
+        renamed.note_run_dir()
+    other = EXTERNAL + '[redis]\nurl = "redis://elsewhere/0"\n'
+    (tmp_path / "two.toml").unlink()
+    (tmp_path / "three.toml").write_text(other)
+    assert settings("three.toml").run_dir != first.run_dir
