@@ -213,8 +213,7 @@ class EngineReport:
     log: str = ""
     #: What a starting engine does, by its log.
     progress: str = ""
-    #: For how long it has had requests and given no token, in steps of a few
-    #: seconds; 0 while it is well.
+    #: For how long it has had requests and given no token, 0 while it is well.
     hung_seconds: int = 0
     #: What changed in the fleet since it was started, if that needs a restart.
     stale: str = ""
@@ -259,8 +258,7 @@ class Sample:
     inflight_start: int
     #: How many other requests the engine had when it ended.
     inflight_end: int
-    #: The prompt tokens that the engine admitted while it ran, its own included:
-    #: without them a neighbour's long prompt looks like a slow engine.
+    #: Prompt tokens that the engine admitted meanwhile, its own included.
     prompt_admitted: int
     outcome: Outcome
     #: Whether it was answered with a text that ``max_tokens`` cut off; only counted.
@@ -283,8 +281,7 @@ class EngineLoad:
 class Metrics:
     """An engine's own account of itself, of the last few seconds."""
 
-    #: Requests that it has taken and not begun, and those that it gave up meanwhile for
-    #: want of cache, to compute them anew.
+    #: Requests that it has not begun, or gave up meanwhile for want of cache.
     waiting: int = 0
     #: The share of its KV cache that is in use, 0 to 1.
     kv_use: float = 0.0
@@ -296,10 +293,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One small request of 64 + 32 tokens, sent only to see how long it takes.
-
-    The engine was empty before, meanwhile and after.
-    """
+    """One small request of 64 + 32 tokens to an empty engine, to see how long it takes."""
 
     engine: str
     incarnation: int
@@ -389,8 +383,7 @@ class ModelSpec:
     api_key_env: str = ""
     #: Parameters that every request gets unless it says otherwise.
     sampling: Mapping[str, Json] = field(default_factory=dict)
-    #: How many tokens ``complete`` generates at most if the caller does not say; 0
-    #: leaves that to the engine.
+    #: Most tokens of ``complete`` if the caller does not say; 0: the engine's choice.
     default_max_tokens: int = 0
     #: The model that answers instead while this one is down, if ``when_down`` says so.
     fallback: str = ""
