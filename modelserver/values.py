@@ -293,7 +293,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One small request of 64 + 32 tokens to an empty engine, to see how long it takes."""
+    """One small request of 64 + 32 tokens to an empty engine, for how long it takes."""
 
     engine: str
     incarnation: int
