@@ -10,10 +10,9 @@
 processes apart, ``errors`` are what callers catch. ``values``, ``schedules`` and
 ``inventory`` are passed around, ``decoding`` makes them from JSON, ``parameters``
 checks those of a request, ``engine_client`` asks one engine. ``policy`` decides,
-``control`` carries out,
-``store`` is Redis, ``messaging`` is between callers and workers, ``runs`` are many
-requests as one job, ``operations`` is what operators read and order, ``cli`` the
-commands.
+``control`` carries out, ``store`` is Redis, ``messaging`` is between callers and
+workers, ``runs`` are many requests as one job, ``gateway`` is OpenAI's HTTP,
+``operations`` is what operators read and order, ``cli`` the commands.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -8,7 +8,7 @@ import functools
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -150,6 +150,51 @@ async def ask(
             f"{url}: {kind}: {error}", way="" if lost else kind
         ) from error
     return _parse(url, content)
+
+
+async def ask_in_parts(
+    session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
+) -> AsyncIterator[dict[str, Any]]:
+    """Post one request with ``stream``; the engine's chunks as they come.
+
+    Raises EngineFault, also where the stream breaks off, and RequestFault.
+    """
+    try:
+        async with session.post(
+            _parsed(url), data=orjson.dumps(body), timeout=UNLIMITED
+        ) as response:
+            if response.status != 200:
+                raise _refusal(response, await response.read())
+            async for line in response.content:
+                if not line.startswith(b"data:"):
+                    continue
+                content = line[5:].strip()
+                if content == b"[DONE]":
+                    return
+                yield _chunk(url, content)
+    except aiohttp.ClientError as error:
+        kind = type(error).__name__
+        lost = isinstance(error, aiohttp.ClientConnectionError)
+        raise EngineFault(
+            f"{url}: {kind}: {error}", way="" if lost else kind
+        ) from error
+    except ValueError as error:
+        # aiohttp's word for a line that is too long.
+        raise EngineFault(f"{url}: {error}", way="not JSON") from error
+    lost_error = aiohttp.ClientConnectionError("the stream broke off")
+    raise EngineFault(f"{url}: the stream broke off") from lost_error
+
+
+def _chunk(url: str, content: bytes) -> dict[str, Any]:
+    chunk = _parse(url, content)
+    said = chunk.get("error")
+    if said is None and chunk.get("object") != "error":
+        return chunk
+    code = said.get("code") if isinstance(said, dict) else chunk.get("code")
+    text = _message(chunk)
+    if code in REQUEST_FAULTS:
+        raise RequestFault(text)
+    raise EngineFault(f"{url}: {text}", way=f"status {code}")
 
 
 def _parse(url: str, content: bytes) -> dict[str, Any]:

@@ -28,7 +28,9 @@ from modelserver.messaging.requests import (
     with_defaults,
     with_model,
 )
+from modelserver.messaging.wire import CHAT
 from modelserver.store.batch import CRASHES, SUSPECTS, TRIES
+from modelserver.store.streams import STREAM
 from modelserver.values import EngineReport, Kind, ModelSpec
 from workers.attempt import Attempt
 from workers.coalescer import Coalescer
@@ -40,6 +42,7 @@ from workers.probes import Probes
 from workers.retries import Retries
 from workers.roster import Roster
 from workers.server_clock import ServerClock
+from workers.streams import Streams
 from workers.work import Work, find_deadline
 
 #: A request fails after so many attempts that were the fault of engines, on all hosts.
@@ -75,6 +78,7 @@ class Executor:
         self.coalescer = Coalescer()
         self.probes = Probes(session)
         self.retries = Retries(roster, courier, clock, self.probes)
+        self.streams = Streams(courier.deliveries, session)
 
     async def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
         """The answer to one task.
@@ -115,6 +119,7 @@ class Executor:
             at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
             expires=context.expires,
             may_begin=getattr(context, "may_begin", None),
+            door=str(context.get(STREAM) or ""),
         )
         self.retries.take_up(work, context.get(TRIES))
         return work
@@ -122,6 +127,10 @@ class Executor:
     async def _in_turn(self, work: Work) -> Any:
         """Suspects run a few at a time, all others at once."""
         self._refuse_poison(work)
+        if work.door and work.tag:
+            is_chat = work.request.task == CHAT
+            opening = self.streams.open(work.tag, work.task, work.door, is_chat)
+            work.stream = await opening
         if not work.crashes:
             return await self._until_answered(work)
         self.courier.set_aside(work.tag, True)
@@ -212,7 +221,7 @@ class Executor:
         _check_tokens(request, slot.engine)
         with Attempt(slot, self.courier.record, self.clock) as attempt:
             try:
-                response = await self._ask(slot, request, work.body)
+                response = await self._ask(slot, work)
                 prompt, completion = tokens(response)
                 attempt.admit(prompt, completion or 0)
                 lengths = slot.lengths[str(work.body.get("dimensions"))]
@@ -235,10 +244,12 @@ class Executor:
                     value["attempts"] = work.attempts + 1
             return value
 
-    async def _ask(
-        self, slot: EngineSlot, request: InferenceRequest, body: dict[str, Any]
-    ) -> dict[str, Any]:
+    async def _ask(self, slot: EngineSlot, work: Work) -> dict[str, Any]:
+        request, body = work.request, work.body
         url = slot.engine.url + request.path
+        if work.stream is not None:
+            ask_stream = self.streams.ask
+            return await ask_stream(work.stream, url, request, body, work.model)
         if request.kind is Kind.COMPLETION:
             return await self._ask_for_text(url, request, body)
         if request.raw:

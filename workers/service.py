@@ -82,6 +82,7 @@ class Service:
         set_worker(self.app, self)
         for part in (
             self.courier.run,
+            self.executor.streams.run,
             self.intake.run,
             self.lease.run,
             self.partners.run,

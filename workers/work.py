@@ -10,6 +10,7 @@ from celery.worker.state import revoked
 from modelserver.messaging.requests import InferenceRequest
 from modelserver.store.batch import DEADLINE
 from workers.own_fault import FailedTries
+from workers.streams import Stream
 from workers.task_times import has_expired
 
 
@@ -49,6 +50,10 @@ class Work:
     is_fresh: bool = True
     #: Whether an engine may be asked, for a row of a run; None for a task.
     may_begin: Callable[[], bool] | None = None
+    #: The door that is told the parts of the answer, "" for none.
+    door: str = ""
+    #: What was told so far, for a request with a door.
+    stream: Stream | None = None
 
     @property
     def model_told(self) -> str:

@@ -27,6 +27,7 @@ What is started:
 - ``batches``: what carries out submitted runs
 - ``worker_processes``: several workers of one host as one program
 - ``engines``: the programs that install what engines run in
+- ``serve``: OpenAI's HTTP in front of the fleet
 - ``up``: everything on this machine
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
 - ``local_stack``: the programs of ``up`` and ``demo``
@@ -59,6 +60,7 @@ from modelserver.cli.metrics import metrics
 from modelserver.cli.probes import fastest, latency
 from modelserver.cli.programs import beat, flower, launcher, worker
 from modelserver.cli.relaunch import relaunch
+from modelserver.cli.serve import serve
 from modelserver.cli.status import models, status
 from modelserver.cli.up import up
 from modelserver.cli.why import why
@@ -96,6 +98,7 @@ for command in (
     pause,
     relaunch,
     resume,
+    serve,
     status,
     undrain,
     up,

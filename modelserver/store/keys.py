@@ -284,6 +284,14 @@ class Keys:
         head = f"{self.prefix}run:{list_name(name)}"
         return f"{head}:{round}:{part}" if part else head
 
+    def stream(self, task: str) -> str:
+        """List of the parts of an answer that is told while it is generated."""
+        return f"{self.prefix}stream:{task}"
+
+    def door(self, door: str) -> str:
+        """Channel of the parts that one process of the gateway waits for."""
+        return f"{self.prefix}door:{door}"
+
     @property
     def hosted_open(self) -> str:
         """Sorted set of submitted runs that have not ended, by when they were."""

@@ -4,6 +4,7 @@
 - ``process``: starts it from a test, and talks to it
 - ``app``: its HTTP routes, its counts, and where faults strike
 - ``openai_api``: requests and answers in OpenAI's shapes
+- ``streaming``: answers in parts
 - ``responses``: ways to answer a request, and not to answer it
 - ``faults``: the faults that it can be given
 - ``pace``: how long generations take

@@ -22,6 +22,7 @@ from tests.engine.responses import (
     json_response,
     reset,
 )
+from tests.engine.streaming import Streaming
 
 #: Prompts whose executions are remembered; the oldest are forgotten.
 PROMPTS_REMEMBERED = 100_000
@@ -156,6 +157,8 @@ class App:
         if fault.hang and not fault.hangs_whole:
             await self._faults.changed()
         rid = self._in_flight[key] = ask.rid or uuid.uuid4().hex
+        if ask.stream:
+            return await self._stream(key, ask, rid, fault, request)
         tokens = await self._pace.run(key, ask.job)
         if fault.poison and any(fault.poison in text for text in ask.texts):
             os._exit(1)
@@ -170,6 +173,21 @@ class App:
         response: web.StreamResponse = web.Response(body=body, headers=JSON_HEADERS)
         if fault.drip:
             response = await drip(request, body)
+        self._counts.completed += 1
+        return response
+
+    async def _stream(
+        self, key: int, ask: Ask, rid: str, fault: Fault, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        stream = Streaming(ask, rid, self._model.name, int(time.time()))
+        running = asyncio.ensure_future(self._pace.run(key, ask.job))
+        try:
+            response = await stream.send(
+                request, running, lambda: self._pace.tokens(key), fault.dies_at
+            )
+        finally:
+            running.cancel()
+        self._counts.ran(ask)
         self._counts.completed += 1
         return response
 

@@ -101,6 +101,11 @@ class Batch:
         progress = self._running.pop(key, None) or self._waiting.pop(key, None)
         return progress.generated if progress else 0
 
+    def tokens(self, key: int) -> int:
+        """The tokens that a job has so far."""
+        progress = self._running.get(key)
+        return progress.generated if progress else 0
+
     def plan(self) -> Step:
         """Admit what fits and say what the next step does and how long it takes."""
         self._admit()

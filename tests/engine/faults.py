@@ -72,6 +72,8 @@ class Fault:
     #: End the process on the first request after `after` more.
     die: bool = False
     after: int = 0
+    #: End the process when so many tokens of a stream were sent; 0 for never.
+    dies_at: int = 0
     #: End the process when it has worked on a prompt with this text in it.
     poison: str = ""
     #: Health 503 and requests 503, for ever.

@@ -30,6 +30,8 @@ class Ask:
     n: int = 1
     rid: str | None = None
     base64_vectors: bool = False
+    stream: bool = False
+    stream_usage: bool = False
 
 
 def answer_text(prompt: str) -> str:
@@ -72,8 +74,6 @@ def parse(kind: str, raw: bytes, context_length: int) -> Ask:
         raise BadRequestError(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequestError("the body must be a JSON object")
-    if body.get("stream"):
-        raise BadRequestError("stream is not supported here")
     rid = body.get("rid")
     if rid is not None and not isinstance(rid, str):
         raise BadRequestError("rid must be a string")
@@ -85,7 +85,16 @@ def parse(kind: str, raw: bytes, context_length: int) -> Ask:
     max_tokens = _whole(body, "max_completion_tokens", max_tokens)
     _check_temperature(body.get("temperature"))
     prompt_tokens = _count(texts, max_tokens, context_length)
-    return Ask(kind, texts, Job(prompt_tokens, max_tokens, n * len(texts)), n, rid)
+    options = body.get("stream_options") or {}
+    return Ask(
+        kind,
+        texts,
+        Job(prompt_tokens, max_tokens, n * len(texts)),
+        n,
+        rid,
+        stream=bool(body.get("stream")),
+        stream_usage=bool(options.get("include_usage")),
+    )
 
 
 def answer(ask: Ask, rid: str, model: str, tokens: int, created: int) -> Json:

@@ -29,6 +29,9 @@ class Pace(Protocol):
     def abort(self, key: int) -> None:
         """End a job early, with the tokens it has."""
 
+    def tokens(self, key: int) -> int:
+        """The tokens that a job has so far."""
+
     def load(self) -> Load: ...
 
     async def turn(self) -> None:
@@ -45,6 +48,8 @@ class FixedPace:
         self._latency_seconds = latency_seconds
         self._faults = faults
         self._ends: dict[int, asyncio.Future[int]] = {}
+        #: By job: when it began, how long it takes, its tokens.
+        self._spans: dict[int, tuple[float, float, int]] = {}
         self._generated = 0
 
     async def run(self, key: int, job: Job) -> int:
@@ -52,19 +57,25 @@ class FixedPace:
         end: asyncio.Future[int] = loop.create_future()
         self._ends[key] = end
         seconds = self._latency_seconds * self._faults.slow_factor()
+        self._spans[key] = (loop.time(), seconds, job.max_tokens)
         timer = loop.call_later(seconds, _settle, end, job.max_tokens)
         try:
             tokens = await end
             await self._faults.moving()
         finally:
             timer.cancel()
-            del self._ends[key]
+            del self._ends[key], self._spans[key]
         self._generated += tokens * job.width
         return tokens
 
     def abort(self, key: int) -> None:
         if key in self._ends:
             _settle(self._ends[key], 0)
+
+    def tokens(self, key: int) -> int:
+        began, seconds, most = self._spans.get(key, (0.0, 0.0, 0))
+        passed = asyncio.get_running_loop().time() - began
+        return int(min(1.0, passed / seconds) * most) if seconds else most
 
     def load(self) -> Load:
         return Load(len(self._ends), 0, 0, self._generated)
@@ -98,6 +109,9 @@ class SteppedPace:
     def abort(self, key: int) -> None:
         if key in self._ends:
             _settle(self._ends[key], self._batch.drop(key))
+
+    def tokens(self, key: int) -> int:
+        return self._batch.tokens(key)
 
     def load(self) -> Load:
         batch = self._batch

@@ -41,6 +41,7 @@ FLOORS = (
         "modelserver.operations",
     ),
     ("modelserver.runs",),
+    ("modelserver.gateway",),
     ("modelserver", "modelserver.cli"),
     ("workers", "launcher"),
     ("tasks",),

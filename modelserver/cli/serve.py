@@ -1,0 +1,73 @@
+"""``modelserver serve``: OpenAI's HTTP in front of the fleet."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+
+import click
+from aiohttp import web
+
+from modelserver.api import client
+from modelserver.errors import ModelserverError
+from modelserver.gateway.server import IDLE_SECONDS, Gateway
+from modelserver.settings import load
+
+#: Where clients are taught to look, unless told otherwise.
+PORT = 8080
+#: Requests under way have so many seconds to end after SIGTERM.
+LAST_SECONDS = 30.0
+#: Connections that wait to be taken.
+BACKLOG = 1024
+
+
+@click.command()
+@click.option(
+    "--port",
+    default=PORT,
+    show_default=True,
+    help="Port to listen at; with 0 any free one.",
+)
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at. There is no password: keep strangers away from it.",
+)
+def serve(port: int, address: str) -> None:
+    """Serve OpenAI's HTTP API in front of the fleet, until Ctrl-C.
+
+    Several may run side by side, on any hosts. A client's base URL ends with /v1.
+    """
+    settings = load()
+    gateway = Gateway(settings, client(settings))
+    try:
+        sock = socket.create_server((address, port), backlog=BACKLOG, reuse_port=False)
+    except (OSError, OverflowError) as error:
+        raise ModelserverError(
+            f"cannot listen at {address}:{port} ({error}); name another with --port "
+            "or --address"
+        ) from error
+    asyncio.run(_serve(gateway, sock))
+
+
+async def _serve(gateway: Gateway, sock: socket.socket) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    runner = web.AppRunner(
+        gateway.application(),
+        access_log=None,
+        # A client that goes away cancels its request.
+        handler_cancellation=True,
+        keepalive_timeout=IDLE_SECONDS,
+        shutdown_timeout=LAST_SECONDS,
+    )
+    await runner.setup()
+    await web.SockSite(runner, sock).start()
+    host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    click.echo(f"OpenAI API at http://{host}:{port}/v1")
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopped.wait()
+    await runner.cleanup()

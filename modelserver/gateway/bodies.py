@@ -1,0 +1,203 @@
+"""OpenAI's request bodies as calls of tasks, and their answers as one body. Pure.
+
+A body may hold several prompts: each is a call of its own, so that one that is at fault
+or whose engine dies does not hold up the others.
+"""
+
+import base64
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelserver.errors import RequestError
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
+from modelserver.parameters import KNOWN, is_whole
+
+#: By path: the task, and the field that it is about.
+PATHS: Mapping[str, tuple[str, str]] = {
+    "/v1/completions": (COMPLETE, "prompt"),
+    "/v1/chat/completions": (CHAT, "messages"),
+    "/v1/embeddings": (EMBED, "input"),
+}
+#: Most prompts in one body.
+MOST_PROMPTS = 2048
+#: Fields that are ours to act on and not the engine's.
+_OURS = ("model", "stream", "stream_options")
+#: What ``encoding_format`` may be.
+_FORMATS = ("float", "base64")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One task of a body."""
+
+    task: str
+    #: The prompt, the messages, or the input.
+    payload: Any
+    #: Arguments by name, the model among them.
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a body asks for."""
+
+    model: str
+    calls: tuple[Call, ...]
+    #: Answers to each call.
+    each: int = 1
+    stream: bool = False
+    #: Whether a stream ends with the tokens used.
+    stream_usage: bool = False
+    #: Whether vectors are lists of numbers, not base64.
+    as_numbers: bool = True
+    #: What was said for the stream besides, for the engine.
+    stream_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_body(path: str, body: Any) -> Asked:
+    """What a body asks for. Raises RequestError for what no engine need look at.
+
+    >>> asked = read_body("/v1/completions", {"model": "m", "prompt": ["a", "b"]})
+    >>> [call.payload for call in asked.calls]
+    ['a', 'b']
+    """
+    if not isinstance(body, Mapping):
+        raise RequestError(
+            f"the body must be a JSON object, not {_kind(body)}; send "
+            '{"model": ..., ...}'
+        )
+    task, subject = PATHS[path]
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise RequestError("model is missing; name one of those that /v1/models lists")
+    if body.get(subject) is None:
+        raise RequestError(f"{subject} is missing; the request is about it")
+    stream, options = _stream(task, body)
+    as_numbers = True
+    arguments = _arguments(task, body, subject) | {"model": model, "raw": True}
+    if task == EMBED:
+        as_numbers = _format(body) == "float"
+        arguments["encoding_format"] = "base64"
+    subjects = _prompts(body[subject]) if task == COMPLETE else [body[subject]]
+    each = body.get("n") if is_whole(body.get("n")) else 1
+    return Asked(
+        model=model,
+        calls=tuple(Call(task, each_one, arguments) for each_one in subjects),
+        each=each or 1,
+        stream=stream,
+        stream_usage=bool(options.get("include_usage")),
+        as_numbers=as_numbers,
+        stream_options=options,
+    )
+
+
+def _arguments(task: str, body: Mapping[str, Any], subject: str) -> dict[str, Any]:
+    """Parameters by name; those that we do not know are for the engine to judge."""
+    known = KNOWN[task.rpartition(".")[2]]
+    given = {
+        name: value
+        for name, value in body.items()
+        if name not in (*_OURS, subject) and value is not None
+    }
+    arguments = {name: value for name, value in given.items() if name in known}
+    rest = {name: value for name, value in given.items() if name not in known}
+    if rest:
+        arguments["extra_body"] = rest
+    return arguments
+
+
+def _stream(task: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]]:
+    stream, options = body.get("stream"), body.get("stream_options")
+    if not (stream is None or isinstance(stream, bool)):
+        raise RequestError(f"stream must be true or false, not {stream!r}")
+    if options is not None and not isinstance(options, Mapping):
+        raise RequestError(
+            'stream_options must be an object like {"include_usage": true}, not '
+            f"{_kind(options)}"
+        )
+    if options and not stream:
+        raise RequestError("stream_options is only for stream=true; leave it out")
+    if stream and task == EMBED:
+        raise RequestError("stream is not for embeddings; leave it out")
+    return bool(stream), options or {}
+
+
+def _format(body: Mapping[str, Any]) -> str:
+    given = body.get("encoding_format") or "float"
+    if given not in _FORMATS:
+        raise RequestError(
+            f'encoding_format must be "float" or "base64", not {given!r}'
+        )
+    return str(given)
+
+
+def _prompts(prompt: Any) -> list[Any]:
+    """The prompts of a completion: a text, token ids, or a list of either."""
+    if not isinstance(prompt, list) or (prompt and all(map(is_whole, prompt))):
+        return [prompt]
+    if not prompt:
+        raise RequestError("prompt is an empty list; give at least one prompt")
+    if len(prompt) > MOST_PROMPTS:
+        raise RequestError(
+            f"prompt has {len(prompt)} prompts, more than {MOST_PROMPTS}; send them in "
+            "several requests"
+        )
+    return prompt
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+# Answers.
+
+
+def join(asked: Asked, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One body of the answers to all calls: the first one's, with all choices."""
+    body = dict(answers[0])
+    body["model"] = asked.model
+    if asked.calls[0].task == EMBED:
+        body["data"] = [_vector(entry, asked.as_numbers) for entry in body["data"]]
+        return body
+    if len(answers) == 1:
+        return body
+    body["choices"] = [
+        {**choice, "index": place * asked.each + number}
+        for place, answer in enumerate(answers)
+        for number, choice in enumerate(answer["choices"])
+    ]
+    usages = [answer["usage"] for answer in answers if answer.get("usage")]
+    if usages:
+        body["usage"] = add_usages(usages)
+    return body
+
+
+def add_usages(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tokens of several answers together, details as well.
+
+    >>> add_usages([{"total_tokens": 2, "details": None}, {"total_tokens": 3}])
+    {'total_tokens': 5, 'details': None}
+    """
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for name, value in usage.items():
+            known = total.get(name)
+            if isinstance(value, Mapping):
+                total[name] = add_usages([known or {}, value])
+            elif is_whole(value):
+                total[name] = (known or 0) + value
+            else:
+                total.setdefault(name, value)
+    return total
+
+
+def _vector(entry: Mapping[str, Any], as_numbers: bool) -> dict[str, Any]:
+    vector = entry["embedding"]
+    if as_numbers and isinstance(vector, str):
+        vector = array("f", base64.b64decode(vector)).tolist()
+    elif not as_numbers and isinstance(vector, list):
+        vector = base64.b64encode(array("f", vector).tobytes()).decode()
+    return {**entry, "embedding": vector}

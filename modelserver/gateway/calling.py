@@ -1,0 +1,188 @@
+"""Requests of the door on their way through the queue: sent, awaited, called off."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery
+from celery.result import AsyncResult
+from redis.exceptions import RedisError
+
+from modelserver.gateway.bodies import Asked, Call
+from modelserver.gateway.inbox import Arrivals, Inbox
+from modelserver.messaging.sending import BackgroundSender
+from modelserver.store.batch import SUBMITTER
+from modelserver.store.streams import STREAM
+
+#: By the ids of requests that a client gave a key for, so that a repeat finds them.
+_IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who asks, and how its requests stand in their queues."""
+
+    #: Submitters of one queue take turns.
+    name: str = ""
+    #: 0 is the most urgent, 9 the least.
+    priority: int = 0
+    #: Seconds within which an answer is due; None leaves it to the fleet.
+    deadline: float | None = None
+    #: What the client calls this request, so that a repeat is none.
+    idempotency_key: str = ""
+
+
+@dataclass(slots=True)
+class Told:
+    """What has come of a stream: parts of one of its calls."""
+
+    #: The call's place in the body.
+    place: int
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    #: The whole answer's body, once it is there.
+    body: dict[str, Any] | None = None
+
+
+class Calls:
+    """Sends what bodies ask for to the fleet."""
+
+    def __init__(self, app: Celery, inbox: Inbox) -> None:
+        self._app = app
+        self._inbox = inbox
+        self._tasks = {task.name: task for task in app.modelserver_tasks}
+
+    async def answer(self, asked: Asked, sender: Sender) -> list[dict[str, Any]]:
+        """The engines' bodies, in order. Cancelled, it calls the requests off.
+
+        Raises errors of modelserver.errors.
+        """
+        answers = [
+            asyncio.create_task(self._answer(place, call, sender))
+            for place, call in enumerate(asked.calls)
+        ]
+        try:
+            return list(await asyncio.gather(*answers))
+        finally:
+            await _end(answers)
+
+    async def _answer(self, place: int, call: Call, sender: Sender) -> dict[str, Any]:
+        options = self._options(place, sender)
+        arguments = dict(call.arguments)
+        if sender.deadline is not None:
+            arguments["deadline"] = sender.deadline
+        task = self._tasks[call.task]
+        return dict(await task.apply_aio((call.payload,), arguments, **options))
+
+    def _options(self, place: int, sender: Sender) -> dict[str, Any]:
+        options: dict[str, Any] = {"priority": sender.priority, "headers": {}}
+        if sender.name:
+            options["headers"][SUBMITTER] = sender.name
+        if sender.idempotency_key:
+            name = f"{sender.name}\n{sender.idempotency_key}\n{place}"
+            options["task_id"] = str(uuid.uuid5(_IDS, name))
+        return options
+
+    async def stream(self, asked: Asked, sender: Sender) -> AsyncGenerator[Told]:
+        """What comes of all calls, as it comes; each call's answer last.
+
+        Closed before its end, it calls the requests off. Raises as ``answer``.
+        """
+        told: asyncio.Queue[Told | Exception] = asyncio.Queue()
+        followers = [
+            asyncio.create_task(self._follow(place, call, sender, told))
+            for place, call in enumerate(asked.calls)
+        ]
+        left = len(followers)
+        try:
+            while left:
+                news = await told.get()
+                if isinstance(news, Exception):
+                    raise news
+                yield news
+                left -= news.body is not None
+        finally:
+            await _end(followers)
+
+    async def _follow(
+        self,
+        place: int,
+        call: Call,
+        sender: Sender,
+        told: "asyncio.Queue[Told | Exception]",
+    ) -> None:
+        try:
+            async for news in self._news(place, call, sender):
+                told.put_nowait(news)
+        except Exception as error:
+            told.put_nowait(error)
+
+    async def _news(
+        self, place: int, call: Call, sender: Sender
+    ) -> AsyncIterator[Told]:
+        options = self._options(place, sender)
+        task_id = options.setdefault("task_id", str(uuid.uuid4()))
+        options["headers"][STREAM] = self._inbox.door
+        arguments = dict(call.arguments)
+        if sender.deadline is not None:
+            arguments["deadline"] = sender.deadline
+        arrivals = self._inbox.expect(task_id)
+        background: BackgroundSender = self._app.modelserver_sender
+        task = self._tasks[call.task]
+        sending = background.send(
+            lambda producer: task.apply_async(
+                (call.payload,), arguments, producer=producer, **options
+            )
+        )
+        try:
+            result = await asyncio.wrap_future(sending)
+            async for news in _until_answered(place, arrivals, result):
+                yield news
+        except (asyncio.CancelledError, GeneratorExit):
+            sending.add_done_callback(background.revoke)
+            raise
+        finally:
+            self._inbox.forget(task_id)
+
+
+async def _until_answered(
+    place: int, arrivals: Arrivals, result: AsyncResult
+) -> AsyncIterator[Told]:
+    answer = asyncio.ensure_future(_await(result))
+    parts: asyncio.Task[list[dict[str, Any]]] | None = None
+    try:
+        while not answer.done():
+            parts = parts or asyncio.create_task(arrivals.next())
+            await asyncio.wait({answer, parts}, return_when=asyncio.FIRST_COMPLETED)
+            if parts.done():
+                found = _parts(parts)
+                parts = None
+                if found:
+                    yield Told(place, found)
+        if answer.exception() is not None:
+            raise answer.exception() or RuntimeError
+        if parts is not None:
+            parts.cancel()
+            await asyncio.wait({parts})
+        yield Told(place, await arrivals.rest(), dict(answer.result()))
+    finally:
+        await _end([answer, *([parts] if parts is not None else [])])
+
+
+def _parts(done: "asyncio.Task[list[dict[str, Any]]]") -> list[dict[str, Any]]:
+    """What was read; nothing while Redis is away, for it is read again."""
+    with suppress(RedisError, OSError):
+        return done.result()
+    return []
+
+
+async def _await(result: AsyncResult) -> Any:
+    return await result
+
+
+async def _end(tasks: Sequence["asyncio.Task[Any]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

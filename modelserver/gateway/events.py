@@ -1,0 +1,74 @@
+"""A stream as server-sent events: OpenAI's chunks, and what keeps it open. Pure."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from modelserver.gateway.bodies import Asked, add_usages
+from modelserver.gateway.calling import Told
+from modelserver.gateway.faults import Fault
+from modelserver.messaging.wire import CHAT
+
+#: The last event of every stream.
+DONE = b"data: [DONE]\n\n"
+#: A line that clients skip, for proxies that close what is silent.
+KEEP_ALIVE = b": still generating\n\n"
+
+
+@dataclass(slots=True)
+class Events:
+    """Makes the events of one stream."""
+
+    asked: Asked
+    id: str
+    created: int = field(default_factory=lambda: int(time.time()))
+    #: By call: the tokens that it used.
+    _usages: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, told: Told) -> Iterator[bytes]:
+        """The events of what has come."""
+        for part in told.parts:
+            usage = part.pop("usage", None)
+            if usage:
+                self._usages[told.place] = usage
+            if part.get("choices"):
+                yield self._event(self._placed(part, told.place))
+        if told.body is not None and told.body.get("usage"):
+            self._usages[told.place] = told.body["usage"]
+
+    def end(self) -> Iterator[bytes]:
+        """The events that close a stream."""
+        if self.asked.stream_usage:
+            usage = add_usages(list(self._usages.values()))
+            yield self._event({"choices": [], "usage": usage})
+        yield DONE
+
+    def failed(self, fault: Fault) -> bytes:
+        """The event of an error after the stream has begun."""
+        return b"data: " + orjson.dumps(fault.body()) + b"\n\n"
+
+    def _placed(self, part: dict[str, Any], place: int) -> dict[str, Any]:
+        """The part with each choice's index over all calls."""
+        if len(self.asked.calls) == 1:
+            return part
+        first = place * self.asked.each
+        choices = [
+            {**choice, "index": first + choice.get("index", 0)}
+            for choice in part["choices"]
+        ]
+        return {**part, "choices": choices}
+
+    def _event(self, part: dict[str, Any]) -> bytes:
+        is_chat = self.asked.calls[0].task == CHAT
+        head = {
+            "id": self.id,
+            "object": "chat.completion.chunk" if is_chat else "text_completion",
+            "created": self.created,
+            "model": self.asked.model,
+        }
+        if self.asked.stream_usage:
+            part = {"usage": None, **part}
+        return b"data: " + orjson.dumps(head | part) + b"\n\n"

@@ -1,0 +1,304 @@
+"""The HTTP server: OpenAI's paths in front of the fleet's queues.
+
+Nothing of a prompt is logged. A client that goes away ends its requests.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+from celery import Celery
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from modelserver.gateway.bodies import PATHS, Asked, join, read_body
+from modelserver.gateway.calling import Calls, Sender, Told
+from modelserver.gateway.events import KEEP_ALIVE, Events
+from modelserver.gateway.faults import Fault, fault_of
+from modelserver.gateway.inbox import Inbox
+from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.wire import EMBED
+from modelserver.operations.prometheus import FleetCollector
+from modelserver.settings import Settings
+
+#: The largest body that is read, in bytes.
+MOST_BODY_BYTES = 64_000_000
+#: A body that has not come after so many seconds is not waited for.
+BODY_SECONDS = 60.0
+#: A connection that asks for nothing is closed after so many seconds.
+IDLE_SECONDS = 75.0
+#: A stream that is silent for so many seconds gets a line that clients skip.
+SILENT_SECONDS = 15.0
+#: The longest deadline that a client may ask for, in seconds.
+LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refused(Exception):
+    """The request goes no further."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class Gateway:
+    """One process of the door."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        self._settings = settings
+        self._app = app
+        self._inbox = Inbox(settings)
+        self._calls = Calls(app, self._inbox)
+        self._began = int(time.time())
+        self._registry = CollectorRegistry()
+        self._registry.register(FleetCollector(settings))
+
+    def application(self) -> web.Application:
+        """The server's application; its connections open as it starts."""
+        app = web.Application(
+            middlewares=[self._answer_in_form],
+            client_max_size=MOST_BODY_BYTES,
+        )
+        app.add_routes(
+            [
+                *(web.post(path, self._infer) for path in PATHS),
+                web.get("/v1/models", self._models),
+                web.get("/v1/models/{model:.+}", self._model),
+                web.get("/health", self._health),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        app.cleanup_ctx.append(self._open)
+        return app
+
+    async def _open(self, app: web.Application) -> Any:
+        await self._inbox.start()
+        yield
+        await self._inbox.stop()
+
+    # Every answer.
+
+    @web.middleware
+    async def _answer_in_form(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        """Errors as OpenAI's objects; an id for every answer."""
+        request["id"] = f"req_{uuid.uuid4().hex}"
+        try:
+            response = await handler(request)
+        except Refused as refused:
+            response = _refusal(refused.fault)
+        except web.HTTPException as error:
+            response = _refusal(_http_fault(request, error))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            fault = fault_of(error, request.get("body"))
+            if fault.status == 500:
+                logger.exception("%s %s failed", request.method, request.path)
+            response = _refusal(fault)
+        if not response.prepared:
+            response.headers["x-request-id"] = request["id"]
+        return response
+
+    # Models, health, metrics.
+
+    async def _catalogue(self) -> Catalogue:
+        # It may look into the store, which blocks.
+        return await asyncio.to_thread(self._app.modelserver_models)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        models = (await self._catalogue()).models
+        data = [self._described(each) for each in models]
+        return _json({"object": "list", "data": data})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["model"]
+        entry = (await self._catalogue()).entry(name)
+        if entry is None:
+            text = f'the fleet has no model "{name}"; /v1/models lists those there are'
+            raise Refused(Fault(404, text, param="model", code="model_not_found"))
+        return _json(self._described(entry))
+
+    def _described(self, entry: Any) -> dict[str, Any]:
+        return {
+            "id": entry.name,
+            "object": "model",
+            "created": self._began,
+            "owned_by": "modelserver",
+            "kind": entry.kind.value,
+            "max_model_len": entry.context_length,
+        }
+
+    async def _health(self, request: web.Request) -> web.Response:
+        models = await self._catalogue()
+        down = sorted(models.down)
+        return _json({"status": "ok", "models_down": down})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        page = await asyncio.to_thread(generate_latest, self._registry)
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    # Inference.
+
+    async def _infer(self, request: web.Request) -> web.StreamResponse:
+        body = request["body"] = await _body(request)
+        asked = read_body(request.path, body)
+        sender = _sender(request)
+        if asked.stream:
+            return await self._stream(request, asked, sender)
+        answers = await self._calls.answer(asked, sender)
+        engines = [str(answer.pop("engine", "")) for answer in answers]
+        headers = {"x-modelserver-engine": ",".join(dict.fromkeys(engines))}
+        for answer in answers:
+            answer.pop("seconds", None)
+            if fallback := answer.pop("fallback_for", None):
+                headers["x-modelserver-fallback-for"] = str(fallback)
+        if asked.calls[0].task == EMBED:
+            # Many numbers take a while to write: not on the loop.
+            return await asyncio.to_thread(lambda: _json(join(asked, answers), headers))
+        return _json(join(asked, answers), headers)
+
+    async def _stream(
+        self, request: web.Request, asked: Asked, sender: Sender
+    ) -> web.StreamResponse:
+        news = self._calls.stream(asked, sender)
+        try:
+            # What fails before the first part has a status of its own.
+            first = await anext(news)
+            events = Events(asked, _stream_id(asked))
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": "text/event-stream; charset=utf-8",
+                    "Cache-Control": "no-cache",
+                    "X-Accel-Buffering": "no",
+                    "x-request-id": request["id"],
+                }
+            )
+            await response.prepare(request)
+            await self._write(response, events, first)
+            try:
+                while (told := await _next(news, response)) is not None:
+                    await self._write(response, events, told)
+                for event in events.end():
+                    await response.write(event)
+            except (ConnectionError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                await response.write(events.failed(fault_of(error, request["body"])))
+            await response.write_eof()
+            return response
+        finally:
+            await news.aclose()
+
+    async def _write(
+        self, response: web.StreamResponse, events: Events, told: Told
+    ) -> None:
+        if found := b"".join(events.of(told)):
+            await response.write(found)
+
+
+async def _next(news: Any, response: web.StreamResponse) -> Told | None:
+    """What comes next of a stream, None at its end; kept open meanwhile."""
+    coming = asyncio.ensure_future(anext(news, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=SILENT_SECONDS)
+            if done:
+                found: Told | None = coming.result()
+                return found
+            await response.write(KEEP_ALIVE)
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+
+def _stream_id(asked: Asked) -> str:
+    head = "chatcmpl" if "chat" in asked.calls[0].task else "cmpl"
+    return f"{head}-{uuid.uuid4().hex}"
+
+
+def _json(body: Any, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(body), content_type="application/json", headers=headers
+    )
+
+
+def _refusal(fault: Fault) -> web.Response:
+    response = _json(fault.body(), dict(fault.headers))
+    response.set_status(fault.status)
+    return response
+
+
+def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
+    """What aiohttp itself refuses, in OpenAI's form."""
+    if error.status == 404:
+        text = f"there is no {request.method} {request.path} here"
+        return Fault(404, text, code="unknown_url")
+    if error.status == 405:
+        text = f"{request.path} does not take {request.method}"
+        return Fault(405, text, code="method_not_allowed")
+    if error.status == 413:
+        text = f"the body is larger than {MOST_BODY_BYTES:,} bytes; send less at once"
+        return Fault(413, text, code="request_too_large")
+    return Fault(error.status, error.reason)
+
+
+async def _body(request: web.Request) -> Any:
+    """The body's JSON. Raises Refused."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            content = await request.read()
+    except TimeoutError:
+        text = f"the body had not come after {BODY_SECONDS:.0f} s"
+        raise Refused(Fault(408, text, code="request_timeout")) from None
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        text = f"the body is not JSON: {error}"
+        raise Refused(Fault(400, text, code="invalid_json")) from None
+
+
+def _sender(request: web.Request) -> Sender:
+    """Who asks, by the request's headers. Raises Refused."""
+    return Sender(
+        name=request.headers.get("x-modelserver-submitter", ""),
+        priority=_number(request, "x-modelserver-priority", 9) or 0,
+        deadline=_seconds(request),
+        idempotency_key=request.headers.get("idempotency-key", ""),
+    )
+
+
+def _seconds(request: web.Request) -> float | None:
+    name = "x-modelserver-deadline"
+    value = request.headers.get(name)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if 0 < seconds <= LONGEST_DEADLINE_SECONDS:
+        return seconds
+    text = f"{name} must be a number of seconds above 0, not {value!r}"
+    raise Refused(Fault(400, text, param=name))
+
+
+def _number(request: web.Request, name: str, most: int) -> int | None:
+    value = request.headers.get(name)
+    if value is None:
+        return None
+    if value.isdecimal() and int(value) <= most:
+        return int(value)
+    text = f"{name} must be a whole number from 0 to {most}, not {value!r}"
+    raise Refused(Fault(400, text, param=name))

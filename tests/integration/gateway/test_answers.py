@@ -1,0 +1,97 @@
+"""OpenAI's requests through the door, answered whole."""
+
+import base64
+from array import array
+from typing import Any
+
+import pytest
+
+from tests.engine.openai_api import answer_text, embedding
+from tests.integration.gateway.conftest import Door
+
+
+def test_a_completion_is_the_engines_body(door: Door):
+    status, body, headers = door.ask(
+        "/v1/completions", {"model": "writer", "prompt": "hello", "max_tokens": 4}
+    )
+    assert status == 200
+    assert body["object"] == "text_completion"
+    assert body["model"] == "writer"
+    assert body["choices"] == [
+        {
+            "index": 0,
+            "text": answer_text("hello"),
+            "finish_reason": "length",
+            "logprobs": None,
+        }
+    ]
+    assert body["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 4,
+        "total_tokens": 5,
+    }
+    assert headers["x-modelserver-engine"] == "writer-0"
+    assert headers["x-request-id"].startswith("req_")
+    assert not {"engine", "seconds"} & body.keys()
+
+
+def test_several_prompts_of_one_body_are_answered_in_order(door: Door):
+    prompts = [f"prompt {number}" for number in range(20)]
+    _, body, _ = door.ask(
+        "/v1/completions",
+        {"model": "writer", "prompt": prompts, "max_tokens": 2, "n": 2},
+    )
+    told = [(choice["index"], choice["text"]) for choice in body["choices"]]
+    expected = [answer_text(prompt) for prompt in prompts for _ in "12"]
+    assert told == list(enumerate(expected))
+    assert body["usage"]["completion_tokens"] == 80
+
+
+def test_a_chat_is_answered(door: Door):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi there"}]}]
+    status, body, _ = door.ask(
+        "/v1/chat/completions", {"model": "writer", "messages": messages}
+    )
+    assert status == 200
+    assert body["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": answer_text("hi there"),
+    }
+
+
+@pytest.mark.parametrize("form", ["float", "base64", None])
+def test_vectors_come_in_the_form_that_is_asked_for(door: Door, form: str | None):
+    asked: dict[str, Any] = {"model": "vectors", "input": ["a b", "c"]}
+    if form:
+        asked["encoding_format"] = form
+    _, body, _ = door.ask("/v1/embeddings", asked)
+    told = [each["embedding"] for each in body["data"]]
+    if form == "base64":
+        told = [array("f", base64.b64decode(each)).tolist() for each in told]
+    assert told == [embedding("a b"), embedding("c")]
+    assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+
+
+def test_models_are_listed_and_described(door: Door):
+    _, listed, _ = door.ask("/v1/models")
+    names = {each["id"]: each["kind"] for each in listed["data"]}
+    assert names["writer"] == "completion"
+    assert names["vectors"] == "embedding"
+    _, one, _ = door.ask("/v1/models/writer")
+    assert one in listed["data"]
+
+
+def test_a_repeat_with_the_same_key_finds_the_answer(door: Door, fleet: Any):
+    key = {"Idempotency-Key": "once"}
+    body = {"model": "writer", "prompt": "only once", "max_tokens": 3}
+    first = door.ask("/v1/completions", body, headers=key)[1]
+    again = door.ask("/v1/completions", body, headers=key)[1]
+    assert first == again
+    assert fleet.engines["writer-0"].stats()["executed"]["only once"] == 1
+
+
+def test_health_and_metrics_answer(door: Door):
+    assert door.ask("/health")[1]["status"] == "ok"
+    status, page, _ = door.ask("/metrics")
+    assert status == 200
+    assert b"modelserver_up 1.0" in page

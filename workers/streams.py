@@ -1,0 +1,208 @@
+"""Answers that are told in parts while they are generated.
+
+Parts are gathered for a moment and told many in one round trip. Where an engine dies in
+the middle of an answer, the next one goes on from the text that is there, and so does
+another worker: the parts that were told are kept with the request.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import orjson
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from modelserver.engine_client import EngineFault, RequestFault, ask_in_parts
+from modelserver.errors import EngineError
+from modelserver.messaging.requests import InferenceRequest
+from modelserver.messaging.stream_parts import (
+    Assembly,
+    continued,
+    says_broken_off,
+    slim,
+    without_role,
+)
+from modelserver.store.delivery import Deliveries
+from modelserver.store.streams import Addition, add_parts, read_parts
+
+logger = get_logger(__name__)
+
+#: Parts wait for others so long, in seconds.
+GATHER_SECONDS = 0.03
+#: Most additions in one round trip.
+MOST_ADDITIONS = 256
+#: Wait before another try while Redis is away, in seconds.
+AWAY_SECONDS = 0.5
+#: What a stream asks of an engine besides.
+_STREAM = {
+    "stream": True,
+    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+}
+
+
+@dataclass(slots=True)
+class Stream:
+    """One answer that is told in parts, by whichever worker."""
+
+    tag: str
+    task: str
+    door: str
+    sofar: Assembly
+    #: Additions that were told, by whichever worker.
+    place: int = 0
+    #: Parts that are not told yet.
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    #: Whether the request is another worker's by now.
+    is_fenced: bool = False
+    #: Set while nothing is left to tell.
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Streams:
+    """All streams of one worker. Lives on the loop's thread."""
+
+    def __init__(self, deliveries: Deliveries, session: aiohttp.ClientSession) -> None:
+        self.deliveries = deliveries
+        self.session = session
+        self._waiting: deque[Stream] = deque()
+        self._work = asyncio.Event()
+
+    async def open(self, tag: str, task: str, door: str, is_chat: bool) -> Stream:
+        """Go on where the parts that were told end."""
+        stream = Stream(tag, task, door, Assembly(is_chat))
+        additions = await self._told(task)
+        for parts in additions:
+            for part in parts:
+                stream.sofar.add(part)
+        stream.place = len(additions)
+        stream.told.set()
+        return stream
+
+    async def _told(self, task: str) -> list[list[dict[str, Any]]]:
+        client, keys = self.deliveries.client, self.deliveries.keys
+        while True:
+            try:
+                return await read_parts(client, keys, task)
+            except (RedisError, OSError):
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def ask(
+        self,
+        stream: Stream,
+        url: str,
+        request: InferenceRequest,
+        body: dict[str, Any],
+        model: str,
+    ) -> dict[str, Any]:
+        """Have an engine answer, or go on; the whole answer.
+
+        Raises EngineFault, RequestFault, and EngineError where none can go on.
+        """
+        goes_on = stream.sofar.is_begun
+        if goes_on and _is_ended(stream.sofar):
+            return await self._whole(stream, model)
+        if goes_on:
+            self._check_can_go_on(stream, request)
+            stream.sofar.go_on()
+            body = continued(request, body, stream.sofar)
+        try:
+            await self._tell_parts(stream, url, body, goes_on)
+        except RequestFault as refusal:
+            if not goes_on:
+                raise
+            # It is our continuation that it refuses, not the request.
+            raise EngineFault(f"{url} refused to go on: {refusal}") from refusal
+        except (LookupError, TypeError, AttributeError) as error:
+            raise EngineFault(
+                f"{url}: a part of the wrong shape ({error!r})", way="wrong shape"
+            ) from error
+        return await self._whole(stream, model)
+
+    async def _tell_parts(
+        self, stream: Stream, url: str, body: dict[str, Any], goes_on: bool
+    ) -> None:
+        async for chunk in ask_in_parts(self.session, url, body | _STREAM):
+            if reason := says_broken_off(chunk):
+                text = f'a generation that ended by "{reason}"'
+                raise EngineFault(text, way="broken off")
+            part: dict[str, Any] | None = slim(chunk)
+            if goes_on and part is not None:
+                part = without_role(part)
+            if part is not None:
+                stream.sofar.add(part)
+                usage = part.pop("usage", None)
+                if usage and not part.get("choices"):
+                    part["usage"] = stream.sofar.usage
+                if part.get("choices") or (usage and "usage" in part):
+                    self._tell(stream, part)
+
+    async def _whole(self, stream: Stream, model: str) -> dict[str, Any]:
+        await stream.told.wait()
+        return stream.sofar.body(model)
+
+    def _check_can_go_on(self, stream: Stream, request: InferenceRequest) -> None:
+        if not stream.sofar.is_from_text(request):
+            raise EngineError(
+                f"an engine of {request.model} failed in the middle of this answer, "
+                "which cannot go on from its text (tools, a format, several choices, "
+                "log-likelihoods or thoughts are in it); send the request again"
+            )
+
+    def _tell(self, stream: Stream, part: dict[str, Any]) -> None:
+        if stream.is_fenced:
+            return
+        stream.parts.append(part)
+        if stream.told.is_set():
+            stream.told.clear()
+            self._waiting.append(stream)
+            self._work.set()
+
+    async def run(self) -> None:
+        """Tell parts for ever."""
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            streams = [
+                self._waiting.popleft()
+                for _ in range(min(MOST_ADDITIONS, len(self._waiting)))
+            ]
+            if not self._waiting:
+                self._work.clear()
+            await self._add([(each, self._take(each)) for each in streams])
+
+    def _take(self, stream: Stream) -> Addition:
+        parts, stream.parts = stream.parts, []
+        return Addition(
+            stream.tag, stream.task, stream.door, stream.place, orjson.dumps(parts)
+        )
+
+    async def _add(self, additions: list[tuple[Stream, Addition]]) -> None:
+        deliveries = self.deliveries
+        while True:
+            try:
+                taken = await add_parts(
+                    deliveries.client,
+                    deliveries.keys,
+                    deliveries.worker,
+                    [addition for _, addition in additions],
+                )
+                break
+            except (RedisError, OSError) as error:
+                logger.warning("Redis away: parts of answers wait (%s)", error)
+                await asyncio.sleep(AWAY_SECONDS)
+        for (stream, _), is_ours in zip(additions, taken, strict=True):
+            stream.place += 1
+            stream.is_fenced = not is_ours
+            if stream.parts and is_ours:
+                self._waiting.append(stream)
+                self._work.set()
+            else:
+                stream.told.set()
+
+
+def _is_ended(sofar: Assembly) -> bool:
+    """Whether every choice has come to its end, so that only the answer is missing."""
+    return all(choice.get("finish_reason") for choice in sofar.choices.values())
