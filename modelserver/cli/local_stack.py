@@ -32,6 +32,8 @@ SERVER_SECONDS = 60.0
 LEFTOVER_SECONDS = 30.0
 #: Flower's usual port; any free one if somebody else has it.
 FLOWER_PORT = 5555
+#: The gateway's usual port; any free one if somebody else has it.
+GATEWAY_PORT = 8080
 #: Name of the file that says which processes a killed stack left behind.
 STACK_FILE = "stack.json"
 
@@ -94,8 +96,12 @@ class Stack:
     say: Callable[[str], None]
     #: Whether Flower runs as well.
     flower: bool = True
+    #: Whether OpenAI's HTTP API is served as well.
+    gateway: bool = True
     programs: list[Program] = field(default_factory=list)
     flower_url: str = ""
+    #: Where clients of OpenAI's API look.
+    api_url: str = ""
     server: embedded_valkey.Embedded | None = None
 
     @property
@@ -159,6 +165,10 @@ class Stack:
             "beat", 10, "celery", "-A", "tasks", "beat", "--schedule", schedule
         )
         yield program("batches", 30, "modelserver.cli", "batches")
+        if self.gateway:
+            port = embedded_valkey.free_port(GATEWAY_PORT)
+            self.api_url = f"http://127.0.0.1:{port}/v1"
+            yield program("gateway", 40, "modelserver.cli", "serve", f"--port={port}")
         if self.flower:
             port = embedded_valkey.free_port(FLOWER_PORT)
             self.flower_url = f"http://127.0.0.1:{port}"

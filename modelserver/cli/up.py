@@ -41,17 +41,25 @@ def stop_by_signal() -> None:
 
 @click.command()
 @click.option("--flower/--no-flower", default=True, help="Whether to run Flower, too.")
-def up(flower: bool) -> None:
+@click.option(
+    "--gateway/--no-gateway", default=True, help="Whether to serve OpenAI's API, too."
+)
+def up(flower: bool, gateway: bool) -> None:
     """Start all programs of a fleet here; stop them on Ctrl-C."""
     settings = load_with_fleet()
     screen = console()
     stack = Stack(
-        settings, lambda line: screen.print(line, markup=False, highlight=False), flower
+        settings,
+        lambda line: screen.print(line, markup=False, highlight=False),
+        flower,
+        gateway,
     )
     stop_by_signal()
     try:
         stack.start()
         screen.print(f"\nFleet file {settings.fleet_file}")
+        if gateway:
+            screen.print(f"OpenAI API at {stack.api_url}")
         if flower:
             screen.print(f"Flower at {stack.flower_url}")
         screen.print("Ctrl-C stops everything.\n")

@@ -128,6 +128,13 @@ class Product:
         return self.log.read_text()
 
     @property
+    def api_url(self) -> str:
+        """Where ``up`` says that OpenAI's API is."""
+        found = re.search(r"OpenAI API at (\S+)", self.said())
+        assert found, self.said()
+        return found[1]
+
+    @property
     def flower_url(self) -> str:
         """Where ``up`` says that Flower is."""
         found = re.search(r"Flower at (\S+)", self.said())
