@@ -20,6 +20,9 @@ def _names(text: str) -> frozenset[str]:
 #: Read by ourselves and not sent to an engine.
 OURS = frozenset({"model", "raw", "deadline", "deadline_from", "extra_body"})
 
+#: Most answers to one request: engines hold them all at once.
+MOST_ANSWERS = 4_096
+
 _SAMPLING = _names(
     """
     allowed_token_ids bad_words custom_logit_processor custom_params ebnf
@@ -130,6 +133,10 @@ def check_values(given: Mapping[str, Any]) -> None:
             raise RequestError(
                 f"{name} must be a whole number from {lowest}, not {value!r}{hint}"
             )
+    if (given.get("n") or 1) > MOST_ANSWERS:
+        raise RequestError(
+            f"n must be at most {MOST_ANSWERS:,}, not {given['n']}; send more requests"
+        )
     for name, most in (("temperature", None), ("top_p", 1)):
         value = given.get(name)
         if value is None:

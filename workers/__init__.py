@@ -37,6 +37,7 @@ Engines and requests:
 - ``bundles``: many rows of a run in one message, each executed like a request
 - ``open_bundle``: one of them, whose rows are under way
 - ``attempt``: one request on one engine, which leaves a sample
+- ``streams``: answers that are told in parts while they are generated
 - ``coalescer``: single texts to embed, sent together
 - ``work``: one request under way, and what has been tried
 - ``retries``: what happens between two attempts of a request

@@ -18,6 +18,7 @@ What is ordered:
   the fleet carries out
 - ``apply``: puts a fleet file in force
 - ``cancel``: ends requests that nobody wants any more
+- ``keys``: ``keys`` and ``usage``, of OpenAI's API
 - ``relaunch``: starts an engine anew
 - ``drain``: ``drain``, ``undrain``, ``pause`` and ``resume``
 
@@ -56,6 +57,7 @@ from modelserver.cli.doctor import doctor
 from modelserver.cli.drain import drain, pause, resume, undrain
 from modelserver.cli.engines import engines
 from modelserver.cli.incidents import incidents
+from modelserver.cli.keys import keys, usage
 from modelserver.cli.metrics import metrics
 from modelserver.cli.probes import fastest, latency
 from modelserver.cli.programs import beat, flower, launcher, worker
@@ -91,6 +93,7 @@ for command in (
     fastest,
     flower,
     incidents,
+    keys,
     latency,
     launcher,
     metrics,
@@ -102,6 +105,7 @@ for command in (
     status,
     undrain,
     up,
+    usage,
     why,
     worker,
 ):

@@ -22,6 +22,8 @@ PATHS: Mapping[str, tuple[str, str]] = {
 }
 #: Most prompts in one body.
 MOST_PROMPTS = 2048
+#: Most answers to one prompt; OpenAI's limit.
+MOST_ANSWERS = 128
 #: Fields that are ours to act on and not the engine's.
 _OURS = ("model", "stream", "stream_options")
 #: What ``encoding_format`` may be.
@@ -81,11 +83,13 @@ def read_body(path: str, body: Any) -> Asked:
         as_numbers = _format(body) == "float"
         arguments["encoding_format"] = "base64"
     subjects = _prompts(body[subject]) if task == COMPLETE else [body[subject]]
-    each = body.get("n") if is_whole(body.get("n")) else 1
+    each = body["n"] if is_whole(body.get("n")) else 1
+    if each > MOST_ANSWERS:
+        raise RequestError(f"n must be {MOST_ANSWERS} at most, not {each}")
     return Asked(
         model=model,
         calls=tuple(Call(task, each_one, arguments) for each_one in subjects),
-        each=each or 1,
+        each=max(1, each),
         stream=stream,
         stream_usage=bool(options.get("include_usage")),
         as_numbers=as_numbers,

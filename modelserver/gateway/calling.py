@@ -22,7 +22,7 @@ _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class Caller:
     """Who asks, and how its requests stand in their queues."""
 
     #: Submitters of one queue take turns.
@@ -54,13 +54,13 @@ class Calls:
         self._inbox = inbox
         self._tasks = {task.name: task for task in app.modelserver_tasks}
 
-    async def answer(self, asked: Asked, sender: Sender) -> list[dict[str, Any]]:
+    async def answer(self, asked: Asked, caller: Caller) -> list[dict[str, Any]]:
         """The engines' bodies, in order. Cancelled, it calls the requests off.
 
         Raises errors of modelserver.errors.
         """
         answers = [
-            asyncio.create_task(self._answer(place, call, sender))
+            asyncio.create_task(self._answer(place, call, caller))
             for place, call in enumerate(asked.calls)
         ]
         try:
@@ -68,31 +68,31 @@ class Calls:
         finally:
             await _end(answers)
 
-    async def _answer(self, place: int, call: Call, sender: Sender) -> dict[str, Any]:
-        options = self._options(place, sender)
+    async def _answer(self, place: int, call: Call, caller: Caller) -> dict[str, Any]:
+        options = self._options(place, caller)
         arguments = dict(call.arguments)
-        if sender.deadline is not None:
-            arguments["deadline"] = sender.deadline
+        if caller.deadline is not None:
+            arguments["deadline"] = caller.deadline
         task = self._tasks[call.task]
         return dict(await task.apply_aio((call.payload,), arguments, **options))
 
-    def _options(self, place: int, sender: Sender) -> dict[str, Any]:
-        options: dict[str, Any] = {"priority": sender.priority, "headers": {}}
-        if sender.name:
-            options["headers"][SUBMITTER] = sender.name
-        if sender.idempotency_key:
-            name = f"{sender.name}\n{sender.idempotency_key}\n{place}"
+    def _options(self, place: int, caller: Caller) -> dict[str, Any]:
+        options: dict[str, Any] = {"priority": caller.priority, "headers": {}}
+        if caller.name:
+            options["headers"][SUBMITTER] = caller.name
+        if caller.idempotency_key:
+            name = f"{caller.name}\n{caller.idempotency_key}\n{place}"
             options["task_id"] = str(uuid.uuid5(_IDS, name))
         return options
 
-    async def stream(self, asked: Asked, sender: Sender) -> AsyncGenerator[Told]:
+    async def stream(self, asked: Asked, caller: Caller) -> AsyncGenerator[Told]:
         """What comes of all calls, as it comes; each call's answer last.
 
         Closed before its end, it calls the requests off. Raises as ``answer``.
         """
         told: asyncio.Queue[Told | Exception] = asyncio.Queue()
         followers = [
-            asyncio.create_task(self._follow(place, call, sender, told))
+            asyncio.create_task(self._follow(place, call, caller, told))
             for place, call in enumerate(asked.calls)
         ]
         left = len(followers)
@@ -110,24 +110,24 @@ class Calls:
         self,
         place: int,
         call: Call,
-        sender: Sender,
+        caller: Caller,
         told: "asyncio.Queue[Told | Exception]",
     ) -> None:
         try:
-            async for news in self._news(place, call, sender):
+            async for news in self._news(place, call, caller):
                 told.put_nowait(news)
         except Exception as error:
             told.put_nowait(error)
 
     async def _news(
-        self, place: int, call: Call, sender: Sender
+        self, place: int, call: Call, caller: Caller
     ) -> AsyncIterator[Told]:
-        options = self._options(place, sender)
+        options = self._options(place, caller)
         task_id = options.setdefault("task_id", str(uuid.uuid4()))
         options["headers"][STREAM] = self._inbox.door
         arguments = dict(call.arguments)
-        if sender.deadline is not None:
-            arguments["deadline"] = sender.deadline
+        if caller.deadline is not None:
+            arguments["deadline"] = caller.deadline
         arrivals = self._inbox.expect(task_id)
         background: BackgroundSender = self._app.modelserver_sender
         task = self._tasks[call.task]

@@ -1,6 +1,7 @@
 """A stream as server-sent events: OpenAI's chunks, and what keeps it open. Pure."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,15 @@ class Events:
     created: int = field(default_factory=lambda: int(time.time()))
     #: By call: the tokens that it used.
     _usages: dict[int, dict[str, Any]] = field(default_factory=dict)
+    #: By call: parts of an answer that was not told to its end.
+    _parts: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def usages(self) -> list[dict[str, Any]]:
+        """The tokens of each call, about a part each where it broke off."""
+        broken = self._parts.keys() - self._usages.keys()
+        found = [{"completion_tokens": self._parts[place]} for place in broken]
+        return [*self._usages.values(), *found]
 
     def of(self, told: Told) -> Iterator[bytes]:
         """The events of what has come."""
@@ -35,6 +45,7 @@ class Events:
             if usage:
                 self._usages[told.place] = usage
             if part.get("choices"):
+                self._parts[told.place] += 1
                 yield self._event(self._placed(part, told.place))
         if told.body is not None and told.body.get("usage"):
             self._usages[told.place] = told.body["usage"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery.exceptions import TaskRevokedError
+from redis.exceptions import RedisError
 
 from modelserver.errors import (
     DeadlineExceededError,
@@ -50,6 +51,14 @@ class Fault:
         }
 
 
+class Refused(Exception):
+    """The request goes no further."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
 def fault_of(error: BaseException, body: Any = None) -> Fault:
     """What a client is told of an error; ``body`` is the one that it sent.
 
@@ -57,6 +66,10 @@ def fault_of(error: BaseException, body: Any = None) -> Fault:
     'top_p'
     """
     text = str(error)
+    if isinstance(error, Refused):
+        return error.fault
+    if isinstance(error, (RedisError, OSError)):
+        return _later(503, f"the queue does not answer: {text}", "queue_unavailable")
     if isinstance(error, UnknownModelError):
         return Fault(404, text, param="model", code="model_not_found")
     if isinstance(error, RequestError):

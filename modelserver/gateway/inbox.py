@@ -13,8 +13,6 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from modelserver.settings import Settings
-from modelserver.store.connections import open_async
 from modelserver.store.keys import Keys
 from modelserver.store.streams import read_message, read_parts
 
@@ -77,20 +75,17 @@ class Arrivals:
 class Inbox:
     """Hands parts to whoever waits for them. Lives on a loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, client: Redis, keys: Keys) -> None:
         #: What requests are told to name.
         self.door = uuid.uuid4().hex[:16]
-        self._keys = Keys(settings.fleet.redis.prefix)
-        self._settings = settings
+        self._client = client
+        self._keys = keys
         self._open: dict[str, Arrivals] = {}
         self._listening: asyncio.Task[None] | None = None
         self._subscribed = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._client: Redis = open_async(
-            self._settings.redis_url, self._settings.fleet.redis.max_connections
-        )
         self._listening = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
@@ -99,7 +94,6 @@ class Inbox:
             self._listening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._listening
-            await self._client.aclose()
 
     def expect(self, task: str) -> Arrivals:
         """From now on keep what is told of this answer."""

@@ -17,14 +17,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
-from modelserver.gateway.calling import Calls, Sender, Told
+from modelserver.gateway.calling import Caller, Calls, Told
+from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import KEEP_ALIVE, Events
-from modelserver.gateway.faults import Fault, fault_of
+from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.inbox import Inbox
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.wire import EMBED
 from modelserver.operations.prometheus import FleetCollector
 from modelserver.settings import Settings
+from modelserver.store import Keys
+from modelserver.store.api_keys import ApiKey
+from modelserver.store.connections import open_async
 
 #: The largest body that is read, in bytes.
 MOST_BODY_BYTES = 64_000_000
@@ -37,17 +41,12 @@ SILENT_SECONDS = 15.0
 #: The longest deadline that a client may ask for, in seconds.
 LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 
+#: What is told without a key.
+OPEN_PATHS = frozenset({"/health"})
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Refused(Exception):
-    """The request goes no further."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
 
 
 class Gateway:
@@ -56,7 +55,12 @@ class Gateway:
     def __init__(self, settings: Settings, app: Celery) -> None:
         self._settings = settings
         self._app = app
-        self._inbox = Inbox(settings)
+        store_keys = Keys(settings.fleet.redis.prefix)
+        self._client = open_async(
+            settings.redis_url, settings.fleet.redis.max_connections
+        )
+        self._doorkeeper = Doorkeeper(self._client, store_keys)
+        self._inbox = Inbox(self._client, store_keys)
         self._calls = Calls(app, self._inbox)
         self._began = int(time.time())
         self._registry = CollectorRegistry()
@@ -84,6 +88,7 @@ class Gateway:
         await self._inbox.start()
         yield
         await self._inbox.stop()
+        await self._client.aclose()
 
     # Every answer.
 
@@ -94,9 +99,10 @@ class Gateway:
         """Errors as OpenAI's objects; an id for every answer."""
         request["id"] = f"req_{uuid.uuid4().hex}"
         try:
+            if request.path not in OPEN_PATHS:
+                told = request.headers.get("Authorization", "")
+                request["visitor"] = await self._doorkeeper.admit(told)
             response = await handler(request)
-        except Refused as refused:
-            response = _refusal(refused.fault)
         except web.HTTPException as error:
             response = _refusal(_http_fault(request, error))
         except (ConnectionError, asyncio.CancelledError):
@@ -153,12 +159,17 @@ class Gateway:
     async def _infer(self, request: web.Request) -> web.StreamResponse:
         body = request["body"] = await _body(request)
         asked = read_body(request.path, body)
-        sender = _sender(request)
+        visitor = await self._doorkeeper.count(request["visitor"], asked.model)
+        request["visitor"] = visitor
+        caller = _sender(request, visitor.key)
         if asked.stream:
-            return await self._stream(request, asked, sender)
-        answers = await self._calls.answer(asked, sender)
+            return await self._stream(request, asked, caller)
+        answers = await self._calls.answer(asked, caller)
+        usages = [answer.get("usage") or {} for answer in answers]
+        await self._doorkeeper.note(visitor, asked.model, usages)
         engines = [str(answer.pop("engine", "")) for answer in answers]
         headers = {"x-modelserver-engine": ",".join(dict.fromkeys(engines))}
+        headers |= visitor.headers
         for answer in answers:
             answer.pop("seconds", None)
             if fallback := answer.pop("fallback_for", None):
@@ -169,19 +180,20 @@ class Gateway:
         return _json(join(asked, answers), headers)
 
     async def _stream(
-        self, request: web.Request, asked: Asked, sender: Sender
+        self, request: web.Request, asked: Asked, caller: Caller
     ) -> web.StreamResponse:
-        news = self._calls.stream(asked, sender)
+        news = self._calls.stream(asked, caller)
+        events = Events(asked, _stream_id(asked))
         try:
             # What fails before the first part has a status of its own.
             first = await anext(news)
-            events = Events(asked, _stream_id(asked))
             response = web.StreamResponse(
                 headers={
                     "Content-Type": "text/event-stream; charset=utf-8",
                     "Cache-Control": "no-cache",
                     "X-Accel-Buffering": "no",
                     "x-request-id": request["id"],
+                    **request["visitor"].headers,
                 }
             )
             await response.prepare(request)
@@ -199,6 +211,8 @@ class Gateway:
             return response
         finally:
             await news.aclose()
+            visitor = request["visitor"]
+            await self._doorkeeper.note(visitor, asked.model, events.usages)
 
     async def _write(
         self, response: web.StreamResponse, events: Events, told: Told
@@ -269,11 +283,13 @@ async def _body(request: web.Request) -> Any:
         raise Refused(Fault(400, text, code="invalid_json")) from None
 
 
-def _sender(request: web.Request) -> Sender:
-    """Who asks, by the request's headers. Raises Refused."""
-    return Sender(
-        name=request.headers.get("x-modelserver-submitter", ""),
-        priority=_number(request, "x-modelserver-priority", 9) or 0,
+def _sender(request: web.Request, key: ApiKey | None) -> Caller:
+    """Who asks, by its key and the request's headers. Raises Refused."""
+    urgent = _number(request, "x-modelserver-priority", 9) or 0
+    name = request.headers.get("x-modelserver-submitter", "")
+    return Caller(
+        name=key.name if key else name,
+        priority=max(urgent, key.priority) if key else urgent,
         deadline=_seconds(request),
         idempotency_key=request.headers.get("idempotency-key", ""),
     )

@@ -3,6 +3,7 @@
 - ``wire``: names and settings that both sides must agree on
 - ``requests``: what a request may contain
 - ``answers``: what an engine's response means, and when it is none
+- ``stream_parts``: an answer that comes in parts
 - ``catalogue``: the models that can be asked
 - ``envelope``: how a message in a queue is kept small
 - ``bundles``: rows of a run: what carries them, and how they are answered

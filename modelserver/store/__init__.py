@@ -20,6 +20,7 @@ takes over what dead workers held, and ``memory`` watches the server's memory.
 ``expired`` those that were answered at their deadline.
 ``runs`` is what whoever feeds a run writes and reads, ``hosted`` what is kept of runs
 that were submitted.
+``streams`` keeps the parts of answers, ``api_keys`` who may use OpenAI's API.
 """
 
 from modelserver.store.delivery import Deliveries

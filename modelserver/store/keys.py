@@ -316,6 +316,23 @@ class Keys:
         return f"{self.prefix}hosted:holder:{name}"
 
     @property
+    def api_keys(self) -> str:
+        """Hash of API keys: digest of the secret -> JSON."""
+        return f"{self.prefix}api:keys"
+
+    def minute(self, name: str, minute: int) -> str:
+        """Hash of what an API key asked for in a minute of the epoch."""
+        return f"{self.prefix}api:minute:{name}:{minute}"
+
+    def books(self, name: str, day: str) -> str:
+        """Hash of what an API key used on a day, by model."""
+        return f"{self.prefix}api:day:{day}:{name}"
+
+    def name_in_books(self, key: str) -> str:
+        """The API key's name that a key made by ``books`` is about."""
+        return key.removeprefix(f"{self.prefix}api:day:").partition(":")[2]
+
+    @property
     def answers(self) -> str:
         """Hash of totals: results stored, late results refused."""
         return f"{self.prefix}answers"

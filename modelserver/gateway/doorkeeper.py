@@ -1,0 +1,130 @@
+"""Who may come in: API keys, their limits, and the books of what they used."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from modelserver.gateway.faults import Fault, Refused
+from modelserver.store import Keys
+from modelserver.store.api_keys import (
+    ApiKey,
+    Count,
+    count_request,
+    find_api_key,
+    note_use,
+)
+
+#: For so long nobody looks again whether there are keys by now, in seconds.
+OPEN_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who sent a request."""
+
+    #: None while there are no keys: then everybody may ask for everything.
+    key: ApiKey | None = None
+    #: What the client is told of its limits.
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Doorkeeper:
+    """Checks keys against the store. Lives on a loop."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._open_until = 0.0
+
+    async def admit(self, authorization: str) -> Visitor:
+        """Who comes with this header. Raises Refused, RedisError."""
+        if time.monotonic() < self._open_until:
+            return Visitor()
+        secret = authorization.removeprefix("Bearer ").strip()
+        key, are_there_any = await find_api_key(self._client, self._keys, secret)
+        if key is None and not are_there_any:
+            self._open_until = time.monotonic() + OPEN_SECONDS
+            return Visitor()
+        if key is not None:
+            return Visitor(key)
+        text = "the API key is not known here; ask the fleet's operators for one"
+        if not secret:
+            text = (
+                "an API key is needed: send it in the header Authorization, as "
+                '"Bearer sk-ms-..."; the fleet\'s operators make one'
+            )
+        raise Refused(Fault(401, text, code="invalid_api_key"))
+
+    async def count(self, visitor: Visitor, model: str) -> Visitor:
+        """Count a request for a model. Raises Refused, RedisError."""
+        key = visitor.key
+        if key is None:
+            return visitor
+        if key.models and model not in key.models:
+            text = (
+                f'the key "{key.name}" may not ask for "{model}"; it may for '
+                f"{', '.join(key.models)}"
+            )
+            raise Refused(Fault(403, text, param="model", code="model_not_allowed"))
+        now = time.time()
+        count = await count_request(self._client, self._keys, key, now)
+        headers = _headers(key, count, now)
+        if count.reached:
+            raise Refused(_over(key, count, now, headers))
+        return Visitor(key, headers)
+
+    async def note(
+        self, visitor: Visitor, model: str, usages: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Enter what answers used into the books."""
+        if visitor.key is None:
+            return
+        prompt = sum(usage.get("prompt_tokens") or 0 for usage in usages)
+        completion = sum(usage.get("completion_tokens") or 0 for usage in usages)
+        tokens = (prompt, completion)
+        # The answer is there: its client gets it, whatever Redis says.
+        with suppress(RedisError, OSError):
+            await note_use(
+                self._client, self._keys, visitor.key, model, tokens, time.time()
+            )
+
+
+def _headers(key: ApiKey, count: Count, now: float) -> dict[str, str]:
+    """OpenAI's headers about the limits of a minute."""
+    reset = f"{60 - now % 60:.0f}s"
+    found = {}
+    for name, most, used in (
+        ("requests", key.rpm, count.requests),
+        ("tokens", key.tpm, count.tokens),
+    ):
+        if most:
+            found[f"x-ratelimit-limit-{name}"] = str(most)
+            found[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
+            found[f"x-ratelimit-reset-{name}"] = reset
+    return found
+
+
+def _over(key: ApiKey, count: Count, now: float, headers: Mapping[str, str]) -> Fault:
+    if count.reached == "day":
+        text = (
+            f'the key "{key.name}" has used its {key.daily_tokens:,} tokens of this '
+            "day (UTC); ask for more, or go on tomorrow"
+        )
+        again, code, kind = 86_400 - now % 86_400, "insufficient_quota", ""
+    else:
+        most = key.tpm if count.reached == "tokens" else key.rpm
+        text = (
+            f'the key "{key.name}" may use {most:,} {count.reached} a minute; send '
+            "more slowly"
+        )
+        again, code, kind = 60 - now % 60, "rate_limit_exceeded", count.reached
+    retry = {"Retry-After": str(max(1, round(again)))}
+    return Fault(429, text, kind or code, code=code, headers={**headers, **retry})

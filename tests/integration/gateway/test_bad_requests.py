@@ -1,0 +1,175 @@
+"""What the door refuses, and what it stands."""
+
+import contextlib
+import http.client
+import random
+import socket
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway.conftest import Door
+
+#: Fields of a body, and one that nobody knows.
+NAMES = (
+    *("model", "prompt", "messages", "input", "max_tokens", "n", "temperature"),
+    *("top_p", "stop", "stream", "seed", "stream_options", "logprobs", "echo", "user"),
+    *("tools", "tool_choice", "response_format", "suffix", "logit_bias", "best_of"),
+    *("encoding_format", "dimensions", "metadata", "unknown"),
+)
+HI = [{"role": "user", "content": "hi"}]
+#: A path, a body, the status, the error's parameter and its code.
+REFUSED: list[tuple[str, Any, int, str | None, str | None]] = [
+    ("completions", {"prompt": "a"}, 400, "model", None),
+    ("completions", {"model": "writer"}, 400, "prompt", None),
+    ("completions", {"model": 5, "prompt": "a"}, 400, "model", None),
+    ("completions", {"model": "x", "prompt": "a"}, 404, "model", "model_not_found"),
+    ("completions", {"model": "vectors", "prompt": "a"}, 404, "model", None),
+    ("completions", {"model": "writer", "prompt": []}, 400, "prompt", None),
+    ("completions", {"model": "writer", "prompt": ["a", 5]}, 400, "prompt", None),
+    ("completions", {"model": "writer", "prompt": {}}, 400, "prompt", None),
+    ("completions", {"model": "writer", "prompt": ""}, 400, "prompt", None),
+    ("completions", {"prompt": "a", "n": 0}, 400, "model", None),
+    ("completions", {"prompt": "a", "n": 0, "model": "writer"}, 400, "n", None),
+    ("completions", {"prompt": "a", "n": 129, "model": "writer"}, 400, "n", None),
+    ("completions", {"prompt": "a", "n": "1", "model": "writer"}, 400, "n", None),
+    ("completions", {"prompt": "a", "top_p": 2, "model": "writer"}, 400, "top_p", None),
+    (
+        "completions",
+        {"prompt": "a", "stream": "yes", "model": "writer"},
+        400,
+        "stream",
+        None,
+    ),
+    (
+        "completions",
+        {"prompt": "a", "stream_options": {"include_usage": True}, "model": "writer"},
+        400,
+        "stream_options",
+        None,
+    ),
+    (
+        "completions",
+        {"prompt": "a", "max_tokens": 40_000, "model": "writer"},
+        400,
+        None,
+        "context_length_exceeded",
+    ),
+    ("completions", [1], 400, None, None),
+    ("completions", "text", 400, None, None),
+    ("chat/completions", {"model": "writer", "messages": []}, 400, "messages", None),
+    ("chat/completions", {"model": "writer", "messages": [5]}, 400, "messages", None),
+    ("chat/completions", {"model": "writer", "messages": "a"}, 400, "messages", None),
+    (
+        "chat/completions",
+        {"model": "writer", "messages": [{"content": "a"}]},
+        400,
+        "messages",
+        None,
+    ),
+    (
+        "chat/completions",
+        {"model": "writer", "messages": HI, "response_format": "json"},
+        400,
+        "response_format",
+        None,
+    ),
+    ("embeddings", {"model": "vectors", "input": []}, 400, None, None),
+    ("embeddings", {"model": "vectors", "input": 5}, 400, None, None),
+    (
+        "embeddings",
+        {"model": "vectors", "input": "a", "encoding_format": "hex"},
+        400,
+        "encoding_format",
+        None,
+    ),
+    ("embeddings", {"model": "vectors", "input": "a", "stream": True}, 400, None, None),
+    ("embeddings", {"model": "writer", "input": "a"}, 404, "model", "model_not_found"),
+    ("nothing", {"model": "writer"}, 404, None, "unknown_url"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "param", "code"), REFUSED)
+def test_a_bad_request_is_refused_in_openais_form(
+    door: Door, path: str, body: Any, status: int, param: str | None, code: str | None
+):
+    told, content, headers = door.ask(f"/v1/{path}", body)
+    error = content["error"]
+    assert told == status, error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    if param:
+        assert error["param"] == param, error
+    if code:
+        assert error["code"] == code, error
+    assert headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b'{"model": "writer", "prompt": "\\ud800"}', 400),
+        (b'{"model": "writer", "prompt": "a", "temperature": NaN}', 400),
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 100_000, 400),
+        (b'{"model": "writer", "prompt": "a", "seed": 1e400}', 400),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused(door: Door, content: bytes, status: int):
+    with door.connected() as connection:
+        connection.request("POST", "/v1/completions", content)
+        response = connection.getresponse()
+        assert response.status == status, response.read()
+
+
+def test_a_body_that_is_too_large_is_refused(door: Door):
+    with door.connected() as connection:
+        connection.putrequest("POST", "/v1/completions")
+        connection.putheader("Content-Length", str(300_000_000))
+        connection.endheaders()
+        # It need not take it all before it answers, nor wait for us to read that.
+        with contextlib.suppress(OSError):
+            for _ in range(300):
+                connection.send(b" " * 1_000_000)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            assert connection.getresponse().status == 413
+    assert door.ask("/health")[0] == 200
+
+
+def test_half_a_body_and_idle_connections_hold_nobody_up(door: Door):
+    held = []
+    for number in range(300):
+        connection = socket.create_connection(("127.0.0.1", door.port))
+        held.append(connection)
+        if number % 2:
+            connection.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
+                b"Content-Length: 1000\r\n\r\n{"
+            )
+    asked = {"model": "writer", "prompt": "meanwhile", "max_tokens": 2}
+    assert door.ask("/v1/completions", asked)[0] == 200
+    for connection in held:
+        connection.close()
+    assert door.ask("/health")[0] == 200
+
+
+def test_bodies_by_chance_never_find_a_fault_of_ours(door: Door):
+    chance = random.Random(5)
+    odd = [None, True, -1, 0, 2.5, "", "a", [], [[]], {}, [None], {"a": []}, 10**12]
+    sound = {"model": "writer", "prompt": "a", "messages": HI, "input": "a"}
+    statuses = set()
+    for number in range(200):
+        body = dict(sound) if chance.random() < 0.8 else {}
+        for _ in range(chance.randint(1, 3)):
+            body[chance.choice(NAMES)] = chance.choice(odd)
+        if body.get("max_tokens") == 10**12:
+            body.pop("max_tokens")
+        path = ("completions", "chat/completions", "embeddings")[number % 3]
+        status = door.ask(f"/v1/{path}", body)[0]
+        assert status != 500, (path, body)
+        statuses.add(status)
+    assert statuses <= {200, 400, 404}
+    assert door.process.poll() is None

@@ -1,0 +1,113 @@
+"""API keys, their limits and their books, through the door."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from modelserver.store.api_keys import read_api_keys, revoke_api_key
+from tests.integration.gateway.conftest import Door
+from tests.support.processes import ROOT, eventually
+from tests.support.workers import PATIENCE, FleetSite
+
+ASKED = {"model": "writer", "prompt": "one two", "max_tokens": 3}
+
+
+@pytest.fixture
+def guarded(door: Door, fleet: FleetSite) -> Iterator[Door]:
+    """The door while there are keys; open again afterwards."""
+    command(fleet, "keys", "add", "other")
+    eventually(lambda: door.ask("/v1/models")[0] == 401, PATIENCE)
+    yield door
+    for key in read_api_keys(fleet.store):
+        revoke_api_key(fleet.store, key.name)
+    fleet.store.client.delete(*fleet.store.client.keys("*api:*") or ["none"])
+    eventually(lambda: door.ask("/v1/models")[0] == 200, PATIENCE)
+
+
+def command(fleet: FleetSite, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "modelserver.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **fleet.environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout.strip()
+
+
+def ask(door: Door, secret: str, **change: Any) -> tuple[int, Any, dict[str, str]]:
+    bearer = {"Authorization": f"Bearer {secret}"}
+    return door.ask("/v1/completions", ASKED | change, headers=bearer)
+
+
+def test_with_keys_nobody_comes_in_without_one(guarded: Door, fleet: FleetSite):
+    for secret in ("", "sk-ms-wrong"):
+        status, body, _ = ask(guarded, secret)
+        assert (status, body["error"]["code"]) == (401, "invalid_api_key")
+    assert guarded.ask("/metrics")[0] == 401
+    assert guarded.ask("/health")[0] == 200
+
+
+def test_a_key_is_not_kept_and_ends_at_once(guarded: Door, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana")
+    assert ask(guarded, secret)[0] == 200
+    stored = str(fleet.store.client.hgetall(fleet.store.keys.api_keys))
+    assert "ana" in stored
+    assert secret not in stored
+    assert secret not in command(fleet, "keys", "list")
+    command(fleet, "keys", "revoke", "ana")
+    assert ask(guarded, secret)[0] == 401
+
+
+def test_a_key_is_held_to_its_models(guarded: Door, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana", "--models", "writer")
+    assert ask(guarded, secret)[0] == 200
+    status, body, _ = ask(guarded, secret, model="other")
+    assert (status, body["error"]["code"]) == (403, "model_not_allowed")
+
+
+def test_a_key_is_held_to_its_requests_a_minute(guarded: Door, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana", "--rpm", "2")
+    answers = [ask(guarded, secret) for _ in range(5)]
+    # A minute may end in between.
+    assert sorted(status for status, *_ in answers)[-1] == 429
+    refused = next(answer for answer in answers if answer[0] == 429)
+    assert refused[1]["error"]["code"] == "rate_limit_exceeded"
+    assert refused[1]["error"]["type"] == "requests"
+    assert 1 <= int(refused[2]["retry-after"]) <= 60
+    assert answers[0][2]["x-ratelimit-limit-requests"] == "2"
+
+
+def test_a_key_is_held_to_its_tokens_a_day(guarded: Door, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana", "--daily-tokens", "8")
+    assert [ask(guarded, secret)[0] for _ in range(3)] == [200, 200, 429]
+    assert ask(guarded, secret)[1]["error"]["code"] == "insufficient_quota"
+
+
+def test_the_books_say_what_was_used(guarded: Door, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana")
+    for _ in "12":
+        ask(guarded, secret)
+    status, content, _ = ask(guarded, secret, stream=True)
+    assert (status, content.endswith(b"data: [DONE]\n\n")) == (200, True)
+    [used] = [
+        each
+        for each in json.loads(command(fleet, "usage", "--json"))
+        if each["key"] == "ana"
+    ]
+    assert used["model"] == "writer"
+    assert (used["requests"], used["prompt_tokens"], used["completion_tokens"]) == (
+        3,
+        6,
+        9,
+    )
+    assert "ana" in command(fleet, "usage")
+    [head, row] = command(fleet, "usage", "--csv", "--days", "1").splitlines()
+    assert head.startswith("key,day,model")
+    assert row.startswith("ana,")
