@@ -7,6 +7,7 @@ from benchmarks.control import control
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
+from benchmarks.gateway import gateway
 from benchmarks.placement import placement
 from benchmarks.profile import profile
 from benchmarks.queue_depth import queue_depth
@@ -36,6 +37,7 @@ CASES = {
     "recording": recording,
     "placement": placement,
     "control": control,
+    "gateway": gateway,
     "soak": soak,
 }
 

@@ -77,7 +77,15 @@ def python_of(stack: Stack, settings: Settings) -> Path:
     """The interpreter of a stack's environment, which is made if it is not there."""
     if stack is OURS:
         return Path(sys.executable)
-    requirements = PEERS / stack.requirements
+    return python_of_requirements(stack.requirements, settings)
+
+
+def python_of_requirements(name: str, settings: Settings) -> Path:
+    """The interpreter of an environment with these packages, which may have to be made.
+
+    ``name`` is a file among the peers.
+    """
+    requirements = PEERS / name
     content = requirements.read_bytes()
     digest = hashlib.sha256(content + sys.version.encode()).hexdigest()[:12]
     folder = settings.home / "bench" / f"peers-{digest}"

@@ -57,7 +57,7 @@ class Gateway:
         self._app = app
         store_keys = Keys(settings.fleet.redis.prefix)
         self._client = open_async(
-            settings.redis_url, settings.fleet.redis.max_connections
+            settings.redis_url, settings.fleet.redis.max_connections, queues=True
         )
         self._doorkeeper = Doorkeeper(self._client, store_keys)
         self._inbox = Inbox(self._client, store_keys)

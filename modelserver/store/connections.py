@@ -160,15 +160,17 @@ def open_blocking(url: str, **options: Any) -> StoreClient:
     return StoreClient(connection_pool=redis.ConnectionPool(**arguments))
 
 
-def open_async(url: str, max_connections: int) -> aioredis.Redis:
-    """A client for a worker's loop, which tries nothing again by itself.
+def open_async(url: str, max_connections: int, queues: bool = False) -> aioredis.Redis:
+    """A client for a loop, which tries nothing again by itself.
 
     A lost reply to a pull leaves messages here that nobody knows: whoever asked must
-    hear of it.
+    hear of it. With ``queues`` a command waits for a connection where all are in use,
+    and is not refused.
     """
     address = read_address(url)
-    pool = aioredis.ConnectionPool(
-        _ASYNC[address.scheme],
+    kind = aioredis.BlockingConnectionPool if queues else aioredis.ConnectionPool
+    pool = kind(
+        connection_class=_ASYNC[address.scheme],
         max_connections=max_connections,
         **address.connection_arguments(),
         socket_connect_timeout=5,

@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.engine.openai_api import Ask, Json
 
 #: How often what was generated is looked at, in seconds.
-LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.02
 _OBJECTS = {"chat": "chat.completion.chunk", "completion": "text_completion"}
 
 
