@@ -18,6 +18,7 @@ What is measured:
 - ``recording``: what it costs to record a request
 - ``control``: what one look of control at a whole fleet costs
 - ``placement``: what it costs control to place a whole fleet
+- ``gateway``: OpenAI's API, beside LiteLLM's proxy and SGLang's router
 - ``profile``: where the worker's CPU time goes
 
 What they share:
@@ -25,6 +26,7 @@ What they share:
 - ``rig``: a server, engines and workers of a measurement's own
 - ``machine``: its processes, what they cost, and how busy the machine is otherwise
 - ``steady``: measures a worker while there is enough to do
+- ``http_load``: load on an OpenAI server by one asyncio client
 - ``stacks``: modelserver and other libraries, each installed, started and asked alike
 - ``peers``: the same work done by other libraries
 - ``own_producer``: the side of modelserver that submits and reads back

@@ -1,4 +1,4 @@
-"""OpenAI's API in front of an engine: what each door adds, takes and lets through."""
+"""OpenAI's API in front of an engine: what each gateway adds and takes."""
 
 import json
 import math
@@ -31,7 +31,7 @@ LIGHT = (50.0, 6.0)
 STREAMS, STREAM_TOKENS, STREAM_SECONDS = 200, 100, 4.0
 #: What a gateway may take until it answers, in seconds; LiteLLM's takes long.
 GATEWAY_SECONDS = 90.0
-#: Doors to measure, separated by commas; all if it says nothing.
+#: Gateways to measure, separated by commas; all if it says nothing.
 CHOSEN = os.environ.get("MODELSERVER_BENCH_STACKS", "")
 OURS, DIRECT = "modelserver", "engine itself"
 LITELLM = """
@@ -48,7 +48,7 @@ litellm_settings:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run of one door; times are in seconds."""
+    """One run of one gateway; times are in seconds."""
 
     rate: float
     cpu_ms: float
@@ -82,10 +82,10 @@ def gateway() -> Report:
 
 
 def measure(name: str) -> Figures:
-    """One run of one door."""
+    """One run of one gateway."""
     with (
         Rig("--latency", str(ENGINE_SECONDS), limit=IN_FLIGHT) as rig,
-        _door(name, rig) as (base, program),
+        _gateway(name, rig) as (base, program),
     ):
         load = Load(base, CHAT_MODEL)
         full(load, 200, 64)
@@ -96,7 +96,7 @@ def measure(name: str) -> Figures:
         rss = program.rss_mb() if program else math.nan
     with (
         Rig("--latency", str(STREAM_SECONDS), limit=IN_FLIGHT) as rig,
-        _door(name, rig) as (base, program),
+        _gateway(name, rig) as (base, program),
     ):
         load = Load(base, CHAT_MODEL, STREAM_TOKENS, stream=True)
         cpu = _cpu(program)
@@ -128,8 +128,8 @@ def _cpu(program: Processes | None) -> float:
 
 
 @contextmanager
-def _door(name: str, rig: Rig) -> Iterator[tuple[str, Processes | None]]:
-    """A door's address and its program."""
+def _gateway(name: str, rig: Rig) -> Iterator[tuple[str, Processes | None]]:
+    """A gateway's address and its program."""
     engine = rig.engines[0].url
     if name == DIRECT:
         yield engine, None
@@ -196,7 +196,7 @@ def _report(runs: dict[str, list[Figures]]) -> Report:
     p99 = 1000 * (middle(OURS, "p99") - middle(DIRECT, "p99"))
     return Report(
         (
-            "door",
+            "gateway",
             "requests/s",
             "spread",
             "CPU ms/request",

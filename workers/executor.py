@@ -119,7 +119,7 @@ class Executor:
             at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
             expires=context.expires,
             may_begin=getattr(context, "may_begin", None),
-            door=str(context.get(STREAM) or ""),
+            gateway=str(context.get(STREAM) or ""),
         )
         self.retries.take_up(work, context.get(TRIES))
         return work
@@ -127,9 +127,9 @@ class Executor:
     async def _in_turn(self, work: Work) -> Any:
         """Suspects run a few at a time, all others at once."""
         self._refuse_poison(work)
-        if work.door and work.tag:
+        if work.gateway and work.tag:
             is_chat = work.request.task == CHAT
-            opening = self.streams.open(work.tag, work.task, work.door, is_chat)
+            opening = self.streams.open(work.tag, work.task, work.gateway, is_chat)
             work.stream = await opening
         if not work.crashes:
             return await self._until_answered(work)

@@ -49,7 +49,7 @@ class Stream:
 
     tag: str
     task: str
-    door: str
+    gateway: str
     sofar: Assembly
     #: Additions that were told, by whichever worker.
     place: int = 0
@@ -70,9 +70,9 @@ class Streams:
         self._waiting: deque[Stream] = deque()
         self._work = asyncio.Event()
 
-    async def open(self, tag: str, task: str, door: str, is_chat: bool) -> Stream:
+    async def open(self, tag: str, task: str, gateway: str, is_chat: bool) -> Stream:
         """Go on where the parts that were told end."""
-        stream = Stream(tag, task, door, Assembly(is_chat))
+        stream = Stream(tag, task, gateway, Assembly(is_chat))
         additions = await self._told(task)
         for parts in additions:
             for part in parts:
@@ -176,7 +176,7 @@ class Streams:
     def _take(self, stream: Stream) -> Addition:
         parts, stream.parts = stream.parts, []
         return Addition(
-            stream.tag, stream.task, stream.door, stream.place, orjson.dumps(parts)
+            stream.tag, stream.task, stream.gateway, stream.place, orjson.dumps(parts)
         )
 
     async def _add(self, additions: list[tuple[Stream, Addition]]) -> None:

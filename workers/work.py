@@ -50,9 +50,9 @@ class Work:
     is_fresh: bool = True
     #: Whether an engine may be asked, for a row of a run; None for a task.
     may_begin: Callable[[], bool] | None = None
-    #: The door that is told the parts of the answer, "" for none.
-    door: str = ""
-    #: What was told so far, for a request with a door.
+    #: The gateway that is told the parts of the answer, "" for none.
+    gateway: str = ""
+    #: What was told so far, for a request with a gateway.
     stream: Stream | None = None
 
     @property

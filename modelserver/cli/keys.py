@@ -30,7 +30,7 @@ _LIMIT = click.IntRange(min=1)
 def keys() -> None:
     """API keys of OpenAI's API (see serve): who may ask, for what, how much.
 
-    Without any, whoever reaches the port may ask for everything.
+    Without any, only programs of the gateway's own machine are answered.
     """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import signal
 import socket
 
@@ -32,7 +33,8 @@ BACKLOG = 1024
     "--address",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen at. There is no password: keep strangers away from it.",
+    help="Address to listen at. At others than this machine's every request needs a "
+    "key: see keys.",
 )
 def serve(port: int, address: str) -> None:
     """Serve OpenAI's HTTP API in front of the fleet, until Ctrl-C.
@@ -40,7 +42,6 @@ def serve(port: int, address: str) -> None:
     Several may run side by side, on any hosts. A client's base URL ends with /v1.
     """
     settings = load()
-    gateway = Gateway(settings, client(settings))
     try:
         sock = socket.create_server((address, port), backlog=BACKLOG, reuse_port=False)
     except (OSError, OverflowError) as error:
@@ -48,6 +49,8 @@ def serve(port: int, address: str) -> None:
             f"cannot listen at {address}:{port} ({error}); name another with --port "
             "or --address"
         ) from error
+    is_local = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+    gateway = Gateway(settings, client(settings), is_local)
     asyncio.run(_serve(gateway, sock))
 
 

@@ -1,4 +1,4 @@
-"""Requests of the door on their way through the queue: sent, awaited, called off."""
+"""Requests of the gateway on their way through the queue: sent, awaited, called off."""
 
 import asyncio
 import uuid
@@ -124,7 +124,7 @@ class Calls:
     ) -> AsyncIterator[Told]:
         options = self._options(place, caller)
         task_id = options.setdefault("task_id", str(uuid.uuid4()))
-        options["headers"][STREAM] = self._inbox.door
+        options["headers"][STREAM] = self._inbox.gateway
         arguments = dict(call.arguments)
         if caller.deadline is not None:
             arguments["deadline"] = caller.deadline

@@ -77,7 +77,7 @@ class Inbox:
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         #: What requests are told to name.
-        self.door = uuid.uuid4().hex[:16]
+        self.gateway = uuid.uuid4().hex[:16]
         self._client = client
         self._keys = keys
         self._open: dict[str, Arrivals] = {}
@@ -112,7 +112,7 @@ class Inbox:
         while True:
             try:
                 async with self._client.pubsub() as channel:
-                    await channel.subscribe(self._keys.door(self.door))
+                    await channel.subscribe(self._keys.gateway(self.gateway))
                     for arrivals in self._open.values():
                         arrivals.look_up()
                     async for message in channel.listen():

@@ -50,16 +50,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Gateway:
-    """One process of the door."""
+    """One process of the gateway; ``is_local``: only this machine can reach it."""
 
-    def __init__(self, settings: Settings, app: Celery) -> None:
+    def __init__(self, settings: Settings, app: Celery, is_local: bool) -> None:
         self._settings = settings
         self._app = app
         store_keys = Keys(settings.fleet.redis.prefix)
         self._client = open_async(
             settings.redis_url, settings.fleet.redis.max_connections, queues=True
         )
-        self._doorkeeper = Doorkeeper(self._client, store_keys)
+        self._doorkeeper = Doorkeeper(self._client, store_keys, is_local)
         self._inbox = Inbox(self._client, store_keys)
         self._calls = Calls(app, self._inbox)
         self._began = int(time.time())

@@ -13,7 +13,7 @@ from modelserver.messaging.answers import BROKEN_OFF, THOUGHTS
 from modelserver.messaging.requests import InferenceRequest
 from modelserver.messaging.wire import CHAT
 
-#: What is the same in all chunks of a stream; the door says it anew.
+#: What is the same in all chunks of a stream; the gateway says it anew.
 _COMMON = frozenset({"id", "object", "created", "model"})
 #: Parameters with which an answer cannot go on from its text: what is generated depends
 #: on more than the text, or more than the text is asked for.
@@ -55,7 +55,7 @@ class Assembly:
     rest: dict[str, Any] = field(default_factory=dict)
     #: Tokens of the answer that earlier engines gave.
     tokens_before: int = 0
-    #: The prompt's tokens, as the first engine said.
+    #: The prompt's tokens, as the first engine said that said any.
     prompt_tokens: int | None = None
     #: Parts with something in them since an engine began.
     parts: int = 0
@@ -88,7 +88,8 @@ class Assembly:
     def _add_usage(self, usage: Mapping[str, Any]) -> None:
         self.usage = dict(usage)
         if self.prompt_tokens is None and isinstance(usage.get("prompt_tokens"), int):
-            self.prompt_tokens = usage["prompt_tokens"]
+            # An engine that goes on counts what others gave to its prompt.
+            self.prompt_tokens = max(0, usage["prompt_tokens"] - self.tokens_before)
         if self.tokens_before:
             completion = self.tokens_before + (usage.get("completion_tokens") or 0)
             prompt = self.prompt_tokens or 0

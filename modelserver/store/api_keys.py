@@ -1,4 +1,4 @@
-"""API keys of OpenAI's door: who may ask for what, how much, and what was used.
+"""API keys of OpenAI's API: who may ask for what, how much, and what was used.
 
 A key is stored as its digest, and the secret is shown once. What is used is counted by
 key and minute for the limits, by key, day and model for the books.
@@ -162,7 +162,7 @@ def _of_day(name: str, day: str, values: Mapping[Any, Any]) -> list[Used]:
     ]
 
 
-# By the door.
+# By the gateway.
 
 
 async def find_api_key(

@@ -288,9 +288,9 @@ class Keys:
         """List of the parts of an answer that is told while it is generated."""
         return f"{self.prefix}stream:{task}"
 
-    def door(self, door: str) -> str:
+    def gateway(self, gateway: str) -> str:
         """Channel of the parts that one process of the gateway waits for."""
-        return f"{self.prefix}door:{door}"
+        return f"{self.prefix}gateway:{gateway}"
 
     @property
     def hosted_open(self) -> str:

@@ -1,5 +1,5 @@
 """Answers on their way in parts: a list of parts for each request, and a channel that
-tells them to the door that waits.
+tells them to the gateway that waits.
 
 Only the worker that has the request adds to its list, so two never tell one answer.
 """
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from modelserver.store.keys import Keys
 
-#: The header that names the door which the parts of an answer are told to.
+#: The header that names the gateway which the parts of an answer are told to.
 STREAM = "stream_to"
 #: The parts of an answer are kept so many seconds after the last one.
 PARTS_SECONDS = 3600
@@ -48,7 +48,7 @@ class Addition:
     #: The delivery that they belong to.
     tag: str
     task: str
-    door: str
+    gateway: str
     #: How many additions there were before.
     place: int
     parts: bytes
@@ -65,7 +65,7 @@ async def add_parts(
     values: list[Any] = [PARTS_SECONDS]
     for each in additions:
         head = orjson.dumps([each.task, each.place])
-        values += (each.tag, each.place, each.parts, keys.door(each.door), head)
+        values += (each.tag, each.place, each.parts, keys.gateway(each.gateway), head)
     found: Any = await client.eval(
         _ADD, 1 + len(names), keys.unacked(worker), *names, *values
     )
@@ -81,7 +81,7 @@ async def read_parts(
 
 
 def read_message(data: bytes) -> tuple[str, int, list[dict[str, Any]]]:
-    """A message of a door's channel: the task, the place, the parts.
+    """A message of a gateway's channel: the task, the place, the parts.
 
     >>> read_message(b'["a",0][{"choices":[]}]')
     ('a', 0, [{'choices': []}])

@@ -57,7 +57,7 @@ def post(url: str, body: Any, key: str = "") -> tuple[int, Any]:
 def ask_both(
     fleet: Product, engine: str, path: str, body: Any
 ) -> list[tuple[int, Any]]:
-    """What the engine itself answers, and what comes through the door."""
+    """What the engine itself answers, and what comes through the gateway."""
     url = fleet.engine(engine).url
     key = fleet.settings.keyring().key(url.removeprefix("http://"))
     direct = post(f"{url}/v1/{path}", body, key)

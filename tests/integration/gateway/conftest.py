@@ -1,4 +1,4 @@
-"""A fleet with a door that the tests of a module share."""
+"""A fleet with a gateway that the tests of a module share."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ from tests.support.workers import PATIENCE, FleetSite
 
 
 @dataclass(frozen=True)
-class Door:
+class Served:
     """A running ``modelserver serve``."""
 
     process: "subprocess.Popen[str]"
@@ -66,11 +66,11 @@ class Door:
 
 
 @contextmanager
-def open_door(site: FleetSite) -> Iterator[Door]:
-    """A door of this fleet at a free port."""
-    with (site.folder / "door.log").open("a") as log:
+def open_gateway(site: FleetSite, *options: str) -> Iterator[Served]:
+    """A gateway of this fleet at a free port."""
+    with (site.folder / "gateway.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "modelserver.cli", "serve", "--port", "0"],
+            [sys.executable, "-m", "modelserver.cli", "serve", "--port", "0", *options],
             cwd=ROOT,
             env={**os.environ, **site.environment},
             stdout=subprocess.PIPE,
@@ -80,8 +80,8 @@ def open_door(site: FleetSite) -> Iterator[Door]:
     assert process.stdout
     try:
         said = process.stdout.readline()
-        assert "/v1" in said, (site.folder / "door.log").read_text()
-        yield Door(process, int(said.rpartition(":")[2].partition("/")[0]))
+        assert "/v1" in said, (site.folder / "gateway.log").read_text()
+        yield Served(process, int(said.rpartition(":")[2].partition("/")[0]))
     finally:
         process.terminate()
         process.wait(PATIENCE)
@@ -96,9 +96,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetSite]:
 
 
 @pytest.fixture(scope="module")
-def open_site(site: FleetSite) -> Iterator[Door]:
-    with open_door(site) as door:
-        yield door
+def open_site(site: FleetSite) -> Iterator[Served]:
+    with open_gateway(site) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -109,6 +109,6 @@ def fleet(site: FleetSite) -> Iterator[FleetSite]:
 
 
 @pytest.fixture
-def door(fleet: FleetSite, open_site: Door) -> Door:
-    """The module's door, in front of a healthy fleet."""
+def gateway(fleet: FleetSite, open_site: Served) -> Served:
+    """The module's gateway, in front of a healthy fleet."""
     return open_site

@@ -1,4 +1,4 @@
-"""OpenAI's requests through the door, answered whole."""
+"""OpenAI's requests through the gateway, answered whole."""
 
 import base64
 from array import array
@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.engine.openai_api import answer_text, embedding
-from tests.integration.gateway.conftest import Door
+from tests.integration.gateway.conftest import Served
 
 
-def test_a_completion_is_the_engines_body(door: Door):
-    status, body, headers = door.ask(
+def test_a_completion_is_the_engines_body(gateway: Served):
+    status, body, headers = gateway.ask(
         "/v1/completions", {"model": "writer", "prompt": "hello", "max_tokens": 4}
     )
     assert status == 200
@@ -35,9 +35,9 @@ def test_a_completion_is_the_engines_body(door: Door):
     assert not {"engine", "seconds"} & body.keys()
 
 
-def test_several_prompts_of_one_body_are_answered_in_order(door: Door):
+def test_several_prompts_of_one_body_are_answered_in_order(gateway: Served):
     prompts = [f"prompt {number}" for number in range(20)]
-    _, body, _ = door.ask(
+    _, body, _ = gateway.ask(
         "/v1/completions",
         {"model": "writer", "prompt": prompts, "max_tokens": 2, "n": 2},
     )
@@ -47,9 +47,9 @@ def test_several_prompts_of_one_body_are_answered_in_order(door: Door):
     assert body["usage"]["completion_tokens"] == 80
 
 
-def test_a_chat_is_answered(door: Door):
+def test_a_chat_is_answered(gateway: Served):
     messages = [{"role": "user", "content": [{"type": "text", "text": "hi there"}]}]
-    status, body, _ = door.ask(
+    status, body, _ = gateway.ask(
         "/v1/chat/completions", {"model": "writer", "messages": messages}
     )
     assert status == 200
@@ -60,11 +60,11 @@ def test_a_chat_is_answered(door: Door):
 
 
 @pytest.mark.parametrize("form", ["float", "base64", None])
-def test_vectors_come_in_the_form_that_is_asked_for(door: Door, form: str | None):
+def test_vectors_come_in_the_form_that_is_asked_for(gateway: Served, form: str | None):
     asked: dict[str, Any] = {"model": "vectors", "input": ["a b", "c"]}
     if form:
         asked["encoding_format"] = form
-    _, body, _ = door.ask("/v1/embeddings", asked)
+    _, body, _ = gateway.ask("/v1/embeddings", asked)
     told = [each["embedding"] for each in body["data"]]
     if form == "base64":
         told = [array("f", base64.b64decode(each)).tolist() for each in told]
@@ -72,26 +72,26 @@ def test_vectors_come_in_the_form_that_is_asked_for(door: Door, form: str | None
     assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
-def test_models_are_listed_and_described(door: Door):
-    _, listed, _ = door.ask("/v1/models")
+def test_models_are_listed_and_described(gateway: Served):
+    _, listed, _ = gateway.ask("/v1/models")
     names = {each["id"]: each["kind"] for each in listed["data"]}
     assert names["writer"] == "completion"
     assert names["vectors"] == "embedding"
-    _, one, _ = door.ask("/v1/models/writer")
+    _, one, _ = gateway.ask("/v1/models/writer")
     assert one in listed["data"]
 
 
-def test_a_repeat_with_the_same_key_finds_the_answer(door: Door, fleet: Any):
+def test_a_repeat_with_the_same_key_finds_the_answer(gateway: Served, fleet: Any):
     key = {"Idempotency-Key": "once"}
     body = {"model": "writer", "prompt": "only once", "max_tokens": 3}
-    first = door.ask("/v1/completions", body, headers=key)[1]
-    again = door.ask("/v1/completions", body, headers=key)[1]
+    first = gateway.ask("/v1/completions", body, headers=key)[1]
+    again = gateway.ask("/v1/completions", body, headers=key)[1]
     assert first == again
     assert fleet.engines["writer-0"].stats()["executed"]["only once"] == 1
 
 
-def test_health_and_metrics_answer(door: Door):
-    assert door.ask("/health")[1]["status"] == "ok"
-    status, page, _ = door.ask("/metrics")
+def test_health_and_metrics_answer(gateway: Served):
+    assert gateway.ask("/health")[1]["status"] == "ok"
+    status, page, _ = gateway.ask("/metrics")
     assert status == 200
     assert b"modelserver_up 1.0" in page

@@ -1,4 +1,4 @@
-"""What the door refuses, and what it stands."""
+"""What the gateway refuses, and what it stands."""
 
 import contextlib
 import http.client
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway.conftest import Door
+from tests.integration.gateway.conftest import Served
 
 #: Fields of a body, and one that nobody knows.
 NAMES = (
@@ -91,9 +91,14 @@ REFUSED: list[tuple[str, Any, int, str | None, str | None]] = [
 
 @pytest.mark.parametrize(("path", "body", "status", "param", "code"), REFUSED)
 def test_a_bad_request_is_refused_in_openais_form(
-    door: Door, path: str, body: Any, status: int, param: str | None, code: str | None
+    gateway: Served,
+    path: str,
+    body: Any,
+    status: int,
+    param: str | None,
+    code: str | None,
 ):
-    told, content, headers = door.ask(f"/v1/{path}", body)
+    told, content, headers = gateway.ask(f"/v1/{path}", body)
     error = content["error"]
     assert told == status, error
     assert set(error) == {"message", "type", "param", "code"}
@@ -118,15 +123,17 @@ def test_a_bad_request_is_refused_in_openais_form(
         (b'{"model": "writer", "prompt": "a", "seed": 1e400}', 400),
     ],
 )
-def test_a_body_that_is_no_json_is_refused(door: Door, content: bytes, status: int):
-    with door.connected() as connection:
+def test_a_body_that_is_no_json_is_refused(
+    gateway: Served, content: bytes, status: int
+):
+    with gateway.connected() as connection:
         connection.request("POST", "/v1/completions", content)
         response = connection.getresponse()
         assert response.status == status, response.read()
 
 
-def test_a_body_that_is_too_large_is_refused(door: Door):
-    with door.connected() as connection:
+def test_a_body_that_is_too_large_is_refused(gateway: Served):
+    with gateway.connected() as connection:
         connection.putrequest("POST", "/v1/completions")
         connection.putheader("Content-Length", str(300_000_000))
         connection.endheaders()
@@ -136,13 +143,13 @@ def test_a_body_that_is_too_large_is_refused(door: Door):
                 connection.send(b" " * 1_000_000)
         with contextlib.suppress(OSError, http.client.HTTPException):
             assert connection.getresponse().status == 413
-    assert door.ask("/health")[0] == 200
+    assert gateway.ask("/health")[0] == 200
 
 
-def test_half_a_body_and_idle_connections_hold_nobody_up(door: Door):
+def test_half_a_body_and_idle_connections_hold_nobody_up(gateway: Served):
     held = []
     for number in range(300):
-        connection = socket.create_connection(("127.0.0.1", door.port))
+        connection = socket.create_connection(("127.0.0.1", gateway.port))
         held.append(connection)
         if number % 2:
             connection.sendall(
@@ -150,13 +157,13 @@ def test_half_a_body_and_idle_connections_hold_nobody_up(door: Door):
                 b"Content-Length: 1000\r\n\r\n{"
             )
     asked = {"model": "writer", "prompt": "meanwhile", "max_tokens": 2}
-    assert door.ask("/v1/completions", asked)[0] == 200
+    assert gateway.ask("/v1/completions", asked)[0] == 200
     for connection in held:
         connection.close()
-    assert door.ask("/health")[0] == 200
+    assert gateway.ask("/health")[0] == 200
 
 
-def test_bodies_by_chance_never_find_a_fault_of_ours(door: Door):
+def test_bodies_by_chance_never_find_a_fault_of_ours(gateway: Served):
     chance = random.Random(5)
     odd = [None, True, -1, 0, 2.5, "", "a", [], [[]], {}, [None], {"a": []}, 10**12]
     sound = {"model": "writer", "prompt": "a", "messages": HI, "input": "a"}
@@ -168,8 +175,8 @@ def test_bodies_by_chance_never_find_a_fault_of_ours(door: Door):
         if body.get("max_tokens") == 10**12:
             body.pop("max_tokens")
         path = ("completions", "chat/completions", "embeddings")[number % 3]
-        status = door.ask(f"/v1/{path}", body)[0]
+        status = gateway.ask(f"/v1/{path}", body)[0]
         assert status != 500, (path, body)
         statuses.add(status)
     assert statuses <= {200, 400, 404}
-    assert door.process.poll() is None
+    assert gateway.process.poll() is None

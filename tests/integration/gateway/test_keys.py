@@ -1,4 +1,4 @@
-"""API keys, their limits and their books, through the door."""
+"""API keys, their limits and their books, through the gateway."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelserver.store.api_keys import read_api_keys, revoke_api_key
-from tests.integration.gateway.conftest import Door
+from tests.integration.gateway.conftest import Served, open_gateway
 from tests.support.processes import ROOT, eventually
 from tests.support.workers import PATIENCE, FleetSite
 
@@ -18,15 +18,15 @@ ASKED = {"model": "writer", "prompt": "one two", "max_tokens": 3}
 
 
 @pytest.fixture
-def guarded(door: Door, fleet: FleetSite) -> Iterator[Door]:
-    """The door while there are keys; open again afterwards."""
+def guarded(gateway: Served, fleet: FleetSite) -> Iterator[Served]:
+    """The gateway while there are keys; open again afterwards."""
     command(fleet, "keys", "add", "other")
-    eventually(lambda: door.ask("/v1/models")[0] == 401, PATIENCE)
-    yield door
+    eventually(lambda: gateway.ask("/v1/models")[0] == 401, PATIENCE)
+    yield gateway
     for key in read_api_keys(fleet.store):
         revoke_api_key(fleet.store, key.name)
     fleet.store.client.delete(*fleet.store.client.keys("*api:*") or ["none"])
-    eventually(lambda: door.ask("/v1/models")[0] == 200, PATIENCE)
+    eventually(lambda: gateway.ask("/v1/models")[0] == 200, PATIENCE)
 
 
 def command(fleet: FleetSite, *arguments: str) -> str:
@@ -41,12 +41,12 @@ def command(fleet: FleetSite, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def ask(door: Door, secret: str, **change: Any) -> tuple[int, Any, dict[str, str]]:
+def ask(gateway: Served, secret: str, **change: Any) -> tuple[int, Any, dict[str, str]]:
     bearer = {"Authorization": f"Bearer {secret}"}
-    return door.ask("/v1/completions", ASKED | change, headers=bearer)
+    return gateway.ask("/v1/completions", ASKED | change, headers=bearer)
 
 
-def test_with_keys_nobody_comes_in_without_one(guarded: Door, fleet: FleetSite):
+def test_with_keys_nobody_comes_in_without_one(guarded: Served, fleet: FleetSite):
     for secret in ("", "sk-ms-wrong"):
         status, body, _ = ask(guarded, secret)
         assert (status, body["error"]["code"]) == (401, "invalid_api_key")
@@ -54,7 +54,7 @@ def test_with_keys_nobody_comes_in_without_one(guarded: Door, fleet: FleetSite):
     assert guarded.ask("/health")[0] == 200
 
 
-def test_a_key_is_not_kept_and_ends_at_once(guarded: Door, fleet: FleetSite):
+def test_a_key_is_not_kept_and_ends_at_once(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana")
     assert ask(guarded, secret)[0] == 200
     stored = str(fleet.store.client.hgetall(fleet.store.keys.api_keys))
@@ -65,14 +65,14 @@ def test_a_key_is_not_kept_and_ends_at_once(guarded: Door, fleet: FleetSite):
     assert ask(guarded, secret)[0] == 401
 
 
-def test_a_key_is_held_to_its_models(guarded: Door, fleet: FleetSite):
+def test_a_key_is_held_to_its_models(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana", "--models", "writer")
     assert ask(guarded, secret)[0] == 200
     status, body, _ = ask(guarded, secret, model="other")
     assert (status, body["error"]["code"]) == (403, "model_not_allowed")
 
 
-def test_a_key_is_held_to_its_requests_a_minute(guarded: Door, fleet: FleetSite):
+def test_a_key_is_held_to_its_requests_a_minute(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana", "--rpm", "2")
     answers = [ask(guarded, secret) for _ in range(5)]
     # A minute may end in between.
@@ -84,13 +84,13 @@ def test_a_key_is_held_to_its_requests_a_minute(guarded: Door, fleet: FleetSite)
     assert answers[0][2]["x-ratelimit-limit-requests"] == "2"
 
 
-def test_a_key_is_held_to_its_tokens_a_day(guarded: Door, fleet: FleetSite):
+def test_a_key_is_held_to_its_tokens_a_day(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana", "--daily-tokens", "8")
     assert [ask(guarded, secret)[0] for _ in range(3)] == [200, 200, 429]
     assert ask(guarded, secret)[1]["error"]["code"] == "insufficient_quota"
 
 
-def test_the_books_say_what_was_used(guarded: Door, fleet: FleetSite):
+def test_the_books_say_what_was_used(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana")
     for _ in "12":
         ask(guarded, secret)
@@ -111,3 +111,10 @@ def test_the_books_say_what_was_used(guarded: Door, fleet: FleetSite):
     [head, row] = command(fleet, "usage", "--csv", "--days", "1").splitlines()
     assert head.startswith("key,day,model")
     assert row.startswith("ana,")
+
+
+def test_at_another_address_every_request_needs_a_key(site: FleetSite):
+    with open_gateway(site, "--address", "0.0.0.0") as gateway:
+        assert gateway.ask("/health")[0] == 200
+        status, body, _ = gateway.ask("/v1/models")
+        assert (status, body["error"]["code"]) == (401, "invalid_api_key")

@@ -1,4 +1,4 @@
-"""Answers that come in parts through the door."""
+"""Answers that come in parts through the gateway."""
 
 import json
 import signal
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway.conftest import Door
+from tests.integration.gateway.conftest import Served
 from tests.support.processes import eventually
 from tests.support.workers import PATIENCE, FleetSite
 
@@ -26,9 +26,9 @@ def counting(first: int, last: int) -> str:
     return "".join(f" {number}" for number in range(first, last + 1))
 
 
-def test_a_completion_comes_in_parts(door: Door):
+def test_a_completion_comes_in_parts(gateway: Served):
     asked = {"model": "writer", "prompt": "count 4", "max_tokens": 6}
-    events = list(door.events("/v1/completions", asked))
+    events = list(gateway.events("/v1/completions", asked))
     assert events[-1] == "[DONE]"
     assert text_of(events) == counting(5, 10)
     reasons = [each["choices"][0]["finish_reason"] for each in events[:-1]]
@@ -37,14 +37,14 @@ def test_a_completion_comes_in_parts(door: Door):
     assert {each["model"] for each in events[:-1]} == {"writer"}
 
 
-def test_a_chat_comes_in_parts_with_its_usage(door: Door):
+def test_a_chat_comes_in_parts_with_its_usage(gateway: Served):
     asked = {
         "model": "writer",
         "messages": [{"role": "user", "content": "count"}],
         "max_tokens": 5,
         "stream_options": {"include_usage": True},
     }
-    events = list(door.events("/v1/chat/completions", asked))
+    events = list(gateway.events("/v1/chat/completions", asked))
     assert text_of(events) == counting(1, 5)
     assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert events[-2]["choices"] == []
@@ -52,21 +52,21 @@ def test_a_chat_comes_in_parts_with_its_usage(door: Door):
     assert all(each["usage"] is None for each in events[:-2])
 
 
-def test_prompts_of_one_stream_are_told_apart(door: Door):
+def test_prompts_of_one_stream_are_told_apart(gateway: Served):
     asked = {"model": "writer", "prompt": ["a 1", "b 7"], "max_tokens": 3, "n": 1}
     texts = ["", ""]
-    for event in door.events("/v1/completions", asked):
+    for event in gateway.events("/v1/completions", asked):
         if event != "[DONE]":
             for choice in event["choices"]:
                 texts[choice["index"]] += choice["text"]
     assert texts == [counting(2, 4), counting(8, 10)]
 
 
-def test_parts_come_while_the_engine_generates(door: Door, fleet: FleetSite):
+def test_parts_come_while_the_engine_generates(gateway: Served, fleet: FleetSite):
     fleet.engine("writer-1", "--latency", "3", limit=64)
     fleet.engines["writer-0"].fault(status=503)
     asked = {"model": "writer", "prompt": "slowly", "max_tokens": 30}
-    stream = door.events("/v1/completions", asked)
+    stream = gateway.events("/v1/completions", asked)
     first = next(stream)
     assert first["choices"][0]["finish_reason"] is None
     # The engine is not done: it has the request.
@@ -76,7 +76,7 @@ def test_parts_come_while_the_engine_generates(door: Door, fleet: FleetSite):
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_a_stream_goes_on_where_its_engine_dies(
-    door: Door, fleet: FleetSite, path: str
+    gateway: Served, fleet: FleetSite, path: str
 ):
     dies = fleet.engine("writer-1", "--latency", "1", limit=64)
     fleet.engines["writer-0"].fault(status=503)
@@ -90,7 +90,7 @@ def test_a_stream_goes_on_where_its_engine_dies(
         asked["messages"] = [{"role": "user", "content": "go"}]
     else:
         asked["prompt"] = "go"
-    stream = door.events(path, asked)
+    stream = gateway.events(path, asked)
     events = [next(stream)]
     fleet.engines["writer-0"].fault()
     events += stream
@@ -98,11 +98,11 @@ def test_a_stream_goes_on_where_its_engine_dies(
     assert events[-2]["usage"]["completion_tokens"] == 30
 
 
-def test_a_stream_goes_on_where_its_worker_dies(door: Door, fleet: FleetSite):
+def test_a_stream_goes_on_where_its_worker_dies(gateway: Served, fleet: FleetSite):
     fleet.engines["writer-0"].fault(status=503)
     fleet.engine("writer-1", "--latency", "3", limit=64)
     asked = {"model": "writer", "prompt": "go", "max_tokens": 40}
-    stream = door.events("/v1/completions", asked)
+    stream = gateway.events("/v1/completions", asked)
     events = [next(stream)]
     fleet.workers[-1].signal(signal.SIGKILL)
     fleet.workers[-1].wait()
@@ -112,18 +112,18 @@ def test_a_stream_goes_on_where_its_worker_dies(door: Door, fleet: FleetSite):
     assert text_of(events) == counting(1, 40)
 
 
-def test_what_fails_before_the_first_part_has_a_status(door: Door):
+def test_what_fails_before_the_first_part_has_a_status(gateway: Served):
     asked = {"model": "writer", "prompt": "a", "max_tokens": 40_000, "stream": True}
-    status, body, _ = door.ask("/v1/completions", asked)
+    status, body, _ = gateway.ask("/v1/completions", asked)
     assert status == 400
     assert body["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_client_that_goes_away_ends_the_generation(door: Door, fleet: FleetSite):
+def test_a_client_that_goes_away_ends_the_generation(gateway: Served, fleet: FleetSite):
     engine = fleet.engine("writer-1", "--latency", "30", limit=64)
     fleet.engines["writer-0"].fault(status=503)
     asked = {"model": "writer", "prompt": "long", "max_tokens": 600, "stream": True}
-    with door.connected() as connection:
+    with gateway.connected() as connection:
         connection.request("POST", "/v1/completions", json.dumps(asked))
         response = connection.getresponse()
         assert response.readline().startswith(b"data: ")

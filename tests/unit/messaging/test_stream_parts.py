@@ -112,7 +112,11 @@ def test_another_engine_gets_the_text_and_what_is_left_of_the_tokens():
     sofar.go_on()
     assert continued(request, request.body, sofar)["max_tokens"] == 5
     sofar.add({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5}})
-    assert sofar.usage["completion_tokens"] == 10
+    assert sofar.usage == {
+        "prompt_tokens": 4,
+        "completion_tokens": 10,
+        "total_tokens": 14,
+    }
 
 
 def test_a_chat_goes_on_with_its_last_message():
