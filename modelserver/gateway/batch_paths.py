@@ -1,0 +1,204 @@
+"""``/v1/files`` and ``/v1/batches``."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import BodyPartReader, web
+from celery import Celery
+
+from modelserver.errors import RequestError
+from modelserver.gateway.batches import BatchFolder, BatchRecord
+from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
+from modelserver.gateway.faults import Fault, Refused
+from modelserver.settings import Settings
+
+T = TypeVar("T")
+
+#: Batches that a gateway left, or whose time is over, are looked for so often, in
+#: seconds.
+LOOK_SECONDS = 5.0
+#: A list shows so many entries, unless told otherwise, and at most.
+LISTED, MOST_LISTED = 20, 100
+#: Bytes of an upload that are read at a time.
+CHUNK_BYTES = 1 << 18
+
+logger = logging.getLogger(__name__)
+
+
+class BatchPathsHandler:
+    """Answers what is asked about files and batches."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        self._files = FileFolder(settings.run_dir / "files")
+        self._batches = BatchFolder(settings, app, self._files)
+        self._validations: set[asyncio.Task[None]] = set()
+
+    def routes(self) -> list[web.RouteDef]:
+        """The paths."""
+        return [
+            web.post("/v1/files", self._upload),
+            web.get("/v1/files", self._list_files),
+            web.get("/v1/files/{file}", self._show_file),
+            web.delete("/v1/files/{file}", self._delete_file),
+            web.get("/v1/files/{file}/content", self._content),
+            web.post("/v1/batches", self._create),
+            web.get("/v1/batches", self._list_batches),
+            web.get("/v1/batches/{batch}", self._show_batch),
+            web.post("/v1/batches/{batch}/cancel", self._cancel),
+        ]
+
+    async def look_after(self) -> None:
+        """Take up what gateways left, for ever."""
+        while True:
+            try:
+                await asyncio.to_thread(self._batches.look_after)
+            except Exception as error:
+                logger.warning("batches wait: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    # Files.
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        if not request.content_type.startswith("multipart/"):
+            raise Refused(
+                Fault(400, "file is missing; send it as a multipart form", param="file")
+            )
+        purpose, kept = "", None
+        try:
+            async for part in await request.multipart():
+                if not isinstance(part, BodyPartReader):
+                    continue
+                if part.name == "purpose":
+                    purpose = (await part.read(decode=True)).decode(errors="replace")
+                elif part.name == "file":
+                    name = (part.filename or "upload.jsonl")[-255:]
+                    kept = await self._files.keep(name, _owner(request), _chunks(part))
+        except (ValueError, AssertionError) as error:
+            raise RequestError(f"the form cannot be read: {error}") from error
+        if kept is None:
+            raise Refused(Fault(400, "file is missing in the form", param="file"))
+        if purpose != PURPOSE:
+            self._files.remove(kept)
+            text = f'purpose must be "{PURPOSE}", not {purpose[:64]!r}'
+            raise Refused(Fault(400, text, param="purpose"))
+        return _json(self._files.describe(kept))
+
+    async def _list_files(self, request: web.Request) -> web.Response:
+        found = await asyncio.to_thread(self._files.all, _owner(request))
+        return await self._listed(request, found, self._files.describe)
+
+    def _file(self, request: web.Request) -> FileRecord:
+        name = request.match_info["file"]
+        found = self._files.find(name, _owner(request))
+        if found is None:
+            raise Refused(Fault(404, f"there is no file {name!r} of yours", param="id"))
+        return found
+
+    async def _show_file(self, request: web.Request) -> web.Response:
+        return _json(self._files.describe(self._file(request)))
+
+    async def _delete_file(self, request: web.Request) -> web.Response:
+        record = self._file(request)
+        self._files.remove(record)
+        return _json({"id": record.id, "object": "file", "deleted": True})
+
+    async def _content(self, request: web.Request) -> web.StreamResponse:
+        path = self._files.content(self._file(request))
+        if not path.exists():
+            raise Refused(Fault(404, "the file's content is not there any more"))
+        return web.FileResponse(
+            path, headers={"Content-Type": "application/octet-stream"}
+        )
+
+    # Batches.
+
+    async def _create(self, request: web.Request) -> web.Response:
+        try:
+            body = orjson.loads(await request.read())
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"the body is not JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise RequestError("the body must be a JSON object")
+        request["body"] = body
+        key = request["visitor"].key
+        models, least = (key.models, key.priority) if key else ((), 0)
+        batches = self._batches
+        record = await asyncio.to_thread(
+            batches.create, body, _owner(request), models, least
+        )
+        validation = asyncio.create_task(
+            asyncio.to_thread(batches.validate, record.id)
+        )
+        self._validations.add(validation)
+        validation.add_done_callback(self._validated)
+        return _json(await asyncio.to_thread(batches.describe, record))
+
+    def _validated(self, validation: "asyncio.Task[None]") -> None:
+        self._validations.discard(validation)
+        if not validation.cancelled() and (error := validation.exception()):
+            # It is tried again, here or by another gateway.
+            logger.warning("a batch could not be submitted yet: %s", error)
+
+    def _batch(self, request: web.Request) -> BatchRecord:
+        name = request.match_info["batch"]
+        found = self._batches.find(name, _owner(request))
+        if found is None:
+            raise Refused(Fault(404, f"there is no batch {name!r} of yours", param="id"))
+        return found
+
+    async def _show_batch(self, request: web.Request) -> web.Response:
+        record = self._batch(request)
+        return _json(await asyncio.to_thread(self._batches.describe, record))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        batches, record = self._batches, self._batch(request)
+        record = await asyncio.to_thread(batches.cancel, record)
+        return _json(await asyncio.to_thread(batches.describe, record))
+
+    async def _list_batches(self, request: web.Request) -> web.Response:
+        found = await asyncio.to_thread(self._batches.all, _owner(request))
+        return await self._listed(request, found, self._batches.describe)
+
+    async def _listed(
+        self,
+        request: web.Request,
+        found: Sequence[T],
+        describe: Callable[[T], dict[str, Any]],
+    ) -> web.Response:
+        """A page of a list: OpenAI's ``after`` and ``limit``."""
+        limit = LISTED
+        with suppress(ValueError):
+            limit = int(request.query.get("limit", LISTED))
+        limit = max(1, min(limit, MOST_LISTED))
+        ids = [str(getattr(each, "id")) for each in found]  # noqa: B009
+        after = request.query.get("after")
+        first = ids.index(after) + 1 if after in ids else 0
+        page = found[first : first + limit]
+        data = await asyncio.to_thread(lambda: [describe(each) for each in page])
+        return _json(
+            {
+                "object": "list",
+                "data": data,
+                "first_id": data[0]["id"] if data else None,
+                "last_id": data[-1]["id"] if data else None,
+                "has_more": first + limit < len(found),
+            }
+        )
+
+
+def _owner(request: web.Request) -> str:
+    key = request["visitor"].key
+    return str(key.name) if key else ""
+
+
+async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while chunk := await part.read_chunk(CHUNK_BYTES):
+        yield part.decode(chunk)
+
+
+def _json(body: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,363 @@
+"""OpenAI's batches: runs that the fleet carries out, under OpenAI's names.
+
+What is known of a batch stands in a file; how far it is, its run tells. A gateway that
+dies while it looks at an input leaves that to the next one.
+"""
+
+import fcntl
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from modelserver.decoding import decode
+from modelserver.errors import RequestError
+from modelserver.gateway.files import (
+    FileFolder,
+    FileRecord,
+    is_id,
+    read_all,
+    read_json,
+    write_json,
+)
+from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
+from modelserver.runs.files.journal import BatchPaths
+from modelserver.runs.files.problems import BatchFileError
+from modelserver.runs.files.source import Source
+from modelserver.runs.hosting.submitting import submit_run
+from modelserver.runs.hosting.telling import RunView
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from modelserver.store.hosted import (
+    HostedRun,
+    RunOrder,
+    RunState,
+    give_run_order,
+    read_hosted,
+)
+from modelserver.values import Json
+
+#: How the ids of batches begin.
+HEAD = "batch_"
+#: The urgency of a batch's rows, unless a key's are less urgent: filler.
+PRIORITY = 9
+#: Most fields of a batch's metadata, and most characters of a name and of a value.
+MOST_METADATA, MOST_NAME, MOST_VALUE = 16, 64, 512
+_WINDOW = re.compile(r"([1-9]\d{0,4})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+#: OpenAI's word for how a run stands.
+_STATUS = {
+    RunState.CANCELLING: "cancelling",
+    RunState.CANCELLED: "cancelled",
+    RunState.COMPLETED: "completed",
+    RunState.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """What is known of one batch."""
+
+    id: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    created_at: int
+    expires_at: int
+    #: The API key that it belongs to, "" for none.
+    owner: str = ""
+    #: Models that it may ask for; none are all.
+    models: tuple[str, ...] = ()
+    priority: int = PRIORITY
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    #: Its run, "" until the input was looked at.
+    run: str = ""
+    submitted_at: int = 0
+    cancelled_at: int = 0
+    failed_at: int = 0
+    #: Whether its time was over before it was done.
+    is_expired: bool = False
+    #: What is wrong with the input.
+    errors: tuple[Mapping[str, Json], ...] = ()
+
+
+class BatchFolder:
+    """The batches of one folder. Blocks: not for a loop."""
+
+    def __init__(self, settings: Settings, app: Celery, files: FileFolder) -> None:
+        self._settings = settings
+        self._app = app
+        self._files = files
+        self._connected: Store | None = None
+
+    @property
+    def _store(self) -> Store:
+        if self._connected is None:
+            self._connected = connect(self._settings)
+        return self._connected
+
+    # What clients ask for.
+
+    def create(
+        self, body: Mapping[str, Any], owner: str, models: tuple[str, ...], least: int
+    ) -> BatchRecord:
+        """A new batch, to be looked at by ``validate``. Raises RequestError."""
+        endpoint = body.get("endpoint")
+        if endpoint not in (
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+        ):
+            raise RequestError(
+                f"endpoint must be a path like /v1/chat/completions, not {endpoint!r}"
+            )
+        window = body.get("completion_window")
+        found = _WINDOW.fullmatch(window) if isinstance(window, str) else None
+        if found is None:
+            raise RequestError(
+                'completion_window must be a time like "24h" or "30m", not '
+                f"{window!r}"
+            )
+        now = int(time.time())
+        record = BatchRecord(
+            id=f"{HEAD}{uuid.uuid4().hex}",
+            endpoint=endpoint,
+            input_file_id=self._input(body.get("input_file_id"), owner).id,
+            completion_window=found[0],
+            created_at=now,
+            expires_at=now + int(found[1]) * _UNITS[found[2]],
+            owner=owner,
+            models=models,
+            priority=max(PRIORITY, least),
+            metadata=_metadata(body.get("metadata")),
+        )
+        self._write(record)
+        return record
+
+    def _input(self, name: Any, owner: str) -> FileRecord:
+        found = self._files.find(name, owner) if isinstance(name, str) else None
+        if found is None:
+            raise RequestError(
+                f"input_file_id names no file of yours: {name!r}; upload one to "
+                "/v1/files"
+            )
+        return found
+
+    def find(self, batch: str, owner: str) -> BatchRecord | None:
+        """One batch of this owner."""
+        if not is_id(batch, HEAD):
+            return None
+        found = read_json(self._path(batch, ".json"))
+        record = decode(BatchRecord, found) if found else None
+        return record if record and record.owner == owner else None
+
+    def all(self, owner: str) -> list[BatchRecord]:
+        """All batches of this owner, the newest first."""
+        own = [record for record in self._records() if record.owner == owner]
+        return sorted(own, key=lambda record: (-record.created_at, record.id))
+
+    def _records(self) -> Iterator[BatchRecord]:
+        for values in read_all(self._files.folder, HEAD):
+            yield decode(BatchRecord, values)
+
+    def cancel(self, record: BatchRecord) -> BatchRecord:
+        """End a batch; what is answered stays. Raises StoreUnreachableError."""
+        if record.failed_at or record.cancelled_at:
+            return record
+        record = replace(record, cancelled_at=int(time.time()))
+        self._write(record)
+        if record.run:
+            with self._store.reachable():
+                give_run_order(self._store, record.run, RunOrder.CANCEL)
+        return record
+
+    # What gateways do by themselves.
+
+    def look_after(self) -> None:
+        """Take up what a gateway left, and end what is out of time."""
+        now = time.time()
+        for record in self._records():
+            if not record.run and not record.failed_at:
+                self.validate(record.id)
+            elif record.run and not record.is_expired and now > record.expires_at:
+                self._expire(record)
+
+    def _expire(self, record: BatchRecord) -> None:
+        found = self._run(record)
+        if found is None or found.state(self._store.now()) in _STATUS:
+            return
+        self._write(replace(record, is_expired=True))
+        with self._store.reachable():
+            give_run_order(self._store, record.run, RunOrder.CANCEL)
+
+    def validate(self, batch: str) -> None:
+        """Look at a batch's input and hand it to the fleet, unless somebody does."""
+        with _locked(self._path(batch, ".lock")) as is_ours:
+            record = decode(BatchRecord, read_json(self._path(batch, ".json")))
+            if not is_ours or record.run or record.failed_at:
+                return
+            now = int(time.time())
+            if record.cancelled_at:
+                self._write(replace(record, failed_at=now))
+                return
+            try:
+                run = self._submit(record)
+            except BadLinesError as error:
+                errors = [problem.to_json() for problem in error.found.problems]
+                self._fail(record, errors)
+            except (BatchFileError, RequestError, OSError) as error:
+                told = {"code": "invalid_file", "line": None, "message": str(error)}
+                self._fail(record, [told])
+            else:
+                self._write(replace(record, run=run, submitted_at=now))
+
+    def _fail(self, record: BatchRecord, errors: list[dict[str, Any]]) -> None:
+        told = tuple({"param": None, **each} for each in errors)
+        self._write(replace(record, failed_at=int(time.time()), errors=told))
+
+    def _submit(self, record: BatchRecord) -> str:
+        upload = self._files.find(record.input_file_id, record.owner)
+        if upload is None:
+            raise RequestError(f"the file {record.input_file_id} is not there any more")
+        options = BatchOptions(priority=record.priority)
+        job = BatchRun(
+            self._app,
+            Source(self._files.content(upload)),
+            BatchPaths(self._path(record.id, ".out.jsonl")),
+            options,
+        )
+        try:
+            job.prepare()
+            if job.inspection is not None:
+                _check_models(record, job.inspection.models)
+            submitter = (self._settings.host, record.owner)
+            return submit_run(self._store, job, submitter).id
+        finally:
+            job.close()
+
+    # How it stands.
+
+    def describe(self, record: BatchRecord) -> dict[str, Any]:
+        """OpenAI's object about a batch. Raises StoreUnreachableError."""
+        found = self._run(record)
+        status, at = self._status(record, found)
+        counts, usage = {"total": 0, "completed": 0, "failed": 0}, None
+        if found is not None:
+            tally = RunView(found).tally
+            counts = {
+                "total": tally.total,
+                "completed": tally.answered,
+                "failed": tally.failed,
+            }
+            usage = {
+                "input_tokens": tally.tokens_in,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": tally.tokens_out,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": tally.tokens_in + tally.tokens_out,
+            }
+        is_over = status in ("completed", "cancelled", "expired")
+        told = {"object": "list", "data": list(record.errors)}
+        return {
+            "id": record.id,
+            "object": "batch",
+            "endpoint": record.endpoint,
+            "errors": told if record.errors else None,
+            "input_file_id": record.input_file_id,
+            "completion_window": record.completion_window,
+            "status": status,
+            "output_file_id": self._left(record, "output") if is_over else None,
+            "error_file_id": self._left(record, "errors") if is_over else None,
+            "created_at": record.created_at,
+            "in_progress_at": record.submitted_at or None,
+            "expires_at": record.expires_at,
+            "finalizing_at": at if status == "completed" else None,
+            "completed_at": at if status == "completed" else None,
+            "failed_at": at if status == "failed" else None,
+            "expired_at": at if status == "expired" else None,
+            "cancelling_at": record.cancelled_at or None,
+            "cancelled_at": at if status == "cancelled" else None,
+            "request_counts": counts,
+            "usage": usage,
+            "metadata": dict(record.metadata) or None,
+        }
+
+    def _run(self, record: BatchRecord) -> HostedRun | None:
+        if not record.run:
+            return None
+        with self._store.reachable():
+            found = read_hosted(self._store, [record.run], whole=True)
+        return found[0] if found else None
+
+    def _status(
+        self, record: BatchRecord, found: HostedRun | None
+    ) -> tuple[str, int | None]:
+        """OpenAI's word for how it stands, and since when."""
+        if record.failed_at:
+            ended = "cancelled" if record.cancelled_at else "failed"
+            return ended, record.failed_at
+        if found is None:
+            # Its run is kept for thirty days after its end.
+            return ("expired" if record.run else "validating"), None
+        status = _STATUS.get(RunState(found.state(self._store.now())), "in_progress")
+        if record.is_expired and status in ("cancelling", "cancelled"):
+            status = "expired" if status == "cancelled" else "in_progress"
+        return status, int(found.standing.since)
+
+    def _left(self, record: BatchRecord, kind: str) -> str | None:
+        """The id of a file that it left, None if it left none."""
+        paths = BatchPaths(self._path(record.id, ".out.jsonl"))
+        path = paths.output if kind == "output" else paths.errors
+        if not path.exists() or not path.stat().st_size:
+            return None
+        return self._files.adopt(record.id, kind, path, record.owner).id
+
+    def _path(self, batch: str, suffix: str) -> Path:
+        return self._files.folder / f"{batch}{suffix}"
+
+    def _write(self, record: BatchRecord) -> None:
+        write_json(self._path(record.id, ".json"), asdict(record))
+
+
+def _metadata(given: Any) -> dict[str, Json]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or len(given) > MOST_METADATA:
+        raise RequestError(f"metadata must be an object of {MOST_METADATA} texts at most")
+    for name, value in given.items():
+        is_text = isinstance(value, str) and len(value) <= MOST_VALUE
+        if not is_text or len(name) > MOST_NAME:
+            raise RequestError(
+                f"metadata[{name[:MOST_NAME]!r}] must be a text of {MOST_VALUE} "
+                "characters at most"
+            )
+    return dict(given)
+
+
+def _check_models(record: BatchRecord, models: Mapping[str, int]) -> None:
+    wrong = sorted(set(models) - set(record.models)) if record.models else []
+    if wrong:
+        raise RequestError(
+            f'the key "{record.owner}" may not ask for {", ".join(wrong)}; it may for '
+            f"{', '.join(record.models)}"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether nobody else has this lock; it is held meanwhile."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
