@@ -3,4 +3,6 @@
 ``server`` has the paths; ``bodies`` reads what is asked and joins the answers,
 ``calling`` sends requests and follows them, ``inbox`` hears the parts of streams,
 ``events`` writes them, ``doorkeeper`` knows keys and limits, ``faults`` tells errors.
+``batch_paths`` answers for files and batches: ``files`` keeps the one, ``batches``
+hands the other to the fleet as submitted runs.
 """

@@ -12,8 +12,8 @@ from celery import Celery
 
 from modelserver.errors import RequestError
 from modelserver.gateway.batches import BatchFolder, BatchRecord
-from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
 from modelserver.gateway.faults import Fault, Refused
+from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
 from modelserver.settings import Settings
 
 T = TypeVar("T")
@@ -130,9 +130,7 @@ class BatchPathsHandler:
         record = await asyncio.to_thread(
             batches.create, body, _owner(request), models, least
         )
-        validation = asyncio.create_task(
-            asyncio.to_thread(batches.validate, record.id)
-        )
+        validation = asyncio.create_task(asyncio.to_thread(batches.validate, record.id))
         self._validations.add(validation)
         validation.add_done_callback(self._validated)
         return _json(await asyncio.to_thread(batches.describe, record))
@@ -147,7 +145,8 @@ class BatchPathsHandler:
         name = request.match_info["batch"]
         found = self._batches.find(name, _owner(request))
         if found is None:
-            raise Refused(Fault(404, f"there is no batch {name!r} of yours", param="id"))
+            text = f"there is no batch {name!r} of yours"
+            raise Refused(Fault(404, text, param="id"))
         return found
 
     async def _show_batch(self, request: web.Request) -> web.Response:

@@ -49,6 +49,8 @@ HEAD = "batch_"
 PRIORITY = 9
 #: Most fields of a batch's metadata, and most characters of a name and of a value.
 MOST_METADATA, MOST_NAME, MOST_VALUE = 16, 64, 512
+#: What a line is called whose request an engine would refuse.
+OF_ROW = "invalid_request"
 _WINDOW = re.compile(r"([1-9]\d{0,4})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: OpenAI's word for how a run stands.
@@ -121,8 +123,7 @@ class BatchFolder:
         found = _WINDOW.fullmatch(window) if isinstance(window, str) else None
         if found is None:
             raise RequestError(
-                'completion_window must be a time like "24h" or "30m", not '
-                f"{window!r}"
+                f'completion_window must be a time like "24h" or "30m", not {window!r}'
             )
         now = int(time.time())
         record = BatchRecord(
@@ -225,13 +226,21 @@ class BatchFolder:
         upload = self._files.find(record.input_file_id, record.owner)
         if upload is None:
             raise RequestError(f"the file {record.input_file_id} is not there any more")
-        options = BatchOptions(priority=record.priority)
-        job = BatchRun(
-            self._app,
-            Source(self._files.content(upload)),
-            BatchPaths(self._path(record.id, ".out.jsonl")),
-            options,
-        )
+        source = self._files.content(upload)
+        try:
+            return self._submit_file(record, source)
+        except BadLinesError as error:
+            if any(each.code != OF_ROW for each in error.found.problems):
+                raise
+            # What an engine would refuse fails its row only, as with OpenAI.
+            return self._submit_file(record, source, skip_bad=True)
+
+    def _submit_file(
+        self, record: BatchRecord, source: Path, skip_bad: bool = False
+    ) -> str:
+        options = BatchOptions(priority=record.priority, skip_bad=skip_bad)
+        paths = BatchPaths(self._path(record.id, ".out.jsonl"))
+        job = BatchRun(self._app, Source(source), paths, options)
         try:
             job.prepare()
             if job.inspection is not None:
@@ -256,11 +265,11 @@ class BatchFolder:
                 "failed": tally.failed,
             }
             usage = {
-                "input_tokens": tally.tokens_in,
+                "input_tokens": tally.prompt_tokens,
                 "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": tally.tokens_out,
+                "output_tokens": tally.completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": tally.tokens_in + tally.tokens_out,
+                "total_tokens": tally.prompt_tokens + tally.completion_tokens,
             }
         is_over = status in ("completed", "cancelled", "expired")
         told = {"object": "list", "data": list(record.errors)}
@@ -329,7 +338,8 @@ def _metadata(given: Any) -> dict[str, Json]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or len(given) > MOST_METADATA:
-        raise RequestError(f"metadata must be an object of {MOST_METADATA} texts at most")
+        told = f"metadata must be an object of {MOST_METADATA} texts at most"
+        raise RequestError(told)
     for name, value in given.items():
         is_text = isinstance(value, str) and len(value) <= MOST_VALUE
         if not is_text or len(name) > MOST_NAME:
@@ -359,5 +369,3 @@ def _locked(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-
-

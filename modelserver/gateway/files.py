@@ -124,9 +124,7 @@ class FileFolder:
 
     def all(self, owner: str) -> list[FileRecord]:
         """All files of this owner, the newest first."""
-        found = [
-            decode(FileRecord, values) for values in read_all(self.folder, HEAD)
-        ]
+        found = [decode(FileRecord, values) for values in read_all(self.folder, HEAD)]
         own = [record for record in found if record.owner == owner]
         return sorted(own, key=lambda record: (-record.created_at, record.id))
 
@@ -170,5 +168,5 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_all(folder: Path, head: str) -> Iterator[dict[str, Any]]:
     """All records whose ids begin so."""
     for path in folder.glob(f"{head}*.json"):
-        if found := read_json(path):
+        if is_id(path.stem, head) and (found := read_json(path)):
             yield found

@@ -16,6 +16,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
 from modelserver.gateway.calling import Caller, Calls, Told
 from modelserver.gateway.doorkeeper import Doorkeeper
@@ -62,6 +63,7 @@ class Gateway:
         self._doorkeeper = Doorkeeper(self._client, store_keys, is_local)
         self._inbox = Inbox(self._client, store_keys)
         self._calls = Calls(app, self._inbox)
+        self._batches = BatchPathsHandler(settings, app)
         self._began = int(time.time())
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
@@ -75,6 +77,7 @@ class Gateway:
         app.add_routes(
             [
                 *(web.post(path, self._infer) for path in PATHS),
+                *self._batches.routes(),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{model:.+}", self._model),
                 web.get("/health", self._health),
@@ -86,7 +89,9 @@ class Gateway:
 
     async def _open(self, app: web.Application) -> Any:
         await self._inbox.start()
+        looking = asyncio.create_task(self._batches.look_after())
         yield
+        looking.cancel()
         await self._inbox.stop()
         await self._client.aclose()
 

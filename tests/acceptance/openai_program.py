@@ -6,6 +6,7 @@ Its arguments are the base URL and the names of two models; it prints what it go
 import asyncio
 import json
 import sys
+import time
 
 import openai
 
@@ -66,9 +67,39 @@ def main() -> dict[str, object]:
             chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices
         ),
         "streamed tokens": chunks[-1].usage.completion_tokens,
+        "batch": batch(client),
         "awaited": asyncio.run(awaited()),
         "refused": refused(client),
     }
+
+
+def batch(client: openai.OpenAI) -> list[object]:
+    """A small batch: its status, its counts, its answers by name."""
+    lines = [
+        {
+            "custom_id": f"row-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": WRITER, "messages": MESSAGES, **EXACT},
+        }
+        for number in range(3)
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    file = client.files.create(file=("in.jsonl", content), purpose="batch")
+    made = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    ends = time.monotonic() + 60
+    while made.status in ("validating", "in_progress") and time.monotonic() < ends:
+        time.sleep(0.2)
+        made = client.batches.retrieve(made.id)
+    told = client.files.content(made.output_file_id).text
+    texts = {
+        each["custom_id"]: each["response"]["body"]["choices"][0]["message"]["content"]
+        for each in map(json.loads, told.splitlines())
+    }
+    listed = made.id in [each.id for each in client.batches.list()]
+    return [made.status, made.request_counts.completed, texts, listed]
 
 
 async def awaited() -> str:

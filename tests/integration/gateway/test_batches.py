@@ -1,0 +1,197 @@
+"""OpenAI's files and batches through the gateway."""
+
+import json
+import signal
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.engine.openai_api import answer_text
+from tests.integration.gateway.conftest import Served, open_gateway
+from tests.support.hosted_runs import HolderProcess, holder
+from tests.support.processes import eventually
+from tests.support.workers import FleetSite
+
+URL = "/v1/completions"
+#: How long a small batch may take, in seconds.
+WITHIN = 90.0
+
+
+@pytest.fixture(scope="module")
+def holding(site: FleetSite) -> Iterator[HolderProcess]:
+    """A process that carries out what is submitted."""
+    with holder(site, "batches") as process:
+        process.wait_until_ready()
+        yield process
+
+
+def line(name: str, **body: Any) -> dict[str, Any]:
+    asked = {"model": "writer", "prompt": f"row {name}", "max_tokens": 2, **body}
+    return {"custom_id": name, "method": "POST", "url": URL, "body": asked}
+
+
+def upload(
+    gateway: Served, content: bytes, purpose: str = "batch", field: str = "file"
+) -> tuple[int, Any]:
+    mark = uuid.uuid4().hex
+    parts = (
+        f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n'
+        f"{purpose}\r\n"
+        f'--{mark}\r\nContent-Disposition: form-data; name="{field}"; '
+        f'filename="in.jsonl"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    )
+    data = parts.encode() + content + f"\r\n--{mark}--\r\n".encode()
+    with gateway.connected() as connection:
+        kind = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+        connection.request("POST", "/v1/files", data, kind)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def begin(
+    gateway: Served, lines: list[dict[str, Any]], **change: Any
+) -> dict[str, Any]:
+    """Upload these lines and make a batch of them."""
+    content = b"".join(json.dumps(each).encode() + b"\n" for each in lines)
+    _, file = upload(gateway, content)
+    asked = {
+        "input_file_id": file["id"],
+        "endpoint": URL,
+        "completion_window": "24h",
+        **change,
+    }
+    status, batch, _ = gateway.ask("/v1/batches", asked)
+    assert status == 200, batch
+    return dict(batch)
+
+
+def show(gateway: Served, batch: dict[str, Any]) -> dict[str, Any]:
+    return dict(gateway.ask(f"/v1/batches/{batch['id']}")[1])
+
+
+def ended(gateway: Served, batch: dict[str, Any], status: str) -> dict[str, Any]:
+    eventually(lambda: show(gateway, batch)["status"] == status, WITHIN)
+    return show(gateway, batch)
+
+
+def read(gateway: Served, file: str) -> list[dict[str, Any]]:
+    _, content, _ = gateway.ask(f"/v1/files/{file}/content")
+    return [json.loads(each) for each in content.splitlines()]
+
+
+def test_a_batch_is_answered(gateway: Served, holding: HolderProcess):
+    lines = [line(f"a{number}") for number in range(20)]
+    lines.append(line("bad", temperature=-1))
+    batch = begin(gateway, lines, metadata={"job": "night"})
+    assert batch["object"] == "batch"
+    assert batch["status"] in ("validating", "in_progress")
+    assert batch["metadata"] == {"job": "night"}
+    done = ended(gateway, batch, "completed")
+    assert done["request_counts"] == {"total": 21, "completed": 20, "failed": 1}
+    answers = {
+        each["custom_id"]: each["response"]["body"]["choices"][0]["text"]
+        for each in read(gateway, done["output_file_id"])
+    }
+    assert answers == {
+        f"a{number}": answer_text(f"row a{number}") for number in range(20)
+    }
+    [failed] = read(gateway, done["error_file_id"])
+    assert failed["custom_id"] == "bad"
+    assert failed["response"]["status_code"] == 400
+    listed = gateway.ask("/v1/batches")[1]["data"]
+    assert done in listed
+
+
+def test_a_batch_with_bad_lines_fails_in_words(gateway: Served, holding: HolderProcess):
+    batch = begin(gateway, [line("a"), line("a"), {"custom_id": "b"}])
+    done = ended(gateway, batch, "failed")
+    assert {each["line"] for each in done["errors"]["data"]} == {2, 3}
+    assert all(each["message"] for each in done["errors"]["data"])
+
+
+def test_a_batch_goes_on_where_gateway_and_holder_are_killed(
+    site: FleetSite, fleet: FleetSite
+):
+    fleet.engine("writer-1", "--latency", "0.5", limit=8)
+    fleet.engines["writer-0"].fault(status=503)
+    with open_gateway(site) as gateway, holder(fleet, "dies") as dies:
+        batch = begin(gateway, [line(f"k{number}") for number in range(60)])
+        eventually(
+            lambda: show(gateway, batch)["request_counts"]["completed"] > 5, WITHIN
+        )
+        dies.process.send_signal(signal.SIGKILL)
+        gateway.process.send_signal(signal.SIGKILL)
+    fleet.engines["writer-0"].fault()
+    with open_gateway(site) as gateway, holder(fleet, "goes-on"):
+        done = ended(gateway, batch, "completed")
+        rows = read(gateway, done["output_file_id"])
+    assert sorted(each["custom_id"] for each in rows) == sorted(
+        f"k{number}" for number in range(60)
+    )
+
+
+def test_a_batch_is_cancelled(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    fleet.engines["writer-0"].fault(status=503)
+    batch = begin(gateway, [line(f"c{number}") for number in range(10)])
+    eventually(lambda: show(gateway, batch)["status"] == "in_progress", WITHIN)
+    status, told, _ = gateway.ask(f"/v1/batches/{batch['id']}/cancel", {})
+    assert status == 200
+    assert told["cancelling_at"]
+    ended(gateway, batch, "cancelled")
+
+
+def test_a_batch_expires(gateway: Served, holding: HolderProcess, fleet: FleetSite):
+    fleet.engines["writer-0"].fault(status=503)
+    lines = [line(f"e{number}") for number in range(3)]
+    batch = begin(gateway, lines, completion_window="2s")
+    done = ended(gateway, batch, "expired")
+    assert done["expired_at"]
+
+
+def test_a_file_is_kept_shown_and_removed(gateway: Served):
+    status, file = upload(gateway, b"{}\n")
+    assert status == 200
+    assert (file["bytes"], file["filename"], file["purpose"]) == (
+        3,
+        "in.jsonl",
+        "batch",
+    )
+    path = f"/v1/files/{file['id']}"
+    assert gateway.ask(path)[1] == file
+    assert file in gateway.ask("/v1/files?limit=100")[1]["data"]
+    assert gateway.ask(f"{path}/content")[1] == b"{}\n"
+    assert gateway.ask(path, method="DELETE")[1]["deleted"] is True
+    assert gateway.ask(path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"input_file_id": "file-0"}, "input_file_id"),
+        ({"input_file_id": "../../etc/passwd"}, "input_file_id"),
+        ({"input_file_id": None}, "input_file_id"),
+        ({"endpoint": "/v1/nothing"}, "endpoint"),
+        ({"completion_window": "soon"}, "completion_window"),
+        ({"metadata": {"a": 5}}, "metadata"),
+        ({"metadata": "a"}, "metadata"),
+    ],
+)
+def test_a_bad_batch_is_refused(gateway: Served, change: dict[str, Any], param: str):
+    _, file = upload(gateway, b"{}\n")
+    asked = {"input_file_id": file["id"], "endpoint": URL, "completion_window": "24h"}
+    status, body, _ = gateway.ask("/v1/batches", asked | change)
+    assert (status, body["error"]["param"]) == (400, param)
+
+
+def test_files_that_are_none_are_refused(gateway: Served):
+    assert upload(gateway, b"", "batch")[0] == 400
+    assert upload(gateway, b"{}", "fine-tune")[1]["error"]["param"] == "purpose"
+    assert upload(gateway, b"{}", field="other")[1]["error"]["param"] == "file"
+    assert gateway.ask("/v1/files", {"purpose": "batch"})[0] == 400
+    for path in ("file-0", "..%2F..%2Fetc%2Fpasswd", "file-..", "batch_1"):
+        assert gateway.ask(f"/v1/files/{path}")[0] == 404
+        assert gateway.ask(f"/v1/files/{path}/content")[0] == 404
