@@ -6,6 +6,7 @@ another worker: the parts that were told are kept with the request.
 """
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.engine_client import EngineFault, RequestFault, ask_in_parts
-from modelserver.errors import EngineError
+from modelserver.errors import EngineError, RequestError
 from modelserver.messaging.requests import InferenceRequest
 from modelserver.messaging.stream_parts import (
     Assembly,
@@ -26,7 +27,7 @@ from modelserver.messaging.stream_parts import (
     without_role,
 )
 from modelserver.store.delivery import Deliveries
-from modelserver.store.streams import Addition, add_parts, read_parts
+from modelserver.store.streams import NOT_OURS, Addition, add_parts, read_parts
 
 logger = get_logger(__name__)
 
@@ -36,6 +37,8 @@ GATHER_SECONDS = 0.03
 MOST_ADDITIONS = 256
 #: Wait before another try while Redis is away, in seconds.
 AWAY_SECONDS = 0.5
+#: A stream that nobody has listened to for so many seconds is ended: its gateway died.
+UNHEARD_SECONDS = 10.0
 #: What a stream asks of an engine besides.
 _STREAM = {
     "stream": True,
@@ -57,6 +60,8 @@ class Stream:
     parts: list[dict[str, Any]] = field(default_factory=list)
     #: Whether the request is another worker's by now.
     is_fenced: bool = False
+    #: Since when nobody listens, by the monotonic clock; None while somebody does.
+    unheard_since: float | None = None
     #: Set while nothing is left to tell.
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -138,6 +143,7 @@ class Streams:
                     part["usage"] = stream.sofar.usage
                 if part.get("choices") or (usage and "usage" in part):
                     self._tell(stream, part)
+            _check_heard(stream)
 
     async def _whole(self, stream: Stream, model: str) -> dict[str, Any]:
         await stream.told.wait()
@@ -193,14 +199,25 @@ class Streams:
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: parts of answers wait (%s)", error)
                 await asyncio.sleep(AWAY_SECONDS)
-        for (stream, _), is_ours in zip(additions, taken, strict=True):
+        for (stream, _), listeners in zip(additions, taken, strict=True):
             stream.place += 1
-            stream.is_fenced = not is_ours
-            if stream.parts and is_ours:
+            stream.is_fenced = listeners == NOT_OURS
+            if listeners:
+                stream.unheard_since = None
+            elif stream.unheard_since is None:
+                stream.unheard_since = time.monotonic()
+            if stream.parts and not stream.is_fenced:
                 self._waiting.append(stream)
                 self._work.set()
             else:
                 stream.told.set()
+
+
+def _check_heard(stream: Stream) -> None:
+    """End what nobody listens to any more. Raises RequestError."""
+    since = stream.unheard_since
+    if since is not None and time.monotonic() - since > UNHEARD_SECONDS:
+        raise RequestError("the gateway that asked for this answer is gone")
 
 
 def _is_ended(sofar: Assembly) -> bool:

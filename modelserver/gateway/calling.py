@@ -1,16 +1,25 @@
 """Requests of the gateway on their way through the queue: sent, awaited, called off."""
 
 import asyncio
+import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Sequence,
+)
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Celery
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
+from modelserver.errors import StoreUnreachableError
 from modelserver.gateway.bodies import Asked, Call
 from modelserver.gateway.inbox import Arrivals, Inbox
 from modelserver.messaging.sending import BackgroundSender
@@ -19,6 +28,28 @@ from modelserver.store.streams import STREAM
 
 #: By the ids of requests that a client gave a key for, so that a repeat finds them.
 _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
+
+
+#: Where Redis does not answer, a request waits for it so long, in seconds.
+PATIENCE_SECONDS = 20.0
+#: Seconds between two tries.
+PAUSE_SECONDS = 0.25
+T = TypeVar("T")
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while Redis does not answer, within bounds.
+
+    Only for what may be asked twice.
+    """
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await ask()
+        except (StoreUnreachableError, RedisError, OSError):
+            if time.monotonic() > ends:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +101,35 @@ class Calls:
 
     async def _answer(self, place: int, call: Call, caller: Caller) -> dict[str, Any]:
         options = self._options(place, caller)
+        async with self._sent(call, caller, options) as result:
+            return dict(await result)
+
+    @asynccontextmanager
+    async def _sent(
+        self, call: Call, caller: Caller, options: dict[str, Any]
+    ) -> AsyncIterator[AsyncResult]:
+        """A request that was accepted; left before its end it is called off."""
         arguments = dict(call.arguments)
         if caller.deadline is not None:
             arguments["deadline"] = caller.deadline
         task = self._tasks[call.task]
-        return dict(await task.apply_aio((call.payload,), arguments, **options))
+        sender: BackgroundSender = self._app.modelserver_sender
+        sending: Future[Any] = Future()
+
+        async def send() -> AsyncResult:
+            nonlocal sending
+            sending = sender.send(
+                lambda producer: task.apply_async(
+                    (call.payload,), arguments, producer=producer, **options
+                )
+            )
+            return await asyncio.wrap_future(sending)
+
+        try:
+            yield await patiently(send)
+        except (asyncio.CancelledError, GeneratorExit):
+            sending.add_done_callback(sender.revoke)
+            raise
 
     def _options(self, place: int, caller: Caller) -> dict[str, Any]:
         options: dict[str, Any] = {"priority": caller.priority, "headers": {}}
@@ -125,24 +180,11 @@ class Calls:
         options = self._options(place, caller)
         task_id = options.setdefault("task_id", str(uuid.uuid4()))
         options["headers"][STREAM] = self._inbox.gateway
-        arguments = dict(call.arguments)
-        if caller.deadline is not None:
-            arguments["deadline"] = caller.deadline
         arrivals = self._inbox.expect(task_id)
-        background: BackgroundSender = self._app.modelserver_sender
-        task = self._tasks[call.task]
-        sending = background.send(
-            lambda producer: task.apply_async(
-                (call.payload,), arguments, producer=producer, **options
-            )
-        )
         try:
-            result = await asyncio.wrap_future(sending)
-            async for news in _until_answered(place, arrivals, result):
-                yield news
-        except (asyncio.CancelledError, GeneratorExit):
-            sending.add_done_callback(background.revoke)
-            raise
+            async with self._sent(call, caller, options) as result:
+                async for news in _until_answered(place, arrivals, result):
+                    yield news
         finally:
             self._inbox.forget(task_id)
 
@@ -166,7 +208,8 @@ async def _until_answered(
         if parts is not None:
             parts.cancel()
             await asyncio.wait({parts})
-        yield Told(place, await arrivals.rest(), dict(answer.result()))
+        rest = await patiently(arrivals.rest)
+        yield Told(place, rest, dict(answer.result()))
     finally:
         await _end([answer, *([parts] if parts is not None else [])])
 

@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
-from modelserver.gateway.calling import Caller, Calls, Told
+from modelserver.gateway.calling import Caller, Calls, Told, patiently
 from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import KEEP_ALIVE, Events
 from modelserver.gateway.faults import Fault, Refused, fault_of
@@ -106,7 +106,9 @@ class Gateway:
         try:
             if request.path not in OPEN_PATHS:
                 told = request.headers.get("Authorization", "")
-                request["visitor"] = await self._doorkeeper.admit(told)
+                request["visitor"] = await patiently(
+                    lambda: self._doorkeeper.admit(told)
+                )
             response = await handler(request)
         except web.HTTPException as error:
             response = _refusal(_http_fault(request, error))

@@ -18,23 +18,25 @@ STREAM = "stream_to"
 #: The parts of an answer are kept so many seconds after the last one.
 PARTS_SECONDS = 3600
 
+#: Said of an addition to a request that is another worker's.
+NOT_OURS = -1
+
 #: KEYS: what the worker holds, then a list for each entry. ARGV: seconds, then for each
 #: entry its tag, its place in the list, the parts, the channel and the head of its
-#: message. Returns for each: 1, or 0 where the request is another worker's.
+#: message. Returns for each how many listen, -1 where it is another worker's.
 _ADD = """
 local taken = {}
 for i = 2, #KEYS do
   local at = 2 + (i - 2) * 5
   local tag, place, parts = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   if redis.call('HEXISTS', KEYS[1], tag) == 0 then
-    taken[i - 1] = 0
+    taken[i - 1] = -1
   else
     if redis.call('LLEN', KEYS[i]) == place then
       redis.call('RPUSH', KEYS[i], parts)
       redis.call('EXPIRE', KEYS[i], ARGV[1])
-      redis.call('PUBLISH', ARGV[at + 3], ARGV[at + 4] .. parts)
     end
-    taken[i - 1] = 1
+    taken[i - 1] = redis.call('PUBLISH', ARGV[at + 3], ARGV[at + 4] .. parts)
   end
 end
 return taken
@@ -56,8 +58,8 @@ class Addition:
 
 async def add_parts(
     client: Redis, keys: Keys, worker: str, additions: Sequence[Addition]
-) -> list[bool]:
-    """Tell parts; for each whether the request is still this worker's.
+) -> list[int]:
+    """Tell parts; for each how many listen, NOT_OURS where it is another worker's.
 
     Safe to repeat. Raises RedisError.
     """
@@ -69,7 +71,7 @@ async def add_parts(
     found: Any = await client.eval(
         _ADD, 1 + len(names), keys.unacked(worker), *names, *values
     )
-    return [bool(each) for each in found]
+    return [int(each) for each in found]
 
 
 async def read_parts(

@@ -11,6 +11,7 @@ What is struck:
 - ``failover``: the server fails over
 - ``forked_clients``: programs that have sent before they fork
 - ``batch_runs``: all that a run of a file needs is killed in turn
+- ``gateway``: OpenAI's API under load, and all that is behind it
 - ``model``: every step that delivery knows, in any order
 - ``poison``: messages that nobody can digest, a killer of workers, a full server
 - ``poisonous_requests``: requests that every engine fails at, among others

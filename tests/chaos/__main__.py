@@ -31,6 +31,7 @@ from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
 from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
+from tests.chaos.gateway import gateway
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.launcher import launcher_killed
 from tests.chaos.model import delivery_model
@@ -54,6 +55,7 @@ CASES = {
     "worker-terminated": worker_terminated,
     "runs-killed": runs_killed,
     "hosted-killed": hosted_killed,
+    "gateway": gateway,
     "frozen-chains": frozen_chains,
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,
