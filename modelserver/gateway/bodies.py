@@ -31,7 +31,7 @@ _FORMATS = ("float", "base64")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TaskCall:
     """One task of a body."""
 
     task: str
@@ -46,7 +46,7 @@ class Asked:
     """What a body asks for."""
 
     model: str
-    calls: tuple[Call, ...]
+    calls: tuple[TaskCall, ...]
     #: Answers to each call.
     each: int = 1
     stream: bool = False
@@ -88,7 +88,7 @@ def read_body(path: str, body: Any) -> Asked:
         raise RequestError(f"n must be {MOST_ANSWERS} at most, not {each}")
     return Asked(
         model=model,
-        calls=tuple(Call(task, each_one, arguments) for each_one in subjects),
+        calls=tuple(TaskCall(task, each_one, arguments) for each_one in subjects),
         each=max(1, each),
         stream=stream,
         stream_usage=bool(options.get("include_usage")),

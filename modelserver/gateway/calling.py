@@ -20,7 +20,7 @@ from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
 from modelserver.errors import StoreUnreachableError
-from modelserver.gateway.bodies import Asked, Call
+from modelserver.gateway.bodies import Asked, TaskCall
 from modelserver.gateway.inbox import Arrivals, Inbox
 from modelserver.messaging.sending import BackgroundSender
 from modelserver.store.batch import SUBMITTER
@@ -99,14 +99,16 @@ class Calls:
         finally:
             await _end(answers)
 
-    async def _answer(self, place: int, call: Call, caller: Caller) -> dict[str, Any]:
+    async def _answer(
+        self, place: int, call: TaskCall, caller: Caller
+    ) -> dict[str, Any]:
         options = self._options(place, caller)
         async with self._sent(call, caller, options) as result:
             return dict(await result)
 
     @asynccontextmanager
     async def _sent(
-        self, call: Call, caller: Caller, options: dict[str, Any]
+        self, call: TaskCall, caller: Caller, options: dict[str, Any]
     ) -> AsyncIterator[AsyncResult]:
         """A request that was accepted; left before its end it is called off."""
         arguments = dict(call.arguments)
@@ -164,7 +166,7 @@ class Calls:
     async def _follow(
         self,
         place: int,
-        call: Call,
+        call: TaskCall,
         caller: Caller,
         told: "asyncio.Queue[Told | Exception]",
     ) -> None:
@@ -175,7 +177,7 @@ class Calls:
             told.put_nowait(error)
 
     async def _news(
-        self, place: int, call: Call, caller: Caller
+        self, place: int, call: TaskCall, caller: Caller
     ) -> AsyncIterator[Told]:
         options = self._options(place, caller)
         task_id = options.setdefault("task_id", str(uuid.uuid4()))
