@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
@@ -58,7 +59,7 @@ class Stream:
     place: int = 0
     #: Parts that are not told yet.
     parts: list[dict[str, Any]] = field(default_factory=list)
-    #: Whether the request is another worker's by now.
+    #: Whether another delivery tells this answer.
     is_fenced: bool = False
     #: Since when nobody listens, by the monotonic clock; None while somebody does.
     unheard_since: float | None = None
@@ -143,10 +144,11 @@ class Streams:
                     part["usage"] = stream.sofar.usage
                 if part.get("choices") or (usage and "usage" in part):
                     self._tell(stream, part)
-            _check_heard(stream)
+            _check_wanted(stream)
 
     async def _whole(self, stream: Stream, model: str) -> dict[str, Any]:
         await stream.told.wait()
+        _check_wanted(stream)
         return stream.sofar.body(model)
 
     def _check_can_go_on(self, stream: Stream, request: InferenceRequest) -> None:
@@ -213,8 +215,10 @@ class Streams:
                 stream.told.set()
 
 
-def _check_heard(stream: Stream) -> None:
-    """End what nobody listens to any more. Raises RequestError."""
+def _check_wanted(stream: Stream) -> None:
+    """End what another delivery tells, or nobody hears. Raises Reject, RequestError."""
+    if stream.is_fenced:
+        raise Reject("another delivery tells this answer", requeue=False)
     since = stream.unheard_since
     if since is not None and time.monotonic() - since > UNHEARD_SECONDS:
         raise RequestError("the gateway that asked for this answer is gone")

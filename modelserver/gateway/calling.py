@@ -134,7 +134,12 @@ class Calls:
             raise
 
     def _options(self, place: int, caller: Caller) -> dict[str, Any]:
-        options: dict[str, Any] = {"priority": caller.priority, "headers": {}}
+        # Sent twice, where Redis did not say that it had it, it is the same request.
+        options: dict[str, Any] = {
+            "priority": caller.priority,
+            "headers": {},
+            "task_id": str(uuid.uuid4()),
+        }
         if caller.name:
             options["headers"][SUBMITTER] = caller.name
         if caller.idempotency_key:
@@ -180,7 +185,7 @@ class Calls:
         self, place: int, call: TaskCall, caller: Caller
     ) -> AsyncIterator[Told]:
         options = self._options(place, caller)
-        task_id = options.setdefault("task_id", str(uuid.uuid4()))
+        task_id = options["task_id"]
         options["headers"][STREAM] = self._inbox.gateway
         arrivals = self._inbox.expect(task_id)
         try:

@@ -18,21 +18,23 @@ STREAM = "stream_to"
 #: The parts of an answer are kept so many seconds after the last one.
 PARTS_SECONDS = 3600
 
-#: Said of an addition to a request that is another worker's.
+#: Said of an addition to an answer that another delivery tells: the request is another
+#: worker's by now, or was sent twice, and the other one was first.
 NOT_OURS = -1
 
 #: KEYS: what the worker holds, then a list for each entry. ARGV: seconds, then for each
 #: entry its tag, its place in the list, the parts, the channel and the head of its
-#: message. Returns for each how many listen, -1 where it is another worker's.
+#: message. Returns for each how many listen, or -1 for NOT_OURS.
 _ADD = """
 local taken = {}
 for i = 2, #KEYS do
   local at = 2 + (i - 2) * 5
   local tag, place, parts = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  if redis.call('HEXISTS', KEYS[1], tag) == 0 then
+  local there = redis.call('LINDEX', KEYS[i], place)
+  if redis.call('HEXISTS', KEYS[1], tag) == 0 or (there and there ~= parts) then
     taken[i - 1] = -1
   else
-    if redis.call('LLEN', KEYS[i]) == place then
+    if not there then
       redis.call('RPUSH', KEYS[i], parts)
       redis.call('EXPIRE', KEYS[i], ARGV[1])
     end
