@@ -28,6 +28,9 @@ from modelserver.policy.health.verdicts import SlowBand, Stutter, StutterTogethe
 
 #: Of an engine that stutters, and is well in between, a fifth of the requests is quick.
 WELL_SHARE = 0.2
+#: They take less than this; where the quickest take more the engine is slow, whatever
+#: waits behind them.
+WELL = math.sqrt(SLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def _is_well_in_between(observation: Observation, own: EngineMemory, fit: Fit) -
     if not logs:
         return True
     quick = logs[int(WELL_SHARE * len(logs))] - (own.offset or 0.0)
-    return quick < math.log(SLOW)
+    return quick < math.log(WELL)
 
 
 def _residual_of_late(

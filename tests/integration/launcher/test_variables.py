@@ -28,7 +28,7 @@ def test_engines_do_not_get_the_launchers_secrets(
         engine = site.reaches("own-0", EngineState.READY)
         environment = psutil.Process(engine.pid).environ()
     ours = {name for name in environment if name.startswith("MODELSERVER_")}
-    assert ours == {"MODELSERVER_ENGINE_MARK"}
+    assert ours == {"MODELSERVER_ENGINE_MARK", "MODELSERVER_ENGINE_RUN"}
     assert "AWS_SECRET_ACCESS_KEY" not in environment
     assert environment["DATABASE_URL"] == "db://named"
     for name in ("HF_TOKEN", "https_proxy", "NCCL_DEBUG", "PATH", "HOME"):

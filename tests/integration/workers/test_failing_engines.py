@@ -78,7 +78,7 @@ def test_a_lone_engine_that_resets_is_left_alone_and_then_asked_again(
     fleet: FleetSite,
 ):
     block_writer(fleet, limit=4)
-    lone = fleet.engine("lone", model="other")
+    lone = fleet.engine("resets", model="other")
     fleet.report("other-0", EngineState.STOPPED, model="other")
     eventually(lambda: is_asked(fleet, lone), PATIENCE)
     lone.fault(reset=True)
