@@ -165,7 +165,7 @@ async def ask_in_parts(
         ) as response:
             if response.status != 200:
                 raise _refusal(response, await response.read())
-            async for line in response.content:
+            async for line in _lines(response.content):
                 if not line.startswith(b"data:"):
                     continue
                 content = line[5:].strip()
@@ -178,11 +178,22 @@ async def ask_in_parts(
         raise EngineFault(
             f"{url}: {kind}: {error}", way="" if lost else kind
         ) from error
-    except ValueError as error:
-        # aiohttp's word for a line that is too long.
-        raise EngineFault(f"{url}: {error}", way="not JSON") from error
     lost_error = aiohttp.ClientConnectionError("the stream broke off")
     raise EngineFault(f"{url}: the stream broke off") from lost_error
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines of any length; aiohttp's own end at 128 kB.
+
+    The first chunk of a scored prompt has the likelihoods of all its tokens.
+    """
+    begun: list[bytes] = []
+    async for data in content.iter_any():
+        *ended, rest = data.split(b"\n")
+        for line in ended:
+            yield b"".join([*begun, line])
+            begun = []
+        begun.append(rest)
 
 
 def _chunk(url: str, content: bytes) -> dict[str, Any]:

@@ -223,6 +223,8 @@ class Executor:
             try:
                 response = await self._ask(slot, work)
                 prompt, completion = tokens(response)
+                if work.stream is not None:
+                    prompt, completion = work.stream.sofar.own_tokens
                 attempt.admit(prompt, completion or 0)
                 lengths = slot.lengths[str(work.body.get("dimensions"))]
                 value = answer(request, response, lengths)

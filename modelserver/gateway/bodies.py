@@ -7,7 +7,7 @@ or whose engine dies does not hold up the others.
 import base64
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from modelserver.errors import RequestError
@@ -54,8 +54,6 @@ class Asked:
     stream_usage: bool = False
     #: Whether vectors are lists of numbers, not base64.
     as_numbers: bool = True
-    #: What was said for the stream besides, for the engine.
-    stream_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_body(path: str, body: Any) -> Asked:
@@ -93,7 +91,6 @@ def read_body(path: str, body: Any) -> Asked:
         stream=stream,
         stream_usage=bool(options.get("include_usage")),
         as_numbers=as_numbers,
-        stream_options=options,
     )
 
 

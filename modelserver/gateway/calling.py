@@ -28,8 +28,6 @@ from modelserver.store.streams import STREAM
 
 #: By the ids of requests that a client gave a key for, so that a repeat finds them.
 _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
-
-
 #: Where Redis does not answer, a request waits for it so long, in seconds.
 PATIENCE_SECONDS = 20.0
 #: Seconds between two tries.
@@ -210,13 +208,12 @@ async def _until_answered(
                 parts = None
                 if found:
                     yield Told(place, found)
-        if answer.exception() is not None:
-            raise answer.exception() or RuntimeError
+        body = dict(answer.result())
         if parts is not None:
             parts.cancel()
             await asyncio.wait({parts})
         rest = await patiently(arrivals.rest)
-        yield Told(place, rest, dict(answer.result()))
+        yield Told(place, rest, body)
     finally:
         await _end([answer, *([parts] if parts is not None else [])])
 

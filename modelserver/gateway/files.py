@@ -4,12 +4,13 @@ What is known of a file stands beside it, so that gateways that share the folder
 the files. Nobody sees another key's.
 """
 
+import asyncio
 import json
 import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,9 @@ class FileFolder:
                             f"file is larger than {MOST_FILE_BYTES:,} bytes; send it "
                             "in parts"
                         )
-                    file.write(chunk)
+                    await asyncio.to_thread(file.write, chunk)
                 file.flush()
-                os.fsync(file.fileno())
+                await asyncio.to_thread(os.fsync, file.fileno())
             if not size:
                 raise RequestError("file is empty; there is nothing to do with it")
             partial.rename(self.content(record))
@@ -131,7 +132,7 @@ class FileFolder:
     def remove(self, record: FileRecord) -> None:
         """Remove a file and what is known of it."""
         self._beside(record.id).unlink(missing_ok=True)
-        self.content(replace(record)).unlink(missing_ok=True)
+        self.content(record).unlink(missing_ok=True)
 
     def _beside(self, file: str) -> Path:
         return self.folder / f"{file}.json"

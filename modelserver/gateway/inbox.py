@@ -82,7 +82,6 @@ class Inbox:
         self._keys = keys
         self._open: dict[str, Arrivals] = {}
         self._listening: asyncio.Task[None] | None = None
-        self._subscribed = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to listen."""

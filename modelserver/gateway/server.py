@@ -54,7 +54,6 @@ class Gateway:
     """One process of the gateway; ``is_local``: only this machine can reach it."""
 
     def __init__(self, settings: Settings, app: Celery, is_local: bool) -> None:
-        self._settings = settings
         self._app = app
         store_keys = Keys(settings.fleet.redis.prefix)
         self._client = open_async(
@@ -168,7 +167,7 @@ class Gateway:
         asked = read_body(request.path, body)
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
-        caller = _sender(request, visitor.key)
+        caller = _caller(request, visitor.key)
         if asked.stream:
             return await self._stream(request, asked, caller)
         answers = await self._calls.answer(asked, caller)
@@ -290,7 +289,7 @@ async def _body(request: web.Request) -> Any:
         raise Refused(Fault(400, text, code="invalid_json")) from None
 
 
-def _sender(request: web.Request, key: ApiKey | None) -> Caller:
+def _caller(request: web.Request, key: ApiKey | None) -> Caller:
     """Who asks, by its key and the request's headers. Raises Refused."""
     urgent = _number(request, "x-modelserver-priority", 9) or 0
     name = request.headers.get("x-modelserver-submitter", "")

@@ -125,6 +125,13 @@ class Assembly:
         message = self.choices.get(0, {}).get("message", {})
         return not any(message.get(name) for name in (*THOUGHTS, "tool_calls"))
 
+    @property
+    def own_tokens(self) -> tuple[int, int]:
+        """Tokens of prompt and answer for the engine that went on last."""
+        prompt = (self.usage.get("prompt_tokens") or 0) + self.tokens_before
+        completion = self.usage.get("completion_tokens") or 0
+        return prompt, max(0, completion - self.tokens_before)
+
     def go_on(self) -> None:
         """Another engine goes on from here."""
         given = self.usage.get("completion_tokens")

@@ -138,14 +138,17 @@ def read_books(store: Store, days: int) -> tuple[Used, ...]:
     """What was used on these last days, today's included, oldest first."""
     today = datetime.fromtimestamp(store.now(), UTC).date()
     dates = [str(today - timedelta(days=back)) for back in reversed(range(days))]
-    found = []
-    for day in dates:
-        pattern = store.keys.books("*", day)
-        for key in sorted(store.client.scan_iter(pattern)):
-            name = store.keys.name_in_books(_text(key))
-            values = store.client.hgetall(key)
-            found += _of_day(name, day, values)
-    return tuple(found)
+    names = sorted(map(_text, store.client.smembers(store.keys.in_books)))
+    pages = [(name, day) for day in dates for name in names]
+    with store.client.pipeline(transaction=False) as pipe:
+        for name, day in pages:
+            pipe.hgetall(store.keys.books(name, day))
+        values = pipe.execute()
+    return tuple(
+        used
+        for (name, day), page in zip(pages, values, strict=True)
+        for used in _of_day(name, day, page)
+    )
 
 
 def _of_day(name: str, day: str, values: Mapping[Any, Any]) -> list[Used]:
@@ -207,6 +210,7 @@ async def note_use(
         pipe.hincrby(books, PROMPT + model, prompt)
         pipe.hincrby(books, COMPLETION + model, completion)
         pipe.expire(books, BOOKS_DAYS * 86_400)
+        pipe.sadd(keys.in_books, key.name)
         await pipe.execute()
 
 

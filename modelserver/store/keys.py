@@ -328,9 +328,10 @@ class Keys:
         """Hash of what an API key used on a day, by model."""
         return f"{self.prefix}api:day:{day}:{name}"
 
-    def name_in_books(self, key: str) -> str:
-        """The API key's name that a key made by ``books`` is about."""
-        return key.removeprefix(f"{self.prefix}api:day:").partition(":")[2]
+    @property
+    def in_books(self) -> str:
+        """Set of the API keys that ever used anything."""
+        return f"{self.prefix}api:names"
 
     @property
     def answers(self) -> str:

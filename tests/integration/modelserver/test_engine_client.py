@@ -1,11 +1,15 @@
 """What a worker makes of an engine's HTTP, on a real engine of the tests."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from modelserver.engine_client import EngineFault, ask, open_session
+from modelserver.engine_client import EngineFault, ask, ask_in_parts, open_session
 from tests.engine.process import EngineProcess
 
 
@@ -31,3 +35,40 @@ def test_an_engine_asks_for_no_more_than_a_short_wait(
 ):
     engine.fault(status=503, retry_after=asked)
     assert asyncio.run(refusal_of(engine)).retry_after == waited
+
+
+def parts_of(content: bytes) -> list[dict[str, Any]]:
+    """The chunks of a stream that a server sends as it is."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=content, content_type="text/event-stream")
+
+    async def read() -> list[dict[str, Any]]:
+        app = web.Application()
+        app.router.add_post("/v1/completions", answer)
+        async with TestServer(app) as server, open_session() as session:
+            url = str(server.make_url("/v1/completions"))
+            return [part async for part in ask_in_parts(session, url, {})]
+
+    return asyncio.run(read())
+
+
+def test_a_chunk_may_have_any_length():
+    chunks = [{"choices": [], "long": "x" * 1_000_000}, {"choices": []}]
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+    content = ": a comment\n\n" + "".join(lines) + "data: [DONE]\n\n"
+    assert parts_of(content.encode()) == chunks
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'data: {"choices": []}\n\n',
+        b'data: {"choices"',
+        b"data: no JSON\n\ndata: [DONE]\n\n",
+        b'data: {"error": {"message": "broke", "code": 500}}\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_a_stream_that_breaks_off_is_the_engines_fault(content: bytes):
+    with pytest.raises(EngineFault):
+        parts_of(content)

@@ -117,6 +117,8 @@ def test_another_engine_gets_the_text_and_what_is_left_of_the_tokens():
         "completion_tokens": 10,
         "total_tokens": 14,
     }
+    # What the last engine did: it read the text of the others.
+    assert sofar.own_tokens == (9, 5)
 
 
 def test_a_chat_goes_on_with_its_last_message():
