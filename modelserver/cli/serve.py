@@ -1,7 +1,6 @@
 """``modelserver serve``: OpenAI's HTTP in front of the fleet."""
 
 import asyncio
-import contextlib
 import ipaddress
 import signal
 import socket
@@ -42,8 +41,9 @@ def serve(port: int, address: str) -> None:
     Several may run side by side, on any hosts. A client's base URL ends with /v1.
     """
     settings = load()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        sock = socket.create_server((address, port), backlog=BACKLOG, reuse_port=False)
+        sock = socket.create_server((address, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise ModelserverError(
             f"cannot listen at {address}:{port} ({error}); name another with --port "
@@ -71,6 +71,5 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     click.echo(f"OpenAI API at http://{host}:{port}/v1")
-    with contextlib.suppress(asyncio.CancelledError):
-        await stopped.wait()
+    await stopped.wait()
     await runner.cleanup()

@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 import orjson
 from aiohttp import BodyPartReader, web
 from celery import Celery
+from redis.exceptions import RedisError
 
-from modelserver.errors import RequestError
+from modelserver.errors import ModelserverError, RequestError
 from modelserver.gateway.batches import BatchFolder, BatchRecord
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
 from modelserver.settings import Settings
 
-T = TypeVar("T")
+R = TypeVar("R", FileRecord, BatchRecord)
 
 #: Batches that a gateway left, or whose time is over, are looked for so often, in
 #: seconds.
@@ -56,8 +57,10 @@ class BatchPathsHandler:
         while True:
             try:
                 await asyncio.to_thread(self._batches.look_after)
-            except Exception as error:
+            except (ModelserverError, RedisError, OSError) as error:
                 logger.warning("batches wait: %s", error)
+            except Exception:
+                logger.exception("batches wait")
             await asyncio.sleep(LOOK_SECONDS)
 
     # Files.
@@ -165,15 +168,15 @@ class BatchPathsHandler:
     async def _listed(
         self,
         request: web.Request,
-        found: Sequence[T],
-        describe: Callable[[T], dict[str, Any]],
+        found: Sequence[R],
+        describe: Callable[[R], dict[str, Any]],
     ) -> web.Response:
         """A page of a list: OpenAI's ``after`` and ``limit``."""
         limit = LISTED
         with suppress(ValueError):
             limit = int(request.query.get("limit", LISTED))
         limit = max(1, min(limit, MOST_LISTED))
-        ids = [str(getattr(each, "id")) for each in found]  # noqa: B009
+        ids = [each.id for each in found]
         after = request.query.get("after")
         first = ids.index(after) + 1 if after in ids else 0
         page = found[first : first + limit]
