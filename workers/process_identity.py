@@ -1,12 +1,13 @@
 """Which process a worker is, so that others on its host see at once when it is gone."""
 
 import os
-from pathlib import Path
 
-#: Where Linux says which start of the machine this is.
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+import psutil
+
+from modelserver.births import find_birth
+
 #: The states in which a process has given everything back.
-DEAD_STATES = frozenset("ZXx")
+DEAD_STATES = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
 
 
 def find_own_process() -> str:
@@ -14,41 +15,37 @@ def find_own_process() -> str:
 
     "" where the system does not tell.
     """
-    try:
-        return f"{_numbers()} {os.getpid()} {_stat(os.getpid())[1]}"
-    except OSError:
-        return ""
+    birth, space = find_birth(os.getpid()), _space()
+    return f"{space} {os.getpid()} {birth.ticks}" if birth and space else ""
 
 
 def is_gone(process: str) -> bool:
     """Whether it is sure that a process is gone: it is this machine's, and dead."""
     space, _, rest = process.partition(" ")
     number, _, started = rest.partition(" ")
+    if not space or space != _space():
+        return False  # Of another container: its number says nothing here.
+    pid = int(number)
+    birth = find_birth(pid)
+    if birth is None:
+        return not psutil.pid_exists(pid)
+    return str(birth.ticks) != started or _is_dead(pid)
+
+
+def _space() -> str:
+    """The machine's start and the space of process numbers, "" where unknown."""
+    birth = find_birth(os.getpid())
     try:
-        if not process or space != _numbers():
-            return False  # Of another container: its number says nothing here.
-        state, started_now = _stat(int(number))
-    except FileNotFoundError:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return f"{birth.boot}/{space}" if birth and birth.boot else ""
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in DEAD_STATES
+    except psutil.NoSuchProcess:
         return True
-    except (OSError, ValueError):
+    except psutil.Error:
         return False
-    return state in DEAD_STATES or started_now != started
-
-
-def _numbers() -> str:
-    """The machine's start and the space of process numbers of this process."""
-    try:
-        return f"{BOOT_ID.read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError as error:
-        raise PermissionError(str(error)) from error
-
-
-def _stat(number: int) -> tuple[str, str]:
-    """State and start of a process. Raises FileNotFoundError where there is none."""
-    try:
-        text = Path(f"/proc/{number}/stat").read_text()
-    except ProcessLookupError as error:
-        raise FileNotFoundError(str(error)) from error
-    # The name before may hold anything.
-    fields = text.rpartition(")")[2].split()
-    return fields[0], fields[19]
