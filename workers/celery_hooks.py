@@ -182,17 +182,19 @@ class ModelSubscriptions(bootsteps.StartStopStep):  # type: ignore[misc]
         # ended: they would come after what is held was given back. The intake takes
         # them on any thread.
         c.call_soon_ack = lambda function, *args, **kwargs: function(*args, **kwargs)
-        follower = service.follower
-        follower.on_models = lambda models: c.hub.call_soon(self._subscribe, c, models)
-        self._subscribe(c, follower.models())
+        # The hub runs what it is given in any order.
+        service.follower.on_models = lambda: c.hub.call_soon(self._subscribe, c)
+        self._subscribe(c)
 
     def stop(self, c: Any) -> None:
         """Change no subscription any more; the consumer set is about to go."""
-        c.pool.service.follower.on_models = lambda models: None
+        c.pool.service.follower.on_models = lambda: None
 
-    def _subscribe(self, c: Any, models: frozenset[str]) -> None:
+    def _subscribe(self, c: Any) -> None:
+        """Consume from the queues of what can be served now, and of nothing else."""
         if not c.task_consumer:
             return
+        models = c.pool.service.follower.models
         mine = {queue.name for queue in c.task_consumer.queues} - {CONTROL_QUEUE}
         for model in sorted(models - mine):
             c.add_task_queue(model)

@@ -58,11 +58,12 @@ class FleetFollower:
         self.wakeup = wakeup
         #: Called when another fleet was applied.
         self.on_fleet: Callable[[Settings], None] = lambda settings: None
-        #: Called when the set of servable models changes.
-        self.on_models: Callable[[frozenset[str]], None] = lambda models: None
+        #: The models whose queues this worker can take requests from.
+        self.models: frozenset[str] = frozenset()
+        #: Called when these change.
+        self.on_models: Callable[[], None] = lambda: None
         #: Models that the fleet has or had: their queues are not subscribed by hand.
         self.known = {spec.name for spec in settings.fleet.specs()}
-        self._models: frozenset[str] = frozenset()
         self._fleet_text = ""
         self._look = asyncio.Event()
         #: Reports of all engines.
@@ -75,10 +76,6 @@ class FleetFollower:
         self._version = 0
         #: When all reports were read last, by the monotonic clock.
         self._read_all_at = -ALL_REPORTS_SECONDS
-
-    def models(self) -> frozenset[str]:
-        """The models whose queues this worker can take requests from."""
-        return self.roster.models() | self.fallbacks.models()
 
     async def watch(self) -> None:
         """Go by what is published, for ever."""
@@ -162,10 +159,10 @@ class FleetFollower:
     def announce(self) -> None:
         """Tell whoever pulls, and whoever subscribes, what engines take here now."""
         self.wakeup.set()
-        models = self.models()
-        if models != self._models:
-            self._models = models
-            self.on_models(models)
+        models = self.roster.models() | self.fallbacks.models()
+        if models != self.models:
+            self.models = models
+            self.on_models()
 
     async def listen(self) -> None:
         """Hear the bells: engines changed, or an empty queue got something."""

@@ -6,6 +6,7 @@ from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.store.workers import read_backlog
 from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
+from tests.engine.process import EngineProcess
 from tests.support.processes import eventually
 from tests.support.shared_fleet import block_writer, is_asked, prompts, queues
 from tests.support.workers import PATIENCE, FleetSite, answers
@@ -54,30 +55,40 @@ def test_a_stuck_model_hoards_nothing_and_starves_no_other(fleet: FleetSite):
 
 
 def test_in_flight_never_exceeds_an_engines_limit(fleet: FleetSite):
-    slow = fleet.engine("slow", "--latency", "0.1", model="other", limit=3)
+    slow = fleet.engine("slow", model="other", limit=3)
     fleet.report("other-0", EngineState.STOPPED, model="other")
     eventually(lambda: is_asked(fleet, slow), PATIENCE)
+    slow.fault(hang=True)
     results = fleet.send(prompts("limited", 45), kwargs={"model": "other"})
-    seen = set()
+    eventually(lambda: fleet.in_flight("slow") == 3, PATIENCE)
+    seen = {under_way(slow) for _ in range(20)}
+    slow.fault()
     while not all(result.ready() for result in results):
-        stats = slow.stats()
-        ended = stats["completed"] + stats["refused"] + stats["aborted"]
-        seen.add(stats["received"] - ended)
+        seen.add(under_way(slow))
     assert max(seen) == 3
     assert slow.stats()["refused"] == 0
 
 
 def test_engines_share_the_load_by_their_limits(fleet: FleetSite):
-    fleet.engine("big", "--latency", "0.2", model="other", limit=30)
-    fleet.engine("small", "--latency", "0.2", model="other", limit=10)
+    both = [fleet.engine("big", model="other", limit=30)]
+    both.append(fleet.engine("small", model="other", limit=10))
     fleet.report("other-0", EngineState.STOPPED, model="other")
-    eventually(lambda: is_asked(fleet, fleet.engines["small"]), PATIENCE)
-    results = fleet.send(prompts("shared", 200), kwargs={"model": "other"})
-    seen = set()
-    while not all(result.ready() for result in results):
-        seen.add((fleet.in_flight("big") > 10, fleet.in_flight("small") > 10))
-    assert (True, False) in seen
-    assert not {(True, True), (False, True)} & seen
+    eventually(lambda: all(is_asked(fleet, engine) for engine in both), PATIENCE)
+    for engine in both:
+        engine.fault(hang=True)
+    results = fleet.send(prompts("shared", 20), kwargs={"model": "other"})
+    eventually(lambda: sum(under_way(engine) for engine in both) == 20, PATIENCE)
+    assert [under_way(engine) for engine in both] == [15, 5]
+    for engine in both:
+        engine.fault()
+    assert len(answers(results)) == 20
+
+
+def under_way(engine: EngineProcess) -> int:
+    """The engine's requests, by its own account."""
+    stats = engine.stats()
+    ended = stats["completed"] + stats["refused"] + stats["aborted"]
+    return int(stats["received"] - ended)
 
 
 def test_what_is_no_message_harms_no_other(fleet: FleetSite):
