@@ -18,12 +18,17 @@ from modelserver.inventory import GIB, Gpu
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
+#: Nothing is given up before, in seconds: others may use the machine.
+LEAST_PATIENCE = 60.0
+
 
 def eventually(predicate: Callable[[], T], within: float = 15.0) -> T:
     """Wait until the predicate holds and return what it gave.
 
-    AssertionError after ``within`` seconds. An assertion inside counts as "not yet".
+    AssertionError after ``within`` seconds, a minute at least. An assertion inside
+    counts as "not yet".
     """
+    within = max(within, LEAST_PATIENCE)
     deadline = time.monotonic() + within
     while True:
         try:

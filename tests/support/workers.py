@@ -31,7 +31,7 @@ from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 HOST = "h1"
 #: How long a test waits for answers that should be there in a second or two; others
 #: may use the machine.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 MODELS = """
 [[models]]
