@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Test processes side by side.
-JOBS ?= 2
+JOBS ?= 3
 
 # uv trusts only its own list of authorities unless it is told to trust the system's.
 SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
@@ -27,7 +27,7 @@ test: $(STAMP)  ## all tests: real Valkey, real workers, real SGLang, real vLLM
 ifeq ($(ARGS),)
 	@# Real engines need both cores; the others wait more than they compute.
 	$(BIN)/python -m pytest tests/acceptance
-	$(BIN)/python -m pytest -n $(JOBS) --ignore tests/acceptance
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --ignore tests/acceptance
 else
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 endif

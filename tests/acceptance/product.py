@@ -193,12 +193,12 @@ class Product:
     def running(self) -> int:
         """Requests that the chat engine works on, by its own account."""
         asked = self._to_engine(CHAT, "/v1/loads")
-        with urllib.request.urlopen(asked, timeout=5) as got:
+        with urllib.request.urlopen(asked, timeout=30) as got:
             return int(json.load(got)["loads"][0]["num_running_reqs"])
 
     def aborted(self) -> int:
         """Requests that the chat engine gave up since it started."""
-        with urllib.request.urlopen(self.engine().url + "/metrics", timeout=5) as got:
+        with urllib.request.urlopen(self.engine().url + "/metrics", timeout=30) as got:
             text = got.read().decode()
         counters = re.findall(
             r"^sglang:num_aborted_requests_total.* (\S+)$", text, re.M

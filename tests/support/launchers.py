@@ -137,7 +137,7 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
 
 
 def stats(engine: EngineReport) -> Any:
-    with urllib.request.urlopen(engine.url + "/stats", timeout=5) as answer:
+    with urllib.request.urlopen(engine.url + "/stats", timeout=30) as answer:
         return json.load(answer)
 
 
@@ -152,4 +152,4 @@ def in_flight(site: Site, engine: str, count: int, idle: float = 60.0) -> None:
 
 def fault(engine: EngineReport, **values: Any) -> None:
     body = json.dumps(values).encode()
-    urllib.request.urlopen(engine.url + "/fault", data=body, timeout=5).close()
+    urllib.request.urlopen(engine.url + "/fault", data=body, timeout=30).close()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from celery.app.control import Inspect
+
 from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.store.engines import remove_engine
 from modelserver.store.workers import read_backlogs
@@ -58,9 +60,14 @@ def prompts(name: str, number: int) -> list[str]:
 
 def queues(fleet: FleetSite) -> set[str]:
     """The queues that the worker consumes from, as ``celery inspect`` tells."""
+    found = inspect_of(fleet).active_queues()[fleet.workers[0].name]
+    return {queue["name"] for queue in found}
+
+
+def inspect_of(fleet: FleetSite) -> Inspect:
+    """``celery inspect`` of the worker, which ends with its reply."""
     name = fleet.workers[0].name
-    inspect = fleet.app.control.inspect(destination=[name], timeout=10)
-    return {queue["name"] for queue in inspect.active_queues()[name]}
+    return fleet.app.control.inspect(destination=[name], timeout=30)
 
 
 def block_writer(fleet: FleetSite, limit: int) -> EngineProcess:

@@ -29,7 +29,7 @@ def test_a_new_model_is_served_and_the_others_are_left_alone(hosts: Hosts):
     hosts.launch("a")
     hosts.worker("a")
     before = hosts.ready("m-0")
-    assert hosts.complete.delay("hi", max_tokens=2).get(timeout=30)
+    assert hosts.complete.delay("hi", max_tokens=2).get(timeout=60)
     said = hosts.apply(model("m"), model("n"))
     assert "model n: starts n-0" in said
     assert "In all: start 1 engine." in said
@@ -39,7 +39,7 @@ def test_a_new_model_is_served_and_the_others_are_left_alone(hosts: Hosts):
     after = hosts.ready("m-0")
     assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
     eventually(lambda: hosts.complete.models().entry("n"))
-    assert hosts.complete.delay("hi", model="n", max_tokens=2).get(timeout=30)
+    assert hosts.complete.delay("hi", model="n", max_tokens=2).get(timeout=60)
     status = json.loads(hosts.run("status", "--json").stdout)
     assert status["fleet"]["version"] == 2
     assert "nothing to do" in hosts.apply(model("m"), model("n"))
@@ -124,7 +124,7 @@ def test_sampling_and_limits_change_without_a_restart(hosts: Hosts):
     before = hosts.ready("m-0")
 
     def tokens() -> int:
-        answer = hosts.complete.delay("hi", raw=True).get(timeout=30)
+        answer = hosts.complete.delay("hi", raw=True).get(timeout=60)
         return int(answer["usage"]["completion_tokens"])
 
     assert tokens() == 2

@@ -115,12 +115,12 @@ def test_a_hook_that_hangs_holds_nobody_up_and_is_ended(
     caplog: pytest.LogCaptureFixture,
 ):
     sleeps = (sys.executable, "-c", "import time; time.sleep(600)")
-    section = AlertsSection(command=sleeps, hook_seconds=0.5)
+    section = AlertsSection(command=sleeps, hook_seconds=2.0)
     settings = settings_of(valkey, tmp_path, section)
     began = time.monotonic()
     raise_alert(store, settings, "m-0", "it is slow", 100.0)
-    assert time.monotonic() - began < 0.4
-    eventually(lambda: "timed out after 0.5 seconds" in caplog.text, 20)
+    assert time.monotonic() - began < 1.5
+    eventually(lambda: "timed out after 2.0 seconds" in caplog.text, 20)
 
 
 def test_a_hook_that_fails_is_logged_once_and_counted(

@@ -72,7 +72,7 @@ def is_calibrated(hosts: Hosts) -> bool:
 def make_slow(url: str, times: float) -> None:
     body = json.dumps({"slow": times}).encode()
     request = urllib.request.Request(f"{url}/fault", body)
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=30) as reply:
         assert reply.status == 200
 
 

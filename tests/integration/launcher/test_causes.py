@@ -75,7 +75,7 @@ def test_an_engine_that_is_relaunched_by_hung_finishes_what_it_has(
     eventually(lambda: has_requests(hosts, "m-0"), 20)
     relaunch_as(hosts, "hung", "m-0")
     assert hosts.ready("m-0", incarnation=2).incarnation == 2
-    assert result.get(timeout=30)
+    assert result.get(timeout=60)
     counted = read_counters(hosts.store, "m-0")
     assert counted["ok"] == 1
     assert not counted.keys() & {"cancelled", "engine-fault"}

@@ -100,7 +100,7 @@ def test_requests_are_called_off_by_a_wish(site: Site) -> None:
         site.wish("good-1", replace(wish, spec=replace(wish.spec, id="good-1")))
         new = site.reaches("good-1", EngineState.READY)
         site.wish("good-0", replace(wish, hold="draining: hung", abort=1))
-        found = [result.get(timeout=30) for result in results]
+        found = [result.get(timeout=60) for result in results]
     assert found == [answer_text(text) for text in texts]
     done = stats(new)["executed"]
     assert {text: done.get(text) for text in texts} == dict.fromkeys(texts, 1)

@@ -88,7 +88,7 @@ def test_engine_in_a_container_serves_and_its_key_shows_nowhere(
     assert len(key) == 64
     request = urllib.request.Request(engine.url + "/v1/models")
     request.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status == 200
     (name,) = containers.names()
     label = '{{index .Config.Labels "modelserver.engine"}}'

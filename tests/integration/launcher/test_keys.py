@@ -34,7 +34,7 @@ def status(engine: EngineReport, key: str) -> int:
     headers = {"Authorization": f"Bearer {key}"}
     request = urllib.request.Request(engine.url + "/v1/models", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

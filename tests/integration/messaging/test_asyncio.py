@@ -106,4 +106,4 @@ def test_the_loop_is_not_blocked_while_requests_are_sent(fleet: FleetSite):
         await asked
         return longest
 
-    assert asyncio.run(main()) < 2
+    assert asyncio.run(main()) < 5

@@ -69,13 +69,13 @@ thread.start()
 taken.wait(10)
 child = os.fork()
 if child == 0:
-    answer = complete.delay("in the child").get(timeout=20)
+    answer = complete.delay("in the child").get(timeout=60)
     print(len(held) > 10, answer != "", flush=True)
     os._exit(0)
 forked.set()
 thread.join()
 os.waitpid(child, 0)
-print(complete.delay("after").get(timeout=20) != "", flush=True)
+print(complete.delay("after").get(timeout=60) != "", flush=True)
 """
 #: A program that waits until it is interrupted; the last line says when.
 WAITS = """

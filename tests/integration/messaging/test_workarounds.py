@@ -49,7 +49,7 @@ def echo(text):
 def commands(url: str) -> Iterator[list[list[str]]]:
     """The words of all commands that the server gets within, filled in at the end."""
     seen: list[list[str]] = []
-    with redis.Redis.from_url(url, socket_timeout=10) as watcher:
+    with redis.Redis.from_url(url, socket_timeout=60) as watcher:
         monitor = watcher.monitor()
         with monitor:
             yield seen
@@ -95,7 +95,7 @@ def test_kombu_takes_a_message_before_it_notes_it_as_taken(valkey: ValkeyProcess
         queue = connection.SimpleQueue("letters")
         queue.put("a letter")
         with commands(valkey.url) as seen:
-            message = queue.get(timeout=10)
+            message = queue.get(timeout=60)
         message.ack()
         queue.close()
     done = names(seen)
@@ -241,7 +241,7 @@ def test_celery_finds_by_name_only_while_it_loads_the_application(
     (tmp_path / "later.py").write_text('raise SystemExit("later was found")')
     argv = shop("memory://", pool="later:Pool")
     done = subprocess.run(
-        argv, cwd=tmp_path, capture_output=True, text=True, timeout=30
+        argv, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert "No module named 'later'" in done.stderr
 
@@ -255,7 +255,7 @@ def test_celery_shows_a_traceback_of_what_its_configuration_raises(
         program.write("\n\ndef wrong():\n    raise LookupError('no server')\n")
         program.write("\napp = Celery('shop')\napp.add_defaults(wrong)\n")
     done = subprocess.run(
-        argv, cwd=tmp_path, capture_output=True, text=True, timeout=30
+        argv, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert "Traceback" in done.stderr
 

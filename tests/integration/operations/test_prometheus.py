@@ -44,7 +44,7 @@ def served(hosts: Hosts) -> Iterator[str]:
 
 
 def scrape(url: str) -> dict[Name, float]:
-    with urllib.request.urlopen(url, timeout=10) as reply:
+    with urllib.request.urlopen(url, timeout=30) as reply:
         page = reply.read().decode()
     return {
         named(sample.name, **sample.labels): sample.value

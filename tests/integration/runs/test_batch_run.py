@@ -73,7 +73,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(fleet: FleetSite, tmp_path: P
         process = start_batch(fleet.environment, source, "-o", out)
         eventually(lambda s=share: len(names(out)) > s * ROWS, within=60)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     with out.open("ab") as stream:
         stream.write(b'{"id":"batch_req_torn')
     fleet.engines["writer-0"].fault()
@@ -91,7 +91,7 @@ def test_ctrl_c_takes_back_what_waits(fleet: FleetSite, tmp_path: Path):
     process = start_batch(fleet.environment, source, "-o", out)
     eventually(lambda: names(out), within=60)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[1].decode()
+    said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said
     assert "Run the same command again" in said
     fleet.engines["writer-0"].fault()

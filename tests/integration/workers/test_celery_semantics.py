@@ -107,7 +107,7 @@ def test_a_message_whose_task_cannot_be_run_fails(fleet: FleetSite, place: str):
     with pytest.raises(RequestError, match="third part of its body"):
         result.get(timeout=PATIENCE)
     eventually(lambda: fleet.held() == 0, PATIENCE)
-    active = fleet.app.control.inspect(timeout=1).active
+    active = fleet.app.control.inspect(timeout=30, limit=1).active
     eventually(lambda: [*active().values()] == [[]], PATIENCE)
     assert send(fleet, "echo", "alive").get(timeout=PATIENCE) == "alive"
 
@@ -141,7 +141,7 @@ def test_a_soft_limit_does_not_lose_a_task_in_a_thread(fleet: FleetSite, pipe: P
 
 def test_what_waits_for_a_thread_has_not_begun(fleet: FleetSite, pipe: Path):
     readers = [send(fleet, "read", str(pipe)) for _ in range(CONTROL_ROOM)]
-    active = fleet.app.control.inspect(timeout=1).active
+    active = fleet.app.control.inspect(timeout=30, limit=1).active
     eventually(
         lambda: [len(found) for found in active().values()] == [CONTROL_ROOM], PATIENCE
     )

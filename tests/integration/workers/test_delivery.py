@@ -87,7 +87,7 @@ def test_killed_worker_loses_no_request(fleet: FleetSite, publications: Publicat
     killed.wait()
     killed_at = time.monotonic()
     eventually(lambda: not holds(fleet, killed), PATIENCE)
-    assert time.monotonic() - killed_at < 10
+    assert time.monotonic() - killed_at < 20
     assert_answered_once(fleet, publications, results)
     executed = fleet.engines["writer-0"].stats()["executed"]
     assert set(executed) == set(prompts(200))
