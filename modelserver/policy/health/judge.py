@@ -281,12 +281,11 @@ class _Judge:
         return self._find_slow_canary(observation) or tail
 
     def _find_slow_canary(self, observation: Observation) -> SlowCanary | None:
+        if observation.on_processors:
+            return None  # Others use them too, and a canary takes but a moment.
         own = self.engines[observation.report.id]
         baseline, _ = baselines(observation, self.engines, self.typical)
-        since = own.shared_at
-        canaries = [
-            each for each in observation.own_canaries(own.fresh_from) if each.at > since
-        ]
+        canaries = observation.own_canaries(own.fresh_from)
         return find_slow_canary(
             observation.report, canaries, baseline, self.now, self._wander(observation)
         )

@@ -23,6 +23,8 @@ class Observation:
     samples: Sequence[Sample]
     #: Its last canaries, newest first.
     canaries: Sequence[Canary]
+    #: Whether it computes on its host's processors, as it does without GPUs.
+    on_processors: bool = False
     #: How busy the processors of its host are, 0 to 1; 0 for an engine that computes on
     #: GPUs, or on a machine that nobody reports of.
     host_busy: float = 0.0
@@ -94,6 +96,7 @@ def _observation(
         for gpu in host.gpus
         if gpu.uuid in place.uuids or (not place.uuids and gpu.index in place.gpus)
     ]
+    on_processors = not used and not place.url
     return Observation(
         report=report,
         spec=spec,
@@ -101,7 +104,8 @@ def _observation(
         gpu="+".join(sorted({gpu.name for gpu in used})),
         samples=snapshot.samples.get(report.id, ()),
         canaries=snapshot.canaries.get(report.id, ()),
-        host_busy=0.0 if used or place.url else host.busy,
+        on_processors=on_processors,
+        host_busy=host.busy if on_processors else 0.0,
     )
 
 

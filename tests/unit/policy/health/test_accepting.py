@@ -71,6 +71,7 @@ def test_a_second_fault_is_found_as_fast_as_a_first():
 
 def test_slow_canaries_are_found_too_although_it_is_quiet():
     scene = accepted()
+    scene.give_gpus()
     scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (
@@ -188,6 +189,7 @@ def test_canaries_are_not_trusted_for_ever():
 
 def test_slow_canaries_that_pass_when_asked_for_change_nothing_but_the_quiet():
     scene = Scene(passes=1)
+    scene.give_gpus()
     scene.samples["m-0"] = ()
     scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
     scene.looks(3)

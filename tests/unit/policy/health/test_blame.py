@@ -15,6 +15,7 @@ from tests.support.control import Scene, canaries, second_incarnation
 
 def idle_with_slow_canaries(engines: int = 4) -> Scene:
     scene = Scene(engines)
+    scene.give_gpus()
     scene.samples["m-0"] = ()
     scene.empty()
     scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 10)
@@ -50,26 +51,39 @@ def test_a_lone_engine_is_slow_unless_its_hosts_processors_are_crowded(
     assert scene.own.health is health
 
 
+def test_slow_canaries_on_processors_take_no_engine_away():
+    scene = Scene(1)
+    scene.samples["m-0"] = ()
+    scene.empty()
+    scene.remember("m-0", baseline=0.05)
+    scene.canaries["m-0"] = canaries(idle=0.08, at=scene.now + 10)
+    assert not [verdict for look in scene.looks(4) for verdict in look.verdicts]
+    assert scene.own.health is Health.HEALTHY
+
+
 @pytest.mark.parametrize(
-    ("busy", "health"), [(0.45, Health.DRAINING), (0.5, Health.HEALTHY)]
+    ("idle", "health"), [(0.32, Health.PROBATION), (0.36, Health.RELAUNCHING)]
 )
-def test_canaries_on_shared_processors_prove_nothing(busy: float, health: Health):
+def test_slow_canaries_count_if_those_on_the_empty_engine_are_as_slow(
+    idle: float, health: Health
+):
     scene = idle_with_slow_canaries()
-    scene.hosts = (Host("a", busy=busy),)
-    scene.looks(3)
+    scene.looks(4)
+    assert scene.own.health is Health.VERIFY
+    scene.canaries["m-0"] = canaries(idle=idle, at=scene.now)
+    scene.look()
     assert scene.own.health is health
 
 
-def test_canaries_of_a_time_when_processors_were_shared_prove_nothing_later_either():
-    scene = idle_with_slow_canaries()
-    scene.hosts = (Host("a", busy=0.7),)
-    scene.look()
-    scene.hosts = (Host("a", busy=0.1),)
+def test_the_last_engine_of_a_model_is_spared_where_a_load_would_not_pay():
+    scene = idle_with_slow_canaries(1)
+    models = {"m": replace(scene.memory.models["m"], load_seconds=1800.0)}
+    scene.memory = replace(scene.memory, models=models)
     scene.looks(4)
-    assert scene.own.health is Health.HEALTHY
-    scene.canaries["m-0"] = canaries(idle=0.5, at=scene.now + 1)
-    scene.looks(3)
-    assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW_CANARIES)
+    assert scene.own.health is Health.SUSPECT
+    assert scene.own.blocked == (
+        "it is the last engine of m, and a load of 1800 s would not pay"
+    )
 
 
 def test_canaries_of_milliseconds_prove_nothing():
@@ -91,7 +105,6 @@ def test_an_engine_among_peers_is_slow_on_crowded_processors_too():
 
 def test_an_engine_with_a_gpu_does_not_care_for_crowded_processors():
     scene = idle_with_slow_canaries(1)
-    scene.give_gpus()
     scene.hosts = (replace(scene.hosts[0], busy=0.95),)
     scene.looks(3)
     assert (scene.own.health, scene.own.cause) == (Health.DRAINING, Cause.SLOW_CANARIES)

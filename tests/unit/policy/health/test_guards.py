@@ -28,6 +28,7 @@ from tests.support.control import (
 def test_of_four_engines_one_at_a_time_is_taken_away_and_of_eight_two():
     for engines, most in ((2, 1), (4, 1), (8, 2), (12, 3)):
         scene = Scene(engines)
+        scene.give_gpus()
         for place, name in enumerate(scene.engines):
             slow = place < (engines - 1) // 2
             scene.samples[name] = ()

@@ -200,6 +200,7 @@ def test_on_a_crowded_host_a_lone_engine_is_not_blamed():
 @pytest.mark.parametrize(("last", "slow"), [(0.25, False), (9.0, True)])
 def test_canaries_that_met_a_pause_are_no_slow_canaries(last: float, slow: bool):
     scene = Scene()
+    scene.give_gpus()
     scene.canaries["m-0"] = tuple(
         replace(each, seconds=seconds)
         for each, seconds in zip(canaries()[1:], (9.0, 8.0, last), strict=True)

@@ -11,16 +11,18 @@ from tests.support.control import Scene, canaries
 
 
 def kind(scene: Scene):
-    return scene.memory.types["m@"]
+    (found,) = scene.memory.types.values()
+    return found
 
 
 def first_start(idle: float, known: float = 0.0) -> Scene:
     """A lone engine of which control knows nothing, and its first canaries."""
     scene = Scene(1)
+    scene.give_gpus()
     types = scene.memory.types
     if known:
-        old = replace(types["m@"], baseline=known, loaded_baseline=1.2 * known)
-        types = {"m@": replace(old, settings=settings_of(scene.spec))}
+        old = replace(kind(scene), baseline=known, loaded_baseline=1.2 * known)
+        types = dict.fromkeys(types, replace(old, settings=settings_of(scene.spec)))
     scene.memory = HealthMemory({}, types)
     scene.samples["m-0"] = ()
     scene.canaries["m-0"] = canaries(idle=idle, loaded=1.2 * idle, at=scene.now + 10)
