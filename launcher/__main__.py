@@ -12,6 +12,7 @@ from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
 from launcher.host.lock import LOCK_FILE, HostLock, await_lease
+from launcher.host.own_gpus import OwnGpus
 from launcher.host.process import Identity
 from launcher.host.process_owners import ProcessOwners
 from launcher.host.records import Records
@@ -76,11 +77,14 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     def started() -> list[tuple[str, Identity]]:
         return [(each.spec.id, each.process) for each in records.read_all()]
 
-    inventory = GpuInventory(ProcessOwners(started))
     host = Host(settings.host, pid=os.getpid())
+    link = StoreLink(store, host, applied.fleet.rules.lease_seconds)
+    fleet_sync = FleetSync(applied, settings, link)
+    inventory = GpuInventory(
+        ProcessOwners(started), lambda: OwnGpus.of(fleet_sync.applied.fleet, settings)
+    )
     watch = HostWatch(host, inventory)
     watch.start()
-    link = StoreLink(store, host, applied.fleet.rules.lease_seconds)
     link.read_host = watch.host
     try:
         await asyncio.to_thread(watch.wait_for_first)
@@ -105,7 +109,6 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
             )
             number = len(watch.host().gpus)
             _log.info("host=%s gpus=%d launcher up", settings.host, number)
-            fleet_sync = FleetSync(applied, settings, link)
             await Supervisor(fleet_sync, resources).run()
             _log.info("host=%s launcher down", settings.host)
     finally:

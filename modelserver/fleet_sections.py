@@ -3,10 +3,9 @@
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,6 +15,7 @@ from pydantic import (
 )
 
 from modelserver.errors import RequestError
+from modelserver.fleet_names import Name
 from modelserver.fleet_schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
 from modelserver.server_address import read_address
@@ -47,60 +47,6 @@ Thought:"""
 EngineType = Literal["sglang", "sglang-cpu", "vllm", "vllm-cpu", "command", "external"]
 #: The names of container images; none may begin like an option.
 IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@-]*")
-#: Queues and our own keys stand side by side in Redis: what no model may be called.
-RESERVED_NAMES = frozenset(
-    {
-        "alerts",
-        "answers",
-        "availability",
-        "celeryev",
-        "changed",
-        "control",
-        "dead",
-        "deadlines",
-        "decisions",
-        "delayed",
-        "desired",
-        "engines",
-        "fleet",
-        "hosts",
-        "incarnations",
-        "metrics",
-        "operator",
-        "revoked",
-        "tags",
-        "unacked",
-        "unacked_index",
-        "unacked_mutex",
-        "workers",
-    }
-)
-#: How the names of Celery's own keys begin and end.
-_RESERVED_STARTS = ("celery-task-meta-", "celery-taskset-meta-", "celeryev.")
-_RESERVED_ENDS = (".celery.pidbox",)
-
-
-def _as_a_name(name: str) -> str:
-    taken = name in RESERVED_NAMES or name.startswith(_RESERVED_STARTS)
-    if taken or name.endswith(_RESERVED_ENDS):
-        raise ValueError(
-            f'"{name}" is a key of modelserver\'s own in Redis; choose another name '
-            f"(taken are: {', '.join(sorted(RESERVED_NAMES))}, and what begins with "
-            f"{', '.join(_RESERVED_STARTS)} or ends with {_RESERVED_ENDS[0]})"
-        )
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        raise ValueError(
-            f'"{name}" names files as well; leave out parts that are empty, . or ..'
-        )
-    return name
-
-
-#: The names of models, which name queues and files as well.
-Name = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"),
-    AfterValidator(_as_a_name),
-]
 
 
 class _Section(BaseModel):
@@ -282,6 +228,12 @@ class HostSection(_Section):
 
     #: Its host name, or what MODELSERVER_HOST says there.
     name: str
+    #: The indexes of the GPUs that are the fleet's; None for all.
+    gpus: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        """The host as ``apply`` shows it."""
+        return self.name if self.gpus is None else f"{self.name} gpus={[*self.gpus]}"
 
 
 class RedisSection(_Section):

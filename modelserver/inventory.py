@@ -70,6 +70,8 @@ class Gpu:
     mig: str = ""
     #: Why nothing may be started on it, "" where it is well.
     fault: str = ""
+    #: Why its launcher gives it to no engine, "" where it does.
+    left_out: str = ""
     #: Who holds its memory, as far as that can be seen.
     processes: tuple[GpuProcess, ...] = ()
     #: Why a field could not be read, by field; a lost GPU has no ``total``.

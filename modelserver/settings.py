@@ -3,7 +3,8 @@
 The only module that reads the environment. ``MODELSERVER_FLEET`` names the fleet file,
 ``MODELSERVER_HOME`` the folder for engine environments, models, logs and the embedded
 server's data, ``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM``
-what runs containers on it.
+what runs containers on it. CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to
+some of the host's GPUs.
 """
 
 import hashlib
@@ -27,6 +28,8 @@ FLEET_FILE = "fleet.toml"
 EMBEDDED_FILE = "valkey.json"
 #: The file in the run folder that says which fleet has it.
 NOTE_FILE = "fleet.json"
+#: The variable in which Slurm names a job's GPUs.
+SLURM_GPUS = "SLURM_JOB_GPUS"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Settings:
     host: str
     #: What runs containers, "" for docker or podman, whichever works.
     container_program: str = ""
+    #: The variable that keeps a launcher to some GPUs and its value, empty for none.
+    gpu_variable: tuple[str, str] = ("", "")
 
     @cached_property
     def run_dir(self) -> Path:
@@ -141,7 +146,16 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         home=Path(home).expanduser().absolute(),
         host=environ.get("MODELSERVER_HOST") or socket.gethostname(),
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
+        gpu_variable=_gpu_variable(environ),
     )
+
+
+def _gpu_variable(environ: Mapping[str, str]) -> tuple[str, str]:
+    """To CUDA an empty variable means no GPU; Slurm leaves out its own then."""
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        return "CUDA_VISIBLE_DEVICES", environ["CUDA_VISIBLE_DEVICES"]
+    gpus = environ.get(SLURM_GPUS, "")
+    return (SLURM_GPUS, gpus) if gpus else ("", "")
 
 
 def secret(

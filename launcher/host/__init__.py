@@ -7,6 +7,8 @@
 - ``listeners``: whose processes listen on a port
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs
+- ``own_gpus``: which of them are this launcher's
+- ``gpu_turns``: one launcher at a time loads an engine on a GPU
 - ``process_owners``: whose processes hold memory of a GPU
 - ``host_watch``: reads the GPUs and the use of the processors every second
 - ``allocation``: which engine has which port and GPUs

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from launcher.engine_types import LOOPBACK, Place
+from launcher.host.gpu_turns import GpuTurns
 from launcher.host.listeners import command_line
 from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement.needs import Need
@@ -37,13 +38,19 @@ class _Allocated:
 class Allocation:
     """Gives engines their places, one at a time, so that no two get the same.
 
-    ``read`` gives the host's GPUs as they are now.
+    ``read`` gives the host's GPUs as they are now, ``turns`` are those of this host.
     """
 
-    def __init__(self, host: str, read: Callable[[], tuple[Gpu, ...]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        read: Callable[[], tuple[Gpu, ...]],
+        turns: GpuTurns | None = None,
+    ) -> None:
         self._host = host
         self._read = read
         self._allocated: dict[str, _Allocated] = {}
+        self._turns = turns or GpuTurns()
         self._lock = asyncio.Lock()
 
     async def allocate(self, spec: EngineSpec, model: ModelSpec) -> Place | str:
@@ -51,9 +58,11 @@ class Allocation:
         async with self._lock:
             self.release(spec.id)
             need = Need.of(spec, model)
-            place = await asyncio.to_thread(self._choose, spec, need)
+            place = await asyncio.to_thread(self._take, spec, need)
             if isinstance(place, Place):
                 self._allocated[spec.id] = _Allocated(place, need, loaded=False)
+            else:
+                self._turns.give_back(spec.id)
             return place
 
     def adopt(
@@ -61,15 +70,31 @@ class Allocation:
     ) -> None:
         """Note the place of an engine that an earlier launcher started."""
         self._allocated[spec.id] = _Allocated(place, Need.of(spec, model), loaded)
+        if not loaded:
+            self._turns.find_other(spec.id, place.uuids)
 
     def mark_loaded(self, engine: str) -> None:
         """Note that an engine has taken its memory."""
         if engine in self._allocated:
             self._allocated[engine].loaded = True
+        self._turns.give_back(engine)
 
     def release(self, engine: str) -> None:
         """Take an engine's place back."""
         self._allocated.pop(engine, None)
+        self._turns.give_back(engine)
+
+    def _take(self, spec: EngineSpec, need: Need) -> Place | str:
+        place = self._choose(spec, need)
+        if isinstance(place, str) or not need.gpus:
+            return place
+        other = self._turns.find_other(spec.id, place.uuids)
+        if other is None:
+            # Another launcher may have loaded something since the first look.
+            return self._choose(spec, need)
+        uuid, who = other
+        index = place.gpus[place.uuids.index(uuid)]
+        return f"waits until the launcher {who} has loaded an engine on gpu {index}"
 
     def _choose(self, spec: EngineSpec, need: Need) -> Place | str:
         port = self._port(spec)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from launcher.host.own_gpus import OwnGpus
 from launcher.host.process_owners import ProcessOwners
 from modelserver.inventory import Gpu, GpuProcess
 
@@ -70,10 +71,18 @@ class _Device:
 
 
 class GpuInventory:
-    """Reads the GPUs. ``driver`` is its version, or why no GPUs can be seen."""
+    """Reads the GPUs. ``driver`` is its version, or why no GPUs can be seen.
 
-    def __init__(self, owners: ProcessOwners | None = None) -> None:
+    ``own`` gives which of them are this launcher's.
+    """
+
+    def __init__(
+        self,
+        owners: ProcessOwners | None = None,
+        own: Callable[[], OwnGpus] = OwnGpus,
+    ) -> None:
         self.driver = ""
+        self._own = own
         self._owners = owners or ProcessOwners()
         self._lock = threading.Lock()
         self._open = False
@@ -113,7 +122,7 @@ class GpuInventory:
             self._discover(count)
         self._hear()
         self._owners.refresh()
-        return tuple(self._read(device) for device in self._devices)
+        return self._own().mark([self._read(device) for device in self._devices])
 
     def _shut(self) -> None:
         if self._open:

@@ -180,7 +180,8 @@ def _gpus(found: Status) -> Table:
     made = table("GPUs", *columns, numbers=numbers)
     for host in found.hosts:
         for gpu in host.gpus:
-            notes = [*gpu.throttled, *_xids(gpu)]
+            left_out = [f"left out: {escape(gpu.left_out)}"] * bool(gpu.left_out)
+            notes = [*left_out, *gpu.throttled, *_xids(gpu)]
             fault = f"[red]{escape(gpu.fault)}[/red]" if gpu.fault else ", ".join(notes)
             made.add_row(
                 host.name,

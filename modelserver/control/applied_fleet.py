@@ -71,7 +71,7 @@ def spec_of(fleet: Fleet) -> FleetSpec:
         for section in ("defaults", "rules", "probe", "alerts")
         for key, value in getattr(fleet, section).model_dump(mode="json").items()
     }
-    values["hosts"] = [host.name for host in fleet.hosts]
+    values["hosts"] = [str(host) for host in fleet.hosts]
     return FleetSpec(fleet.specs(), fleet.pins(), values)
 
 
@@ -125,6 +125,9 @@ def compose(
         for key in NEW_KEYS:
             if not section.get(key):
                 section.pop(key, None)
+    for host in sections["hosts"]:
+        if host["gpus"] is None:
+            del host["gpus"]
     return _read(json.dumps({**head, **sections}), fleet.redis)
 
 

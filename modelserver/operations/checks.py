@@ -182,6 +182,8 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
         remedy = "install NVIDIA's driver on the hosts with GPUs"
         yield Check("GPUs", f"no host has any ({told})", remedy)
     for host, gpu in gpus:
+        if gpu.left_out:
+            yield Check(f"{gpu.label} of {host}", f"left out: {gpu.left_out}")
         if gpu.fault:
             remedy = "reset or replace it, then restart the launcher of that host"
             yield Check(f"{gpu.label} of {host}", gpu.fault, remedy)

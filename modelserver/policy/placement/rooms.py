@@ -16,6 +16,7 @@ GPUS_NAMED = 4
 
 
 class _Problem(Enum):
+    LEFT_OUT = auto()
     FAULTY = auto()
     SILENT = auto()
     SLICE = auto()
@@ -63,6 +64,8 @@ class GpuRoom:
         match self._find_problem(need, engine):
             case None:
                 return ""
+            case _Problem.LEFT_OUT:
+                return f"{name} is left out: {self.gpu.left_out}"
             case _Problem.FAULTY:
                 return f"{name} is faulty: {self.gpu.fault}"
             case _Problem.SILENT:
@@ -85,6 +88,8 @@ class GpuRoom:
 
     def _find_problem(self, need: Need, engine: str) -> _Problem | None:
         gpu = self.gpu
+        if gpu.left_out:
+            return _Problem.LEFT_OUT
         if gpu.fault:
             return _Problem.FAULTY
         if not gpu.total:

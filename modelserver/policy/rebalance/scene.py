@@ -274,7 +274,8 @@ class RebalanceScene:
     @property
     def gpus_at_once(self) -> int:
         """How many GPUs of the fleet may move at once."""
-        total = sum(bool(gpu.total) for host in self.view.hosts for gpu in host.gpus)
+        gpus = (gpu for host in self.view.hosts for gpu in host.gpus)
+        total = sum(bool(gpu.total) and not gpu.left_out for gpu in gpus)
         return max(1, int(total * self.rules.moving_share))
 
     @property

@@ -27,6 +27,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("nvml"))
 
 
+def uuid(host: str, index: int) -> str:
+    """Tests that run beside this one have GPUs of their own."""
+    return f"GPU-{host}{index}-{os.getpid()}"
+
+
 @pytest.fixture
 def make(tmp_path: Path, valkey: ValkeyProcess, library: Path) -> Iterator[Make]:
     """Makes a fleet: sections of its file, and numbers of GPUs by host."""
@@ -34,7 +39,7 @@ def make(tmp_path: Path, valkey: ValkeyProcess, library: Path) -> Iterator[Make]
 
     def fleet(*sections: str, **hosts: int) -> GpuFleet:
         gpus = {
-            host: [StubGpu(f"GPU-{host}{index}") for index in range(number)]
+            host: [StubGpu(uuid(host, index)) for index in range(number)]
             for host, number in hosts.items()
         }
         made.append(GpuFleet(tmp_path, valkey.url, library, gpus, sections))
@@ -93,7 +98,7 @@ def test_what_is_promised_is_looked_at_again_right_before_the_start(
     launcher = fleet.launchers["a"].process
     launcher.send_signal(signal.SIGSTOP)
     fleet.steer()
-    assert read_wishes(fleet.store)["m-0"].spec.uuids == ("GPU-a0",)
+    assert read_wishes(fleet.store)["m-0"].spec.uuids == (uuid("a", 0),)
     fleet.stranger("a", 0, stranger, 40)
     launcher.send_signal(signal.SIGCONT)
     held = eventually(lambda: read_engines(fleet.store).get("m-0"), 10)
@@ -162,6 +167,19 @@ def test_a_gpu_that_reports_a_fault_is_not_used_again(make: Make) -> None:
 
     eventually(again, 40)
     assert "XID 79, fallen off the bus" in fleet.launchers["a"].said()
+
+
+def test_a_launcher_keeps_to_the_gpus_that_its_host_lists(make: Make) -> None:
+    hosts = '[[hosts]]\nname = "a"\ngpus = [1]\n'
+    fleet = make(section("m", gpus=1, min_engines=2), hosts, a=2)
+    fleet.until_ready("m-0")
+    assert fleet.ready()["m-0"].gpus == (1,)
+    assert "gpu 0 is left out: gpus of this host in [[hosts]] are [1]" in (
+        waits_for(fleet, "m")
+    )
+    with console() as shown, shown.capture() as text:
+        shown.print(render(status(fleet)))
+    assert "left out: gpus of this host in" in text.get()
 
 
 def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:

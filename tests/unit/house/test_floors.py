@@ -15,6 +15,7 @@ FLOORS = (
         "modelserver.values",
         "modelserver.errors",
         "modelserver.fleet_arguments",
+        "modelserver.fleet_names",
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.parameters",

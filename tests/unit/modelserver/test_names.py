@@ -4,7 +4,7 @@ import pytest
 
 from modelserver.errors import ConfigurationError
 from modelserver.fleet import make_fleet
-from modelserver.fleet_sections import RESERVED_NAMES
+from modelserver.fleet_names import RESERVED_NAMES
 from modelserver.store.keys import Keys
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
+import getpass
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from launcher.engine_types import Place
 from launcher.host import allocation
 from launcher.host.allocation import Allocation
+from launcher.host.gpu_turns import GpuTurns
 from modelserver.inventory import GIB, Gpu, GpuProcess
 from modelserver.values import EngineSpec, Kind, ModelSpec
 from tests.support import processes
@@ -47,15 +50,33 @@ def held(index: int, gib: int, *, pid: int = 4711, engine: str = "", **more) -> 
     )
 
 
+#: Other tests have GPUs of the same names.
+TURNS = f"\0test-{os.getpid()}-"
+
+
 class Site:
     """One host's GPUs, which may change between two looks."""
 
     def __init__(self, *gpus: Gpu) -> None:
         self.gpus = gpus or processes.gpus(2)
-        self.allocation = Allocation("a", lambda: self.gpus)
+        self.allocation = Allocation("a", lambda: self.gpus, GpuTurns(TURNS))
+        SITES.append(self)
 
     def choose(self, wish: EngineSpec, what: ModelSpec | None = None) -> Place | str:
         return asyncio.run(self.allocation.allocate(wish, what or model()))
+
+
+#: The sites of the present test.
+SITES: list[Site] = []
+
+
+@pytest.fixture(autouse=True)
+def end_of_turns() -> Iterator[None]:
+    yield
+    while SITES:
+        for number in range(4):
+            SITES[-1].allocation.release(f"m-{number}")
+        SITES.pop()
 
 
 def test_a_place_tells_the_adapter_all_that_it_needs() -> None:
@@ -182,3 +203,35 @@ def test_holder_of_a_port_is_named() -> None:
         assert not allocation.is_port_free(port)
         assert allocation.port_holder(port).startswith(f"pid {os.getpid()} (")
     assert allocation.is_port_free(port)
+
+
+def test_launchers_of_one_host_load_on_a_gpu_one_at_a_time() -> None:
+    ours, theirs = Site(), Site()
+    shared = model(gib=20, share=True)
+    assert isinstance(ours.choose(spec(0, "GPU-0"), shared), Place)
+    user = getpass.getuser()
+    assert theirs.choose(spec(0, "GPU-0"), shared) == (
+        f"waits until the launcher pid {os.getpid()} ({user}) has loaded an engine on "
+        "gpu 0"
+    )
+    assert isinstance(theirs.choose(spec(1, "GPU-1"), shared), Place)
+    ours.allocation.mark_loaded("m-0")
+    assert isinstance(theirs.choose(spec(0, "GPU-0"), shared), Place)
+
+
+def test_what_another_launcher_has_loaded_before_its_turn_ended_is_seen() -> None:
+    looks = iter([processes.gpus(1), (held(0, 70),)])
+    late = Allocation("a", lambda: next(looks), GpuTurns(TURNS))
+    refused = asyncio.run(late.allocate(spec(0, "GPU-0"), model()))
+    assert refused == (
+        "needs 1 free GPU; gpu 0 has 10 GiB free: 70 GiB held by pid 4711 python (anna)"
+    )
+    site = Site()
+    assert isinstance(site.choose(spec(0, "GPU-0")), Place)
+
+
+def test_an_adopted_engine_that_still_loads_keeps_its_turn() -> None:
+    ours, theirs = Site(), Site()
+    place = Place(21_000, (0,), ("GPU-0",))
+    ours.allocation.adopt(spec(0, "GPU-0"), model(), place, loaded=False)
+    assert "has loaded an engine on gpu 0" in str(theirs.choose(spec(1, "GPU-0")))

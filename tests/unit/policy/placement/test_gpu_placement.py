@@ -314,3 +314,11 @@ def test_an_engine_that_died_twice_at_its_start_lets_its_gpus_go():
     )
     assert gpus_of(both)["n-0"] == "a0"
     assert "gpu 0 has engine n-0" in waiting(both)["m-0"]
+
+
+def test_a_gpu_that_its_launcher_leaves_out_is_given_to_nobody() -> None:
+    left_out = "the launcher has CUDA_VISIBLE_DEVICES=1"
+    there = Host("a", (gpu("a", 0, left_out=left_out), gpu("a", 1)))
+    found = fleet(model("m", engines=2), hosts=[there])
+    assert gpus_of(found) == {"m-0": "a1"}
+    assert f"gpu 0 is left out: {left_out}" in waiting(found)["m-1"]
