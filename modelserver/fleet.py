@@ -125,8 +125,8 @@ class Fleet(BaseSettings):
 
 def _disagreements(fleet: Fleet) -> list[str]:
     names = [model.name for model in fleet.models]
-    kinds = {model.name: model.kind for model in fleet.models}
-    types = {model.name: model.engine for model in fleet.models}
+    models = {model.name: model for model in fleet.models}
+    kinds = {name: model.kind for name, model in models.items()}
     hosts = {host.name for host in fleet.hosts}
     found = [
         f'model "{name}" stands {times} times; names must differ'
@@ -153,6 +153,12 @@ def _disagreements(fleet: Fleet) -> list[str]:
                 f'model "{model.name}" has a schedule, and nothing says by which '
                 'clock; set time_zone in [rules], for example "Europe/Berlin"'
             )
+        found += [
+            f'model "{model.name}" names host "{host}", which is not there'
+            f"{_close(host, list(hosts))}"
+            for host in model.hosts
+            if hosts and host not in hosts
+        ]
     for kind in Kind:
         name = getattr(fleet.defaults, kind.value)
         if name and kinds.get(name) != kind:
@@ -161,7 +167,7 @@ def _disagreements(fleet: Fleet) -> list[str]:
                 f"{_close(name, names)}"
             )
     for pin in fleet.engines:
-        found += _pin_disagreements(pin, types, hosts)
+        found += _pin_disagreements(pin, models, hosts)
     places = Counter((pin.host, pin.port) for pin in fleet.engines if pin.port)
     found += [
         f"port {port} on host {host or '(any)'} is pinned to {times} engines; "
@@ -173,13 +179,14 @@ def _disagreements(fleet: Fleet) -> list[str]:
 
 
 def _pin_disagreements(
-    pin: EngineSection, types: Mapping[str, str], hosts: set[str]
+    pin: EngineSection, models: Mapping[str, ModelSection], hosts: set[str]
 ) -> list[str]:
-    if pin.model not in types:
-        close = _close(pin.model, list(types))
+    if pin.model not in models:
+        close = _close(pin.model, list(models))
         return [f'an engine names model "{pin.model}", which is not there{close}']
     found = []
-    external = types[pin.model] == EXTERNAL
+    model = models[pin.model]
+    external = model.engine == EXTERNAL
     if external and not pin.url:
         found.append(f'an engine of "{pin.model}" (type external) needs a url')
     if pin.url and not external:
@@ -190,6 +197,11 @@ def _pin_disagreements(
     if hosts and pin.host and pin.host not in hosts:
         close = _close(pin.host, list(hosts))
         found.append(f'an engine names host "{pin.host}", which is not there{close}')
+    if pin.host and model.hosts and pin.host not in model.hosts:
+        found.append(
+            f'an engine of "{pin.model}" names host "{pin.host}", which is not among '
+            f"that model's hosts; they are {', '.join(model.hosts)}"
+        )
     return found
 
 

@@ -63,6 +63,9 @@ class ModelSection(_Section):
     gpus: int = Field(default=0, ge=0, le=64)
     gpu_memory_gib: float = Field(default=0.0, ge=0)
     share_gpu: bool = False
+    min_gpu_gib: float = Field(default=0.0, ge=0)
+    gpu_name: str = ""
+    hosts: tuple[str, ...] = ()
     min_engines: int = Field(default=1, ge=0)
     max_engines: int = Field(default=0, ge=0, description="0: the same as min_engines")
     priority: int = Field(default=0, ge=-100, le=100)
@@ -125,6 +128,11 @@ class ModelSection(_Section):
 def _engine_disagreements(model: ModelSection) -> Iterator[str]:
     if model.when_down == "fallback" and not model.fallback:
         yield 'when_down "fallback" needs fallback = the name of another model'
+    if model.engine == EXTERNAL and model.hosts:
+        yield 'engine "external" is placed by host in [[engines]]; leave hosts out'
+    for key in ("min_gpu_gib", "gpu_name"):
+        if getattr(model, key) and not model.gpus:
+            yield f"{key} is about GPUs, and the model has none; leave it out"
     yield from _schedule_disagreements(model)
     if model.fallback == model.name:
         yield f'model "{model.name}" cannot be its own fallback; name another model'

@@ -68,6 +68,8 @@ class Gpu:
     xids: tuple[int, ...] = ()
     #: The number of a slice, "" for a whole GPU.
     mig: str = ""
+    #: The indexes of the GPUs that NVLink connects it with.
+    links: tuple[int, ...] = ()
     #: Why nothing may be started on it, "" where it is well.
     fault: str = ""
     #: Why its launcher gives it to no engine, "" where it does.

@@ -61,12 +61,10 @@ class Outcome(StrEnum):
     ENGINE_FAULT = "engine-fault"
     #: The request itself is wrong.
     REQUEST_FAULT = "request-fault"
-    #: It failed as it had before, which says no more of the engine: the request itself
-    #: may be the cause.
+    #: It failed as it had before: the request itself may be the cause.
     REPEATED = "repeated"
     CANCELLED = "cancelled"
-    #: Not an attempt: one ENGINE_FAULT before it, of the same incarnation, does not
-    #: count, since that request proved to be at fault itself.
+    #: No attempt: an ENGINE_FAULT before it does not count, as the request was at fault.
     WITHDRAWN = "withdrawn"
 
     @property
@@ -154,8 +152,7 @@ class Wish:
     """What control wants of one engine; level-triggered, so losing one only delays."""
 
     spec: EngineSpec
-    #: The incarnation that must go, 0 for none. Once the engine has a later one the
-    #: wish is fulfilled, so a stale wish does nothing.
+    #: The incarnation that must go, 0 for none; a later one fulfils the wish.
     relaunch: int = 0
     #: Why it must go, for people.
     reason: str = ""
@@ -172,8 +169,7 @@ class Wish:
     drained: bool = False
     #: The incarnation whose requests have to run elsewhere.
     abort: int = 0
-    #: The number of the last round of canaries that control asked for; a higher one
-    #: than before asks for another round.
+    #: The number of the last round of canaries that control asked for.
     canary: int = 0
     #: The fencing token of the controller that wrote it.
     token: int = 0
@@ -340,6 +336,12 @@ class ModelSpec:
     gpu_memory_gib: float = 0.0
     #: Whether other engines may have the rest of its GPUs.
     share_gpu: bool = False
+    #: GiB that each of its GPUs has in all, at least; 0 for any.
+    min_gpu_gib: float = 0.0
+    #: A part of the name of its GPUs, "" for any.
+    gpu_name: str = ""
+    #: The hosts that may run its engines, none for any.
+    hosts: tuple[str, ...] = ()
     #: How many engines there are at least.
     min_engines: int = 1
     #: How many engines there are at most.

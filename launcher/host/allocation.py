@@ -97,6 +97,8 @@ class Allocation:
         return f"waits until the launcher {who} has loaded an engine on gpu {index}"
 
     def _choose(self, spec: EngineSpec, need: Need) -> Place | str:
+        if not need.allows(self._host):
+            return f"its model's hosts are {', '.join(need.hosts)}"
         port = self._port(spec)
         if isinstance(port, str) or not need.gpus:
             return port if isinstance(port, str) else Place(port)

@@ -4,6 +4,7 @@ What a driver or a GPU does not tell is left out and named in ``Gpu.missing``; n
 here raises. NVML stays open between readings, or its events would be lost.
 """
 
+import itertools
 import logging
 import threading
 import time
@@ -68,6 +69,8 @@ class _Device:
     mig: str = ""
     fault: str = ""
     missing: dict[str, str] = field(default_factory=dict)
+    #: The indexes of the GPUs that NVLink connects it with.
+    links: tuple[int, ...] = ()
 
 
 class GpuInventory:
@@ -133,7 +136,7 @@ class GpuInventory:
 
     def _discover(self, count: int) -> None:
         known = {device.index: device for device in self._devices}
-        found = [_board(index, known.get(index)) for index in range(count)]
+        found = _linked([_board(index, known.get(index)) for index in range(count)])
         for board in found:
             self._listen(board)
         self._devices = [each for board in found for each in _slices(board)]
@@ -219,6 +222,7 @@ class GpuInventory:
             ),
             xids=self._xids.get(device.board_uuid, ()),
             mig=device.mig,
+            links=device.links,
             fault=fault,
             processes=self._processes(running, missing),
             missing=missing,
@@ -260,6 +264,23 @@ def _board(index: int, known: _Device | None) -> _Device:
     name = _name(handle)
     missing = {} if name else {"name": "the driver does not tell it"}
     return _Device(index, handle, handle, uuid, uuid, name, missing=missing)
+
+
+def _linked(boards: list[_Device]) -> list[_Device]:
+    """The GPUs with whom NVLink connects each, directly or by switches."""
+    links: dict[int, list[int]] = {board.index: [] for board in boards}
+    answering = [board for board in boards if board.handle is not None]
+    for one, other in itertools.combinations(answering, 2):
+        if _are_linked(one.handle, other.handle):
+            links[one.index].append(other.index)
+            links[other.index].append(one.index)
+    return [replace(each, links=tuple(links[each.index])) for each in boards]
+
+
+def _are_linked(one: Any, other: Any) -> bool:
+    kind, well = pynvml.NVML_P2P_CAPS_INDEX_NVLINK, pynvml.NVML_P2P_STATUS_OK
+    ask = pynvml.nvmlDeviceGetP2PStatus
+    return bool(_or(None, lambda: ask(one, other, kind)) == well)
 
 
 def _name(handle: Any) -> str:

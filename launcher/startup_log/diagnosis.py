@@ -75,7 +75,9 @@ KNOWN_CAUSES = (
         r"maximum number of tokens that can be stored in KV cache"
         r"|KV cache is needed, which is larger than",
         "its model does not fit the GPUs' memory",
-        "give it more gpus, a smaller context_length or a smaller model",
+        "give it more gpus, larger ones, a smaller context_length or a smaller model",
+        # On larger ones it may fit.
+        may_heal=True,
     ),
     _cause(
         r"value ?error.*(?:context_length|max_model_len) \(\d+\) is greater",

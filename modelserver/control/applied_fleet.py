@@ -32,7 +32,7 @@ SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts"
 #: Keys that the version before refuses; left out where they say nothing.
 NEW_KEYS = (
     *("priority", "schedule", "time_zone", "itl_seconds", "max_running"),
-    "host_grace_seconds",
+    *("host_grace_seconds", "min_gpu_gib", "gpu_name", "hosts"),
 )
 #: Rounds of hashing in a fingerprint: too many for short values to be guessed quickly.
 FINGERPRINT_ROUNDS = 100_000

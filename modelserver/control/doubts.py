@@ -23,6 +23,13 @@ def _hosts(fleet: Fleet, known: Collection[str]) -> Iterator[str]:
         if host.name not in known:
             yield f'no launcher of host "{host.name}" reports; {remedy}'
     listed = {host.name for host in fleet.hosts}
+    for model in fleet.models:
+        for name in model.hosts:
+            if name not in {*known, *listed}:
+                yield (
+                    f'model {model.name} names host "{name}", whose launcher does not '
+                    f"report; {remedy}"
+                )
     for pin in fleet.pins():
         if pin.host and pin.host not in {*known, *listed}:
             yield (

@@ -60,6 +60,7 @@ class StubNvml:
     unknown: tuple[str, ...] = ()
     hangs: bool = False
     xids: list[tuple[int, int]] = field(default_factory=list)
+    links: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,6 +82,7 @@ class StubNvml:
             yield f"driver {self.driver}"
         yield from (f"unknown {name}" for name in self.unknown)
         yield from ["hang"] * self.hangs
+        yield from (f"link {one} {other}" for one, other in self.links)
         for index, gpu in enumerate(self.gpus):
             memory = f"{_mib(gpu.total)} {_mib(gpu.used)}"
             yield f"gpu {index} {gpu.uuid} {gpu.name} {memory}"

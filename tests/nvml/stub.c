@@ -12,6 +12,7 @@
  *   xid 7 0 79                   number of the event (told once), index, XID
  *   unknown nvmlDeviceGetPowerUsage
  *                                this function says that it is not supported
+ *   link 0 1                     NVLink connects these two
  *   hang                         calls do not return while this line stands
  */
 #include <stdio.h>
@@ -219,6 +220,13 @@ int nvmlDeviceGetPowerUsage(void *device, unsigned int *found) {
     READY(device);
     heat(device, 2, &watts);
     *found = (unsigned int)watts * 1000;
+    return OK;
+}
+int nvmlDeviceGetP2PStatus(void *one, void *other, int kind, int *status) {
+    char words[64];
+    READY(one);
+    snprintf(words, sizeof words, "link %d %d", index_of(one), index_of(other));
+    *status = kind == 2 && find(words) ? 0 : 5;
     return OK;
 }
 /* An older driver knows this one by another name only. */

@@ -25,6 +25,12 @@ class Need:
     each: int = 0
     #: Whether other engines that share may have the rest of each.
     shares: bool = False
+    #: Bytes that each of them has in all, at least.
+    least: int = 0
+    #: A part of their name, "" for any.
+    name: str = ""
+    #: The hosts that may be taken, none for any.
+    hosts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: EngineSpec, model: ModelSpec | None) -> Self:
@@ -36,20 +42,33 @@ class Need:
     @classmethod
     def of_model(cls, model: ModelSpec, pinned_gpus: int = 0) -> Self:
         """What each engine of this model takes, unless a pin names its GPUs."""
-        each = int(model.gpu_memory_gib * GIB)
-        return cls(pinned_gpus or model.gpus, each, model.share_gpu)
+        return cls(
+            pinned_gpus or model.gpus,
+            int(model.gpu_memory_gib * GIB),
+            model.share_gpu,
+            int(model.min_gpu_gib * GIB),
+            model.gpu_name,
+            model.hosts,
+        )
+
+    def allows(self, host: str) -> bool:
+        """Whether an engine with this need may be on a host."""
+        return not self.hosts or host in self.hosts
 
     @property
     def rank(self) -> tuple[int, bool, int]:
         """Sorts big needs to the front: more GPUs, then whole ones, then memory."""
-        return (-self.gpus, self.each > 0, -self.each)
+        return (-self.gpus, self.each > 0, -max(self.each, self.least))
 
     def __str__(self) -> str:
-        """For messages: "2 GPUs with 70 GiB free", "1 free GPU"."""
+        """For messages: "2 GPUs with 70 GiB free", "1 free GPU (H100)"."""
         plural = "GPUs" if self.gpus > 1 else "GPU"
+        least = f"{gib(self.least)} or more" if self.least else ""
+        kind = ", ".join(filter(None, (self.name, least)))
+        kind = f" ({kind})" if kind else ""
         if not self.each:
-            return f"{self.gpus} free {plural}"
-        return f"{self.gpus} {plural} with {gib(self.each)} free"
+            return f"{self.gpus} free {plural}{kind}"
+        return f"{self.gpus} {plural}{kind} with {gib(self.each)} free"
 
 
 @dataclass(frozen=True, slots=True)

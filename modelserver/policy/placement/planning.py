@@ -6,7 +6,7 @@ same snapshot gives the same plan.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Drop, Want
@@ -205,7 +205,10 @@ class _Planner:
         )
 
     def settle_failed(self) -> None:
-        """Place what gave up its GPUs on others, or there again if there are none."""
+        """Place what gave up its GPUs on others, or there again if there are none.
+
+        Larger ones come first: it may have needed more memory than they have.
+        """
         for spec in self._by_need:
             wish = self.wish(spec)
             if spec.id not in self._failed or self.has(spec) or wish is None:
@@ -216,14 +219,16 @@ class _Planner:
             others = [
                 each for each in self._hosts.values() if spec.host in ("", each.name)
             ]
+            need = self._needs[spec.id]
+            size = max((room.gpu.total for room in rooms), default=0)
+            larger = replace(need, least=max(need.least, size + 1))
             for room in rooms:
                 room.claims[GIVEN_UP] = Need(1)
-            offers = {each: self._find_offer(spec, each) for each in others}
+            found = _best(larger, others) or _best(need, others)
             for room in rooms:
                 room.claims.pop(GIVEN_UP)
-            found = [(fit.cost, each.name, fit) for each, fit in offers.items() if fit]
             if found:
-                _, name, fit = min(found, key=lambda each: each[:2])
+                name, fit = found
                 self._settle(spec, name, fit.uuids)
             elif spec.host:
                 self._settle_on_host(spec)
@@ -292,7 +297,7 @@ class _Planner:
         if wish is None or wish.host not in self._hosts:
             return False
         rooms = self._hosts[wish.host].find(wish.uuids)
-        if len(rooms) != need.gpus:
+        if len(rooms) != need.gpus or not need.allows(wish.host):
             return False
         if not all(room.fits(need, spec.id) for room in rooms):
             return False
@@ -311,7 +316,8 @@ class _Planner:
                 continue
             need = self._needs[spec.id]
             rooms = self._hosts[place.host].find(place.uuids)
-            if len(rooms) == need.gpus and all(r.fits(need, spec.id) for r in rooms):
+            fits = need.allows(place.host) and len(rooms) == need.gpus
+            if fits and all(room.fits(need, spec.id) for room in rooms):
                 self._settle(spec, place.host, place.uuids)
 
     # Everything else.
@@ -383,3 +389,10 @@ class _Planner:
         else:
             gone = f"the launcher of host {wish.host} does not report"
             self._leave(wish, f"{gone}; {reason}")
+
+
+def _best(need: Need, hosts: Iterable[HostRoom]) -> tuple[str, RoomOffer] | None:
+    """The host that has the best GPUs for a need, with these."""
+    offers = ((host.name, host.find_offer(need)) for host in hosts)
+    found = [(fit.cost, name, fit) for name, fit in offers if fit]
+    return min(found, key=lambda each: each[:2])[1:] if found else None

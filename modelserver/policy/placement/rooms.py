@@ -17,6 +17,7 @@ GPUS_NAMED = 4
 
 class _Problem(Enum):
     LEFT_OUT = auto()
+    OTHER_KIND = auto()
     FAULTY = auto()
     SILENT = auto()
     SLICE = auto()
@@ -66,6 +67,9 @@ class GpuRoom:
                 return ""
             case _Problem.LEFT_OUT:
                 return f"{name} is left out: {self.gpu.left_out}"
+            case _Problem.OTHER_KIND:
+                kind = self.gpu.name or "of an unknown name"
+                return f"{name} is {kind} with {gib(self.gpu.total)}"
             case _Problem.FAULTY:
                 return f"{name} is faulty: {self.gpu.fault}"
             case _Problem.SILENT:
@@ -94,6 +98,8 @@ class GpuRoom:
             return _Problem.FAULTY
         if not gpu.total:
             return _Problem.SILENT
+        if need.name.lower() not in gpu.name.lower() or gpu.total < need.least:
+            return _Problem.OTHER_KIND
         if need.gpus > 1 and gpu.mig:
             return _Problem.SLICE
         for name, claim in self.claims.items():
@@ -153,26 +159,78 @@ class HostRoom:
     def find_offer(self, need: Need, engine: str = "") -> RoomOffer | None:
         """The GPUs that suit best, None where there are not enough.
 
-        One that is used already comes before a whole one, and the fullest first; then
-        by index, so that groups stay together. What ``engine`` holds is free for it.
+        All of an engine's are of one kind, and linked by NVLink rather than not. What
+        ``engine`` holds is free for it.
         """
+        if not need.allows(self.name):
+            return None
         if not need.gpus:
             return RoomOffer((), (self.engines,))
         fitting = [room for room in self.rooms if room.fits(need, engine)]
+        offers = [
+            self._offer(need, engine, [r for r in fitting if r.gpu.name == kind])
+            for kind in sorted({room.gpu.name for room in fitting})
+        ]
+        found = [each for each in offers if each is not None]
+        return min(found, key=lambda each: each.cost) if found else None
+
+    def _offer(
+        self, need: Need, engine: str, fitting: list[GpuRoom]
+    ) -> RoomOffer | None:
+        """The best of GPUs of one kind.
+
+        One that is used already comes before a whole one, and the fullest first; then
+        one whose partners by NVLink are used, so that pairs stay whole; then by index.
+        """
         if len(fitting) < need.gpus:
             return None
         whole = {room.gpu.uuid for room in self.rooms if room.whole}
+        free = {room.gpu.index for room in self.rooms if room.gpu.uuid in whole}
 
-        def cost(room: GpuRoom) -> tuple[bool, int]:
+        def cost(room: GpuRoom) -> tuple[bool, int, int]:
             spare = room.spare(engine) // GIB if need.each else 0
-            return (room.gpu.uuid in whole, spare)
+            return (room.gpu.uuid in whole, spare, len(free & set(room.gpu.links)))
 
-        fitting.sort(key=cost)
-        chosen = fitting[: need.gpus]
+        chosen = choose_linked(sorted(fitting, key=cost), need.gpus)
         broken = sum(room.gpu.uuid in whole for room in chosen)
         spare = sum(room.spare(engine) // GIB for room in chosen)
         uuids = tuple(room.gpu.uuid for room in sorted(chosen, key=_slot))
-        return RoomOffer(uuids, (broken, len(whole), spare, self.engines))
+        strangers = need.gpus * (need.gpus - 1) // 2 - count_links(chosen)
+        order = (strangers, _size_order(need, chosen), broken, len(whole), spare)
+        return RoomOffer(uuids, (*order, self.engines))
+
+
+def _size_order(need: Need, chosen: Sequence[GpuRoom]) -> int:
+    """Sorts GPUs of different sizes, for an engine that takes whole ones.
+
+    It gets the smallest of the size that it needs; the largest where it does not say.
+    """
+    if need.each:
+        return 0
+    size = sum(room.gpu.total // GIB for room in chosen)
+    return size if need.least else -size
+
+
+def choose_linked(rooms: Sequence[GpuRoom], number: int) -> Sequence[GpuRoom]:
+    """So many of these GPUs with the most links among them, the first where equal."""
+    best, pairs = rooms[:number], number * (number - 1) // 2
+    for seed in rooms if count_links(best) < pairs else ():
+        group = [seed]
+        while len(group) < number:
+            others = [room for room in rooms if room not in group]
+            group.append(max(others, key=lambda room: _links_into(room, group)))
+        if count_links(group) > count_links(best):
+            best = group
+    return best
+
+
+def count_links(rooms: Sequence[GpuRoom]) -> int:
+    """How many pairs of these GPUs NVLink connects."""
+    return sum(_links_into(room, rooms[:place]) for place, room in enumerate(rooms))
+
+
+def _links_into(room: GpuRoom, group: Sequence[GpuRoom]) -> int:
+    return sum(each.gpu.index in room.gpu.links for each in group)
 
 
 def _slot(room: GpuRoom) -> tuple[int, str]:
@@ -181,6 +239,9 @@ def _slot(room: GpuRoom) -> tuple[int, str]:
 
 def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
     """Why none of these hosts can take an engine with this need."""
+    hosts = [host for host in hosts if need.allows(host.name)]
+    if not hosts and need.hosts:
+        return f"no launcher of its model's hosts reports: {', '.join(need.hosts)}"
     if not hosts:
         return "no launcher reports; start one on each host with engines"
     near = sorted(hosts, key=lambda host: (-_fitting(host, need), host.name))
@@ -193,6 +254,8 @@ def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
 
 def why_not_on(need: Need, host: HostRoom, engine: str = "") -> str:
     """What is wrong with the GPUs of one host."""
+    if not need.allows(host.name):
+        return f"its model's hosts are {', '.join(need.hosts)}"
     number = len(host.rooms)
     if not number:
         return f"host {host.name} has no GPUs"
@@ -205,6 +268,8 @@ def why_not_on(need: Need, host: HostRoom, engine: str = "") -> str:
     if not bad or good:
         has = f"{good} of {number} GPU{'s' * (number > 1)} fit{'s' * (good == 1)}"
         parts.insert(0, has)
+    if good >= need.gpus:
+        parts.insert(1, "of different kinds")
     return f"host {host.name}: {', '.join(parts)}"
 
 

@@ -51,6 +51,22 @@ WRONG = {
         MODEL + 'environment = { CUDA_VISIBLE_DEVICES = "0" }',
         "environment must not hold CUDA_VISIBLE_DEVICES",
     ),
+    "a host that is not listed": (
+        MODEL + 'hosts = ["gpu1"]\n[[hosts]]\nname = "gpu-1"',
+        'model "qwen" names host "gpu1", which is not there; did you mean "gpu-1"?',
+    ),
+    "a pin beside its model's hosts": (
+        MODEL + 'hosts = ["b"]\n' + PORT,
+        'names host "a", which is not among that model\'s hosts; they are b',
+    ),
+    "hosts of what somebody else runs": (
+        '[[models]]\nname = "m"\nengine = "external"\nhosts = ["a"]',
+        'engine "external" is placed by host in [[engines]]; leave hosts out',
+    ),
+    "a kind of GPU without GPUs": (
+        '[[models]]\nname = "m"\npath = "/m"\nengine = "sglang-cpu"\ngpu_name = "L4"',
+        "gpu_name is about GPUs, and the model has none; leave it out",
+    ),
     "a misspelt placeholder": (
         '[[models]]\nname = "m"\nengine = "command"\ncommand = ["srv", "{prot}"]',
         'command has "{prot}": {prot} is no placeholder; placeholders are {port}',

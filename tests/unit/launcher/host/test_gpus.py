@@ -89,6 +89,16 @@ def test_a_process_that_cannot_be_seen_is_said_to_be_so(stub: StubNvml) -> None:
     )
 
 
+def test_gpus_that_nvlink_connects_are_told(stub: StubNvml) -> None:
+    stub.gpus.append(StubGpu("GPU-c"))
+    stub.links.append((0, 2))
+    with Reader(stub.write()) as reader:
+        assert [gpu.links for gpu in reader.gpus()] == [(2,), (), (0,)]
+    stub.unknown = ("nvmlDeviceGetP2PStatus",)
+    with Reader(stub.write()) as reader:
+        assert [gpu.links for gpu in reader.gpus()] == [(), (), ()]
+
+
 def test_memory_without_a_process_is_somebodys_too(stub: StubNvml) -> None:
     stub.gpus[0].used = 30
     stub.write()

@@ -127,5 +127,6 @@ def test_only_memory_and_the_hub_may_heal(line: str) -> None:
     cause = find_cause(line)
     assert cause
     memory = "out of memory" in line or "Not enough memory" in line
+    memory = memory or "KV cache" in line
     others = ("desired GPU memory", "No available memory", "gated", "Gated", "429")
     assert cause.may_heal == (memory or any(word in line for word in others))
