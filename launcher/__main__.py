@@ -8,6 +8,7 @@ import sys
 from launcher.fleet_sync import FleetSync, warn_of_differences
 from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
+from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
@@ -80,8 +81,11 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     host = Host(settings.host, pid=os.getpid())
     link = StoreLink(store, host, applied.fleet.rules.lease_seconds)
     fleet_sync = FleetSync(applied, settings, link)
+    gpu_faults = GpuFaults(settings.run_dir / FAULTS_FILE)
     inventory = GpuInventory(
-        ProcessOwners(started), lambda: OwnGpus.of(fleet_sync.applied.fleet, settings)
+        ProcessOwners(started),
+        lambda: OwnGpus.of(fleet_sync.applied.fleet, settings),
+        gpu_faults,
     )
     watch = HostWatch(host, inventory)
     watch.start()
@@ -104,6 +108,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 containers=Containers(
                     settings.container_program, owner=str(settings.run_dir)
                 ),
+                gpu_faults=gpu_faults,
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),
             )

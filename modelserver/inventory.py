@@ -74,6 +74,8 @@ class Gpu:
     fault: str = ""
     #: Why its launcher gives it to no engine, "" where it does.
     left_out: str = ""
+    #: What is wrong with it and keeps nobody away.
+    notes: tuple[str, ...] = ()
     #: Who holds its memory, as far as that can be seen.
     processes: tuple[GpuProcess, ...] = ()
     #: Why a field could not be read, by field; a lost GPU has no ``total``.

@@ -64,7 +64,7 @@ class Outcome(StrEnum):
     #: It failed as it had before: the request itself may be the cause.
     REPEATED = "repeated"
     CANCELLED = "cancelled"
-    #: No attempt: an ENGINE_FAULT before it does not count, as the request was at fault.
+    #: No attempt: an ENGINE_FAULT before it does not count, the request was at fault.
     WITHDRAWN = "withdrawn"
 
     @property

@@ -323,6 +323,9 @@ class Keeper:
             times, uuids = self._failed_here
             here = self._start.place.uuids
             self._failed_here = (times + 1 if here == uuids else 1, here)
+        if isinstance(event, Died) and event.cuda and self._start:
+            uuids = self._start.place.uuids
+            self._resources.gpu_faults.note_death(self.spec.id, uuids, event.cuda)
         incident = None
         if served or isinstance(event, StartTimedOut):
             incident = dataclasses.replace(self.life, reason=event.reason)

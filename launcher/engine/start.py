@@ -140,7 +140,7 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
         return Died(said, may_heal=True) if cause.may_heal else CannotHeal(said)
     words = diagnosis.last_words(text)
     said = f", last line: {words}" if words else ""
-    return Died(f"{how}{said}; see {log}")
+    return Died(f"{how}{said}; see {log}", cuda=diagnosis.find_cuda_error(text))
 
 
 def adopt_start(record: Record, model: ModelSpec, resources: HostResources) -> Start:

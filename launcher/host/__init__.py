@@ -7,6 +7,8 @@
 - ``listeners``: whose processes listen on a port
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs
+- ``gpu_health``: what they say of their own health
+- ``gpu_faults``: what happened to them since the host booted
 - ``own_gpus``: which of them are this launcher's
 - ``gpu_turns``: one launcher at a time loads an engine on a GPU
 - ``process_owners``: whose processes hold memory of a GPU

@@ -1,4 +1,4 @@
-"""The only owner of NVML: this host's GPUs, read live.
+"""This host's GPUs, read live: with ``gpu_health`` the only caller of NVML.
 
 What a driver or a GPU does not tell is left out and named in ``Gpu.missing``; nothing
 here raises. NVML stays open between readings, or its events would be lost.
@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from launcher.host.gpu_faults import GpuFaults
+from launcher.host.gpu_health import read_health
 from launcher.host.own_gpus import OwnGpus
 from launcher.host.process_owners import ProcessOwners
 from modelserver.inventory import Gpu, GpuProcess
@@ -26,17 +28,6 @@ _T = TypeVar("_T")
 DISCOVER_SECONDS = 15.0
 #: Seconds that a reading waits for another one that hangs in the driver.
 READING_WAIT_SECONDS = 5.0
-#: Errors of the driver (XIDs) that are kept for each GPU, the newest.
-XIDS_KEPT = 8
-#: XIDs after which nothing is started on a GPU. Others (13, 31, 43, ...) are faults of
-#: the program that ran there.
-FATAL_XIDS = {
-    48: "double-bit ECC error",
-    79: "fallen off the bus",
-    94: "contained ECC error",
-    95: "uncontained ECC error",
-    119: "no answer from its firmware",
-}
 #: Errors of NVML by which a GPU is of no use until it is reset.
 LOST_ERRORS = (
     pynvml.NVML_ERROR_GPU_IS_LOST,
@@ -71,21 +62,25 @@ class _Device:
     missing: dict[str, str] = field(default_factory=dict)
     #: The indexes of the GPUs that NVLink connects it with.
     links: tuple[int, ...] = ()
+    #: What is wrong with it and keeps nobody away.
+    notes: tuple[str, ...] = ()
 
 
 class GpuInventory:
     """Reads the GPUs. ``driver`` is its version, or why no GPUs can be seen.
 
-    ``own`` gives which of them are this launcher's.
+    ``own`` gives which of them are this launcher's, ``faults`` what happened to them.
     """
 
     def __init__(
         self,
         owners: ProcessOwners | None = None,
         own: Callable[[], OwnGpus] = OwnGpus,
+        faults: GpuFaults | None = None,
     ) -> None:
         self.driver = ""
         self._own = own
+        self._faults = faults or GpuFaults()
         self._owners = owners or ProcessOwners()
         self._lock = threading.Lock()
         self._open = False
@@ -94,7 +89,6 @@ class GpuInventory:
         self._events: Any = None
         self._heard: set[str] = set()
         self._no_events: dict[str, str] = {}
-        self._xids: dict[str, tuple[int, ...]] = {}
         self._last: tuple[Gpu, ...] = ()
 
     def read(self) -> tuple[Gpu, ...]:
@@ -141,13 +135,13 @@ class GpuInventory:
             self._listen(board)
         self._devices = [each for board in found for each in _slices(board)]
         # A lost GPU may come back at any time.
-        lost = any(device.fault for device in found)
+        lost = any(device.handle is None for device in found)
         self._discover_at = time.monotonic() + (0 if lost else DISCOVER_SECONDS)
 
     # What happened to them.
 
     def _listen(self, board: _Device) -> None:
-        if board.fault or board.uuid in self._heard:
+        if board.handle is None or board.uuid in self._heard:
             return
         self._heard.add(board.uuid)
         xid = pynvml.nvmlEventTypeXidCriticalError
@@ -166,22 +160,15 @@ class GpuInventory:
                 uuid = str(pynvml.nvmlDeviceGetUUID(event.device))
             except pynvml.NVMLError:
                 return  # No more events, or a GPU that does not say which it is.
-            xid = int(event.eventData)
-            self._xids[uuid] = (*self._xids.get(uuid, ()), xid)[-XIDS_KEPT:]
-            _log.warning("gpu uuid=%s XID %d %s", uuid, xid, FATAL_XIDS.get(xid, ""))
-
-    def _fault(self, device: _Device) -> str:
-        fatal = [x for x in self._xids.get(device.board_uuid, ()) if x in FATAL_XIDS]
-        if not fatal:
-            return device.fault
-        what = f"XID {fatal[-1]}, {FATAL_XIDS[fatal[-1]]}"
-        return f"{what}; reset or replace it, then restart the launcher"
+            self._faults.note_xid(uuid, int(event.eventData))
+            # What the driver asks for is read anew.
+            self._discover_at = 0.0
 
     # How they are.
 
     def _read(self, device: _Device) -> Gpu:
         missing = dict(device.missing)
-        fault = self._fault(device)
+        fault = self._faults.find_fault(device.board_uuid, device.uuid) or device.fault
         if device.board_uuid in self._no_events:
             missing["xids"] = self._no_events[device.board_uuid]
 
@@ -220,7 +207,8 @@ class GpuInventory:
             throttled=tuple(
                 why for bit, why in THROTTLE_REASONS.items() if reasons & bit
             ),
-            xids=self._xids.get(device.board_uuid, ()),
+            xids=self._faults.xids(device.board_uuid),
+            notes=(*device.notes, *self._faults.notes(device.board_uuid)),
             mig=device.mig,
             links=device.links,
             fault=fault,
@@ -263,7 +251,13 @@ def _board(index: int, known: _Device | None) -> _Device:
         return _Device(index, None, None, uuid, uuid, was.name, fault=fault)
     name = _name(handle)
     missing = {} if name else {"name": "the driver does not tell it"}
-    return _Device(index, handle, handle, uuid, uuid, name, missing=missing)
+    health = read_health(handle)
+    return _Device(
+        *(index, handle, handle, uuid, uuid, name),
+        fault=health.fault,
+        missing=missing,
+        notes=health.notes,
+    )
 
 
 def _linked(boards: list[_Device]) -> list[_Device]:

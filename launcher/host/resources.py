@@ -8,6 +8,7 @@ import aiohttp
 
 from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
+from launcher.host.gpu_faults import GpuFaults
 from launcher.host.incidents import Incidents
 from launcher.host.records import Records
 from launcher.host.secrets import Secrets
@@ -33,6 +34,7 @@ class HostResources:
     incidents: Incidents
     secrets: Secrets
     containers: Containers
+    gpu_faults: GpuFaults
     #: Held by the engine that writes what several may need.
     preparing: asyncio.Lock
     #: Makes the loop's next tick come now.

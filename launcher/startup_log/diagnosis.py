@@ -145,6 +145,16 @@ HARMLESS = re.compile(
     r"|resource_tracker|No such file or directory: '/(?:psm|mp|sem)[-_.]"
 )
 
+#: Errors of CUDA of which a GPU may be the cause; memory that is short, a driver that
+#: is too old and the like are none.
+CUDA_ERROR = re.compile(
+    r"CUDA error: (?!out of memory|no kernel image|invalid device|no CUDA-capable)"
+    r"|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_EXECUTION_FAILED"
+    r"|cudaError(?:IllegalAddress|LaunchFailure|ECCUncorrectable|HardwareStackError)"
+    r"|uncorrectable (?:ECC|NVLink) error",
+    re.IGNORECASE,
+)
+
 
 def find_cause(log: str) -> FoundCause | None:
     """The known cause, with its remedy.
@@ -160,6 +170,18 @@ def find_cause(log: str) -> FoundCause | None:
                 said = f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
                 return FoundCause(said, cause.may_heal)
     return None
+
+
+def find_cuda_error(log: str) -> str:
+    """The last line that tells of an error of CUDA while it computed, "" for none.
+
+    >>> find_cuda_error("RuntimeError: CUDA error: an illegal memory access was met")
+    'RuntimeError: CUDA error: an illegal memory access was met'
+    """
+    for line in reversed(log.splitlines()[-DIAGNOSED_LINES:]):
+        if CUDA_ERROR.search(line):
+            return line.strip()[:200]
+    return ""
 
 
 def last_words(log: str) -> str:

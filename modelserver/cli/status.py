@@ -181,7 +181,7 @@ def _gpus(found: Status) -> Table:
     for host in found.hosts:
         for gpu in host.gpus:
             left_out = [f"left out: {escape(gpu.left_out)}"] * bool(gpu.left_out)
-            notes = [*left_out, *gpu.throttled, *_xids(gpu)]
+            notes = [*left_out, *map(escape, gpu.notes), *gpu.throttled, *_xids(gpu)]
             fault = f"[red]{escape(gpu.fault)}[/red]" if gpu.fault else ", ".join(notes)
             made.add_row(
                 host.name,

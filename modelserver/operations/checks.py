@@ -185,8 +185,12 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
         if gpu.left_out:
             yield Check(f"{gpu.label} of {host}", f"left out: {gpu.left_out}")
         if gpu.fault:
-            remedy = "reset or replace it, then restart the launcher of that host"
-            yield Check(f"{gpu.label} of {host}", gpu.fault, remedy)
+            fact, _, remedy = gpu.fault.partition("; ")
+            remedy = remedy or "look at `nvidia-smi -q` of that host"
+            yield Check(f"{gpu.label} of {host}", fact, remedy)
+        for note in gpu.notes:
+            remedy = "look at `nvidia-smi -q` of that host"
+            yield Check(f"{gpu.label} of {host}", note, remedy)
     for model in status.models:
         if model.waiting_for:
             remedy = "free GPUs, add a host, or ask for less in the fleet file"

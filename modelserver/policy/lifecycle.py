@@ -71,6 +71,8 @@ class Died:
     #: Whether it died at its start of what may go away by itself, such as too little
     #: free memory.
     may_heal: bool = False
+    #: The line in its log that tells of an error of CUDA, "" for none.
+    cuda: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ class StubGpu:
     watts: int = 60
     reasons: int = 0
     lost: bool = False
+    #: Rows that wait to be remapped, whether one could not be, pages that wait to be
+    #: retired, uncorrected errors, NVLinks that work and that do not, recovery action.
+    health: tuple[int, ...] = (0, 0, 0, 0, 0, 0, 0)
     slices: dict[str, float] = field(default_factory=dict)
     processes: dict[int, float] = field(default_factory=dict)
 
@@ -88,6 +91,7 @@ class StubNvml:
             yield f"gpu {index} {gpu.uuid} {gpu.name} {memory}"
             heat = (gpu.util, gpu.temperature, gpu.watts, gpu.reasons)
             yield f"heat {index} " + " ".join(map(str, heat))
+            yield f"health {index} " + " ".join(map(str, gpu.health))
             yield from [f"lost {index}"] * gpu.lost
             for place, (uuid, total) in enumerate(gpu.slices.items()):
                 yield f"mig {index} {place} {uuid} {_mib(total)} 0"

@@ -12,6 +12,9 @@
  *   xid 7 0 79                   number of the event (told once), index, XID
  *   unknown nvmlDeviceGetPowerUsage
  *                                this function says that it is not supported
+ *   health 0 0 0 0 0 0 0 0       index: rows to be remapped, whether one could not be,
+ *                                pages to be retired, uncorrected errors, NVLinks that
+ *                                work, those that do not, the driver's recovery action
  *   link 0 1                     NVLink connects these two
  *   hang                         calls do not return while this line stands
  */
@@ -27,6 +30,8 @@ enum { GPUS = 16, PLACES = 8, LINES = 256 };
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned int gpu, memory; } Utilization;
 typedef struct { unsigned int pid; unsigned long long used; unsigned int gi, ci; } Process;
+typedef struct { unsigned int field, scope; long long at, took; unsigned int type, outcome;
+                 unsigned long long value; } Field;
 typedef struct { void *device; unsigned long long type, data; unsigned int gi, ci; } Event;
 
 static char lines[LINES][256];
@@ -220,6 +225,49 @@ int nvmlDeviceGetPowerUsage(void *device, unsigned int *found) {
     READY(device);
     heat(device, 2, &watts);
     *found = (unsigned int)watts * 1000;
+    return OK;
+}
+static int health(void *device, int which) {
+    int all[7] = {0};
+    const char *line = about("health", index_of(device));
+    if (line)
+        sscanf(line, "%d %d %d %d %d %d %d", &all[0], &all[1], &all[2], &all[3], &all[4],
+               &all[5], &all[6]);
+    return all[which];
+}
+int nvmlDeviceGetRemappedRows(void *device, unsigned int *corrected,
+                              unsigned int *uncorrected, unsigned int *pending,
+                              unsigned int *failed) {
+    READY(device);
+    *corrected = *uncorrected = 0;
+    *pending = (unsigned int)health(device, 0);
+    *failed = (unsigned int)health(device, 1);
+    return OK;
+}
+int nvmlDeviceGetRetiredPagesPendingStatus(void *device, unsigned int *pending) {
+    READY(device);
+    *pending = (unsigned int)health(device, 2);
+    return OK;
+}
+int nvmlDeviceGetTotalEccErrors(void *device, int kind, int since, unsigned long long *count) {
+    READY(device);
+    *count = kind == 1 && since == 0 ? (unsigned long long)health(device, 3) : 0;
+    return OK;
+}
+int nvmlDeviceGetNvLinkState(void *device, unsigned int link, unsigned int *up) {
+    int working, broken;
+    READY(device);
+    working = health(device, 4), broken = health(device, 5);
+    if ((int)link >= working + broken) return BAD;
+    *up = (int)link < working;
+    return OK;
+}
+int nvmlDeviceGetFieldValues(void *device, int number, Field *fields) {
+    READY(device);
+    for (int at = 0; at < number; at++) {
+        fields[at].outcome = fields[at].field == 230 ? OK : UNSUPPORTED;
+        fields[at].value = (unsigned int)health(device, 6);
+    }
     return OK;
 }
 int nvmlDeviceGetP2PStatus(void *one, void *other, int kind, int *status) {

@@ -169,6 +169,20 @@ def test_a_gpu_that_reports_a_fault_is_not_used_again(make: Make) -> None:
     assert "XID 79, fallen off the bus" in fleet.launchers["a"].said()
 
 
+def test_a_gpu_on_which_engines_die_of_cuda_is_put_aside(make: Make) -> None:
+    bad = 'test "$CUDA_VISIBLE_DEVICES" != 0 && exec "$@"; '
+    bad += "echo RuntimeError: CUDA error: unspecified launch failure; exit 1"
+    server = [sys.executable, "-m", "tests.engine.server", "--port", "{port}"]
+    command = ["sh", "-c", bad, "sh", *server, "--model", "{model}"]
+    keys = {"gpu_memory_gib": 10, "share_gpu": True, "min_engines": 2}
+    fleet = make(section("m", gpus=1, command=command, **keys), a=2)
+    fleet.until_ready("m-0", "m-1")
+    assert [engine.gpus for engine in fleet.ready().values()] == [(1,), (1,)]
+    fault = fleet.gpus("a")[0].fault
+    assert fault.startswith("engines died of CUDA errors on it 3 times within an hour")
+    assert "unspecified launch failure" in fault
+
+
 def test_a_launcher_keeps_to_the_gpus_that_its_host_lists(make: Make) -> None:
     hosts = '[[hosts]]\nname = "a"\ngpus = [1]\n'
     fleet = make(section("m", gpus=1, min_engines=2), hosts, a=2)

@@ -1,6 +1,7 @@
 """The inventory of GPUs, through an NVML whose GPUs stand in a file."""
 
 import getpass
+import operator
 import os
 import subprocess
 import sys
@@ -152,7 +153,7 @@ def test_what_a_driver_does_not_tell_is_named_and_the_rest_is_there(
     assert not first.fault
 
 
-@pytest.mark.parametrize("xid", [48, 79, 94, 95, 119])
+@pytest.mark.parametrize("xid", [48, 64, 74, 79, 94, 95, 119, 120, 140, 143])
 def test_an_xid_of_the_gpu_makes_it_faulty_for_good(stub: StubNvml, xid: int) -> None:
     with Reader(stub) as reader:
         assert not reader.gpus()[1].fault
@@ -163,6 +164,47 @@ def test_an_xid_of_the_gpu_makes_it_faulty_for_good(stub: StubNvml, xid: int) ->
             assert f"XID {xid}, " in second.fault
             assert second.xids == (xid,)
             assert not first.fault
+
+
+@pytest.mark.parametrize(
+    ("health", "fault", "notes"),
+    [
+        ((1, 0, 0, 2), "", ["a row of its memory is to be remapped", "2 uncorrected"]),
+        ((0, 1), "a row of its memory could not be remapped; replace it", []),
+        ((0, 0, 1), "a page of its memory is to be retired; reset it", []),
+        ((0, 0, 0, 0, 16, 2), "", ["16 of its 18 NVLinks work"]),
+        ((0, 0, 0, 0, 0, 12), "", []),
+        ((0, 0, 0, 0, 18, 0), "", []),
+        ((0, 0, 0, 0, 0, 0, 4), "its driver asks for a reset", []),
+    ],
+)
+def test_what_a_gpu_says_of_its_health_is_read_at_the_start(
+    stub: StubNvml, health: tuple[int, ...], fault: str, notes: list[str]
+) -> None:
+    stub.gpus[1].health = health
+    with Reader(stub.write()) as reader:
+        first, second = reader.gpus()
+    assert (first.fault, first.notes) == ("", ())
+    assert second.fault == fault
+    assert len(second.notes) == len(notes)
+    assert all(map(operator.contains, second.notes, notes))
+
+
+def test_what_the_driver_asks_for_is_read_when_it_says_so(stub: StubNvml) -> None:
+    with Reader(stub) as reader:
+        reader.gpus()
+        stub.gpus[0].health = (0, 0, 0, 0, 0, 0, 2)
+        stub.xids.append((0, 154))
+        stub.write()
+        reader.gpus()
+        gpu = reader.gpus()[0]
+        assert gpu.fault == "its driver asks for a restart of its host"
+        assert gpu.notes == ("XID 154, the driver says what it needs",)
+        stub.gpus[0].health = ()
+        stub.xids.append((0, 154))
+        stub.write()
+        reader.gpus()
+        assert reader.gpus()[0].fault == ""
 
 
 @pytest.mark.parametrize("xid", [13, 31, 43])
