@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 #: What stands in ``command`` for what is known right before a start.
-PLACEHOLDERS = ("port", "host", "model", "path")
+PLACEHOLDERS = ("port", "host", "model", "path", "index", "gpus")
 #: Variables of ``environment`` that are the launcher's to set.
 OUR_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 #: Characters of an argument that argparse can tell from all others.

@@ -78,6 +78,8 @@ class Gpu:
     notes: tuple[str, ...] = ()
     #: Who holds its memory, as far as that can be seen.
     processes: tuple[GpuProcess, ...] = ()
+    #: Bytes that this host's engines may hold: its launcher cannot see whose they are.
+    unseen: int = 0
     #: Why a field could not be read, by field; a lost GPU has no ``total``.
     missing: Mapping[str, str] = field(default_factory=dict)
 

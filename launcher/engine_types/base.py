@@ -44,6 +44,8 @@ class Place:
     total_bytes: int = 0
     #: What the engine may take of each GPU, 0 for all that is free.
     promised_bytes: int = 0
+    #: The number of the engine among those of its model.
+    index: int = 0
 
     @property
     def visible(self) -> str:

@@ -29,6 +29,8 @@ class Command(Untold):
             "host": LOOPBACK,
             "model": model.name,
             "path": builtin.model_path(model, home),
+            "index": str(place.index),
+            "gpus": ",".join(map(str, place.gpus)),
         }
         words = (*model.command, *model.extra_args)
         argv = tuple(_fill(model, word, values) for word in words)

@@ -8,7 +8,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -18,7 +18,7 @@ from launcher.host.listeners import command_line
 from modelserver.inventory import Gpu, Host
 from modelserver.policy.placement.needs import Need
 from modelserver.policy.placement.rooms import GpuRoom, HostRoom
-from modelserver.values import EngineSpec, ModelSpec
+from modelserver.values import EngineSpec, ModelSpec, split_engine_id
 
 #: The first port that engines get. The range lies below Kubernetes' node ports (30000
 #: to 32767) and those that the kernel takes for outgoing connections (from 32768).
@@ -60,6 +60,7 @@ class Allocation:
             need = Need.of(spec, model)
             place = await asyncio.to_thread(self._take, spec, need)
             if isinstance(place, Place):
+                place = replace(place, index=split_engine_id(spec.id)[1])
                 self._allocated[spec.id] = _Allocated(place, need, loaded=False)
             else:
                 self._turns.give_back(spec.id)
@@ -108,6 +109,8 @@ class Allocation:
         for engine, given in self._allocated.items():
             for room in _rooms(host, given.place):
                 room.claims[engine] = given.need
+                if given.loaded:
+                    room.started.add(engine)
         rooms = self._find_rooms(spec, host)
         if isinstance(rooms, str):
             return rooms

@@ -8,12 +8,13 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pynvml
 
+from launcher.host.device_kinds import UNIFIED, describe_others
 from launcher.host.gpu_faults import GpuFaults
 from launcher.host.gpu_health import read_health
 from launcher.host.own_gpus import OwnGpus
@@ -33,6 +34,11 @@ LOST_ERRORS = (
     pynvml.NVML_ERROR_GPU_IS_LOST,
     pynvml.NVML_ERROR_RESET_REQUIRED,
     pynvml.NVML_ERROR_GPU_NOT_FOUND,
+)
+#: What is said with NVML's "Unknown Error".
+TAKEN_DEVICES = (
+    " (a container whose devices were taken away, as a reload of systemd does: start "
+    "it anew, with --device for each of /dev/nvidia*, or docker with cgroupfs)"
 )
 #: Why a GPU's clocks are lower than they could be, by NVML's bits. That it is idle, or
 #: has its clocks set, is no such reason.
@@ -99,7 +105,8 @@ class GpuInventory:
         try:
             self._last = self._read_all()
         except pynvml.NVMLError as error:
-            self.driver = f"no GPUs: {error}"
+            said = (f"no GPUs: {_explain(error)}", describe_others())
+            self.driver = "; ".join(filter(None, said))
             self._shut()
             self._last = ()
         finally:
@@ -180,7 +187,7 @@ class GpuInventory:
             try:
                 return read()
             except pynvml.NVMLError as error:
-                missing[name] = str(error)
+                missing[name] = _explain(error)
                 if error.value in LOST_ERRORS:
                     fault = fault or f"{error}; reset it, or restart the host"
                     self._discover_at = 0.0
@@ -213,6 +220,8 @@ class GpuInventory:
             links=device.links,
             fault=fault,
             processes=self._processes(running, missing),
+            unseen=0 if self._owners.sees_all or not memory else int(memory.used),
+            left_out=UNIFIED if _is_unified(device, missing) else "",
             missing=missing,
         )
 
@@ -232,6 +241,18 @@ class GpuInventory:
         return tuple(found)
 
 
+def _explain(error: pynvml.NVMLError) -> str:
+    """An error of NVML in words, with what containers suffer from."""
+    unknown = error.value == pynvml.NVML_ERROR_UNKNOWN
+    return f"{error}{TAKEN_DEVICES}" if unknown else str(error)
+
+
+def _is_unified(device: _Device, missing: Mapping[str, str]) -> bool:
+    """Whether a whole GPU has no memory of its own, as DGX Spark's."""
+    unsupported = str(pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED))
+    return not device.mig and missing.get("memory") == unsupported
+
+
 def _or(default: _T, read: Callable[[], _T]) -> _T:
     try:
         return read()
@@ -245,7 +266,7 @@ def _board(index: int, known: _Device | None) -> _Device:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         uuid = str(pynvml.nvmlDeviceGetUUID(handle))
     except pynvml.NVMLError as error:
-        fault = f"{error}; reset it, or restart the host"
+        fault = f"{_explain(error)}; reset it, or restart the host"
         was = known or _Device(index, None, None)
         uuid = was.board_uuid
         return _Device(index, None, None, uuid, uuid, was.name, fault=fault)

@@ -29,7 +29,10 @@ class OwnGpus:
 
     def mark(self, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         """The GPUs, each that is not this launcher's with why it is left out."""
-        return tuple(replace(gpu, left_out=self._why_not(gpu, gpus)) for gpu in gpus)
+        return tuple(
+            replace(gpu, left_out=gpu.left_out or self._why_not(gpu, gpus))
+            for gpu in gpus
+        )
 
     def _why_not(self, gpu: Gpu, gpus: Sequence[Gpu]) -> str:
         if self.listed is not None and gpu.index not in self.listed:

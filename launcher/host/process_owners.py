@@ -1,5 +1,6 @@
 """Whose process a pid is: its user, its program, the engine that it belongs to."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from modelserver.inventory import GpuProcess
 #: Gives the engines that a launcher has started, each with its process.
 Engines = Callable[[], Iterable[tuple[str, Identity]]]
 
+#: What the kernel calls the numbers of processes of the host itself.
+HOST_NUMBERS = "pid:[4026531836]"
 #: Processes that are remembered at most; then all are forgotten.
 REMEMBERED_PROCESSES = 1000
 
@@ -24,14 +27,27 @@ class _Known:
     engine: str
 
 
+def sees_the_host() -> bool:
+    """Whether processes have the numbers here that the driver tells.
+
+    In a container with numbers of its own another process has such a number, or none.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid") == HOST_NUMBERS
+    except OSError:
+        return True  # It is not known, and most launchers are in no container.
+
+
 class ProcessOwners:
     """Says whose processes are; remembers that as long as they live.
 
-    ``engines`` gives the engines that this host's launcher has started.
+    ``engines`` gives the engines that this host's launcher has started; ``sees_all`` is
+    whether it sees the processes that the driver tells of.
     """
 
-    def __init__(self, engines: Engines = tuple) -> None:
+    def __init__(self, engines: Engines = tuple, sees_all: bool | None = None) -> None:
         self._engines = engines
+        self.sees_all = sees_the_host() if sees_all is None else sees_all
         self._present: tuple[tuple[str, Identity], ...] = ()
         self._known: dict[int, _Known] = {}
 
@@ -46,6 +62,8 @@ class ProcessOwners:
 
     def identify(self, pid: int, used: int) -> GpuProcess | None:
         """The process; None where it is in another container and cannot be seen."""
+        if not self.sees_all:
+            return None
         try:
             process = psutil.Process(pid)
             known = self._known.get(pid)

@@ -4,9 +4,7 @@ import string
 from collections.abc import Collection, Iterator
 
 from modelserver.fleet import Fleet
-
-#: What a ``command`` may have in braces.
-PLACEHOLDERS = ("port", "host", "model", "path")
+from modelserver.fleet_arguments import PLACEHOLDERS
 
 
 def find_doubts(fleet: Fleet, known: Collection[str]) -> tuple[str, ...]:

@@ -179,11 +179,15 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
     gpus = [(host.name, gpu) for host in status.hosts for gpu in host.gpus]
     if needed and status.hosts and not gpus:
         told = ", ".join(f"{host.name}: {host.driver}" for host in status.hosts)
-        remedy = "install NVIDIA's driver on the hosts with GPUs"
+        remedy = (
+            "install NVIDIA's driver on the hosts with its GPUs; others are not "
+            "supported, but an engine of type command may use any without gpus"
+        )
         yield Check("GPUs", f"no host has any ({told})", remedy)
     for host, gpu in gpus:
         if gpu.left_out:
-            yield Check(f"{gpu.label} of {host}", f"left out: {gpu.left_out}")
+            fact, _, remedy = gpu.left_out.partition("; ")
+            yield Check(f"{gpu.label} of {host}", f"left out: {fact}", remedy)
         if gpu.fault:
             fact, _, remedy = gpu.fault.partition("; ")
             remedy = remedy or "look at `nvidia-smi -q` of that host"

@@ -61,6 +61,8 @@ class StubNvml:
     gpus: list[StubGpu] = field(default_factory=list)
     driver: str = "570.1"
     unknown: tuple[str, ...] = ()
+    #: What the functions in ``unknown`` return.
+    code: int = 3
     hangs: bool = False
     xids: list[tuple[int, int]] = field(default_factory=list)
     links: list[tuple[int, int]] = field(default_factory=list)
@@ -83,7 +85,7 @@ class StubNvml:
     def _lines(self) -> Iterable[str]:
         if self.driver:
             yield f"driver {self.driver}"
-        yield from (f"unknown {name}" for name in self.unknown)
+        yield from (f"unknown {name} {self.code}" for name in self.unknown)
         yield from ["hang"] * self.hangs
         yield from (f"link {one} {other}" for one, other in self.links)
         for index, gpu in enumerate(self.gpus):

@@ -1,6 +1,7 @@
 """``python -m tests.nvml.reader``: a reading of the GPUs for each line on stdin.
 
-Arguments are engines of this host: ID=PID. ``Reader`` is the process and its lines.
+Arguments are engines of this host, ID=PID, and --alone for a launcher that does not see
+the host's processes. ``Reader`` is the process and its lines.
 """
 
 import dataclasses
@@ -24,10 +25,11 @@ from tests.nvml import StubNvml
 class Reader:
     """One inventory in a process of its own, with the stub as its NVML."""
 
-    def __init__(self, stub: StubNvml, **engines: int) -> None:
+    def __init__(self, stub: StubNvml, sees_all: bool = True, **engines: int) -> None:
         named = [f"{engine}={pid}" for engine, pid in engines.items()]
+        alone = [] if sees_all else ["--alone"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.nvml.reader", *named],
+            [sys.executable, "-m", "tests.nvml.reader", *alone, *named],
             env={**os.environ, **stub.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -60,13 +62,14 @@ class Reader:
 
 def main() -> None:
     """Read whenever asked, until stdin ends."""
-    words = [word.partition("=") for word in sys.argv[1:]]
+    sees_all = "--alone" not in sys.argv
+    words = [word.partition("=") for word in sys.argv[1:] if word != "--alone"]
     pids = {engine: int(pid) for engine, _, pid in words}
     engines = [
         (engine, Identity(pid, psutil.Process(pid).create_time(), "no mark"))
         for engine, pid in pids.items()
     ]
-    inventory = GpuInventory(ProcessOwners(lambda: engines))
+    inventory = GpuInventory(ProcessOwners(lambda: engines, sees_all))
     for _ in sys.stdin:
         gpus = inventory.read()
         host = Host("h", gpus, driver=inventory.driver)

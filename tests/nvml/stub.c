@@ -10,7 +10,7 @@
  *   mig 0 0 MIG-a 20480 0        index, place, UUID, memory, memory of no process
  *   process 0 -1 4711 1024       index, place of the slice or -1, pid, memory
  *   xid 7 0 79                   number of the event (told once), index, XID
- *   unknown nvmlDeviceGetPowerUsage
+ *   unknown nvmlDeviceGetPowerUsage 3    that function returns this code
  *                                this function says that it is not supported
  *   health 0 0 0 0 0 0 0 0       index: rows to be remapped, whether one could not be,
  *                                pages to be retired, uncorrected errors, NVLinks that
@@ -89,10 +89,12 @@ static int place_of(void *device) { return (int)(((long)device - 1) % 16) - 1; }
 
 static int ready(const char *function, void *device) {
     char words[128];
+    const char *line;
+    int code;
     look();
     if (!find("driver")) return UNINITIALIZED;
     snprintf(words, sizeof words, "unknown %s", function);
-    if (find(words)) return UNSUPPORTED;
+    if ((line = find(words))) return sscanf(line, "%d", &code) == 1 ? code : UNSUPPORTED;
     if (device && about("lost", index_of(device))) return LOST;
     return OK;
 }

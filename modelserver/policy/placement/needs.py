@@ -31,6 +31,8 @@ class Need:
     name: str = ""
     #: The hosts that may be taken, none for any.
     hosts: tuple[str, ...] = ()
+    #: Whether slices of MIG may be taken.
+    slices: bool = True
 
     @classmethod
     def of(cls, spec: EngineSpec, model: ModelSpec | None) -> Self:
@@ -49,6 +51,8 @@ class Need:
             int(model.min_gpu_gib * GIB),
             model.gpu_name,
             model.hosts,
+            # It reads indexes where CUDA wants the UUID of a slice.
+            slices=model.engine != "vllm",
         )
 
     def allows(self, host: str) -> bool:

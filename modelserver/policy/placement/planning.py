@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from modelserver.policy.actions import Drop, Want
 from modelserver.policy.placement.needs import Demand, Need, turns, wanted_engines
 from modelserver.policy.placement.rooms import (
+    HOLDING,
     HostRoom,
     RoomOffer,
     why_not_on,
@@ -22,16 +23,7 @@ from modelserver.values import EngineSpec, EngineState
 
 #: The states in which an engine keeps its place: it is its own memory that fills its
 #: GPUs. A FATAL one has ended, and a move would start it again.
-SETTLED = frozenset(
-    {
-        EngineState.STARTING,
-        EngineState.READY,
-        EngineState.DEGRADED,
-        EngineState.DRAINING,
-        EngineState.FATAL,
-        EngineState.UNKNOWN,
-    }
-)
+SETTLED = HOLDING | {EngineState.FATAL}
 #: Who claims the GPUs that an engine gave up while others are looked for.
 GIVEN_UP = "nobody"
 
@@ -119,10 +111,12 @@ class _Planner:
         wish = self._snapshot.wishes.get(spec.id)
         return wish.spec if wish else None
 
-    def _settle(self, spec: EngineSpec, host: str, uuids: tuple[str, ...]) -> None:
+    def _settle(
+        self, spec: EngineSpec, host: str, uuids: tuple[str, ...], started: bool = False
+    ) -> None:
         self.placed[spec.id] = replace(spec, host=host, uuids=uuids)
         self._peers[spec.model][host] += 1
-        self._hosts[host].claim(spec.id, self._needs[spec.id], uuids)
+        self._hosts[host].claim(spec.id, self._needs[spec.id], uuids, started)
         for changed in self._changed.values():
             changed.add(host)
 
@@ -168,7 +162,8 @@ class _Planner:
         for spec in self.wanted:
             wish = self._find_kept(spec)
             if wish and self._is_started(wish) and not self.has(spec):
-                self._settle(spec, wish.host, wish.uuids)
+                holds = self._snapshot.engines[spec.id].state in HOLDING
+                self._settle(spec, wish.host, wish.uuids, started=holds)
                 self._claim_by_index(wish)
 
     def _is_started(self, wish: EngineSpec) -> bool:

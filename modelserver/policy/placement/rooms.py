@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from modelserver.inventory import GIB, Gpu, Host, gib
 from modelserver.policy.placement.needs import Need
+from modelserver.values import EngineState
 
 #: Share of a GPU's memory that must be free for an engine that needs all of it.
 FREE_SHARE = 0.85
@@ -13,6 +14,17 @@ FREE_SHARE = 0.85
 HOSTS_NAMED = 3
 #: GPUs of each host that a reason names at most.
 GPUS_NAMED = 4
+
+#: The states in which an engine may hold memory of its GPUs.
+HOLDING = frozenset(
+    {
+        EngineState.STARTING,
+        EngineState.READY,
+        EngineState.DEGRADED,
+        EngineState.DRAINING,
+        EngineState.UNKNOWN,
+    }
+)
 
 
 class _Problem(Enum):
@@ -31,6 +43,8 @@ class GpuRoom:
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
         self.claims: dict[str, Need] = {}
+        #: The engines with a claim that have been started.
+        self.started: set[str] = set()
         self._held: dict[str, int] = {}
         for process in gpu.processes:
             if process.engine:
@@ -46,14 +60,17 @@ class GpuRoom:
         """Bytes that can be promised to this engine.
 
         Each other engine counts with the greater of its promise and what it holds; what
-        anybody else holds is not free. What the engine itself holds is its own.
+        anybody else holds is not free. What the engine itself holds is its own. Memory
+        of which nobody can see whose it is belongs to the engines that were started.
         """
-        owed = sum(
-            max(0, (claim.each or self.gpu.total) - self._held.get(name, 0))
+        owed = {
+            name: max(0, (claim.each or self.gpu.total) - self._held.get(name, 0))
             for name, claim in self.claims.items()
             if name != engine
-        )
-        return max(0, self.gpu.free + self._held.get(engine, 0) - owed)
+        }
+        started = sum(size for name, size in owed.items() if name in self.started)
+        left = sum(owed.values()) - min(started, self.gpu.unseen)
+        return max(0, self.gpu.free + self._held.get(engine, 0) - left)
 
     def fits(self, need: Need, engine: str = "") -> bool:
         """Whether this GPU can be one of those that the engine needs."""
@@ -76,7 +93,10 @@ class GpuRoom:
                 why = self.gpu.missing.get("memory", "")
                 return f"{name} does not answer" + (f" ({why})" if why else "")
             case _Problem.SLICE:
-                return f"{name} is a MIG slice, and an engine can use only one"
+                slice_ = f"{name} is a MIG slice"
+                if not need.slices:
+                    return f"{slice_}, on which vLLM has not been run"
+                return f"{slice_}, and an engine can use only one"
             case _Problem.TAKEN:
                 others = sorted((self.claims.keys() | self._held.keys()) - {engine})
                 return f"{name} has engine {', '.join(others)}"
@@ -100,7 +120,7 @@ class GpuRoom:
             return _Problem.SILENT
         if need.name.lower() not in gpu.name.lower() or gpu.total < need.least:
             return _Problem.OTHER_KIND
-        if need.gpus > 1 and gpu.mig:
+        if gpu.mig and (need.gpus > 1 or not need.slices):
             return _Problem.SLICE
         for name, claim in self.claims.items():
             if name != engine and not (need.shares and claim.shares):
@@ -150,11 +170,15 @@ class HostRoom:
             found += rooms
         return found
 
-    def claim(self, engine: str, need: Need, uuids: Iterable[str]) -> None:
+    def claim(
+        self, engine: str, need: Need, uuids: Iterable[str], started: bool = False
+    ) -> None:
         """Promise these GPUs to an engine, which counts as one of this host."""
         self.engines += 1
         for room in self.find(uuids):
             room.claims[engine] = need
+            if started:
+                room.started.add(engine)
 
     def find_offer(self, need: Need, engine: str = "") -> RoomOffer | None:
         """The GPUs that suit best, None where there are not enough.

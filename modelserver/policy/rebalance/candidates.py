@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from modelserver.inventory import Gpu, Host
-from modelserver.policy.placement.rooms import HostRoom
+from modelserver.policy.placement.rooms import HOLDING, HostRoom
 from modelserver.policy.rebalance import turning
 from modelserver.policy.rebalance.measuring import recent_rate
 from modelserver.policy.rebalance.scene import RebalanceScene
@@ -48,7 +48,8 @@ def room_of(
     room = HostRoom(replace(host, gpus=tuple(_freed(gpu, gone) for gpu in host.gpus)))
     for engine in scene.view.engines:
         if engine.host == host.name and engine.id not in gone:
-            room.claim(engine.id, scene.need(engine.model), engine.uuids)
+            holds = engine.state in HOLDING
+            room.claim(engine.id, scene.need(engine.model), engine.uuids, holds)
     for move in scene.moves:
         if move.host == host.name and move.engine not in gone:
             room.claim(move.engine, scene.need(move.model), move.uuids)

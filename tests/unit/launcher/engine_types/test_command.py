@@ -34,8 +34,9 @@ def test_command_gets_its_placeholders_filled() -> None:
 
 
 def test_command_with_gpus_sees_only_those() -> None:
-    launch = command("srv", gpus=(2, 5))
+    launch = command("srv", "--on={gpus}", "--number={index}", gpus=(2, 5))
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == "2,5"
+    assert launch.argv[1:] == ("--on=2,5", "--number=0")
 
 
 @pytest.mark.parametrize("word", ["{prot}", "{}", "{0}", "{port", "port}", "{port.x}"])
@@ -44,7 +45,7 @@ def test_bad_placeholder_is_named_with_those_that_there_are(word: str) -> None:
         command("srv", word)
     text = str(caught.value)
     assert word in text
-    assert "{port}, {host}, {model}, {path}" in text
+    assert "{port}, {host}, {model}, {path}, {index}, {gpus}" in text
     assert 'model "org/m"' in text
 
 

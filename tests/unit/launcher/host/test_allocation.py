@@ -98,6 +98,17 @@ def test_cuda_is_told_uuids_where_it_counts_the_gpus_otherwise(other: Any) -> No
     assert place.visible == "GPU-1"
 
 
+def test_a_place_has_the_engines_number() -> None:
+    place = Site().choose(spec(3), model(0))
+    assert isinstance(place, Place)
+    assert place.index == 3
+
+
+def test_a_model_stays_on_its_hosts() -> None:
+    kept = dataclasses.replace(model(0), hosts=("b", "c"))
+    assert Site().choose(spec(0), kept) == "its model's hosts are b, c"
+
+
 def test_without_gpus_there_is_nothing_to_look_at() -> None:
     place = Site(held(0, 80)).choose(spec(0), model(gpus=0))
     assert isinstance(place, Place)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.inventory import Gpu, Host
+from modelserver.inventory import GIB, Gpu, Host
 from modelserver.policy.placement.planning import PlacementPlan, plan
 from modelserver.values import (
     EngineSpec,
@@ -314,6 +314,36 @@ def test_an_engine_that_died_twice_at_its_start_lets_its_gpus_go():
     )
     assert gpus_of(both)["n-0"] == "a0"
     assert "gpu 0 has engine n-0" in waiting(both)["m-0"]
+
+
+def test_memory_that_nobody_can_name_is_that_of_started_engines_once() -> None:
+    shared = model("m", gib=30, share=True, engines=2)
+    wish = spec("m-0", "a", "a0")
+    nameless = replace(gpu("a", 0, 30), processes=(), unseen=30 * GIB)
+
+    def second(state: EngineState, used: Gpu = nameless) -> bool:
+        engines = [report(wish, state)]
+        hosts = [Host("a", (used,))]
+        return "m-1" in gpus_of(
+            fleet(shared, hosts=hosts, wishes=[wish], engines=engines)
+        )
+
+    assert second(EngineState.READY)
+    # It holds nothing: the memory is somebody else's.
+    assert not second(EngineState.PENDING)
+    assert not second(EngineState.FATAL)
+    assert not second(EngineState.READY, replace(nameless, unseen=0))
+    more = replace(nameless, used=55 * GIB, free=25 * GIB, unseen=55 * GIB)
+    assert not second(EngineState.READY, more)
+
+
+def test_vllm_gets_no_slices() -> None:
+    vllm = replace(model("m"), engine="vllm")
+    assert waiting(fleet(vllm, hosts=[sliced("a", 1)])) == {
+        "m-0": "needs 1 free GPU; host a: gpu 0 slice 0 is a MIG slice, on which vLLM "
+        "has not been run"
+    }
+    assert gpus_of(fleet(model("m"), hosts=[sliced("a", 1)])) == {"m-0": "s0"}
 
 
 def test_a_gpu_that_its_launcher_leaves_out_is_given_to_nobody() -> None:
