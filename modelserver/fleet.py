@@ -118,6 +118,8 @@ class Fleet(BaseSettings):
                     gpus=section.gpus,
                     port=section.port,
                     url=section.url.rstrip("/"),
+                    extra_args=section.extra_args,
+                    environment=section.environment,
                 )
             )
         return tuple(pins)
@@ -189,6 +191,11 @@ def _pin_disagreements(
     external = model.engine == EXTERNAL
     if external and not pin.url:
         found.append(f'an engine of "{pin.model}" (type external) needs a url')
+    if external and (pin.extra_args or pin.environment):
+        found.append(
+            f'an engine of "{pin.model}" is run by somebody else; leave its extra_args '
+            "and environment out"
+        )
     if pin.url and not external:
         found.append(
             f'an engine of "{pin.model}" has a url, so that model needs '
@@ -223,15 +230,28 @@ def read_fleet(path: Path) -> Fleet:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     fleet = make_fleet(str(path), values)
     # Not of a fleet in force: an earlier version may have taken what is refused now.
-    for number, model in enumerate(fleet.models):
-        for problem in _argument_problems(model):
-            raise ConfigurationError(
-                f"{path}: the fleet file is not valid\n  models[{number}]: {problem}"
-            )
+    for where, problem in _argument_problems(fleet):
+        raise ConfigurationError(
+            f"{path}: the fleet file is not valid\n  {where}: {problem}"
+        )
     return fleet
 
 
-def _argument_problems(model: ModelSection) -> Iterator[str]:
+def _argument_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """What is wrong with arguments and variables, with where they stand."""
+    for number, model in enumerate(fleet.models):
+        for problem in _problems_of_model(model):
+            yield f"models[{number}]", problem
+    models = {model.name: model for model in fleet.models}
+    for number, pin in enumerate(fleet.engines):
+        model = models[pin.model].model_copy(
+            update={"extra_args": pin.extra_args, "environment": pin.environment}
+        )
+        for problem in _problems_of_model(model):
+            yield f"engines[{number}]", problem
+
+
+def _problems_of_model(model: ModelSection) -> Iterator[str]:
     yield from find_argument_problems(model.engine, model.extra_args)
     yield from find_variable_problems(model.environment)
     if model.engine == "command":

@@ -229,6 +229,10 @@ class EngineSection(_Section):
     port: int = Field(default=0, ge=0, le=65535)
     #: Where it listens, if somebody else runs it.
     url: str = Field(default="", pattern=r"^(https?://.+)?$")
+    #: More arguments of this engine, after its model's.
+    extra_args: tuple[str, ...] = ()
+    #: More variables of this engine, over its model's.
+    environment: dict[str, str] = {}
 
 
 class HostSection(_Section):

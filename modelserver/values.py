@@ -9,8 +9,7 @@ from modelserver.schedules import ScheduledWindow
 
 Json = Any
 
-#: The type of an engine that somebody else runs: it exists only where ``[[engines]]``
-#: names its URL, and nothing of it can be started or ended.
+#: The type of an engine that somebody else runs: nothing of it is started or ended.
 EXTERNAL = "external"
 
 
@@ -114,7 +113,6 @@ class Cause(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Cause":
-        # What a newer control knows more of is ended as anything else is.
         return cls.NONE
 
     @property
@@ -124,7 +122,6 @@ class Cause(StrEnum):
 
 
 _FAULTS = frozenset({Cause.SLOW, Cause.SLOW_CANARIES, Cause.ERRORS, Cause.HUNG})
-
 #: Requests that an engine may have at once where neither its model nor the engine says.
 DEFAULT_RUNNING = 64
 
@@ -145,6 +142,10 @@ class EngineSpec:
     url: str = ""
     #: The GPUs that placement chose, none where the engine needs none.
     uuids: tuple[str, ...] = ()
+    #: More arguments of this engine, after its model's.
+    extra_args: tuple[str, ...] = ()
+    #: More variables of this engine, over its model's.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +204,13 @@ class EngineReport:
     starts: int = 0
     #: The last incarnation that ended by itself while it served, 0 if none has.
     died: int = 0
-    #: The GPUs on which it died twice at its start, of what other GPUs may not have.
+    #: The GPUs on which it died twice at its start, of what others may not have.
     failed_on: tuple[str, ...] = ()
     #: The path of its log on its host.
     log: str = ""
     #: What a starting engine does, by its log.
     progress: str = ""
-    #: For how long it has had requests and given no token, 0 while it is well.
+    #: How long it has had requests and given no token, 0 while it is well.
     hung_seconds: int = 0
     #: What changed in the fleet since it was started, if that needs a restart.
     stale: str = ""
@@ -219,7 +220,7 @@ class EngineReport:
     vocabulary: int = 0
     #: The incarnation whose requests its workers have to run elsewhere.
     abort: int = 0
-    #: How many requests it takes at once by its own account, 0 where its model says it.
+    #: How many requests it takes at once by its own account, 0 where its model says.
     capacity: int = 0
 
     @property
@@ -344,7 +345,7 @@ class ModelSpec:
     hosts: tuple[str, ...] = ()
     #: How many engines there are at least.
     min_engines: int = 1
-    #: How many engines there are at most.
+    #: How many there are at most.
     max_engines: int = 1
     #: Models with a higher one get GPUs before others. No request's priority.
     priority: int = 0
@@ -372,8 +373,7 @@ class ModelSpec:
     command: tuple[str, ...] = ()
     #: More environment variables of the engine.
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: The python that runs the engine, "" for that of its environment; with ``image``,
-    #: the python in the image.
+    #: The python that runs the engine, "" for that of its environment or image.
     interpreter: str = ""
     #: The container image that the engine runs in, "" for none.
     image: str = ""

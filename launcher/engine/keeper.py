@@ -116,7 +116,9 @@ class Keeper:
         self.wanted, self._wish = True, wish
         reason, cause = "", Cause.CHANGED
         if wish.spec != self.spec:
-            reason = "its place changed"
+            own = (wish.spec.extra_args, wish.spec.environment)
+            same = own == (self.spec.extra_args, self.spec.environment)
+            reason = "its place changed" if same else "its [[engines]] changed"
         elif wish.relaunch and wish.relaunch == self.life.incarnation:
             reason, cause = wish.reason or "relaunch asked for", wish.cause
         if (

@@ -213,7 +213,7 @@ async def start(
         return Held(str(error))
     try:
         async with resources.preparing:
-            await asyncio.to_thread(_prepare, model, runtime, resources)
+            await asyncio.to_thread(_prepare, spec, model, runtime, resources)
         if adapter.starts_process:
             return _begin(_Plan(spec, model, incarnation, place, runtime), resources)
         lend_key(model, spec.url, resources.keys)
@@ -227,10 +227,13 @@ async def start(
 
 
 def _prepare(
-    model: ModelSpec, runtime: ContainerRuntime | None, resources: HostResources
+    spec: EngineSpec,
+    model: ModelSpec,
+    runtime: ContainerRuntime | None,
+    resources: HostResources,
 ) -> None:
     if runtime is None:
-        filled = resources.secrets.fill(model)
+        filled = resources.secrets.fill(model, spec)
         engine_types.adapter(model.engine).prepare(filled, resources.home)
         return
     records = resources.records.read_all()
@@ -241,7 +244,7 @@ def _prepare(
 def _begin(plan: _Plan, resources: HostResources) -> Start:
     spec, model, place = plan.spec, plan.model, plan.place
     adapter = engine_types.adapter(model.engine)
-    filled = resources.secrets.fill(model)
+    filled = resources.secrets.fill(model, spec)
     filled = with_absolute_path(filled) if plan.runtime else filled
     launch = adapter.launch(filled, place, resources.home)
     log = resources.log_of(spec.id)

@@ -17,7 +17,7 @@ from modelserver.errors import ConfigurationError
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.keyring import Keyring
 from modelserver.settings import secret
-from modelserver.values import ModelSpec
+from modelserver.values import EngineSpec, ModelSpec
 
 _log = logging.getLogger(__name__)
 
@@ -32,20 +32,31 @@ class Secrets:
         self._fleet = fleet
         self._file = fleet_file
 
-    def known(self, model: ModelSpec) -> Mapping[str, str]:
-        """The variables of the model for which this host has a value."""
+    def known(self, model: ModelSpec, engine: str = "") -> Mapping[str, str]:
+        """The variables of the model for which this host has a value.
+
+        Those of an engine that has some of its own go before.
+        """
         if not model.environment:
             return {}
-        own = self._own(model.name)
+        own = self._own(model.name, engine)
         return {
             name: own[name] if name in own else os.environ[name]
             for name in model.environment
             if name in own or name in os.environ
         }
 
-    def fill(self, model: ModelSpec) -> ModelSpec:
-        """The model with its values. Raises ConfigurationError where one is missing."""
-        values = self.known(model)
+    def fill(self, model: ModelSpec, spec: EngineSpec) -> ModelSpec:
+        """The model as one of its engines is started: with what is the engine's own.
+
+        Raises ConfigurationError where a value is missing.
+        """
+        model = dataclasses.replace(
+            model,
+            extra_args=(*model.extra_args, *spec.extra_args),
+            environment={**model.environment, **spec.environment},
+        )
+        values = self.known(model, spec.id)
         missing = sorted(model.environment.keys() - values.keys())
         if missing:
             raise ConfigurationError(
@@ -56,14 +67,16 @@ class Secrets:
             )
         return dataclasses.replace(model, environment=values)
 
-    def _own(self, model: str) -> Mapping[str, str]:
+    def _own(self, model: str, engine: str) -> Mapping[str, str]:
         try:
             if self._file.is_file():
                 self._fleet = read_fleet(self._file)
         except ConfigurationError as error:
             _log.warning("%s; engines get the environments of before", error)
         sections = {section.name: section for section in self._fleet.models}
-        return sections[model].environment if model in sections else {}
+        of_model = sections[model].environment if model in sections else {}
+        pins = {pin.id: pin for pin in self._fleet.pins()}
+        return {**of_model, **(pins[engine].environment if engine in pins else {})}
 
 
 def with_key(launch: Launch, model: ModelSpec, url: str, keys: Keyring) -> Launch:

@@ -90,18 +90,14 @@ def _fingerprint(value: str, salt: str) -> str:
 
 def sealed(fleet: Fleet, salt: str) -> Fleet:
     """The fleet without secrets: a fingerprint for each value of an environment."""
-    models = tuple(
-        model.model_copy(
-            update={
-                "environment": {
-                    name: fingerprint(value, salt)
-                    for name, value in model.environment.items()
-                }
-            }
-        )
-        for model in fleet.models
-    )
-    return fleet.model_copy(update={"models": models})
+
+    def secret(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        values = {name: fingerprint(each, salt) for name, each in environment.items()}
+        return {"environment": values}
+
+    models = [each.model_copy(update=secret(each.environment)) for each in fleet.models]
+    pins = [each.model_copy(update=secret(each.environment)) for each in fleet.engines]
+    return fleet.model_copy(update={"models": tuple(models), "engines": tuple(pins)})
 
 
 def compose(
@@ -125,6 +121,10 @@ def compose(
         for key in NEW_KEYS:
             if not section.get(key):
                 section.pop(key, None)
+    for pin in sections["engines"]:
+        for key in ("extra_args", "environment"):
+            if not pin[key]:
+                del pin[key]
     for host in sections["hosts"]:
         if host["gpus"] is None:
             del host["gpus"]

@@ -341,8 +341,9 @@ def _names(engines: tuple[str, ...]) -> str:
 
 
 def _place_changes(old: EngineSpec, new: EngineSpec) -> tuple[FieldChange, ...]:
-    return tuple(
+    found = [
         FieldChange(name, getattr(old, name), getattr(new, name))
-        for name in ("host", "gpus", "port", "url")
+        for name in ("host", "gpus", "port", "url", "extra_args")
         if getattr(old, name) != getattr(new, name)
-    )
+    ]
+    return (*found, *_variables(SECRET_TABLE, old.environment, new.environment))

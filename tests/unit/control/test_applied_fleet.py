@@ -8,7 +8,12 @@ import pytest
 from modelserver.control.applied_fleet import compose, parse, sealed, spec_of
 from modelserver.errors import ConfigurationError
 from modelserver.fleet import Fleet
-from modelserver.fleet_sections import ModelSection, RedisSection
+from modelserver.fleet_sections import (
+    EngineSection,
+    HostSection,
+    ModelSection,
+    RedisSection,
+)
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.policy.changes import changes
 from modelserver.settings import Settings
@@ -66,6 +71,33 @@ def test_another_value_of_a_secret_is_a_change_and_the_same_is_none():
     assert not changes(first.spec(), same)
     (line,) = changes(first.spec(), other).lines()
     assert line == "model m: restarts m-0 because environment.HF_TOKEN changed"
+
+
+def with_pin(**own: object) -> Fleet:
+    pin = EngineSection(model="m", host="h", **own)
+    return fleet().model_copy(update={"engines": (pin,)})
+
+
+def test_what_one_engine_has_of_its_own_restarts_it_and_is_no_less_secret():
+    first = compose(with_pin(environment={"A": TOKEN}), None, now=5.0)
+    assert TOKEN not in first.text
+    same = spec_of(sealed(with_pin(environment={"A": TOKEN}), first.salt))
+    assert not changes(first.spec(), same)
+    more = with_pin(environment={"A": "b"}, extra_args=("-x",))
+    (line,) = changes(first.spec(), spec_of(sealed(more, first.salt))).lines()
+    assert line == (
+        'engine m-0: restarts because extra_args changed from [] to ["-x"], '
+        "environment.A changed"
+    )
+
+
+def test_a_fleet_without_new_keys_can_be_read_by_the_version_before():
+    plain = json.loads(compose(with_pin(), None, now=5.0).text)
+    assert not {"extra_args", "environment"} & set(plain["engines"][0])
+    hosts = (HostSection(name="a"), HostSection(name="b", gpus=()))
+    listed = fleet().model_copy(update={"hosts": hosts})
+    sections = json.loads(compose(listed, None, now=5.0).text)["hosts"]
+    assert sections == [{"name": "a"}, {"name": "b", "gpus": []}]
 
 
 def test_a_client_reads_the_models_out_of_it():

@@ -67,6 +67,15 @@ WRONG = {
         '[[models]]\nname = "m"\npath = "/m"\nengine = "sglang-cpu"\ngpu_name = "L4"',
         "gpu_name is about GPUs, and the model has none; leave it out",
     ),
+    "an address of one engine's own": (
+        MODEL + PORT + 'extra_args = ["--host", "0.0.0.0"]',
+        "engines[0]: extra_args must not hold --host",
+    ),
+    "arguments of what somebody else runs": (
+        '[[models]]\nname = "m"\nengine = "external"\n[[engines]]\nmodel = "m"\n'
+        'url = "http://a:1"\nextra_args = ["-x"]',
+        'an engine of "m" is run by somebody else; leave its extra_args and',
+    ),
     "a misspelt placeholder": (
         '[[models]]\nname = "m"\nengine = "command"\ncommand = ["srv", "{prot}"]',
         'command has "{prot}": {prot} is no placeholder; placeholders are {port}',
