@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 
-from launcher.fleet_sync import FleetSync, warn_of_differences
+from launcher.fleet_sync import FleetSync, warn_of_differences, warn_of_no_key
 from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
 from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
@@ -23,7 +23,11 @@ from launcher.store_link import StoreLink
 from launcher.supervisor import Supervisor
 from modelserver.control.applied_fleet import Applied, provide, unknown
 from modelserver.engine_client import open_session
-from modelserver.errors import ModelserverError, StoreUnreachableError
+from modelserver.errors import (
+    FleetRefusedError,
+    ModelserverError,
+    StoreUnreachableError,
+)
 from modelserver.inventory import Host
 from modelserver.settings import Settings, load
 from modelserver.store.state import Store, connect, open_store
@@ -49,17 +53,19 @@ def main() -> None:
 
 
 def _reach_store(settings: Settings, lock: HostLock) -> tuple[Store, Applied]:
-    """The store and the fleet in force, unknown where engines run and it is away.
+    """The store and the fleet in force, unknown where that cannot be had.
 
-    Raises StoreUnreachableError where it is away and no engines are to be watched.
+    Raises StoreUnreachableError or FleetRefusedError where no engines of this host are
+    to be watched meanwhile.
     """
     try:
         store = connect(settings)
         applied = provide(store, settings)
         warn_of_differences(applied, settings)
+        warn_of_no_key(applied)
         seconds = applied.fleet.rules.lease_seconds
         await_lease(store, settings.host, lock, seconds)
-    except StoreUnreachableError as error:
+    except (StoreUnreachableError, FleetRefusedError) as error:
         if not _records(settings).read_all():
             raise
         _log.warning("%s; the engines of this host are watched meanwhile", error)

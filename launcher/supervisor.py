@@ -17,9 +17,9 @@ from launcher.host.process import EngineProcess, head_lives
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
-from launcher.wishes import WishReader
+from launcher.wishes import WishReader, find_contradiction
 from modelserver.errors import StoreUnreachableError
-from modelserver.values import EngineReport, Kind, ModelSpec
+from modelserver.values import EngineReport, Kind, ModelSpec, Wish
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class Supervisor:
         self._sent: dict[str, tuple[float, EngineReport | None]] = {}
         self._removed: set[str] = set()
         self._reader = WishReader()
+        #: By engine: why its last wish was left aside, "" where it was not.
+        self._disobeyed: dict[str, str] = {}
         self._adopted = False
         self._stopping = False
         self._leaving = False
@@ -192,8 +194,9 @@ class Supervisor:
                 keeper.model = models.get(keeper.spec.model, keeper.model)
         if self._stopping or not self._view.known:
             return
-        wishes = self._view.wishes
-        for name, wish in wishes.items():
+        for name, wish in self._view.wishes.items():
+            if not self._may_obey(wish):
+                continue
             if name not in self._keepers:
                 model = models.get(wish.spec.model) or _absent(wish.spec.model)
                 self._keepers[name] = Keeper(wish.spec, model, self._resources)
@@ -203,6 +206,15 @@ class Supervisor:
         for name, reason in unwanted.items():
             self._keepers[name].stop(reason)
         self._removed |= self._reader.find_forgotten(self._view, self._keepers, now)
+
+    def _may_obey(self, wish: Wish) -> bool:
+        name = wish.spec.id
+        problem = find_contradiction(wish, self._fleet_sync.pins)
+        # A wish of before the last `apply` is left aside until control has looked.
+        if problem and self._disobeyed.get(name) != problem:
+            _log.warning("engine=%s a wish is left aside: %s", name, problem)
+        self._disobeyed[name] = problem
+        return not problem
 
     # Adoption and the end.
 

@@ -1,8 +1,9 @@
-"""Which engines a launcher ends, by what the store says of its wishes. Pure."""
+"""Which wishes a launcher obeys, and which engines it ends by them. Pure."""
 
 from collections.abc import Collection, Mapping
 
 from launcher.store_link import StoreView
+from modelserver.values import EngineSpec, Wish, split_engine_id
 
 #: Seconds in which engines without a wish are kept after the store lost its data, or
 #: after the launcher adopted engines: control repeats its wishes meanwhile.
@@ -10,6 +11,23 @@ WISHES_GRACE_SECONDS = 15.0
 #: Seconds in which engines that serve are kept though they are wanted elsewhere, once a
 #: launcher is back: control leaves them where they are if nobody else serves yet.
 RETURN_SECONDS = 15.0
+
+
+def find_contradiction(wish: Wish, pins: Mapping[str, EngineSpec]) -> str:
+    """What of a wish is not as the signed fleet says, "" where nothing is.
+
+    Wishes are not signed: they choose among what the fleet allows. A port that is a
+    text would become part of a command, a URL gets prompts and a key.
+    """
+    spec = wish.spec
+    pin = pins.get(spec.id)
+    if split_engine_id(spec.id)[0] != spec.model:
+        return f"{spec.id} is no engine of model {spec.model}"
+    if type(spec.port) is not int or spec.port not in (0, pin.port if pin else 0):
+        return f"the fleet gives it no port {spec.port!r}"
+    if spec.url and spec.url != (pin.url if pin else ""):
+        return f"the fleet does not say that it listens at {spec.url!r}"
+    return ""
 
 
 class WishReader:

@@ -17,6 +17,10 @@ class EngineEnvironmentError(ConfigurationError):
     """An engine's own environment is missing or broken: install it again."""
 
 
+class FleetRefusedError(ConfigurationError):
+    """The fleet in the store is not signed with this host's key, or is an old one."""
+
+
 class StoreUnreachableError(ModelserverError):
     """Redis does not answer: start it, or correct its URL."""
 

@@ -3,8 +3,8 @@
 The only module that reads the environment. ``MODELSERVER_FLEET`` names the fleet file,
 ``MODELSERVER_HOME`` the folder for engine environments, models, logs and the embedded
 server's data, ``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM``
-what runs containers on it. CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to
-some of the host's GPUs.
+what runs containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with.
+CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
 """
 
 import hashlib
@@ -12,12 +12,13 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet import Fleet, read_fleet
+from modelserver.fleet_key import KEY_VARIABLE, FleetKey
 from modelserver.fleet_sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
 from modelserver.server_address import plain_url
@@ -47,6 +48,8 @@ class Settings:
     container_program: str = ""
     #: The variable that keeps a launcher to some GPUs and its value, empty for none.
     gpu_variable: tuple[str, str] = ("", "")
+    #: The fleet's key as the environment gives it, "" where it does not.
+    given_key: str = field(default="", repr=False)
 
     @cached_property
     def run_dir(self) -> Path:
@@ -90,6 +93,11 @@ class Settings:
     def keyring(self) -> Keyring:
         """The API keys of this fleet's engines on this host."""
         return Keyring(self.run_dir / FOLDER)
+
+    @property
+    def fleet_key(self) -> FleetKey:
+        """What this host tells by which fleets it may obey."""
+        return FleetKey(self.run_dir, self.fleet.redis.prefix, self.given_key)
 
     @property
     def embedded(self) -> bool:
@@ -147,6 +155,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         host=environ.get("MODELSERVER_HOST") or socket.gethostname(),
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
         gpu_variable=_gpu_variable(environ),
+        given_key=environ.get(KEY_VARIABLE, ""),
     )
 
 

@@ -6,6 +6,7 @@ Looks at the store now and then, and at once when it rings.
 import asyncio
 import contextlib
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from modelserver.control.applied_fleet import parse
-from modelserver.errors import ConfigurationError
+from modelserver.errors import ConfigurationError, FleetRefusedError
 from modelserver.messaging.wire import CatalogueSource
 from modelserver.settings import Settings
 from modelserver.store import Keys
@@ -31,6 +32,8 @@ logger = get_logger(__name__)
 REPORTS_LOOK_SECONDS = 0.5
 #: How often all reports are read, changed or not, in seconds.
 ALL_REPORTS_SECONDS = 5.0
+#: Where an engine that a launcher started listens.
+OWN_ENGINE = re.compile(r"http://127\.0\.0\.1:[0-9]+")
 #: Wait before the bells are listened to again after Redis was away, in seconds.
 LISTEN_RETRY_SECONDS = 0.5
 
@@ -65,6 +68,8 @@ class FleetFollower:
         #: Models that the fleet has or had: their queues are not subscribed by hand.
         self.known = {spec.name for spec in settings.fleet.specs()}
         self._fleet_text = ""
+        #: What was last said of a fleet that this worker does not obey.
+        self._refused = ""
         self._look = asyncio.Event()
         #: Reports of all engines.
         self._reports: dict[str, EngineReport] = {}
@@ -101,7 +106,21 @@ class FleetFollower:
         self._follow_fleet(fleet)
         self.fallbacks.update(standings.decode() if standings else "")
         await self._read_reports(int(version or 0))
-        self.roster.update(self._reports, self._dead)
+        self.roster.update(self._believed(), self._dead)
+
+    def _believed(self) -> dict[str, EngineReport]:
+        """The reports but for engines here that listen where the fleet does not say.
+
+        Reports are not signed, and engines get prompts and keys.
+        """
+        pins = {pin.id: pin.url for pin in self.settings.fleet.pins()}
+        return {
+            name: engine
+            for name, engine in self._reports.items()
+            if engine.host != self.roster.host
+            or OWN_ENGINE.fullmatch(engine.url)
+            or engine.url in ("", pins.get(name))
+        }
 
     async def _read_reports(self, version: int) -> None:
         """The reports of the engines that changed; now and then all of them."""
@@ -144,13 +163,18 @@ class FleetFollower:
             self.catalogue.feed("")
         if text in ("", self._fleet_text):
             return  # A store that lost its data gets it again from a launcher.
-        self._fleet_text = text
-        self.catalogue.feed(text)
         try:
             applied = parse(text, self.settings)
         except ConfigurationError as error:
-            logger.error("goes on with the fleet that it has: %s", error)
+            if not isinstance(error, FleetRefusedError):
+                self.catalogue.feed(text)  # Of a newer version.
+            if str(error) != self._refused:
+                self._refused = str(error)
+                logger.error("goes on with the fleet that it has: %s", error)
             return
+        self._refused = ""
+        self._fleet_text = text
+        self.catalogue.feed(text)
         self.settings = dataclasses.replace(self.settings, fleet=applied.fleet)
         self.known |= {spec.name for spec in applied.fleet.specs()}
         self.on_fleet(self.settings)

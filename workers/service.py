@@ -151,6 +151,8 @@ class Service:
     def _go_by(self, settings: Settings) -> None:
         """Take over what another fleet says of times and models."""
         self.settings, fleet = settings, settings.fleet
+        # What control goes by where it refuses the fleet in the store.
+        self.app.modelserver_settings = settings
         self.grace_seconds = fleet.rules.grace_seconds
         self.lease.seconds = fleet.rules.lease_seconds
         self.executor.specs = {spec.name: spec for spec in fleet.specs()}

@@ -1,5 +1,6 @@
 """``modelserver demo``: runs the main job here, with an engine killed half-way."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def _settings(model: str, embedding_model: str, engine: str) -> Settings:
         gpus=1 if engine == "sglang" else 0,
     )
     path.write_text(text)
-    return Settings(read_fleet(path), path, home, load().host)
+    return dataclasses.replace(load(), fleet=read_fleet(path), fleet_file=path)
 
 
 def _absolute(model: str) -> str:

@@ -1,9 +1,9 @@
 """The fleet in force: one for all programs, with a version, kept in the store.
 
 A fleet file takes effect by being applied: what it says, but for ``[redis]``, stands in
-the store under the next version. Values of a model's ``environment`` may be secrets, so
-the store holds a fingerprint of each; a launcher takes the values from the file of its
-own host.
+the store under the next version, signed with the fleet's key. Values of a model's
+``environment`` may be secrets, so the store holds a fingerprint of each; a launcher
+takes the values from the file of its own host.
 """
 
 import dataclasses
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from modelserver.errors import ConfigurationError
+from modelserver.errors import ConfigurationError, FleetRefusedError
 from modelserver.fleet import Fleet, make_fleet
+from modelserver.fleet_key import SIGNATURE, FleetKey
 from modelserver.fleet_sections import RedisSection
 from modelserver.policy.changes import FleetSpec
 from modelserver.settings import Settings
@@ -58,6 +59,8 @@ class Applied:
     fleet: Fleet
     #: All of this as the store holds it.
     text: str
+    #: Whether it has a signature, which need not be right.
+    is_signed: bool = False
 
     def spec(self) -> FleetSpec:
         """The fleet as plain values; fingerprints stand for the environments."""
@@ -105,12 +108,17 @@ def compose(
     before: Applied | None,
     now: float,
     left: Mapping[str, str] = MappingProxyType({}),
+    key: FleetKey | None = None,
 ) -> Applied:
-    """The next version, not written yet; ``fleet`` is as its file says."""
+    """The next version, not written yet; ``fleet`` is as its file says.
+
+    With a ``key`` it is signed, and later than any version that this host has obeyed.
+    """
     salt = before.salt if before else secrets.token_hex(8)
     fleet = sealed(fleet, salt)
+    last = max(before.version if before else 0, key.last_version() if key else 0)
     head: dict[str, Any] = {
-        "version": before.version + 1 if before else 1,
+        "version": last + 1,
         "at": round(now, 3),
         "by": f"{getpass.getuser()}@{socket.gethostname()}",
         "salt": salt,
@@ -118,31 +126,60 @@ def compose(
     }
     sections = fleet.model_dump(mode="json", include=set(SECTIONS))
     for section in (sections["rules"], *sections["models"]):
-        for key in NEW_KEYS:
-            if not section.get(key):
-                section.pop(key, None)
+        for name in NEW_KEYS:
+            if not section.get(name):
+                section.pop(name, None)
     for pin in sections["engines"]:
-        for key in ("extra_args", "environment"):
-            if not pin[key]:
-                del pin[key]
+        for name in ("extra_args", "environment"):
+            if not pin[name]:
+                del pin[name]
     for host in sections["hosts"]:
         if host["gpus"] is None:
             del host["gpus"]
-    return _read(json.dumps({**head, **sections}), fleet.redis)
+    values = {**head, **sections}
+    if signature := key.sign(values) if key else "":
+        values[SIGNATURE] = signature
+    return _read(json.dumps(values), fleet.redis)
 
 
 def read(store: Store, settings: Settings) -> Applied | None:
     """The fleet in force, None before any was applied.
 
-    Raises ConfigurationError where a newer modelserver has written it.
+    Raises FleetRefusedError where this host may not obey it, ConfigurationError where a
+    newer modelserver has written it.
     """
     with store.reachable():
         text = read_applied_fleet(store)
     return parse(text, settings) if text else None
 
 
+def read_unchecked(store: Store, settings: Settings) -> tuple[Applied | None, str]:
+    """The fleet in the store, to be compared and replaced but not obeyed.
+
+    Also why this host refuses it, "" where it does not.
+    """
+    with store.reachable():
+        text = read_applied_fleet(store)
+    if not text:
+        return None, ""
+    try:
+        return parse(text, settings), ""
+    except FleetRefusedError as refused:
+        return _read(text, settings.fleet.redis), str(refused)
+
+
 def parse(text: str, settings: Settings) -> Applied:
-    """The fleet from its JSON. Raises ConfigurationError."""
+    """The fleet from its JSON, if this host obeys it.
+
+    Raises FleetRefusedError where it does not, and ConfigurationError.
+    """
+    try:
+        values = json.loads(text)
+        who = f"version {values['version']} of the fleet, applied by {values['by']},"
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(f"the applied fleet is unreadable: {error}") from error
+    if refusal := settings.fleet_key.find_refusal(values):
+        raise FleetRefusedError(f"{who} {refusal}")
     return _read(text, settings.fleet.redis)
 
 
@@ -162,13 +199,14 @@ def _read(text: str, redis: RedisSection) -> Applied:
     )
     fleet = make_fleet(source, {**sections, "redis": redis.model_dump()})
     salt, left = values["salt"], values["left"]
-    return Applied(version, values["at"], by, salt, left, fleet, text)
+    signed = SIGNATURE in values
+    return Applied(version, values["at"], by, salt, left, fleet, text, signed)
 
 
-def publish(store: Store, applied: Applied) -> bool:
-    """Write a composed version; False if somebody else has written one in between."""
+def publish(store: Store, applied: Applied, before: Applied | None) -> bool:
+    """Write a composed version; False if ``before`` is no longer what stands there."""
     with store.reachable():
-        return publish_fleet(store, applied.text, applied.version - 1)
+        return publish_fleet(store, applied.text, before.version if before else 0)
 
 
 def provide(store: Store, settings: Settings) -> Applied:
@@ -176,8 +214,9 @@ def provide(store: Store, settings: Settings) -> Applied:
     for _ in range(PUBLISH_TRIES):
         applied = read(store, settings)
         if applied is None:
-            applied = compose(settings.fleet, None, store.now())
-            if not publish(store, applied):
+            key = settings.fleet_key
+            applied = compose(settings.fleet, None, store.now(), key=key)
+            if not publish(store, applied, None):
                 continue
         return applied
     raise ConfigurationError("the fleet in the store changes all the time; try again")

@@ -4,7 +4,7 @@ Commands show what is found here, and ask; nothing here prints.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,11 +14,12 @@ from modelserver.control.applied_fleet import (
     compose,
     publish,
     read,
+    read_unchecked,
     sealed,
     spec_of,
 )
 from modelserver.control.doubts import find_doubts
-from modelserver.errors import ModelserverError
+from modelserver.errors import FleetRefusedError, ModelserverError
 from modelserver.fleet import Fleet
 from modelserver.policy.changes import Changes, EngineMove, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
@@ -35,6 +36,12 @@ from modelserver.store.workers import read_backlog
 SETTLED_SECONDS = 2.5
 #: What is missing until control has looked at a new version.
 UNSEEN = (OpenEnd("control has not looked at it yet; that needs beat and a worker"),)
+#: What is said of a fleet without a key that several hosts obey.
+UNSIGNED = (
+    "the fleet is not signed, so whoever can write to Redis can run programs on every "
+    "host; write the same 32 random characters or more to {} and to that file on every "
+    "other host (mode 0600), or into MODELSERVER_FLEET_KEY, and apply again"
+)
 #: Seconds after which it is said that control has not looked.
 UNSEEN_SECONDS = 6.0
 
@@ -55,16 +62,27 @@ class Proposal:
     at: float
     #: What may not be meant so, for people.
     doubts: tuple[str, ...] = ()
+    #: Why this host refuses the fleet in force, "" where it does not.
+    refused: str = ""
+    #: Whether a key is made for it: it has none, and no other host needs it.
+    makes_key: bool = False
 
     @property
     def changes_nothing(self) -> bool:
         """Whether the fleet in force is what the file says."""
-        return self.before is not None and not self.changes
+        same = self.before is not None and not self.changes
+        return same and not (self.refused or self.makes_key)
 
     def lines(self) -> tuple[str, ...]:
         """What would change, and which requests wait for what would go."""
         doubts = (f"warning: {each}" for each in self.doubts)
-        return (*self.changes.lines(), *self._queues(), *doubts)
+        return (*self.changes.lines(), *self._queues(), *self._key(), *doubts)
+
+    def _key(self) -> Iterator[str]:
+        if self.refused:
+            yield f"takes the place of a fleet that this host refuses: {self.refused}"
+        if self.makes_key:
+            yield "is signed from now on, with a key that this host gets"
 
     def find_refusal(self) -> str | None:
         """Why it is not applied unless that is forced."""
@@ -86,15 +104,26 @@ class Proposal:
 
 def propose(store: Store, settings: Settings) -> Proposal:
     """Compare the fleet of these settings with the one in force."""
-    before = read(store, settings)
+    before, refused = read_unchecked(store, settings)
+    keyless = not settings.fleet_key.read()
+    if keyless and refused:
+        raise FleetRefusedError(refused)
     found = difference(before, settings.fleet)
     with store.reachable():
         drop_expired(store, found.removed)
         backlogs = {model: read_backlog(store, model) for model in found.removed}
         queued = {model: count for model, count in backlogs.items() if count}
         found = dataclasses.replace(found, moves=_moves(store, before, settings.fleet))
-        doubts = find_doubts(settings.fleet, {each.name for each in read_hosts(store)})
-        return Proposal(settings.fleet, before, found, queued, store.now(), doubts)
+        hosts = {each.name for each in read_hosts(store)}
+        doubts = find_doubts(settings.fleet, hosts)
+        alone = hosts <= {settings.host}
+        if keyless and not alone:
+            doubts = (*doubts, UNSIGNED.format(settings.fleet_key.file))
+        return Proposal(
+            *(settings.fleet, before, found, queued, store.now(), doubts),
+            refused=refused,
+            makes_key=keyless and alone,
+        )
 
 
 def _moves(
@@ -127,7 +156,7 @@ def difference(before: Applied | None, fleet: Fleet) -> Changes:
 
 def put_in_force(store: Store, settings: Settings, proposal: Proposal) -> Applied:
     """Write the next version; ModelserverError where somebody else did meanwhile."""
-    applied = _write(store, proposal)
+    applied = _write(store, settings, proposal)
     if applied is not None:
         return applied
     other = read(store, settings)
@@ -142,18 +171,24 @@ def put_own_file_in_force(store: Store, settings: Settings) -> Proposal:
     """Apply this program's fleet file whatever it changes; returns what that was."""
     for _ in range(PUBLISH_TRIES):
         proposal = propose(store, settings)
-        if proposal.changes_nothing or _write(store, proposal) is not None:
+        if proposal.changes_nothing or _write(store, settings, proposal):
             return proposal
     raise ModelserverError("the fleet is being changed by others; try again")
 
 
-def _write(store: Store, proposal: Proposal) -> Applied | None:
+def _write(store: Store, settings: Settings, proposal: Proposal) -> Applied | None:
     """The version that is now in force; None if another one came in between."""
     with store.reachable():
         left = _left(store, proposal)
         now = store.now()
-    applied = compose(proposal.fleet, proposal.before, now, left)
-    return applied if publish(store, applied) else None
+    key = settings.fleet_key
+    if proposal.makes_key:
+        key.make()
+    applied = compose(proposal.fleet, proposal.before, now, left, key)
+    if not publish(store, applied, proposal.before):
+        return None
+    key.note_version(applied.version)
+    return applied
 
 
 def _left(store: Store, proposal: Proposal) -> dict[str, str]:

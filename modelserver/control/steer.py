@@ -9,14 +9,20 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from modelserver.control.alerts import follow_memory, follow_runs, raise_alert
-from modelserver.control.applied_fleet import in_force, read
+from modelserver.control.alerts import (
+    end_alert,
+    follow_memory,
+    follow_runs,
+    raise_alert,
+)
+from modelserver.control.applied_fleet import in_force, read_unchecked
 from modelserver.control.availability import update_availability
 from modelserver.control.silent_hosts import (
     awaits_hosts,
     follow_silences,
     follow_workers,
 )
+from modelserver.errors import FleetRefusedError
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
@@ -71,7 +77,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
             return []
         looked_at, _ = read_steered(store)
         report_steered(store, owner)
-        settings = in_force(store, settings)
+        settings = _in_force(store, settings)
         now = store.now()
         silences = follow_silences(store, settings, looked_at, now)
         if awaits_hosts(store, silences, now):
@@ -95,6 +101,19 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
             return []
         _record(store, settings, snapshot, decision, now)
         return list(decision.actions)
+
+
+def _in_force(store: Store, settings: Settings) -> Settings:
+    """The settings with the fleet in force; as they were where it is refused."""
+    about, now, kind = "fleet", store.now(), "refused"
+    try:
+        settings = in_force(store, settings)
+    except FleetRefusedError as error:
+        text = f"control goes by the fleet that it had: {error}"
+        raise_alert(store, settings, about, text, now, kind)
+    else:
+        end_alert(store, settings, about, "the fleet is obeyed again", now, kind)
+    return settings
 
 
 def read_snapshot(store: Store, settings: Settings) -> Snapshot:
@@ -150,7 +169,7 @@ def _unserved(store: Store, settings: Settings, snapshot: Snapshot) -> list[str]
     """The queues that wait and have no engine, those of models that left too."""
     served = {each.model for each in snapshot.engines.values() if each.serves}
     waiting = [name for name, count in snapshot.queues.items() if count]
-    applied = read(store, settings)
+    applied, _ = read_unchecked(store, settings)
     left = applied.left if applied else ()
     return [name for name in (*waiting, *left) if name not in served]
 

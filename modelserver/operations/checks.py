@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelserver.errors import StoreUnreachableError
+from modelserver.control.applied_fleet import read_unchecked
+from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.operations.hosted_runs import START_BATCHES, RunsStatus
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
@@ -58,6 +59,7 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
     try:
         store = connect(settings)
         yield _server(store)
+        yield _fleet_key(store, settings)
         yield from _rights(store)
         yield _memory(store)
         status = read_status(store, settings)
@@ -105,6 +107,25 @@ def _server(store: Store) -> Check:
     wanted = ".".join(map(str, oldest))
     remedy = f"use {name} {wanted} or newer" if found < oldest else ""
     return Check("redis", f"{name} {version} at {store.url}", remedy)
+
+
+def _fleet_key(store: Store, settings: Settings) -> Check:
+    """Whether a stranger who can write to Redis could run programs here."""
+    what, key = "fleet key", settings.fleet_key
+    try:
+        applied, refused = read_unchecked(store, settings)
+        keyless = not key.read()
+    except ConfigurationError as error:
+        fact, _, remedy = str(error).partition("; ")
+        return Check(what, fact, remedy)
+    if refused:
+        fact, _, remedy = refused.partition("; ")
+        return Check(what, fact, remedy)
+    if keyless:
+        fact = "none: whoever can write to Redis can run programs on this host"
+        return Check(what, fact, "run: modelserver apply, which makes one or says how")
+    signed = f"version {applied.version} is signed with it" if applied else "no fleet"
+    return Check(what, f"{key.source}; {signed}")
 
 
 def _memory(store: Store) -> Check:

@@ -68,7 +68,10 @@ PUBLISH_FLEET = (
     ALLOW_OOM
     + """
 local present, version = redis.call('GET', KEYS[1]), 0
-if present then version = cjson.decode(present)['version'] or 0 end
+if present then
+  local ok, values = pcall(cjson.decode, present)
+  version = ok and type(values) == 'table' and tonumber(values['version']) or 0
+end
 if version ~= tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('PUBLISH', KEYS[2], 'fleet')

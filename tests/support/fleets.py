@@ -71,6 +71,8 @@ class Hosts:
     launchers: dict[str, LauncherProcess] = field(default_factory=dict)
     workers: list[WorkerProcess] = field(default_factory=list)
     beats: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    #: What hosts sign their fleet with, "" where each has a key of its own.
+    fleet_key: str = "the key of a fleet that tests run"
     _over: threading.Event = field(default_factory=threading.Event)
     _client: Celery | None = None
 
@@ -87,6 +89,7 @@ class Hosts:
             "MODELSERVER_FLEET": str(self.folder / file),
             "MODELSERVER_HOME": str(home),
             "MODELSERVER_HOST": host or "operator",
+            "MODELSERVER_FLEET_KEY": self.fleet_key,
             MARK: str(self.folder),
         }
 

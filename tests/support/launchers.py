@@ -58,6 +58,12 @@ class Site:
         self.launchers.append(launcher)
         return launcher
 
+    def pin(self, model: str, **place: Any) -> None:
+        """Add a place to the fleet file; before the first launcher starts."""
+        lines = [f"{key} = {json.dumps(value)}" for key, value in place.items()]
+        with (self.folder / "fleet.toml").open("a") as file:
+            file.write("\n".join(["[[engines]]", f'model = "{model}"', *lines, ""]))
+
     def wish(self, engine: str, wish: Wish | None) -> None:
         with hold_control(self.store, "test", 5) as token:
             report_steered(self.store, "test")

@@ -10,6 +10,7 @@ import pytest
 
 from modelserver.control.applied_fleet import compose, publish, read
 from modelserver.errors import UnknownModelError
+from modelserver.store.alerts import open_alerts
 from modelserver.store.engines import read_engines
 from modelserver.store.fleet import read_applied_fleet
 from modelserver.values import EngineState
@@ -163,7 +164,7 @@ def test_of_two_operators_the_slower_one_overwrites_nothing(hosts: Hosts):
     seen = read(hosts.store, hosts.settings)
     hosts.apply(model("m"), model("n"), options=("--wait", "0"))
     late = compose(hosts.settings.fleet, seen, hosts.store.now())
-    assert not publish(hosts.store, late)
+    assert not publish(hosts.store, late, seen)
     now = read(hosts.store, hosts.settings)
     assert now
     assert [entry.name for entry in now.fleet.models] == ["m", "n"]
@@ -279,3 +280,48 @@ def test_hosts_that_are_left_out_lose_their_engines_and_unknown_ones_are_named(
     assert "warning" not in said
     assert "The fleet is as the file says after" in said
     assert hosts.ready("m-0").host == other
+
+
+def test_a_fleet_that_is_not_signed_or_old_runs_nothing(hosts: Hosts):
+    hosts.apply(model("m"), options=("--wait", "0"))
+    old = read_applied_fleet(hosts.store)
+    hosts.apply(model("m", max_running=32), options=("--wait", "0"))
+    launcher, worker = hosts.launch("a"), hosts.worker("a")
+    before = hosts.ready("m-0")
+    ran = hosts.folder / "ran"
+    forged = json.loads(read_applied_fleet(hosts.store))
+    forged |= {"version": 3, "by": "eve@x"}
+    forged["models"][0] |= {"name": "eve", "command": ["touch", str(ran)]}
+    hosts.store.client.set(hosts.store.keys.fleet, json.dumps(forged))
+    said = "version 3 of the fleet, applied by eve@x, is not signed with the key in"
+    eventually(lambda: said in launcher.said() and said in worker.said(), 20)
+    eventually(lambda: [a.kind for a in open_alerts(hosts.store)] == ["refused"], 20)
+    assert "this host keeps version 2" in launcher.said()
+
+    hosts.store.client.set(hosts.store.keys.fleet, old)
+    said = "is older than version 2, which this host has obeyed"
+    # The launcher writes its own again.
+    eventually(lambda: json.loads(read_applied_fleet(hosts.store))["version"] == 2, 20)
+    assert said in launcher.said() or said in worker.said()
+
+    hosts.store.client.set(hosts.store.keys.fleet, json.dumps(forged))
+    applied = hosts.apply(model("m"), options=("--wait", "0"))
+    assert "takes the place of a fleet that this host refuses: version 3" in applied
+    assert "Version 4 is in force." in applied
+    eventually(lambda: not open_alerts(hosts.store), 20)
+    assert hosts.ready("m-0").pid == before.pid
+    assert not ran.exists()
+
+
+def test_the_first_apply_makes_a_key_and_a_host_without_it_names_the_remedy(
+    hosts: Hosts,
+):
+    hosts.fleet_key = ""
+    said = hosts.apply(model("m"), options=("--wait", "0"))
+    assert "is signed from now on, with a key that this host gets" in said
+    key = hosts.settings.fleet_key
+    assert (key.file.stat().st_mode & 0o777, key.last_version()) == (0o600, 1)
+    launcher = hosts.launch("a")
+    assert launcher.process.wait(30) == 2
+    assert "is signed, and this host has no key; copy fleet.key from" in launcher.said()
+    assert key.read() not in read_applied_fleet(hosts.store)

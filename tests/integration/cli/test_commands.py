@@ -239,7 +239,7 @@ def test_a_client_without_a_fleet_file_learns_the_models_from_the_store(
 ):
     (folder / "fleet.toml").unlink()
     far = Fleet(models=(ModelSection(name="far", engine="external"),))
-    assert publish(store, compose(far, None, store.now()))
+    assert publish(store, compose(far, None, store.now()), None)
     done = run(
         folder,
         "models",

@@ -83,6 +83,7 @@ def test_an_engine_of_somebody_else_is_asked_with_the_key_that_was_lent(
     monkeypatch.setenv("THEIR_KEY", "sesame")
     with EngineProcess("--model", "lent", "--key-env", "THEIR_KEY") as theirs:
         environment = site.environment | {"THEIR_KEY": "sesame"}
+        site.pin("lent", url=theirs.url)
         site.launchers.append(LauncherProcess(site.folder, environment))
         site.want("lent", url=theirs.url)
         engine = site.reaches("lent-0", EngineState.READY)
@@ -94,6 +95,7 @@ def test_a_lent_key_that_is_not_there_is_named(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("THEIR_KEY", raising=False)
+    site.pin("lent", url="http://127.0.0.1:1")
     site.launch()
     site.want("lent", url="http://127.0.0.1:1")
     engine = site.reaches("lent-0", EngineState.FATAL)

@@ -221,6 +221,7 @@ def test_sigquit_leaves_the_engines_to_the_next_launcher(site: Site) -> None:
 def test_taken_port_keeps_the_engine_pending_and_names_the_holder(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
+        site.pin("good", port=port)
         site.launch()
         site.want("good", port=port)
         reason = eventually(lambda: site.reaches("good-0", EngineState.PENDING).reason)
@@ -232,9 +233,14 @@ def test_taken_port_keeps_the_engine_pending_and_names_the_holder(site: Site) ->
 
 
 def test_external_engine_is_watched_and_never_started(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    site.pin("other", port=port)
+    site.pin("foreign", url=url)
     site.launch()
-    site.want("other")
-    url = site.reaches("other-0", EngineState.READY).url
+    site.want("other", port=port)
+    assert site.reaches("other-0", EngineState.READY).url == url
     site.want("foreign", url=url)
     engine = site.reaches("foreign-0", EngineState.READY)
     assert (engine.url, engine.pid) == (url, 0)

@@ -16,6 +16,7 @@ FLOORS = (
         "modelserver.errors",
         "modelserver.fleet_arguments",
         "modelserver.fleet_names",
+        "modelserver.fleet_key",
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.parameters",

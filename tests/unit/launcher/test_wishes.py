@@ -1,9 +1,17 @@
-"""Which engines a launcher ends, for stores that forget and wishes that go."""
+"""Which wishes a launcher obeys, and which engines it ends."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from launcher.store_link import StoreView
-from launcher.wishes import RETURN_SECONDS, WISHES_GRACE_SECONDS, WishReader
+from launcher.wishes import (
+    RETURN_SECONDS,
+    WISHES_GRACE_SECONDS,
+    WishReader,
+    find_contradiction,
+)
 from modelserver.values import EngineSpec, Wish
 
 HERE = {"m-0": Wish(EngineSpec("m-0", "m", "h1"))}
@@ -74,3 +82,29 @@ def test_an_engine_that_serves_stays_when_its_launcher_is_back():
     assert "m-0" in reader.find_unwanted(taken, engines, 1.0)
     # Control had its time to say so.
     assert "m-0" in reader.find_unwanted(away, engines, RETURN_SECONDS)
+
+
+PIN = EngineSpec("m-0", "m", "h1", port=4000, url="http://10.0.0.7:8000")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"port": 4000, "url": PIN.url}, ""),
+        ({"uuids": ("GPU-1",)}, ""),
+        ({"port": "1; touch /tmp/x"}, "gives it no port '1; touch /tmp/x'"),
+        ({"port": 4001}, "gives it no port 4001"),
+        ({"url": "http://evil:80"}, "does not say that it listens at 'http://evil:80'"),
+        ({"model": "n"}, "m-0 is no engine of model n"),
+    ],
+)
+def test_a_wish_chooses_among_what_the_fleet_allows(changed: dict[str, Any], said: str):
+    spec = replace(EngineSpec("m-0", "m", "h1"), **changed)
+    assert said in find_contradiction(Wish(spec), {"m-0": PIN})
+    assert bool(find_contradiction(Wish(spec), {"m-0": PIN})) == bool(said)
+
+
+def test_without_a_pin_an_engine_has_no_place_of_its_own():
+    assert find_contradiction(Wish(replace(PIN, port=0)), {})
+    assert not find_contradiction(Wish(replace(PIN, port=0, url="")), {})
