@@ -138,7 +138,12 @@ async def ask(
     timeout = UNLIMITED if seconds is None else _within(seconds)
     try:
         async with session.post(
-            _parsed(url), data=orjson.dumps(body), timeout=timeout, headers=headers
+            _parsed(url),
+            data=orjson.dumps(body),
+            timeout=timeout,
+            headers=headers,
+            # No engine redirects; it would lead to what only this host can reach.
+            allow_redirects=False,
         ) as response:
             content = await response.read()
             if response.status != 200:
@@ -161,7 +166,10 @@ async def ask_in_parts(
     """
     try:
         async with session.post(
-            _parsed(url), data=orjson.dumps(body), timeout=UNLIMITED
+            _parsed(url),
+            data=orjson.dumps(body),
+            timeout=UNLIMITED,
+            allow_redirects=False,
         ) as response:
             if response.status != 200:
                 raise _refusal(response, await response.read())
@@ -331,7 +339,7 @@ async def metrics_page(
     timeout = aiohttp.ClientTimeout(total=seconds)
     try:
         async with session.get(
-            url + "/metrics", timeout=timeout, headers=headers
+            url + "/metrics", timeout=timeout, headers=headers, allow_redirects=False
         ) as response:
             return await response.read()
     except (TimeoutError, aiohttp.ClientError):

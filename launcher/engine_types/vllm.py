@@ -30,6 +30,8 @@ LEAST_BATCH_TOKENS = 2048
 VLLM_SHUTDOWN_SECONDS = 3
 #: vLLM sends no usage statistics to its makers.
 NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1"}
+#: The URL of an image leads nowhere else than it says, as with SGLang.
+NO_REDIRECTS = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
 #: On a CPU: GiB of the cache. By itself vLLM takes half of the machine's memory.
 CPU_CACHE_GIB = 1
 
@@ -76,6 +78,7 @@ class VLLM:
             **CLEAN_ENVIRONMENT,
             **MEET_ON_LOOPBACK,
             **NO_STATISTICS,
+            **NO_REDIRECTS,
             **gpu_variables(place),
             **model.environment,
         }
@@ -120,6 +123,7 @@ class VLLMCPU(Untold):
             **CLEAN_ENVIRONMENT,
             **MEET_ON_LOOPBACK,
             **NO_STATISTICS,
+            **NO_REDIRECTS,
             "VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB),
             # One thread per engine, as with SGLang, on any core.
             "OMP_NUM_THREADS": "1",

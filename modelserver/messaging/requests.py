@@ -14,6 +14,7 @@ from modelserver.engine_client import (
     EMBEDDINGS_PATH,
 )
 from modelserver.errors import RequestError
+from modelserver.media_urls import find_forbidden_media
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.parameters import check_names, check_values, is_number, is_whole, plain
 from modelserver.values import Kind
@@ -222,6 +223,8 @@ def _check_messages(messages: Any) -> None:
                 f'messages[{place}] has no role; say "system", "user" or "assistant"'
             )
         _check_content(message, place)
+    if problem := find_forbidden_media(messages):
+        raise RequestError(problem)
 
 
 def _check_content(message: Mapping[str, Any], place: int) -> None:

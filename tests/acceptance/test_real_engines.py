@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ import redis
 
 from launcher import environments
 from launcher.engine_types import adapter
-from launcher.host.process import MARK
+from launcher.host.process import MARK, RUN
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.values import Kind
 from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
@@ -183,11 +184,30 @@ def test_each_proves_itself_and_counts_its_tokens(fleet: Product, name: str) -> 
 
 def test_no_key_stands_where_others_could_read_it(fleet: Product) -> None:
     keys = [fleet.key(name) for name in (VLLM, VECTORS, SGLANG)]
-    assert len(set(keys)) == 3
+    keys += secrets(fleet)
+    assert len(set(keys)) == 5
     places = {**command_lines(), **logs(fleet), **stored(fleet)}
     assert any("--served-model-name" in text for text in places.values())
     found = {place for place, text in places.items() for key in keys if key in text}
     assert found == set()
+
+
+def test_engines_have_no_secret_but_their_own_key(fleet: Product) -> None:
+    fleets = {fleet.key(name) for name in ENGINES} | set(secrets(fleet))
+    for name in ENGINES:
+        for process in engine_processes(fleet, name):
+            given = process.environ()
+            text = repr(given)
+            assert [each for each in fleets if each in text] == [fleet.key(name)]
+            ours = {each for each in given if each.startswith("MODELSERVER_")}
+            assert ours <= {MARK, RUN}
+
+
+def secrets(fleet: Product) -> list[str]:
+    """The fleet's key, and the password of its server."""
+    password = urlsplit(fleet.settings.redis_url).password
+    assert password
+    return [fleet.settings.fleet_key.read(), password]
 
 
 def test_who_does_not_have_the_key_is_refused(fleet: Product) -> None:

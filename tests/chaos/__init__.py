@@ -7,6 +7,7 @@ What is struck:
 - ``engines``: engines fail, beside one that is well
 - ``engine_kills``: a real SGLang engine is killed, or its scheduler alone
 - ``launcher``: a launcher is killed under load
+- ``host_faults``: clocks step, launchers are silent, strangers take ports
 - ``server``: the server restarts or is cut off, and clocks disagree
 - ``failover``: the server fails over
 - ``forked_clients``: programs that have sent before they fork
@@ -22,6 +23,7 @@ What is struck:
 What they share:
 
 - ``load``: requests that are all accounted for
+- ``hosts``: launchers and workers under steady load, and what became of each engine
 - ``proxy``: a TCP proxy that can stop forwarding
 - ``gpu_ground``: launchers, workers and control on simulated GPUs
 """

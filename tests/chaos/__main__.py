@@ -33,6 +33,7 @@ from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
 from tests.chaos.gateway import gateway
 from tests.chaos.gpus_moved import gpus_moved
+from tests.chaos.host_faults import clock_stepped, launcher_away, port_stranger
 from tests.chaos.launcher import launcher_killed
 from tests.chaos.model import delivery_model
 from tests.chaos.placement import placement
@@ -65,6 +66,9 @@ CASES = {
     "redis-cut-off": redis_cut_off,
     "redis-failed-over": redis_failed_over,
     "clock-shifted": clock_shifted,
+    "clock-step": clock_stepped,
+    "launcher-away": launcher_away,
+    "port-stranger": port_stranger,
     "poison-messages": poison_messages,
     "poison": poison,
     "model": delivery_model,

@@ -88,14 +88,15 @@ def clock_shifted() -> Report:
     By libfaketime, which shifts the worker's wall clock only; says so where it is not
     installed. Each run has one worker, plain requests and some with a countdown.
     """
-    library = _faketime()
+    library = find_faketime()
     if library is None:
         note = "NOT RUN: libfaketime is not installed (apt-get install libfaketime)"
         return Report(COLUMNS, (), (), (note,))
     return report([_shifted(library, shift) for shift in SHIFTS], 15.0)
 
 
-def _faketime() -> Path | None:
+def find_faketime() -> Path | None:
+    """Where libfaketime is; LIBFAKETIME in the environment names it."""
     named = os.environ.get("LIBFAKETIME")
     found = [path for place in FAKETIME for path in Path("/").glob(place[1:])]
     return Path(named) if named else next(iter(sorted(found)), None)

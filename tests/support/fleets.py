@@ -116,7 +116,7 @@ class Hosts:
             pids = [each["pid"] for each in read_workers(self.store).values()]
             return worker.pid in pids and "ready." in worker.said()
 
-        eventually(up, 40)
+        eventually(up, 90)
         return worker
 
     def beat(self) -> "subprocess.Popen[bytes]":

@@ -19,6 +19,7 @@ FLOORS = (
         "modelserver.fleet_key",
         "modelserver.inventory",
         "modelserver.decoding",
+        "modelserver.media_urls",
         "modelserver.parameters",
         "modelserver.schedules",
         "modelserver.server_address",
