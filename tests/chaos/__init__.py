@@ -10,6 +10,9 @@ What is struck:
 - ``host_faults``: clocks step, launchers are silent, strangers take ports
 - ``server``: the server restarts or is cut off, and clocks disagree
 - ``failover``: the server fails over
+- ``empty_server``: the server comes back without its data
+- ``disk_full``: a host's disk is full
+- ``two_versions``: a rolling upgrade, and back
 - ``forked_clients``: programs that have sent before they fork
 - ``batch_runs``: all that a run of a file needs is killed in turn
 - ``gateway``: OpenAI's API under load, and all that is behind it

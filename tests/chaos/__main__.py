@@ -26,6 +26,8 @@ from tests.chaos.control.sglang import (
     sglang_slowed,
     sglang_well,
 )
+from tests.chaos.disk_full import disk_full
+from tests.chaos.empty_server import redis_empty
 from tests.chaos.engine_kills import engine_killed
 from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
@@ -40,6 +42,7 @@ from tests.chaos.placement import placement
 from tests.chaos.poison import poison_messages
 from tests.chaos.poisonous_requests import poison
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
+from tests.chaos.two_versions import two_versions
 from tests.chaos.workers import (
     worker_killed,
     worker_killed_often,
@@ -69,6 +72,9 @@ CASES = {
     "clock-step": clock_stepped,
     "launcher-away": launcher_away,
     "port-stranger": port_stranger,
+    "disk-full": disk_full,
+    "redis-empty": redis_empty,
+    "two-versions": two_versions,
     "poison-messages": poison_messages,
     "poison": poison,
     "model": delivery_model,

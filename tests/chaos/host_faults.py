@@ -123,7 +123,7 @@ def launcher_away() -> Report:
                 time.sleep(STEP_SECONDS)
             after = hosts.engine("m-0")
             struck.append(account_of(f"launcher {fault}", traffic, before, after))
-        moved = "STARTING" in hosts.launchers["b"].said()
+        moved = hosts.launchers["b"].said().count("STARTING")
         return report(struck, Goal("engines started elsewhere", moved, 0, at_most=True))
 
 

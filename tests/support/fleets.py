@@ -99,17 +99,20 @@ class Hosts:
 
     # Programs.
 
-    def launch(self, host: str, file: str = "fleet.toml") -> LauncherProcess:
+    def launch(
+        self, host: str, file: str = "fleet.toml", root: Path = ROOT
+    ) -> LauncherProcess:
         environment = self.environment(host, file)
-        launcher = LauncherProcess(self.folder / host, environment)
+        launcher = LauncherProcess(self.folder / host, environment, root)
         self.launchers[host] = launcher
         return launcher
 
-    def worker(self, host: str, name: str = "") -> WorkerProcess:
-        """Start a worker and wait until it has its lease."""
+    def worker(self, host: str, name: str = "", root: Path = ROOT) -> WorkerProcess:
+        """Start a worker, of the version in ``root``; wait until it has its lease."""
         name = name or host
         log = self.folder / f"worker-{name}.log"
-        worker = WorkerProcess(log, self.environment(host), f"{name}@{host}")
+        environment = self.environment(host)
+        worker = WorkerProcess(log, environment, f"{name}@{host}", root=root)
         self.workers.append(worker)
 
         def up() -> bool:

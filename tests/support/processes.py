@@ -91,12 +91,14 @@ class ValkeyProcess:
 class LauncherProcess:
     """``python -m launcher`` with a fleet file, as a real process."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], root: Path = ROOT
+    ) -> None:
         self.log = folder / "launcher.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "launcher"],
-                cwd=ROOT,
+                cwd=root,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stderr=log,

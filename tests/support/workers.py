@@ -75,7 +75,12 @@ class WorkerProcess:
     """``celery -A tasks worker`` as a real process, logging to a file."""
 
     def __init__(
-        self, log: Path, environment: Mapping[str, str], name: str, *options: str
+        self,
+        log: Path,
+        environment: Mapping[str, str],
+        name: str,
+        *options: str,
+        root: Path = ROOT,
     ) -> None:
         self.name = name
         self.log = log
@@ -84,7 +89,7 @@ class WorkerProcess:
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 celery_command("worker", "--loglevel", "INFO", "-n", name, *options),
-                cwd=ROOT,
+                cwd=root,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
