@@ -7,7 +7,7 @@ well. Whoever may send requests must not reach what only the host can.
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +17,8 @@ OWN_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal"})
 METADATA_ADDRESSES = frozenset({"100.100.100.200", "168.63.129.16", "fd00:ec2::254"})
 
 
-def find_forbidden_media(messages: Sequence[Any]) -> str:
-    """What is wrong with a URL in a chat, "" for nothing.
+def find_forbidden_media(messages: Any) -> str:
+    """What is wrong with a URL in the messages of a chat, "" for nothing.
 
     Does not look names up, so a name that leads to an inner address passes.
 
@@ -32,16 +32,18 @@ def find_forbidden_media(messages: Sequence[Any]) -> str:
     return ""
 
 
-def _urls(messages: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    for message in messages:
-        content = message.get("content")
-        for part in content if isinstance(content, (list, tuple)) else ():
-            if not isinstance(part, Mapping):
-                continue
+def _urls(messages: Any) -> Iterator[tuple[str, str]]:
+    for message in _objects(messages):
+        for part in _objects(message.get("content")):
             for key, value in part.items():
                 url = value.get("url") if isinstance(value, Mapping) else value
                 if key.endswith("_url") and isinstance(url, str):
                     yield key, url
+
+
+def _objects(values: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(values, (list, tuple)):
+        yield from (each for each in values if isinstance(each, Mapping))
 
 
 def _find_problem(url: str) -> str:

@@ -151,6 +151,9 @@ def _with_options(
     given.pop("stream", None)
     check_names(task.rpartition(".")[2], given, subject)
     sent = {**body, **given, **extra}
+    # vLLM's embeddings take messages as well.
+    if problem := find_forbidden_media(sent.get("messages")):
+        raise RequestError(problem)
     return InferenceRequest(
         task, path, sent, model, bool(raw), deadline, _gives_many(task, sent)
     )
@@ -223,8 +226,6 @@ def _check_messages(messages: Any) -> None:
                 f'messages[{place}] has no role; say "system", "user" or "assistant"'
             )
         _check_content(message, place)
-    if problem := find_forbidden_media(messages):
-        raise RequestError(problem)
 
 
 def _check_content(message: Mapping[str, Any], place: int) -> None:

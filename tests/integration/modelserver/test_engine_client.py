@@ -72,3 +72,29 @@ def test_a_chunk_may_have_any_length():
 def test_a_stream_that_breaks_off_is_the_engines_fault(content: bytes):
     with pytest.raises(EngineFault):
         parts_of(content)
+
+
+def test_a_redirect_of_an_engine_is_not_followed():
+    asked = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect("/inside")
+
+    async def inside(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({"choices": [{"text": "secret"}]})
+
+    async def read() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/completions", redirect)
+        app.router.add_post("/inside", inside)
+        async with TestServer(app) as server, open_session() as session:
+            url = str(server.make_url("/v1/completions"))
+            with pytest.raises(EngineFault, match="status 307"):
+                await ask(session, url, {})
+            with pytest.raises(EngineFault, match="status 307"):
+                async for _ in ask_in_parts(session, url, {}):
+                    pass
+
+    asyncio.run(read())
+    assert asked == []

@@ -5,7 +5,7 @@ import pytest
 from modelserver.errors import RequestError
 from modelserver.media_urls import find_forbidden_media
 from modelserver.messaging.requests import build
-from modelserver.messaging.wire import CHAT
+from modelserver.messaging.wire import CHAT, EMBED
 
 OWN = "must not lead to"
 SCHEME = "must begin with http://, https:// or data:"
@@ -54,5 +54,8 @@ def test_engines_fetch_nothing_that_only_their_host_reaches(
 
 def test_a_chat_with_such_an_image_is_refused():
     part = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+    messages = [{"role": "user", "content": [part]}]
     with pytest.raises(RequestError, match="image_url must begin with http"):
-        build(CHAT, ([{"role": "user", "content": [part]}],), {})
+        build(CHAT, (messages,), {})
+    with pytest.raises(RequestError, match="image_url must begin with http"):
+        build(EMBED, ("a",), {"extra_body": {"messages": messages}})
