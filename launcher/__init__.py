@@ -3,6 +3,7 @@
 - ``supervisor``: the one loop over all keepers; signals, wishes, reports, adoption
 - ``store_link``: calls the store from one thread, so that the loop never waits for it
 - ``wishes``: which engines end, by what the store says
+- ``alarms``: what people are told where control cannot
 - ``fleet_sync``: which fleet is in force
 - ``engine``: one engine, from its start to its end; begin with ``engine.keeper``
 - ``engine_types``: how each type of engine is run

@@ -4,10 +4,14 @@ import asyncio
 import logging
 import os
 import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 from launcher.fleet_sync import FleetSync, warn_of_differences, warn_of_no_key
 from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
+from launcher.host.disks import Disks
 from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
@@ -95,7 +99,9 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     )
     watch = HostWatch(host, inventory)
     watch.start()
-    link.read_host = watch.host
+    disks = Disks((settings.run_dir, settings.home, Path(tempfile.gettempdir())))
+    disks.start()
+    link.read_host = lambda: replace(watch.host(), disks=disks.now)
     try:
         await asyncio.to_thread(watch.wait_for_first)
         keys = settings.keyring()
@@ -124,6 +130,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
             _log.info("host=%s launcher down", settings.host)
     finally:
         watch.close()
+        disks.close()
         link.close()
 
 

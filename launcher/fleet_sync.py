@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 from launcher.store_link import StoreLink, StoreView
 from modelserver.control.applied_fleet import Applied, parse, sealed, spec_of
@@ -34,6 +35,13 @@ class FleetSync:
         self._link.fleet_version = applied.version
         if applied.is_signed:
             self._settings.fleet_key.note_version(applied.version)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with the fleet in force, the file's while none is known."""
+        if not self.applied.version:
+            return self._settings
+        return replace(self._settings, fleet=self.applied.fleet)
 
     async def restore(self, view: StoreView) -> None:
         """Write the fleet to a store that has lost it, or has an earlier version.

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 import redis
 
+from modelserver.control.alerts import raise_alert
 from modelserver.control.applied_fleet import provide
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
 from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
+from modelserver.policy.troubles import Trouble
 from modelserver.settings import Settings
 from modelserver.store.control import read_steered, read_wishes
 from modelserver.store.decisions import last_decisions
@@ -39,6 +41,8 @@ from modelserver.values import Canary, EngineLoad, EngineReport, Metrics, Sample
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+#: A reading of the store's clock that took longer says nothing, in seconds.
+CLOCK_READ_SECONDS = 0.5
 #: Canaries that are kept for a store that is away, the newest.
 UNSENT_CANARIES = 64
 
@@ -57,8 +61,8 @@ class StoreView:
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
     #: The engines of this host of which the store has a report.
     reported: frozenset[str] = frozenset()
-    #: Whether control ever spoke; before, the absence of a wish means nothing.
-    steered: bool = False
+    #: When control last looked at the fleet by the store's clock, 0 if it never did.
+    steered_at: float = 0.0
     #: The random name of the store's data; another one once the store has lost it.
     data: str = ""
     #: The applied fleet as the store has it, "" for none.
@@ -67,6 +71,11 @@ class StoreView:
     clock_offset: float = 0.0
     #: When this was read, by the monotonic clock.
     read_at: float = float("-inf")
+
+    @property
+    def steered(self) -> bool:
+        """Whether control ever spoke; before, the absence of a wish means nothing."""
+        return self.steered_at > 0
 
     @property
     def known(self) -> bool:
@@ -93,6 +102,7 @@ class StoreLink:
         # What goes along with the next exchange.
         self._metrics: dict[str, Metrics | None] = {}
         self._canaries: list[Canary] = []
+        self._clock_ahead = 0.0
         #: The name that the store's data had.
         self._data = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -180,7 +190,11 @@ class StoreLink:
             if engine in engines and engines[engine].host == host:
                 remove_engine(store, engine)
         # After the reports: a live host with old ones would look hung.
-        report_of_host = replace(self.read_host(), fleet=self.fleet_version)
+        report_of_host = replace(
+            self.read_host(),
+            fleet=self.fleet_version,
+            clock_ahead_seconds=self._read_clock_ahead(),
+        )
         report_host(store, report_of_host, self.lease_seconds)
         wishes = read_wishes(store)
         return StoreView(
@@ -191,13 +205,29 @@ class StoreLink:
             ),
             loads=read_loads(store),
             reported=frozenset(k for k, e in engines.items() if e.host == host),
-            steered=read_steered(store)[0] > 0,
+            steered_at=read_steered(store)[0],
             data=data,
             # Read after the wishes: so a wish never comes without its model.
             fleet=read_applied_fleet(store),
             clock_offset=store.now() - time.monotonic(),
             read_at=now,
         )
+
+    def _read_clock_ahead(self) -> float:
+        """How far this host's clock is ahead of the store's, in seconds."""
+        before = time.time()
+        there = self._store.now()
+        after = time.time()
+        if after - before < CLOCK_READ_SECONDS:
+            self._clock_ahead = round((before + after) / 2 - there, 1)
+        return self._clock_ahead
+
+    async def raise_alert(
+        self, settings: Settings, trouble: Trouble, now: float
+    ) -> None:
+        """Tell people of a trouble. Raises StoreUnreachableError."""
+        about, text, kind = trouble.about, trouble.text, trouble.kind
+        await self.call(raise_alert, self._store, settings, about, text, now, kind)
 
     async def samples(self, engine: str) -> tuple[Sample, ...]:
         """An engine's last requests. Raises StoreUnreachableError."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from launcher.alarms import Alarms
 from launcher.engine.keeper import Keeper
 from launcher.engine_types import ABSENT
 from launcher.fleet_sync import FleetSync
@@ -41,6 +42,7 @@ class Supervisor:
     def __init__(self, fleet_sync: FleetSync, resources: HostResources) -> None:
         self._fleet_sync = fleet_sync
         self._resources = resources
+        self._alarms = Alarms(resources.host, fleet_sync, resources.link)
         self._keepers: dict[str, Keeper] = {}
         self._view = StoreView()
         self._signals: list[int] = []
@@ -172,7 +174,9 @@ class Supervisor:
             elif before.known and now - before.read_at > link.lease_seconds:
                 self._reader.expect_return(now)
             await self._fleet_sync.restore(self._view)
-        except StoreUnreachableError:
+            await self._alarms.look(self._view, now)
+        except StoreUnreachableError as error:
+            self._alarms.note_outage(str(error), time.monotonic(), time.time())
             # It may come back empty: then all is reported again.
             self._sent = dict.fromkeys(self._sent, NOT_REPORTED)
             self._next_exchange = time.monotonic() + EXCHANGE_SECONDS

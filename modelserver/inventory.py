@@ -5,6 +5,12 @@ from dataclasses import dataclass, field
 
 #: Bytes of a GiB.
 GIB = 1024**3
+#: A disk is nearly full with less than this share of it left ...
+SHORT_DISK_SHARE = 0.05
+#: ... and less than this, in bytes.
+SHORT_DISK_BYTES = 10 * GIB
+#: File systems that several hosts share, beside NFS.
+REMOTE_FILE_SYSTEMS = ("ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "smb3")
 #: Processes of a GPU that a message names at most; it counts the others.
 HOLDERS_NAMED = 3
 
@@ -104,6 +110,28 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system that a host keeps something on. Sizes are bytes."""
+
+    #: The folder that is on it.
+    path: str
+    free: int
+    total: int
+    #: The kind of file system: "ext4", "nfs4", "" where unknown.
+    kind: str = ""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is nearly full."""
+        return self.free < min(SHORT_DISK_SHARE * self.total, SHORT_DISK_BYTES)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether other hosts see it too."""
+        return self.kind.startswith("nfs") or self.kind in REMOTE_FILE_SYSTEMS
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A host whose launcher has reported within its lease."""
 
@@ -117,3 +145,7 @@ class Host:
     fleet: int = 0
     #: The share of its processors' time that was used of late, 0 to 1.
     busy: float = 0.0
+    #: Where its logs, its environments and its engines' temporary files lie.
+    disks: tuple[Disk, ...] = ()
+    #: How far its clock is ahead of that of the store, in seconds.
+    clock_ahead_seconds: float = 0.0

@@ -14,6 +14,7 @@
 - ``gpu_turns``: one launcher at a time loads an engine on a GPU
 - ``process_owners``: whose processes hold memory of a GPU
 - ``host_watch``: reads the GPUs and the use of the processors every second
+- ``disks``: how much room the disks have
 - ``allocation``: which engine has which port and GPUs
 - ``records``: files by which the next launcher adopts engines
 - ``secrets``: values of environments, and the API keys of engines

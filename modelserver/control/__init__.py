@@ -3,6 +3,7 @@
 - ``steer``: one look at the fleet
 - ``availability``: which models are down, and what their requests do meanwhile
 - ``silent_hosts``: which hosts have stopped reporting
+- ``troubles``: what is wrong, for people to be told
 - ``alerts``: who is told of what
 - ``applied_fleet``: which fleet is in force
 - ``doubts``: what is doubtful about a fleet that is to be applied

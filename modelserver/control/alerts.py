@@ -21,7 +21,6 @@ from modelserver.errors import (
     StoreUnreachableError,
 )
 from modelserver.fleet_sections import AlertsSection
-from modelserver.operations.hosted_runs import START_BATCHES, read_runs_status
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
 from modelserver.store.alerts import (
@@ -33,7 +32,6 @@ from modelserver.store.alerts import (
     is_new,
     open_alerts,
 )
-from modelserver.store.memory import read_note
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +46,19 @@ def raise_alert(
     text: str,
     now: float,
     kind: str = "",
+    *,
+    again: bool = False,
 ) -> bool:
-    """Tell people; False where the like was told not long ago.
+    """Tell people; False where the like was told not long ago, unless ``again``.
 
-    ``about`` is an engine's id or a model's name. With a ``kind`` the alert stands
-    until ``end_alert``, else for a day. Does not wait for the fleet's hook.
+    ``about`` is an engine's id, the name of a model or a host, or a part of the fleet.
+    With a ``kind`` the alert stands until ``end_alert``, else for a day. Does not wait
+    for the fleet's hook.
     """
     alert = AlertRecord(about, text, now, kind, since=now)
     section = settings.fleet.alerts
+    if again:
+        forget_repeats(store, alert)
     if not is_new(store, alert, section.repeat_seconds):
         count(store, "repeated")
         return False
@@ -100,28 +103,10 @@ def close_alerts(store: Store, about: str) -> tuple[AlertRecord, ...]:
     )
 
 
-def follow_memory(store: Store, settings: Settings, now: float) -> None:
-    """Tell people when the memory of Redis is short, and when that is over."""
-    if short := read_note(store):
-        text = f"the memory of Redis is short ({short}): new requests are refused"
-        raise_alert(store, settings, "redis", text, now, "memory")
-    else:
-        text = "the memory of Redis is no longer short"
-        end_alert(store, settings, "redis", text, now, "memory")
-
-
-def follow_runs(store: Store, settings: Settings, now: float) -> None:
-    """Tell people when submitted runs wait and nothing carries them out."""
-    runs = read_runs_status(store)
-    if runs.is_stuck:
-        text = (
-            f"{runs.told_waiting}, and no process `modelserver batches` runs; "
-            f"{START_BATCHES}"
-        )
-        raise_alert(store, settings, "runs", text, now, "batches")
-    else:
-        text = "a process `modelserver batches` runs again, or no run waits"
-        end_alert(store, settings, "runs", text, now, "batches")
+def tell_without_store(settings: Settings, alert: AlertRecord) -> None:
+    """Tell people by the log and the hook alone: the store cannot be used."""
+    log.warning("alert about=%s %s: %s", alert.about, alert.event, alert.text)
+    _call_hook(settings, alert)
 
 
 def _call_hook(settings: Settings, alert: AlertRecord) -> None:

@@ -9,12 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from modelserver.control.alerts import (
-    end_alert,
-    follow_memory,
-    follow_runs,
-    raise_alert,
-)
+from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.control.applied_fleet import in_force, read_unchecked
 from modelserver.control.availability import update_availability
 from modelserver.control.silent_hosts import (
@@ -22,6 +17,7 @@ from modelserver.control.silent_hosts import (
     follow_silences,
     follow_workers,
 )
+from modelserver.control.troubles import tell_troubles
 from modelserver.errors import FleetRefusedError
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
@@ -89,8 +85,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         snapshot = replace(snapshot, away=away, returned=returned)
         decision = consider(snapshot, settings.fleet.rules, now)
         report_waiting(store, decision.waiting)
-        follow_memory(store, settings, now)
-        follow_runs(store, settings, now)
+        tell_troubles(store, settings, snapshot, decision.waiting, silences, now)
         follow_workers(store, settings, snapshot, silences, now)
         update_availability(store, settings, snapshot, decision.waiting, now)
         drop_expired(store, _unserved(store, settings, snapshot))

@@ -59,7 +59,7 @@ class FleetCollector(Collector):
             return [
                 *_models(status.models),
                 *_engines(status.engines),
-                *_hosts(status.hosts),
+                *_hosts(status.hosts, status.lost_hosts),
                 *_workers(status.workers),
                 *_control(status),
                 *_totals(store),
@@ -175,8 +175,10 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
     yield from (state, held, seconds, *numbers.values())
 
 
-def _hosts(hosts: tuple[HostStatus, ...]) -> Iterator[Metric]:
-    live = _gauge("host_up", "1 for each host whose launcher reports.", "host")
+def _hosts(hosts: tuple[HostStatus, ...], lost: tuple[str, ...]) -> Iterator[Metric]:
+    live = _gauge(
+        "host_up", "1 if a host's launcher reports, 0 if it was here.", "host"
+    )
     memory = _gauge(
         "gpu_memory_bytes", "Memory of a GPU in bytes.", *GPU_LABELS, "kind"
     )
@@ -198,6 +200,8 @@ def _hosts(hosts: tuple[HostStatus, ...]) -> Iterator[Metric]:
             "gpu_power_watts", "Power that a GPU draws.", *GPU_LABELS
         ),
     }
+    for name in lost:
+        live.add_metric([name], 0)
     for host in hosts:
         live.add_metric([host.name], 1)
         for gpu in host.gpus:

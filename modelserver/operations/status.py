@@ -19,7 +19,7 @@ from modelserver.store.availability import standings
 from modelserver.store.control import read_steered, read_waiting, read_wishes
 from modelserver.store.engines import read_engines
 from modelserver.store.fleet import read_applied_fleet
-from modelserver.store.hosts import read_hosts
+from modelserver.store.hosts import read_host_names, read_hosts
 from modelserver.store.measurements import read_counters, read_samples
 from modelserver.store.memory import read_note
 from modelserver.store.orders import orders
@@ -182,6 +182,8 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     #: The queue of control's own tasks.
     control: QueueStatus
+    #: Hosts that were here, report no more and have not said that they end.
+    lost_hosts: tuple[str, ...] = ()
     #: What operators drain and pause now.
     orders: tuple[Order, ...] = ()
     #: How many alerts are open.
@@ -280,6 +282,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
         ),
         workers=workers,
         control=queue(CONTROL_QUEUE, len(workers)),
+        lost_hosts=tuple(sorted(read_host_names(store) - {h.name for h in hosts})),
         orders=in_force(orders(store), now),
         alerts=len(open_alerts(store)),
         memory_short=read_note(store),

@@ -21,5 +21,6 @@ What else is decided by values alone:
 
 - ``lifecycle``: the table of an engine's states, for its launcher.
 - ``changes``: which engines a changed fleet file starts, stops and restarts.
+- ``troubles``: what people are told of, and when.
 - ``convergence``: whether a fleet has become what was applied.
 """

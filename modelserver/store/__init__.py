@@ -10,7 +10,8 @@ the others are functions of it, by what they read and write. ``hosts`` and ``eng
 are what launchers report, ``measurements`` what engines measure, ``workers`` what
 workers report and the queues, ``control`` control's lock, wishes and memory, ``fleet``
 the applied fleet, ``decisions`` the log of decisions, ``availability`` how the models
-stand, ``alerts``, ``orders`` the operators' orders, ``dead_letters``.
+stand, ``alerts``, ``orders`` the operators' orders, ``dead_letters``, ``server`` how
+the server keeps its data.
 
 Workers (asyncio): ``delivery`` is what one does with messages and results, ``batch``
 holds the values that it carries, ``embedded`` reads what follows a task, ``reaps``

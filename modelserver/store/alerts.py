@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 class AlertRecord:
     """One alert. Times are seconds of the store's clock."""
 
-    #: An engine's id or a model's name.
+    #: An engine's id, the name of a model or a host, or a part of the fleet.
     about: str
     text: str
     #: When this was told.
@@ -93,6 +93,16 @@ def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
         store.client.hdel(store.keys.open_alerts, *old)
     stand = (each for each in found if each.at >= oldest)
     return tuple(sorted(stand, key=lambda each: each.since))
+
+
+def read_troubles(store: Store) -> str:
+    """What control remembers of troubles, as JSON, "" for nothing."""
+    return str(store.client.get(store.keys.troubles) or "")
+
+
+def write_troubles(store: Store, troubles: str) -> None:
+    """Remember the troubles until the next look."""
+    store.client.set(store.keys.troubles, troubles)
 
 
 def last_alerts(store: Store, number: int) -> tuple[AlertRecord, ...]:

@@ -242,6 +242,11 @@ class Keys:
         return f"{self.prefix}control:silences"
 
     @property
+    def troubles(self) -> str:
+        """Since when troubles stand, and what people were told of, as JSON."""
+        return f"{self.prefix}control:troubles"
+
+    @property
     def data_lost(self) -> str:
         """There for a while after a launcher found that the store lost its data."""
         return f"{self.prefix}control:data:lost"

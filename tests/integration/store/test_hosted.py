@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.control.alerts import follow_runs
+from modelserver.control.troubles import find_server_troubles, tell
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import RedisSection
 from modelserver.operations.hosted_runs import read_runs_status
@@ -139,12 +139,12 @@ def test_people_are_told_when_nothing_carries_runs_out(
     store: Store, settings: Settings
 ):
     assert read_runs_status(store).is_stuck
-    follow_runs(store, settings, store.now())
+    tell(store, settings, find_server_troubles(store), store.now())
     (alert,) = open_alerts(store)
     assert "1 submitted run waits, and no process" in alert.text
     report_holder(store, HolderReport("h1-1", "h1", 1))
     assert read_runs_status(store).processes == ("h1-1",)
-    follow_runs(store, settings, store.now())
+    tell(store, settings, find_server_troubles(store), store.now())
     assert open_alerts(store) == ()
     end_holder(store, "h1-1")
     assert read_runs_status(store).is_stuck

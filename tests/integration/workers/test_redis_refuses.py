@@ -11,7 +11,7 @@ from celery.result import AsyncResult
 from click.testing import CliRunner
 
 from modelserver.cli.doctor import doctor
-from modelserver.control.alerts import follow_memory
+from modelserver.control.troubles import find_server_troubles, tell
 from modelserver.errors import StoreFullError
 from modelserver.operations.status import read_status
 from modelserver.store.alerts import open_alerts
@@ -78,7 +78,7 @@ def test_a_full_server_takes_answers_and_nothing_new_until_there_is_room(
 
     # People are told.
     now = fleet.store.now()
-    follow_memory(fleet.store, fleet.settings, now)
+    tell(fleet.store, fleet.settings, find_server_troubles(fleet.store), now)
     assert [each.about for each in open_alerts(fleet.store)] == ["redis"]
     for name, value in fleet.environment.items():
         monkeypatch.setenv(name, value)
@@ -101,7 +101,7 @@ def test_a_full_server_takes_answers_and_nothing_new_until_there_is_room(
         lambda: not read_status(fleet.store, fleet.settings).memory_short, PATIENCE
     )
     assert answers(fleet.send(["again"])) == [answer_text("again")]
-    follow_memory(fleet.store, fleet.settings, now + 1)
+    tell(fleet.store, fleet.settings, find_server_troubles(fleet.store), now + 1)
     assert open_alerts(fleet.store) == ()
 
 

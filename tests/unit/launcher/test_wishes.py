@@ -15,7 +15,7 @@ from launcher.wishes import (
 from modelserver.values import EngineSpec, Wish
 
 HERE = {"m-0": Wish(EngineSpec("m-0", "m", "h1"))}
-VIEW = StoreView(steered=True, data="one", read_at=0.0)
+VIEW = StoreView(steered_at=1.0, data="one", read_at=0.0)
 
 
 def test_a_wish_is_obeyed_however_often_the_engine_moves():
@@ -66,7 +66,7 @@ def test_a_wish_for_another_host_counts_even_just_after_the_data_was_lost():
 
 def test_nothing_ends_before_control_has_ever_looked():
     reader = WishReader()
-    fresh = replace(VIEW, steered=False)
+    fresh = replace(VIEW, steered_at=0.0)
     reader.note(fresh, 0.0)
     assert reader.find_unwanted(fresh, {"m-0": True}, 99.0) == {}
 

@@ -1,0 +1,75 @@
+"""Tells people what control cannot tell: that it is silent, or that Redis is away."""
+
+import dataclasses
+import logging
+
+from launcher.fleet_sync import FleetSync
+from launcher.store_link import StoreLink, StoreView
+from modelserver.control.alerts import tell_without_store
+from modelserver.policy.troubles import Trouble, TroubleKind, over
+from modelserver.store.alerts import AlertRecord
+
+_log = logging.getLogger(__name__)
+
+#: What is to be done where control is silent.
+START_BEAT = "start it on one host: modelserver beat (and at least one worker)"
+
+
+class Alarms:
+    """What this launcher tells; control ends the alert of its own silence."""
+
+    def __init__(self, host: str, fleet_sync: FleetSync, link: StoreLink) -> None:
+        self._host = host
+        self._fleet_sync = fleet_sync
+        self._link = link
+        # Before its first look, control counts as silent since it could be heard.
+        self._heard_at: float | None = None
+        self._away_at: float | None = None
+        self._told: AlertRecord | None = None
+
+    async def look(self, view: StoreView, now: float) -> None:
+        """Look at what the store said just now. Raises StoreUnreachableError."""
+        self._end_outage(view.store_time(now))
+        if self._heard_at is None:
+            self._heard_at = view.store_time(now)
+        settings = self._fleet_sync.settings
+        steer_seconds = settings.fleet.rules.steer_seconds
+        trouble = find_control_silence(
+            max(view.steered_at, self._heard_at), steer_seconds, view.store_time(now)
+        )
+        if trouble is not None:
+            await self._link.raise_alert(settings, trouble, view.store_time(now))
+
+    def note_outage(self, fault: str, now: float, wall_time: float) -> None:
+        """Take note that the store cannot be used; tells it without the store."""
+        if self._away_at is None:
+            self._away_at = now
+        silence = now - self._away_at
+        if self._told or silence < TroubleKind.REDIS.patience_seconds:
+            return
+        text = f"host {self._host} cannot use Redis: {fault}"
+        kind = TroubleKind.REDIS
+        self._told = AlertRecord(self._host, text, wall_time, kind, since=wall_time)
+        tell_without_store(self._fleet_sync.settings, self._told)
+
+    def _end_outage(self, wall_time: float) -> None:
+        told, self._told, self._away_at = self._told, None, None
+        if told is not None:
+            text = over(TroubleKind.REDIS, told.about)
+            ended = dataclasses.replace(told, text=text, at=wall_time, event="ended")
+            tell_without_store(self._fleet_sync.settings, ended)
+
+
+def find_control_silence(
+    looked_at: float, steer_seconds: float, now: float
+) -> Trouble | None:
+    """What is to be told of control that looked at the fleet at that time."""
+    ago = now - looked_at
+    kind = TroubleKind.CONTROL
+    if ago < max(kind.patience_seconds, 5 * steer_seconds):
+        return None
+    text = (
+        f"control has not looked at the fleet for {ago:.0f} s: engines are not placed, "
+        f"and those that hang are not relaunched; {START_BEAT}"
+    )
+    return Trouble(kind, "control", text)

@@ -1,0 +1,74 @@
+"""Reads how much room the host's disks have, in a thread: a disk may not answer."""
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from modelserver.inventory import Disk
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two readings of the disks.
+DISK_READ_SECONDS = 5.0
+#: The kernel's list of what is mounted here.
+MOUNTS = Path("/proc/self/mounts")
+
+
+class Disks:
+    """The newest reading. Never waits for a disk."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._folders = tuple(folders)
+        self._closing = threading.Event()
+        #: How the disks are now; none before the first reading.
+        self.now: tuple[Disk, ...] = ()
+
+    def start(self) -> None:
+        """Read from now on."""
+        threading.Thread(target=self._run, name="disks", daemon=True).start()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._closing.set()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            known = {each.path for each in self.now if each.is_short}
+            self.now = tuple(read_disks(self._folders))
+            for each in self.now:
+                if each.is_short and each.path not in known:
+                    _log.warning("the disk of %s is nearly full", each.path)
+            self._closing.wait(DISK_READ_SECONDS)
+
+
+def read_disks(folders: Iterable[Path]) -> Iterator[Disk]:
+    """The file systems that the folders are on, each once; leaves out what fails."""
+    seen = set()
+    for folder in folders:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        try:
+            device, found = there.stat().st_dev, os.statvfs(there)
+        except OSError:
+            continue
+        if device in seen:
+            continue
+        seen.add(device)
+        # A disk without free files is as full as one without free bytes.
+        usable = found.f_bavail if found.f_favail or not found.f_files else 0
+        size = found.f_frsize
+        yield Disk(str(folder), usable * size, found.f_blocks * size, _kind(there))
+
+
+def _kind(path: Path) -> str:
+    """The kind of file system that a path is on, "" where the kernel does not say."""
+    kinds = {}
+    try:
+        lines = MOUNTS.read_text().splitlines()
+    except OSError:
+        return ""
+    for _, point, kind, *_ in map(str.split, lines):
+        kinds[point.replace("\\040", " ")] = kind
+    here = path.resolve()
+    return next((kinds[str(p)] for p in (here, *here.parents) if str(p) in kinds), "")

@@ -1,0 +1,91 @@
+"""Finds what is wrong with the fleet at each look, and tells people of it."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from modelserver.control.alerts import end_alert, raise_alert
+from modelserver.decoding import decode
+from modelserver.operations.hosted_runs import START_BATCHES, read_runs_status
+from modelserver.policy.placement.silent_hosts import HostSilences
+from modelserver.policy.snapshot import Snapshot
+from modelserver.policy.troubles import (
+    NotedTrouble,
+    Trouble,
+    TroubleKind,
+    find_troubles,
+    follow_troubles,
+    over,
+)
+from modelserver.settings import Settings
+from modelserver.store.alerts import open_alerts, read_troubles, write_troubles
+from modelserver.store.dead_letters import count_dead
+from modelserver.store.memory import read_note
+from modelserver.store.server import read_failure
+from modelserver.store.state import Store
+
+#: Troubles are told by alerts of these kinds.
+KINDS = frozenset(TroubleKind)
+
+
+def tell_troubles(
+    store: Store,
+    settings: Settings,
+    snapshot: Snapshot,
+    waiting: Mapping[str, str],
+    silences: HostSilences,
+    now: float,
+) -> None:
+    """Find all that is wrong and tell it; ``waiting`` is as in a ``Decision``."""
+    before = _read_noted(store)
+    found = find_troubles(snapshot, waiting, silences.since, before)
+    tell(store, settings, (*found, *find_server_troubles(store)), now)
+
+
+def find_server_troubles(store: Store) -> Iterator[Trouble]:
+    """What is wrong with Redis, and with what lies in it."""
+    if short := read_note(store):
+        text = f"the memory of Redis is short ({short}): new requests are refused"
+        yield Trouble(TroubleKind.MEMORY, "redis", text)
+    if failure := read_failure(store):
+        text = f"Redis at {store.url} does not keep its data: {failure}; see its log"
+        yield Trouble(TroubleKind.PERSISTENCE, "redis", text)
+    if dead := count_dead(store):
+        are = "requests are" if dead > 1 else "request is"
+        text = f"{dead} {are} set aside; see `modelserver dead`"
+        yield Trouble(TroubleKind.DEAD, "requests", text, dead)
+    runs = read_runs_status(store)
+    if runs.is_stuck:
+        text = (
+            f"{runs.told_waiting}, and no process `modelserver batches` runs; "
+            f"{START_BATCHES}"
+        )
+        yield Trouble(TroubleKind.BATCHES, "runs", text)
+
+
+def tell(
+    store: Store, settings: Settings, troubles: Iterable[Trouble], now: float
+) -> None:
+    """Tell people of troubles that are new or have grown, and of those that are over.
+
+    ``troubles`` are all that there are.
+    """
+    before = _read_noted(store)
+    telling = follow_troubles(before, troubles, now)
+    for each in telling.due:
+        raise_alert(
+            *(store, settings, each.about, each.text, now, each.kind),
+            again=each.key in telling.grown,
+        )
+    for alert in open_alerts(store):
+        if alert.kind in KINDS and f"{alert.kind}:{alert.about}" not in telling.noted:
+            text = over(TroubleKind(alert.kind), alert.about)
+            end_alert(store, settings, alert.about, text, now, alert.kind)
+    if telling.noted != before:
+        notes = {key: dataclasses.asdict(each) for key, each in telling.noted.items()}
+        write_troubles(store, json.dumps(notes))
+
+
+def _read_noted(store: Store) -> dict[str, NotedTrouble]:
+    values = json.loads(read_troubles(store) or "{}")
+    return {key: decode(NotedTrouble, value) for key, value in values.items()}

@@ -1,0 +1,128 @@
+"""Which troubles people are told of, and when."""
+
+from dataclasses import replace
+
+import pytest
+
+from modelserver.inventory import GIB, Disk, Gpu, Host
+from modelserver.policy.troubles import (
+    NotedTrouble,
+    Trouble,
+    TroubleKind,
+    find_troubles,
+    follow_troubles,
+    over,
+)
+from modelserver.values import EngineState
+from tests.support.control import NOW, Scene
+
+
+def told(scene: Scene, **more: object) -> dict[str, str]:
+    """What is wrong in a scene, by its key."""
+    usual = {"waiting": {}, "silent": (), "before": {}}
+    found = find_troubles(scene.snapshot(), **{**usual, **more})
+    return {each.key: each.text for each in found}
+
+
+def put(scene: Scene, state: EngineState, *engines: str, **values: object) -> None:
+    for name in engines:
+        scene.engines[name] = replace(scene.engines[name], state=state, **values)
+
+
+def test_a_sound_fleet_has_no_troubles():
+    assert told(Scene()) == {}
+
+
+def test_engines_of_a_model_that_are_fatal_are_told_as_one():
+    scene = Scene(engines=6)
+    names = [f"m-{place}" for place in range(5)]
+    put(scene, EngineState.FATAL, *names, reason="no such model")
+    assert told(scene) == {
+        "fatal:m": "5 engines of m are FATAL (m-0, m-1, m-2 and 2 others); m-4 on host "
+        "a: no such model; see `modelserver why m`"
+    }
+
+
+def test_an_engine_that_dies_is_a_trouble_until_it_serves():
+    scene = Scene()
+    put(scene, EngineState.BACKOFF, "m-1", reason="exit code 1", starts=3)
+    before = {key: NotedTrouble(NOW) for key in told(scene)}
+    assert list(before) == ["broken:m"]
+    put(scene, EngineState.STARTING, "m-1", reason="", progress="loads")
+    assert list(told(scene, before=before)) == ["broken:m"]
+    assert told(scene) == {}
+    put(scene, EngineState.READY, "m-1")
+    assert told(scene, before=before) == {}
+
+
+def test_the_engines_of_a_silent_host_are_told_by_their_host_alone():
+    scene = Scene()
+    put(scene, EngineState.FATAL, "m-0", "m-1")
+    scene.hosts = (Host("b"),)
+    assert list(told(scene, silent=["a"])) == ["host:a"]
+
+
+def test_an_engine_that_is_wanted_no_longer_is_no_trouble():
+    scene = Scene()
+    put(scene, EngineState.FATAL, "m-0")
+    del scene.wishes["m-0"]
+    assert told(scene) == {}
+
+
+def test_engines_without_a_place_are_told_by_their_model():
+    waiting = {"m-0": "needs 2 GPUs", "m-1": "needs 2 GPUs", "n-0": "needs 1 GPU"}
+    assert told(Scene(), waiting=waiting) == {
+        "place:m": "m-0, m-1 have no place: needs 2 GPUs",
+        "place:n": "n-0 has no place: needs 1 GPU",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "text"),
+    [
+        ({"gpus": (Gpu(3, "GPU-3", fault="XID 79"),)}, "gpu:a", "gpu 3 (GPU-3)"),
+        ({"disks": (Disk("/data", GIB, 100 * GIB),)}, "disk:a", "/data has 1 GiB of"),
+        ({"clock_ahead_seconds": -3.4}, "clock:a", "3 s behind that of Redis"),
+    ],
+)
+def test_what_a_host_reports_of_itself(values: dict[str, object], key: str, text: str):
+    scene = Scene()
+    scene.hosts = (Host("a", **values),)  # type: ignore[arg-type]
+    found = told(scene)
+    assert list(found) == [key]
+    assert text in found[key]
+
+
+def test_a_disk_with_room_and_a_clock_that_is_nearly_right_are_none():
+    scene = Scene()
+    disks = (Disk("/a", 6 * GIB, 100 * GIB), Disk("/b", 11 * GIB, 10_000 * GIB))
+    scene.hosts = (Host("a", disks=disks, clock_ahead_seconds=1.4),)
+    assert told(scene) == {}
+
+
+def test_a_trouble_is_told_once_it_has_stood_for_the_time_of_its_kind():
+    lost = Trouble(TroubleKind.HOST, "h2", "host h2 does not report")
+    first = follow_troubles({}, [lost], NOW)
+    assert first.due == ()
+    later = follow_troubles(first.noted, [lost], NOW + 29)
+    assert later.due == ()
+    told_of = follow_troubles(later.noted, [lost], NOW + 30)
+    assert told_of.due == (lost,)
+    assert told_of.noted == {"host:h2": NotedTrouble(NOW, told=1)}
+    assert follow_troubles(told_of.noted, [], NOW + 32).noted == {}
+
+
+def test_a_trouble_is_told_again_when_it_has_doubled():
+    def of(size: int) -> list[Trouble]:
+        return [Trouble(TroubleKind.FATAL, "m", "engines are FATAL", size)]
+
+    telling = follow_troubles({}, of(1), NOW)
+    assert (len(telling.due), telling.grown) == (1, frozenset())
+    for size, grown in ((1, False), (2, True), (3, False), (4, True), (159, True)):
+        telling = follow_troubles(telling.noted, of(size), NOW)
+        assert bool(telling.grown) is grown, size
+
+
+@pytest.mark.parametrize("kind", TroubleKind)
+def test_each_trouble_has_its_end(kind: TroubleKind):
+    assert "{" not in over(kind, "x")
