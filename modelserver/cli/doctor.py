@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from modelserver.cli.programs import environment, programs_folder, python_program
+from modelserver.operations.check import Check
 from modelserver.operations.checks import examine
 from modelserver.settings import Settings, load
 
@@ -18,14 +19,19 @@ def doctor() -> None:
     """Check this host and this fleet; exit 1 if there is a problem."""
     settings, problems = load(), 0
     for check in examine(settings, partial(_ask, settings)):
-        problems += bool(check.remedy)
-        mark = click.style("problem", fg="red") if check.remedy else "ok     "
-        click.echo(f"{mark} {check.what}: {check.fact}")
+        problems += check.is_problem
+        click.echo(f"{_mark(check)} {check.what}: {check.fact}")
         if check.remedy:
             click.echo(f"        -> {check.remedy}")
     if problems:
         click.echo(f"{problems} problem{'s' * (problems > 1)} found", err=True)
         sys.exit(1)
+
+
+def _mark(check: Check) -> str:
+    if check.is_problem:
+        return click.style("problem", fg="red")
+    return click.style("note   ", fg="yellow") if check.remedy else "ok     "
 
 
 def _ask(settings: Settings, *program: str) -> dict[str, Any]:

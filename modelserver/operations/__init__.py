@@ -3,7 +3,8 @@
 - ``status``: the whole fleet at one time
 - ``traffic``: what an engine's last requests measured
 - ``prometheus``: the same as metrics
-- ``checks``: what stands in the way of a fleet, with remedies
+- ``checks``: what stands in the way of a fleet, with remedies; ``check`` is one,
+  ``server_checks`` are those of Redis, ``host_checks`` those of beat and the hosts
 - ``probe``: asks engines side by side
 - ``incidents``: what was kept of engines that hung, died or never got ready
 - ``orders``: relaunch, drain and pause

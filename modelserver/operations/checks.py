@@ -11,43 +11,29 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelserver.control.applied_fleet import read_unchecked
 from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.operations.check import Check
+from modelserver.operations.host_checks import (
+    check_engines,
+    check_hosts,
+    check_limits,
+)
 from modelserver.operations.hosted_runs import START_BATCHES, RunsStatus
+from modelserver.operations.server_checks import check_rights, check_server, trouble
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
-from modelserver.store.memory import read_memory, read_note
-from modelserver.store.state import connect_to, try_rights
-from modelserver.values import EngineState, ModelSpec
+from modelserver.store.state import connect_to
+from modelserver.values import ModelSpec
 
-#: The oldest servers that everything is tested with.
-OLDEST_SERVERS = {"redis": (7, 2), "valkey": (8, 0)}
 #: An engine's interpreter that takes longer than this to start is broken, in seconds.
 ENVIRONMENT_START_SECONDS = 30.0
-#: Control is late when it has not looked for this number of its periods ...
-LATE_LOOKS = 5
-#: ... and this many seconds more.
-LATE_SECONDS = 10.0
-
 #: Runs a program of the launcher's and returns the JSON object that it prints.
 Ask = Callable[..., Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at."""
-
-    #: The thing, for example "port 30000".
-    what: str
-    #: What was found of it.
-    fact: str
-    #: What to do about it; "" where it is in order.
-    remedy: str = ""
 
 
 def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
@@ -55,17 +41,16 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
     yield _python()
     yield _fleet_file(settings)
     yield _run_dir(settings.run_dir)
+    yield check_limits()
     status: Status | None = None
     try:
         store = connect(settings)
-        yield _server(store)
+        yield from check_server(store)
         yield _fleet_key(store, settings)
-        yield from _rights(store)
-        yield _memory(store)
         status = read_status(store, settings)
         yield from _fleet_checks(status, settings)
     except StoreUnreachableError as error:
-        yield _trouble("redis", error)
+        yield trouble("redis", error)
     yield from _results(settings)
     if _runs_engines(settings):
         yield from _environments(settings, ask)
@@ -99,16 +84,6 @@ def _run_dir(folder: Path) -> Check:
     return Check("run folder", f"{present} cannot be written to", remedy)
 
 
-def _server(store: Store) -> Check:
-    with store.reachable():
-        name, version = store.server()
-    oldest = OLDEST_SERVERS.get(name, (0, 0))
-    found = tuple(int(part) for part in version.split(".")[:2])
-    wanted = ".".join(map(str, oldest))
-    remedy = f"use {name} {wanted} or newer" if found < oldest else ""
-    return Check("redis", f"{name} {version} at {store.url}", remedy)
-
-
 def _fleet_key(store: Store, settings: Settings) -> Check:
     """Whether a stranger who can write to Redis could run programs here."""
     what, key = "fleet key", settings.fleet_key
@@ -128,70 +103,22 @@ def _fleet_key(store: Store, settings: Settings) -> Check:
     return Check(what, f"{key.source}; {signed}")
 
 
-def _memory(store: Store) -> Check:
-    with store.reachable():
-        memory, note = read_memory(store), read_note(store)
-    remedy = (
-        "new requests are refused until there is more: raise maxmemory, read and "
-        "forget results, or lower defaults.result_expires_seconds"
-    )
-    short = memory.short or bool(note)
-    return Check("redis memory", note or memory.text, remedy * short)
-
-
-def _trouble(what: str, error: StoreUnreachableError) -> Check:
-    fact, _, remedy = str(error).partition("; ")
-    return Check(what, fact, remedy)
-
-
-def _rights(store: Store) -> Iterator[Check]:
-    """What a Redis user with few rights may not do."""
-    try:
-        with store.reachable():
-            try_rights(store)
-    except StoreUnreachableError as error:
-        yield _trouble("redis rights", error)
-
-
 def _results(settings: Settings) -> Iterator[Check]:
     """The server of results, where it is another."""
     if url := settings.fleet.redis.results_url:
         try:
             store = connect_to(url, settings.fleet.redis.prefix)
             yield Check("results", f"{' '.join(store.server())} at {store.url}")
-            yield from _rights(store)
+            yield from check_rights(store)
         except StoreUnreachableError as error:
-            yield _trouble("results", error)
+            yield trouble("results", error)
 
 
 def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
-    hosts = ", ".join(f"{h.name} ({len(h.gpus)} GPUs)" for h in status.hosts)
-    start = "start it on {}: modelserver {}"
-    remedy = "" if hosts else start.format("each host with engines", "launcher")
-    yield Check("launchers", hosts or "none reports", remedy)
-    workers = ", ".join(worker.name for worker in status.workers)
-    remedy = "" if workers else start.format("each host with engines", "worker")
-    yield Check("workers", workers or "none reports", remedy)
-    yield from hosts_without_worker(status)
+    yield from check_hosts(status, settings.fleet.rules.steer_seconds)
     yield from _gpus(status, settings)
-    yield _beat(status, settings.fleet.rules.steer_seconds)
     yield _batches(status.runs)
-    for engine in status.engines:
-        if engine.state in (EngineState.FATAL, EngineState.BACKOFF):
-            fact = f"{engine.state}: {engine.reason}"
-            remedy = f"see {engine.log or 'its log'} on host {engine.host}"
-            yield Check(f"engine {engine.id}", fact, remedy)
-
-
-def hosts_without_worker(status: Status) -> Iterator[Check]:
-    """Hosts whose engines get no requests."""
-    served = {worker.host for worker in status.workers}
-    for host in status.hosts:
-        ours = [each for each in status.engines if each.host == host.name]
-        if any(each.state.serves for each in ours) and host.name not in served:
-            fact = "its engines serve, and no worker asks them"
-            remedy = f"start it on {host.name}: modelserver worker"
-            yield Check(f"host {host.name}", fact, remedy)
+    yield from check_engines(status)
 
 
 def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
@@ -220,16 +147,6 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
         if model.waiting_for:
             remedy = "free GPUs, add a host, or ask for less in the fleet file"
             yield Check(f"model {model.name}", f"waits: {model.waiting_for}", remedy)
-
-
-def _beat(status: Status, steer_seconds: float) -> Check:
-    remedy = "start it on one host: modelserver beat (and at least one worker)"
-    if not status.steered_at:
-        return Check("beat", "control has never looked at this fleet", remedy)
-    ago = max(0.0, status.at - status.steered_at)
-    late = ago > LATE_LOOKS * steer_seconds + LATE_SECONDS
-    fact = f"control looked at the fleet {ago:.0f} s ago"
-    return Check("beat", fact, remedy if late else "")
 
 
 def _batches(runs: RunsStatus) -> Check:

@@ -10,9 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from modelserver.errors import StoreUnreachableError
+from modelserver.inventory import Host
 from modelserver.operations.status import (
     EngineStatus,
-    HostStatus,
     ModelStatus,
     Status,
     WorkerStatus,
@@ -175,7 +175,7 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
     yield from (state, held, seconds, *numbers.values())
 
 
-def _hosts(hosts: tuple[HostStatus, ...], lost: tuple[str, ...]) -> Iterator[Metric]:
+def _hosts(hosts: tuple[Host, ...], lost: tuple[str, ...]) -> Iterator[Metric]:
     live = _gauge(
         "host_up", "1 if a host's launcher reports, 0 if it was here.", "host"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from modelserver.inventory import Gpu
+from modelserver.inventory import Host
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.operations.hosted_runs import RunsStatus, read_runs_status
@@ -128,18 +128,6 @@ class ModelStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class HostStatus:
-    """A host whose launcher lives."""
-
-    name: str
-    gpus: tuple[Gpu, ...]
-    #: The launcher's process.
-    pid: int
-    #: As in ``inventory.Host``.
-    driver: str
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """A worker whose lease lives."""
 
@@ -178,7 +166,8 @@ class Status:
     fleet: FleetStatus
     models: tuple[ModelStatus, ...]
     engines: tuple[EngineStatus, ...]
-    hosts: tuple[HostStatus, ...]
+    #: The hosts whose launchers live.
+    hosts: tuple[Host, ...]
     workers: tuple[WorkerStatus, ...]
     #: The queue of control's own tasks.
     control: QueueStatus
@@ -277,9 +266,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
             for entry in (*models.models, *left)
         ),
         engines=engines,
-        hosts=tuple(
-            HostStatus(host.name, host.gpus, host.pid, host.driver) for host in hosts
-        ),
+        hosts=hosts,
         workers=workers,
         control=queue(CONTROL_QUEUE, len(workers)),
         lost_hosts=tuple(sorted(read_host_names(store) - {h.name for h in hosts})),

@@ -18,7 +18,7 @@ from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.fleet_sections import AlertsSection, ModelSection, RedisSection
 from modelserver.inventory import Host
-from modelserver.operations.checks import hosts_without_worker
+from modelserver.operations.host_checks import hosts_without_worker
 from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.settings import Settings

