@@ -63,7 +63,7 @@ class Outcome(StrEnum):
     #: It failed as it had before: the request itself may be the cause.
     REPEATED = "repeated"
     CANCELLED = "cancelled"
-    #: No attempt: an ENGINE_FAULT before it does not count, the request was at fault.
+    #: Takes back one ENGINE_FAULT of the incarnation: that request was at fault itself.
     WITHDRAWN = "withdrawn"
 
     @property
@@ -174,6 +174,8 @@ class Wish:
     canary: int = 0
     #: The fencing token of the controller that wrote it.
     token: int = 0
+    #: The host that it was taken from on purpose, "" where it was not.
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +310,9 @@ class Canary:
 class Order:
     """What an operator said. Times are seconds of the store's clock."""
 
-    #: "drain": the engine gets nothing new; "pause": control keeps its hands off.
+    #: "drain", "pause", "drain-host" or "move", as ``policy.orders`` explains them.
     kind: str
-    #: The engine or the model that it is about.
+    #: The engine, the model or the host that it is about.
     target: str
     #: The operator's login.
     who: str = ""
@@ -319,6 +321,8 @@ class Order:
     #: When it ends by itself, 0 for never.
     until: float = 0.0
     reason: str = ""
+    #: Where a moved engine is to be.
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 What is shown:
 
 - ``status``: ``status`` and ``models``, the fleet as it is
-- ``why``: how an engine or a model stands, and which decisions led to it
+- ``why``: how an engine or a model stands, and which decisions led to it; with
+  ``why_host``, how a host does
 - ``alerts``: what people were told
 - ``incidents``: what this host keeps of engines that ended
 - ``dead``: requests that engines died of
@@ -21,6 +22,7 @@ What is ordered:
 - ``keys``: ``keys`` and ``usage``, of OpenAI's API
 - ``relaunch``: starts an engine anew
 - ``drain``: ``drain``, ``undrain``, ``pause`` and ``resume``
+- ``hosts``: ``drain-host``, ``undrain-host`` and ``move``
 
 What is started:
 
@@ -56,6 +58,7 @@ from modelserver.cli.demo import demo
 from modelserver.cli.doctor import doctor
 from modelserver.cli.drain import drain, pause, resume, undrain
 from modelserver.cli.engines import engines
+from modelserver.cli.hosts import drain_host, move, undrain_host
 from modelserver.cli.incidents import incidents
 from modelserver.cli.keys import keys, usage
 from modelserver.cli.metrics import metrics
@@ -89,6 +92,7 @@ for command in (
     demo,
     doctor,
     drain,
+    drain_host,
     engines,
     fastest,
     flower,
@@ -98,12 +102,14 @@ for command in (
     launcher,
     metrics,
     models,
+    move,
     pause,
     relaunch,
     resume,
     serve,
     status,
     undrain,
+    undrain_host,
     up,
     usage,
     why,

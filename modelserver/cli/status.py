@@ -12,7 +12,7 @@ from modelserver.cli.decision_text import clock
 from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.inventory import GIB, Gpu
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
-from modelserver.policy.orders import PAUSE
+from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.values import EngineState, Order
@@ -21,6 +21,13 @@ from modelserver.values import EngineState, Order
 STATUS_WATCH_SECONDS = 2.0
 #: How many letters of the reason why an engine is held are shown beside its state.
 HOLD_WIDTH = 30
+#: What is said of what operators have ordered, by the kind of order.
+ORDERED = {
+    DRAIN: "is drained",
+    DRAIN_HOST: "is drained",
+    PAUSE: "is paused",
+    MOVE: "is kept on host {host}",
+}
 #: Colours of engines' states; others have none.
 STATE_COLOURS = {
     EngineState.READY: "green",
@@ -211,7 +218,7 @@ def _workers(found: Status) -> Table:
 
 
 def _order(order: Order) -> str:
-    what = "is paused" if order.kind == PAUSE else "is drained"
+    what = ORDERED[order.kind].format(host=order.host)
     until = f" until {clock(order.until)}" * bool(order.until)
     reason = f": {escape(order.reason)}" * bool(order.reason)
     return f"[yellow]{order.target} {what} by {order.who}{until}{reason}[/yellow]"

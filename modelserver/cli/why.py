@@ -1,4 +1,4 @@
-"""``modelserver why``: says how an engine or a model stands, and what led to it."""
+"""``modelserver why``: says how an engine, a model or a host stands, and why."""
 
 from collections.abc import Iterable
 
@@ -6,40 +6,48 @@ import click
 
 from modelserver.cli.decision_text import clock, in_words, replayed
 from modelserver.cli.output import seconds
+from modelserver.cli.why_host import describe_host
 from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.policy.health import memory
-from modelserver.policy.orders import PAUSE, in_force, orders_about
+from modelserver.policy.orders import MOVE, PAUSE, in_force, orders_about
 from modelserver.settings import load
 from modelserver.store import Store, connect
+from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import standings
 from modelserver.store.control import read_memory, read_waiting, read_wishes
 from modelserver.store.decisions import decisions_about
 from modelserver.store.orders import orders
 from modelserver.values import Order
 
+#: What stands before an operator's order, by its kind.
+LABELS = {PAUSE: "paused", MOVE: "moved"}
 #: Width of the label before a value, in characters.
 LABEL_WIDTH = 12
 
 
 @click.command()
-@click.argument("target", metavar="ENGINE|MODEL")
+@click.argument("target", metavar="ENGINE|MODEL|HOST")
 @click.option(
     "-n", "number", default=10, show_default=True, help="Number of decisions to show."
 )
 @click.option("--replay", is_flag=True, help="Say what would be decided today, too.")
 def why(target: str, number: int, replay: bool) -> None:
-    """Say how an ENGINE or a MODEL stands, and which decisions led to it.
+    """Say how an ENGINE, a MODEL or a HOST stands, and what led to it.
 
-    Decisions come newest last, with the figures that they were made from.
+    Decisions, of engines and models, come newest last, with the figures that they
+    were made from.
     """
     settings = load()
     store = connect(settings)
     with store.reachable():
         found = read_status(store, settings)
-        for line in _describe(store, found, target):
-            click.echo(line)
+        lines = _describe(store, found, target)
+        if not lines:
+            click.echo("\n".join(_host(store, found, target)))
+            return
+        click.echo("\n".join(lines))
         decisions = decisions_about(store, target, number)
         click.echo("\nDecisions, newest last:" if decisions else "\nNo decisions yet.")
         for decision in decisions:
@@ -61,8 +69,18 @@ def _describe(store: Store, found: Status, target: str) -> list[str]:
             return _model(store, found, model, orders_about(given, model.name))
     if waits := read_waiting(store).get(target):
         return [f"{target} has no place", _line("waiting", waits)]
-    names = ", ".join([*(m.name for m in found.models), *(e.id for e in found.engines)])
-    raise ModelserverError(f"there is no engine or model {target}; there are: {names}")
+    return []
+
+
+def _host(store: Store, found: Status, target: str) -> list[str]:
+    lines = [_line(*each) for each in describe_host(found, target, open_alerts(store))]
+    if not lines:
+        names = [*(m.name for m in found.models), *(e.id for e in found.engines)]
+        names += [*(h.name for h in found.hosts), *found.lost_hosts]
+        raise ModelserverError(
+            f"there is no engine, model or host {target}; there are: {', '.join(names)}"
+        )
+    return [f"host {target}", *lines]
 
 
 def _engine(
@@ -141,8 +159,9 @@ def _backlog(found: Status, model: str) -> str:
 def _order(order: Order) -> str:
     until = f" until {clock(order.until)}" * bool(order.until)
     reason = f": {order.reason}" * bool(order.reason)
-    label = "paused" if order.kind == PAUSE else "drained"
-    text = f"by {order.who} at {clock(order.at)}{until}{reason}"
+    label = LABELS.get(order.kind, "drained")
+    to = f"to host {order.host} " * bool(order.host)
+    text = f"{to}by {order.who} at {clock(order.at)}{until}{reason}"
     return _line(label, text)
 
 

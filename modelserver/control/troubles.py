@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.decoding import decode
 from modelserver.operations.hosted_runs import START_BATCHES, read_runs_status
+from modelserver.policy.orders import with_orders
 from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.policy.snapshot import Snapshot
 from modelserver.policy.troubles import (
@@ -38,7 +39,10 @@ def tell_troubles(
 ) -> None:
     """Find all that is wrong and tell it; ``waiting`` is as in a ``Decision``."""
     before = _read_noted(store)
-    found = find_troubles(snapshot, waiting, silences.since, before)
+    # A host that is drained may be taken down.
+    drained = with_orders(snapshot, now).drained_hosts
+    silent = [host for host in silences.since if host not in drained]
+    found = find_troubles(snapshot, waiting, silent, before)
     tell(store, settings, (*found, *find_server_troubles(store)), now)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from modelserver.inventory import Host, gib
 from modelserver.operations.check import Check
 from modelserver.operations.status import Status
+from modelserver.policy.orders import DRAIN_HOST
 from modelserver.policy.troubles import clock_fault
 from modelserver.values import EngineState
 
@@ -34,6 +35,7 @@ def check_hosts(status: Status, steer_seconds: float) -> Iterator[Check]:
 
 
 def _lost_hosts(status: Status) -> Iterator[Check]:
+    drained = {each.target for each in status.orders if each.kind == DRAIN_HOST}
     for name in status.lost_hosts:
         ours = [each for each in status.engines if each.host == name]
         serving = sum(each.state.serves for each in ours)
@@ -44,7 +46,7 @@ def _lost_hosts(status: Status) -> Iterator[Check]:
             f"start it on {name}: modelserver launcher; or look at that host and its "
             "network"
         )
-        yield Check(f"host {name}", fact, remedy)
+        yield Check(f"host {name}", fact, remedy, is_note=name in drained)
 
 
 def hosts_without_worker(status: Status) -> Iterator[Check]:

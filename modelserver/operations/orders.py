@@ -1,17 +1,18 @@
-"""What operators order: to relaunch, drain or pause something."""
+"""What operators order: to relaunch, drain, pause or move something."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelserver.control.steer import CONTROL_LOCK_SECONDS
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, Status
-from modelserver.policy.orders import DRAIN, PAUSE
+from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.store import Store
 from modelserver.store.control import hold_control, read_wishes, write_wishes
 from modelserver.store.engines import read_engines
 from modelserver.store.orders import give, take_back
-from modelserver.values import Cause, Order
+from modelserver.values import Cause, EngineSpec, Order
 
 #: How often a relaunch asks for control's lock before it gives up.
 LOCK_TRIES = 50
@@ -58,12 +59,7 @@ def relaunch(store: Store, engine: str, who: str) -> int:
 
 def drain(store: Store, found: Status, engine: str, who: str, reason: str) -> Drained:
     """Order that an engine gets nothing new; ModelserverError if it is not wanted."""
-    status = {each.id: each for each in found.engines}.get(engine)
-    if status is None:
-        names = ", ".join(each.id for each in found.engines) or "none"
-        raise ModelserverError(f"there is no engine {engine}; there are: {names}")
-    if not status.wanted:
-        raise ModelserverError(_unwanted(engine))
+    status = _wanted_engine(found, engine)
     with store.reachable():
         give(store, Order(DRAIN, engine, who, found.at, reason=reason))
     others = (
@@ -100,6 +96,62 @@ def pause(
     with store.reachable():
         give(store, Order(PAUSE, target, who, found.at, until, reason))
     return until
+
+
+def _wanted_engine(found: Status, engine: str) -> EngineStatus:
+    status = {each.id: each for each in found.engines}.get(engine)
+    if status is None:
+        names = ", ".join(each.id for each in found.engines) or "none"
+        raise ModelserverError(f"there is no engine {engine}; there are: {names}")
+    if not status.wanted:
+        raise ModelserverError(_unwanted(engine))
+    return status
+
+
+def drain_host(
+    store: Store, found: Status, host: str, who: str, reason: str
+) -> tuple[EngineStatus, ...]:
+    """Order that a host's engines go elsewhere; returns those that it has now.
+
+    Raises ModelserverError where no such host has reported.
+    """
+    _require_host(found, host)
+    with store.reachable():
+        give(store, Order(DRAIN_HOST, host, who, found.at, reason=reason))
+    return tuple(each for each in found.engines if each.host == host and each.wanted)
+
+
+def move(
+    store: Store,
+    found: Status,
+    engine: str,
+    host: str,
+    who: str,
+    pins: Iterable[EngineSpec] = (),
+) -> EngineStatus:
+    """Order that an engine is on a host until that is withdrawn; returns how it is.
+
+    Raises ModelserverError where there is no such engine or host, or where one of the
+    fleet's ``pins`` says otherwise.
+    """
+    status = _wanted_engine(found, engine)
+    _require_host(found, host)
+    for pin in pins:
+        if pin.id == engine and pin.host:
+            raise ModelserverError(
+                f"the fleet file pins {engine} to host {pin.host}; change it there, "
+                "and run: modelserver apply"
+            )
+    with store.reachable():
+        give(store, Order(MOVE, engine, who, found.at, host=host))
+    return status
+
+
+def _require_host(found: Status, host: str) -> None:
+    names = [*(each.name for each in found.hosts), *found.lost_hosts]
+    if host not in names:
+        known = ", ".join(names) or "none"
+        raise ModelserverError(f"there is no host {host}; there are: {known}")
 
 
 def withdraw(store: Store, kind: str, target: str) -> None:

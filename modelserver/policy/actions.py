@@ -10,6 +10,8 @@ class Want:
     """Action: have this engine, in this place."""
 
     spec: EngineSpec
+    #: The host that it is taken from on purpose, "" where it is not.
+    leaves: str = ""
 
 
 @dataclass(frozen=True, slots=True)

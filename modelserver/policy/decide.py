@@ -8,7 +8,8 @@ from modelserver.policy.actions import Action, Drop, Relaunch, Treat, Want
 from modelserver.policy.health.judge import Judgement, judge
 from modelserver.policy.health.memory import HealthMemory
 from modelserver.policy.health.verdicts import Verdict
-from modelserver.policy.orders import Orders
+from modelserver.policy.orders import Orders, with_orders
+from modelserver.policy.placement.evening import even_out
 from modelserver.policy.placement.planning import plan
 from modelserver.policy.rebalance.demand import Scaling, scale
 from modelserver.policy.rolling import Budget, restarts_due, spread
@@ -52,12 +53,16 @@ def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
 
 def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
     """The same as ``decide``, with all that goes with it."""
+    snapshot = with_orders(snapshot, now)
     budget = Budget(snapshot)
-    scaling = scale(snapshot, now)
+    scaling = scale(replace(snapshot, hosts=snapshot.open_hosts), now)
     planned = plan(snapshot, scaling.demand)
-    orders = Orders(snapshot, now)
+    orders = Orders(snapshot, now, planned.waiting)
     spreadable = [each for each in planned.actions if not orders.pauses(each)]
     placed = spread(spreadable, snapshot, budget)
+    if not (planned.actions or planned.waiting):
+        evened = [each for each in even_out(snapshot, now) if not orders.pauses(each)]
+        placed = spread(evened, snapshot, budget)
     changed = orders.left_alone() | {
         action.spec.id if isinstance(action, Want) else action.engine
         for action in placed
@@ -135,9 +140,9 @@ def apply(
     wishes: dict[str, Wish | None] = {}
     for action in actions:
         match action:
-            case Want(spec):
+            case Want(spec, leaves):
                 old = present.get(spec.id, Wish(spec))
-                wishes[spec.id] = replace(old, spec=spec, token=token)
+                wishes[spec.id] = replace(old, spec=spec, token=token, left=leaves)
             case Relaunch(engine, incarnation, reason, cause):
                 wish = wishes.get(engine) or present[engine]
                 wishes[engine] = replace(

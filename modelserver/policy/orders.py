@@ -1,10 +1,12 @@
 """What operators have ordered, and how decisions heed it. Pure.
 
 A paused engine or model is left alone altogether. A drained engine gets nothing new and
-is not judged; it stays drained when it has to move to another host.
+is not judged; it stays drained when it has to move to another host. The engines of a
+drained host go to others; those that fit nowhere else get nothing new.
 """
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from modelserver.policy.actions import Action, Alert, Treat, Want
 from modelserver.policy.snapshot import Snapshot
@@ -14,13 +16,23 @@ from modelserver.values import EngineReport, Order, Wish
 DRAIN = "drain"
 #: The kind of an order that control leaves an engine or a model alone.
 PAUSE = "pause"
+#: The kind of an order that a host gets no engines, and gives away those it has.
+DRAIN_HOST = "drain-host"
+#: The kind of an order that an engine is on a certain host.
+MOVE = "move"
 
 
 class Orders:
-    """The orders that are in force at one look."""
+    """The orders that are in force at one look.
 
-    def __init__(self, snapshot: Snapshot, now: float) -> None:
+    ``homeless`` are the engines that have no other place than the one they have.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, now: float, homeless: Collection[str] = ()
+    ) -> None:
         self._snapshot = snapshot
+        self._homeless = frozenset(homeless)
         orders = in_force(snapshot.orders, now)
         self._paused = {each.target for each in orders if each.kind == PAUSE}
         self._drained = {each.target: each for each in orders if each.kind == DRAIN}
@@ -50,12 +62,18 @@ class Orders:
         """The holds to be set or lifted so that wishes are as operators ordered."""
         changes = []
         for name, wish in sorted(self._snapshot.wishes.items()):
-            order = self._drained.get(name)
-            hold = hold_of(order) if order else ""
+            hold = self._hold(name, wish)
             if hold != wish.hold and (hold or wish.drained):
                 said = hold or "an operator lets it serve again"
                 changes.append(_treat(name, wish, self._report(name), hold, said))
         return tuple(changes)
+
+    def _hold(self, engine: str, wish: Wish) -> str:
+        if order := self._drained.get(engine):
+            return hold_of(order)
+        if engine in self._homeless:
+            return self._snapshot.drained_hosts.get(wish.spec.host, "")
+        return ""
 
     def _report(self, engine: str) -> EngineReport | None:
         return self._snapshot.engines.get(engine)
@@ -73,6 +91,20 @@ def _treat(
         drained=bool(hold),
         canary=wish.canary,
         reason=reason,
+    )
+
+
+def with_orders(snapshot: Snapshot, now: float) -> Snapshot:
+    """The snapshot with what orders mean for the placement of engines."""
+    orders = in_force(snapshot.orders, now)
+    return replace(
+        snapshot,
+        drained_hosts={
+            each.target: f"host {each.target} is {hold_of(each)}"
+            for each in orders
+            if each.kind == DRAIN_HOST
+        },
+        moved={each.target: each.host for each in orders if each.kind == MOVE},
     )
 
 

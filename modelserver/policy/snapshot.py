@@ -46,6 +46,10 @@ class Snapshot:
     #: The engines that serve on a host that was given up and reports again.
     returned: tuple[str, ...] = ()
     orders: tuple[Order, ...] = ()
+    #: By whom and why a host is drained, by host.
+    drained_hosts: Mapping[str, str] = field(default_factory=dict)
+    #: The hosts that operators have moved engines to, by engine.
+    moved: Mapping[str, str] = field(default_factory=dict)
     #: The number of waiting requests, by model.
     queues: Mapping[str, int] = field(default_factory=dict)
     #: The number of requests that each engine ever answered.
@@ -53,6 +57,11 @@ class Snapshot:
     #: What control remembers of moved GPUs; without it models have their
     #: ``min_engines``, however many requests wait.
     moves: RebalanceMemory | None = None
+
+    @property
+    def open_hosts(self) -> tuple[Host, ...]:
+        """The live hosts that may get engines."""
+        return tuple(each for each in self.hosts if each.name not in self.drained_hosts)
 
     def has_worker(self, host: str) -> bool:
         """Whether requests can reach the engines of a host, as far as is known."""

@@ -2,5 +2,6 @@
 
 ``needs`` says what an engine takes, ``rooms`` what hosts still have to give and why an
 engine fits nowhere, ``silent_hosts`` for how long the engines of a silent host keep
-their places, ``planning`` brings them together.
+their places, ``planning`` brings them together, ``evening`` moves engines to a host
+that is back.
 """

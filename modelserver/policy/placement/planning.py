@@ -76,7 +76,10 @@ class _Planner:
     """One run over the wanted engines; it fills ``placed`` and ``waiting``."""
 
     def __init__(self, snapshot: Snapshot, demand: Demand | None) -> None:
-        self.wanted = wanted_engines(snapshot.specs, snapshot.pins, demand)
+        self.wanted = [
+            replace(each, host=each.host or snapshot.moved.get(each.id, ""))
+            for each in wanted_engines(snapshot.specs, snapshot.pins, demand)
+        ]
         self._places = demand.places if demand else {}
         self.placed: dict[str, EngineSpec] = {}
         self.waiting: dict[str, str] = {}
@@ -85,7 +88,7 @@ class _Planner:
         self._needs = {
             spec.id: Need.of(spec, models.get(spec.model)) for spec in self.wanted
         }
-        hosts = sorted(snapshot.hosts, key=lambda host: host.name)
+        hosts = sorted(snapshot.open_hosts, key=lambda host: host.name)
         self._hosts = {host.name: HostRoom(host) for host in hosts}
         for uuid, taker in (demand.reserved if demand else {}).items():
             if taker.host in self._hosts:
@@ -277,7 +280,12 @@ class _Planner:
     def _await_host(self, spec: EngineSpec) -> None:
         # Its engine may be running there: what it has stays as it is.
         kept = self._find_kept(spec)
-        self._leave(kept or spec, f"the launcher of host {spec.host} does not report")
+        self._leave(kept or spec, self._absence(spec.host))
+
+    def _absence(self, host: str) -> str:
+        """Why a host gets no engines."""
+        drained = self._snapshot.drained_hosts.get(host)
+        return drained or f"the launcher of host {host} does not report"
 
     # What has been placed and not started stays if it can.
 
@@ -382,8 +390,7 @@ class _Planner:
         elif wish.host in self._hosts:
             self._leave(replace(spec, host=wish.host), reason)
         else:
-            gone = f"the launcher of host {wish.host} does not report"
-            self._leave(wish, f"{gone}; {reason}")
+            self._leave(wish, f"{self._absence(wish.host)}; {reason}")
 
 
 def _best(need: Need, hosts: Iterable[HostRoom]) -> tuple[str, RoomOffer] | None:

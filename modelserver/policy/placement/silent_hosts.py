@@ -112,7 +112,7 @@ def find_returned(snapshot: Snapshot, now: float) -> tuple[str, ...]:
         for name, wish in snapshot.wishes.items()
         if (report := snapshot.engines.get(name))
         and report.serves
-        and report.host in live - {wish.spec.host}
+        and report.host in live - {wish.spec.host, wish.left}
         and now - report.alive_at < PROVED_SECONDS
     )
 

@@ -4,9 +4,16 @@ from dataclasses import replace
 
 from modelserver.inventory import Host
 from modelserver.policy.actions import Alert, Relaunch, Treat, Want
-from modelserver.policy.decide import apply, decide
+from modelserver.policy.decide import apply, consider, decide
 from modelserver.policy.health.memory import EngineMemory, Health, HealthMemory
-from modelserver.policy.orders import DRAIN, PAUSE, Orders, in_force, orders_about
+from modelserver.policy.orders import (
+    DRAIN,
+    DRAIN_HOST,
+    PAUSE,
+    Orders,
+    in_force,
+    orders_about,
+)
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
     Cause,
@@ -120,3 +127,38 @@ def test_what_is_paused_may_still_be_told():
 def test_orders_about_an_engine_and_its_model_come_drains_first():
     orders = [Order(PAUSE, "m"), DRAINED, Order(PAUSE, "n")]
     assert orders_about(orders, "m-0", "m") == (DRAINED, Order(PAUSE, "m"))
+
+
+def hosts_of(snapshot: Snapshot, *names: str) -> Snapshot:
+    """The same with these hosts, the first of which an operator drains."""
+    order = Order(DRAIN_HOST, names[0], who="ada", reason="new disk")
+    hosts = tuple(Host(name) for name in names)
+    return replace(snapshot, hosts=hosts, orders=(order,))
+
+
+def test_the_engines_of_a_drained_host_go_to_another():
+    (action,) = decide(hosts_of(look(), "a", "b"), Rules(), NOW)
+    assert isinstance(action, Want)
+    assert action.spec.host == "b"
+
+
+def test_what_fits_nowhere_else_is_held_until_the_host_is_open_again():
+    snapshot = hosts_of(look(), "a")
+    (action,) = decide(snapshot, Rules(), NOW)
+    assert isinstance(action, Treat)
+    assert action.hold == "host a is drained by ada: new disk"
+    wish = apply([action], snapshot.wishes, 7)["m-0"]
+    assert wish
+    held = replace(snapshot, wishes={"m-0": wish})
+    assert decide(held, Rules(), NOW) == ()
+    assert consider(held, Rules(), NOW).waiting["m-0"].startswith("host a is drained")
+    (freed,) = decide(replace(held, orders=()), Rules(), NOW)
+    assert isinstance(freed, Treat)
+    assert freed.hold == ""
+
+
+def test_a_pinned_engine_of_a_drained_host_is_held():
+    snapshot = hosts_of(look(), "a", "b")
+    pinned = replace(snapshot, pins=(EngineSpec("m-0", "m", "a"),))
+    (action,) = decide(pinned, Rules(), NOW)
+    assert isinstance(action, Treat)
