@@ -17,6 +17,7 @@ from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
 from launcher.host.lock import LOCK_FILE, HostLock, await_lease
+from launcher.host.logs import Logs
 from launcher.host.own_gpus import OwnGpus
 from launcher.host.process import Identity
 from launcher.host.process_owners import ProcessOwners
@@ -101,6 +102,8 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     watch.start()
     disks = Disks((settings.run_dir, settings.home, Path(tempfile.gettempdir())))
     disks.start()
+    logs = Logs(settings.run_dir / "logs")
+    logs.start()
     link.read_host = lambda: replace(watch.host(), disks=disks.now)
     try:
         await asyncio.to_thread(watch.wait_for_first)
@@ -131,6 +134,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     finally:
         watch.close()
         disks.close()
+        logs.close()
         link.close()
 
 

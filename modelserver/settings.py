@@ -12,6 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,9 +87,16 @@ class Settings:
 
     def note_run_dir(self) -> None:
         """Write down whose run folder it is, for when the fleet file is renamed."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.make_run_dir()
         note = {"file": str(self.fleet_file), "fleet": self._identity}
         (self.run_dir / NOTE_FILE).write_text(json.dumps(note))
+
+    def make_run_dir(self) -> Path:
+        """The run folder, there from now on, and closed to other users."""
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(PermissionError):  # It is another user's, who decides.
+            self.run_dir.chmod(0o700)
+        return self.run_dir
 
     def keyring(self) -> Keyring:
         """The API keys of this fleet's engines on this host."""

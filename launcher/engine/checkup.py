@@ -90,4 +90,4 @@ class Checkup:
         if self.rounds != self._start.record.canary:
             record = dataclasses.replace(self._start.record, canary=self.rounds)
             self._start.record = record
-            self._resources.records.write(record)
+            self._resources.records.update(record)

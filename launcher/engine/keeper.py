@@ -274,7 +274,7 @@ class Keeper:
             first = await first_round(self._resources.session, start.url, self.model)
         record = dataclasses.replace(start.record, ready=True, canary=self._rounds)
         start.record = record
-        self._resources.records.write(record)
+        self._resources.records.update(record)
         measured = known or bool(first)
         self._checkup = Checkup(
             start, self.model, self._resources, first, measured, self._rounds

@@ -13,6 +13,7 @@ from launcher.engine.container import ContainerSpec, in_container, with_absolute
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
+from launcher.host.disks import is_full
 from launcher.host.listeners import find_stranger
 from launcher.host.process import (
     RUN,
@@ -134,6 +135,9 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
         if lost is None or now - start.lost_at < LOST_PROCESS_SECONDS:
             return None
         how = f"its process {lost.title} (pid {lost.pid}) ended"
+    if is_full(log.parent):
+        said = f"{how}; the disk of {log.parent} is full: make room on it"
+        return Died(said, may_heal=True)
     text = process.read_tail(log, start.record.log_offset)
     if starting and (cause := diagnosis.find_cause(text)):
         said = f"{cause.text}; see {log}"
@@ -218,12 +222,20 @@ async def start(
             return _begin(_Plan(spec, model, incarnation, place, runtime), resources)
         lend_key(model, spec.url, resources.keys)
     except ConfigurationError as error:
-        resources.records.remove(spec.id)
-        resources.allocation.release(spec.id)
+        _forget(spec, resources)
         return CannotHeal(str(error), incarnation)
+    except OSError as error:
+        # A full disk, mostly: it waits until there is room.
+        _forget(spec, resources)
+        return Held(f"this host cannot write its files: {error}; make room on its disk")
     nobody = Identity(0, 0.0, "")
     record = Record(spec, incarnation, nobody, 0, (), 0, time.time(), model=model)
     return _started(record, None, model, resources)
+
+
+def _forget(spec: EngineSpec, resources: HostResources) -> None:
+    resources.records.remove(spec.id)
+    resources.allocation.release(spec.id)
 
 
 def _prepare(
@@ -276,7 +288,11 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
         launch = in_container(launch, filled, container)
     running = process.start(launch, log, title, identity)
     record = replace(record, process=running.identity, capacity=launch.running)
-    resources.records.write(record)
+    try:
+        resources.records.write(record)
+    except OSError:
+        running.kill()  # No later launcher would know of it.
+        raise
     return _started(record, running, model, resources)
 
 

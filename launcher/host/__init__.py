@@ -16,6 +16,7 @@
 - ``host_watch``: reads the GPUs and the use of the processors every second
 - ``disks``: how much room the disks have
 - ``allocation``: which engine has which port and GPUs
+- ``logs``: bounds the logs while programs write to them
 - ``records``: files by which the next launcher adopts engines
 - ``secrets``: values of environments, and the API keys of engines
 - ``incidents``: what is kept of a failing engine before it is ended

@@ -61,6 +61,11 @@ def read_disks(folders: Iterable[Path]) -> Iterator[Disk]:
         yield Disk(str(folder), usable * size, found.f_blocks * size, _kind(there))
 
 
+def is_full(folder: Path) -> bool:
+    """Whether nothing more can be written there."""
+    return any(disk.free == 0 for disk in read_disks([folder]))
+
+
 def _kind(path: Path) -> str:
     """The kind of file system that a path is on, "" where the kernel does not say."""
     kinds = {}

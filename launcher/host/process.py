@@ -25,6 +25,7 @@ import psutil
 from launcher import environments
 from launcher.engine_types import Launch
 from launcher.host import containers
+from launcher.host.logs import bound
 from modelserver.births import Birth, find_birth, present_moment
 from modelserver.errors import ConfigurationError
 
@@ -39,8 +40,6 @@ ENGINE_VARIABLES = {
     # A log that is read while the engine lives.
     "PYTHONUNBUFFERED": "1",
 }
-#: A log with more bytes than this is set aside before a start.
-LOG_LIMIT_BYTES = 64 * 1024 * 1024
 #: Seconds by which two readings of one process's epoch time may differ.
 CLOCK_SLACK_SECONDS = 2.0
 #: Clock ticks by which a process may seem older than the moment before its start.
@@ -229,8 +228,7 @@ def _popen(
 def rotate(log: Path) -> int:
     """Set a large log aside before a start; returns the bytes that the log then has."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
-        log.replace(log.with_name(log.name + ".1"))
+    bound(log)
     return log.stat().st_size if log.exists() else 0
 
 
@@ -239,7 +237,8 @@ def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(min(offset, size), size - limit))
+            begin = offset if offset <= size else 0  # It was set aside meanwhile.
+            file.seek(max(begin, size - limit))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

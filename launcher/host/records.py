@@ -65,6 +65,13 @@ class Records:
         unfinished.write_text(json.dumps({**_unknown(path, record), **values}))
         os.replace(unfinished, path)
 
+    def update(self, record: Record) -> None:
+        """Write it again; where that fails, the one before stands."""
+        try:
+            self.write(record)
+        except OSError as error:
+            _log.warning("engine=%s keeps its old record: %s", record.spec.id, error)
+
     def remove(self, engine: str) -> None:
         """Remove an engine's record, if there is one."""
         self._path(engine).unlink(missing_ok=True)

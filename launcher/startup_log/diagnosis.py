@@ -56,6 +56,12 @@ KNOWN_CAUSES = (
         "its image does not have the program, or this host not the folder",
         "correct image, interpreter, command or container_args of this model",
     ),
+    _cause(
+        r"No space left on device|Disk quota exceeded",
+        "a disk of this host is full",
+        "make room on it",
+        may_heal=True,
+    ),
     # Memory may be short because somebody else was quicker.
     _cause(
         r"less than desired GPU memory utilization",

@@ -131,7 +131,8 @@ class StartProgress:
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, 2)
-                file.seek(max(self.offset, size - READ_LIMIT_BYTES))
+                begin = self.offset if self.offset <= size else 0  # It was set aside.
+                file.seek(max(begin, size - READ_LIMIT_BYTES))
                 new = file.read()
                 self.offset = file.tell()
         except OSError:

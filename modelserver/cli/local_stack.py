@@ -111,7 +111,8 @@ class Stack:
 
     def start(self) -> None:
         """Start everything. Raises ModelserverError naming the program and its log."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self.settings.make_run_dir()
+        self.logs.mkdir(exist_ok=True)
         self._end_leftovers()
         if self.settings.embedded:
             self._start_server()

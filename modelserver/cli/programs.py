@@ -107,8 +107,7 @@ def beat(args: tuple[str, ...]) -> None:
 
     Files that ARGS name need absolute paths.
     """
-    run_dir = load_with_fleet().run_dir
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = load_with_fleet().make_run_dir()
     _celery("beat", "--schedule", str(run_dir / "celerybeat-schedule"), *args)
 
 

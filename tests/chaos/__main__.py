@@ -33,6 +33,7 @@ from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
 from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
+from tests.chaos.full_disk import full_disk
 from tests.chaos.gateway import gateway
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.host_faults import clock_stepped, launcher_away, port_stranger
@@ -64,6 +65,7 @@ CASES = {
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,
     "engine-killed": engine_killed,
+    "full-disk": full_disk,
     "launcher-killed": launcher_killed,
     "redis-restarted": redis_restarted,
     "redis-cut-off": redis_cut_off,

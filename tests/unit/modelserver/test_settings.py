@@ -321,3 +321,10 @@ def test_a_renamed_fleet_file_keeps_its_run_folder(tmp_path: Path):
     (tmp_path / "two.toml").unlink()
     (tmp_path / "three.toml").write_text(other)
     assert settings("three.toml").run_dir != first.run_dir
+
+
+def test_a_run_folder_is_closed_to_other_users(tmp_path: Path):
+    (tmp_path / "fleet.toml").touch()
+    settings = load({"MODELSERVER_HOME": str(tmp_path / "home")}, cwd=tmp_path)
+    settings.run_dir.mkdir(mode=0o755, parents=True)
+    assert settings.make_run_dir().stat().st_mode & 0o777 == 0o700

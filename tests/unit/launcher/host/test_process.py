@@ -11,6 +11,7 @@ import pytest
 
 from launcher.engine_types import Launch
 from launcher.host import process
+from launcher.host.logs import LOG_LIMIT_BYTES
 from launcher.host.process import EngineProcess, Identity
 from modelserver.births import Birth, find_birth
 from modelserver.errors import ConfigurationError
@@ -150,7 +151,7 @@ def test_large_log_is_set_aside_before_a_start(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "a.log"
     assert process.rotate(log) == 0
     with log.open("wb") as file:
-        file.truncate(process.LOG_LIMIT_BYTES + 1)
+        file.truncate(LOG_LIMIT_BYTES + 1)
     assert process.rotate(log) == 0
     assert (tmp_path / "logs" / "a.log.1").exists()
     log.write_text("before\nnow\n")
