@@ -11,14 +11,15 @@ import pynvml
 
 _T = TypeVar("_T")
 
-#: What a driver asks for before a GPU is used again, by NVML's numbers.
+#: What a driver asks for before a GPU is used again, by NVML's numbers, of which older
+#: versions of its module know a few.
 RECOVERY_ACTIONS = {
-    pynvml.NVML_GPU_RECOVERY_ACTION_GPU_RESET: "a reset",
-    pynvml.NVML_GPU_RECOVERY_ACTION_NODE_REBOOT: "a restart of its host",
-    pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_P2P: "a reset, as NVLink does not work",
-    pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET: "a reset",
-    pynvml.NVML_GPU_RECOVERY_ACTION_BUS_RESET: "a reset",
-    pynvml.NVML_GPU_RECOVERY_ACTION_SYSTEM_REBOOT: "a restart of its host",
+    1: "a reset",
+    2: "a restart of its host",
+    3: "a reset, as its NVLinks do not work",
+    4: "a reset",
+    6: "a reset",
+    7: "a restart of its host",
 }
 
 
@@ -56,7 +57,7 @@ def _recovery_action(handle: Any) -> int:
     field = pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
     values = _or(None, lambda: pynvml.nvmlDeviceGetFieldValues(handle, [field]))
     if values is None or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
-        return int(pynvml.NVML_GPU_RECOVERY_ACTION_NONE)
+        return 0
     return int(values[0].value.uiVal)
 
 

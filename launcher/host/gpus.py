@@ -87,6 +87,7 @@ class GpuInventory:
         self.driver = ""
         self._own = own
         self._faults = faults or GpuFaults()
+        self._others = describe_others()
         self._owners = owners or ProcessOwners()
         self._lock = threading.Lock()
         self._open = False
@@ -105,7 +106,7 @@ class GpuInventory:
         try:
             self._last = self._read_all()
         except pynvml.NVMLError as error:
-            said = (f"no GPUs: {_explain(error)}", describe_others())
+            said = (f"no GPUs: {_explain(error)}", self._others)
             self.driver = "; ".join(filter(None, said))
             self._shut()
             self._last = ()

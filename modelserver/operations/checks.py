@@ -132,6 +132,9 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
             "supported, but an engine of type command may use any without gpus"
         )
         yield Check("GPUs", f"no host has any ({told})", remedy)
+    for each in status.hosts:
+        if needed and gpus and not each.gpus:
+            yield Check(f"GPUs of {each.name}", each.driver)
     for host, gpu in gpus:
         if gpu.left_out:
             fact, _, remedy = gpu.left_out.partition("; ")

@@ -373,7 +373,9 @@ class _Planner:
         if not spec.gpus:
             return host.find_offer(need, engine)
         rooms = host.at(spec.gpus)
-        if isinstance(rooms, str) or not all(room.fits(need, engine) for room in rooms):
+        if isinstance(rooms, str) or not need.allows(host.name):
+            return None
+        if not all(room.fits(need, engine) for room in rooms):
             return None
         return RoomOffer(tuple(room.gpu.uuid for room in rooms), (host.engines,))
 

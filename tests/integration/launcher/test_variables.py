@@ -13,6 +13,8 @@ def test_engines_do_not_get_the_launchers_secrets(
     valkey: ValkeyProcess, tmp_path: Path
 ) -> None:
     own = section("own") + '[models.environment]\nDATABASE_URL = "db://named"\n'
+    own += '[[engines]]\nmodel = "own"\nhost = "h1"\n'
+    own += 'environment = { ZE_AFFINITY_MASK = "1" }\n'
     with open_site(tmp_path, valkey, own) as site:
         given = {
             "MODELSERVER_REDIS_URL": valkey.url,
@@ -24,12 +26,13 @@ def test_engines_do_not_get_the_launchers_secrets(
         }
         launcher = LauncherProcess(tmp_path, site.environment | given)
         site.launchers.append(launcher)
-        site.want("own")
+        site.want("own", environment={"ZE_AFFINITY_MASK": "a fingerprint"})
         engine = site.reaches("own-0", EngineState.READY)
         environment = psutil.Process(engine.pid).environ()
     ours = {name for name in environment if name.startswith("MODELSERVER_")}
     assert ours == {"MODELSERVER_ENGINE_MARK", "MODELSERVER_ENGINE_RUN"}
     assert "AWS_SECRET_ACCESS_KEY" not in environment
     assert environment["DATABASE_URL"] == "db://named"
+    assert environment["ZE_AFFINITY_MASK"] == "1"
     for name in ("HF_TOKEN", "https_proxy", "NCCL_DEBUG", "PATH", "HOME"):
         assert name in environment

@@ -84,6 +84,12 @@ def test_a_model_may_name_its_hosts(gpus: int) -> None:
     }
 
 
+def test_a_pin_of_gpus_keeps_to_the_hosts_of_its_model() -> None:
+    kept = replace(model("m"), hosts=("b",))
+    pin = spec("m-0", "", gpus=(0,))
+    assert gpus_of(fleet(kept, hosts=[SMALL, LARGE], pins=[pin])) == {"m-0": "b0"}
+
+
 def test_what_waits_on_a_host_that_its_model_left_out_goes_elsewhere() -> None:
     kept = replace(model("m"), hosts=("b",))
     wish = spec("m-0", "a", "a0")
