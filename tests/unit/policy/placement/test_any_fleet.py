@@ -56,12 +56,14 @@ def _host(draw: st.DrawFn, name: str) -> Host:
     for index in range(draw(st.integers(0, 4))):
         used = draw(st.sampled_from([0, 0, 5, 30, 79]))
         fault = draw(st.sampled_from(["", "", "", "lost"]))
-        gpus.append(gpu(name, index, used, fault=fault))
+        kind = draw(st.sampled_from(["H100", "H100", "A10"]))
+        gpus.append(gpu(name, index, used, fault=fault, name=kind))
     return Host(name, tuple(gpus))
 
 
 def _emptied(each: Host) -> Host:
-    return Host(each.name, tuple(gpu(each.name, g.index) for g in each.gpus))
+    gpus = (gpu(each.name, g.index, name=g.name) for g in each.gpus)
+    return Host(each.name, tuple(gpus))
 
 
 def started(snapshot: Snapshot) -> set[str]:
@@ -104,9 +106,11 @@ def test_every_group_is_complete_and_on_the_host_of_its_wish(
     snapshot: Snapshot,
 ) -> None:
     needs = {each.name: each.gpus for each in snapshot.specs}
+    kinds = {each.uuid: each.name for at in snapshot.hosts for each in at.gpus}
     for each in placed(snapshot).values():
         assert len(set(each.uuids)) == needs[each.model]
         assert {uuid[0] for uuid in each.uuids} == {each.host}
+        assert len({kinds[uuid] for uuid in each.uuids}) == 1
 
 
 @given(fleets())
