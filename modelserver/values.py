@@ -83,11 +83,7 @@ def engine_id(model: str, number: int) -> str:
 
 
 def split_engine_id(engine: str) -> tuple[str, int]:
-    """The model and the number of an engine's id; -1 for an id without a number.
-
-    >>> split_engine_id("qwen3-8b-2"), split_engine_id("mine")
-    (('qwen3-8b', 2), ('', -1))
-    """
+    """The model and the number of an engine's id, "" and -1 where it has no number."""
     model, _, number = engine.rpartition("-")
     return model, int(number) if number.isdigit() else -1
 
@@ -159,8 +155,7 @@ class Wish:
     reason: str = ""
     #: Why it must go, for decisions.
     cause: Cause = Cause.NONE
-    #: How many requests it may have at once; 0 for the model's ``max_running``, which
-    #: it never exceeds.
+    #: How many requests it may have at once, 0 for as many as its model lets it.
     limit: int = 0
     #: Why the engine counts as degraded, "" where it does not.
     degraded: str = ""

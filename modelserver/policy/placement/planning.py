@@ -6,7 +6,7 @@ same snapshot gives the same plan.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Drop, Want
@@ -15,6 +15,7 @@ from modelserver.policy.placement.rooms import (
     HOLDING,
     HostRoom,
     RoomOffer,
+    find_best_offer,
     why_not_on,
     why_nowhere,
 )
@@ -222,7 +223,7 @@ class _Planner:
             larger = replace(need, least=max(need.least, size + 1))
             for room in rooms:
                 room.claims[GIVEN_UP] = Need(1)
-            found = _best(larger, others) or _best(need, others)
+            found = find_best_offer(larger, others) or find_best_offer(need, others)
             for room in rooms:
                 room.claims.pop(GIVEN_UP)
             if found:
@@ -393,10 +394,3 @@ class _Planner:
             self._leave(replace(spec, host=wish.host), reason)
         else:
             self._leave(wish, f"{self._absence(wish.host)}; {reason}")
-
-
-def _best(need: Need, hosts: Iterable[HostRoom]) -> tuple[str, RoomOffer] | None:
-    """The host that has the best GPUs for a need, with these."""
-    offers = ((host.name, host.find_offer(need)) for host in hosts)
-    found = [(fit.cost, name, fit) for name, fit in offers if fit]
-    return min(found, key=lambda each: each[:2])[1:] if found else None

@@ -261,6 +261,15 @@ def _slot(room: GpuRoom) -> tuple[int, str]:
     return (room.gpu.index, room.gpu.uuid)
 
 
+def find_best_offer(
+    need: Need, hosts: Iterable[HostRoom]
+) -> tuple[str, RoomOffer] | None:
+    """The host that has the best GPUs for a need, with these."""
+    offers = ((host.name, host.find_offer(need)) for host in hosts)
+    found = [(fit.cost, name, fit) for name, fit in offers if fit]
+    return min(found, key=lambda each: each[:2])[1:] if found else None
+
+
 def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
     """Why none of these hosts can take an engine with this need."""
     hosts = [host for host in hosts if need.allows(host.name)]
