@@ -14,7 +14,8 @@ What is shown:
 
 What is ordered:
 
-- ``batch``, with ``batch_panel`` and ``batch_report``: runs a file of requests
+- ``batch``, with ``batch_panel`` and ``batch_report``: runs a file of requests;
+  ``batch_group`` has its subcommands
 - ``batch_hosted`` and ``batch_watch``: the other commands of ``batch``, for runs that
   the fleet carries out
 - ``apply``: puts a fleet file in force
@@ -26,7 +27,8 @@ What is ordered:
 
 What is started:
 
-- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``
+- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``; ``flower_port`` says
+  that Flower's port is taken
 - ``batches``: what carries out submitted runs
 - ``worker_processes``: several workers of one host as one program
 - ``engines``: the programs that install what engines run in
@@ -40,93 +42,72 @@ decisions into words, and ``__main__`` is for ``python -m modelserver.cli``.
 """
 
 import sys
+from importlib import import_module
 
 import click
 
-from modelserver.cli.alerts import alerts
-from modelserver.cli.apply import apply
-from modelserver.cli.batch import batch
-from modelserver.cli.batch_hosted import cancel as cancel_run
-from modelserver.cli.batch_hosted import list_runs, submit
-from modelserver.cli.batch_hosted import pause as pause_run
-from modelserver.cli.batch_hosted import resume as resume_run
-from modelserver.cli.batch_watch import results, watch
-from modelserver.cli.batches import batches
-from modelserver.cli.cancel import cancel
-from modelserver.cli.dead import dead
-from modelserver.cli.demo import demo
-from modelserver.cli.doctor import doctor
-from modelserver.cli.drain import drain, pause, resume, undrain
-from modelserver.cli.engines import engines
-from modelserver.cli.hosts import drain_host, move, undrain_host
-from modelserver.cli.incidents import incidents
-from modelserver.cli.keys import keys, usage
-from modelserver.cli.metrics import metrics
-from modelserver.cli.probes import fastest, latency
-from modelserver.cli.programs import beat, flower, launcher, worker
-from modelserver.cli.relaunch import relaunch
-from modelserver.cli.serve import serve
-from modelserver.cli.status import models, status
-from modelserver.cli.up import up
-from modelserver.cli.why import why
 from modelserver.errors import ConfigurationError, ModelserverError
 
+#: The module of each command, which has it under its own name with "_" for "-".
+COMMANDS = {
+    "alerts": "alerts",
+    "apply": "apply",
+    "batch": "batch_group",
+    "batches": "batches",
+    "beat": "programs",
+    "cancel": "cancel",
+    "dead": "dead",
+    "demo": "demo",
+    "doctor": "doctor",
+    "drain": "drain",
+    "drain-host": "hosts",
+    "engines": "engines",
+    "fastest": "probes",
+    "flower": "programs",
+    "incidents": "incidents",
+    "keys": "keys",
+    "latency": "probes",
+    "launcher": "programs",
+    "metrics": "metrics",
+    "models": "status",
+    "move": "hosts",
+    "pause": "drain",
+    "relaunch": "relaunch",
+    "resume": "drain",
+    "serve": "serve",
+    "status": "status",
+    "undrain": "drain",
+    "undrain-host": "hosts",
+    "up": "up",
+    "usage": "keys",
+    "why": "why",
+    "worker": "programs",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """Imports a command when it is asked for: most need little of the whole."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"modelserver.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="modelserver")
 def cli() -> None:
     """Completions and embeddings as Celery tasks, on engines of your own.
 
     The fleet file is fleet.toml in this folder, or what MODELSERVER_FLEET names.
     """
-
-
-for command in (
-    alerts,
-    apply,
-    batch,
-    batches,
-    beat,
-    cancel,
-    dead,
-    demo,
-    doctor,
-    drain,
-    drain_host,
-    engines,
-    fastest,
-    flower,
-    incidents,
-    keys,
-    latency,
-    launcher,
-    metrics,
-    models,
-    move,
-    pause,
-    relaunch,
-    resume,
-    serve,
-    status,
-    undrain,
-    undrain_host,
-    up,
-    usage,
-    why,
-    worker,
-):
-    cli.add_command(command)
-
-for command in (
-    submit,
-    list_runs,
-    watch,
-    results,
-    pause_run,
-    resume_run,
-    cancel_run,
-):
-    batch.add_command(command)
 
 
 def main() -> None:

@@ -5,8 +5,7 @@ import dataclasses
 import click
 from rich.markup import escape
 
-from modelserver.cli.decision_text import clock
-from modelserver.cli.output import console, print_json, table
+from modelserver.cli.output import clock, console, print_json, table
 from modelserver.control.alerts import close_alerts
 from modelserver.settings import load
 from modelserver.store import connect

@@ -1,9 +1,9 @@
 """Decisions of control in plain words, and whether they would be made again."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
+from modelserver.cli.output import clock
 from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store import Store
 from modelserver.store.decisions import kept_look
@@ -16,11 +16,6 @@ _SAID = frozenset(
 )
 #: Values that repeat what the sentence says.
 _REPEATS = ("verdict", "because", "hold", "degraded")
-
-
-def clock(at: float) -> str:
-    """A time for people, in this host's time zone."""
-    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def in_words(decision: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ import re
 
 import click
 
-from modelserver.cli.decision_text import clock
+from modelserver.cli.output import clock
 from modelserver.errors import RequestError
 from modelserver.operations import orders
 from modelserver.operations.status import Status, read_status

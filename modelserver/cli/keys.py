@@ -7,8 +7,7 @@ import sys
 
 import click
 
-from modelserver.cli.decision_text import clock
-from modelserver.cli.output import console, print_json, table
+from modelserver.cli.output import clock, console, print_json, table
 from modelserver.errors import ConfigurationError
 from modelserver.settings import load
 from modelserver.store import connect

@@ -160,7 +160,8 @@ class Stack:
         yield program("launcher", drain + 60, "launcher")
         alone = self.settings.fleet.workers.processes == 1
         worker = ("celery", "-A", "tasks") if alone else ("modelserver.cli",)
-        yield program("worker", grace + 30, *worker, "worker", "-l", "INFO")
+        name = ("-n", f"celery@{self.settings.host}") if alone else ()
+        yield program("worker", grace + 30, *worker, "worker", *name, "-l", "INFO")
         schedule = str(self.settings.run_dir / "beat-schedule")
         yield program(
             "beat", 10, "celery", "-A", "tasks", "beat", "--schedule", schedule

@@ -1,6 +1,7 @@
 """How commands print: tables for people, JSON for programs."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 import click
@@ -26,6 +27,11 @@ def table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
         right = column in numbers
         made.add_column(column, justify="right" if right else "left", overflow="fold")
     return made
+
+
+def clock(at: float) -> str:
+    """A time for people, in this host's time zone."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def seconds(value: float | None) -> str:

@@ -13,7 +13,9 @@ from typing import NoReturn
 import click
 
 import modelserver
+from modelserver.cli.flower_port import refuse_taken_port
 from modelserver.cli.worker_processes import (
+    NAMING,
     WorkerGroup,
     count_cores,
     find_processes,
@@ -90,7 +92,10 @@ def worker(processes: str | None, args: tuple[str, ...]) -> None:
     asked = str(settings.fleet.workers.processes) if processes is None else processes
     number = find_processes(asked, settings.fleet, count_cores())
     if number == 1:
-        _celery("worker", *args)
+        named = any(arg.startswith(NAMING) for arg in args)
+        # As the fleet calls this host, whatever the machine is called.
+        name = () if named else ("-n", f"celery@{settings.host}")
+        _celery("worker", *name, *args)
     refuse_names(args)
     commands = {
         name: python_program("celery", "-A", "tasks", "worker", "-n", name, *args)
@@ -115,6 +120,7 @@ def beat(args: tuple[str, ...]) -> None:
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def flower(args: tuple[str, ...]) -> None:
     """Show workers and requests in the browser: celery flower ARGS."""
+    refuse_taken_port(args, os.environ)
     _celery("flower", *args)
 
 

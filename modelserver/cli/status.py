@@ -8,10 +8,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from modelserver.cli.decision_text import clock
-from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.cli.output import clock, console, print_json, seconds, table
 from modelserver.inventory import GIB, Gpu
-from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
+from modelserver.operations.status import (
+    EngineStatus,
+    ModelStatus,
+    QueueStatus,
+    Status,
+    read_status,
+)
 from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.settings import load
 from modelserver.store import connect
@@ -158,7 +163,7 @@ def _models(found: Status) -> Table:
 
 
 def _note(model: ModelStatus) -> str:
-    waits = f"{model.queue.backlog} wait" * bool(model.queue.backlog)
+    waits = _waits(model.queue)
     place = f"[yellow]{escape(model.waiting_for)}[/yellow]" * bool(model.waiting_for)
     notes = [place, f"schedule {model.schedule}" * bool(model.schedule)]
     if model.standing == "down":
@@ -167,7 +172,18 @@ def _note(model: ModelStatus) -> str:
         notes.insert(0, f"[red]no ready engine{'; ' * bool(waits)}{waits}[/red]")
     elif not model.queue.workers:
         notes.insert(0, "[yellow]no worker on a host with a ready engine[/yellow]")
+    elif any(model.queue.submitters):
+        notes.append(waits)
     return "; ".join(filter(None, notes))
+
+
+def _waits(queue: QueueStatus) -> str:
+    """How many wait, and from whom the most come, where that is known."""
+    if not queue.backlog:
+        return ""
+    name, most = next(iter(queue.submitters.items()), ("", 0))
+    whose = f", {most} of them from {escape(name)}" if name else ""
+    return f"{queue.backlog} wait{whose}"
 
 
 def _hosts(found: Status) -> Table:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import click
 
-from modelserver.cli.decision_text import clock, in_words, replayed
-from modelserver.cli.output import seconds
+from modelserver.cli.decision_text import in_words, replayed
+from modelserver.cli.output import clock, seconds
 from modelserver.cli.why_host import describe_host
 from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import ModelserverError

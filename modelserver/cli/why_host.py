@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from modelserver.cli.decision_text import clock
-from modelserver.cli.output import seconds
+from modelserver.cli.output import clock, seconds
 from modelserver.inventory import Host, gib
 from modelserver.operations.host_checks import check_report, hosts_without_worker
 from modelserver.operations.status import Status

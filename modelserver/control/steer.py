@@ -30,6 +30,7 @@ from modelserver.policy.replay import look_to_json
 from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
 from modelserver.store.control import (
+    CONTROL_LOCK_SECONDS,
     hold_control,
     read_memory,
     read_steered,
@@ -54,8 +55,6 @@ from modelserver.store.workers import read_backlogs, read_loads, read_worker_hos
 
 log = logging.getLogger(__name__)
 
-#: Whoever is killed while holding control's lock blocks others this long, in seconds.
-CONTROL_LOCK_SECONDS = 10.0
 #: The part of control's memory about the health of engines.
 HEALTH_MEMORY = "health"
 #: The part of control's memory about how many engines each model gets.

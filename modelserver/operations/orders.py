@@ -4,12 +4,16 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from modelserver.control.steer import CONTROL_LOCK_SECONDS
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, Status
 from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.store import Store
-from modelserver.store.control import hold_control, read_wishes, write_wishes
+from modelserver.store.control import (
+    CONTROL_LOCK_SECONDS,
+    hold_control,
+    read_wishes,
+    write_wishes,
+)
 from modelserver.store.engines import read_engines
 from modelserver.store.orders import give, take_back
 from modelserver.values import Cause, EngineSpec, Order

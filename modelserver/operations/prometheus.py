@@ -95,6 +95,11 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
         "Live workers that can take requests from a queue.",
         labels=("queue_name",),
     )
+    submitters = _gauge(
+        "queue_submitter_messages",
+        "Messages that wait in a queue, of those who have most of them.",
+        *("queue_name", "submitter"),
+    )
     cut_off = _counter("answers_cut_off", "Answers that max_tokens cut off.", "model")
     for model in models:
         ready.add_metric([model.name], model.ready)
@@ -102,9 +107,11 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
         if model.standing:
             standing.add_metric([model.name, model.standing], 1)
         length.add_metric([model.queue.name], model.queue.backlog)
+        for name, count in model.queue.submitters.items():
+            submitters.add_metric([model.queue.name, name], count)
         takers.add_metric([model.queue.name], model.queue.workers)
         cut_off.add_metric([model.name], model.cut_off)
-    yield from (ready, wanted, standing, length, takers, cut_off)
+    yield from (ready, wanted, standing, length, submitters, takers, cut_off)
 
 
 def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:

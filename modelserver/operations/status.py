@@ -24,7 +24,12 @@ from modelserver.store.measurements import read_counters, read_samples
 from modelserver.store.memory import read_note
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
-from modelserver.store.workers import read_backlog, read_loads, read_workers
+from modelserver.store.workers import (
+    read_backlog,
+    read_loads,
+    read_submitters,
+    read_workers,
+)
 from modelserver.values import (
     EngineLoad,
     EngineReport,
@@ -36,6 +41,8 @@ from modelserver.values import (
     split_engine_id,
 )
 
+#: Submitters of each queue that are told, those with the most messages.
+SUBMITTERS_SHOWN = 20
 #: What is shown for a model that is no longer part of the fleet.
 LEFT_THE_FLEET = "it left the fleet; requests wait for it to come back"
 
@@ -101,6 +108,8 @@ class QueueStatus:
     backlog: int
     #: How many live workers have a ready engine for it on their own host.
     workers: int
+    #: Who has most messages in it, and how many; "" is nobody in particular.
+    submitters: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +250,10 @@ def _read_status(store: Store, settings: Settings) -> Status:
     waiting, found, now = read_waiting(store), standings(store), store.now()
 
     def queue(name: str, takers: int) -> QueueStatus:
-        return QueueStatus(name, read_backlog(store, name), takers)
+        backlog = read_backlog(store, name)
+        found = read_submitters(store, name) if backlog else {}
+        most = dict(list(found.items())[:SUBMITTERS_SHOWN])
+        return QueueStatus(name, backlog, takers, most)
 
     return Status(
         at=now,
@@ -320,6 +332,7 @@ def _engines(
         counters = read_counters(store, engine.id)
         load = loads.get(engine.id, EngineLoad(0, 0.0, 0.0))
         values = {name: getattr(engine, name) for name in _REPORTED}
+        samples = read_samples(store, engine.id)
         engines.append(
             EngineStatus(
                 **values,
@@ -327,7 +340,7 @@ def _engines(
                 wanted=engine.id in wishes,
                 inflight=load.inflight,
                 oldest_seconds=load.oldest_seconds,
-                traffic=traffic(read_samples(store, engine.id), kind),
+                traffic=traffic(samples, kind, engine.incarnation),
                 requests=sum(counters.get(each, 0) for each in _ATTEMPTS),
                 errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
                 prompt_tokens=counters.get("prompt_tokens", 0),

@@ -29,9 +29,16 @@ def percentile(values: Sequence[float], fraction: float) -> float:
     return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
 
 
-def traffic(samples: Sequence[Sample], kind: Kind) -> Traffic:
-    """What the requests that went well measured of an engine of this kind."""
-    good = [sample for sample in samples if sample.outcome is Outcome.OK]
+def traffic(samples: Sequence[Sample], kind: Kind, incarnation: int) -> Traffic:
+    """What the requests to this incarnation that went well measured of an engine.
+
+    ``kind`` is what it is asked for. What was before its last start says nothing.
+    """
+    good = [
+        sample
+        for sample in samples
+        if sample.outcome is Outcome.OK and sample.incarnation == incarnation
+    ]
     if not good:
         return Traffic()
     seconds = [sample.seconds for sample in good]

@@ -11,6 +11,9 @@ from modelserver.store import state_scripts
 from modelserver.store.state import DEFLATE_LEVEL, RAW, Store
 from modelserver.values import Wish
 
+#: Whoever is killed while holding control's lock blocks others this long, in seconds.
+CONTROL_LOCK_SECONDS = 10.0
+
 
 @contextmanager
 def hold_control(store: Store, owner: str, seconds: float) -> Iterator[int]:

@@ -19,6 +19,28 @@ end
 return total
 """
 
+#: The messages in the main lists KEYS and in up to ARGV[1] lists beside each of them:
+#: {submitter, messages, ...}.
+BY_SUBMITTER = """
+local found = {}
+local function count(list, submitter)
+  local length = redis.pcall('LLEN', list)
+  if type(length) == 'number' and length > 0 then
+    found[#found + 1] = submitter
+    found[#found + 1] = length
+  end
+end
+for _, main in ipairs(KEYS) do
+  local from = main .. '\\6\\22from:'
+  count(main, redis.call('GET', main .. '\\6\\22owner') or '')
+  local ring = redis.call('LRANGE', main .. '\\6\\22ring', 0, ARGV[1] - 1)
+  for _, list in ipairs(ring) do
+    if list ~= main then count(list, string.sub(list, #from + 1)) end
+  end
+end
+return found
+"""
+
 #: Deletes the main lists KEYS and up to ARGV[1] of the side lists beside them; returns
 #: how many rows there were, and 1 if there are more lists.
 PURGE = """

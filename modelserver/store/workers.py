@@ -1,12 +1,16 @@
 """What the live workers report, and the requests that wait for them."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from modelserver.store import queue_scripts
 from modelserver.store.state import Store
 from modelserver.values import EngineLoad
+
+#: Submitters of each priority that are counted at most.
+MOST_SUBMITTERS = 100
 
 
 def read_workers(store: Store) -> dict[str, dict[str, Any]]:
@@ -51,6 +55,19 @@ def read_backlogs(store: Store, queues: Sequence[str]) -> dict[str, int]:
             lists = store.keys.queue(queue)
             pipe.eval(queue_scripts.DEPTH, len(lists), *lists)
         return dict(zip(queues, map(int, pipe.execute()), strict=True))
+
+
+def read_submitters(store: Store, queue: str) -> dict[str, int]:
+    """The messages that wait in a queue by their submitter, the most first.
+
+    Those of nobody in particular are under "".
+    """
+    lists = store.keys.queue(queue)
+    reply = store.run_script(queue_scripts.BY_SUBMITTER, lists, MOST_SUBMITTERS)
+    found: Counter[str] = Counter()
+    for name, length in zip(reply[::2], reply[1::2], strict=True):
+        found[str(name)] += int(length)
+    return dict(found.most_common())
 
 
 def read_answers(store: Store) -> dict[str, int]:

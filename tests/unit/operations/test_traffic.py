@@ -1,5 +1,7 @@
 """What kept requests say of an engine."""
 
+from dataclasses import replace
+
 import pytest
 
 from modelserver.operations.traffic import Traffic, percentile, traffic
@@ -13,16 +15,16 @@ def sample(
 
 
 def test_without_requests_nothing_is_known():
-    assert traffic((), Kind.COMPLETION) == Traffic(0, None, None, None)
+    assert traffic((), Kind.COMPLETION, 1) == Traffic(0, None, None, None)
 
 
 def test_tokens_per_second_cover_the_time_from_first_start_to_last_end():
-    measured = traffic([sample(110.0, 4.0), sample(102.0, 2.0)], Kind.COMPLETION)
+    measured = traffic([sample(110.0, 4.0), sample(102.0, 2.0)], Kind.COMPLETION, 1)
     assert measured == Traffic(2, 2.0, 4.0, 20 / 10)
 
 
 def test_an_embedding_counts_the_tokens_of_its_prompt():
-    measured = traffic([sample(110.0, 2.0, tokens=0)], Kind.EMBEDDING)
+    measured = traffic([sample(110.0, 2.0, tokens=0)], Kind.EMBEDDING, 1)
     assert measured.tokens_per_second == 7 / 2
 
 
@@ -31,11 +33,17 @@ def test_an_embedding_counts_the_tokens_of_its_prompt():
 )
 def test_only_requests_that_went_well_count(outcome: Outcome):
     samples = [sample(110.0, 2.0), sample(111.0, 60.0, outcome=outcome)]
-    assert traffic(samples, Kind.COMPLETION) == Traffic(1, 2.0, 2.0, 5.0)
+    assert traffic(samples, Kind.COMPLETION, 1) == Traffic(1, 2.0, 2.0, 5.0)
+
+
+def test_what_was_before_the_last_start_does_not_count():
+    samples = [replace(sample(110.0, 2.0), incarnation=2), sample(100.0, 60.0)]
+    assert traffic(samples, Kind.COMPLETION, 2) == Traffic(1, 2.0, 2.0, 5.0)
+    assert traffic(samples, Kind.COMPLETION, 3) == Traffic()
 
 
 def test_requests_that_took_no_time_have_no_rate():
-    assert traffic([sample(1.0, 0.0)], Kind.COMPLETION).tokens_per_second is None
+    assert traffic([sample(1.0, 0.0)], Kind.COMPLETION, 1).tokens_per_second is None
 
 
 @pytest.mark.parametrize(
