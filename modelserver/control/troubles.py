@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 from modelserver.control.alerts import end_alert, raise_alert
@@ -21,10 +22,16 @@ from modelserver.policy.troubles import (
 from modelserver.settings import Settings
 from modelserver.store.alerts import open_alerts, read_troubles, write_troubles
 from modelserver.store.dead_letters import count_dead
+from modelserver.store.engines import remove_engine
+from modelserver.store.hosts import end_host_lease
 from modelserver.store.memory import read_note
 from modelserver.store.server import read_failure
 from modelserver.store.state import Store
 
+log = logging.getLogger(__name__)
+
+#: A host that has been lost for this long is forgotten, in seconds: a week.
+FORGET_HOST_SECONDS = 7 * 86_400.0
 #: Troubles are told by alerts of these kinds.
 KINDS = frozenset(TroubleKind)
 
@@ -44,6 +51,23 @@ def tell_troubles(
     silent = [host for host in silences.since if host not in drained]
     found = find_troubles(snapshot, waiting, silent, before)
     tell(store, settings, (*found, *find_server_troubles(store)), now)
+    _forget_lost(store, snapshot, before, now)
+
+
+def _forget_lost(
+    store: Store, snapshot: Snapshot, noted: Mapping[str, NotedTrouble], now: float
+) -> None:
+    """Collect what hosts have left that were lost long ago."""
+    for trouble, note in noted.items():
+        kind, _, host = trouble.partition(":")
+        if kind != TroubleKind.HOST or now - note.since < FORGET_HOST_SECONDS:
+            continue
+        for name, report in snapshot.engines.items():
+            wish = snapshot.wishes.get(name)
+            if report.host == host and (wish is None or wish.spec.host != host):
+                remove_engine(store, name)
+        end_host_lease(store, host)
+        log.warning("host=%s is forgotten: it did not return", host)
 
 
 def find_server_troubles(store: Store) -> Iterator[Trouble]:

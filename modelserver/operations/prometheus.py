@@ -1,12 +1,19 @@
 """The fleet's state for Prometheus, read from the store at each scrape.
 
-Names begin with ``modelserver_``; those about queues are celery-exporter's, which
+Names begin with ``modelserver_``; a queue's length is celery-exporter's, which
 dashboards for Celery know.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from modelserver.errors import StoreUnreachableError
@@ -22,7 +29,14 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import counts
 from modelserver.store.dead_letters import count_dead
+from modelserver.store.measurements import (
+    DURATION_BOUNDS,
+    Durations,
+    read_metrics,
+)
+from modelserver.store.memory import Memory, read_memory
 from modelserver.store.workers import read_answers
+from modelserver.values import Metrics
 
 #: Labels of what is about one engine.
 ENGINE_LABELS = ("engine", "model", "host")
@@ -59,6 +73,8 @@ class FleetCollector(Collector):
             return [
                 *_models(status.models),
                 *_engines(status.engines),
+                *_own_metrics(read_metrics(store), status.engines),
+                *_server(read_memory(store)),
                 *_hosts(status.hosts, status.lost_hosts),
                 *_workers(status.workers),
                 *_control(status),
@@ -90,10 +106,8 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
     length = GaugeMetricFamily(
         "celery_queue_length", "Requests that wait in a queue.", labels=("queue_name",)
     )
-    takers = GaugeMetricFamily(
-        "celery_active_consumer_count",
-        "Live workers that can take requests from a queue.",
-        labels=("queue_name",),
+    takers = _gauge(
+        "queue_workers", "Live workers that can take from a queue.", "queue_name"
     )
     submitters = _gauge(
         "queue_submitter_messages",
@@ -118,10 +132,10 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
     state = _gauge(
         "engine_state", "1 for the state that an engine is in.", *ENGINE_LABELS, "state"
     )
-    seconds = _gauge(
-        "engine_request_seconds",
-        "Seconds that an engine took for one of its last 64 requests.",
-        *(*ENGINE_LABELS, "quantile"),
+    seconds = HistogramMetricFamily(
+        "modelserver_engine_request_seconds",
+        "Seconds that requests took an engine, those that went well.",
+        labels=ENGINE_LABELS,
     )
     gauges = {
         "inflight": _gauge(
@@ -172,14 +186,42 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
         held.add_metric(labels, bool(engine.hold))
         for name, family in numbers.items():
             family.add_metric(labels, getattr(engine, name))
-        traffic = engine.traffic
-        for quantile, value in (
-            ("0.5", traffic.p50_seconds),
-            ("0.95", traffic.p95_seconds),
-        ):
-            if value is not None:
-                seconds.add_metric([*labels, quantile], value)
+        seconds.add_metric(labels, _buckets(engine.durations), engine.durations.seconds)
     yield from (state, held, seconds, *numbers.values())
+
+
+def _buckets(durations: Durations) -> list[tuple[str, float]]:
+    """As Prometheus counts: each bucket with all below it."""
+    bounds = (*(str(float(bound)) for bound in DURATION_BOUNDS), "+Inf")
+    return list(zip(bounds, accumulate(durations.counts), strict=True))
+
+
+def _own_metrics(
+    metrics: Mapping[str, Metrics], engines: tuple[EngineStatus, ...]
+) -> Iterator[Metric]:
+    """What engines tell of themselves."""
+    waiting = _gauge(
+        "engine_waiting", "Requests that an engine has not begun.", *ENGINE_LABELS
+    )
+    use = _gauge(
+        "engine_kv_use", "Share of an engine's KV cache in use.", *ENGINE_LABELS
+    )
+    for engine in engines:
+        if own := metrics.get(engine.id):
+            labels = [engine.id, engine.model, engine.host]
+            waiting.add_metric(labels, own.waiting)
+            use.add_metric(labels, own.kv_use)
+    yield from (waiting, use)
+
+
+def _server(memory: Memory) -> Iterator[Metric]:
+    used = _gauge("redis_memory_bytes", "Memory of Redis in bytes.", "kind")
+    used.add_metric(["used"], memory.used)
+    if memory.limit:
+        used.add_metric(["limit"], memory.limit)
+    build = _gauge("build_info", "1, with the version of modelserver.", "version")
+    build.add_metric([version("modelserver")], 1)
+    yield from (used, build)
 
 
 def _hosts(hosts: tuple[Host, ...], lost: tuple[str, ...]) -> Iterator[Metric]:

@@ -20,7 +20,12 @@ from modelserver.store.control import read_steered, read_waiting, read_wishes
 from modelserver.store.engines import read_engines
 from modelserver.store.fleet import read_applied_fleet
 from modelserver.store.hosts import read_host_names, read_hosts
-from modelserver.store.measurements import read_counters, read_samples
+from modelserver.store.measurements import (
+    Durations,
+    durations_of,
+    read_counters,
+    read_samples,
+)
 from modelserver.store.memory import read_note
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
@@ -79,6 +84,8 @@ class EngineStatus:
     completion_tokens: int
     #: Answers that ``max_tokens`` cut off.
     cut_off: int
+    #: How long those that went well took.
+    durations: Durations
     #: Since when it is in its state, in seconds since the epoch.
     since: float
     #: When it last gave a sign of life, in seconds since the epoch.
@@ -346,6 +353,7 @@ def _engines(
                 prompt_tokens=counters.get("prompt_tokens", 0),
                 completion_tokens=counters.get("completion_tokens", 0),
                 cut_off=counters.get("cut_off", 0),
+                durations=durations_of(counters),
             )
         )
     return tuple(engines)

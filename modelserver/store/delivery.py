@@ -25,7 +25,7 @@ from modelserver.store.batch import (
     StoreResult,
 )
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
-from modelserver.store.measurements import pack_sample
+from modelserver.store.measurements import count_durations, pack_sample
 from modelserver.store.run_scripts import (
     SPLIT,
     add_bit_look,
@@ -181,6 +181,7 @@ class Deliveries:
         )
         if cut_off := sum(sample.cut_off for sample in samples):
             totals["cut_off"] = cut_off
+        totals.update(count_durations(samples))
         pipe.eval(
             RECORD,
             2,

@@ -1,20 +1,27 @@
 """What control tells of hosts and engines, on a real server."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from modelserver.control.steer import steer
-from modelserver.control.troubles import find_server_troubles, tell
+from modelserver.control.steer import read_snapshot, steer
+from modelserver.control.troubles import (
+    FORGET_HOST_SECONDS,
+    find_server_troubles,
+    tell,
+    tell_troubles,
+)
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Disk, Gpu, Host
 from modelserver.operations.status import read_status
+from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.policy.troubles import Trouble, TroubleKind
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.alerts import last_alerts, open_alerts
+from modelserver.store.alerts import last_alerts, open_alerts, write_troubles
 from modelserver.store.engines import report_engine
 from modelserver.store.hosts import report_host
 from modelserver.values import EngineReport, EngineState
@@ -75,8 +82,8 @@ def test_a_lost_host_and_what_hosts_report_are_told_after_their_time(
     host = Host("a", (faulty,), disks=(Disk("/", 1, 100 * GIB),), clock_ahead_seconds=9)
     report_host(store, host, lease_seconds=60)
     report_host(store, Host("b"), lease_seconds=0.001)
+    eventually(lambda: read_status(store, settings).lost_hosts == ("b",))
     steer(store, settings, "one")
-    assert read_status(store, settings).lost_hosts == ("b",)
     about = {"gpu": "a", "disk": "a", "clock": "a", "host": "b"}
     troubles = [Trouble(TroubleKind(k), v, "is wrong") for k, v in about.items()]
     tell(store, settings, troubles, store.now())
@@ -108,3 +115,20 @@ def test_data_that_are_not_saved_are_told_until_they_are(
     file.rmdir()
     save()
     assert list(find_server_troubles(store)) == []
+
+
+def test_a_host_that_does_not_return_is_forgotten_with_its_reports(
+    store: Store, settings: Settings
+):
+    report_host(store, Host("a"), lease_seconds=60)
+    report_host(store, Host("gone"), lease_seconds=0.001)
+    report_engine(store, EngineReport("old-0", "old", "gone", EngineState.READY, 1))
+    eventually(lambda: read_status(store, settings).lost_hosts == ("gone",))
+    now = store.now()
+    lost = {"host:gone": {"since": now - FORGET_HOST_SECONDS - 1, "told": 1}}
+    write_troubles(store, json.dumps(lost))
+    silences = HostSilences(since={"gone": now - 60})
+    snapshot = read_snapshot(store, settings)
+    tell_troubles(store, settings, snapshot, {}, silences, now)
+    status = read_status(store, settings)
+    assert (status.lost_hosts, status.engines) == ((), ())

@@ -43,6 +43,26 @@ def served(hosts: Hosts) -> Iterator[str]:
         process.stdout.close()
 
 
+def faults_of(url: str) -> list[str]:
+    """What ``promtool check metrics`` would say, by the rules that it checks."""
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        page = reply.read().decode()
+    found = []
+    for family in text_string_to_metric_families(page):
+        is_kept = family.type in ("histogram", "summary")
+        found += [f"{family.name} has no help"] * (not family.documentation)
+        if family.name.endswith(("_count", "_sum", "_bucket")) and not is_kept:
+            found.append(f"{family.name} has a reserved ending")
+        for sample in family.samples:
+            if {"quantile", "le"} & sample.labels.keys() and not is_kept:
+                found.append(f"{sample.name} has a reserved label")
+            if family.type == "counter" and not sample.name.endswith("_total"):
+                found.append(f"{sample.name} is a counter without _total")
+            if family.type == "gauge" and sample.name.endswith("_total"):
+                found.append(f"{sample.name} is a gauge with _total")
+    return found
+
+
 def scrape(url: str) -> dict[Name, float]:
     with urllib.request.urlopen(url, timeout=30) as reply:
         page = reply.read().decode()
@@ -69,11 +89,16 @@ def test_prometheus_reads_engines_queues_answers_and_alerts(
             eventually(lambda: scrape(url).get(total) == 5, within=10)
             page = scrape(url)
             tokens = named("modelserver_engine_completion_tokens_total", **engine)
-            half = named("modelserver_engine_request_seconds", **engine, quantile="0.5")
+            took = "modelserver_engine_request_seconds"
             assert page[tokens] == 40
             cut_off = named("modelserver_answers_cut_off_total", model="m")
             assert page[cut_off] == 5
-            assert page[half] > 0
+            assert page[named(f"{took}_bucket", **engine, le="+Inf")] == 5
+            assert page[named(f"{took}_count", **engine)] == 5
+            assert page[named(f"{took}_sum", **engine)] > 0
+            assert page[named("modelserver_redis_memory_bytes", kind="used")] > 0
+            assert any(name == "modelserver_build_info" for name, _ in page)
+            assert faults_of(url) == []
             assert page[named("modelserver_engine_state", **engine, state="READY")] == 1
             assert page[named("celery_queue_length", queue_name="m")] == 0
             assert page[named("modelserver_answers_total", outcome="stored")] >= 5
