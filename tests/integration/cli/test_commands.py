@@ -134,7 +134,12 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
         "ready": 0,
         "wanted": 1,
         "schedule": "",
-        "queue": {"name": "waits", "backlog": 3, "workers": 0},
+        "queue": {
+            "name": "waits",
+            "backlog": 3,
+            "workers": 0,
+            "submitters": {"": 3},
+        },
         "waiting_for": "waits-0: needs 1 free GPU; host a has no GPUs",
         "standing": "",
         "because": "",

@@ -101,8 +101,8 @@ def test_why_of_something_unknown_names_what_there_is(folder: Path, store: Store
     done = run(folder, "why", "slow")
     assert done.returncode == 1
     assert done.stderr == (
-        "modelserver: there is no engine or model slow; there are: fast, vectors, "
-        "waits, fast-0\n"
+        "modelserver: there is no engine, model or host slow; there are: fast, "
+        "vectors, waits, fast-0, a\n"
     )
 
 
