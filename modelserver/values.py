@@ -244,7 +244,6 @@ class Sample:
     incarnation: int
     #: When it ended, in seconds of the store's clock.
     ended_at: float
-    #: How long it took.
     seconds: float
     prompt_tokens: int
     completion_tokens: int
@@ -263,9 +262,7 @@ class Sample:
 class EngineLoad:
     """What one worker, or all of them, have in flight on one engine."""
 
-    #: Requests in flight.
     inflight: int
-    #: The age of the oldest request.
     oldest_seconds: float
     #: The time since a request last finished well, or since the engine was first seen.
     idle_seconds: float
@@ -293,7 +290,6 @@ class Canary:
     incarnation: int
     #: When it was sent, in seconds of the store's clock.
     at: float
-    #: How long it took.
     seconds: float
     #: Whether ``seconds`` is the median of eight that were sent at once.
     loaded: bool = False
