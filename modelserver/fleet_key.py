@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from modelserver.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
 
 #: The variable that holds the key; it goes before the file.
 KEY_VARIABLE = "MODELSERVER_FLEET_KEY"
@@ -134,15 +137,30 @@ class FleetKey:
 
     def last_version(self) -> int:
         """The last signed version that this host has obeyed, 0 for none."""
+        file = self.folder / VERSION_FILE
         try:
-            return int((self.folder / VERSION_FILE).read_text() or 0)
+            return int(file.read_text() or 0)
         except FileNotFoundError:
             return 0
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"the last version of the fleet cannot be read from {file}: {error}; "
+                "give it to the user who runs modelserver here, or remove it"
+            ) from error
 
     def note_version(self, version: int) -> None:
-        """Obey nothing older from now on. Does nothing without a key."""
+        """Obey nothing older from now on. Does nothing without a key.
+
+        On a full disk nothing is noted, and a version before may come back.
+        """
         if not self.read() or version <= self.last_version():
             return
+        try:
+            self._write_version(version)
+        except OSError as error:
+            _log.warning("version=%d of the fleet was not noted: %s", version, error)
+
+    def _write_version(self, version: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT
         file = os.open(self.folder / VERSION_FILE, flags, 0o600)

@@ -4,6 +4,7 @@
 - ``lock``: one launcher for each fleet on a host
 - ``process``: starts and ends processes, and knows which are an engine's
 - ``unowned``: engines that run without a launcher
+- ``exposed``: engines that other hosts can reach
 - ``listeners``: whose processes listen on a port
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs

@@ -57,6 +57,9 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
         for pid, fact in ask("launcher.host.unowned").items():
             remedy = f"start the launcher of that fleet, or end it: kill {pid}"
             yield Check(f"pid {pid}", f"an engine without a launcher: {fact}", remedy)
+        for engine, where in ask("launcher.host.exposed").items():
+            remedy = "have it listen on 127.0.0.1, or close these ports to other hosts"
+            yield Check(f"engine {engine}", f"listens on {where}", remedy)
         yield from _ports(settings, status)
 
 

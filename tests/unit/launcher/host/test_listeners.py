@@ -1,4 +1,4 @@
-"""Whose processes listen on an engine's port."""
+"""Whose processes listen on an engine's port, and who can reach them."""
 
 import os
 import socket
@@ -7,7 +7,10 @@ from pathlib import Path
 
 from launcher.engine_types import Launch
 from launcher.host import process
+from launcher.host.exposed import find_exposed
 from launcher.host.listeners import find_stranger
+from launcher.host.records import Record, Records
+from modelserver.values import EngineSpec
 from tests.support.processes import eventually, free_port
 
 SERVER = """
@@ -36,6 +39,11 @@ def test_a_child_of_the_engine_listens_as_the_engine(tmp_path: Path) -> None:
         engine = process.start(launch, tmp_path / "log", "engine=a", born)
         eventually(lambda port=port: answers(port))
         assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+        records = Records(tmp_path / "engines")
+        spec = EngineSpec("m-0", "m", "h")
+        records.write(Record(spec, 1, engine.identity, port, (), 0, 0.0))
+        reached = {"m-0": f"0.0.0.0 port {port}"} if address == "0.0.0.0" else {}
+        assert find_exposed(records) == reached
         assert engine.kill() == []
 
 
