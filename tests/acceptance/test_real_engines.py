@@ -19,7 +19,7 @@ import redis
 
 from launcher import environments
 from launcher.engine_types import adapter
-from launcher.host.process import MARK, RUN
+from launcher.host.process import MARK
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.values import Kind
 from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
@@ -199,8 +199,8 @@ def test_engines_have_no_secret_but_their_own_key(fleet: Product) -> None:
             given = process.environ()
             text = repr(given)
             assert [each for each in fleets if each in text] == [fleet.key(name)]
-            ours = {each for each in given if each.startswith("MODELSERVER_")}
-            assert ours <= {MARK, RUN}
+            ours = [each for each in given if each.startswith("MODELSERVER_")]
+            assert all(each.startswith("MODELSERVER_ENGINE_") for each in ours)
 
 
 def secrets(fleet: Product) -> list[str]:
