@@ -16,7 +16,7 @@ from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
-from launcher.host.lock import LOCK_FILE, HostLock, await_lease
+from launcher.host.lock import HostLock, await_lease, lock_file
 from launcher.host.logs import Logs
 from launcher.host.own_gpus import OwnGpus
 from launcher.host.process import Identity
@@ -47,7 +47,7 @@ def main() -> None:
     )
     try:
         settings = load()
-        lock = HostLock.acquire(settings.run_dir / LOCK_FILE)
+        lock = HostLock.acquire(lock_file(settings.run_dir))
         settings.note_run_dir()
         store, applied = _reach_store(settings, lock)
         asyncio.run(_serve(settings, store, applied))
@@ -110,7 +110,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
         keys = settings.keyring()
         async with open_session(keys=keys) as session:
             resources = HostResources(
-                home=settings.home,
+                home=settings.engines_home,
                 logs=settings.run_dir / "logs",
                 host=settings.host,
                 records=records,

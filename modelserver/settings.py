@@ -2,8 +2,9 @@
 
 The only module that reads the environment. ``MODELSERVER_FLEET`` names the fleet file,
 ``MODELSERVER_HOME`` the folder for engine environments, models, logs and the embedded
-server's data, ``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM``
-what runs containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with.
+server's data, ``MODELSERVER_ENGINES_HOME`` another one for the first two,
+``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM`` what runs
+containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with.
 CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
 """
 
@@ -32,6 +33,8 @@ EMBEDDED_FILE = "valkey.json"
 NOTE_FILE = "fleet.json"
 #: The variable in which Slurm names a job's GPUs.
 SLURM_GPUS = "SLURM_JOB_GPUS"
+#: This machine's own name, whatever the fleet calls it.
+MACHINE = socket.gethostname()
 
 
 @dataclass(frozen=True)
@@ -51,31 +54,50 @@ class Settings:
     gpu_variable: tuple[str, str] = ("", "")
     #: The fleet's key as the environment gives it, "" where it does not.
     given_key: str = field(default="", repr=False)
+    #: The folder of engine environments and built-in models, None for ``home``.
+    shared_home: Path | None = None
+
+    @property
+    def engines_home(self) -> Path:
+        """The folder of engine environments, which hosts may share."""
+        return self.shared_home or self.home
 
     @cached_property
     def run_dir(self) -> Path:
-        """Logs and data of this fleet on this host; one folder per fleet file.
+        """Logs and data of this fleet on this host; one folder per host and fleet file.
 
-        A file that was renamed keeps the folder that it had.
+        A file that was renamed keeps the folder that it had. Hosts may share a home.
         """
         digest = hashlib.sha256(str(self.fleet_file).encode()).hexdigest()[:8]
         name = f"{self.fleet_file.parent.name or 'root'}-{digest}"
-        own = self.home / "run" / name
-        if own.exists() or not self.fleet_file.is_file():
+        own = self.home / "run" / self.host.replace("/", "_") / name
+        if own.exists():
             return own
-        return next(self._earlier_run_dirs(), own)
+        return next(self._earlier_run_dirs(name), own)
 
-    def _earlier_run_dirs(self) -> Iterator[Path]:
-        """The run folders of this very fleet whose fleet file is gone."""
-        for path in sorted((self.home / "run").glob(f"*/{NOTE_FILE}")):
+    def _earlier_run_dirs(self, name: str) -> Iterator[Path]:
+        """This machine's run folders of this very fleet: without a host in their path,
+        of another name of this host, or of a fleet file that is gone."""
+        runs = self.home / "run"
+        notes = (*runs.glob(f"*/{NOTE_FILE}"), *runs.glob(f"*/*/{NOTE_FILE}"))
+        for path in sorted(notes):
             try:
                 note = json.loads(path.read_text())
                 same = note["fleet"] == self._identity
                 file = Path(note["file"])
-            except (OSError, ValueError, KeyError, TypeError):
+                here = note.get("machine", MACHINE) == MACHINE
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
-            if file == self.fleet_file or (same and not file.exists()):
+            renamed = same and self.fleet_file.is_file() and not file.exists()
+            if here and (file == self.fleet_file or renamed):
                 yield path.parent
+        if (runs / name / "logs").exists() and not (runs / name / NOTE_FILE).exists():
+            yield runs / name
+
+    @property
+    def files_dir(self) -> Path:
+        """The files of the gateway, which gateways of one home share."""
+        return self.home / "run" / self.run_dir.name / "files"
 
     @property
     def _identity(self) -> str:
@@ -88,7 +110,11 @@ class Settings:
     def note_run_dir(self) -> None:
         """Write down whose run folder it is, for when the fleet file is renamed."""
         self.make_run_dir()
-        note = {"file": str(self.fleet_file), "fleet": self._identity}
+        note = {
+            "file": str(self.fleet_file),
+            "fleet": self._identity,
+            "machine": MACHINE,
+        }
         (self.run_dir / NOTE_FILE).write_text(json.dumps(note))
 
     def make_run_dir(self) -> Path:
@@ -156,14 +182,16 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
             f"MODELSERVER_FLEET names {path}, which does not exist; correct it"
         )
     home = environ.get("MODELSERVER_HOME") or _default_home(environ)
+    engines = environ.get("MODELSERVER_ENGINES_HOME")
     return Settings(
         fleet=read_fleet(path) if path.is_file() else Fleet(),
         fleet_file=path,
         home=Path(home).expanduser().absolute(),
-        host=environ.get("MODELSERVER_HOST") or socket.gethostname(),
+        host=environ.get("MODELSERVER_HOST") or MACHINE,
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
         gpu_variable=_gpu_variable(environ),
         given_key=environ.get(KEY_VARIABLE, ""),
+        shared_home=Path(engines).expanduser().absolute() if engines else None,
     )
 
 

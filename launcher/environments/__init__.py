@@ -6,7 +6,8 @@ always a process that this environment's interpreter runs.
 
 - ``recipes``: which engines can be installed, and of what
 - ``installer``: installs and removes environments
-- ``children``: runs installers, one at a time
+- ``children``: runs installers
+- ``install_lock``: one at a time, also among hosts that share the folder
 - ``torch_source``: where torch comes from
 - ``paths``: where environments are, and whether they are complete
 - ``check``, ``findings``: what engines on this host could clash with

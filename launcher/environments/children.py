@@ -1,21 +1,18 @@
-"""Run installers as child processes, one installation of an environment at a time."""
+"""Run installers as child processes."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from modelserver.errors import EngineEnvironmentError
 
-#: Seconds between two looks at a child, or at a lock that another process holds.
+#: Seconds between two looks at a child.
 POLL_SECONDS = 0.5
 #: Bytes at the end of a log in which its last line is looked for.
 TAIL_BYTES = 4096
@@ -177,33 +174,3 @@ class Children:
                 stream.write(f"no answer within {within_seconds} s\n".encode())
                 return None
         return done.stdout if done.returncode == 0 else None
-
-
-@contextmanager
-def exclusive(lock: Path, report: ReportProgress) -> Iterator[int]:
-    """Hold `lock` and yield its descriptor; wait, and say so, while another holds it.
-
-    The file stays behind: a lock file that is deleted can be held twice.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as stream:
-        started = time.monotonic()
-        while not _acquire(stream):
-            waiting = InstallProgress(
-                index=0,
-                steps=0,
-                what="waiting for another installation",
-                why=f"it holds {lock}",
-                seconds=time.monotonic() - started,
-            )
-            report(waiting)
-            time.sleep(POLL_SECONDS)
-        yield stream.fileno()
-
-
-def _acquire(stream: IO[str]) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -12,12 +12,8 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from launcher.environments.children import (
-    Children,
-    InstallProgress,
-    ReportProgress,
-    exclusive,
-)
+from launcher.environments.children import Children, InstallProgress, ReportProgress
+from launcher.environments.install_lock import exclusive
 from launcher.environments.paths import (
     MARKER,
     Installed,

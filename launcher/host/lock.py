@@ -1,7 +1,9 @@
 """One launcher per host: a locked file on this machine, a lease in the store."""
 
 import fcntl
+import hashlib
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -10,11 +12,24 @@ import psutil
 
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Host
+from modelserver.network_disks import find_network_disk
 from modelserver.store.hosts import read_host
 from modelserver.store.state import Store
 
 #: The file in the run folder that a launcher keeps locked.
 LOCK_FILE = "launcher.lock"
+
+
+def lock_file(run_dir: Path, mounts: str | None = None) -> Path:
+    """The file that is locked; for a run folder on the network's disk, a local one.
+
+    A lock there may outlive its host, or be refused.
+    """
+    if not find_network_disk(run_dir, mounts):
+        return run_dir / LOCK_FILE
+    digest = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"modelserver-{os.getuid()}"
+    return folder / f"{digest}.lock"
 
 
 def is_locked(path: Path) -> bool:

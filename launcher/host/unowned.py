@@ -6,7 +6,7 @@
 import json
 from pathlib import Path
 
-from launcher.host.lock import LOCK_FILE, is_locked
+from launcher.host.lock import is_locked, lock_file
 from launcher.host.process import find_engines
 from launcher.host.records import Records
 from modelserver.settings import load
@@ -18,14 +18,14 @@ def find_unowned(home: Path) -> dict[int, str]:
     runs = home / "run"
     for pid, mark, run in find_engines():
         folder = Path(run)
-        if folder.parent != runs:
+        if not folder.is_relative_to(runs):
             continue
         known = {
             each.process.mark: each for each in Records(folder / "engines").read_all()
         }
         if mark not in known:
             found[pid] = f"no record in {folder} tells of it"
-        elif not is_locked(folder / LOCK_FILE):
+        elif not is_locked(lock_file(folder)):
             engine = known[mark].spec.id
             found[pid] = f"engine {engine} of {folder}, whose launcher does not run"
     return found

@@ -106,8 +106,8 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
 
 
 def _settings(model: str, embedding_model: str, engine: str) -> Settings:
-    home = load().home
-    folder = home / "demo"
+    own = load()
+    folder = own.home / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "fleet.toml"
     text = DEMO_FLEET.format(
@@ -117,7 +117,7 @@ def _settings(model: str, embedding_model: str, engine: str) -> Settings:
         gpus=1 if engine == "sglang" else 0,
     )
     path.write_text(text)
-    return dataclasses.replace(load(), fleet=read_fleet(path), fleet_file=path)
+    return dataclasses.replace(own, fleet=read_fleet(path), fleet_file=path)
 
 
 def _absolute(model: str) -> str:
@@ -126,7 +126,7 @@ def _absolute(model: str) -> str:
 
 def _install(settings: Settings, engine: str) -> None:
     """Install the engine's environment, by a program that shows its own progress."""
-    argv = python_program("launcher.environments", "--home", str(settings.home))
+    argv = python_program("launcher.environments", "--home", str(settings.engines_home))
     done = subprocess.run(
         [*argv, "install", engine],
         cwd=programs_folder(),

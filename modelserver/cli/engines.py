@@ -13,7 +13,7 @@ from modelserver.settings import load
 
 def _run(*arguments: str) -> NoReturn:
     settings = load()
-    argv = python_program("launcher.environments", "--home", str(settings.home))
+    argv = python_program("launcher.environments", "--home", str(settings.engines_home))
     replace_process([*argv, *arguments], environment(settings))
 
 

@@ -34,7 +34,7 @@ class BatchPathsHandler:
     """Answers what is asked about files and batches."""
 
     def __init__(self, settings: Settings, app: Celery) -> None:
-        self._files = FileFolder(settings.run_dir / "files")
+        self._files = FileFolder(settings.files_dir)
         self._batches = BatchFolder(settings, app, self._files)
         self._validations: set[asyncio.Task[None]] = set()
 

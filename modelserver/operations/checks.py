@@ -169,7 +169,7 @@ def _runs_engines(settings: Settings) -> bool:
 
 
 def _environments(settings: Settings, ask: Ask) -> Iterator[Check]:
-    home = ("--home", str(settings.home))
+    home = ("--home", str(settings.engines_home))
     present = ask("launcher.environments", *home, "list", "--json")
     specs = settings.fleet.specs()
     models = [model for model in specs if not model.image]

@@ -1,6 +1,7 @@
 """What a fleet file may say, and what it is told when it may not."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -328,3 +329,39 @@ def test_a_run_folder_is_closed_to_other_users(tmp_path: Path):
     settings = load({"MODELSERVER_HOME": str(tmp_path / "home")}, cwd=tmp_path)
     settings.run_dir.mkdir(mode=0o755, parents=True)
     assert settings.make_run_dir().stat().st_mode & 0o777 == 0o700
+
+
+def test_hosts_that_share_a_home_have_run_folders_of_their_own(tmp_path: Path):
+    def settings(host: str) -> Settings:
+        (tmp_path / "fleet.toml").write_text(EXTERNAL)
+        environ = {"MODELSERVER_HOME": str(tmp_path / "home"), "MODELSERVER_HOST": host}
+        return load(environ, cwd=tmp_path)
+
+    first, second = settings("h1"), settings("h2")
+    assert first.run_dir.parent == tmp_path / "home/run/h1"
+    assert second.run_dir.parent == tmp_path / "home/run/h2"
+    assert first.files_dir == second.files_dir
+    # One machine has one folder, by whatever name it is called there.
+    first.note_run_dir()
+    assert settings("").run_dir == first.run_dir
+    note = first.run_dir / "fleet.json"
+    note.write_text(note.read_text().replace(socket.gethostname(), "another-machine"))
+    assert settings("h2").run_dir == second.run_dir
+
+
+def test_a_run_folder_without_a_host_is_kept(tmp_path: Path):
+    (tmp_path / "fleet.toml").write_text(EXTERNAL)
+    environ = {"MODELSERVER_HOME": str(tmp_path), "MODELSERVER_HOST": "h1"}
+    name = load(environ, cwd=tmp_path).run_dir.name
+    (tmp_path / "run" / name / "logs").mkdir(parents=True)
+    earlier = load(environ, cwd=tmp_path)
+    assert earlier.run_dir == tmp_path / "run" / name
+    earlier.note_run_dir()
+    assert load(environ, cwd=tmp_path).run_dir == tmp_path / "run" / name
+
+
+def test_environments_of_engines_can_live_apart(tmp_path: Path):
+    environ = {"MODELSERVER_HOME": "/home/of/host"}
+    assert load(environ, cwd=tmp_path).engines_home == Path("/home/of/host")
+    environ["MODELSERVER_ENGINES_HOME"] = "/shared"
+    assert load(environ, cwd=tmp_path).engines_home == Path("/shared")

@@ -1,10 +1,9 @@
-"""Child processes of an installation, and its lock."""
+"""Child processes of an installation."""
 
 from __future__ import annotations
 
 import os
 import ssl
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from launcher.environments.children import (
     Children,
     child_environment,
     complaint,
-    exclusive,
 )
 from modelserver.errors import EngineEnvironmentError
 
@@ -62,29 +60,3 @@ def test_failed_step_tells_the_cause_that_comes_with_the_error(tmp_path: Path) -
     log = tmp_path / "e.log"
     log.write_text("Using Python\nerror: No solution found\n  cause: no certifi\n\n")
     assert complaint(log) == "error: No solution found cause: no certifi"
-
-
-def test_second_installation_waits_and_says_so(tmp_path: Path) -> None:
-    lock = tmp_path / "sglang-cpu.lock"
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import fcntl, sys; f = open(sys.argv[1], 'a');"
-            "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()",
-            str(lock),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    reports: list[InstallProgress] = []
-
-    def let_go_once_reported(progress: InstallProgress) -> None:
-        reports.append(progress)
-        holder.communicate(b"\n")
-
-    with exclusive(lock, let_go_once_reported):
-        assert reports[0].what == "waiting for another installation"
