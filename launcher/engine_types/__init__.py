@@ -5,6 +5,7 @@
 - ``command``: a command of the fleet file, an engine of somebody else, a missing model
 - ``capacity``: how many requests an engine takes at once, by its own account
 - ``gpu_memory``: how much of its GPUs an engine is told to take
+- ``versions``: the oldest version of each engine, and flags that came later
 - ``model_config``: what a model says of itself
 - ``embedding``: what engines need to be told to embed, and what SGLang cannot
 - ``builtin``: models and stand-ins that this project brings itself

@@ -17,6 +17,7 @@ from launcher.engine_types.base import (
 )
 from launcher.engine_types.capacity import sglang_capacity
 from launcher.engine_types.gpu_memory import sglang_fraction
+from launcher.engine_types.versions import require_version
 from launcher.startup_log.weights import Weights
 from modelserver.values import Kind, ModelSpec
 
@@ -176,6 +177,7 @@ def kind_and_compile(model: ModelSpec) -> list[str]:
 def serve(model: ModelSpec, place: Place, home: Path) -> list[str]:
     """The first words of the command, the same with and without GPUs."""
     python = interpreter(model, home)
+    require_version(model, python)
     return [
         str(python),
         str(environments.starter("sglang")),

