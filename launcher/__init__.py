@@ -10,6 +10,7 @@
 - ``startup_log``: what the log of a starting engine says
 - ``host``: one owner of each effect on the host: processes, GPUs, ports, containers
 - ``environments``: how engines are installed
+- ``weights_pull``: what ``modelserver weights pull`` starts
 
 The table of an engine's states is ``modelserver.policy.lifecycle``.
 

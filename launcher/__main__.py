@@ -16,6 +16,7 @@ from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
+from launcher.host.load_turns import LoadTurns
 from launcher.host.lock import HostLock, await_lease, lock_file
 from launcher.host.logs import Logs
 from launcher.host.own_gpus import OwnGpus
@@ -124,6 +125,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                     settings.container_program, owner=str(settings.run_dir)
                 ),
                 gpu_faults=gpu_faults,
+                turns=LoadTurns(),
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),
             )

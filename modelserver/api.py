@@ -164,7 +164,7 @@ class InferenceTask(Task):  # type: ignore[misc]
         entry = models.entry(model)
         request = with_model(request, model)
         check_context(request, entry.context_length if entry else None)
-        down = models.down.get(model)
+        down = models.down.get(models.queue(model))
         if down and down.then == "fail":
             raise ModelUnavailableError(down.text)
         return request
@@ -174,10 +174,11 @@ class InferenceTask(Task):  # type: ignore[misc]
     ) -> None:
         """Name the model once: by the queue, unless the caller gives another one."""
         if options.keys().isdisjoint(("queue", "exchange", "routing_key")):
-            options["queue"] = request.model
-            kwargs.pop("model", None)
-        else:
-            kwargs["model"] = request.model
+            options["queue"] = self.models().queue(request.model or "")
+            if options["queue"] == request.model:
+                kwargs.pop("model", None)
+                return
+        kwargs["model"] = request.model
 
     def _add_deadline(self, kwargs: dict[str, Any], options: dict[str, Any]) -> None:
         if kwargs.get("deadline_from") == FROM_START:

@@ -45,6 +45,9 @@ from modelserver.fleet_sections import (
 )
 from modelserver.values import EXTERNAL, EngineSpec, Kind, ModelSpec, engine_id
 
+#: Variables of ours that read like a key of a section, as pydantic writes them.
+NO_KEYS = frozenset({"modelserver_engines_home"})
+
 
 class Fleet(BaseSettings):
     """The whole fleet file, with the environment laid over it."""
@@ -79,6 +82,12 @@ class Fleet(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the fleet file."""
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars = {
+                name: value
+                for name, value in env_settings.env_vars.items()
+                if name not in NO_KEYS
+            }
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -127,12 +136,13 @@ class Fleet(BaseSettings):
 
 def _disagreements(fleet: Fleet) -> list[str]:
     names = [model.name for model in fleet.models]
+    adapters = [each.name for model in fleet.models for each in model.adapters]
     models = {model.name: model for model in fleet.models}
     kinds = {name: model.kind for name, model in models.items()}
     hosts = {host.name for host in fleet.hosts}
     found = [
         f'model "{name}" stands {times} times; names must differ'
-        for name, times in Counter(names).items()
+        for name, times in Counter(names + adapters).items()
         if times > 1
     ]
     files: dict[str, str] = {}

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from modelserver.errors import RequestError
+from modelserver.fleet_adapters import AdapterSection, adapter_disagreements
 from modelserver.fleet_names import Name
 from modelserver.fleet_schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
@@ -76,8 +77,10 @@ class ModelSection(_Section):
     max_running: int | None = Field(default=None, ge=1)
     itl_seconds: float = Field(default=0.0, ge=0, description="0: any")
     start_seconds: float = Field(default=0.0, ge=0, description="0: by size")
+    load_in_turns: bool = False
     drain_seconds: float = Field(default=60.0, ge=0)
     idle_seconds: float = Field(default=900.0, gt=0)
+    adapters: tuple[AdapterSection, ...] = ()
     extra_args: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: dict[str, str] = {}
@@ -121,6 +124,7 @@ class ModelSection(_Section):
         if self.max_running is None:
             tells = self.engine in ("sglang", "vllm")
             values["max_running"] = 0 if tells else DEFAULT_RUNNING
+        values["adapters"] = tuple(each.plain() for each in self.adapters)
         values["schedule"] = tuple(each.window(zone) for each in self.schedule)
         return ModelSpec(**values)
 
@@ -134,6 +138,7 @@ def _engine_disagreements(model: ModelSection) -> Iterator[str]:
         if getattr(model, key) and not model.gpus:
             yield f"{key} is about GPUs, and the model has none; leave it out"
     yield from _schedule_disagreements(model)
+    yield from adapter_disagreements(model.engine, model.kind, model.adapters)
     if model.fallback == model.name:
         yield f'model "{model.name}" cannot be its own fallback; name another model'
     ours = model.engine not in ("command", EXTERNAL)
@@ -294,8 +299,7 @@ class RulesSection(_Section):
 
     #: How often control looks at the fleet.
     steer_seconds: float = Field(default=2.0, gt=0)
-    #: How long a ready engine may be without a token. An idle one is probed
-    #: every few seconds, and a probe may take 15.
+    #: How long a ready engine may be without a token; a probe may take 15.
     hang_seconds: float = Field(default=60.0, ge=10)
     #: How long a worker or launcher without news still counts as alive.
     lease_seconds: float = Field(default=5.0, ge=1)

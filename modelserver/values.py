@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from modelserver.adapters import LoraAdapter
 from modelserver.schedules import ScheduledWindow
 
 Json = Any
@@ -358,10 +359,14 @@ class ModelSpec:
     itl_seconds: float = 0.0
     #: The seconds that a start may take, 0 for more the larger the weights are.
     start_seconds: float = 0.0
+    #: Whether engines of one host that load its files do so one after another.
+    load_in_turns: bool = False
     #: The seconds that an engine has to finish its requests before it is ended.
     drain_seconds: float = 60.0
     #: Seconds without a request after which engines above ``min_engines`` end.
     idle_seconds: float = 900.0
+    #: LoRA adapters that its engines answer for as well.
+    adapters: tuple[LoraAdapter, ...] = ()
     #: More arguments of the engine.
     extra_args: tuple[str, ...] = ()
     #: The argv of an engine of type "command".

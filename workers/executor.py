@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 from celery.exceptions import Reject
 
+from modelserver.adapters import engine_name, find_base
 from modelserver.engine_client import EngineFault, RequestFault, ask
 from modelserver.errors import (
     DeadlineExceededError,
@@ -103,8 +104,12 @@ class Executor:
     def _work(self, task: str, args: Any, kwargs: Any, context: Any) -> Work:
         request = build(task, args, kwargs)
         queue = (context.delivery_info or {}).get("routing_key")
-        asked = request.model or str(queue or "")
+        named = request.model or str(queue or "")
+        base = "" if named in self.specs else find_base(named, self.specs.values())
+        asked = base or named
         model = self.fallbacks.model_for(asked)
+        # Another model has no such adapter.
+        adapter = named if base == model else ""
         request = with_model(request, model)
         if spec := self.specs.get(model):
             request = with_defaults(request, spec.sampling, spec.default_max_tokens)
@@ -112,7 +117,11 @@ class Executor:
             request=request,
             model=model,
             asked=asked,
-            body={**request.body, "model": model},
+            adapter=adapter,
+            body={
+                **request.body,
+                "model": engine_name(model, adapter) if adapter else model,
+            },
             tag=str((context.properties or {}).get("delivery_tag", "")),
             task=context.id,
             crashes=int(context.get(CRASHES) or 0),
@@ -237,7 +246,7 @@ class Executor:
             attempt.cut_off = is_cut_off(request, response)
             if request.raw:
                 # Not the engine's own name for it, which may be a folder.
-                value["model"] = work.model
+                value["model"] = work.name
                 if work.model != work.asked:
                     value["fallback_for"] = work.asked
                 value["engine"] = attempt.engine.id
@@ -251,7 +260,7 @@ class Executor:
         url = slot.engine.url + request.path
         if work.stream is not None:
             ask_stream = self.streams.ask
-            return await ask_stream(work.stream, url, request, body, work.model)
+            return await ask_stream(work.stream, url, request, body, work.name)
         if request.kind is Kind.COMPLETION:
             return await self._ask_for_text(url, request, body)
         if request.raw:

@@ -23,6 +23,8 @@ class Work:
     model: str
     #: The model that the caller asked for, which may be down.
     asked: str
+    #: The adapter of the model that it is for, "" for none.
+    adapter: str
     #: What the engine is sent.
     body: dict[str, Any]
     #: The delivery tag of its message.
@@ -54,6 +56,11 @@ class Work:
     gateway: str = ""
     #: What was told so far, for a request with a gateway.
     stream: Stream | None = None
+
+    @property
+    def name(self) -> str:
+        """The model or the adapter that answers."""
+        return self.adapter or self.model
 
     @property
     def model_told(self) -> str:

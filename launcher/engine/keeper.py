@@ -201,6 +201,8 @@ class Keeper:
     def _tick_starting(self, now: float) -> None:
         if self._has_died() or self._start is None:
             return
+        if self._start.progress.has_loaded:
+            self._resources.turns.end(self.spec.id)
         if self._adapter.starts_process and self._start.overdue(now):
             self._fail(
                 StartTimedOut(f"{self._start.describe_delay(now)}; see {self.log}")
@@ -254,6 +256,7 @@ class Keeper:
         last = self.life.incarnation
         begun = await start(self.spec, self.model, self._resources, last)
         if not isinstance(begun, Start):
+            self._resources.turns.end(self.spec.id)
             self._move(begun)
             return
         self._start = begun
@@ -282,6 +285,7 @@ class Keeper:
         self._vocabulary = await asyncio.to_thread(vocabulary, start.files)
         self._alive_at = time.monotonic()
         self._failed_here = (0, ())
+        self._resources.turns.end(self.spec.id)
         self._resources.allocation.mark_loaded(self.spec.id)
         self._move(Proved())
 
@@ -300,6 +304,7 @@ class Keeper:
         if start is not None:
             await kill(start, incident, self._inflight, self._resources)
             forget_key(start.url, self._resources.keys)
+        self._resources.turns.end(self.spec.id)
         self._resources.allocation.release(self.spec.id)
         self._resources.records.remove(self.spec.id)
 

@@ -206,6 +206,8 @@ async def start(
             return Held(found)
         runtime = found
     if adapter.starts_process:
+        if first := _find_turn(spec, model, resources):
+            return Held(f"waits for {first}, which loads the same files")
         place = await resources.allocation.allocate(spec, model)
         if isinstance(place, str):
             return Held(place)
@@ -236,6 +238,18 @@ async def start(
 def _forget(spec: EngineSpec, resources: HostResources) -> None:
     resources.records.remove(spec.id)
     resources.allocation.release(spec.id)
+
+
+def _find_turn(spec: EngineSpec, model: ModelSpec, resources: HostResources) -> str:
+    """The engine whose turn it is to load this model's files, "" for this one."""
+    if not (model.load_in_turns and model.path):
+        return ""
+    variables = resources.secrets.known(model)
+    try:
+        path = builtin.model_path(model, resources.home)
+    except ConfigurationError:
+        return ""  # Its command will say so.
+    return resources.turns.take(spec.id, weights.weights_of(path, variables).place)
 
 
 def _prepare(

@@ -5,9 +5,11 @@
 - ``command``: a command of the fleet file, an engine of somebody else, a missing model
 - ``capacity``: how many requests an engine takes at once, by its own account
 - ``gpu_memory``: how much of its GPUs an engine is told to take
+- ``hub``: models of the hub, and engines that need not ask it
 - ``versions``: the oldest version of each engine, and flags that came later
 - ``model_config``: what a model says of itself
 - ``embedding``: what engines need to be told to embed, and what SGLang cannot
+- ``lora``: how engines are told of adapters
 - ``builtin``: models and stand-ins that this project brings itself
 
 To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the

@@ -65,6 +65,13 @@ def has_dense_layer(files: Weights) -> bool:
     return _module(files, "Dense") is not None
 
 
+def has_code_elsewhere(files: Weights) -> bool:
+    """Whether its code is in another model of the hub: ``org/other--module.Class``."""
+    found = _config(files).get("auto_map")
+    named = found.values() if isinstance(found, dict) else ()
+    return any("--" in str(each) for each in named)
+
+
 def knows_modules(files: Weights) -> bool:
     """Whether it is known which parts it has for sentence-transformers."""
     name = "modules.json"

@@ -17,6 +17,8 @@ from launcher.engine_types.base import (
 )
 from launcher.engine_types.capacity import sglang_capacity
 from launcher.engine_types.gpu_memory import sglang_fraction
+from launcher.engine_types.hub import offline_once_complete, offline_with_folder
+from launcher.engine_types.lora import sglang_adapters
 from launcher.engine_types.versions import require_version
 from launcher.startup_log.weights import Weights
 from modelserver.values import Kind, ModelSpec
@@ -31,6 +33,10 @@ QUIET = ("--log-level-http", "warning")
 #: On a CPU: tokens of the cache. By itself SGLang takes 15 GB, and starts half a minute
 #: later.
 CPU_CACHE_TOKENS = 65_536
+#: On a CPU: the only kernels for adapters that need no GPU.
+LORA_ON_CPU = ("--lora-backend", "torch_native")
+#: On a CPU: what asks for pinned memory gets other memory.
+UNPINNED = {"MODELSERVER_ENGINE_UNPINNED": "1"}
 #: On a CPU: tokens of a prompt that are read at once.
 CPU_CHUNK_TOKENS = 2048
 
@@ -68,13 +74,14 @@ class SGLang:
             "--enable-metrics",
             *QUIET,
         ]
-        argv += kind_and_compile(model)
+        argv += [*kind_and_compile(model), *sglang_adapters(model)]
         environment = {
             **CLEAN_ENVIRONMENT,
             **MEET_ON_LOOPBACK,
             **REVOKED_CHECK,
             **gpu_variables(place),
             **_uneven(place),
+            **offline_once_complete(model, files),
             **model.environment,
         }
         return Launch((*argv, *model.extra_args), environment)
@@ -125,7 +132,9 @@ class SGLangCPU(Untold):
             # Without it an idle engine keeps a core busy.
             "--sleep-on-idle",
         ]
-        argv += kind_and_compile(model)
+        argv += [*kind_and_compile(model), *sglang_adapters(model)]
+        if model.adapters:
+            argv += LORA_ON_CPU
         environment = {
             **CLEAN_ENVIRONMENT,
             **MEET_ON_LOOPBACK,
@@ -136,7 +145,9 @@ class SGLangCPU(Untold):
             **builtin.standins(model),
             # Forked children need not import torch again, spawned ones do.
             "MODELSERVER_ENGINE_FORK": "1",
-            **({"HF_HUB_OFFLINE": "1"} if Path(path).is_dir() else {}),
+            **(UNPINNED if model.adapters else {}),
+            **offline_with_folder(model, path),
+            **offline_once_complete(model, files),
             **model.environment,
         }
         return Launch((*argv, *model.extra_args), environment)

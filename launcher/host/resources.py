@@ -10,6 +10,7 @@ from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
 from launcher.host.gpu_faults import GpuFaults
 from launcher.host.incidents import Incidents
+from launcher.host.load_turns import LoadTurns
 from launcher.host.records import Records
 from launcher.host.secrets import Secrets
 from launcher.store_link import StoreLink
@@ -35,6 +36,7 @@ class HostResources:
     secrets: Secrets
     containers: Containers
     gpu_faults: GpuFaults
+    turns: LoadTurns
     #: Held by the engine that writes what several may need.
     preparing: asyncio.Lock
     #: Makes the loop's next tick come now.

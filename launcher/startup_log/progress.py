@@ -22,6 +22,8 @@ READ_LIMIT_BYTES = 65_536
 #: What ends a line; a progress bar ends each of its states with a carriage return.
 BREAKS = re.compile(r"[\r\n]+")
 
+#: How steps begin in which weights are read.
+LOADING = ("loading", "downloading")
 #: The rest of a tqdm bar after its title, such as " 43% Completed | 3/7 [".
 _BAR = r"[^%]*?:\s+(?P<percent>\d+)%.*?\|\s*(?P<done>[\d.]+\w?)/(?P<all>[\d.]+\w?) \["
 #: How far a step is, by its bar.
@@ -119,6 +121,11 @@ class StartProgress:
             self._note(step)
         elif self.doing in ("", "loading weights") or "download" in self.doing:
             self._look_at_download()
+
+    @property
+    def has_loaded(self) -> bool:
+        """Whether its log shows a step after the weights."""
+        return bool(self.doing) and not self.doing.startswith(LOADING)
 
     def _note(self, step: str) -> None:
         self.doing = step

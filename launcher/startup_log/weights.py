@@ -1,5 +1,6 @@
 """How large a model's weights are on this host's disk, and how far a download is."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from pathlib import Path
 
 #: The suffix of safetensors, which engines load first.
 SAFE = frozenset({".safetensors"})
+#: The file that ``modelserver weights pull`` writes last, beside a model's snapshots.
+COMPLETE = "modelserver-complete.json"
 #: The suffixes of other files with weights.
 OTHERS = frozenset({".bin", ".gguf", ".pt", ".pth"})
 
@@ -18,6 +21,11 @@ class Weights:
     path: str
     #: The engine's environment, which may move the cache.
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Path:
+        """The folder that has them, or is to have them."""
+        return self._folder or self.cache_folder
 
     def size(self) -> int:
         """Bytes of the weights; 0 where nothing is there yet."""
@@ -34,11 +42,24 @@ class Weights:
         """Bytes that the cache has of this model, unfinished files included."""
         if not self.path or self._folder:
             return 0
-        return _weigh(self._cached() / "blobs", None)
+        return _weigh(self.cache_folder / "blobs", None)
 
     def lacks(self, name: str) -> bool:
         """Whether the hub has said that the model has no file of this name."""
-        return any((self._cached() / ".no_exist").glob(f"*/{name}"))
+        return any((self.cache_folder / ".no_exist").glob(f"*/{name}"))
+
+    def is_complete(self, revision: str = "main") -> bool:
+        """Whether ``weights pull`` has fetched all that an engine loads of it."""
+        try:
+            facts = json.loads((self.cache_folder / COMPLETE).read_text())
+            commit, files = str(facts["commit"]), facts["files"]
+            ref = self.cache_folder / "refs" / revision
+            current = ref.read_text().strip() if ref.is_file() else revision
+        except (OSError, ValueError, KeyError):
+            return False
+        snapshot = self.cache_folder / "snapshots" / commit
+        here = all((snapshot / name).is_file() for name in files)
+        return here and commit == current
 
     @property
     def _folder(self) -> Path | None:
@@ -47,12 +68,14 @@ class Weights:
 
     def _snapshots(self) -> list[Path]:
         try:
-            found = list((self._cached() / "snapshots").iterdir())
+            found = list((self.cache_folder / "snapshots").iterdir())
             return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
         except OSError:
             return []
 
-    def _cached(self) -> Path:
+    @property
+    def cache_folder(self) -> Path:
+        """Where the hub's libraries keep this model."""
         value = self.environment.get
         home = value("HF_HOME") or str(
             Path(value("XDG_CACHE_HOME") or "~/.cache") / "huggingface"

@@ -32,6 +32,7 @@ What is started:
 - ``batches``: what carries out submitted runs
 - ``worker_processes``: several workers of one host as one program
 - ``engines``: the programs that install what engines run in
+- ``weights``: the program that fetches models' files
 - ``serve``: OpenAI's HTTP in front of the fleet
 - ``up``: everything on this machine
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
@@ -80,6 +81,7 @@ COMMANDS = {
     "undrain-host": "hosts",
     "up": "up",
     "usage": "keys",
+    "weights": "weights",
     "why": "why",
     "worker": "programs",
 }

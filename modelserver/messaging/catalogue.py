@@ -21,10 +21,10 @@ def catalogue(fleet: "Fleet") -> dict[str, Any]:
     """The catalogue of a fleet as JSON, for ``store.fleet.publish_fleet``.
 
     Shape: ``{"models": [{"name", "kind", "context_length", "fallback", "sampling",
-    "path", "extra_args", "command"}], "defaults": {"completion", "embedding",
-    "deadline_seconds", "result_expires_seconds"}}``.
+    "path", "extra_args", "command", "adapters"}], "defaults": {"completion",
+    "embedding", "deadline_seconds", "result_expires_seconds"}}``.
     """
-    fields = set(CatalogueEntry.__dataclass_fields__)
+    fields = {*CatalogueEntry.__dataclass_fields__, "adapters"}
     return {
         "models": [
             model.model_dump(mode="json", include=fields) for model in fleet.models
@@ -49,6 +49,13 @@ class CatalogueEntry:
     path: str = ""
     extra_args: Sequence[str] = ()
     command: Sequence[str] = ()
+    #: The model whose engines answer for this adapter, "" for a model of its own.
+    base: str = ""
+
+    @property
+    def queue(self) -> str:
+        """Where its requests go."""
+        return self.base or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,12 @@ class Catalogue:
             known |= {
                 key: tuple(known.get(key, ())) for key in ("extra_args", "command")
             }
-            entries.append(CatalogueEntry(**{**known, "kind": Kind(known["kind"])}))
+            entry = CatalogueEntry(**{**known, "kind": Kind(known["kind"])})
+            entries.append(entry)
+            for each in model.get("adapters", ()):
+                path = f"{entry.path} {each['path']}"
+                adapter = replace(entry, name=each["name"], path=path, base=entry.name)
+                entries.append(adapter)
         return cls(tuple(entries), dict(values["defaults"]))
 
     def with_down(self, down: Mapping[str, Down]) -> "Catalogue":
@@ -121,6 +133,11 @@ class Catalogue:
     def entry(self, name: str) -> CatalogueEntry | None:
         """The model of this name."""
         return next((entry for entry in self.models if entry.name == name), None)
+
+    def queue(self, name: str) -> str:
+        """The queue of a model's requests: its own, for an adapter its base's."""
+        entry = self.entry(name)
+        return entry.queue if entry else name
 
     def pick(self, kind: Kind, model: str | None = None) -> str:
         """The name of the model that a request of this kind goes to.
@@ -133,9 +150,10 @@ class Catalogue:
             return name
         if name:
             raise UnknownModelError(self._unknown(kind, name, names))
-        if len(names) == 1:
-            return names[0]
-        raise UnknownModelError(_undecided(kind, names))
+        bases = [name for name in names if self.queue(name) == name]
+        if len(bases) == 1:
+            return bases[0]
+        raise UnknownModelError(_undecided(kind, bases))
 
     def _unknown(self, kind: Kind, name: str, names: list[str]) -> str:
         there_are = f"{kind} models: {', '.join(sorted(names)) or 'none'}"

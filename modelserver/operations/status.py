@@ -283,6 +283,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 schedule=str(find_window(windows.get(entry.name, ()), now) or ""),
             )
             for entry in (*models.models, *left)
+            if not entry.base
         ),
         engines=engines,
         hosts=hosts,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from modelserver.adapters import LoraAdapter
 from modelserver.schedules import ScheduledWindow
 from modelserver.values import EXTERNAL, EngineSpec, Json, ModelSpec, engine_id
 
@@ -28,6 +29,7 @@ AT_ONCE = frozenset(
         "schedule",
         "itl_seconds",
         "start_seconds",
+        "load_in_turns",
         "drain_seconds",
         "idle_seconds",
         "sampling",
@@ -92,8 +94,9 @@ def _show(value: Json) -> str:
 
 
 def _plain(value: Json) -> Json:
-    """What JSON does not know: a window of a schedule in words, tables as they are."""
-    return str(value) if isinstance(value, ScheduledWindow) else list(value)
+    """What JSON does not know: values of ours in words, tables as they are."""
+    ours = (ScheduledWindow, LoraAdapter)
+    return str(value) if isinstance(value, ours) else list(value)
 
 
 def sentence(changes: Iterable[FieldChange]) -> str:

@@ -107,7 +107,7 @@ class RowChecks:
             raise RequestError(
                 f"its parameters cannot be sent as JSON: {error}"
             ) from None
-        checked = Checked(row.task, model, kwargs, seconds)
+        checked = Checked(row.task, models.queue(model), kwargs, seconds)
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
         self._known[row.task, id(row.parameters)] = (row.parameters, checked)

@@ -305,7 +305,7 @@ class Lane:
             if not number:
                 return 0
             cancel_round(store, self.run, number)
-        models = self._models or {entry.name for entry in self._catalogue().models}
+        models = self._models or {entry.queue for entry in self._catalogue().models}
         waiting = 0
         for submitter in self._submitters:
             work = cancel_requests(self._settings, sorted(models), submitter, False)

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import subprocess
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,13 @@ from launcher import environments
 from launcher.engine_types import adapter
 from launcher.host.process import MARK
 from modelserver.engine_client import generated_tokens, open_session, prove
+from modelserver.runs.mapping import map_prompts
 from modelserver.values import Kind
 from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
 from tests.acceptance.product import EXACT, PATIENCE, Product
 from tests.support.processes import carriers, eventually
 
+LORA_ADAPTER = Path(__file__).with_name("lora_adapter.py")
 ENCODERS = Path(__file__).with_name("encoders.py")
 pytestmark = [pytest.mark.sglang, pytest.mark.vllm]
 
@@ -36,6 +39,10 @@ path = "builtin:tiny-chat"
 engine = "vllm-cpu"
 context_length = 4096
 drain_seconds = 5
+
+[[models.adapters]]
+name = "vllm-style"
+path = "{encoders}/style"
 
 [[models]]
 name = "vllm-embed"
@@ -50,6 +57,10 @@ path = "builtin:tiny-chat"
 engine = "sglang-cpu"
 context_length = 4096
 drain_seconds = 5
+
+[[models.adapters]]
+name = "sglang-style"
+path = "{encoders}/style"
 
 [[models]]
 name = "sglang-embed"
@@ -70,12 +81,13 @@ TEXTS = [
     for place in range(67)
     for word in ("lighthouse", "keeper", "lamp")
 ]
+ONCE = "Once upon a time"
 SHORT = EXACT | {"max_tokens": 8}
 
 
 @pytest.fixture(scope="module")
 def encoders(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of two encoders, and of the vectors that they should give."""
+    """The folder of two encoders and an adapter, and of what they should answer."""
     folder = tmp_path_factory.mktemp("encoders")
     done = subprocess.run(
         [environments.interpreter("sglang-cpu", home), ENCODERS, folder],
@@ -88,6 +100,18 @@ def encoders(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     (folder / "vectors.json").write_text(done.stdout.splitlines()[-1])
+    python = environments.interpreter("sglang-cpu", home)
+    environments.ensure_tiny_models(python, home / "models")
+    done = subprocess.run(
+        [python, LORA_ADAPTER, home / "models/tiny-chat", folder / "style", ONCE, "8"],
+        env=os.environ | {"PYTHONPATH": str(environments.standins_path())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "style.json").write_text(done.stdout.splitlines()[-1])
     return folder
 
 
@@ -125,9 +149,30 @@ def test_both_complete_and_chat(fleet: Product, model: str) -> None:
     assert fleet.chat.delay(messages, model=model, **SHORT).get(PATIENCE)
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_an_adapter_answers_by_its_name(
+    fleet: Product, encoders: Path, engine: str
+) -> None:
+    def ask(model: str) -> Any:
+        asked = fleet.complete.delay(ONCE, model=model, raw=True, **SHORT)
+        return asked.get(PATIENCE)
+
+    base, style = ask(f"{engine}-chat"), ask(f"{engine}-style")
+    # As the model says it whose weights have the adapter's in them.
+    told = json.loads((encoders / "style.json").read_text())
+    assert style["choices"][0]["text"] == told
+    assert base["choices"][0]["text"] != told
+    asked = {"model": f"{engine}-style", "app": fleet.app, "progress": False}
+    assert [each.text for each in map_prompts([ONCE], **asked, **SHORT)] == [told]
+    assert (style["model"], style["engine"]) == (f"{engine}-style", f"{engine}-chat-0")
+    with urllib.request.urlopen(f"{fleet.api_url}/models", timeout=PATIENCE) as got:
+        names = [each["id"] for each in json.load(got)["data"]]
+    assert f"{engine}-style" in names
+
+
 def test_both_give_the_same_text_at_temperature_0(fleet: Product) -> None:
     asked = [
-        fleet.complete.delay("Once upon a time", model=model, **SHORT)
+        fleet.complete.delay(ONCE, model=model, **SHORT)
         for model in ("vllm-chat", "sglang-chat")
     ]
     one, other = [result.get(PATIENCE) for result in asked]
@@ -325,8 +370,8 @@ def test_vllm_refuses_bad_requests_in_words(fleet: Product, name: str) -> None:
 
 def test_a_stop_text_that_comes_first_leaves_an_empty_text(fleet: Product) -> None:
     asked = EXACT | {"max_tokens": 24, "model": "vllm-chat"}
-    text = fleet.complete.delay("Once upon a time", **asked).get(PATIENCE)
-    again = fleet.complete.delay("Once upon a time", stop=[text[:12]], **asked)
+    text = fleet.complete.delay(ONCE, **asked).get(PATIENCE)
+    again = fleet.complete.delay(ONCE, stop=[text[:12]], **asked)
     assert again.get(PATIENCE) == ""
 
 

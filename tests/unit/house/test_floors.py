@@ -13,11 +13,13 @@ from tests.support.sources import PACKAGES, ROOT, module, parsed, sources
 FLOORS = (
     (
         "modelserver.values",
+        "modelserver.adapters",
         "modelserver.errors",
         "modelserver.fleet_arguments",
         "modelserver.fleet_names",
         "modelserver.fleet_key",
         "modelserver.inventory",
+        "modelserver.network_disks",
         "modelserver.decoding",
         "modelserver.media_urls",
         "modelserver.parameters",
@@ -26,6 +28,7 @@ FLOORS = (
     ),
     (
         "modelserver.fleet",
+        "modelserver.fleet_adapters",
         "modelserver.fleet_schedule",
         "modelserver.fleet_sections",
         "modelserver.settings",
@@ -101,6 +104,7 @@ def test_policy_decides_on_values_alone(path: Path):
         "modelserver.values",
         "modelserver.errors",
         "modelserver.inventory",
+        "modelserver.adapters",
         "modelserver.decoding",
         "modelserver.parameters",
         "modelserver.schedules",

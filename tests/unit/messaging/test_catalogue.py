@@ -104,3 +104,16 @@ def test_reading_a_catalogue_loads_no_pydantic():
     module = "modelserver.messaging.catalogue"
     code = f"import sys, {module}; sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_adapter_is_asked_for_by_name_on_its_base_models_queue() -> None:
+    adapters = [{"name": "style", "path": "org/style"}]
+    base = {"name": "chat", "kind": "completion", "path": "org/m", "adapters": adapters}
+    models = Catalogue.read({"models": [base], "defaults": {}})
+    assert models.pick(Kind.COMPLETION) == "chat"
+    assert models.pick(Kind.COMPLETION, "style") == "style"
+    assert [models.queue(name) for name in ("style", "chat")] == ["chat", "chat"]
+    style = models.entry("style")
+    assert style is not None
+    # What is kept of the base's answers is not the adapter's.
+    assert style.path == "org/m org/style"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.adapters import LoraAdapter
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet import read_fleet
 from modelserver.settings import Settings, load
@@ -360,8 +361,40 @@ def test_a_run_folder_without_a_host_is_kept(tmp_path: Path):
     assert load(environ, cwd=tmp_path).run_dir == tmp_path / "run" / name
 
 
-def test_environments_of_engines_can_live_apart(tmp_path: Path):
+def test_environments_of_engines_can_live_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # It is no key "home" of the section [[engines]].
+    monkeypatch.setenv("MODELSERVER_ENGINES_HOME", "/shared")
+    (tmp_path / "fleet.toml").write_text(EXTERNAL)
     environ = {"MODELSERVER_HOME": "/home/of/host"}
     assert load(environ, cwd=tmp_path).engines_home == Path("/home/of/host")
     environ["MODELSERVER_ENGINES_HOME"] = "/shared"
     assert load(environ, cwd=tmp_path).engines_home == Path("/shared")
+
+
+ADAPTER = '[[models.adapters]]\nname = "style"\npath = "org/style"\n'
+
+
+def test_adapters_are_models_of_their_base(tmp_path: Path):
+    path = tmp_path / "fleet.toml"
+    path.write_text(MODEL + ADAPTER)
+    assert read_fleet(path).specs()[0].adapters == (LoraAdapter("style", "org/style"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (MODEL + ADAPTER + ADAPTER, '"style" stands 2 times'),
+        (MODEL + 'kind = "embedding"\n' + ADAPTER, "are for completion models"),
+        (
+            '[[models]]\nname = "m"\nengine = "command"\ncommand = ["x"]\n' + ADAPTER,
+            'engine "command" knows no adapters',
+        ),
+    ],
+)
+def test_adapters_that_cannot_be_are_refused(tmp_path: Path, text: str, told: str):
+    path = tmp_path / "fleet.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=told):
+        read_fleet(path)
