@@ -59,7 +59,6 @@ class Outcome(StrEnum):
     OK = "ok"
     #: The engine failed; another one may answer.
     ENGINE_FAULT = "engine-fault"
-    #: The request itself is wrong.
     REQUEST_FAULT = "request-fault"
     #: It failed as it had before: the request itself may be the cause.
     REPEATED = "repeated"
@@ -308,7 +307,6 @@ class Order:
     target: str
     #: The operator's login.
     who: str = ""
-    #: When it was given.
     at: float = 0.0
     #: When it ends by itself, 0 for never.
     until: float = 0.0
@@ -367,11 +365,9 @@ class ModelSpec:
     idle_seconds: float = 900.0
     #: LoRA adapters that its engines answer for as well.
     adapters: tuple[LoraAdapter, ...] = ()
-    #: More arguments of the engine.
     extra_args: tuple[str, ...] = ()
     #: The argv of an engine of type "command".
     command: tuple[str, ...] = ()
-    #: More environment variables of the engine.
     environment: Mapping[str, str] = field(default_factory=dict)
     #: The python that runs the engine, "" for that of its environment or image.
     interpreter: str = ""

@@ -2,6 +2,7 @@
 
 - ``keeper``: holds one engine; its ``tick`` applies the table of states
 - ``start``: one start: process, log, limit
+- ``turns``: engines that load the same files one after another
 - ``stop``: asks an engine to end, then ends it by force
 - ``report``: what the log and the store are told of the engine
 - ``background``: tasks beside the loop

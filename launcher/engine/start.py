@@ -10,6 +10,7 @@ import aiohttp
 
 from launcher import engine_types
 from launcher.engine.container import ContainerSpec, in_container, with_absolute_path
+from launcher.engine.turns import find_turn
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
@@ -206,7 +207,7 @@ async def start(
             return Held(found)
         runtime = found
     if adapter.starts_process:
-        if first := _find_turn(spec, model, resources):
+        if first := find_turn(spec, model, resources):
             return Held(f"waits for {first}, which loads the same files")
         place = await resources.allocation.allocate(spec, model)
         if isinstance(place, str):
@@ -238,18 +239,6 @@ async def start(
 def _forget(spec: EngineSpec, resources: HostResources) -> None:
     resources.records.remove(spec.id)
     resources.allocation.release(spec.id)
-
-
-def _find_turn(spec: EngineSpec, model: ModelSpec, resources: HostResources) -> str:
-    """The engine whose turn it is to load this model's files, "" for this one."""
-    if not (model.load_in_turns and model.path):
-        return ""
-    variables = resources.secrets.known(model)
-    try:
-        path = builtin.model_path(model, resources.home)
-    except ConfigurationError:
-        return ""  # Its command will say so.
-    return resources.turns.take(spec.id, weights.weights_of(path, variables).place)
 
 
 def _prepare(
