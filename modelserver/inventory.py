@@ -10,7 +10,10 @@ SHORT_DISK_SHARE = 0.05
 #: ... and less than this, in bytes.
 SHORT_DISK_BYTES = 10 * GIB
 #: File systems that several hosts share, beside NFS.
-REMOTE_FILE_SYSTEMS = ("ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "smb3")
+REMOTE_FILE_SYSTEMS = (
+    *("ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "smb3"),
+    *("beegfs", "fuse.glusterfs", "fuse.juicefs", "gpfs", "panfs", "wekafs"),
+)
 #: Processes of a GPU that a message names at most; it counts the others.
 HOLDERS_NAMED = 3
 

@@ -10,9 +10,9 @@ from typing import Self
 
 import psutil
 
+from launcher.host.disks import read_disks
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Host
-from modelserver.network_disks import find_network_disk
 from modelserver.store.hosts import read_host
 from modelserver.store.state import Store
 
@@ -20,13 +20,15 @@ from modelserver.store.state import Store
 LOCK_FILE = "launcher.lock"
 
 
-def lock_file(run_dir: Path, mounts: str | None = None) -> Path:
-    """The file that is locked; for a run folder on the network's disk, a local one.
+def lock_file(run_dir: Path) -> Path:
+    """The file that is locked: in the run folder, unless other hosts see that too."""
+    if any(disk.is_remote for disk in read_disks([run_dir])):
+        return local_lock_file(run_dir)
+    return run_dir / LOCK_FILE
 
-    A lock there may outlive its host, or be refused.
-    """
-    if not find_network_disk(run_dir, mounts):
-        return run_dir / LOCK_FILE
+
+def local_lock_file(run_dir: Path) -> Path:
+    """The same on a disk of this host: elsewhere a lock may outlive its host."""
     digest = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"modelserver-{os.getuid()}"
     return folder / f"{digest}.lock"

@@ -19,7 +19,6 @@ FLOORS = (
         "modelserver.fleet_names",
         "modelserver.fleet_key",
         "modelserver.inventory",
-        "modelserver.network_disks",
         "modelserver.decoding",
         "modelserver.media_urls",
         "modelserver.parameters",

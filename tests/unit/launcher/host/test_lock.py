@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.host.lock import LOCK_FILE, HostLock, lock_file
+from launcher.host.lock import LOCK_FILE, HostLock, local_lock_file, lock_file
 from modelserver.errors import ConfigurationError
-from modelserver.network_disks import find_network_disk
+from modelserver.inventory import Disk
 
 
 def test_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
@@ -22,8 +22,8 @@ def test_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
     second.release()
 
 
-def test_lock_of_a_folder_on_the_networks_disk_is_local(tmp_path: Path) -> None:
+def test_the_lock_of_a_folder_that_hosts_share_is_local(tmp_path: Path) -> None:
     assert lock_file(tmp_path) == tmp_path / LOCK_FILE
-    mounts = f"h:/x {tmp_path} nfs4 rw 0 0"
-    assert find_network_disk(tmp_path / "run", mounts) == "nfs4"
-    assert not lock_file(tmp_path, mounts).is_relative_to(tmp_path)
+    assert not local_lock_file(tmp_path).is_relative_to(tmp_path)
+    assert local_lock_file(tmp_path) != local_lock_file(tmp_path / "other")
+    assert Disk("/data", 1, 1, "nfs4").is_remote
