@@ -25,6 +25,7 @@ from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.runs.mapping import map_prompts
 from modelserver.values import Kind
 from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
+from tests.acceptance.both_engines import FLEET
 from tests.acceptance.product import EXACT, PATIENCE, Product
 from tests.support.processes import carriers, eventually
 
@@ -32,47 +33,6 @@ LORA_ADAPTER = Path(__file__).with_name("lora_adapter.py")
 ENCODERS = Path(__file__).with_name("encoders.py")
 pytestmark = [pytest.mark.sglang, pytest.mark.vllm]
 
-FLEET = """
-[[models]]
-name = "vllm-chat"
-path = "builtin:tiny-chat"
-engine = "vllm-cpu"
-context_length = 4096
-drain_seconds = 5
-
-[[models.adapters]]
-name = "vllm-style"
-path = "{encoders}/style"
-
-[[models]]
-name = "vllm-embed"
-kind = "embedding"
-path = "{encoders}/mean"
-engine = "vllm-cpu"
-drain_seconds = 5
-
-[[models]]
-name = "sglang-chat"
-path = "builtin:tiny-chat"
-engine = "sglang-cpu"
-context_length = 4096
-drain_seconds = 5
-
-[[models.adapters]]
-name = "sglang-style"
-path = "{encoders}/style"
-
-[[models]]
-name = "sglang-embed"
-kind = "embedding"
-path = "tests/cls"
-engine = "sglang-cpu"
-drain_seconds = 5
-environment = {{ HF_HUB_CACHE = "{encoders}/hub", HF_HUB_OFFLINE = "1" }}
-
-[defaults]
-embedding = "vllm-embed"
-"""
 NAMES = ("vllm-chat", "vllm-embed", "sglang-chat", "sglang-embed")
 VLLM, VECTORS, SGLANG, ENCODER = ENGINES = tuple(f"{name}-0" for name in NAMES)
 #: Texts of up to 100 tokens, of which many begin alike.
