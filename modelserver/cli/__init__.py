@@ -38,8 +38,8 @@ What is started:
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
 - ``local_stack``: the programs of ``up`` and ``demo``
 
-What the others share: ``output`` prints tables and JSON, ``decision_text`` puts
-decisions into words, and ``__main__`` is for ``python -m modelserver.cli``.
+What the others share: ``output`` prints tables and JSON, and ``__main__`` is for
+``python -m modelserver.cli``.
 """
 
 import sys

@@ -5,8 +5,9 @@ import dataclasses
 import click
 from rich.markup import escape
 
-from modelserver.cli.output import clock, console, print_json, table
+from modelserver.cli.output import console, print_json, table
 from modelserver.control.alerts import close_alerts
+from modelserver.operations.words import clock
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.store.alerts import AlertRecord, counts, last_alerts, open_alerts

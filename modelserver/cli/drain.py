@@ -5,10 +5,10 @@ import re
 
 import click
 
-from modelserver.cli.output import clock
 from modelserver.errors import RequestError
 from modelserver.operations import orders
 from modelserver.operations.status import Status, read_status
+from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN, PAUSE
 from modelserver.settings import load
 from modelserver.store import Store, connect

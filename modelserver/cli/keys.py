@@ -7,8 +7,9 @@ import sys
 
 import click
 
-from modelserver.cli.output import clock, console, print_json, table
+from modelserver.cli.output import console, print_json, table
 from modelserver.errors import ConfigurationError
+from modelserver.operations.words import clock
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.store.api_keys import (

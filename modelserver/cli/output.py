@@ -8,6 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from modelserver.operations.words import seconds as seconds
+
 
 def console() -> Console:
     """A console as wide as the terminal; into a pipe, wide enough for every column."""
@@ -27,23 +29,3 @@ def table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
         right = column in numbers
         made.add_column(column, justify="right" if right else "left", overflow="fold")
     return made
-
-
-def clock(at: float) -> str:
-    """A time for people, in this host's time zone."""
-    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def seconds(value: float | None) -> str:
-    """Seconds for people: "0.123 s", "4.5 s", "12 min"; "-" for None.
-
-    >>> seconds(0.1234), seconds(4.49), seconds(750), seconds(90_000), seconds(None)
-    ('0.123 s', '4.5 s', '12 min', '25 h', '-')
-    """
-    if value is None:
-        return "-"
-    if value < 1:
-        return f"{value:.3f} s"
-    if value < 120:
-        return f"{value:.1f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.0f} h"

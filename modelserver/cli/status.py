@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from modelserver.cli.output import clock, console, print_json, seconds, table
+from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.inventory import GIB, Gpu
 from modelserver.operations.status import (
     EngineStatus,
@@ -17,6 +17,7 @@ from modelserver.operations.status import (
     Status,
     read_status,
 )
+from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.settings import load
 from modelserver.store import connect

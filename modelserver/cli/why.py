@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import click
 
-from modelserver.cli.decision_text import in_words, replayed
-from modelserver.cli.output import clock, seconds
+from modelserver.cli.output import seconds
 from modelserver.cli.why_host import describe_host
 from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
+from modelserver.operations.words import clock, in_words, replayed
 from modelserver.policy.health import memory
 from modelserver.policy.orders import MOVE, PAUSE, in_force, orders_about
 from modelserver.settings import load

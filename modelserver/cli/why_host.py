@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from modelserver.cli.output import clock, seconds
+from modelserver.cli.output import seconds
 from modelserver.inventory import Host, gib
 from modelserver.operations.host_checks import check_report, hosts_without_worker
 from modelserver.operations.status import Status
+from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN_HOST
 from modelserver.store.alerts import AlertRecord
 

@@ -1,6 +1,7 @@
 """What operators read and order, and the server for a first try.
 
 - ``status``: the whole fleet at one time
+- ``words``: times and decisions in plain words
 - ``traffic``: what an engine's last requests measured
 - ``prometheus``: the same as metrics
 - ``checks``: what stands in the way of a fleet, with remedies; ``check`` is one,

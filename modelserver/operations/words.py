@@ -1,9 +1,9 @@
-"""Decisions of control in plain words, and whether they would be made again."""
+"""Times and decisions in plain words, for commands and the fleet page."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from modelserver.cli.output import clock
 from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store import Store
 from modelserver.store.decisions import kept_look
@@ -18,14 +18,35 @@ _SAID = frozenset(
 _REPEATS = ("verdict", "because", "hold", "degraded")
 
 
+def clock(at: float) -> str:
+    """A time for people, in this host's time zone."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def seconds(value: float | None) -> str:
+    """Seconds for people: "0.123 s", "4.5 s", "12 min"; "-" for None.
+
+    >>> seconds(0.1234), seconds(4.49), seconds(750), seconds(90_000), seconds(None)
+    ('0.123 s', '4.5 s', '12 min', '25 h', '-')
+    """
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value:.3f} s"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.0f} h"
+
+
 def in_words(decision: Mapping[str, str]) -> str:
     """One decision: when, what and why; in a second line the figures behind it."""
-    first = f"{clock(float(decision['at']))}  {_sentence(decision)}"
-    figures = ", ".join(_figures(decision))
+    first = f"{clock(float(decision['at']))}  {sentence(decision)}"
+    figures = ", ".join(figures_of(decision))
     return first + (f"\n{INDENT}{figures}" if figures else "")
 
 
-def _sentence(decision: Mapping[str, str]) -> str:
+def sentence(decision: Mapping[str, str]) -> str:
+    """What was decided, and why."""
     engine, reason = decision.get("engine", ""), decision.get("reason", "")
     match decision["action"]:
         case "want":
@@ -56,7 +77,8 @@ def _treated(decision: Mapping[str, str]) -> str:
     return "serves again" + (f", at most {limit} at once" if limit != "0" else "")
 
 
-def _figures(decision: Mapping[str, str]) -> list[str]:
+def figures_of(decision: Mapping[str, str]) -> list[str]:
+    """The figures that it was decided from, each with its name."""
     at, reason = float(decision["at"]), decision.get("reason", "")
     found = []
     for name, value in decision.items():
