@@ -18,6 +18,7 @@ What is measured:
 - ``recording``: what it costs to record a request
 - ``control``: what one look of control at a whole fleet costs
 - ``placement``: what it costs control to place a whole fleet
+- ``page``: what the fleet page costs
 - ``gateway``: OpenAI's API, beside LiteLLM's proxy and SGLang's router
 - ``profile``: where the worker's CPU time goes
 

@@ -8,6 +8,7 @@ from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
 from benchmarks.gateway import gateway
+from benchmarks.page import page
 from benchmarks.placement import placement
 from benchmarks.profile import profile
 from benchmarks.queue_depth import queue_depth
@@ -35,6 +36,7 @@ CASES = {
     "events": events,
     "profile": profile,
     "recording": recording,
+    "page": page,
     "placement": placement,
     "control": control,
     "gateway": gateway,

@@ -12,8 +12,8 @@ are what callers catch. ``values``, ``adapters``, ``schedules`` and ``inventory`
 passed around, ``decoding`` makes them from JSON, ``parameters`` and ``media_urls``
 check a request, ``engine_client`` asks one engine. ``policy`` decides, ``control``
 carries out, ``store`` is Redis, ``messaging`` is between callers and workers, ``runs``
-are many requests as one job, ``gateway`` is OpenAI's HTTP, ``operations`` is what
-operators read and order, ``cli`` the commands.
+are many requests as one job, ``gateway`` is OpenAI's HTTP, ``page`` the fleet's,
+``operations`` is what operators read and order, ``cli`` the commands.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,6 +6,8 @@ server's data, ``MODELSERVER_ENGINES_HOME`` another one for the first two,
 ``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM`` what runs
 containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with.
 CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
+``MODELSERVER_PASSWORD``, or the file that ``MODELSERVER_PASSWORD_FILE`` names, is the
+password of the fleet page and Flower.
 """
 
 import hashlib
@@ -56,6 +58,10 @@ class Settings:
     given_key: str = field(default="", repr=False)
     #: The folder of engine environments and built-in models, None for ``home``.
     shared_home: Path | None = None
+    #: The password of the fleet page and Flower, "" for that of a file.
+    password: str = field(default="", repr=False)
+    #: The file with that password, None for one that is made in ``home``.
+    password_file: Path | None = None
 
     @property
     def engines_home(self) -> Path:
@@ -192,6 +198,10 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         gpu_variable=_gpu_variable(environ),
         given_key=environ.get(KEY_VARIABLE, ""),
         shared_home=Path(engines).expanduser().absolute() if engines else None,
+        password=environ.get("MODELSERVER_PASSWORD", ""),
+        password_file=folder / file
+        if (file := environ.get("MODELSERVER_PASSWORD_FILE"))
+        else None,
     )
 
 

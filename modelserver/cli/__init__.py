@@ -11,6 +11,7 @@ What is shown:
 - ``probes``: ``latency`` and ``fastest``, engines side by side
 - ``doctor``: problems of this host and this fleet
 - ``metrics``: the fleet for Prometheus
+- ``ui``: the fleet page
 
 What is ordered:
 
@@ -77,6 +78,7 @@ COMMANDS = {
     "resume": "drain",
     "serve": "serve",
     "status": "status",
+    "ui": "ui",
     "undrain": "drain",
     "undrain-host": "hosts",
     "up": "up",

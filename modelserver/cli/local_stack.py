@@ -34,6 +34,8 @@ LEFTOVER_SECONDS = 30.0
 FLOWER_PORT = 5555
 #: The gateway's usual port; any free one if somebody else has it.
 GATEWAY_PORT = 8080
+#: The fleet page's usual port; any free one if somebody else has it.
+PAGE_PORT = 8090
 #: Name of the file that says which processes a killed stack left behind.
 STACK_FILE = "stack.json"
 
@@ -98,8 +100,13 @@ class Stack:
     flower: bool = True
     #: Whether OpenAI's HTTP API is served as well.
     gateway: bool = True
+    #: Whether the fleet page is served as well.
+    page: bool = False
+    #: Whether the page has buttons.
+    actions: bool = False
     programs: list[Program] = field(default_factory=list)
     flower_url: str = ""
+    page_url: str = ""
     #: Where clients of OpenAI's API look.
     api_url: str = ""
     server: embedded_valkey.Embedded | None = None
@@ -177,6 +184,12 @@ class Stack:
             yield program(
                 "flower", 10, "celery", "-A", "tasks", "flower", f"--port={port}"
             )
+        if self.page:
+            port = embedded_valkey.free_port(PAGE_PORT)
+            self.page_url = f"http://127.0.0.1:{port}"
+            links = (f"--port={port}", f"--flower-url={self.flower_url}")
+            buttons = ("--actions",) * self.actions
+            yield program("page", 10, "modelserver.cli", "ui", *links, *buttons)
 
     def _begin(self, program: Program) -> None:
         program.start(environment(self.settings))

@@ -11,8 +11,10 @@ import click
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import load_with_fleet
+from modelserver.cli.ui import told
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import Status, read_status
+from modelserver.page.password import find_password
 from modelserver.store import connect
 
 #: How often the programs and the engines are looked at, in seconds.
@@ -44,15 +46,22 @@ def stop_by_signal() -> None:
 @click.option(
     "--gateway/--no-gateway", default=True, help="Whether to serve OpenAI's API, too."
 )
-def up(flower: bool, gateway: bool) -> None:
+@click.option(
+    "--page/--no-page", default=True, help="Whether to serve the fleet page, too."
+)
+@click.option("--actions", is_flag=True, help="Give the fleet page buttons.")
+def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
     """Start all programs of a fleet here; stop them on Ctrl-C."""
     settings = load_with_fleet()
     screen = console()
+    password = find_password(settings) if page else None
     stack = Stack(
         settings,
         lambda line: screen.print(line, markup=False, highlight=False),
         flower,
         gateway,
+        page,
+        actions,
     )
     stop_by_signal()
     try:
@@ -60,6 +69,8 @@ def up(flower: bool, gateway: bool) -> None:
         screen.print(f"\nFleet file {settings.fleet_file}")
         if gateway:
             screen.print(f"OpenAI API at {stack.api_url}")
+        if password:
+            screen.print(f"Fleet page at {stack.page_url}, {told(password)}")
         if flower:
             screen.print(f"Flower at {stack.flower_url}")
         screen.print("Ctrl-C stops everything.\n")

@@ -23,8 +23,8 @@ from modelserver.store.hosts import read_host_names, read_hosts
 from modelserver.store.measurements import (
     Durations,
     durations_of,
-    read_counters,
-    read_samples,
+    read_all_counters,
+    read_all_samples,
 )
 from modelserver.store.memory import read_note
 from modelserver.store.orders import orders
@@ -333,14 +333,16 @@ def _engines(
     awaited = [
         _awaited(wish, live) for engine, wish in wishes.items() if engine not in reports
     ]
+    known = sorted([*reports.values(), *awaited], key=lambda e: (e.model, e.id))
+    names = [engine.id for engine in known]
+    totals, samples = read_all_counters(store, names), read_all_samples(store, names)
     engines = []
-    for engine in sorted([*reports.values(), *awaited], key=lambda e: (e.model, e.id)):
+    for engine in known:
         entry = models.entry(engine.model)
         kind = entry.kind if entry else Kind.COMPLETION
-        counters = read_counters(store, engine.id)
+        counters = totals[engine.id]
         load = loads.get(engine.id, EngineLoad(0, 0.0, 0.0))
         values = {name: getattr(engine, name) for name in _REPORTED}
-        samples = read_samples(store, engine.id)
         engines.append(
             EngineStatus(
                 **values,
@@ -348,7 +350,7 @@ def _engines(
                 wanted=engine.id in wishes,
                 inflight=load.inflight,
                 oldest_seconds=load.oldest_seconds,
-                traffic=traffic(samples, kind, engine.incarnation),
+                traffic=traffic(samples[engine.id], kind, engine.incarnation),
                 requests=sum(counters.get(each, 0) for each in _ATTEMPTS),
                 errors=counters.get(Outcome.ENGINE_FAULT.value, 0),
                 prompt_tokens=counters.get("prompt_tokens", 0),

@@ -29,21 +29,29 @@ def log_decision(store: Store, fields: Mapping[str, str]) -> None:
 
 def last_decisions(store: Store, engine: str, number: int = 5) -> list[dict[str, str]]:
     """The last decisions about an engine, with the stream's id of each."""
-    client: Any = store.client
-    entries = client.xrevrange(store.keys.decisions, count=DECISIONS_SCANNED)
-    about = [{"id": key, **values} for key, values in entries]
+    about = recent_decisions(store)
     return [each for each in about if each.get("engine") == engine][:number]
+
+
+def recent_decisions(
+    store: Store, number: int = DECISIONS_SCANNED
+) -> list[dict[str, str]]:
+    """The last decisions about anything, newest first, with the stream's ids."""
+    client: Any = store.client
+    entries = client.xrevrange(store.keys.decisions, count=number)
+    return [{"id": key, **values} for key, values in entries]
 
 
 def decisions_about(store: Store, target: str, number: int) -> list[dict[str, str]]:
     """The last decisions about an engine or a model, newest last."""
     client: Any = store.client
     entries = client.xrevrange(store.keys.decisions)
-    about = [values for _, values in entries if target in _subjects(values)]
+    about = [values for _, values in entries if target in subjects_of(values)]
     return about[:number][::-1]
 
 
-def _subjects(values: dict[str, str]) -> tuple[str, ...]:
+def subjects_of(values: Mapping[str, str]) -> tuple[str, ...]:
+    """What a decision is about: an engine, a model, or both; "" for neither."""
     engine = values.get("engine", "")
     return engine, values.get("model", ""), split_engine_id(engine)[0]
 

@@ -143,8 +143,21 @@ def read_metrics(store: Store) -> dict[str, Metrics]:
 
 def read_counters(store: Store, engine: str) -> dict[str, int]:
     """An engine's totals: requests by outcome, tokens, answers that were cut off."""
-    values = store.run("HGETALL", store.keys.counters(engine))
-    return {key: int(value) for key, value in values.items()}
+    return read_all_counters(store, [engine])[engine]
+
+
+def read_all_counters(
+    store: Store, engines: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """The same of several engines in one round trip."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for engine in engines:
+            pipe.hgetall(store.keys.counters(engine))
+        found = pipe.execute()
+    return {
+        engine: {key: int(value) for key, value in values.items()}
+        for engine, values in zip(engines, found, strict=True)
+    }
 
 
 def count_finished(store: Store, engines: Sequence[str]) -> dict[str, int]:

@@ -17,5 +17,7 @@
 - ``batch_files``: files of requests, and the command that runs them
 - ``hosted_runs``: submitted runs, and processes that hold them
 - ``run_lanes``: a way for a run's rows that ends in memory
+- ``fleet_records``: a fleet that exists in the store alone
+- ``page_visits``: the fleet page, and visits to it over HTTP
 - ``sources``: the project's own source files
 """

@@ -232,3 +232,9 @@ def to_json(memory: HealthMemory) -> str:
 def from_json(text: str) -> HealthMemory:
     """The memory from its JSON; "" is an empty one, and unknown fields are ignored."""
     return decode(HealthMemory, orjson.loads(text)) if text else HealthMemory()
+
+
+def engine_memories(text: str) -> dict[str, EngineMemory]:
+    """What a memory's JSON says of the engines; the fits, most of it, stay unread."""
+    engines = orjson.loads(text).get("engines", {}) if text else {}
+    return {name: decode(EngineMemory, each) for name, each in engines.items()}

@@ -46,7 +46,7 @@ FLOORS = (
         "modelserver.operations",
     ),
     ("modelserver.runs",),
-    ("modelserver.gateway",),
+    ("modelserver.gateway", "modelserver.page"),
     ("modelserver", "modelserver.cli"),
     ("workers", "launcher"),
     ("tasks",),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from modelserver.policy.health.memory import (
     HealthMemory,
     TypeMemory,
+    engine_memories,
     from_json,
     to_json,
 )
@@ -20,6 +21,8 @@ def test_memory_survives_the_store():
     assert from_json(text) == scene.memory
     assert to_json(from_json(text)) == text
     assert from_json("") == HealthMemory()
+    assert engine_memories(text) == scene.memory.engines
+    assert engine_memories("") == {}
 
 
 def test_a_later_versions_memory_can_be_read():

@@ -1,0 +1,66 @@
+"""``modelserver ui``: the fleet page."""
+
+import getpass
+import socket
+import sys
+
+import click
+from aiohttp import web
+
+from modelserver.api import client
+from modelserver.cli.local_stack import PAGE_PORT
+from modelserver.errors import ModelserverError
+from modelserver.page.password import Password, find_password
+from modelserver.page.server import PageOptions, PageServer
+from modelserver.settings import load
+
+
+@click.command()
+@click.option(
+    "--port",
+    default=PAGE_PORT,
+    show_default=True,
+    help="Port to listen at; with 0 any free one.",
+)
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at. Passwords travel in clear text: put TLS before it "
+    "where others than this machine can reach it.",
+)
+@click.option(
+    "--actions/--no-actions",
+    default=False,
+    help="Whether there are buttons: drain, relaunch, pause, cancel.",
+)
+@click.option("--flower-url", default="", help="Where Flower is, for a link to it.")
+def ui(port: int, address: str, actions: bool, flower_url: str) -> None:
+    """Show the fleet in the browser, until Ctrl-C.
+
+    One password is for this page and Flower: MODELSERVER_PASSWORD, or what stands in
+    the file that MODELSERVER_PASSWORD_FILE names, else one that is made here once.
+    """
+    settings = load()
+    password = find_password(settings)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        sock = socket.create_server((address, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ModelserverError(
+            f"cannot listen at {address}:{port} ({error}); name another with --port "
+            "or --address"
+        ) from error
+    options = PageOptions(getpass.getuser(), actions, flower_url)
+    page = PageServer(settings, client(settings), password.text, options)
+    host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    click.echo(f"Fleet page at http://{host}:{port}, {told(password)}")
+    web.run_app(page.application(), sock=sock, print=None, access_log=None)
+
+
+def told(password: Password) -> str:
+    """What is said of a password: itself once, to whoever sits at a terminal."""
+    if password.is_new and sys.stdout.isatty():
+        return f"password {password.text} (kept in {password.where})"
+    return f"password in {password.where}"

@@ -1,0 +1,82 @@
+"""Rates and waits."""
+
+import pytest
+
+from modelserver.inventory import GIB, Gpu, GpuProcess
+from modelserver.page.figures import (
+    LOOK_SECONDS,
+    REMEMBERED_SECONDS,
+    QueueHistory,
+    Waiting,
+    answer_rate,
+    ours_and_others,
+)
+from modelserver.values import Outcome, Sample
+
+
+def sample(ended_at: float, outcome: Outcome = Outcome.OK) -> Sample:
+    return Sample("m-0", 1, ended_at, 1.0, 7, 10, 1, 1, 7, outcome)
+
+
+def test_a_rate_counts_the_answers_of_a_minute():
+    samples = [sample(100.0), sample(90.0, Outcome.ENGINE_FAULT), sample(10.0)]
+    assert answer_rate(samples, now=100.0) == 1 / 60
+    assert answer_rate(samples, now=200.0) == 0
+    assert answer_rate((), now=200.0) == 0
+
+
+def test_a_rate_is_of_the_time_that_samples_cover():
+    samples = [sample(100.0 - n / 10) for n in range(64)]
+    assert answer_rate(samples, now=100.0) == pytest.approx(64 / 6.3)
+
+
+def test_nothing_waits():
+    history = QueueHistory()
+    assert history.waiting(0.0, 1.0) == Waiting(1.0)
+    history.note(0.0, backlog=0, taken=5)
+    assert history.waiting(0.0, 1.0) == Waiting(1.0, backlogs=(0,))
+
+
+def test_what_waited_before_the_first_look_has_waited_longer():
+    history = QueueHistory()
+    history.note(0.0, backlog=9, taken=0)
+    history.note(30.0, backlog=9, taken=0)
+    waiting = history.waiting(31.0, rate=0.0)
+    assert (waiting.oldest_seconds, waiting.is_older) == (31.0, True)
+    assert waiting.drain_seconds is None
+
+
+def test_the_oldest_came_when_those_before_it_had_come():
+    history = QueueHistory()
+    history.note(0.0, backlog=0, taken=0)
+    history.note(10.0, backlog=10, taken=0)
+    history.note(20.0, backlog=10, taken=10)
+    history.note(30.0, backlog=15, taken=10)
+    waiting = history.waiting(30.0, rate=5.0)
+    assert waiting == Waiting(5.0, 10.0, False, 3.0, (0, 10, 10, 15))
+    history.note(40.0, backlog=5, taken=20)
+    assert history.waiting(40.0, rate=1.0).oldest_seconds == 10.0
+
+
+def test_cancelled_requests_do_not_make_others_younger():
+    history = QueueHistory()
+    history.note(0.0, backlog=0, taken=0)
+    history.note(10.0, backlog=100, taken=0)
+    history.note(20.0, backlog=4, taken=0)
+    assert history.waiting(20.0, rate=0.0).oldest_seconds == 10.0
+
+
+def test_looks_in_quick_succession_and_old_ones_take_no_room():
+    history = QueueHistory()
+    for n in range(100):
+        history.note(n * LOOK_SECONDS / 10, backlog=n, taken=0)
+    assert len(history.waiting(20.0, 0.0).backlogs) < 20
+    history.note(2 * REMEMBERED_SECONDS, backlog=1, taken=0)
+    assert history.waiting(2 * REMEMBERED_SECONDS, 0.0).backlogs == (1,)
+
+
+def test_memory_of_others_is_what_our_engines_do_not_hold():
+    ours = GpuProcess(1, 60 * GIB, engine="m-0")
+    theirs = GpuProcess(2, 5 * GIB, "anna", "python")
+    gpu = Gpu(0, "u", total=80 * GIB, used=70 * GIB, processes=(ours, theirs))
+    assert ours_and_others(gpu) == (60 * GIB, 10 * GIB)
