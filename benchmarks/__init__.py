@@ -32,5 +32,6 @@ What they share:
 - ``peers``: the same work done by other libraries
 - ``own_producer``: the side of modelserver that submits and reads back
 - ``pictures``: the picture of a run in the docs
+- ``page_pictures``: the pictures of the fleet page in the docs
 - ``report``: a table and its goals, for benchmarks, fault runs and scenarios
 """

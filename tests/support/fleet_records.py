@@ -71,7 +71,7 @@ class Records:
         settings = load(environment)
         return cls(connect(settings), settings, environment)
 
-    def write(self, engines: int, runs: int = 1) -> None:
+    def write(self, engines: int, runs: int = 1, alert: str = WICKED) -> None:
         """So many engines, spread over the models but the last, which has none."""
         models = [each.name for each in self.settings.fleet.models]
         names = [
@@ -86,7 +86,7 @@ class Records:
             report_engine(self.store, report)
             self._requests(report, now, dice)
         self._workers(reports)
-        self._judgements(reports, now)
+        self._judgements(reports, alert, now)
         for model in models:
             number = 120 if model == models[-1] else dice.randrange(40)
             for _ in range(number):
@@ -189,7 +189,9 @@ class Records:
             key = self.store.keys.worker(name)
             self.store.client.set(key, json.dumps(value | {"loads": loads}))
 
-    def _judgements(self, reports: Sequence[EngineReport], now: float) -> None:
+    def _judgements(
+        self, reports: Sequence[EngineReport], told: str, now: float
+    ) -> None:
         for n, each in enumerate(reports[:30]):
             values = {
                 "engine": each.id,
@@ -204,7 +206,7 @@ class Records:
                 "inflight": "23",
             }
             log_decision(self.store, values)
-        text = f"engine {reports[0].id} stutters {WICKED}"
+        text = f"{reports[0].id}: {told}"
         alert = AlertRecord(reports[0].id, text, now, "stutter", "raised", now - 95)
         add_alert(self.store, alert)
 
