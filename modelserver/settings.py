@@ -199,7 +199,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         given_key=environ.get(KEY_VARIABLE, ""),
         shared_home=Path(engines).expanduser().absolute() if engines else None,
         password=environ.get("MODELSERVER_PASSWORD", ""),
-        password_file=folder / file
+        password_file=(folder / file).absolute()
         if (file := environ.get("MODELSERVER_PASSWORD_FILE"))
         else None,
     )

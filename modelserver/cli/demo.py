@@ -21,6 +21,7 @@ from modelserver.cli.up import StoppedBySignal, changes, refresh_flower, stop_by
 from modelserver.errors import ModelserverError
 from modelserver.fleet import read_fleet
 from modelserver.operations.status import EngineStatus, Status, read_status
+from modelserver.page.password import FLOWER_USER, find_password
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from modelserver.store.engines import read_engines
@@ -87,7 +88,8 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
     try:
         screen.rule("Programs")
         stack.start()
-        screen.print(f"Flower at {stack.flower_url}")
+        known = find_password(settings).told(screen.is_terminal)
+        screen.print(f"Flower at {stack.flower_url}, user {FLOWER_USER}, {known}")
         outcome = _run(stack, settings, screen, began)
     except StoppedBySignal as stopped:
         screen.print(f"{stopped}: stopping")
@@ -148,7 +150,7 @@ def _run(
     load = Load(settings, store, screen)
     load.first_answer()
     screen.print(f"First answer {time.monotonic() - began:.1f} s after the start.")
-    refresh_flower(stack.flower_url)
+    refresh_flower(stack)
     screen.rule("Requests")
     outcome = load.run(victim=_victim(store, settings))
     screen.rule("Answers")

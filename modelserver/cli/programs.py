@@ -22,6 +22,7 @@ from modelserver.cli.worker_processes import (
     refuse_names,
 )
 from modelserver.errors import ConfigurationError
+from modelserver.page.password import FLOWER_USER, find_password
 from modelserver.settings import FLEET_FILE, Settings, load
 
 #: For commands that hand arguments which they do not know to the program they start.
@@ -42,11 +43,14 @@ def programs_folder() -> Path:
 
 def environment(settings: Settings) -> dict[str, str]:
     """This process's environment, for a program in another working directory."""
-    return {
+    found = {
         **os.environ,
         "MODELSERVER_FLEET": str(settings.fleet_file),
         "MODELSERVER_HOME": str(settings.home),
     }
+    if settings.password_file:
+        found["MODELSERVER_PASSWORD_FILE"] = str(settings.password_file)
+    return found
 
 
 def python_program(*arguments: str) -> list[str]:
@@ -119,8 +123,13 @@ def beat(args: tuple[str, ...]) -> None:
 @click.command(context_settings=PASS_THROUGH)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def flower(args: tuple[str, ...]) -> None:
-    """Show workers and requests in the browser: celery flower ARGS."""
+    """Show workers and requests in the browser: celery flower ARGS.
+
+    Its user is modelserver, and its password that of `modelserver ui`.
+    """
     refuse_taken_port(args, os.environ)
+    known = find_password(load_with_fleet()).told(sys.stdout.isatty())
+    click.echo(f"Flower's user is {FLOWER_USER}, its {known}")
     _celery("flower", *args)
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from modelserver.api import client
 from modelserver.cli.local_stack import PAGE_PORT
 from modelserver.errors import ModelserverError
-from modelserver.page.password import Password, find_password
+from modelserver.page.password import find_password
 from modelserver.page.server import PageOptions, PageServer
 from modelserver.settings import load
 
@@ -55,12 +55,6 @@ def ui(port: int, address: str, actions: bool, flower_url: str) -> None:
     page = PageServer(settings, client(settings), password.text, options)
     host, port = sock.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    click.echo(f"Fleet page at http://{host}:{port}, {told(password)}")
+    known = password.told(sys.stdout.isatty())
+    click.echo(f"Fleet page at http://{host}:{port}, {known}")
     web.run_app(page.application(), sock=sock, print=None, access_log=None)
-
-
-def told(password: Password) -> str:
-    """What is said of a password: itself once, to whoever sits at a terminal."""
-    if password.is_new and sys.stdout.isatty():
-        return f"password {password.text} (kept in {password.where})"
-    return f"password in {password.where}"

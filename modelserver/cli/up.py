@@ -1,5 +1,6 @@
 """``modelserver up``: runs everything on this machine, until Ctrl-C."""
 
+import base64
 import contextlib
 import signal
 import time
@@ -11,10 +12,9 @@ import click
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import load_with_fleet
-from modelserver.cli.ui import told
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import Status, read_status
-from modelserver.page.password import find_password
+from modelserver.page.password import FLOWER_USER, find_password
 from modelserver.store import connect
 
 #: How often the programs and the engines are looked at, in seconds.
@@ -54,7 +54,7 @@ def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
     """Start all programs of a fleet here; stop them on Ctrl-C."""
     settings = load_with_fleet()
     screen = console()
-    password = find_password(settings) if page else None
+    password = find_password(settings)
     stack = Stack(
         settings,
         lambda line: screen.print(line, markup=False, highlight=False),
@@ -69,10 +69,12 @@ def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
         screen.print(f"\nFleet file {settings.fleet_file}")
         if gateway:
             screen.print(f"OpenAI API at {stack.api_url}")
-        if password:
-            screen.print(f"Fleet page at {stack.page_url}, {told(password)}")
         if flower:
-            screen.print(f"Flower at {stack.flower_url}")
+            screen.print(f"Flower at {stack.flower_url}, user {FLOWER_USER}")
+        if page:
+            screen.print(f"Fleet page at {stack.page_url}")
+        if flower or page:
+            screen.print(f"Their {password.told(screen.is_terminal)}")
         screen.print("Ctrl-C stops everything.\n")
         watch(stack)
     except StoppedBySignal as stopped:
@@ -97,22 +99,25 @@ def watch(stack: Stack) -> None:
             if lines:
                 refresh_until = now + REFRESH_SECONDS
             if now < refresh_until:
-                refresh_flower(stack.flower_url)
+                refresh_flower(stack)
         except ModelserverError as error:
             stack.say(str(error))
         time.sleep(STACK_LOOK_SECONDS)
 
 
-def refresh_flower(url: str) -> None:
+def refresh_flower(stack: Stack) -> None:
     """Have Flower ask workers for their queues again, which it never does by itself."""
-    if not url:
+    if not stack.flower_url:
         return
     # A worker subscribes a moment after the engine's state has changed.
     time.sleep(STACK_LOOK_SECONDS)
+    told = f"{FLOWER_USER}:{find_password(stack.settings).text}"
+    headers = {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+    url = f"{stack.flower_url}/workers?refresh=1"
     with contextlib.suppress(OSError):
         # On this host, whatever http_proxy says.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        opener.open(f"{url}/workers?refresh=1", timeout=5).close()
+        opener.open(urllib.request.Request(url, headers=headers), timeout=5).close()
 
 
 def changes(seen: dict[str, str], status: Status) -> list[str]:

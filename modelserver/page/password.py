@@ -12,6 +12,8 @@ from modelserver.settings import Settings
 PASSWORD_FILE = "password"
 #: Random bytes of a password that is made here.
 PASSWORD_BYTES = 15
+#: Flower asks for a name, too.
+FLOWER_USER = "modelserver"
 #: A password that people choose has at least so many characters.
 FEWEST_CHARACTERS = 8
 
@@ -25,6 +27,12 @@ class Password:
     where: str
     #: Whether it was made just now.
     is_new: bool = False
+
+    def told(self, is_terminal: bool) -> str:
+        """What is said of it: itself once, to whoever sits at a terminal."""
+        if self.is_new and is_terminal:
+            return f"password {self.text} (kept in {self.where})"
+        return f"password in {self.where}"
 
 
 def find_password(settings: Settings) -> Password:

@@ -17,6 +17,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from modelserver.api import InferenceTask, client
+from modelserver.page.password import FLOWER_USER, find_password
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from modelserver.store.engines import read_engines
@@ -136,10 +137,10 @@ class Product:
 
     @property
     def flower_url(self) -> str:
-        """Where ``up`` says that Flower is."""
-        found = re.search(r"Flower at (\S+)", self.said())
+        """Where ``up`` says that Flower is, with its user and its password."""
+        found = re.search(r"Flower at http://([^\s,]+)", self.said())
         assert found, self.said()
-        return found[1]
+        return f"http://{FLOWER_USER}:{find_password(self.settings).text}@{found[1]}"
 
     # Requests.
 

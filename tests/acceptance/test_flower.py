@@ -1,8 +1,10 @@
 """Flower's pages in a real browser, or over HTTP where there is none."""
 
+import base64
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from html import unescape
@@ -37,8 +39,11 @@ READ_SECONDS = 60.0
 
 
 def read(url: str) -> str:
-    """A page as the server sends it."""
-    with urllib.request.urlopen(url, timeout=PATIENCE) as got:
+    """A page as the server sends it; the URL may hold a user and a password."""
+    user, _, place = url.removeprefix("http://").rpartition("@")
+    told = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
+    asked = urllib.request.Request(f"http://{place}", headers=told)
+    with urllib.request.urlopen(asked, timeout=PATIENCE) as got:
         return str(got.read().decode())
 
 
@@ -78,6 +83,13 @@ def tasks(fleet: Product) -> list[str]:
     ]
     answers(results, PATIENCE)
     return [result.id for result in results]
+
+
+def test_flower_is_shown_to_nobody_without_the_password(fleet: Product) -> None:
+    place = fleet.flower_url.rpartition("@")[2]
+    for url in (f"http://{place}/tasks", f"http://modelserver:wrong@{place}/"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            read(url)
 
 
 def test_flower_serves_workers_queues_and_requests(
