@@ -234,13 +234,14 @@ class PageServer:
         return _go_to("/")
 
     async def _log_in(self, request: web.Request) -> web.Response:
+        # Before anything is counted: nothing else may run in between.
+        form = await _form(request)
         address, now = request.remote or "", time.time()
         if wait := math.ceil(self._door.wait_seconds(address, now)):
             text = f"too many wrong passwords; wait for {wait} s"
             response = self._login_page(429, text)
             response.headers["Retry-After"] = str(wait)
             return response
-        form = await _form(request)
         if not self._door.is_right(form.get("password", ""), address, now):
             logger.warning("a wrong password came from %s", address)
             return self._login_page(403, "that is not the password")

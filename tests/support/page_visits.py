@@ -89,7 +89,9 @@ class PageVisit:
                 sock.sendall(content)
                 sock.shutdown(socket.SHUT_WR)
                 return b"".join(iter(lambda: sock.recv(65_536), b""))
-            except (BrokenPipeError, ConnectionResetError):
+            except TimeoutError:
+                raise
+            except OSError:  # It hung up while there was more to send.
                 return b""
 
 
