@@ -17,8 +17,7 @@ from modelserver.operations.status import (
     Status,
     read_status,
 )
-from modelserver.operations.words import clock
-from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
+from modelserver.operations.words import clock, ordered
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.values import EngineState, Order
@@ -27,13 +26,6 @@ from modelserver.values import EngineState, Order
 STATUS_WATCH_SECONDS = 2.0
 #: How many letters of the reason why an engine is held are shown beside its state.
 HOLD_WIDTH = 30
-#: What is said of what operators have ordered, by the kind of order.
-ORDERED = {
-    DRAIN: "is drained",
-    DRAIN_HOST: "is drained",
-    PAUSE: "is paused",
-    MOVE: "is kept on host {host}",
-}
 #: Colours of engines' states; others have none.
 STATE_COLOURS = {
     EngineState.READY: "green",
@@ -235,10 +227,7 @@ def _workers(found: Status) -> Table:
 
 
 def _order(order: Order) -> str:
-    what = ORDERED[order.kind].format(host=order.host)
-    until = f" until {clock(order.until)}" * bool(order.until)
-    reason = f": {escape(order.reason)}" * bool(order.reason)
-    return f"[yellow]{order.target} {what} by {order.who}{until}{reason}[/yellow]"
+    return f"[yellow]{escape(ordered(order))}[/yellow]"
 
 
 def _runs(found: Status) -> list[str]:

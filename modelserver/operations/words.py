@@ -4,10 +4,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store import Store
 from modelserver.store.decisions import kept_look
+from modelserver.values import Order
 
+#: What is said of what operators have ordered, by the kind of order.
+ORDERED = {
+    DRAIN: "is drained",
+    DRAIN_HOST: "is drained",
+    PAUSE: "is paused",
+    MOVE: "is kept on host {host}",
+}
 #: What stands before the figures of a decision.
 INDENT = " " * 21
 #: Values that are not figures: the sentence has them, or they are references.
@@ -36,6 +45,14 @@ def seconds(value: float | None) -> str:
     if value < 120:
         return f"{value:.1f} s"
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.0f} h"
+
+
+def ordered(order: Order) -> str:
+    """What an operator ordered, by whom, until when and why."""
+    what = ORDERED.get(order.kind, order.kind).format(host=order.host)
+    until = f" until {clock(order.until)}" * bool(order.until)
+    reason = f": {order.reason}" * bool(order.reason)
+    return f"{order.target} {what} by {order.who}{until}{reason}"
 
 
 def in_words(decision: Mapping[str, str]) -> str:

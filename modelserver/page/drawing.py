@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from modelserver.inventory import gib
-from modelserver.operations.words import clock, figures_of, seconds, sentence
+from modelserver.operations.words import clock, figures_of, ordered, seconds, sentence
 from modelserver.page import charts
 from modelserver.page.figures import ours_and_others
 from modelserver.values import EngineState
@@ -52,6 +52,7 @@ class Drawing:
             "figures": figures_of,
             "gib": gib,
             "number": lambda value: f"{value:,}",
+            "ordered": ordered,
             "ours_and_others": ours_and_others,
             "path": lambda name: quote(name, safe=""),
             "plot": charts.plot,

@@ -43,9 +43,8 @@ def _engine(view: FleetReading, name: str) -> FleetPage | None:
     card = _first(view.engines, lambda each: each.status.id == name)
     if card is None:
         return None
-    orders = [
-        each for each in view.status.orders if each.target in (name, card.status.model)
-    ]
+    about = (name, card.status.model, card.status.host)
+    orders = [each for each in view.status.orders if each.target in about]
     values = {
         "engine": card,
         "orders": orders,
