@@ -11,7 +11,6 @@ from modelserver.api import client
 from modelserver.cli.local_stack import PAGE_PORT
 from modelserver.errors import ModelserverError
 from modelserver.page.password import find_password
-from modelserver.page.server import PageOptions, PageServer
 from modelserver.settings import load
 
 
@@ -41,6 +40,9 @@ def ui(port: int, address: str, actions: bool, flower_url: str) -> None:
     One password is for this page and Flower: MODELSERVER_PASSWORD, or what stands in
     the file that MODELSERVER_PASSWORD_FILE names, else one that is made here once.
     """
+    # Other commands start without the templates and what draws them.
+    from modelserver.page.server import PageOptions, PageServer
+
     settings = load()
     password = find_password(settings)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
