@@ -103,7 +103,8 @@ class Feeder:
         self.held = 0
         #: Places of ready engines, by model.
         self.places: dict[str, int] = {}
-        self._stopped = False
+        #: Whether it gives no more answers because it was told so.
+        self.is_stopped = False
 
     @property
     def trouble(self) -> str:
@@ -111,7 +112,7 @@ class Feeder:
         return self._patience.trouble
 
     def __iter__(self) -> Iterator[list[Answered]]:
-        while not self._stopped:
+        while not self.is_stopped:
             self._fill()
             if self._is_empty() and self._ended:
                 return
@@ -122,7 +123,7 @@ class Feeder:
 
     def stop(self) -> None:
         """Give no more answers; from any thread."""
-        self._stopped = True
+        self.is_stopped = True
 
     def again(self, row: Row) -> None:
         """Send one row more, before others."""
@@ -158,7 +159,7 @@ class Feeder:
     def _fill(self) -> None:
         self._find_places()
         room, whole = self._find_room()
-        while room > 0 and not self._stopped:
+        while room > 0 and not self.is_stopped:
             rows = self._pull(min(room, find_block(whole, self._remaining())))
             if not rows or not self._patience.try_call(self._send, rows):
                 return

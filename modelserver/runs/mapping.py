@@ -1,6 +1,7 @@
 """``map_prompts``: answers to any iterable of prompts, with bounded memory."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from modelserver.messaging.wire import KINDS
 from modelserver.runs.answer import PromptAnswer, answer_of
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
+from modelserver.runs.interrupts import InterruptWatch, is_cancelled
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
 from modelserver.runs.prompts import (
@@ -34,6 +36,8 @@ from modelserver.runs.prompts import (
 )
 from modelserver.runs.repeats import AnswersOfRun, Form, unsent
 from modelserver.runs.rows import Answered, Row, RowError
+
+log = logging.getLogger(__name__)
 
 #: What ``on_error`` may be.
 ON_ERROR = ("raise", "return", "skip")
@@ -146,6 +150,8 @@ class PromptRun:
         self._held: dict[int, PromptAnswer] = {}
         self._next = 0
         self._is_begun = False
+        #: How far it came, once it has ended early by other than Ctrl-C in here.
+        self._said = ""
         self._feeder = Feeder(self._lane, self._rows(), self.total)
 
     @property
@@ -154,20 +160,32 @@ class PromptRun:
         return self._answers.hits
 
     def __iter__(self) -> Iterator[PromptAnswer]:
-        for block in self._blocks():
-            yield from block
+        blocks = self._blocks()
+        with InterruptWatch() as watch:
+            try:
+                for block in blocks:
+                    yield from block
+            finally:
+                blocks.close()
+                if watch.is_interrupted and self._said:
+                    log.warning(self._said)
 
     async def __aiter__(self) -> AsyncIterator[PromptAnswer]:
         loop, blocks = asyncio.get_running_loop(), self._blocks()
-        # One thread: the caller's iterable is used by no two.
-        with ThreadPoolExecutor(1, "modelserver run") as thread:
-            try:
-                while block := await loop.run_in_executor(thread, _next, blocks):
-                    for answer in block:
-                        yield answer
-            finally:
-                self._feeder.stop()
-                await asyncio.shield(loop.run_in_executor(thread, blocks.close))
+        owner = asyncio.current_task()
+        try:
+            # One thread: the caller's iterable is used by no two.
+            with ThreadPoolExecutor(1, "modelserver run") as thread:
+                try:
+                    while block := await loop.run_in_executor(thread, _next, blocks):
+                        for answer in block:
+                            yield answer
+                finally:
+                    self._feeder.stop()
+                    await asyncio.shield(loop.run_in_executor(thread, blocks.close))
+        finally:
+            if is_cancelled(owner) and self._said:
+                log.warning(self._said)
 
     def _blocks(self) -> Generator[list[PromptAnswer], None, None]:
         if self._is_begun:
@@ -191,7 +209,7 @@ class PromptRun:
                     yield told
                 if error is not None:
                     raise error
-            is_over = True
+            is_over = not self._feeder.is_stopped
         except KeyboardInterrupt:
             is_over = True
             raise KeyboardInterrupt(self._cancel()) from None
@@ -199,7 +217,7 @@ class PromptRun:
             bar.close()
             self._answers.close()
             if not is_over:
-                self._cancel()
+                self._said = self._cancel()
 
     def _cancel(self) -> str:
         """Take back what has not begun; says what is done."""

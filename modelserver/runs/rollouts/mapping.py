@@ -20,6 +20,7 @@ from celery import Celery
 
 from modelserver.api import default_client
 from modelserver.errors import RequestError
+from modelserver.runs.interrupts import InterruptWatch, is_cancelled
 from modelserver.runs.mapping import ON_ERROR
 from modelserver.runs.progress import ProgressBar, open_bar
 from modelserver.runs.prompts import check_many
@@ -116,18 +117,24 @@ class RowRun:
         return outcomes
 
     def _outcomes(self) -> Generator[RowOutcome, None, None]:
-        loop, bar = LoopThread("modelserver rows"), self._bar()
+        loop, bar, watch = LoopThread("modelserver rows"), self._bar(), InterruptWatch()
         is_over = is_ended = False
         try:
-            loop.call(self._run.begin())
-            while block := loop.call(self._run.next_block()):
-                bar.advance(*_counts(block))
-                yield from self._told(block)
-            self._check()
-            is_over = True
+            with watch:
+                loop.call(self._run.begin())
+                while block := loop.call(self._run.next_block()):
+                    bar.advance(*_counts(block))
+                    yield from self._told(block)
+                self._check()
+                is_over = True
         except KeyboardInterrupt:
             is_ended = True
             raise KeyboardInterrupt(self._interrupted(loop)) from None
+        except GeneratorExit:
+            if watch.is_interrupted:
+                is_ended = True
+                log.warning(self._interrupted(loop))
+            raise
         finally:
             bar.close()
             work = None if is_ended else self._run.end(cancel=not is_over)
@@ -142,7 +149,7 @@ class RowRun:
 
     async def __aiter__(self) -> AsyncIterator[RowOutcome]:
         self._begin()
-        bar, is_over, is_cancelled = self._bar(), False, False
+        bar, is_over, owner = self._bar(), False, asyncio.current_task()
         try:
             await self._run.begin()
             while block := await self._run.next_block():
@@ -151,14 +158,13 @@ class RowRun:
                     yield outcome
             self._check()
             is_over = True
-        except asyncio.CancelledError:
-            is_cancelled = True
-            raise
         finally:
             bar.close()
-            await self._run.end(cancel=not is_over)
-            if is_cancelled:
-                log.warning(self._run.said())
+            try:
+                await self._run.end(cancel=not is_over)
+            finally:
+                if is_cancelled(owner) and not is_over:
+                    log.warning(self._run.said())
 
     def _begin(self) -> None:
         if self._is_begun:

@@ -84,14 +84,15 @@ class RowFunctions:
         #: or a journal that cannot be used, a function that ends the program.
         self.failure: BaseException | None = None
         self._is_change_told = False
+        file, self._source = source_of(function)
+        #: Set when there is something to take, and when there is room for rows.
+        self._came, self._freed = asyncio.Event(), asyncio.Event()
+        self._watch = StallWatch(file)
+        self._thread = ThreadPoolExecutor(1, "modelserver run")
 
     async def begin(self) -> None:
         """Open the journal and start. Raises BatchFileError, StoreUnreachableError."""
         loop = asyncio.get_running_loop()
-        file, source = source_of(self._function)
-        #: Set when there is something to take, and when there is room for rows.
-        self._came, self._freed = asyncio.Event(), asyncio.Event()
-        self._watch = StallWatch(file)
 
         def fail(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._fail, error)
@@ -99,21 +100,22 @@ class RowFunctions:
         def start() -> CallCourier:
             if self._path is not None:
                 self._journal = RowJournal(self._path)
-                self._note_source(self._journal, source)
-            courier = CallCourier(
+                self._note_source(self._journal)
+            self._courier = CallCourier(
                 *(self._app, self._journal, self._priority, self._watch.look, fail)
             )
-            courier.start()
-            return courier
+            self._courier.start()
+            return self._courier
 
-        self._thread = ThreadPoolExecutor(1, "modelserver run")
-        self._courier = await loop.run_in_executor(self._thread, start)
-        self._maker = CallMaker(self._app, self._courier, self._deadline)
+        courier = await loop.run_in_executor(self._thread, start)
+        if self._is_ended:  # Ctrl-C came meanwhile.
+            return
+        self._maker = CallMaker(self._app, courier, self._deadline)
         self._watch.begin()
         self._feeding = loop.create_task(self._feed())
 
-    def _note_source(self, journal: RowJournal, source: str) -> None:
-        digest = hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
+    def _note_source(self, journal: RowJournal) -> None:
+        digest = hashlib.blake2b(self._source.encode(), digest_size=16).hexdigest()
         if journal.is_changed("source", digest):
             log.warning(
                 "%s() is not what it was when %s was written: rows that are done keep "
@@ -144,7 +146,13 @@ class RowFunctions:
         tasks = [*self._tasks, *([self._feeding] if self._feeding else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            # Also where the loop ends, and cancels whoever waits in it.
+            await self._end_thread(cancel)
+
+    async def _end_thread(self, cancel: bool) -> None:
         try:
             work = asyncio.get_running_loop().run_in_executor(
                 self._thread, self._close, cancel
