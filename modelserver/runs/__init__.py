@@ -13,6 +13,8 @@ Its rows are numbered in the order of its input. From the caller down:
 - ``answer_cache``: answers in a file, for identical requests of later runs
 - ``progress``: how far it is, in a terminal and in a notebook
 - ``feeder``: keeps a window of rows under way
+- ``journaled_lane``: the lane of a call whose answers a journal keeps
+- ``row_journal``: results and answers in a file, for the next time
 - ``interrupts``: Ctrl-C while answers are in the caller's hands
 - ``patience``: a Redis that does not answer, borne for a while
 - ``sqlite_files``: files of SQLite that runs keep

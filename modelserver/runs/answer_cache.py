@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS answers
     (id INTEGER PRIMARY KEY, key BLOB UNIQUE, made_at REAL, answer BLOB)
 """
 #: Parameters that do not change what an engine answers.
-_NOT_ASKED = {"model", "deadline", "deadline_from"}
+NOT_ASKED = frozenset({"model", "deadline", "deadline_from"})
 #: Sets of parameters that are remembered.
 _MOST_REMEMBERED = 64
 
@@ -59,7 +59,7 @@ class RequestKeys:
         return hashlib.blake2b(said + known[1], digest_size=16).digest()
 
     def _asked(self, parameters: Mapping[str, Any]) -> bytes:
-        asked = {k: v for k, v in parameters.items() if k not in _NOT_ASKED}
+        asked = {k: v for k, v in parameters.items() if k not in NOT_ASKED}
         models, name = self._models(), str(parameters.get("model"))
         entry = models.entry(name)
         of_model: list[Any] = [name, models.defaults.get("max_tokens")]

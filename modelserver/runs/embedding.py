@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -13,11 +15,17 @@ from modelserver.errors import RequestError
 from modelserver.messaging.answers import MOST_TEXTS_TOLD
 from modelserver.messaging.wire import EMBED, KINDS
 from modelserver.parameters import plain
+from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
+from modelserver.runs.journaled_lane import JournaledLane
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
 from modelserver.runs.prompts import check, is_empty, length_of
+from modelserver.runs.repeats import AnswersOfRun, unsent
 from modelserver.runs.rows import Answered, Row, RowError
+
+#: So many vectors are kept for identical texts that come later.
+MOST_VECTORS_KEPT = 1_000
 
 
 def embed_texts(
@@ -28,6 +36,10 @@ def embed_texts(
     deadline: float | None = None,
     priority: int | None = None,
     progress: bool | None = None,
+    journal: str | PathLike[str] | None = None,
+    cache: bool | str | PathLike[str] = False,
+    cache_max_bytes: int = MAX_BYTES,
+    cache_max_age_seconds: float = MAX_AGE_SECONDS,
     app: Celery | None = None,
     **parameters: Any,
 ) -> Any:
@@ -36,57 +48,108 @@ def embed_texts(
     A float32 array of NumPy of shape (texts, dimensions); without NumPy a list of lists
     of floats. Each text is a request of its own, so that a bad one fails alone:
     ``on_error`` "raise" raises RequestError with the places of all bad texts when the
-    others are done, "nan" gives a vector of NaN for each. The other arguments are those
-    of ``map_prompts`` and ``embed``.
+    others are done, "nan" gives a vector of NaN for each. Identical texts are embedded
+    once with ``cache``; a path keeps vectors for other runs too. The other arguments
+    are those of ``map_prompts`` and ``embed``.
     """
     if on_error not in ("raise", "nan"):
         raise RequestError(f"on_error must be raise or nan, not {on_error!r}")
     if isinstance(texts, (str, bytes)):
         raise RequestError("embed_texts() takes many texts; put a text into a list")
     app = app or default_client()
-    models = app.modelserver_models()
-    parameters["model"] = models.pick(KINDS[EMBED], model)
+    models = app.modelserver_models
+    parameters["model"] = models().pick(KINDS[EMBED], model)
     if deadline is not None:
         parameters["deadline"] = deadline
-    total = length_of(texts)
-    lane = Lane(app, f"embed-{uuid.uuid4().hex[:12]}", priority=priority)
-    vectors, errors = _VectorTable(total), dict[int, RowError]()
-    bar, is_over = open_bar("texts", total, progress), False
-    feeder = Feeder(lane, _rows(texts, parameters), total)
-    try:
-        for block in feeder:
-            failed = {each.number: each.error for each in block if each.error}
-            errors |= failed
-            for each in block:
-                if each.error is None:
-                    vectors.put(each.number, each.value)
-                else:
-                    vectors.leave_out(each.number)
-            feeder.settle([each.number for each in block])
-            bar.advance(len(block), len(failed))
-        is_over = True
-    finally:
-        bar.close()
-        if not is_over and feeder.under_way:
-            lane.cancel()
-    if errors and on_error == "raise":
-        raise RequestError(_told(errors))
-    return vectors.whole()
+    file = None
+    if not isinstance(cache, bool):
+        file = CacheFile(Path(cache), cache_max_bytes, cache_max_age_seconds)
+    known = AnswersOfRun(None, bool(cache), models, file, MOST_VECTORS_KEPT)
+    path = None if journal is None else Path(journal)
+    journaled = JournaledLane.of(app, path, ("embed", "texts"), parameters, priority)
+    run = f"embed-{uuid.uuid4().hex[:12]}"
+    lane = journaled or Lane(app, run, priority=priority)
+    return _Embedding(texts, parameters, lane, known).vectors(on_error, progress)
 
 
-def _rows(texts: Iterable[Any], parameters: dict[str, Any]) -> Iterator[Row | Answered]:
-    for number, text in enumerate(texts):
+class _Embedding:
+    """One call of ``embed_texts``."""
+
+    def __init__(
+        self,
+        texts: Iterable[Any],
+        parameters: Mapping[str, Any],
+        lane: Lane | JournaledLane,
+        known: AnswersOfRun,
+    ) -> None:
+        self._texts = texts
+        self._parameters = parameters
+        self._lane = lane
+        self._known = known
+        self._total = length_of(texts)
+        self._feeder = Feeder(lane, self._rows(), self._total)
+        self._vectors = _VectorTable(self._total)
+        self._errors: dict[int, RowError] = {}
+        self._done = 0
+
+    def vectors(self, on_error: str, progress: bool | None) -> Any:
+        """All of them, as ``embed_texts`` returns them."""
+        if isinstance(self._lane, JournaledLane):
+            self._lane.open()
+        bar, is_over = open_bar("texts", self._total, progress), False
+        is_ended = False
         try:
-            if is_empty(text) or (isinstance(text, str) and not text):
-                raise RequestError(f"it is empty ({text!r})")
-            payload = plain(text, "the text")
-            check(EMBED, payload, parameters)
-            if not isinstance(payload, str) and not isinstance(payload[0], int):
-                raise RequestError("it must be one text, or one list of token ids")
-        except RequestError as error:
-            yield Answered(number, error=RowError.of(error))
-            continue
-        yield Row(number, EMBED, payload, parameters)
+            self._known.open()
+            for block in self._feeder:
+                found = list(self._known.each_of(block))
+                bar.advance(len(found), sum(map(self._put, found)))
+                self._feeder.settle([each.number for each in block])
+            is_over = True
+        except KeyboardInterrupt:
+            is_ended = True
+            raise KeyboardInterrupt(self._take_back()) from None
+        finally:
+            bar.close()
+            self._known.close()
+            if not is_over and not is_ended:
+                self._take_back()
+            if isinstance(self._lane, JournaledLane):
+                self._lane.close(is_over)
+        if self._errors and on_error == "raise":
+            raise RequestError(_told(self._errors))
+        return self._vectors.whole()
+
+    def _put(self, found: Answered) -> bool:
+        """Note what became of a text; whether it has no vector."""
+        self._done += 1
+        if found.error is None:
+            self._vectors.put(found.number, found.value)
+            return False
+        self._errors[found.number] = found.error
+        self._vectors.leave_out(found.number)
+        return True
+
+    def _take_back(self) -> str:
+        """Take back what has not begun; says what is done."""
+        of = "" if self._total is None else f" of {self._total:,}"
+        told = f"{self._done:,}{of} texts are embedded; {self._feeder.take_back()}"
+        lane = self._lane
+        return lane.told(told) if isinstance(lane, JournaledLane) else told
+
+    def _rows(self) -> Iterator[Row | Answered]:
+        for number, text in enumerate(self._texts):
+            try:
+                if is_empty(text) or (isinstance(text, str) and not text):
+                    raise RequestError(f"it is empty ({text!r})")
+                payload = plain(text, "the text")
+                check(EMBED, payload, self._parameters)
+                if not isinstance(payload, str) and not isinstance(payload[0], int):
+                    raise RequestError("it must be one text, or one list of token ids")
+            except RequestError as error:
+                yield Answered(unsent(number), error=RowError.of(error))
+                continue
+            row = Row(number, EMBED, payload, self._parameters)
+            yield from self._known.asked(row)
 
 
 def _told(errors: dict[int, RowError]) -> str:

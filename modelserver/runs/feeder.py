@@ -5,6 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from modelserver.errors import ModelserverError
 from modelserver.runs.patience import AGAIN_SECONDS, Patience
 from modelserver.runs.rows import Answered, Row
 
@@ -124,6 +125,15 @@ class Feeder:
     def stop(self) -> None:
         """Give no more answers; from any thread."""
         self.is_stopped = True
+
+    def take_back(self) -> str:
+        """Have what has not begun taken back; says what became of the rest."""
+        try:
+            taken = self.lane.cancel() if self.under_way else 0
+        except ModelserverError as error:
+            return f"the others could not be cancelled: {error}"
+        running = len(self.under_way) - taken
+        return f"{taken:,} that waited are cancelled, {running:,} still run"
 
     def again(self, row: Row) -> None:
         """Send one row more, before others."""

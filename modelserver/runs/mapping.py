@@ -16,7 +16,6 @@ from modelserver.api import default_client
 from modelserver.errors import (
     AnswerFormError,
     ConfigurationError,
-    ModelserverError,
     RequestError,
 )
 from modelserver.messaging.wire import KINDS
@@ -24,6 +23,7 @@ from modelserver.runs.answer import PromptAnswer, answer_of
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
 from modelserver.runs.interrupts import InterruptWatch, is_cancelled
+from modelserver.runs.journaled_lane import JournaledLane
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
 from modelserver.runs.prompts import (
@@ -54,6 +54,7 @@ def map_prompts(
     progress: bool | None = None,
     template: str | None = None,
     is_chat: bool = False,
+    journal: str | PathLike[str] | None = None,
     cache: bool | str | PathLike[str] | None = None,
     cache_max_bytes: int = MAX_BYTES,
     cache_max_age_seconds: float = MAX_AGE_SECONDS,
@@ -71,9 +72,9 @@ def map_prompts(
     those of ``complete`` and ``chat``. ``response_format`` may be a pydantic class:
     then ``value`` is its instance. Identical prompts are asked once with ``cache``,
     by default at temperature 0; a path keeps answers for other runs too, in a file of
-    at most so many bytes and for at most so many seconds. ``app`` is the fleet's
-    client, by default that of this process. Nothing is sent before the first answer is
-    asked for.
+    at most so many bytes and for at most so many seconds. ``journal`` names a file: the
+    same call goes on with what it has after any end. ``app`` is the fleet's client, by
+    default that of this process. Nothing is sent before the first answer is asked for.
     """
     if on_error not in ON_ERROR:
         raise RequestError(
@@ -106,6 +107,7 @@ def map_prompts(
         priority=priority,
         progress=progress,
         answers=AnswersOfRun(form, bool(cache), app.modelserver_models, file),
+        journal=None if journal is None else Path(journal),
     )
 
 
@@ -125,9 +127,8 @@ class PromptRun:
         priority: int | None,
         progress: bool | None,
         answers: AnswersOfRun,
+        journal: Path | None,
     ) -> None:
-        #: Names the run in Redis; its submitter, for `modelserver cancel`.
-        self.id = f"map-{uuid.uuid4().hex[:12]}"
         self._app = app
         self._prompts = prompts
         self._parameters = parameters
@@ -137,7 +138,11 @@ class PromptRun:
         self._on_error = on_error
         self._progress = progress
         self._answers = answers
-        self._lane = Lane(app, self.id, priority=priority)
+        self._journaled = JournaledLane.of(
+            app, journal, ("map", "prompts"), parameters, priority
+        )
+        run = f"map-{uuid.uuid4().hex[:12]}"
+        self._lane = self._journaled or Lane(app, run, priority=priority)
         #: How many prompts there are, None where that is not known before.
         self.total = length_of(prompts)
         #: How many are answered.
@@ -153,6 +158,14 @@ class PromptRun:
         #: How far it came, once it has ended early by other than Ctrl-C in here.
         self._said = ""
         self._feeder = Feeder(self._lane, self._rows(), self.total)
+
+    @property
+    def id(self) -> str:
+        """Names the run in Redis; its submitter, for `modelserver cancel`.
+
+        With a journal it is known once the first answer was asked for.
+        """
+        return self._lane.run
 
     @property
     def cached(self) -> int:
@@ -194,10 +207,12 @@ class PromptRun:
         return self._run()
 
     def _run(self) -> Generator[list[PromptAnswer], None, None]:
-        self._answers.open()
+        if self._journaled:
+            self._journaled.open()
         bar = open_bar("prompts", self.total, self._progress)
-        is_over = False
+        is_over = is_ended = False
         try:
+            self._answers.open()
             for block in self._feeder:
                 found = list(self._finished(block))
                 self._feeder.settle([each.number for each in block])
@@ -211,24 +226,21 @@ class PromptRun:
                     raise error
             is_over = not self._feeder.is_stopped
         except KeyboardInterrupt:
-            is_over = True
-            raise KeyboardInterrupt(self._cancel()) from None
+            is_ended = True
+            raise KeyboardInterrupt(self._take_back()) from None
         finally:
             bar.close()
             self._answers.close()
-            if not is_over:
-                self._said = self._cancel()
+            if not is_over and not is_ended:
+                self._said = self._take_back()
+            if self._journaled:
+                self._journaled.close(is_over)
 
-    def _cancel(self) -> str:
+    def _take_back(self) -> str:
         """Take back what has not begun; says what is done."""
         of = "" if self.total is None else f" of {self.total:,}"
-        told = f"{self.done:,}{of} prompts are answered"
-        try:
-            taken = self._lane.cancel() if self._feeder.under_way else 0
-        except ModelserverError as error:
-            return f"{told}; the others could not be cancelled: {error}"
-        running = len(self._feeder.under_way) - taken
-        return f"{told}; {taken:,} that waited are cancelled, {running:,} still run"
+        told = f"{self.done:,}{of} prompts are answered; {self._feeder.take_back()}"
+        return self._journaled.told(told) if self._journaled else told
 
     # From prompts to rows.
 

@@ -68,8 +68,10 @@ class AnswersOfRun:
         is_cached: bool,
         models: Callable[[], Catalogue],
         file: CacheFile | None = None,
+        most_kept: int = MOST_KEPT,
     ) -> None:
         self.form = form
+        self._most_kept = most_kept
         self._is_cached = is_cached or file is not None
         self._keys = RequestKeys(models)
         self._where = file
@@ -149,7 +151,7 @@ class AnswersOfRun:
             return [number]
         if answered.error is None:
             self._kept[key] = answered
-            while len(self._kept) > MOST_KEPT:
+            while len(self._kept) > self._most_kept:
                 self._kept.popitem(last=False)
             if self._file is not None and self._is_lasting(answered):
                 self._file.add(key, answered.value)

@@ -74,6 +74,9 @@ class MemoryLane:
         self._step("settle")
         self.settled += numbers
 
+    def find_forgotten(self, numbers: Iterable[int]) -> list[int]:
+        return [number for number in numbers if number in self.settled]
+
     def cancel(self) -> int:
         self._step("cancel")
         return len(self._open)

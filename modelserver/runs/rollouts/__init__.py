@@ -4,7 +4,6 @@
 - ``running``: many rows' functions under way in one event loop
 - ``rows``: one row's function and its calls, and what they are known by
 - ``calls``: the calls of all rows, sent and answered in bulk
-- ``journal``: results and answers in a file, for the next time
 - ``loops``: an event loop in a thread of its own
 - ``stalls``: a function that blocks its event loop, found and named
 """

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from modelserver.errors import ModelserverError
 from modelserver.runs.feeder import LARGEST_BLOCK
 from modelserver.runs.lane import Lane
 from modelserver.runs.patience import AGAIN_SECONDS, Patience
-from modelserver.runs.rollouts.journal import RowJournal
+from modelserver.runs.row_journal import RowJournal
 from modelserver.runs.rows import Answered, Row, RowError
 
 #: Without anything under way the thread looks around after so many seconds.
@@ -105,11 +105,8 @@ class CallCourier:
 
         Raises StoreUnreachableError.
         """
-        if self._journal and (left := self._journal.find_unanswered()):
-            while found := self._lane.receive(0.0):
-                self._keep(found)
-            self._journal.drop_calls(self._lane.find_forgotten(left))
-            self._journal.commit()
+        if self._journal:
+            self._unsettled += self._journal.collect(self._lane)
         self._thread = threading.Thread(
             target=self._run, name="modelserver calls", daemon=True
         )
@@ -218,17 +215,10 @@ class CallCourier:
         if self._journal is None:
             self._settle()
 
-    def _keep(self, found: Iterable[Answered]) -> None:
+    def _keep(self, found: Sequence[Answered]) -> None:
         self._unsettled += [each.number for each in found]
         if self._journal:
-            answers = [each for each in found if each.error is None]
-            self._journal.add_answers(
-                (each.number, orjson.dumps(each.value)) for each in answers
-            )
-            self._journal.drop_calls(
-                each.number for each in found if each.error is not None
-            )
-            self._journal.commit()
+            self._journal.keep(found)
 
     def _sync(self) -> None:
         now = time.monotonic()

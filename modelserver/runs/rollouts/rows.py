@@ -15,7 +15,7 @@ from celery import Celery
 from modelserver.errors import RequestError
 from modelserver.messaging.requests import plain_arguments, split_subject
 from modelserver.runs.rollouts.calls import Call, CallCourier, Waiter
-from modelserver.runs.rollouts.journal import OldCall
+from modelserver.runs.row_journal import OldCall
 
 #: Sets of parameters that are remembered, so that equal ones are checked once.
 MOST_REMEMBERED = 64

@@ -18,7 +18,6 @@ from modelserver.errors import DeadlineExceededError, RequestError
 from modelserver.runs.feeder import HELD_WINDOWS, LARGEST_BLOCK, PULL_SECONDS
 from modelserver.runs.prompts import length_of
 from modelserver.runs.rollouts.calls import CallCourier, RowResult, Waiter
-from modelserver.runs.rollouts.journal import ClaimedRow, RowJournal
 from modelserver.runs.rollouts.rows import (
     CallMaker,
     RowCalls,
@@ -29,6 +28,7 @@ from modelserver.runs.rollouts.rows import (
     source_of,
 )
 from modelserver.runs.rollouts.stalls import StallWatch
+from modelserver.runs.row_journal import ClaimedRow, RowJournal
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Vectors of many texts, by real workers."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +50,20 @@ def test_a_bad_text_may_have_a_vector_of_nan(fleet: FleetSite):
         *(False, True, True, False)
     ]
     assert row(vectors, 0) == row(vectors, 3)
+
+
+def test_vectors_come_from_the_journal_and_from_the_cache(
+    fleet: FleetSite, tmp_path: Path
+):
+    def embed(texts: list[str], **more: Path) -> list[list[float]]:
+        vectors = embed_texts(fleet, texts, **more)
+        return [row(vectors, place) for place in range(len(texts))]
+
+    texts = TEXTS[:30]
+    first = embed(texts, journal=tmp_path / "j")
+    assert embed(texts[::-1], journal=tmp_path / "j") == first[::-1]
+    asked = fleet.engines["vectors-0"].stats()["completed"]
+    assert embed([*texts, *texts], cache=tmp_path / "c") == first + first
+    once = fleet.engines["vectors-0"].stats()["completed"]
+    assert embed(texts, cache=tmp_path / "c") == first
+    assert fleet.engines["vectors-0"].stats()["completed"] == once > asked

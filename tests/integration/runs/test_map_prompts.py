@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from modelserver.errors import AnswerFormError, RequestError
 from modelserver.runs.mapping import PromptRun
 from modelserver.runs.mapping import map_prompts as map_any
+from modelserver.runs.rollouts.mapping import map_rows
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, eventually
 from tests.support.workers import PATIENCE, FleetSite
@@ -190,3 +192,85 @@ def test_ctrl_c_takes_back_what_waits_and_says_what_is_done(fleet: FleetSite):
     assert re.search(r"\d+ of 2,000 prompts are answered; [\d,]+ that waited", said)
     fleet.engines["writer-0"].fault()
     eventually(lambda: not fleet.held(), within=PATIENCE)
+
+
+def prompts_of(fleet: FleetSite) -> Any:
+    return map_prompts(fleet, map(str, itertools.count()))
+
+
+def rows_of(fleet: FleetSite) -> Any:
+    async def solve(row: int) -> Any:
+        return await fleet.complete.aio(f"interrupted {row}")
+
+    return map_rows(solve, itertools.count(), at_once=20, app=fleet.app)
+
+
+def loop_over(run: Any) -> None:
+    for _ in run:
+        signal.raise_signal(signal.SIGINT)
+
+
+def loop_in_asyncio(run: Any) -> None:
+    async def loop() -> None:
+        async for _ in run:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+
+    asyncio.run(loop())
+
+
+@pytest.mark.parametrize("loop", [loop_over, loop_in_asyncio])
+@pytest.mark.parametrize("run_of", [prompts_of, rows_of])
+def test_ctrl_c_with_an_answer_in_hand_says_what_is_done(
+    fleet: FleetSite,
+    caplog: pytest.LogCaptureFixture,
+    run_of: Callable[[FleetSite], Any],
+    loop: Callable[[Any], None],
+):
+    before = signal.getsignal(signal.SIGINT)
+    with (
+        caplog.at_level(logging.WARNING, "modelserver.runs"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        loop(run_of(fleet))
+    (said,) = caplog.messages
+    assert re.match(r"\d+ (prompts are answered|rows are done)", said), said
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_loop_that_is_left_otherwise_says_nothing(
+    fleet: FleetSite, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.WARNING, "modelserver.runs"):
+        for run in (prompts_of(fleet), rows_of(fleet)):
+            for _ in run:
+                break
+    assert caplog.messages == []
+
+
+def test_what_was_answered_is_not_asked_again_after_a_kill(
+    fleet: FleetSite, tmp_path: Path
+):
+    def executed() -> dict[str, int]:
+        found = fleet.engines["writer-0"].stats()["executed"]
+        return {text: n for text, n in found.items() if text.startswith("killed")}
+
+    fleet.engines["writer-0"].fault(slow=3)
+    program = (
+        "from modelserver import map_prompts\n"
+        "prompts = (f'killed {place}' for place in range(60))\n"
+        f"list(map_prompts(prompts, model='writer', journal='{tmp_path / 'j'}'))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **fleet.environment},
+    )
+    eventually(lambda: len(executed()) > 10, within=PATIENCE)
+    process.kill()
+    process.wait(PATIENCE)
+    fleet.engines["writer-0"].fault()
+    prompts = [f"killed {place}" for place in range(60)]
+    found = list(map_prompts(fleet, prompts, journal=tmp_path / "j"))
+    assert [each.text for each in found] == [answer_text(text) for text in prompts]
+    assert executed() == dict.fromkeys(prompts, 1)

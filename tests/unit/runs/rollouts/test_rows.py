@@ -12,7 +12,6 @@ import pytest
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import COMPLETE
 from modelserver.runs.rollouts.calls import Call
-from modelserver.runs.rollouts.journal import OldCall
 from modelserver.runs.rollouts.rows import (
     CallMaker,
     RowCalls,
@@ -21,6 +20,7 @@ from modelserver.runs.rollouts.rows import (
     name_of,
     row_digest,
 )
+from modelserver.runs.row_journal import OldCall
 
 
 @dataclass

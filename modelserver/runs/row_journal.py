@@ -1,4 +1,4 @@
-"""What a run of rollouts keeps: results of rows, and answers of those not done yet.
+"""What a run keeps in a file: results of rows, and answers of those not done yet.
 
 A row is known by what it says, whatever its place: the third row of the same text is
 the third one that was seen. Whoever opens a journal again begins another session.
@@ -11,13 +11,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import orjson
+
+from modelserver.runs.files.problems import BatchFileError
+from modelserver.runs.rows import Answered
 from modelserver.runs.sqlite_files import file_trouble, open_file
 
 #: What SQLite's field application_id says of such a file.
 KIND = 0x6D73_0001
 #: Calls of one session have numbers below this power of two, after its own.
 _SESSION_BITS = 32
+#: By what the names of their runs begin with: the calls that keep a journal.
+CALLS = {"rows": "map_rows", "map": "map_prompts", "embed": "embed_texts"}
 #: Scripts of Redis count exactly up to so many bits.
 _NUMBER_BITS = 53
 SCHEMA = """
@@ -52,16 +59,35 @@ class ClaimedRow:
     calls: Mapping[bytes, OldCall] = field(default_factory=dict)
 
 
-class RowJournal:
-    """One journal, which one program has at a time. For several threads."""
+class AnsweredLane(Protocol):
+    """What a journal asks of the way to the fleet."""
 
-    def __init__(self, path: Path) -> None:
+    def receive(self, timeout: float) -> list[Answered]:
+        """What was answered since; waits for the first so many seconds."""
+
+    def find_forgotten(self, numbers: Iterable[int]) -> list[int]:
+        """Those rows that were answered and whose answers were settled since."""
+
+
+class RowJournal:
+    """One journal, which one program has at a time. For several threads.
+
+    ``kind`` is the call that it is of, by what the name of its run begins with.
+    """
+
+    def __init__(self, path: Path, kind: str = "rows") -> None:
         self.path = path
         self._lock = threading.Lock()
         with self._trouble():
             self._file = open_file(path, KIND, SCHEMA, is_shared=False)
         #: Names the run in Redis.
-        self.run = self._fact("run", f"rows-{uuid.uuid4().hex[:12]}")
+        self.run = self._fact("run", f"{kind}-{uuid.uuid4().hex[:12]}")
+        if (found := self.run.partition("-")[0]) != kind:
+            self._file.close()
+            raise BatchFileError(
+                f"{path} is a journal of {CALLS.get(found, found)}(), not of "
+                f"{CALLS[kind]}(); choose another"
+            )
         session = int(self._fact("session", "0")) + 1
         self._write_fact("session", str(session))
         self._session = session
@@ -153,6 +179,14 @@ class RowJournal:
             say = "UPDATE calls SET answer=? WHERE number=?"
             self._file.executemany(say, ((value, number) for number, value in answers))
 
+    def keep(self, answered: Iterable[Answered]) -> None:
+        """Keep what calls came to, by their numbers; one that failed is forgotten."""
+        found = list(answered)
+        good = [each for each in found if each.error is None]
+        self.add_answers((each.number, orjson.dumps(each.value)) for each in good)
+        self.drop_calls(each.number for each in found if each.error is not None)
+        self.commit()
+
     def drop_calls(self, numbers: Iterable[int]) -> None:
         """Forget calls: who makes them again asks anew."""
         with self._lock, self._trouble():
@@ -171,6 +205,21 @@ class RowJournal:
         with self._lock, self._trouble():
             ask = "SELECT number FROM calls WHERE answer IS NULL"
             return [number for (number,) in self._file.execute(ask)]
+
+    def collect(self, lane: "AnsweredLane") -> list[int]:
+        """Keep what came since an earlier session; the numbers of these answers.
+
+        Raises StoreUnreachableError.
+        """
+        if not (left := self.find_unanswered()):
+            return []
+        numbers: list[int] = []
+        while found := lane.receive(0.0):
+            self.keep(found)
+            numbers += [each.number for each in found]
+        self.drop_calls(lane.find_forgotten(left))
+        self.commit()
+        return numbers
 
     # The file.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.runs.files.problems import BatchFileError
-from modelserver.runs.rollouts.journal import ClaimedRow, OldCall, RowJournal
+from modelserver.runs.row_journal import ClaimedRow, OldCall, RowJournal
 
 A, B = b"a" * 16, b"b" * 16
 #: Redis' scripts count exactly below that.
