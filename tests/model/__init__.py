@@ -5,6 +5,7 @@
 - ``promises``: what must hold after every step
 - ``turns``: how submitters share a queue
 - ``stage``: what the steps share, the checks after each, and the end
-- ``machine``: the steps
+- ``row_steps``: the steps of rows that travel in bundles
+- ``machine``: all steps
 - ``running``: runs of it, counted and bounded
 """

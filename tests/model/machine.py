@@ -21,7 +21,8 @@ from modelserver.store.keys import PRIORITIES
 from modelserver.store.reaps import reap
 from modelserver.store.revoking import revocations
 from tests.model.ground import KEYS, MAINS, QUEUES, Worker, message
-from tests.model.stage import KEPT_SECONDS, Stage
+from tests.model.row_steps import RowDelivery
+from tests.model.stage import KEPT_SECONDS
 from tests.model.state import task_of
 from tests.model.turns import Turns
 
@@ -34,13 +35,13 @@ LATER = 100_000.0
 any_one = some.integers(0, 59)
 a_few = some.integers(1, 4)
 #: Mostly the same, so that requests meet.
-queues = some.sampled_from((*QUEUES, QUEUES[0], QUEUES[0]))
+queues = some.sampled_from((*QUEUES, QUEUES[0]))
 places = some.sampled_from((0, 0, 0, 0, *range(len(PRIORITIES))))
 rooms = some.sampled_from((1, 1, 1, 2, 3, 5, 9))
 
 
-class Delivery(Stage):
-    """Requests, workers and their misfortunes."""
+class Delivery(RowDelivery):
+    """Requests and rows, workers and their misfortunes."""
 
     # Producers.
 
@@ -92,13 +93,8 @@ class Delivery(Stage):
     @precondition(lambda self: self.workers)
     @rule(one=any_one, queue=queues, room=rooms, heard=any_one)
     def pull(self, one: int, queue: str, room: int, heard: int) -> None:
-        worker = self._worker(one)
-        got = self.ground.wait(worker.deliveries.pull(queue, room))
         # Now and then the reply is lost with its connection.
-        if heard:
-            worker.held.update({each.tag: each for each in got})
-        now = self.ground.state()
-        self.turns.check_pull(self.before, now, KEYS.queue(queue), room)
+        self._pull(self._worker(one), queue, room, is_heard=heard > 0)
 
     @precondition(lambda self: any(worker.held for worker in self.workers))
     @rule(one=any_one, count=a_few, ok=some.booleans())
@@ -110,7 +106,7 @@ class Delivery(Stage):
     @rule(one=any_one, count=a_few, ok=some.booleans())
     def die_before_acknowledging(self, one: int, count: int, ok: bool) -> None:
         worker, tags = self._holder(one, count)
-        self._store(worker, Batch([self._result(worker, tag, ok) for tag in tags]))
+        self._store(worker, self._answers(worker, tags, ok))
         self._end(worker)
 
     @precondition(lambda self: any(worker.past for worker in self.workers))
@@ -147,7 +143,7 @@ class Delivery(Stage):
     @rule(one=any_one, cut=some.integers(0, 3))
     def set_aside(self, one: int, cut: int) -> None:
         worker, tags = self._holder(one, 1)
-        if not worker.held[tags[0]].raw.startswith(b"junk"):
+        if not worker.held[tags[0]].raw.startswith((b"junk", b'{"rows"')):
             self._bury(worker, tags[0], whole=cut > 0)
 
     def _bury(self, worker: Worker, tag: str, whole: bool = True) -> None:
@@ -208,7 +204,10 @@ class Delivery(Stage):
         reaped = self.ground.wait(reap(worker.deliveries))
         for delivery in reaped.aside:
             worker.held[delivery.tag] = delivery
-            self._bury(worker, delivery.tag)
+            if delivery.rows > 1 or delivery.raw.startswith(b'{"rows"'):
+                self._settle(worker, [delivery.tag], ok=False)
+            else:
+                self._bury(worker, delivery.tag)
 
     # Time.
 
@@ -316,16 +315,18 @@ class Delivery(Stage):
     def replicate(self) -> None:
         self.ground.take_snapshot()
         self.known = (
-            set(self.accepted), set(self.promised), set(self.doubled), dict(self.final)
+            set(self.accepted), set(self.promised), set(self.doubled), dict(self.final),
+            set(self.settled), list(self.sent),
         )  # fmt: skip
 
     @precondition(lambda self: self.known)
     @rule()
     def fail_over(self) -> None:
         self.ground.fail_over()
-        accepted, promised, doubled, final = self.known
+        accepted, promised, doubled, final, settled, sent = self.known
         self.accepted, self.promised = set(accepted), set(promised)
         self.doubled, self.final = set(doubled), dict(final)
+        self.settled, self.sent = set(settled), list(sent)
         self.turns = Turns()
         # The leases of those that died meanwhile are back, and end in their time.
         alive = {worker.name for worker in self.workers}

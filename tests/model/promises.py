@@ -2,7 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from modelserver.store.batch import Delivery
 from tests.model.state import State
+
+
+def rows_of(message: str) -> int:
+    """How many rows a message counts as."""
+    return Delivery("", "", message.encode()).rows
 
 
 def check_places(
@@ -10,9 +16,11 @@ def check_places(
     mains: list[str],
     accepted: Collection[str],
     doubled: Collection[str],
+    settled: Collection[str],
 ) -> None:
-    """Each accepted request is in one place, or has an answer."""
-    places, results, dead = state.places(mains), state.results(), state.dead()
+    """Each accepted request is in one place, or has an answer, or had one."""
+    places, dead = state.places(mains), state.dead()
+    results = state.results().keys() | settled
     for task in accepted:
         where = places.get(task, [])
         assert len(where) <= 1 or task in doubled, f"{task} is twice: {where}"
@@ -30,6 +38,12 @@ def check_answers(state: State, final: Mapping[str, str]) -> None:
         assert now == value, f"the answer of {task} was {value}, now it is {now}"
 
 
+def check_settled(state: State, settled: Collection[str]) -> None:
+    """A row whose answer was settled is not answered again."""
+    again = state.row_answers().keys() & settled
+    assert not again, f"{again} were settled, and are answered again"
+
+
 def check_books(state: State, mains: Sequence[str]) -> None:
     """Every message is reachable by a pull, and the counts are right."""
     for main in mains:
@@ -43,11 +57,15 @@ def check_books(state: State, mains: Sequence[str]) -> None:
         beside = sum(len(lists[name]) for name in lists if name != main)
         noted = int(state.values.get(state.beside(main, "aside"), 0))
         assert noted == beside, f"{noted} are noted beside {main}, {beside} are there"
+        more = sum(rows_of(each) - 1 for some in lists.values() for each in some)
+        noted = int(state.values.get(state.beside(main, "rows"), 0))
+        assert noted == more, f"{noted} more rows are noted in {main}, {more} are there"
 
 
 def check_depth(state: State, mains: Sequence[str], depth: int) -> None:
     """The server counts a queue's messages right."""
-    real = sum(len(each) for main in mains for each in state.lists(main).values())
+    lists = [each for main in mains for each in state.lists(main).values()]
+    real = sum(rows_of(message) for messages in lists for message in messages)
     assert depth == real, f"{depth} wait in {mains[0]} by its account, {real} in truth"
 
 

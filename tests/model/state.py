@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modelserver.messaging.bundles import read_bundle
 from modelserver.store.keys import PRIORITY_SEPARATOR, Keys
 
 #: Reads every key. Returns {key, value, ...}.
@@ -17,6 +18,7 @@ local read = {
   set = function(key) return redis.call('SMEMBERS', key) end,
   zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
   string = function(key) return redis.call('GET', key) end,
+  stream = function(key) return redis.call('XRANGE', key, '-', '+') end,
 }
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
@@ -34,6 +36,20 @@ def task_of(message: str) -> str:
     found = TASK_ID.search(message)
     assert found, f"a message of nobody: {message!r}"
     return found[1] or found[2]
+
+
+def tasks_of(message: str) -> list[str]:
+    """The ids of all that a message asks: one, or one for each row of a bundle."""
+    bundle = read_bundle(message.encode())
+    if bundle is None:
+        return [task_of(message)]
+    run, number = bundle.run
+    return [row_task(run, number, row.number) for row in bundle.rows]
+
+
+def row_task(run: str, number: int, row: int) -> str:
+    """What a row of a run's round is called here."""
+    return f"{run}/{number}/{row}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +93,24 @@ class State:
         return self.keys.worker(worker) in self.values
 
     def results(self) -> dict[str, str]:
-        """The results by task."""
+        """The results by task, answers to rows among them."""
         start = self.keys.result("")
         found = self.values.items()
-        return {k.removeprefix(start): v for k, v in found if k.startswith(start)}
+        results = {k.removeprefix(start): v for k, v in found if k.startswith(start)}
+        return results | self.row_answers()
+
+    def row_answers(self) -> dict[str, str]:
+        """The answers to rows that nobody has settled."""
+        head, found = self.keys.run(""), dict[str, str]()
+        for key, entries in self.values.items():
+            if not (key.startswith(head) and key.endswith(":answers")):
+                continue
+            run, number, _ = key.removeprefix(head).split(":")
+            for _, (row, value) in entries:
+                task = row_task(run, int(number), int(row))
+                assert task not in found, f"{task} is answered twice"
+                found[task] = value
+        return found
 
     def dead(self) -> frozenset[str]:
         """The tasks that were set aside."""
@@ -97,18 +127,20 @@ class State:
         for main in mains:
             for name, messages in self.lists(main).items():
                 for message in messages:
-                    yield task_of(message), name
+                    yield from ((task, name) for task in tasks_of(message))
         for key in self.values:
             if key.startswith(self.keys.unacked("")):
                 for tag, held in self.pairs(key).items():
-                    yield task_of(held.partition("\n")[2]), f"{key} {tag}"
+                    tasks = tasks_of(held.partition("\n")[2])
+                    yield from ((task, f"{key} {tag}") for task in tasks)
         for member in self.pairs(self.keys.delayed):
-            yield task_of(member.rpartition("\n")[2]), self.keys.delayed
+            tasks = tasks_of(member.rpartition("\n")[2])
+            yield from ((task, self.keys.delayed) for task in tasks)
 
 
 def _text(value: Any) -> Any:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="replace")  # Bitmaps are no text.
     if isinstance(value, list):
         return [_text(each) for each in value]
     return value
