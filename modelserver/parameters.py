@@ -20,6 +20,8 @@ def _names(text: str) -> frozenset[str]:
 #: Read by ourselves and not sent to an engine.
 OURS = frozenset({"model", "raw", "deadline", "deadline_from", "extra_body"})
 
+#: Most lists and objects in one another: writers of JSON end at 254.
+MOST_DEPTH = 200
 #: Most answers to one request: engines hold them all at once.
 MOST_ANSWERS = 4_096
 
@@ -163,11 +165,12 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def plain(value: Any, place: str) -> Any:
+def plain(value: Any, place: str, depth: int = 0) -> Any:
     """The value as JSON can carry it; NumPy's numbers and arrays become plain ones.
 
     ``place`` names the value in an error. Raises RequestError for what JSON has no form
-    for, at any depth: not a number, infinity, other objects, half of a surrogate pair.
+    for, at any depth: not a number, infinity, other objects, half of a surrogate pair;
+    and for lists and objects in one another, more than MOST_DEPTH of them.
 
     >>> plain({"7": (1, 2.5), 8: None}, "logit_bias")
     {'7': [1, 2.5], '8': None}
@@ -180,26 +183,36 @@ def plain(value: Any, place: str) -> Any:
         return _whole(int(value), place)
     if isinstance(value, float):
         return _number(float(value), place)
+    if depth > MOST_DEPTH:
+        raise RequestError(
+            f"{place.partition('[')[0]} has more than {MOST_DEPTH} lists and objects "
+            "in one another; make it flatter"
+        )
     if isinstance(value, Mapping):
-        return dict(_entries(value, place))
+        return dict(_entries(value, place, depth))
     if isinstance(value, (list, tuple)):
-        return [plain(each, f"{place}[{index}]") for index, each in enumerate(value)]
+        return [
+            plain(each, f"{place}[{index}]", depth + 1)
+            for index, each in enumerate(value)
+        ]
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
-        return plain(value.tolist(), place)
+        return plain(value.tolist(), place, depth)
     raise RequestError(
         f"{place} is of type {type(value).__name__}, which cannot be sent as JSON; "
         "pass text, numbers, booleans, lists and objects"
     )
 
 
-def _entries(value: Mapping[Any, Any], place: str) -> Iterator[tuple[str, Any]]:
+def _entries(
+    value: Mapping[Any, Any], place: str, depth: int
+) -> Iterator[tuple[str, Any]]:
     for key, each in value.items():
         if isinstance(key, bool) or not isinstance(key, (str, int)):
             raise RequestError(
                 f"{place} has the key {key!r}; keys must be text or whole numbers"
             )
         name = _text(str(key), f"a key of {place}")
-        yield name, plain(each, f"{place}[{name!r}]")
+        yield name, plain(each, f"{place}[{name!r}]", depth + 1)
 
 
 def _text(value: str, place: str) -> str:

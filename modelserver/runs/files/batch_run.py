@@ -19,7 +19,12 @@ from modelserver.runs.feeder import Feeder, RowLane
 from modelserver.runs.files.batch_form import answer_line, error_line, line_head
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.lines import BatchLine, LineReader
-from modelserver.runs.files.output import OutputFile, RowSet, whole_file
+from modelserver.runs.files.output import (
+    OutputFile,
+    RowSet,
+    check_place,
+    whole_file,
+)
 from modelserver.runs.files.problems import BatchFileError, LineError, shown
 from modelserver.runs.files.sorting import sort_lines
 from modelserver.runs.files.source import Source
@@ -107,6 +112,7 @@ class BatchRun:
                     f"{source.name} is the input, and a run with the output "
                     f"{paths.output} would write into it; choose another output"
                 )
+            check_place(path)
         #: What was found at the first look, None where the run was begun before.
         self.inspection: Inspection | None = None
         self.tally = Tally(0)

@@ -102,7 +102,7 @@ class Journal:
         numbers = (self.rows, self.answered, self.failed, self.again, *self.repeated)
         texts = (self.run, self.source, self.digest)
         is_sound = (
-            all(type(each) is int for each in numbers)
+            all(type(each) is int and each >= 0 for each in numbers)
             and all(type(each) is str for each in texts)
             and isinstance(self.options, dict)
         )

@@ -1,5 +1,7 @@
 """What a line of OpenAI's Batch API must be, and what row it becomes."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +18,7 @@ from modelserver.messaging.requests import (
     with_model,
 )
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, KINDS
-from modelserver.parameters import KNOWN, OURS
+from modelserver.parameters import KNOWN, MOST_DEPTH, OURS, plain
 from modelserver.runs.files.problems import LineError
 from modelserver.runs.prompts import Template, payload_of, task_of
 from modelserver.runs.rows import Row
@@ -34,6 +36,9 @@ URL_OF = {task: url for url, (task, _) in URLS.items()}
 MOST_KNOWN = 1_000
 #: The column of a table that names its rows.
 ID_COLUMN = "custom_id"
+#: Names that a line has once, as a rule; what a text says of them has its quotes behind
+#: backslashes.
+_NAMES = (b'"custom_id"', b'"url"', b'"body"', b'"model"', b'"messages"', b'"prompt"')
 #: Bytes of a line that an error shows.
 _SHOWN = 40
 
@@ -165,9 +170,12 @@ class LineReader:
         """A body as ``delay`` takes it: what we do not know goes to the engine."""
         known = KNOWN[task.rpartition(".")[2]] | OURS | {"stream"}
         arguments = {name: body[name] for name in body if name in known}
-        if others := {name: body[name] for name in body if name not in known}:
+        others = {name: body[name] for name in body if name not in known}
+        extra = body.get("extra_body") or {}
+        # One that is no object is refused with the rest of the request.
+        if others and isinstance(extra, dict):
             self.unknown |= others.keys()
-            arguments["extra_body"] = {**(body.get("extra_body") or {}), **others}
+            arguments["extra_body"] = {**extra, **others}
         arguments["raw"] = True
         return arguments
 
@@ -179,7 +187,35 @@ def _loaded(raw: bytes) -> dict[str, Any]:
         raise LineError("invalid_json", _json_problem(raw, error)) from None
     if not isinstance(line, dict):
         raise LineError("invalid_json", "is no object")
+    # Most lines are found fine by counting, without another look at what they hold.
+    if raw.count(b"[") + raw.count(b"{") > MOST_DEPTH:
+        _check_depth(line)
+    if any(raw.count(name) > 1 for name in _NAMES):
+        _check_names(raw)
     return line
+
+
+def _check_depth(line: Mapping[str, Any]) -> None:
+    try:
+        plain(line, "the line")
+    except RequestError as error:
+        raise LineError("invalid_json", str(error)) from None
+
+
+def _check_names(raw: bytes) -> None:
+    """Refuse a line, or a body, that says two things of the same name."""
+    pairs = json.loads(raw, object_pairs_hook=_Pairs)
+    bodies = [value for name, value in pairs if name == "body"]
+    for where, each in (("", pairs), *((" in its body", body) for body in bodies)):
+        if isinstance(each, _Pairs):
+            for name, number in Counter(name for name, _ in each).items():
+                if number > 1:
+                    told = f"has {name} twice{where}; say it once"
+                    raise LineError("invalid_json", told)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """What an object says, in its order."""
 
 
 def _json_problem(raw: bytes, error: orjson.JSONDecodeError) -> str:

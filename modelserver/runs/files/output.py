@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,6 +98,18 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where no file of a run can stand. Raises BatchFileError."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise file_error("write", path, error) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise BatchFileError(f"{path} is a device or a pipe; name a file")
+
+
 class OutputFile:
     """A file of lines that grows; whole lines only, also after a crash or a full disk.
 
@@ -109,8 +122,7 @@ class OutputFile:
         self.length = 0
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise BatchFileError(f"{path} is a device or a pipe; name a file")
+            check_place(path)
             self._file = os.open(path, flags, 0o666)
         except OSError as error:
             raise file_error("write", path, error) from None
@@ -122,7 +134,8 @@ class OutputFile:
                 f"another program writes {path} now; wait for its end, or stop it"
             ) from None
         # What a program that was killed had begun to put into its place.
-        _unfinished(path.resolve()).unlink(missing_ok=True)
+        with suppress(OSError):
+            _unfinished(path.resolve()).unlink()
 
     def take_over(self, head: bytes, rows: RowSet) -> int:
         """Note the rows whose lines stand here, cut a torn end; returns bytes cut off.

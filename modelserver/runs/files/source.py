@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,6 +25,8 @@ BLOCK_BYTES = 2**20
 #: What files begin with that are compressed, or no UTF-8.
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _BOM, _UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+#: What files begin with that are packed in a way that is not read.
+_OTHERS = {b"BZh": "bzip2", b"PK\x03": "zip", b"\xfd7z": "xz", b"7z\xbc": "7z"}
 #: Compressed by these.
 _PACKED = (".gz", ".zst", ".zstd")
 
@@ -53,6 +55,10 @@ class Source:
             raise file_error("read", self.name, error) from None
         if self._head == _PARQUET:
             self.form = "parquet"
+        if packed := _OTHERS.get(self._head[:3]):
+            raise BatchFileError(
+                f"{self.name} is packed by {packed}; unpack it, or pack it by gzip"
+            )
 
     @property
     def is_table(self) -> bool:
@@ -136,6 +142,9 @@ class Source:
                 if number == 1:
                     if line[:2] in _UTF16:
                         raise BatchFileError(f"{self.name} is UTF-16; save it as UTF-8")
+                    if line[:2] == _GZIP or line[:4] == _ZSTD:
+                        told = f"{self.name} is packed twice; unpack it once"
+                        raise BatchFileError(told)
                     line = line.removeprefix(_BOM)
                 if line := line.strip():
                     yield number, line
@@ -154,6 +163,7 @@ class Source:
                     read.clear()
                     if not header:
                         header = row
+                        self._check_header(row)
                     elif row and len(row) != len(header):
                         is_more = len(row) > len(header)
                         yield line, LineError("invalid_row", _odd(is_more))
@@ -169,6 +179,13 @@ class Source:
                 raise BatchFileError(
                     f"{self.name} is no CSV after line {line}: {error}"
                 ) from None
+
+    def _check_header(self, header: list[str]) -> None:
+        names = [name for name in header if name]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise BatchFileError(
+                f"{self.name} has the column {min(twice)!r} twice; rename one"
+            )
 
     def _parquet(self) -> Iterator[tuple[int, RawRow]]:
         try:
@@ -283,13 +300,14 @@ def _zstd() -> Any:
 
 def spooled(pipe: IO[bytes], folder: Path) -> IO[bytes]:
     """What comes through a pipe, in a file that is gone with the program."""
-    copy = tempfile.NamedTemporaryFile(  # noqa: SIM115
-        dir=folder, prefix=".batch-input-"
-    )
-    try:
-        shutil.copyfileobj(pipe, copy, BLOCK_BYTES)
-        copy.flush()
-    except OSError as error:
-        copy.close()
-        raise file_error("write", f"a copy of the pipe in {folder}", error) from None
+    with ExitStack() as stack:
+        try:
+            made = tempfile.NamedTemporaryFile(dir=folder, prefix=".batch-input-")  # noqa: SIM115
+            copy = stack.enter_context(made)
+            shutil.copyfileobj(pipe, copy, BLOCK_BYTES)
+            copy.flush()
+        except OSError as error:
+            told = f"a copy of the pipe in {folder}"
+            raise file_error("write", told, error) from None
+        stack.pop_all()
     return copy

@@ -334,6 +334,35 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path):
         run.prepare()
 
 
+@pytest.mark.parametrize(
+    "name", ["out.jsonl", "out.errors.jsonl", "out.retry.jsonl", "out.run.json"]
+)
+def test_a_pipe_in_the_place_of_a_file_is_left_as_it_is(tmp_path: Path, name: str):
+    written(tmp_path)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BatchFileError, match=f"{name} is a device or a pipe"):
+        run_whole(tmp_path)
+    assert (tmp_path / name).is_fifo()
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_name_that_the_disk_refuses_is_told(tmp_path: Path):
+    written(tmp_path)
+    source, paths = Source(tmp_path / "in.jsonl"), BatchPaths(tmp_path / ("x" * 250))
+    with pytest.raises(BatchFileError, match="File name too long"):
+        BatchRun(App(), source, paths, BatchOptions())
+    (tmp_path / "out.jsonl").symlink_to(tmp_path / "out.jsonl")
+    with pytest.raises(BatchFileError, match="Too many levels of symbolic links"):
+        run_whole(tmp_path)
+
+
+def test_a_folder_in_the_place_of_an_unfinished_file_is_left(tmp_path: Path):
+    written(tmp_path)
+    (tmp_path / "out.jsonl.new").mkdir()
+    assert run_whole(tmp_path).tally.answered == 11
+    assert (tmp_path / "out.jsonl.new").is_dir()
+
+
 def test_a_table_needs_a_prompt_and_lines_take_none(tmp_path: Path):
     written(tmp_path)
     (tmp_path / "in.csv").write_text("text\nhi\n")

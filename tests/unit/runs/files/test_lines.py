@@ -27,6 +27,15 @@ def body(**values: Any) -> dict[str, Any]:
     return changed(body=GOOD["body"] | values)
 
 
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list."""
+    return [nested(depth - 1)] if depth else []
+
+
+#: A line that has two names.
+TWICE = b'{"custom_id": "b",' + json.dumps(GOOD).encode()[1:]
+
+
 def test_a_line_is_a_row():
     found = read(GOOD)
     assert found.custom_id == "a"
@@ -46,6 +55,14 @@ def test_a_line_is_a_row():
         (b'{"a": NaN}', "invalid_json", "character 6"),
         (b'{"a": "\\ud800"}', "invalid_json", "surrogate"),
         (b'{"a": "\xff"}', "invalid_json", "UTF-8 at byte 7"),
+        (
+            TWICE.replace(b"{,", b'{"custom_id": "b",'),
+            "invalid_json",
+            "custom_id twice",
+        ),
+        (body(extra_body=[1], own=2), "invalid_request", "extra_body must be an"),
+        (body(tools=nested(250)), "invalid_json", "more than 200 lists"),
+        (body(messages=nested(900)), "invalid_json", "more than 200 lists"),
         (changed(custom_id="-"), "invalid_custom_id", "no custom_id"),
         (changed(custom_id=7), "invalid_custom_id", "the custom_id 7"),
         (changed(method="GET"), "invalid_method", "must be POST"),
@@ -112,3 +129,13 @@ def test_an_empty_cell_is_a_bad_line():
     with pytest.raises(LineError, match='column "text" is empty') as caught:
         columns({"text": None})
     assert caught.value.custom_id == "row-3"
+
+
+def test_a_name_that_a_text_says_is_not_said_twice():
+    said = body(messages=[{"role": "user", "content": '"body": "model", "model"'}])
+    assert read(said).row.payload == said["body"]["messages"]
+    own = body(tools=[{"model": 1, "body": 2}, {"model": 3}])
+    assert read(own).custom_id == "a"
+    raw = json.dumps(GOOD).replace('"model"', '"model": "x", "model"').encode()
+    with pytest.raises(LineError, match="has model twice in its body"):
+        read(raw)

@@ -1,13 +1,14 @@
 """The input of a run, as it may come."""
 
 import gzip
+import io
 from pathlib import Path
 
 import pytest
 
 from modelserver.runs.files import source as module
 from modelserver.runs.files.problems import BatchFileError, LineError
-from modelserver.runs.files.source import MOST_LINE_BYTES, Source
+from modelserver.runs.files.source import MOST_LINE_BYTES, Source, spooled
 
 
 def rows(path: Path, data: bytes) -> list[tuple[int, module.RawRow]]:
@@ -129,3 +130,30 @@ def test_a_change_is_noticed(tmp_path: Path):
     path.unlink()
     with pytest.raises(BatchFileError, match="changed while it was read"):
         source.check_unchanged()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (gzip.compress(gzip.compress(b"{}\n")), "is packed twice"),
+        (b"BZh91AY&SY", "is packed by bzip2; unpack it"),
+        (b"PK\x03\x04", "is packed by zip"),
+    ],
+)
+def test_what_is_packed_otherwise_is_told(tmp_path: Path, data: bytes, words: str):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(BatchFileError, match=words):
+        list(Source(path).rows())
+
+
+def test_a_column_that_is_there_twice_is_told(tmp_path: Path):
+    path = tmp_path / "in.csv"
+    path.write_text("id,text,text\n1,a,b\n")
+    with pytest.raises(BatchFileError, match="has the column 'text' twice"):
+        list(Source(path).rows())
+
+
+def test_a_pipe_whose_copy_has_no_place_is_told(tmp_path: Path):
+    with pytest.raises(BatchFileError, match="cannot write a copy of the pipe in"):
+        spooled(io.BytesIO(b"{}"), tmp_path / "missing")
