@@ -1,5 +1,6 @@
 """``modelserver batch run``: a file of requests, run to its end."""
 
+import shutil
 import signal
 import sys
 import time
@@ -18,7 +19,9 @@ from modelserver.cli.output import print_json
 from modelserver.errors import RequestError
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
-from modelserver.runs.files.journal import BatchPaths
+from modelserver.runs.files.journal import BatchPaths, Journal
+from modelserver.runs.files.output import whole_file
+from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.files.source import Source, form_of, spooled
 
 #: So many reasons of bad lines are shown; with --json all of them.
@@ -142,9 +145,37 @@ def _open(stack: ExitStack, source: str, output: Path, form: str) -> Source:
     path = Path(source)
     if source != "-" and not path.is_fifo():
         return Source(path, form=form)
-    pipe = sys.stdin.buffer if source == "-" else stack.enter_context(path.open("rb"))
-    copy = stack.enter_context(spooled(pipe, output.parent))
-    return Source(Path(copy.name), "the pipe", form or form_of(path))
+    copy = _spooled(stack, source, output.parent)
+    return Source(copy, "the pipe", form or form_of(path))
+
+
+def _spooled(stack: ExitStack, source: str, folder: Path) -> Path:
+    """What comes through a pipe, in a file that is gone with the stack."""
+    if source == "-":
+        return Path(stack.enter_context(spooled(sys.stdin.buffer, folder)).name)
+    with Path(source).open("rb") as pipe:
+        return Path(stack.enter_context(spooled(pipe, folder)).name)
+
+
+def keep_pipe(source: str, paths: BatchPaths) -> None:
+    """Keep what comes through a pipe beside the output, for other processes.
+
+    Raises BatchFileError where a run was begun with something else.
+    """
+    with ExitStack() as stack:
+        copy = _spooled(stack, source, paths.output.parent)
+        journal = Journal.read(paths.journal)
+        if journal is not None:
+            digest = Source(copy, "the pipe").digest()
+            journal.check_same(digest, journal.options, paths.output)
+        elif paths.input.exists():
+            raise BatchFileError(
+                f"{paths.input} is there, and what comes through the pipe would be "
+                "written into it; move it away, or choose another output"
+            )
+        if not paths.input.exists():
+            with whole_file(paths.input) as stream, copy.open("rb") as read:
+                shutil.copyfileobj(read, stream)
 
 
 def parse_options(options: Mapping[str, Any]) -> BatchOptions:

@@ -11,9 +11,8 @@ import click
 from rich.markup import escape
 
 from modelserver.api import default_client
-from modelserver.cli.batch import parse_options, prepare, run
+from modelserver.cli.batch import keep_pipe, parse_options, prepare, run
 from modelserver.cli.output import console, print_json, seconds, table
-from modelserver.errors import RequestError
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.source import Source
@@ -70,14 +69,13 @@ def submit(
     is part of `modelserver up`, carries it out, also when this terminal is closed. The
     same command again submits nothing twice.
     """
-    path = Path(source)
-    if source == "-" or path.is_fifo():
-        raise RequestError(
-            "a pipe ends with this terminal; write what comes through it into a file, "
-            "and submit that"
-        )
     paths, settings = BatchPaths(absolute(output)), load()
     store, made = connect(settings), parse_options(more)
+    path = Path(source)
+    is_pipe = source == "-" or path.is_fifo()
+    if is_pipe:
+        keep_pipe(source, paths)
+        path = paths.input
     opened = Source(absolute(path), form=form or "")
     known = find_submitted(store, paths)
     if known is not None and _is_there(store, known, opened, paths, made):
@@ -86,6 +84,10 @@ def submit(
     job = BatchRun(default_client(), opened, paths, made)
     try:
         prepare(job, as_json)
+    except BaseException:
+        if is_pipe and not paths.journal.exists():
+            paths.input.unlink(missing_ok=True)
+        raise
     finally:
         job.close()
     submitter = (settings.host, _user())

@@ -41,7 +41,7 @@ class Template:
         for text, name, form, _ in self._parts:
             parts.append(text)
             if name is not None:
-                parts.append(format(_cell(row, name), form or ""))
+                parts.append(_formatted(_cell(row, name), form or "", name))
         return "".join(parts)
 
 
@@ -53,6 +53,17 @@ def _cell(row: Mapping[str, Any], name: str) -> Any:
     if is_empty(value):
         raise RequestError(f'column "{name}" is empty ({value}); leave such rows out')
     return value
+
+
+def _formatted(value: Any, form: str, name: str) -> str:
+    if isinstance(value, bytes):
+        raise RequestError(f'column "{name}" is binary; make it a text')
+    try:
+        return format(value, form)
+    except (ValueError, TypeError) as error:
+        raise RequestError(
+            f'column "{name}" cannot be written as {{{name}:{form}}}: {error}'
+        ) from None
 
 
 def is_empty(value: Any) -> bool:

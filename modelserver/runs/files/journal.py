@@ -38,6 +38,11 @@ class BatchPaths:
         return self._beside("retry.jsonl")
 
     @property
+    def input(self) -> Path:
+        """What came through a pipe, for whoever carries the run out."""
+        return self._beside("input")
+
+    @property
     def journal(self) -> Path:
         """What the run was begun with."""
         return self._beside("run.json")

@@ -20,7 +20,7 @@ from modelserver.messaging.requests import (
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, KINDS
 from modelserver.parameters import KNOWN, MOST_DEPTH, OURS, plain
 from modelserver.runs.files.problems import LineError
-from modelserver.runs.prompts import Template, payload_of, task_of
+from modelserver.runs.prompts import Template, is_empty, payload_of, task_of
 from modelserver.runs.rows import Row
 from modelserver.values import Json, Kind
 
@@ -107,7 +107,8 @@ class LineReader:
         return BatchLine(name, row, raw)
 
     def _read_columns(self, number: int, columns: Mapping[str, Any]) -> BatchLine:
-        name = str(columns.get(ID_COLUMN) or f"row-{number}")
+        given = columns.get(ID_COLUMN)
+        name = f"row-{number}" if is_empty(given) or given == "" else str(given)
         try:
             payload = payload_of(columns, self.template, is_chat=False)
             if self._is_embedding():

@@ -139,3 +139,25 @@ def test_a_name_that_a_text_says_is_not_said_twice():
     raw = json.dumps(GOOD).replace('"model"', '"model": "x", "model"').encode()
     with pytest.raises(LineError, match="has model twice in its body"):
         read(raw)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("{a:d}", "x", r"column \"a\" cannot be written as \{a:d\}"),
+        ("{a:>5}", [1], "unsupported format string"),
+        ("{a}", b"x", "is binary"),
+        ("{a}", None, "is empty"),
+    ],
+)
+def test_a_cell_that_makes_no_text_is_named(place: str, value: Any, words: str):
+    reader = LineReader(MODELS, "writer", template=Template(place))
+    with pytest.raises(LineError, match=words):
+        reader.read(0, {"a": value})
+
+
+def test_a_row_of_a_table_has_the_name_that_its_cell_says():
+    reader = LineReader(MODELS, "writer", template=Template("{a}"))
+    names = {0: "0", None: "row-5", float("nan"): "row-5", "": "row-5", "x": "x"}
+    for value, name in names.items():
+        assert reader.read(5, {"custom_id": value, "a": 1}).custom_id == name
