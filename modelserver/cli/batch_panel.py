@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any, Protocol
 
 import click
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelserver.cli.output import seconds, table
+from modelserver.runs.files.batch_run import NO_MODEL
 from modelserver.runs.files.tally import Tally
 
 #: The panel is drawn anew after so many seconds.
@@ -34,6 +35,10 @@ class ShownWindow(Protocol):
     @property
     def places(self) -> Mapping[str, int]:
         """Places of ready engines, by model."""
+
+    @property
+    def engines(self) -> Mapping[str, tuple[int, int]]:
+        """By model: how many of its engines are ready, and how many there are."""
 
     @property
     def trouble(self) -> str:
@@ -96,7 +101,7 @@ def render(run: ShownRun) -> Group:
     told = [f"{done:,}/{tally.total:,}", _failed(tally), f"ETA {_eta(tally)}"]
     bar = ProgressBar(total=max(1, tally.total), completed=done, width=BAR_WIDTH)
     head.add_row(bar, *told)
-    parts: list[Any] = [head, Text(_speed(run)), _models(run)]
+    parts: list[Any] = [head, Text(_speed(run)), Text(_engines(run)), _models(run)]
     if waits := _waits(run):
         parts.append(Text(f"waits: {waits}", style="yellow"))
     return Group(*parts)
@@ -108,7 +113,7 @@ def line(run: ShownRun) -> str:
     done = f"{tally.answered + tally.failed:,}/{tally.total:,}"
     waits = f"; waits: {waits}" if (waits := _waits(run)) else ""
     failed = f", {tally.failed:,} failed" if tally.failed else ""
-    return f"{done}{failed}, ETA {_eta(tally)}; {_speed(run)}{waits}"
+    return f"{done}{failed}, ETA {_eta(tally)}; {_speed(run)}, {_engines(run)}{waits}"
 
 
 def _failed(tally: Tally) -> str:
@@ -128,15 +133,22 @@ def _speed(run: ShownRun) -> str:
     )
 
 
+def _engines(run: ShownRun) -> str:
+    models = run.models_under_way() | (run.tally.models.keys() - {NO_MODEL})
+    return f"{_ready(run, models)} engines ready"
+
+
 def _models(run: ShownRun) -> Table:
-    numbers = ("answered", "failed", "cut off", "tokens in", "tokens out", "places")
+    counted = ("answered", "failed", "cut off", "tokens in", "tokens out")
+    numbers = (*counted, "engines", "places")
     made = table("", "model", *numbers, numbers=numbers)
     made.title = None
     places = run.feeder.places if run.feeder else {}
     for name, each in sorted(run.tally.models.items()):
         counts = (each.answered, each.failed, each.cut_off)
         tokens = (each.prompt_tokens, each.completion_tokens)
-        shown = [f"{count:,}" for count in (*counts, *tokens, places.get(name, 0))]
+        shown = [f"{count:,}" for count in (*counts, *tokens)]
+        shown += [_ready(run, [name]), f"{places.get(name, 0):,}"]
         made.add_row(escape(name), *shown)
     return made
 
@@ -150,6 +162,13 @@ def _waits(run: ShownRun) -> str:
         return feeder.trouble
     without = sorted(run.models_under_way() - set(feeder.places))
     if without:
-        names = ", ".join(without)
-        return f"no engine of {names} is ready; see `modelserver why {without[0]}`"
+        told = ", ".join(f"{_ready(run, [name])} engines of {name}" for name in without)
+        return f"{told} are ready; see `modelserver why {without[0]}`"
     return ""
+
+
+def _ready(run: ShownRun, models: Iterable[str]) -> str:
+    """How many engines of these models are ready: "2 of 3"."""
+    engines = run.feeder.engines if run.feeder else {}
+    counts = [engines.get(model, (0, 0)) for model in models]
+    return f"{sum(ready for ready, _ in counts)} of {sum(there for _, there in counts)}"

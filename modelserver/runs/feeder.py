@@ -49,6 +49,9 @@ class RowLane(Protocol):
     def places(self) -> dict[str, int]:
         """How many requests the ready engines of each model take at once."""
 
+    def engines(self) -> dict[str, tuple[int, int]]:
+        """By model: how many of its engines are given work, and how many there are."""
+
 
 def find_block(window: int, remaining: int | None) -> int:
     """How many rows go together: fewer and fewer towards the end of a run.
@@ -104,6 +107,8 @@ class Feeder:
         self.held = 0
         #: Places of ready engines, by model.
         self.places: dict[str, int] = {}
+        #: By model: how many of its engines are ready, and how many there are.
+        self.engines: dict[str, tuple[int, int]] = {}
         #: Whether it gives no more answers because it was told so.
         self.is_stopped = False
 
@@ -250,6 +255,7 @@ class Feeder:
 
         def look() -> None:
             self.places = self.lane.places()
+            self.engines = self.lane.engines()
 
         self._patience.try_call(look)
 

@@ -195,6 +195,10 @@ class JournaledLane:
         """How many requests the ready engines of each model take at once."""
         return self._lane.places()
 
+    def engines(self) -> dict[str, tuple[int, int]]:
+        """By model: how many of its engines are given work, and how many there are."""
+        return self._lane.engines()
+
     def close(self, is_over: bool) -> None:
         """Make all durable and leave the file. At the end rows are told that are gone.
 

@@ -193,8 +193,8 @@ class Lane:
     def _most_rows(self, model: str) -> int:
         limits = [
             engine.limit
-            for engine in self._ready_engines(ENGINES_SECONDS)
-            if engine.model == model
+            for engine in self._read_engines(ENGINES_SECONDS)
+            if engine.model == model and engine.is_given_work
         ]
         if not limits:
             return UNKNOWN_BUNDLE_ROWS
@@ -336,17 +336,26 @@ class Lane:
     def places(self) -> dict[str, int]:
         """How many requests the ready engines of each model take at once."""
         total: Counter[str] = Counter()
-        for engine in self._ready_engines(0.0):
-            total[engine.model] += engine.limit
+        for engine in self._read_engines(0.0):
+            if engine.is_given_work:
+                total[engine.model] += engine.limit
         return dict(total)
 
-    def _ready_engines(self, seconds: float) -> list[EngineReport]:
-        """The engines that are given work, by a look no older than that."""
+    def engines(self) -> dict[str, tuple[int, int]]:
+        """By model: how many of its engines are given work, and how many there are."""
+        ready: Counter[str] = Counter()
+        whole: Counter[str] = Counter()
+        for engine in self._read_engines(ENGINES_SECONDS):
+            ready[engine.model] += engine.is_given_work
+            whole[engine.model] += 1
+        return {model: (ready[model], number) for model, number in whole.items()}
+
+    def _read_engines(self, seconds: float) -> list[EngineReport]:
+        """All engines, by a look no older than that."""
         read_at, engines = self._engines
         if time.monotonic() - read_at > seconds:
             with self._reachable() as store:
-                found = read_engines(store).values()
-            engines = [each for each in found if each.is_given_work]
+                engines = [*read_engines(store).values()]
             self._engines = (time.monotonic(), engines)
         return engines
 

@@ -85,6 +85,9 @@ class MemoryLane:
         self._step("places")
         return {"writer": self._places}
 
+    def engines(self) -> dict[str, tuple[int, int]]:
+        return {"writer": (int(self._places > 0), 2)}
+
 
 def rows(number: int) -> list[Row]:
     """So many rows."""

@@ -40,6 +40,12 @@ def test_whoever_watches_sees_what_the_holder_sees(tmp_path: Path):
     assert dict(view.tally.faults) == {"engine": 1}
     assert view.tally.examples["engine"] == f"told in {paths.errors}"
     assert line(view).startswith("9/9, 1 failed, ETA done; ")
+    assert line(view).endswith("0 in flight, 1 of 2 engines ready")
+    waiting = json.loads(told[-1]) | {"places": {}, "engines": {"writer": [0, 2]}}
+    view = RunView(HostedRun(run, progress=waiting | {"asked": ["writer"]}))
+    assert "waits: 0 of 2 engines of writer are ready; see `modelserver why" in line(
+        view
+    )
 
 
 def test_a_run_that_nobody_began_is_shown_as_well():
