@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.control.steer import steer
+from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import (
     HostSection,
@@ -19,6 +19,8 @@ from modelserver.fleet_sections import (
     RulesSection,
 )
 from modelserver.inventory import Host
+from modelserver.messaging.bundles import BundleHead, write_bundle
+from modelserver.messaging.wire import COMPLETE
 from modelserver.policy.actions import Action, Relaunch, Want
 from modelserver.policy.health.memory import from_json
 from modelserver.policy.replay import look_from_json
@@ -40,6 +42,7 @@ from modelserver.store.decisions import (
 )
 from modelserver.store.engines import remove_engine, report_engine
 from modelserver.store.hosts import end_host_lease, report_host
+from modelserver.store.runs import SentBundle, add_send
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 
@@ -271,6 +274,18 @@ def test_only_the_last_snapshots_are_kept_and_fewer_of_large_ones(store: Store):
     assert store.client.xlen(store.keys.snapshots) == SNAPSHOTS_KEPT
     keep_look(store, random.Random(0).randbytes(SNAPSHOT_BYTES_KEPT // 4))
     assert store.client.xlen(store.keys.snapshots) == 3
+
+
+def test_what_waits_in_bundles_counts_by_rows(store: Store, settings: Settings):
+    head, bundles = BundleHead("run", 1, COMPLETE, {}, "somebody"), []
+    for start in range(0, 640, 64):
+        rows = [b'[%d,"a"]' % number for number in range(start, start + 64)]
+        numbers = tuple(range(start, start + 64))
+        bundles.append(SentBundle(write_bundle(head, rows), numbers))
+    with store.client.pipeline(transaction=False) as pipe:
+        add_send(pipe, store, ("run", 1), ("m", 0), "somebody", bundles)
+        pipe.execute()
+    assert read_snapshot(store, settings).queues == {"m": 640}
 
 
 def test_while_one_controls_another_does_nothing(store: Store, settings: Settings):
