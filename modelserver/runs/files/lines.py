@@ -38,7 +38,7 @@ MOST_KNOWN = 1_000
 ID_COLUMN = "custom_id"
 #: Names that a line has once, as a rule; what a text says of them has its quotes behind
 #: backslashes.
-_NAMES = (b'"custom_id"', b'"url"', b'"body"', b'"model"', b'"messages"', b'"prompt"')
+_NAMES = (b'"custom_id"', b'"body"', b'"model"')
 #: Bytes of a line that an error shows.
 _SHOWN = 40
 
