@@ -1,7 +1,6 @@
 """How commands print: tables for people, JSON for programs."""
 
 import json
-from datetime import datetime
 from typing import Any
 
 import click

@@ -17,7 +17,7 @@ from modelserver.operations.status import (
     Status,
     read_status,
 )
-from modelserver.operations.words import clock, ordered
+from modelserver.operations.words import ordered
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.values import EngineState, Order

@@ -8,8 +8,9 @@ from modelserver.cli.output import seconds
 from modelserver.cli.why_host import describe_host
 from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import ModelserverError
+from modelserver.operations.replaying import replayed
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
-from modelserver.operations.words import clock, in_words, replayed
+from modelserver.operations.words import clock, in_words
 from modelserver.policy.health import memory
 from modelserver.policy.orders import MOVE, PAUSE, in_force, orders_about
 from modelserver.settings import load

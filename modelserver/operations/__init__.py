@@ -2,6 +2,7 @@
 
 - ``status``: the whole fleet at one time
 - ``words``: times and decisions in plain words
+- ``replaying``: what would be decided today in their place
 - ``traffic``: what an engine's last requests measured
 - ``prometheus``: the same as metrics
 - ``checks``: what stands in the way of a fleet, with remedies; ``check`` is one,

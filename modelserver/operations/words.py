@@ -2,12 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
-from modelserver.policy.replay import actions_to_json, look_from_json
-from modelserver.store import Store
-from modelserver.store.decisions import kept_look
 from modelserver.values import Order
 
 #: What is said of what operators have ordered, by the kind of order.
@@ -118,30 +114,3 @@ def _earlier(decision: Mapping[str, str], name: str) -> list[str]:
     """The repeating values that come before this one."""
     before = _REPEATS[: _REPEATS.index(name)]
     return [decision[each] for each in before if each in decision]
-
-
-def replayed(store: Store, decision: Mapping[str, str]) -> str:
-    """What would be decided today from the same snapshot, in one line."""
-    key = decision.get("snapshot", "")
-    text = kept_look(store, key) if key else None
-    if text is None:
-        return f"{INDENT}today: what it was made from is kept no longer"
-    look = look_from_json(text)
-    about = decision.get("engine", "")
-    then = [each for each in look.actions if _subject(each) == about]
-    again = actions_to_json(look.again().actions)
-    now = [each for each in again if _subject(each) == about]
-    if now == then:
-        return f"{INDENT}today: the same"
-    return f"{INDENT}today: {'; '.join(map(_short, now)) or 'nothing'}"
-
-
-def _subject(action: Mapping[str, Any]) -> str:
-    return str(action["spec"]["id"] if "spec" in action else action["engine"])
-
-
-def _short(action: Mapping[str, Any]) -> str:
-    values = (
-        f"{k} {v}" for k, v in action.items() if v and k not in ("engine", "spec")
-    )
-    return ", ".join(values).removeprefix("action ")
