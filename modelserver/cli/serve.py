@@ -2,11 +2,13 @@
 
 import asyncio
 import ipaddress
+import logging
 import signal
 import socket
 
 import click
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from modelserver.api import client
 from modelserver.errors import ModelserverError
@@ -55,6 +57,7 @@ def serve(port: int, address: str) -> None:
 
 
 async def _serve(gateway: Gateway, sock: socket.socket) -> None:
+    logging.getLogger("aiohttp.server").addFilter(_is_of_ours)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -67,9 +70,20 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
         shutdown_timeout=LAST_SECONDS,
     )
     await runner.setup()
-    await web.SockSite(runner, sock).start()
+    await web.SockSite(runner, sock, backlog=BACKLOG).start()
     host, port = sock.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     click.echo(f"OpenAI API at http://{host}:{port}/v1")
+    assert runner.server is not None
+    crowd = asyncio.create_task(gateway.crowd.keep_small(runner.server))
     await stopped.wait()
+    crowd.cancel()
     await runner.cleanup()
+
+
+def _is_of_ours(record: logging.LogRecord) -> bool:
+    """Whether a log line tells of a fault of ours.
+
+    The others quote what a client sent that is no HTTP, a prompt perhaps.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

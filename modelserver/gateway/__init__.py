@@ -1,8 +1,10 @@
 """OpenAI's HTTP in front of the queues: ``modelserver serve``.
 
-``server`` has the paths; ``bodies`` reads what is asked and joins the answers,
+``server`` has the paths; ``reading`` takes bodies in, ``bodies`` finds what is asked in
+them and joins the answers,
 ``calling`` sends requests and follows them, ``inbox`` hears the parts of streams,
-``events`` writes them, ``doorkeeper`` knows keys and limits, ``faults`` tells errors.
+``events`` writes them, ``doorkeeper`` knows keys and limits, ``faults`` tells errors,
+``openapi`` describes the paths, ``crowd`` bounds the connections.
 ``batch_paths`` answers for files and batches: ``files`` keeps the one, ``batches``
 hands the other to the fleet as submitted runs.
 """

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from modelserver.errors import ModelserverError, RequestError
 from modelserver.gateway.batches import BatchFolder, BatchRecord
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
+from modelserver.gateway.reading import read_chunks, read_json_body
 from modelserver.settings import Settings
 
 R = TypeVar("R", FileRecord, BatchRecord)
@@ -24,8 +25,6 @@ R = TypeVar("R", FileRecord, BatchRecord)
 LOOK_SECONDS = 5.0
 #: A list shows so many entries, unless told otherwise, and at most.
 LISTED, MOST_LISTED = 20, 100
-#: Bytes of an upload that are read at a time.
-CHUNK_BYTES = 1 << 18
 
 logger = logging.getLogger(__name__)
 
@@ -70,25 +69,38 @@ class BatchPathsHandler:
             raise Refused(
                 Fault(400, "file is missing; send it as a multipart form", param="file")
             )
-        purpose, kept = "", None
+        kept: list[FileRecord] = []
+        try:
+            purpose = await self._read_form(request, kept)
+            if len(kept) != 1:
+                text = f"file is there {len(kept)} times in the form; send one"
+                raise Refused(Fault(400, text, param="file"))
+            if purpose != PURPOSE:
+                text = f'purpose must be "{PURPOSE}", not {purpose!r}'
+                raise Refused(Fault(400, text, param="purpose"))
+        except BaseException:
+            for each in kept:
+                self._files.remove(each)
+            raise
+        return _json(self._files.describe(kept[0]))
+
+    async def _read_form(self, request: web.Request, kept: list[FileRecord]) -> str:
+        """Keep a form's files, noted in ``kept`` as they come; its purpose."""
+        purpose = ""
         try:
             async for part in await request.multipart():
                 if not isinstance(part, BodyPartReader):
                     continue
                 if part.name == "purpose":
-                    purpose = (await part.read(decode=True)).decode(errors="replace")
+                    async for chunk in read_chunks(part):
+                        purpose = (purpose + chunk.decode(errors="replace"))[:64]
                 elif part.name == "file":
                     name = (part.filename or "upload.jsonl")[-255:]
-                    kept = await self._files.keep(name, _owner(request), _chunks(part))
-        except (ValueError, AssertionError) as error:
+                    chunks = read_chunks(part)
+                    kept.append(await self._files.keep(name, _owner(request), chunks))
+        except (ValueError, AssertionError, RuntimeError, LookupError) as error:
             raise RequestError(f"the form cannot be read: {error}") from error
-        if kept is None:
-            raise Refused(Fault(400, "file is missing in the form", param="file"))
-        if purpose != PURPOSE:
-            self._files.remove(kept)
-            text = f'purpose must be "{PURPOSE}", not {purpose[:64]!r}'
-            raise Refused(Fault(400, text, param="purpose"))
-        return _json(self._files.describe(kept))
+        return purpose
 
     async def _list_files(self, request: web.Request) -> web.Response:
         found = await asyncio.to_thread(self._files.all, _owner(request))
@@ -120,10 +132,7 @@ class BatchPathsHandler:
     # Batches.
 
     async def _create(self, request: web.Request) -> web.Response:
-        try:
-            body = orjson.loads(await request.read())
-        except orjson.JSONDecodeError as error:
-            raise RequestError(f"the body is not JSON: {error}") from None
+        body = await read_json_body(request)
         if not isinstance(body, dict):
             raise RequestError("the body must be a JSON object")
         request["body"] = body
@@ -195,11 +204,6 @@ class BatchPathsHandler:
 def _owner(request: web.Request) -> str:
     key = request["visitor"].key
     return str(key.name) if key else ""
-
-
-async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(CHUNK_BYTES):
-        yield part.decode(chunk)
 
 
 def _json(body: Any) -> web.Response:

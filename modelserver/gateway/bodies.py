@@ -27,7 +27,7 @@ MOST_ANSWERS = 128
 #: Fields that are ours to act on and not the engine's.
 _OURS = ("model", "stream", "stream_options")
 #: What ``encoding_format`` may be.
-_FORMATS = ("float", "base64")
+FORMATS = ("float", "base64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _stream(task: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]
 
 def _format(body: Mapping[str, Any]) -> str:
     given = body.get("encoding_format") or "float"
-    if given not in _FORMATS:
+    if given not in FORMATS:
         raise RequestError(
             f'encoding_format must be "float" or "base64", not {given!r}'
         )

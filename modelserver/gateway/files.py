@@ -7,6 +7,7 @@ the files. Nobody sees another key's.
 import asyncio
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,7 @@ MOST_FILE_BYTES = 10_000_000_000
 HEAD = "file-"
 #: Ids of a batch's files are made of its own.
 _IDS = uuid.UUID("c4d1f9c8-94a1-44b5-b84f-0d7f3f6a5f0e")
+_HEX = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class FileFolder:
 def is_id(value: str, head: str) -> bool:
     """Whether a client's word is an id, and no path."""
     rest = value.removeprefix(head)
-    return value.startswith(head) and rest.isalnum() and rest.isascii()
+    return value.startswith(head) and _HEX.fullmatch(rest) is not None
 
 
 def write_json(path: Path, values: Any) -> None:

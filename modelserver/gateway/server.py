@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from celery import Celery
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -19,10 +20,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
 from modelserver.gateway.calling import Caller, Calls, Told, patiently
+from modelserver.gateway.crowd import Crowd, allow_connections
 from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import KEEP_ALIVE, Events
 from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.inbox import Inbox
+from modelserver.gateway.openapi import document
+from modelserver.gateway.reading import read_json_body
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.wire import EMBED
 from modelserver.operations.prometheus import FleetCollector
@@ -33,8 +37,6 @@ from modelserver.store.connections import open_async
 
 #: The largest body that is read, in bytes.
 MOST_BODY_BYTES = 64_000_000
-#: A body that has not come after so many seconds is not waited for.
-BODY_SECONDS = 60.0
 #: A connection that asks for nothing is closed after so many seconds.
 IDLE_SECONDS = 75.0
 #: A stream that is silent for so many seconds gets a line that clients skip.
@@ -62,6 +64,7 @@ class Gateway:
         self._doorkeeper = Doorkeeper(self._client, store_keys, is_local)
         self._inbox = Inbox(self._client, store_keys)
         self._calls = Calls(app, self._inbox)
+        self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
         self._began = int(time.time())
         self._registry = CollectorRegistry()
@@ -79,6 +82,7 @@ class Gateway:
                 *self._batches.routes(),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{model:.+}", self._model),
+                web.get("/openapi.json", self._document),
                 web.get("/health", self._health),
                 web.get("/metrics", self._metrics),
             ]
@@ -100,6 +104,15 @@ class Gateway:
     async def _answer_in_form(
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
+        self.crowd.at_work.add(request.protocol)
+        try:
+            return await self._answer(request, handler)
+        finally:
+            self.crowd.at_work.discard(request.protocol)
+
+    async def _answer(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
         """Errors as OpenAI's objects; an id for every answer."""
         request["id"] = f"req_{uuid.uuid4().hex}"
         try:
@@ -113,6 +126,9 @@ class Gateway:
             response = _refusal(_http_fault(request, error))
         except (ConnectionError, asyncio.CancelledError):
             raise
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            text = f"the body cannot be read: {error}"
+            response = _refusal(Fault(400, text, code="invalid_body"))
         except Exception as error:
             fault = fault_of(error, request.get("body"))
             if fault.status == 500:
@@ -151,6 +167,9 @@ class Gateway:
             "max_model_len": entry.context_length,
         }
 
+    async def _document(self, request: web.Request) -> web.Response:
+        return _json(document((await self._catalogue()).models))
+
     async def _health(self, request: web.Request) -> web.Response:
         models = await self._catalogue()
         down = sorted(models.down)
@@ -163,7 +182,7 @@ class Gateway:
     # Inference.
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
-        body = request["body"] = await _body(request)
+        body = request["body"] = await read_json_body(request)
         asked = read_body(request.path, body)
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
@@ -272,21 +291,6 @@ def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
         text = f"the body is larger than {MOST_BODY_BYTES:,} bytes; send less at once"
         return Fault(413, text, code="request_too_large")
     return Fault(error.status, error.reason)
-
-
-async def _body(request: web.Request) -> Any:
-    """The body's JSON. Raises Refused."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            content = await request.read()
-    except TimeoutError:
-        text = f"the body had not come after {BODY_SECONDS:.0f} s"
-        raise Refused(Fault(408, text, code="request_timeout")) from None
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        text = f"the body is not JSON: {error}"
-        raise Refused(Fault(400, text, code="invalid_json")) from None
 
 
 def _caller(request: web.Request, key: ApiKey | None) -> Caller:

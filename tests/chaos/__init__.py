@@ -17,6 +17,8 @@ What is struck:
 - ``forked_clients``: programs that have sent before they fork
 - ``batch_runs``: all that a run of a file needs is killed in turn
 - ``gateway``: OpenAI's API under load, and all that is behind it
+- ``gateway_crowd``: OpenAI's API beside connections that only hold a place
+- ``gateway_fuzz``: OpenAI's API by a fuzzer's requests
 - ``model``: every step that delivery knows, in any order
 - ``poison``: messages that nobody can digest, a killer of workers, a full server
 - ``poisonous_requests``: requests that every engine fails at, among others
@@ -28,6 +30,7 @@ What they share:
 
 - ``load``: requests that are all accounted for
 - ``hosts``: launchers and workers under steady load, and what became of each engine
+- ``served``: a gateway in front of a rig
 - ``proxy``: a TCP proxy that can stop forwarding
 - ``gpu_ground``: launchers, workers and control on simulated GPUs
 """

@@ -35,6 +35,8 @@ from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
 from tests.chaos.full_disk import full_disk
 from tests.chaos.gateway import gateway
+from tests.chaos.gateway_crowd import gateway_crowd
+from tests.chaos.gateway_fuzz import gateway_fuzz
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.host_faults import clock_stepped, launcher_away, port_stranger
 from tests.chaos.launcher import launcher_killed
@@ -61,6 +63,8 @@ CASES = {
     "runs-killed": runs_killed,
     "hosted-killed": hosted_killed,
     "gateway": gateway,
+    "gateway-crowd": gateway_crowd,
+    "gateway-fuzz": gateway_fuzz,
     "frozen-chains": frozen_chains,
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,

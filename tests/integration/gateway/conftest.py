@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,11 +66,14 @@ class Served:
 
 
 @contextmanager
-def open_gateway(site: FleetSite, *options: str) -> Iterator[Served]:
-    """A gateway of this fleet at a free port."""
+def open_gateway(
+    site: FleetSite, *options: str, prefix: Sequence[str] = ()
+) -> Iterator[Served]:
+    """A gateway of this fleet at a free port; ``prefix`` are words before its own."""
+    serve = [sys.executable, "-m", "modelserver.cli", "serve", "--port", "0"]
     with (site.folder / "gateway.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "modelserver.cli", "serve", "--port", "0", *options],
+            [*prefix, *serve, *options],
             cwd=ROOT,
             env={**os.environ, **site.environment},
             stdout=subprocess.PIPE,

@@ -1,14 +1,16 @@
 """What the gateway refuses, and what it stands."""
 
-import contextlib
 import http.client
 import random
+import re
 import socket
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
-from tests.integration.gateway.conftest import Served
+from tests.integration.gateway.conftest import Served, open_gateway
+from tests.support.workers import FleetSite
 
 #: Fields of a body, and one that nobody knows.
 NAMES = (
@@ -138,10 +140,10 @@ def test_a_body_that_is_too_large_is_refused(gateway: Served):
         connection.putheader("Content-Length", str(300_000_000))
         connection.endheaders()
         # It need not take it all before it answers, nor wait for us to read that.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for _ in range(300):
                 connection.send(b" " * 1_000_000)
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with suppress(OSError, http.client.HTTPException):
             assert connection.getresponse().status == 413
     assert gateway.ask("/health")[0] == 200
 
@@ -161,6 +163,77 @@ def test_half_a_body_and_idle_connections_hold_nobody_up(gateway: Served):
     for connection in held:
         connection.close()
     assert gateway.ask("/health")[0] == 200
+
+
+def test_more_connections_than_it_may_have_keep_nobody_out(site: FleetSite):
+    few_files = ("sh", "-c", 'ulimit -n 600; exec "$@"', "sh")
+    with open_gateway(site, prefix=few_files) as gateway, ExitStack() as all:
+        idle = [socket.create_connection(("127.0.0.1", gateway.port), 30)]
+        idle += [
+            socket.create_connection(idle[0].getpeername(), 30) for _ in range(500)
+        ]
+        for connection in idle:
+            all.enter_context(connection)
+        assert idle[0].recv(1) == b""
+        asked = {"model": "writer", "prompt": "meanwhile", "max_tokens": 2}
+        assert gateway.ask("/v1/completions", asked)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"),
+    [
+        ("Transfer-Encoding: chunked", b"5\r\n{\r\n\r\nzz\r\n"),
+        ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello"),
+        ("A: \x00\r\nContent-Length: 2", b"{}"),
+    ],
+)
+def test_what_is_no_http_is_refused_and_not_logged(
+    gateway: Served, site: FleetSite, headers: str, content: bytes
+):
+    log = site.folder / "gateway.log"
+    logged = log.read_text()
+    with socket.create_connection(("127.0.0.1", gateway.port), 20) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n"
+        connection.sendall(head.encode() + content)
+        assert connection.recv(4096).split()[1] == b"400"
+    assert log.read_text() == logged
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"--m\r\nNone--m--\r\n",
+        b'--m\r\nContent-Disposition: form-data; name="\x02"\r\n\r\na\r\n--m--\r\n',
+        b'--m\r\nContent-Disposition: form-data; name="file"\r\n\r\na\r\n' * 2
+        + b"--m--\r\n",
+        b'--m\r\nContent-Disposition: form-data; name="file"\r\n'
+        b"Content-Transfer-Encoding: odd\r\n\r\na\r\n--m--\r\n",
+        b"",
+    ],
+)
+def test_a_form_that_is_none_is_refused_and_leaves_no_file(
+    gateway: Served, form: bytes
+):
+    files = gateway.ask("/v1/files")[1]["data"]
+    with gateway.connected() as connection:
+        kind = {"Content-Type": "multipart/form-data; boundary=m"}
+        connection.request("POST", "/v1/files", form, kind)
+        response = connection.getresponse()
+        assert response.status == 400, response.read()
+    assert gateway.ask("/v1/files")[1]["data"] == files
+
+
+def test_every_path_that_is_described_is_there(gateway: Served):
+    described = gateway.ask("/openapi.json")[1]
+    asked = described["paths"]["/v1/completions"]["post"]["requestBody"]
+    properties = asked["content"]["application/json"]["schema"]["properties"]
+    assert properties["model"]["enum"] == ["writer", "other"]
+    for path, methods in described["paths"].items():
+        for method in methods:
+            body, where = {} if method == "post" else None, re.sub("{.+?}", "a", path)
+            status, told, _ = gateway.ask(where, body, method.upper())
+            assert status != 405, (method, path)
+            assert status != 404 or told["error"]["code"] != "unknown_url", path
 
 
 def test_bodies_by_chance_never_find_a_fault_of_ours(gateway: Served):

@@ -72,6 +72,33 @@ def test_a_key_is_held_to_its_models(guarded: Served, fleet: FleetSite):
     assert (status, body["error"]["code"]) == (403, "model_not_allowed")
 
 
+def test_a_key_does_not_see_what_is_anothers(guarded: Served, fleet: FleetSite):
+    own, other = (
+        {"Authorization": f"Bearer {command(fleet, 'keys', 'add', name)}"}
+        for name in ("ana", "bob")
+    )
+    content = (
+        b'--m\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b'--m\r\nContent-Disposition: form-data; name="file"\r\n\r\n{}\r\n--m--\r\n'
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=m"}
+    with guarded.connected() as connection:
+        connection.request("POST", "/v1/files", content, own | kind)
+        file = json.loads(connection.getresponse().read())["id"]
+    path = f"/v1/files/{file}"
+    assert guarded.ask(path, headers=own)[0] == 200
+    for method, where in (("GET", path), ("GET", f"{path}/content"), ("DELETE", path)):
+        assert guarded.ask(where, None, method, other)[0] == 404
+    assert guarded.ask("/v1/files", headers=other)[1]["data"] == []
+    asked = {
+        "input_file_id": file,
+        "endpoint": "/v1/completions",
+        "completion_window": "1h",
+    }
+    status, body, _ = guarded.ask("/v1/batches", asked, headers=other)
+    assert (status, body["error"]["param"]) == (400, "input_file_id")
+
+
 def test_a_key_is_held_to_its_requests_a_minute(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana", "--rpm", "2")
     answers = [ask(guarded, secret) for _ in range(5)]

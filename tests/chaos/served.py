@@ -1,0 +1,26 @@
+"""A gateway in front of a rig."""
+
+import sys
+import urllib.request
+
+from benchmarks.machine import Processes
+from benchmarks.rig import Rig
+from tests.support.processes import eventually, free_port
+
+
+def start_gateway(rig: Rig) -> tuple[Processes, str]:
+    """A gateway that answers, and where."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    serve = [sys.executable, "-m", "modelserver.cli", "serve", f"--port={port}"]
+    gateway = rig.program(serve, "gateway")
+    eventually(lambda: _answers(url), within=30)
+    return gateway, url
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+    except OSError:
+        return False
