@@ -24,6 +24,11 @@ COMPLETIONS_PATH = "/v1/completions"
 CHAT_PATH = "/v1/chat/completions"
 #: Where an engine embeds texts.
 EMBEDDINGS_PATH = "/v1/embeddings"
+#: Where an engine answers in OpenAI's newer form.
+RESPONSES_PATH = "/v1/responses"
+#: Where an engine's tokenizer makes tokens of a text, and a text of tokens.
+TOKENIZE_PATH = "/tokenize"
+DETOKENIZE_PATH = "/detokenize"
 
 #: How long an idle connection is kept, in seconds. Engines close theirs after 5 s; a
 #: request sent at that moment would make a sound engine look broken.
@@ -74,6 +79,11 @@ class EngineFault(Exception):
 
 class RequestFault(Exception):
     """The engine refused the request; the message is the engine's own."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        #: The HTTP status of its refusal.
+        self.status = status
 
 
 def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientSession:
@@ -243,7 +253,7 @@ def _refusal(
 ) -> EngineFault | RequestFault:
     text = _reason(content)
     if response.status in REQUEST_FAULTS:
-        return RequestFault(text)
+        return RequestFault(text, response.status)
     try:
         wait = float(response.headers.get("Retry-After", 0))
     except ValueError:

@@ -37,6 +37,10 @@ class UnknownModelError(RequestError):
     """The fleet has no such model of this kind."""
 
 
+class UnknownPathError(RequestError):
+    """The engines of this model have no such path."""
+
+
 class AnswerFormError(ModelserverError):
     """An answer is not of the form that was asked for, however often it was asked."""
 

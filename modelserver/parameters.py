@@ -18,7 +18,9 @@ def _names(text: str) -> frozenset[str]:
 
 
 #: Read by ourselves and not sent to an engine.
-OURS = frozenset({"model", "raw", "deadline", "deadline_from", "extra_body"})
+OURS = frozenset(
+    {"model", "raw", "deadline", "deadline_from", "extra_body", "engine_path"}
+)
 
 #: Most lists and objects in one another: writers of JSON end at 254.
 MOST_DEPTH = 200

@@ -33,6 +33,8 @@ class Attempt:
         self.fault_outcome = Outcome.ENGINE_FAULT
         #: Whether the answer's text was cut off.
         self.cut_off = False
+        #: Whether its time tells of the engine's model.
+        self.is_telling = True
 
     def __enter__(self) -> Self:
         self._number = self.slot.begin(self.began)
@@ -54,6 +56,8 @@ class Attempt:
         self.slot.end(
             self._number, now, well=outcome in (Outcome.OK, Outcome.REQUEST_FAULT)
         )
+        if not self.is_telling:
+            return
         self._record(
             Sample(
                 engine=self.engine.id,

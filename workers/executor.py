@@ -21,6 +21,7 @@ from modelserver.errors import (
     ModelUnavailableError,
     PoisonError,
     RequestError,
+    UnknownPathError,
 )
 from modelserver.messaging.answers import answer, is_cut_off, tokens
 from modelserver.messaging.requests import (
@@ -164,7 +165,9 @@ class Executor:
                 self.courier.answered(work.tag)
                 return value
             except RequestFault as refusal:
-                who = work.model_told
+                who, path = work.model_told, work.request.path
+                if work.request.is_of_other_path and refusal.status == 404:
+                    raise UnknownPathError(f"engines of {who} have no {path}") from None
                 raise RequestError(f"{who} refused the request: {refusal}") from None
             except _CalledOff as error:
                 fault = error
@@ -229,11 +232,13 @@ class Executor:
         request = work.request
         _check_tokens(request, slot.engine)
         with Attempt(slot, self.courier.record, self.clock) as attempt:
+            attempt.is_telling = request.generates
             try:
                 response = await self._ask(slot, work)
                 prompt, completion = tokens(response)
                 if work.stream is not None:
                     prompt, completion = work.stream.sofar.own_tokens
+                    attempt.is_telling = not work.stream.was_ended
                 attempt.admit(prompt, completion or 0)
                 lengths = slot.lengths[str(work.body.get("dimensions"))]
                 value = answer(request, response, lengths)

@@ -59,6 +59,8 @@ class Stream:
     place: int = 0
     #: Parts that are not told yet.
     parts: list[dict[str, Any]] = field(default_factory=list)
+    #: Whether it had come to its end before this worker got it.
+    was_ended: bool = False
     #: Whether another delivery tells this answer.
     is_fenced: bool = False
     #: Since when nobody listens, by the monotonic clock; None while somebody does.
@@ -109,6 +111,7 @@ class Streams:
         """
         goes_on = stream.sofar.is_begun
         if goes_on and _is_ended(stream.sofar):
+            stream.was_ended = True
             return await self._whole(stream, model)
         if goes_on:
             self._check_can_go_on(stream, request)

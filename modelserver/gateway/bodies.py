@@ -10,16 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelserver.engine_client import (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    DETOKENIZE_PATH,
+    EMBEDDINGS_PATH,
+    RESPONSES_PATH,
+    TOKENIZE_PATH,
+)
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.parameters import KNOWN, is_whole
 
 #: By path: the task, and the field that it is about.
 PATHS: Mapping[str, tuple[str, str]] = {
-    "/v1/completions": (COMPLETE, "prompt"),
-    "/v1/chat/completions": (CHAT, "messages"),
-    "/v1/embeddings": (EMBED, "input"),
+    COMPLETIONS_PATH: (COMPLETE, "prompt"),
+    CHAT_PATH: (CHAT, "messages"),
+    EMBEDDINGS_PATH: (EMBED, "input"),
+    RESPONSES_PATH: (CHAT, "input"),
+    TOKENIZE_PATH: (COMPLETE, "prompt"),
+    DETOKENIZE_PATH: (COMPLETE, "tokens"),
 }
+#: Those whose answers are the engine's bodies as they are.
+_OTHER_PATHS = (RESPONSES_PATH, TOKENIZE_PATH, DETOKENIZE_PATH)
 #: Most prompts in one body.
 MOST_PROMPTS = 2048
 #: Most answers to one prompt; OpenAI's limit.
@@ -54,6 +67,8 @@ class Asked:
     stream_usage: bool = False
     #: Whether vectors are lists of numbers, not base64.
     as_numbers: bool = True
+    #: Whether the answer says which model it is of.
+    names_model: bool = True
 
 
 def read_body(path: str, body: Any) -> Asked:
@@ -69,18 +84,26 @@ def read_body(path: str, body: Any) -> Asked:
             '{"model": ..., ...}'
         )
     task, subject = PATHS[path]
+    if path == TOKENIZE_PATH and body.get("messages") is not None:
+        task, subject = PATHS[CHAT_PATH]
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise RequestError("model is missing; name one of those that /v1/models lists")
     if body.get(subject) is None:
         raise RequestError(f"{subject} is missing; the request is about it")
-    stream, options = _stream(task, body)
+    stream, options = _stream(path, body)
     as_numbers = True
     arguments = _arguments(task, body, subject) | {"model": model, "raw": True}
     if task == EMBED:
         as_numbers = _format(body) == "float"
         arguments["encoding_format"] = "base64"
-    subjects = _prompts(body[subject]) if task == COMPLETE else [body[subject]]
+    subjects = [body[subject]]
+    if path == COMPLETIONS_PATH:
+        subjects = _prompts(body[subject])
+    if path in _OTHER_PATHS:
+        arguments["engine_path"] = path
+    if path == RESPONSES_PATH:
+        arguments["extra_body"] = _stateless(arguments.get("extra_body", {}))
     each = body["n"] if is_whole(body.get("n")) else 1
     if each > MOST_ANSWERS:
         raise RequestError(f"n must be {MOST_ANSWERS} at most, not {each}")
@@ -91,6 +114,7 @@ def read_body(path: str, body: Any) -> Asked:
         stream=stream,
         stream_usage=bool(options.get("include_usage")),
         as_numbers=as_numbers,
+        names_model=path not in (TOKENIZE_PATH, DETOKENIZE_PATH),
     )
 
 
@@ -109,7 +133,18 @@ def _arguments(task: str, body: Mapping[str, Any], subject: str) -> dict[str, An
     return arguments
 
 
-def _stream(task: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]]:
+def _stateless(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a response that no engine need keep. Raises RequestError."""
+    for name in ("previous_response_id", "background", "conversation"):
+        if rest.get(name):
+            raise RequestError(
+                f"{name} is not offered: no engine keeps what another one answered; "
+                "send all that was said as input"
+            )
+    return {**rest, "store": False}
+
+
+def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]]:
     stream, options = body.get("stream"), body.get("stream_options")
     if not (stream is None or isinstance(stream, bool)):
         raise RequestError(f"stream must be true or false, not {stream!r}")
@@ -120,8 +155,8 @@ def _stream(task: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]
         )
     if options and not stream:
         raise RequestError("stream_options is only for stream=true; leave it out")
-    if stream and task == EMBED:
-        raise RequestError("stream is not for embeddings; leave it out")
+    if stream and path not in (COMPLETIONS_PATH, CHAT_PATH):
+        raise RequestError(f"stream is not for {path}; leave it out")
     return bool(stream), options or {}
 
 
@@ -159,7 +194,10 @@ def _kind(value: Any) -> str:
 def join(asked: Asked, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One body of the answers to all calls: the first one's, with all choices."""
     body = dict(answers[0])
-    body["model"] = asked.model
+    if asked.names_model:
+        body["model"] = asked.model
+    else:
+        body.pop("model", None)
     if asked.calls[0].task == EMBED:
         body["data"] = [_vector(entry, asked.as_numbers) for entry in body["data"]]
         return body

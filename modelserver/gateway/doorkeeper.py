@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from modelserver.gateway.faults import Fault, Refused
+from modelserver.messaging.answers import tokens as tokens_used
 from modelserver.store import Keys
 from modelserver.store.api_keys import (
     ApiKey,
@@ -90,9 +91,8 @@ class Doorkeeper:
         """Enter what answers used into the books."""
         if visitor.key is None:
             return
-        prompt = sum(usage.get("prompt_tokens") or 0 for usage in usages)
-        completion = sum(usage.get("completion_tokens") or 0 for usage in usages)
-        tokens = (prompt, completion)
+        found = [tokens_used({"usage": usage}) for usage in usages]
+        tokens = (sum(each[0] for each in found), sum(each[1] or 0 for each in found))
         # The answer is there: its client gets it, whatever Redis says.
         with suppress(RedisError, OSError):
             await note_use(

@@ -16,6 +16,7 @@ from modelserver.errors import (
     StoreFullError,
     StoreUnreachableError,
     UnknownModelError,
+    UnknownPathError,
 )
 
 #: Seconds after which a client may try again that was refused for what passes.
@@ -72,6 +73,8 @@ def fault_of(error: BaseException, body: Any = None) -> Fault:
         return _later(503, f"the queue does not answer: {text}", "queue_unavailable")
     if isinstance(error, UnknownModelError):
         return Fault(404, text, param="model", code="model_not_found")
+    if isinstance(error, UnknownPathError):
+        return Fault(404, text, code="unknown_url")
     if isinstance(error, RequestError):
         if "context" in text and _TOO_LONG.search(text):
             return Fault(400, text, code="context_length_exceeded")

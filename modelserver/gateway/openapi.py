@@ -102,6 +102,15 @@ _EMBEDDING: Mapping[str, Schema] = {
     "dimensions": _whole(1),
     "user": _TEXT,
 }
+_RESPONSE: Mapping[str, Schema] = {
+    "input": {"oneOf": [_SOME_TEXT, _list(_OBJECT)]},
+    "instructions": _TEXT,
+    "max_output_tokens": _whole(1),
+    "temperature": _number(0, 2),
+    "top_p": _number(0, 1),
+}
+_TOKENIZE: Mapping[str, Schema] = {"prompt": _SOME_TEXT, "add_special_tokens": _FLAG}
+_DETOKENIZE: Mapping[str, Schema] = {"tokens": _TOKENS | {"minItems": 1}}
 _BATCH: Mapping[str, Schema] = {
     "input_file_id": _SOME_TEXT,
     "endpoint": {"enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]},
@@ -125,8 +134,8 @@ _HEADERS = (
 def document(models: Sequence[CatalogueEntry]) -> dict[str, Any]:
     """The document of a fleet with these models.
 
-    >>> sorted(document([])["paths"])[0]
-    '/health'
+    >>> list(document([])["paths"]["/tokenize"])
+    ['post']
     """
     writers = [each.name for each in models if each.kind is Kind.COMPLETION]
     embedders = [each.name for each in models if each.kind is Kind.EMBEDDING]
@@ -142,6 +151,9 @@ def document(models: Sequence[CatalogueEntry]) -> dict[str, Any]:
             "/v1/completions": {"post": _infers("Complete", _COMPLETION, writers)},
             "/v1/chat/completions": {"post": _infers("Answer", _CHAT, writers)},
             "/v1/embeddings": {"post": _infers("Embed", _EMBEDDING, embedders)},
+            "/v1/responses": {"post": _infers("Respond", _RESPONSE, writers)},
+            "/tokenize": {"post": _infers("Make tokens", _TOKENIZE, writers)},
+            "/detokenize": {"post": _infers("Make text", _DETOKENIZE, writers)},
             **_OTHER_PATHS,
         },
     }

@@ -209,23 +209,16 @@ class Gateway:
     ) -> web.StreamResponse:
         news = self._calls.stream(asked, caller)
         events = Events(asked, _stream_id(asked))
+        coming = asyncio.ensure_future(anext(news, None))
         try:
-            # What fails before the first part has a status of its own.
-            first = await anext(news)
-            response = web.StreamResponse(
-                headers={
-                    "Content-Type": "text/event-stream; charset=utf-8",
-                    "Cache-Control": "no-cache",
-                    "X-Accel-Buffering": "no",
-                    "x-request-id": request["id"],
-                    **request["visitor"].headers,
-                }
-            )
-            await response.prepare(request)
-            await self._write(response, events, first)
+            await asyncio.wait({coming}, timeout=SILENT_SECONDS)
+            if coming.done():
+                coming.result()  # What fails by now has a status of its own.
+            response = await _open_stream(request)
             try:
-                while (told := await _next(news, response)) is not None:
+                while (told := await _kept_open(coming, response)) is not None:
                     await self._write(response, events, told)
+                    coming = asyncio.ensure_future(anext(news, None))
                 for event in events.end():
                     await response.write(event)
             except (ConnectionError, asyncio.CancelledError):
@@ -235,6 +228,8 @@ class Gateway:
             await response.write_eof()
             return response
         finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
             await news.aclose()
             visitor = request["visitor"]
             await self._doorkeeper.note(visitor, asked.model, events.usages)
@@ -246,20 +241,29 @@ class Gateway:
             await response.write(found)
 
 
-async def _next(news: Any, response: web.StreamResponse) -> Told | None:
+async def _open_stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            "x-request-id": request["id"],
+            **request["visitor"].headers,
+        }
+    )
+    await response.prepare(request)
+    return response
+
+
+async def _kept_open(
+    coming: "asyncio.Future[Told | None]", response: web.StreamResponse
+) -> Told | None:
     """What comes next of a stream, None at its end; kept open meanwhile."""
-    coming = asyncio.ensure_future(anext(news, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait({coming}, timeout=SILENT_SECONDS)
-            if done:
-                found: Told | None = coming.result()
-                return found
-            await response.write(KEEP_ALIVE)
-    finally:
+    while not coming.done():
+        await asyncio.wait({coming}, timeout=SILENT_SECONDS)
         if not coming.done():
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
+            await response.write(KEEP_ALIVE)
+    return coming.result()
 
 
 def _stream_id(asked: Asked) -> str:

@@ -60,6 +60,8 @@ def answer(
     ``lengths`` counts the vectors that the engine gave so far by their length, and is
     added to. Raises EngineFault where the body is not an answer to this request.
     """
+    if request.is_of_other_path:
+        return response
     try:
         if request.task == EMBED:
             values = _vectors(request, response, lengths)
@@ -78,7 +80,8 @@ def answer(
 
 def is_cut_off(request: InferenceRequest, response: Mapping[str, Any]) -> bool:
     """Whether any of an answer's texts ends because it had no more tokens."""
-    if request.task == EMBED or request.body.get("max_tokens") == 0:
+    is_text = request.task != EMBED and not request.is_of_other_path
+    if not is_text or request.body.get("max_tokens") == 0:
         return False
     return any(_reason(choice) == CUT_OFF for choice in response["choices"])
 
@@ -88,7 +91,8 @@ def tokens(response: Mapping[str, Any]) -> tuple[int, int | None]:
     usage = response.get("usage")
     if not isinstance(usage, Mapping):
         return 0, None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    completion = usage.get("completion_tokens", usage.get("output_tokens"))
     return (
         prompt if isinstance(prompt, int) else 0,
         completion if isinstance(completion, int) else None,

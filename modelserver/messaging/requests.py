@@ -11,7 +11,10 @@ from typing import Any
 from modelserver.engine_client import (
     CHAT_PATH,
     COMPLETIONS_PATH,
+    DETOKENIZE_PATH,
     EMBEDDINGS_PATH,
+    RESPONSES_PATH,
+    TOKENIZE_PATH,
 )
 from modelserver.errors import RequestError
 from modelserver.media_urls import find_forbidden_media
@@ -52,10 +55,23 @@ class InferenceRequest:
         return Kind.EMBEDDING if self.task == EMBED else Kind.COMPLETION
 
     @property
+    def is_of_other_path(self) -> bool:
+        """Whether the answer is neither choices nor vectors, but an engine's body."""
+        return self.path in _OTHER_PATHS
+
+    @property
+    def generates(self) -> bool:
+        """Whether an engine's model has to do with it, and not its tokenizer alone."""
+        return self.path not in (TOKENIZE_PATH, DETOKENIZE_PATH)
+
+    @property
     def highest_token(self) -> int | None:
         """The highest token id in a prompt of token ids, None in one of text."""
-        content = self.body[_TASKS[self.task][0]]
-        if self.task == CHAT or isinstance(content, str):
+        if self.task == CHAT:
+            return None
+        subject = _OTHER_PATHS.get(self.path, {}).get(self.task, _TASKS[self.task][0])
+        content = self.body[subject]
+        if isinstance(content, str):
             return None
         if is_whole(content[0]):
             return int(max(content))
@@ -69,6 +85,13 @@ _TASKS = {
     COMPLETE: ("prompt", COMPLETIONS_PATH),
     CHAT: ("messages", CHAT_PATH),
     EMBED: ("input", EMBEDDINGS_PATH),
+}
+#: By path of an engine besides those: the tasks that may be sent there, and what their
+#: first argument is called there.
+_OTHER_PATHS: Mapping[str, Mapping[str, str]] = {
+    TOKENIZE_PATH: {COMPLETE: "prompt", CHAT: "messages"},
+    DETOKENIZE_PATH: {COMPLETE: "tokens"},
+    RESPONSES_PATH: {CHAT: "input"},
 }
 
 
@@ -123,8 +146,23 @@ def build(
             f"{short}() needs its {subject}; pass it as the first argument"
         )
     content = args[0] if args else given.pop(subject)
-    _CHECKS[task](content)
+    other = given.pop("engine_path", None)
+    if other is None:
+        _CHECKS[task](content)
+    else:
+        path, subject = other, _subject_at(other, task)
+        check_subject(task, content, path)
     return _with_options(task, path, {subject: content}, given)
+
+
+def _subject_at(path: Any, task: str) -> str:
+    """What a task's first argument is called at another path. Raises RequestError."""
+    tasks = _OTHER_PATHS.get(path, {}) if isinstance(path, str) else {}
+    if task not in tasks:
+        raise RequestError(
+            f"engine_path must be one of {', '.join(_OTHER_PATHS)}, not {path!r}"
+        )
+    return tasks[task]
 
 
 def _with_options(
@@ -285,9 +323,12 @@ _CHECKS: Mapping[str, Callable[[Any], None]] = {
 }
 
 
-def check_subject(task: str, content: Any) -> None:
+def check_subject(task: str, content: Any, path: str = "") -> None:
     """Check what a request is about: prompt, messages, input. Raises RequestError."""
-    _CHECKS[task](content)
+    if path != RESPONSES_PATH:
+        _CHECKS[task](content)
+    elif not isinstance(content, (str, list)) or not content:
+        raise RequestError("input must be a text or a list of items, and not empty")
 
 
 def check_context(request: InferenceRequest, context_length: int | None) -> None:
@@ -313,6 +354,8 @@ def with_defaults(
     ``max_tokens`` is only for ``complete``, which engines cut off after 16 tokens; 0
     leaves that to the engine. An answer to ``chat`` ends by itself.
     """
+    if request.is_of_other_path:
+        return request
     sent = {**sampling, **request.body}
     is_default = request.task == COMPLETE and max_tokens and "max_tokens" not in sent
     if is_default:

@@ -95,6 +95,7 @@ class App:
             ("GET", "/v1/models"): self._models,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/loads"): self._loads,
+            ("POST", "/tokenize"): self._tokenize,
             ("POST", "/abort_request"): self._abort,
             ("GET", "/stats"): self._stats,
             ("GET", "/fault"): self._show_fault,
@@ -272,6 +273,12 @@ class App:
 
     def _token_usage(self, load: Load) -> float:
         return min(1.0, load.held_tokens / self._capacity_tokens)
+
+    async def _tokenize(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A token for each word, which is its length."""
+        prompt = str(orjson.loads(await request.read())["prompt"])
+        tokens = [len(word) for word in prompt.split()]
+        return json_response({"tokens": tokens, "count": len(tokens)})
 
     async def _abort(self, request: web.BaseRequest) -> web.StreamResponse:
         try:

@@ -72,6 +72,24 @@ def test_vectors_come_in_the_form_that_is_asked_for(gateway: Served, form: str |
     assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
+def test_tokens_are_the_engines(gateway: Served, fleet: Any):
+    asked = {"model": "writer", "prompt": "three short words"}
+    status, body, headers = gateway.ask("/tokenize", asked)
+    assert (status, body) == (200, {"tokens": [5, 5, 5], "count": 3})
+    assert headers["x-modelserver-engine"] == "writer-0"
+    status, body, _ = gateway.ask("/tokenize", {"model": "writer", "prompt": [[1]]})
+    assert (status, body["error"]["param"]) == (400, "prompt")
+
+
+def test_a_path_that_an_engine_has_not_is_told(gateway: Served):
+    asked = {"model": "writer", "input": "hi"}
+    status, body, _ = gateway.ask("/v1/responses", asked)
+    assert (status, body["error"]["code"]) == (404, "unknown_url")
+    for name in ("stream", "background"):
+        status, body, _ = gateway.ask("/v1/responses", asked | {name: True})
+        assert (status, body["error"]["param"]) == (400, name)
+
+
 def test_models_are_listed_and_described(gateway: Served):
     _, listed, _ = gateway.ask("/v1/models")
     names = {each["id"]: each["kind"] for each in listed["data"]}
