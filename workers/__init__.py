@@ -29,6 +29,7 @@ Engines and requests:
 - ``fleet_follower``: keeps up with the fleet, what is down, and the engines' reports
 - ``engine_slot``: one engine, as this worker sees it
 - ``roster``: the engines of this host and what is in flight on them
+- ``urgent``: how many places are kept free for urgent requests
 - ``partners``: agrees with the host's other workers on each one's share of the engines
 - ``shares``: what each of them is to have
 - ``process_identity``: sees at once when another worker is gone

@@ -133,6 +133,13 @@ class Courier(Carrier):
             held.answered = True
             self._free(held)
 
+    def is_filler(self, tag: str) -> bool:
+        """Whether the message is of the least urgent priority."""
+        held = self._find(tag)
+        return held is not None and self.deliveries.keys.is_of_filler(
+            held.delivery.source
+        )
+
     def set_aside(self, tag: str, aside: bool) -> None:
         """Whether the message takes no room for now, within bounds."""
         held = self._find(tag)

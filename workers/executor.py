@@ -114,6 +114,7 @@ class Executor:
         request = with_model(request, model)
         if spec := self.specs.get(model):
             request = with_defaults(request, spec.sampling, spec.default_max_tokens)
+        tag = str((context.properties or {}).get("delivery_tag", ""))
         work = Work(
             request=request,
             model=model,
@@ -123,7 +124,8 @@ class Executor:
                 **request.body,
                 "model": engine_name(model, adapter) if adapter else model,
             },
-            tag=str((context.properties or {}).get("delivery_tag", "")),
+            tag=tag,
+            is_filler=self.courier.is_filler(tag),
             task=context.id,
             crashes=int(context.get(CRASHES) or 0),
             at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
@@ -196,7 +198,7 @@ class Executor:
         avoid = self.retries.find_tried(work)
         if work.crashes:
             avoid = avoid + self.crashes.full(work.model, work.at_once)
-        slot = await self.roster.admit(work.model, avoid)
+        slot = await self.roster.admit(work.model, avoid, work.is_filler)
         if slot is None:
             down = self.fallbacks.find_down(work.asked)
             if down and down.then == "fail":
@@ -210,7 +212,10 @@ class Executor:
 
     async def _attempt(self, slot: EngineSlot, work: Work) -> Any:
         """Raises EngineFault, RequestFault; _CalledOff once control says so."""
-        timeout = asyncio.timeout(None)
+        timeout, began = asyncio.timeout(None), time.monotonic()
+        urgent = self.roster.urgent
+        if not work.is_filler:
+            urgent.begin(work.model)
         try:
             async with timeout:
                 slot.timeouts.add(timeout)
@@ -226,6 +231,8 @@ class Executor:
             engine = slot.engine.id
             raise _CalledOff(f"control took the requests off {engine}") from None
         finally:
+            if not work.is_filler:
+                urgent.end(work.model, began, time.monotonic())
             self.roster.release(work.model)
 
     async def _run_on(self, slot: EngineSlot, work: Work) -> Any:

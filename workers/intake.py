@@ -150,8 +150,20 @@ class Intake:
         most += min(MOST_SPARE, most // REQUESTS_PER_SPARE)
         if not most and (down := fallbacks.find_down(queue)) and down.then == "fail":
             return max(0, REFUSED_AT_ONCE - active[queue])
-        taken = sum(n for q, n in active.items() if fallbacks.model_for(q) == model)
-        return max(0, min(MOST_PULLED, most - taken))
+        room = max(most - self._taken(model), self.roster.kept(model))
+        return max(0, min(MOST_PULLED, room))
+
+    def _kept(self, queue: str, room: int) -> int:
+        """Of this room what filler leaves to urgent requests."""
+        model = self.fallbacks.model_for(queue)
+        kept = self.roster.kept(model)
+        if not kept:
+            return 0
+        return room - max(0, self.roster.capacity(model) - kept - self._taken(model))
+
+    def _taken(self, model: str) -> int:
+        active, model_for = self.courier.active, self.fallbacks.model_for
+        return sum(n for queue, n in active.items() if model_for(queue) == model)
 
     async def run(self) -> None:
         """Pull for ever."""
@@ -179,17 +191,20 @@ class Intake:
             if queue == CONTROL_QUEUE:
                 pulled += await self._pull_control(room)
             elif room:
-                deliveries = await self._pull(queue, room)
+                kept = self._kept(queue, room)
+                deliveries = await self._pull(queue, room, kept=kept)
                 for delivery in deliveries:
                     self.courier.took(queue, delivery)
                 await self._deliver_all(queue, deliveries)
                 pulled += len(deliveries)
         return pulled
 
-    async def _pull(self, queue: str, room: int, before: str = "") -> list[Delivery]:
+    async def _pull(
+        self, queue: str, room: int, before: str = "", kept: int = 0
+    ) -> list[Delivery]:
         """Nothing where the server refuses: other queues are not to wait for this."""
         try:
-            deliveries = await self.deliveries.pull(queue, room, before)
+            deliveries = await self.deliveries.pull(queue, room, before, kept)
         except ResponseError as error:
             if queue not in self._refused_pulls:
                 logger.error("nothing can be pulled from %s: %s", queue, error)

@@ -23,6 +23,10 @@ from workers.failures import (
     Place,
 )
 from workers.shares import SUSPECTS_OF
+from workers.urgent import UrgentRequests
+
+#: Requests that wait for a place, the first one first.
+Line = deque[asyncio.Future[None]]
 
 
 class Roster:
@@ -43,8 +47,12 @@ class Roster:
         #: Called when engines have come, or take more or fewer requests than before.
         self.on_limits: Callable[[], None] = lambda: None
         self.closed = False
+        #: Requests that filler leaves places for.
+        self.urgent = UrgentRequests()
         self._limits: dict[str, int] = {}
-        self._lines: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._lines: defaultdict[str, Line] = defaultdict(deque)
+        #: The same of filler, which comes after.
+        self._fillers: defaultdict[str, Line] = defaultdict(deque)
 
     def update(
         self, reports: Mapping[str, EngineReport], dead: Collection[str] = ()
@@ -199,21 +207,40 @@ class Roster:
             slot.suspect(now, began)
             slot.is_suspected_for_faults = True
 
-    async def admit(self, model: str, avoid: Collection[str] = ()) -> EngineSlot | None:
+    def kept(self, model: str) -> int:
+        """Places that filler leaves free for urgent requests."""
+        now = time.monotonic()
+        return self.urgent.free_places(model, self.capacity(model), now)
+
+    def _has_place(self, slot: EngineSlot, is_filler: bool) -> bool:
+        if slot.inflight >= slot.share or time.monotonic() >= self.shares_until:
+            return False
+        model = slot.engine.model
+        kept = self.kept(model) if is_filler else 0
+        return not kept or self.capacity(model) - self._in_flight(model) > kept
+
+    def _in_flight(self, model: str) -> int:
+        slots = self.slots.values()
+        return sum(each.inflight for each in slots if each.engine.model == model)
+
+    async def admit(
+        self, model: str, avoid: Collection[str] = (), is_filler: bool = False
+    ) -> EngineSlot | None:
         """A usable engine with a place, waited for in line; None if none is usable.
 
-        What waits here was pulled early, so that no engine waits for requests.
+        What waits here was pulled early, so that no engine waits for requests. Urgent
+        ones go before filler.
         """
         while True:
             slot = self.choose(model, avoid)
             if slot is None:
                 return None
-            if slot.inflight < slot.share and time.monotonic() < self.shares_until:
+            if self._has_place(slot, is_filler):
                 return slot
             if self.closed:
                 return None
             turn = asyncio.get_running_loop().create_future()
-            self._lines[model].append(turn)
+            (self._fillers if is_filler else self._lines)[model].append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -223,7 +250,7 @@ class Roster:
 
     def waiting(self, model: str) -> int:
         """Requests that wait in line."""
-        return len(self._lines.get(model, ()))
+        return len(self._lines.get(model, ())) + len(self._fillers.get(model, ()))
 
     def close(self) -> None:
         """Let nobody wait in line any more: the worker ends."""
@@ -232,18 +259,18 @@ class Roster:
         self._all_look_again()
 
     def _all_look_again(self) -> None:
-        for model in list(self._lines):
+        for model in {*self._lines, *self._fillers}:
             while self.release(model):
                 pass
 
     def release(self, model: str) -> bool:
         """A place came free: the first in line looks again. False if nobody waits."""
-        line = self._lines[model]
-        while line:
-            turn = line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return True
+        for line in (self._lines[model], self._fillers[model]):
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return True
         return False
 
     def next_change(self) -> float | None:

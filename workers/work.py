@@ -37,6 +37,8 @@ class Work:
     at_once: int
     #: When Celery expires it, in ISO format.
     expires: str | None
+    #: Whether it leaves places free for urgent ones.
+    is_filler: bool = False
     #: Attempts so far that no answer came of, on all hosts.
     attempts: int = 0
     #: Those in this delivery whose engine could not be reached, or broke off. They are

@@ -28,6 +28,8 @@ class Events:
     created: int = field(default_factory=lambda: int(time.time()))
     #: By call: the tokens that it used.
     _usages: dict[int, dict[str, Any]] = field(default_factory=dict)
+    #: What an engine says beside the tokens in its last part.
+    _beside: dict[str, Any] = field(default_factory=dict)
     #: By call: parts of an answer that was not told to its end.
     _parts: Counter[int] = field(default_factory=Counter)
 
@@ -47,6 +49,8 @@ class Events:
             if part.get("choices"):
                 self._parts[told.place] += 1
                 yield self._event(self._placed(part, told.place))
+            else:
+                self._beside |= part
         if told.body is not None and told.body.get("usage"):
             self._usages[told.place] = told.body["usage"]
 
@@ -54,7 +58,7 @@ class Events:
         """The events that close a stream."""
         if self.asked.stream_usage:
             usage = add_usages(list(self._usages.values()))
-            yield self._event({"choices": [], "usage": usage})
+            yield self._event({**self._beside, "choices": [], "usage": usage})
         yield DONE
 
     def failed(self, fault: Fault) -> bytes:

@@ -60,10 +60,13 @@ class Deliveries:
         self.unacked = keys.unacked(worker)
         self._pulls = 0
 
-    async def pull(self, queue: str, room: int, before: str = "") -> list[Delivery]:
+    async def pull(
+        self, queue: str, room: int, before: str = "", kept: int = 0
+    ) -> list[Delivery]:
         """Take up to ``room`` messages of one queue, most urgent first.
 
-        Those of the queue ``before``, if one is named, come before all of them.
+        Those of the queue ``before``, if one is named, come before all of them. Filler,
+        the least urgent, leaves ``kept`` of the room.
         """
         lists = self.keys.queue(before) if before else []
         lists += self.keys.queue(queue)
@@ -79,6 +82,7 @@ class Deliveries:
                 self.next_pull(),
                 str(MOST_BYTES),
                 self.worker,
+                str(kept),
             )
         )
         return [

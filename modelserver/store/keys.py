@@ -49,6 +49,11 @@ class Keys:
             f"{self.prefix}{name}{PRIORITY_SEPARATOR}{step}" for step in PRIORITIES[1:]
         ]
 
+    def is_of_filler(self, key: str) -> bool:
+        """Whether a list is of the least urgent priority."""
+        _, *steps = key.removeprefix(self.prefix).split(PRIORITY_SEPARATOR)
+        return steps[:1] == [str(PRIORITIES[-1])]
+
     def of_submitter(self, key: str, submitter: str) -> str:
         """The list beside a queue's list that a submitter has to itself."""
         return f"{key}{PRIORITY_SEPARATOR}from:{list_name(submitter)}"

@@ -73,6 +73,7 @@ return {total, 0}
 #: of worker ARGV[4], which joins the set KEYS[3]. Returns {tag, list, message, ...}.
 #: A bundle is taken whole where there is room for one row of it; a list that took more
 #: than its share by one owes that, and takes less at its next turns.
+#: Of the rows ARGV[5] are not for the last list, which is filler.
 #: Tags have the worker's number of the pull ARGV[2] and the counter KEYS[2], which may
 #: go back in a failover: each delivery has its own, which fences a late answer.
 PULL = (
@@ -110,6 +111,7 @@ local function take(list, most)
   end
 end
 for i = 4, #KEYS do
+  if i == #KEYS then room = room - tonumber(ARGV[5]) end
   if room <= 0 then break end
   local main = KEYS[i]
   local ring, inside = main .. '\\6\\22ring', main .. '\\6\\22in-ring'

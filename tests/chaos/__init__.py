@@ -19,6 +19,7 @@ What is struck:
 - ``gateway``: OpenAI's API under load, and all that is behind it
 - ``gateway_crowd``: OpenAI's API beside connections that only hold a place
 - ``gateway_fuzz``: OpenAI's API by a fuzzer's requests
+- ``interactive``: OpenAI's API beside a batch that would take every place
 - ``model``: every step that delivery knows, in any order
 - ``poison``: messages that nobody can digest, a killer of workers, a full server
 - ``poisonous_requests``: requests that every engine fails at, among others

@@ -39,6 +39,7 @@ from tests.chaos.gateway_crowd import gateway_crowd
 from tests.chaos.gateway_fuzz import gateway_fuzz
 from tests.chaos.gpus_moved import gpus_moved
 from tests.chaos.host_faults import clock_stepped, launcher_away, port_stranger
+from tests.chaos.interactive import interactive
 from tests.chaos.launcher import launcher_killed
 from tests.chaos.model import delivery_model
 from tests.chaos.placement import placement
@@ -65,6 +66,7 @@ CASES = {
     "gateway": gateway,
     "gateway-crowd": gateway_crowd,
     "gateway-fuzz": gateway_fuzz,
+    "interactive": interactive,
     "frozen-chains": frozen_chains,
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,
