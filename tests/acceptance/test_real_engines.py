@@ -26,6 +26,7 @@ from modelserver.runs.mapping import map_prompts
 from modelserver.values import Kind
 from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
 from tests.acceptance.both_engines import FLEET
+from tests.acceptance.matrix import MATRIX, check_same
 from tests.acceptance.product import EXACT, PATIENCE, Product
 from tests.support.processes import carriers, eventually
 
@@ -128,6 +129,13 @@ def test_an_adapter_answers_by_its_name(
     with urllib.request.urlopen(f"{fleet.api_url}/models", timeout=PATIENCE) as got:
         names = [each["id"] for each in json.load(got)["data"]]
     assert f"{engine}-style" in names
+
+
+@pytest.mark.parametrize(("path", "asked", "stream"), MATRIX)
+def test_an_answer_through_the_gateway_is_vllms_own(
+    fleet: Product, path: str, asked: dict[str, Any], stream: bool
+) -> None:
+    check_same(fleet, "vllm-chat", path, asked, stream)
 
 
 def test_both_give_the_same_text_at_temperature_0(fleet: Product) -> None:

@@ -14,7 +14,7 @@ def start_gateway(rig: Rig) -> tuple[Processes, str]:
     url = f"http://127.0.0.1:{port}"
     serve = [sys.executable, "-m", "modelserver.cli", "serve", f"--port={port}"]
     gateway = rig.program(serve, "gateway")
-    eventually(lambda: _answers(url), within=30)
+    eventually(lambda: _answers(url), within=90)
     return gateway, url
 
 
