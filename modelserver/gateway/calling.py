@@ -100,7 +100,7 @@ class Calls:
     async def _answer(
         self, place: int, call: TaskCall, caller: Caller
     ) -> dict[str, Any]:
-        options = self._options(place, caller)
+        options = self._options(place, call, caller)
         async with self._sent(call, caller, options) as result:
             return dict(await result)
 
@@ -131,7 +131,7 @@ class Calls:
             sending.add_done_callback(sender.revoke)
             raise
 
-    def _options(self, place: int, caller: Caller) -> dict[str, Any]:
+    def _options(self, place: int, call: TaskCall, caller: Caller) -> dict[str, Any]:
         # Sent twice, where Redis did not say that it had it, it is the same request.
         options: dict[str, Any] = {
             "priority": caller.priority,
@@ -141,7 +141,9 @@ class Calls:
         if caller.name:
             options["headers"][SUBMITTER] = caller.name
         if caller.idempotency_key:
-            name = f"{caller.name}\n{caller.idempotency_key}\n{place}"
+            # Something else with the same key is no repeat, and has another answer.
+            asked = repr((call.task, call.payload, sorted(call.arguments.items())))
+            name = f"{caller.name}\n{caller.idempotency_key}\n{place}\n{asked}"
             options["task_id"] = str(uuid.uuid5(_IDS, name))
         return options
 
@@ -182,7 +184,7 @@ class Calls:
     async def _news(
         self, place: int, call: TaskCall, caller: Caller
     ) -> AsyncIterator[Told]:
-        options = self._options(place, caller)
+        options = self._options(place, call, caller)
         task_id = options["task_id"]
         options["headers"][STREAM] = self._inbox.gateway
         arrivals = self._inbox.expect(task_id)

@@ -106,6 +106,8 @@ def test_a_repeat_with_the_same_key_finds_the_answer(gateway: Served, fleet: Any
     again = gateway.ask("/v1/completions", body, headers=key)[1]
     assert first == again
     assert fleet.engines["writer-0"].stats()["executed"]["only once"] == 1
+    other = {"model": "vectors", "input": "only once"}
+    assert gateway.ask("/v1/embeddings", other, headers=key)[1]["data"]
 
 
 def test_health_and_metrics_answer(gateway: Served):
