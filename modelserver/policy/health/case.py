@@ -29,6 +29,8 @@ class Findings:
     slowdown: float = 0.0
     #: How much slower all engines of its model are now, as a logarithm.
     common: float = 0.0
+    #: Whether more engines than may be down are slow for what they are asked, as it is.
+    is_one_of_many: bool = False
     #: The engine that is verified for it, or itself for others, "" for none.
     verified: str = ""
     #: What becomes of it as canaries of one that is as slow passed; None if none did.

@@ -46,7 +46,11 @@ from modelserver.policy.health.observation import (
     remembered,
 )
 from modelserver.policy.health.restrictions import treatment_due, treatment_in_force
-from modelserver.policy.health.shared_verification import Alike, find_verified, let_off
+from modelserver.policy.health.shared_verification import (
+    Alike,
+    find_verified,
+    with_others,
+)
 from modelserver.policy.health.silence import find_hang
 from modelserver.policy.health.speed import find_slow, speed_of, track_of
 from modelserver.policy.health.tail import Tail
@@ -54,7 +58,6 @@ from modelserver.policy.health.transitions import advance
 from modelserver.policy.health.type_baselines import with_type_baselines
 from modelserver.policy.health.verdicts import (
     AnySlow,
-    Slow,
     SlowCanary,
     SlowTogether,
     SpeedResidual,
@@ -152,7 +155,7 @@ class _Judge:
             for name, observation in self.observations.items()
         }
         for name in sorted(self.observations):
-            self._advance(name, findings[name])
+            self._advance(name, findings[name], speeds)
         if self.tick:
             self._learn(speeds, slow_together)
             self._tell_of_failing()
@@ -301,12 +304,11 @@ class _Judge:
         common = self.guard.models[observation.spec.name].common_residual
         return is_its_own(found, last, observation.host_busy, common)
 
-    def _advance(self, name: str, found: Findings) -> None:
+    def _advance(
+        self, name: str, found: Findings, speeds: Mapping[str, SpeedResidual]
+    ) -> None:
         observation, own = self.observations[name], self.engines[name]
-        if isinstance(found.slow, Slow):
-            alike = self._alike(name)
-            excused = let_off(name, found.slow, alike, self.now)
-            found = replace(found, verified=find_verified(alike), let_off=excused)
+        found = with_others(name, found, self._alike(name), speeds, self.now)
         move = advance(EngineCase(observation, own, found, self.guard, self.now))
         self.engines[name] = move.memory
         incarnation = observation.report.incarnation

@@ -75,6 +75,10 @@ class EngineMemory:
     clear_ticks: int = 0
     #: Ticks in a row at which it was slow, but less than accepted.
     less_ticks: int = 0
+    #: Ticks in a row at which it was slow as accepted, and at all of its requests.
+    unwell_ticks: int = 0
+    #: The most of these after which one was well again; 0 before any was.
+    unwell_most: int = 0
     #: Samples and canaries from before belong to another life and do not count.
     fresh_from: float = 0.0
     #: Samples up to here have been learned from, or left out for good.
@@ -141,6 +145,8 @@ class EngineMemory:
             error_ticks=(),
             clear_ticks=0,
             less_ticks=0,
+            unwell_ticks=0,
+            unwell_most=0,
             fresh_from=0.0,
             abort=False,
             blocked="",

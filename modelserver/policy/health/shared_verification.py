@@ -2,17 +2,20 @@
 
 Where more engines of a model are slow by their requests than may be down at once, it is
 rather what they are asked than each of them. So one goes first. If its canaries pass,
-the others are let off for as long as it is.
+the others are let off for as long as it is. From then on each is slow beyond what is
+accepted only where it is slower than the others of them, too.
 """
 
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from statistics import median
 
 from modelserver.policy.health.blame import residual_of
+from modelserver.policy.health.case import Findings
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.speed import CERTAIN, SLOWER_THAN_PEERS
-from modelserver.policy.health.verdicts import Slow
+from modelserver.policy.health.verdicts import Slow, SpeedResidual
 from modelserver.values import Cause
 
 #: The engines of a model, what is known of all engines, and how many of the model's may
@@ -46,6 +49,47 @@ def _suspects(names: Collection[str], engines: Mapping[str, EngineMemory]) -> li
         for name in names
         if engines[name].health is Health.SUSPECT and engines[name].cause is Cause.SLOW
     ]
+
+
+def with_others(
+    name: str,
+    found: Findings,
+    alike: Alike,
+    speeds: Mapping[str, SpeedResidual],
+    now: float,
+) -> Findings:
+    """What was found of an engine, in the light of those that are slow with it."""
+    found = replace(found, is_one_of_many=_is_one_of_many(name, alike))
+    slow = found.slow
+    if not isinstance(slow, Slow):
+        return found
+    if found.is_one_of_many and _is_as_slow_as_others(name, slow, alike, speeds):
+        return replace(found, slow=None)
+    excused = let_off(name, slow, alike, now)
+    return replace(found, verified=find_verified(alike), let_off=excused)
+
+
+def _is_one_of_many(name: str, alike: Alike) -> bool:
+    """Whether it is slow for what it is asked, as more are than may be down at once."""
+    names, engines, most_down = alike
+    known = [each for each in names if engines[each].accepted]
+    return name in known and len(known) > most_down
+
+
+def _is_as_slow_as_others(
+    name: str, slow: Slow, alike: Alike, speeds: Mapping[str, SpeedResidual]
+) -> bool:
+    """Whether one of many goes up and down with the others of them."""
+    names, engines, _ = alike
+    measured = [
+        engines[each].accepted + speeds[each].residual
+        for each in names
+        if each != name and engines[each].accepted and each in speeds
+    ]
+    if not measured:
+        return False
+    own = engines[name].accepted + slow.residual
+    return own <= median(measured) + max(AS_SLOW, CERTAIN * slow.error)
 
 
 def let_off(name: str, slow: Slow, alike: Alike, now: float) -> EngineMemory | None:
@@ -84,5 +128,7 @@ def let_off(name: str, slow: Slow, alike: Alike, now: float) -> EngineMemory | N
             slow_ticks=(),
             clear_ticks=0,
             less_ticks=0,
+            unwell_ticks=0,
+            unwell_most=0,
         )
     return None

@@ -38,6 +38,8 @@ MEDIAN_ERROR = 1.2533
 SLOW = 1.25
 #: ... if it takes 1.4 times what its peers take, too.
 SLOWER_THAN_PEERS = 1.4
+#: Requests that take less than 1.12 times the expected seconds are well.
+WELL = math.sqrt(SLOW)
 #: An engine without peers is slow from 1.8 times the seconds that the fit expects.
 SLOW_ALONE = 1.8
 #: A slow engine is beyond its peers by at least 4 standard errors.

@@ -21,16 +21,14 @@ from modelserver.policy.health.memory import (
     TypeMemory,
 )
 from modelserver.policy.health.observation import Observation
-from modelserver.policy.health.speed import SLOW
+from modelserver.policy.health.speed import WELL
 from modelserver.policy.health.stutter import find_stutter, find_stutter_together
 from modelserver.policy.health.tallies import Tallies, size_of
 from modelserver.policy.health.verdicts import SlowBand, Stutter, StutterTogether
 
-#: Of an engine that stutters, and is well in between, a fifth of the requests is quick.
+#: Of an engine that stutters, and is well in between, a fifth of the requests is well;
+#: where the quickest are not the engine is slow, whatever waits behind them.
 WELL_SHARE = 0.2
-#: They take less than this; where the quickest take more the engine is slow, whatever
-#: waits behind them.
-WELL = math.sqrt(SLOW)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ from modelserver.values import Cause
 #: An engine is drained when it was slow on 3 of its last 4 ticks.
 SLOW_TICKS = 3
 OF_TICKS = 4
+#: Where it stutters 2 are enough: each shows minutes.
+STUTTER_TICKS = 2
 #: A suspected or degraded engine is well again after 3 ticks without a slow one.
 CLEAN_TICKS = 3
 #: An engine is drained when it failed too often on 2 of its last 3 ticks.
@@ -109,11 +111,17 @@ def _serving(case: EngineCase) -> Transition:
         return drain_for_errors(case, found.errors)
     if own.health is Health.PROBATION:
         return Transition(own)
-    if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+    if found.slow and _lasts(own, found.slow):
         if isinstance(found.slow, Stutter) and 0 < own.stuttered < own.incarnation:
             return _still_stutters(case, found.slow)
         return _drain_for_slowness(case, found.slow)
     return Transition(_suspected(case))
+
+
+def _lasts(own: EngineMemory, slow: AnySlow) -> bool:
+    """Whether it was found slow at enough of the last looks."""
+    least = STUTTER_TICKS if isinstance(slow, Stutter) else SLOW_TICKS
+    return sum(own.slow_ticks) >= least
 
 
 def _still_stutters(case: EngineCase, found: Stutter) -> Transition:
@@ -300,7 +308,7 @@ def _degraded(case: EngineCase) -> Transition:
     if own.clear_ticks >= CLEAN_TICKS and case.waited >= RECHECK_SECONDS:
         return Transition(_recheck(case))
     curable = not own.incurable
-    if curable and found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+    if curable and found.slow and _lasts(own, found.slow):
         refused = case.guard.why_no_relaunch(case.observation.report, own)
         if not refused:
             return drain_slow(case, found.slow)
@@ -312,7 +320,7 @@ def _slow_for_some(case: EngineCase) -> Transition:
     own, found = case.memory, case.found
     if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
         return drain_for_errors(case, found.errors)
-    if found.slow and sum(own.slow_ticks) >= SLOW_TICKS:
+    if found.slow and _lasts(own, found.slow):
         return _drain_for_slowness(case, found.slow)
     return _accepted(case) if own.accepted else _slow_for_a_kind(case)
 
@@ -329,16 +337,16 @@ def _accepted(case: EngineCase) -> Transition:
     """It is slow beyond what canaries show, until its requests are well."""
     own, found = case.memory, case.found
     if not found.slow and found.speed:
-        own = followed(own, found.speed.residual)
+        own = followed(own, found.speed)
     if is_well(own):
         well = {"accepted": 0.0, "slowdown": 1.0, "cause": Cause.NONE, "reason": ""}
-        well |= {"tallies": Tallies()}
+        well |= {"tallies": Tallies(), "unwell_ticks": 0, "unwell_most": 0}
         return Transition(case.moved(Health.HEALTHY, **well))
     news = find_news(own, case.now)
     if news:
         told = replace(own, slowdown=math.exp(own.accepted), reason=news)
         return Transition(told, alert=news)
-    doubt = find_doubt(own, case.now)
+    doubt = find_doubt(own, case.now, found.is_one_of_many)
     if doubt:
         return drain(replace(case, memory=own), Cause.SLOW, doubt, 0.0)
     return Transition(own)

@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.policy.health.accepting import FOLLOW_LOOKS, LESS_TICKS, WELL_TICKS
+from modelserver.policy.health.accepting import (
+    FOLLOW_LOOKS,
+    LESS_TICKS,
+    UNWELL_TICKS,
+    WELL_TICKS,
+)
 from modelserver.policy.health.memory import Health
 from modelserver.policy.health.tallies import Tallies
 from modelserver.values import Cause, Outcome
@@ -177,6 +182,56 @@ def test_less_slowness_may_be_another_and_is_verified():
     assert scene.own.health is Health.DRAINING
     assert scene.own.reason.startswith("verified again: its requests take 2.9x")
     assert pass_canaries(scene) == []
+    assert scene.own.health is Health.DEGRADED
+
+
+def slow_for_most(scene: Scene, some_well: bool) -> None:
+    """Its requests take three times as long, but for a few where it is said so."""
+    scene.slow(times=3.0)
+    if some_well:
+        well = samples(number=5, seconds=1.0, now=scene.now)
+        scene.samples["m-0"] = (*well, *scene.samples["m-0"][5:])
+    scene.look()
+
+
+def test_if_none_of_its_requests_is_well_any_more_it_is_verified():
+    scene = accepted(quiet_until=0.0)
+    slow_for_most(scene, some_well=True)
+    for _ in range(UNWELL_TICKS - 1):
+        slow_for_most(scene, some_well=False)
+    assert scene.own.health is Health.DEGRADED
+    slow_for_most(scene, some_well=False)
+    assert scene.own.health is Health.DRAINING
+    assert scene.own.reason.startswith("none of its requests is well any more")
+    scene.slow(times=3.0)
+    assert pass_canaries(scene) == []
+    assert scene.own.health is Health.DEGRADED
+    # The next time it takes twice as long to believe that.
+    assert (scene.own.unwell_ticks, scene.own.unwell_most) == (0, UNWELL_TICKS)
+
+
+@pytest.mark.parametrize(
+    ("memory", "some_well"),
+    [
+        ({}, False),
+        ({"quiet_until": 20_000.0}, True),
+        ({"unwell_most": UNWELL_TICKS}, True),
+    ],
+)
+def test_if_few_ever_were_or_not_for_long_that_says_nothing(
+    memory: dict[str, float], some_well: bool
+):
+    scene = accepted(**{"quiet_until": 0.0} | memory)
+    slow_for_most(scene, some_well)
+    for _ in range(UNWELL_TICKS + 5):
+        slow_for_most(scene, some_well=False)
+    assert scene.own.health is Health.DEGRADED
+
+
+def test_of_many_that_are_slow_for_what_they_are_asked_it_says_nothing():
+    scene = accepted(quiet_until=0.0, unwell_most=1, unwell_ticks=UNWELL_TICKS)
+    scene.remember("m-1", health=Health.DEGRADED, accepted=LN3, residual=LN3)
+    slow_for_most(scene, some_well=False)
     assert scene.own.health is Health.DEGRADED
 
 

@@ -130,3 +130,33 @@ def test_who_is_let_off_for_one_that_is_not_degraded_is_healthy():
     other = let_off("m-1", slow, (SLOW[:2], engines, 1), NOW)
     assert other
     assert (other.health, other.slowdown) == (Health.HEALTHY, 1.0)
+
+
+def slow_for_what_they_are_asked(*times: float) -> Scene:
+    """Three of eight are accepted as twice as slow, and take so many times as long."""
+    scene = Scene(8)
+    for name, each in zip(SLOW, times, strict=True):
+        usual = {"health": Health.DEGRADED, "accepted": LN2, "residual": LN2}
+        scene.remember(name, **usual, passes=2, since=NOW, slowdown=2.0)
+        if each:
+            scene.slow(name, each)
+        else:
+            scene.samples[name] = ()
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("times", "is_drained"),
+    [
+        ((3.4, 2.6, 2.6), False),
+        ((4.0, 2.6, 2.6), True),
+        ((3.4, 2.0, 2.0), True),
+        ((3.4, 0.0, 0.0), True),
+    ],
+)
+def test_each_is_compared_with_the_others_that_are_slow_for_what_they_are_asked(
+    times: tuple[float, ...], is_drained: bool
+):
+    scene = slow_for_what_they_are_asked(*times)
+    scene.looks(3)
+    assert (health(scene)[0] == "draining") is is_drained
