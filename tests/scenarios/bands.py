@@ -127,6 +127,11 @@ BANDS = (
         "<= 600 s, named, 0 relaunches",
         _slow_for("answers", factor=2.0, from_completion=512),
     ),
+    Scenario(
+        "3x slow for answers >= 512, 4/s",
+        "<= 600 s, named, 0 relaunches",
+        _slow_for("answers", 4.0, factor=3.0, from_completion=512),
+    ),
     Scenario("prompts x 10 to one", "<= 5 drains, 0 relaunches", _skewed(0.0)),
     Scenario("the same, quadratic", "<= 5 drains, 0 relaunches", _skewed(QUADRATIC)),
     Scenario("the same, after 1 h", "<= 5 drains, 0 relaunches", _from_some_time),

@@ -196,8 +196,8 @@ LEVELS = (
         for kind in ("long", "skew")
         for factor, seconds in ((3.0, 90), (2.0, 180))
     ),
-    _then("long", 2.0, 3600, instead=True),
-    _then("long", 3.0, 3600, instead=True),
+    _then("long", 2.0, 900, instead=True),
+    _then("long", 3.0, 900, instead=True),
     Scenario("long prompts, then well", "degraded, then healthy", recovers),
     Scenario("long prompts, relaunched", "healthy, <= 90 s", relaunched),
 )

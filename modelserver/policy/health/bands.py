@@ -38,6 +38,10 @@ MORE_OFTEN = 4.0
 LATE_CERTAIN = 3.0
 #: ... which meets long ones so many times as often as others.
 LONGER_AT_RISK = {"prompts": 1.5, "answers": 2.5}
+#: Where hardly any other was late, ...
+OTHERS_LATE = 0.1
+#: ... it takes only that a pause would have met one with 90 %.
+ALL_BY_CHANCE = 0.1
 
 #: Half as many other requests show that it is well at those.
 OTHERS_FEWEST = 0.5
@@ -165,8 +169,12 @@ def _is_late_kind(own: Tallies, kind: Kind) -> bool:
     ):
         return False
     share = LONGER_AT_RISK[kind[0]] * weight / of_all
-    spread = math.sqrt(late_of_all * share * max(0.0, 1 - share))
-    return share < 1 and late - share * late_of_all >= LATE_CERTAIN * spread
+    if share >= 1:
+        return False
+    if late_of_all - late < OTHERS_LATE:
+        return share**late_of_all <= ALL_BY_CHANCE
+    spread = math.sqrt(late_of_all * share * (1 - share))
+    return late - share * late_of_all >= LATE_CERTAIN * spread
 
 
 def _kinds() -> Iterator[Kind]:

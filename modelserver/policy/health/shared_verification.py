@@ -3,7 +3,7 @@
 Where more engines of a model are slow by their requests than may be down at once, it is
 rather what they are asked than each of them. So one goes first. If its canaries pass,
 the others are let off for as long as it is. From then on each is slow beyond what is
-accepted only where it is slower than the others of them, too.
+accepted only where it is twice as slow as the others of them, too.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from statistics import median
 
-from modelserver.policy.health.blame import residual_of
+from modelserver.policy.health.blame import SLOWER_STILL, residual_of
 from modelserver.policy.health.case import Findings
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.speed import CERTAIN, SLOWER_THAN_PEERS
@@ -89,7 +89,7 @@ def _is_as_slow_as_others(
     if not measured:
         return False
     own = engines[name].accepted + slow.residual
-    return own <= median(measured) + max(AS_SLOW, CERTAIN * slow.error)
+    return own < median(measured) + math.log(SLOWER_STILL)
 
 
 def let_off(name: str, slow: Slow, alike: Alike, now: float) -> EngineMemory | None:

@@ -119,6 +119,7 @@ def late(*cells: tuple[int, float, float]) -> Tallies:
 def test_late_requests_of_a_rare_kind_are_no_stutter():
     assert late_by_kind(late((SHORT, 90, 0.0), (LONG, 6, 3.0)))
     assert late_by_kind(late((SHORT, 90, 4.0), (LONG, 6, 5.0)))
+    assert late_by_kind(late((SHORT, 90, 0.0), (ANSWER, 15, 3.0)))
     assert not late_by_kind(late((SHORT, 90, 18.0), (LONG, 6, 3.0)))
     assert not late_by_kind(late((SHORT, 90, 2.0), (LONG, 6, 2.0)))
 

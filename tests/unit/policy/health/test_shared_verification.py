@@ -149,8 +149,8 @@ def slow_for_what_they_are_asked(*times: float) -> Scene:
     ("times", "is_drained"),
     [
         ((3.4, 2.6, 2.6), False),
-        ((4.0, 2.6, 2.6), True),
-        ((3.4, 2.0, 2.0), True),
+        ((5.6, 2.6, 2.6), True),
+        ((4.4, 2.0, 2.0), True),
         ((3.4, 0.0, 0.0), True),
     ],
 )
