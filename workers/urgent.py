@@ -22,8 +22,8 @@ class UrgentRequests:
     def __init__(self) -> None:
         #: By model: those on engines now.
         self._running: defaultdict[str, int] = defaultdict(int)
-        #: By model: when each ended, and its seconds.
-        self._ended: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
+        #: By model: a second, and the seconds that those took which ended in it.
+        self._ended: defaultdict[str, deque[tuple[int, float]]] = defaultdict(deque)
 
     def begin(self, model: str) -> None:
         """One more is on an engine."""
@@ -32,7 +32,9 @@ class UrgentRequests:
     def end(self, model: str, began: float, now: float) -> None:
         """It is no longer."""
         self._running[model] -= 1
-        self._ended[model].append((now, now - began))
+        ended, second = self._ended[model], int(now)
+        before = ended.pop()[1] if ended and ended[-1][0] == second else 0.0
+        ended.append((second, before + now - began))
 
     def free_places(self, model: str, places: int, now: float) -> int:
         """Of so many places those that filler leaves free besides the urgent ones.
