@@ -39,6 +39,7 @@ def test_status_shows_the_fleet_at_work(fleet: Product) -> None:
         "hosts",
         "workers",
         "control",
+        "lost_hosts",
         "orders",
         "alerts",
         "memory_short",
