@@ -44,8 +44,6 @@ from modelserver.values import Cause
 #: An engine is drained when it was slow on 3 of its last 4 ticks.
 SLOW_TICKS = 3
 OF_TICKS = 4
-#: Where it stutters 2 are enough: each shows minutes.
-STUTTER_TICKS = 2
 #: A suspected or degraded engine is well again after 3 ticks without a slow one.
 CLEAN_TICKS = 3
 #: An engine is drained when it failed too often on 2 of its last 3 ticks.
@@ -111,17 +109,16 @@ def _serving(case: EngineCase) -> Transition:
         return drain_for_errors(case, found.errors)
     if own.health is Health.PROBATION:
         return Transition(own)
-    if found.slow and _lasts(own, found.slow):
+    if found.slow and _lasts(own):
         if isinstance(found.slow, Stutter) and 0 < own.stuttered < own.incarnation:
             return _still_stutters(case, found.slow)
         return _drain_for_slowness(case, found.slow)
     return Transition(_suspected(case))
 
 
-def _lasts(own: EngineMemory, slow: AnySlow) -> bool:
+def _lasts(own: EngineMemory) -> bool:
     """Whether it was found slow at enough of the last looks."""
-    least = STUTTER_TICKS if isinstance(slow, Stutter) else SLOW_TICKS
-    return sum(own.slow_ticks) >= least
+    return sum(own.slow_ticks) >= SLOW_TICKS
 
 
 def _still_stutters(case: EngineCase, found: Stutter) -> Transition:
@@ -308,7 +305,7 @@ def _degraded(case: EngineCase) -> Transition:
     if own.clear_ticks >= CLEAN_TICKS and case.waited >= RECHECK_SECONDS:
         return Transition(_recheck(case))
     curable = not own.incurable
-    if curable and found.slow and _lasts(own, found.slow):
+    if curable and found.slow and _lasts(own):
         refused = case.guard.why_no_relaunch(case.observation.report, own)
         if not refused:
             return drain_slow(case, found.slow)
@@ -320,7 +317,7 @@ def _slow_for_some(case: EngineCase) -> Transition:
     own, found = case.memory, case.found
     if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
         return drain_for_errors(case, found.errors)
-    if found.slow and _lasts(own, found.slow):
+    if found.slow and _lasts(own):
         return _drain_for_slowness(case, found.slow)
     return _accepted(case) if own.accepted else _slow_for_a_kind(case)
 

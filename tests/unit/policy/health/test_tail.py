@@ -49,7 +49,7 @@ def verdicts(decision: object) -> list[type]:
 
 def test_a_stutter_is_drained_and_relaunched_without_canaries():
     scene = stuttering()
-    scene.look()
+    scene.looks(2)
     assert scene.own.health is Health.SUSPECT
     scene.look()
     assert scene.wishes["m-0"].hold.startswith("draining: stutters: stands still for 9")
@@ -80,7 +80,7 @@ def test_one_that_stutters_again_after_its_relaunch_is_degraded():
         scene.remember(name, incarnation=2)
         scene.samples[name] = samples(name, incarnation=2)
         scene.remember(name, stuttered=int(place == 0))
-    scene.look()
+    scene.looks(2)
     (text,) = alerts(scene.look())
     assert "it did so before its last start; it serves 1.4 times fewer" in text
     assert (scene.own.health, scene.own.incurable) == (Health.DEGRADED, True)
