@@ -348,7 +348,7 @@ def test_doctor_names_faulty_gpus_and_what_waits_for_room(folder: Path, store: S
     report_host(store, Host("a", gpus=(gpus(1)[0], lost), pid=7), lease_seconds=60)
     report_waiting(store, {"waits-0": "needs 2 free GPUs; host a: 1 of 2 GPUs fits"})
     done = run(folder, "doctor")
-    assert "problem gpu 1 of a: GPU is lost; " in done.stdout
+    assert "problem gpu 1 of a: GPU is lost\n        -> reset it" in done.stdout
     assert (
         "problem model waits: waits: waits-0: needs 2 free GPUs; host a: 1 of 2 GPUs "
         "fits\n        -> free GPUs, add a host, or ask for less in the fleet file"

@@ -112,5 +112,5 @@ def test_a_renamed_fleet_file_keeps_its_engines(tmp_path: Path, valkey: ValkeyPr
         assert hosts.ready("m-0").pid == before.pid
         assert find_unowned(home) == {}
         # Its record is gone, as if another home had been used.
-        next(home.glob("run/*/engines/*.json")).unlink()
+        next(home.glob("run/*/*/engines/*.json")).unlink()
         assert "no record in" in find_unowned(home)[before.pid]

@@ -1,6 +1,7 @@
 """TLS with real certificates, users with few rights, sockets: every part connects."""
 
 import asyncio
+import base64
 import contextlib
 import os
 import shutil
@@ -42,6 +43,9 @@ from tests.support.workers import (
     celery_command,
     open_fleet,
 )
+
+#: That of Flower.
+PASSWORD = "a heron in the reeds"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="no openssl here to make certificates with"
@@ -150,11 +154,15 @@ def test_tls_that_the_url_does_not_name_is_told(port: int):
 
 @contextlib.contextmanager
 def flower(fleet: FleetSite) -> Iterator[str]:
-    """A Flower of this fleet: its URL, where it will answer some time later."""
+    """A Flower of this fleet: its URL, where it will answer some time later.
+
+    It asks for a password.
+    """
     port = free_port()
     argv = celery_command("flower", f"--port={port}", "--address=127.0.0.1")
     with (fleet.folder / "flower.log").open("wb") as log:
         environment = {**os.environ, **fleet.environment}
+        environment["MODELSERVER_PASSWORD"] = PASSWORD
         process = subprocess.Popen(argv, cwd=ROOT, env=environment, stderr=log)
     try:
         yield f"http://127.0.0.1:{port}"
@@ -163,8 +171,10 @@ def flower(fleet: FleetSite) -> Iterator[str]:
 
 
 def read(url: str) -> str:
+    token = base64.b64encode(f"modelserver:{PASSWORD}".encode()).decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
     try:
-        with urllib.request.urlopen(url) as got:
+        with urllib.request.urlopen(request) as got:
             return str(got.read().decode())
     except urllib.error.URLError as error:
         raise AssertionError("not yet") from error
