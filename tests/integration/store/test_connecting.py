@@ -46,6 +46,8 @@ from tests.support.workers import (
 
 #: That of Flower.
 PASSWORD = "a heron in the reeds"
+#: No beat runs here that could look at what was applied.
+APPLY = "apply --yes --wait 0"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="no openssl here to make certificates with"
@@ -248,7 +250,7 @@ def operated(fleet: FleetSite) -> None:
         fleet.app.send_task(STEER)
         eventually(lambda: read_hosts(fleet.store), PATIENCE)
         eventually(lambda: read_steered(fleet.store)[0], PATIENCE)
-        for command in ("status", "alerts", "dead", "drain writer-0", "apply --yes"):
+        for command in ("status", "alerts", "dead", "drain writer-0", APPLY):
             done = subprocess.run(
                 [sys.executable, "-m", "modelserver.cli", *command.split()],
                 cwd=ROOT,
