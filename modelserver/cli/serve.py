@@ -86,4 +86,5 @@ def _is_of_ours(record: logging.LogRecord) -> bool:
 
     The others quote what a client sent that is no HTTP, a prompt perhaps.
     """
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    theirs = (HttpProcessingError, web.RequestPayloadError)
+    return not (record.exc_info and isinstance(record.exc_info[1], theirs))

@@ -4,6 +4,7 @@ import http.client
 import random
 import re
 import socket
+import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -180,21 +181,24 @@ def test_more_connections_than_it_may_have_keep_nobody_out(site: FleetSite):
 
 
 @pytest.mark.parametrize(
-    ("headers", "content"),
+    ("headers", "content", "pause"),
     [
-        ("Transfer-Encoding: chunked", b"5\r\n{\r\n\r\nzz\r\n"),
-        ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello"),
-        ("A: \x00\r\nContent-Length: 2", b"{}"),
+        ("Transfer-Encoding: chunked", b"5\r\n{\r\n\r\nzz\r\n", 0.0),
+        ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello", 0.0),
+        ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello", 0.1),
+        ("A: \x00\r\nContent-Length: 2", b"{}", 0.0),
     ],
 )
 def test_what_is_no_http_is_refused_and_not_logged(
-    gateway: Served, site: FleetSite, headers: str, content: bytes
+    gateway: Served, site: FleetSite, headers: str, content: bytes, pause: float
 ):
     log = site.folder / "gateway.log"
     logged = log.read_text()
     with socket.create_connection(("127.0.0.1", gateway.port), 20) as connection:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n"
-        connection.sendall(head.encode() + content)
+        connection.sendall(head.encode())
+        time.sleep(pause)
+        connection.sendall(content)
         assert connection.recv(4096).split()[1] == b"400"
     assert log.read_text() == logged
 
