@@ -6,7 +6,6 @@ What is struck:
 - ``workers``: workers are killed, paused and terminated
 - ``engines``: engines fail, beside one that is well
 - ``engine_kills``: a real SGLang engine is killed, or its scheduler alone
-- ``full_disk``: the disk of a host is full
 - ``launcher``: a launcher is killed under load
 - ``host_faults``: clocks step, launchers are silent, strangers take ports
 - ``server``: the server restarts or is cut off, and clocks disagree

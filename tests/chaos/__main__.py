@@ -33,7 +33,6 @@ from tests.chaos.engines import engine_faults
 from tests.chaos.failover import redis_failed_over
 from tests.chaos.forked_clients import forked_clients
 from tests.chaos.frozen_chains import frozen_chains
-from tests.chaos.full_disk import full_disk
 from tests.chaos.gateway import gateway
 from tests.chaos.gateway_crowd import gateway_crowd
 from tests.chaos.gateway_fuzz import gateway_fuzz
@@ -71,7 +70,6 @@ CASES = {
     "forked-clients": forked_clients,
     "engine-faults": engine_faults,
     "engine-killed": engine_killed,
-    "full-disk": full_disk,
     "launcher-killed": launcher_killed,
     "redis-restarted": redis_restarted,
     "redis-cut-off": redis_cut_off,

@@ -75,14 +75,6 @@ def gateway_fuzz() -> Report:
         gateway, url = start_gateway(rig)
         said = _fuzz(python, url, rig.folder, REQUESTS)
         down = 3 - rig.living() + (not gateway.alive)
-        import shutil
-
-        shutil.copytree(
-            rig.folder,
-            "/tmp/wt-door-env/rig",
-            dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("*.sock"),
-        )
         log = (rig.folder / "gateway.log").read_text()
     made, failed = _MADE.search(said), _FAILED.search(said)
     count = int(made[1].replace(",", "")) if made else 0

@@ -26,26 +26,29 @@ COLUMNS = ("fault", "sent", "right", "failed", "engine")
 
 
 @contextmanager
-def hosts_of(*models: str, extra: str = "") -> Iterator[tuple[Hosts, ValkeyProcess]]:
+def hosts_of(*models: str) -> Iterator[tuple[Hosts, ValkeyProcess]]:
     """A fleet of these models with a server of its own; no launcher runs yet."""
     with tempfile.TemporaryDirectory(prefix="modelserver-chaos-") as name:
         folder = Path(name)
         (folder / "valkey").mkdir()
         valkey = ValkeyProcess(folder / "valkey").start()
         try:
-            with open_hosts(folder, valkey.url, *models, extra=extra) as hosts:
+            with open_hosts(folder, valkey.url, *models) as hosts:
                 yield hosts, valkey
         finally:
             valkey.stop()
 
 
 class Traffic:
-    """Requests to one model, ten a second, from when it is entered until it is left."""
+    """Requests to ``m``, ten a second, from when it is entered until it is left."""
 
-    def __init__(self, hosts: Hosts, model: str = "m") -> None:
+    def __init__(self, hosts: Hosts) -> None:
         self._complete = hosts.complete
-        self._model = model
-        self._sent: dict[str, AsyncResult] = {}
+        #: Requests so far.
+        self.sent = 0
+        self._results: dict[str, AsyncResult] = {}
+        #: By the name of the error: requests that could not be sent.
+        self._refused: Counter[str] = Counter()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send)
 
@@ -59,20 +62,20 @@ class Traffic:
 
     def _send(self) -> None:
         while not self._over.wait(1 / REQUESTS_PER_SECOND):
-            prompt = f"{self._model} {len(self._sent)}"
-            values = {"model": self._model, "max_tokens": 16}
-            self._sent[prompt] = self._complete.apply_async((prompt,), values)
-
-    @property
-    def sent(self) -> int:
-        """Requests so far."""
-        return len(self._sent)
+            prompt = f"m {self.sent}"
+            self.sent += 1
+            values = {"model": "m", "max_tokens": 16}
+            try:
+                self._results[prompt] = self._complete.apply_async((prompt,), values)
+            except Exception as error:
+                # Whatever it is, it is a request that failed.
+                self._refused[type(error).__name__] += 1
 
     def outcomes(self) -> Counter[str]:
         """How all of them ended: "right", "wrong", or the error's name."""
-        counted: Counter[str] = Counter()
+        counted = Counter(self._refused)
         until = time.monotonic() + PATIENCE
-        for prompt, result in self._sent.items():
+        for prompt, result in self._results.items():
             try:
                 left = max(0.1, until - time.monotonic())
                 right = result.get(timeout=left) == answer_text(prompt)
@@ -92,11 +95,6 @@ class Struck:
     right: int
     #: What became of the engine, for people: "the same", or what happened.
     engine: str
-
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing was lost, nor any engine."""
-        return self.sent == self.right and self.engine == "the same"
 
 
 def account(

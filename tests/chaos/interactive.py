@@ -81,9 +81,12 @@ async def _first_token(session: aiohttp.ClientSession, url: str) -> float:
     began, first = time.monotonic(), 0.0
     asked = {"model": CHAT_MODEL, "prompt": "hi", "max_tokens": TOKENS, "stream": True}
     async with session.post(f"{url}/v1/completions", json=asked) as response:
+        assert response.status == 200, await response.text()
         async for line in response.content:
+            assert not line.startswith(b'data: {"error"'), line
             if line.startswith(b"data: {") and not first:
                 first = time.monotonic() - began
+    assert first, "a stream without a token"
     return first
 
 
