@@ -28,8 +28,8 @@ What is ordered:
 
 What is started:
 
-- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``; ``flower_port`` says
-  that Flower's port is taken
+- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``; ``flower_options``
+  says that Flower's port is taken, and who may come in
 - ``batches``: what carries out submitted runs
 - ``worker_processes``: several workers of one host as one program
 - ``engines``: the programs that install what engines run in
@@ -39,7 +39,8 @@ What is started:
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
 - ``local_stack``: the programs of ``up`` and ``demo``
 
-What the others share: ``output`` prints tables and JSON, and ``__main__`` is for
+What the others share: ``output`` prints tables and JSON, ``listening`` is where a
+command listens, ``operator`` who runs it, and ``__main__`` is for
 ``python -m modelserver.cli``.
 """
 

@@ -1,7 +1,5 @@
 """``modelserver batch submit``, ``list``, ``pause``, ``resume``, ``cancel``."""
 
-import getpass
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +10,7 @@ from rich.markup import escape
 
 from modelserver.api import default_client
 from modelserver.cli.batch import keep_pipe, parse_options, prepare, run
+from modelserver.cli.operator import find_operator
 from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths, Journal
@@ -90,7 +89,7 @@ def submit(
         raise
     finally:
         job.close()
-    submitter = (settings.host, _user())
+    submitter = (settings.host, find_operator())
     submitted = submit_run(store, job, submitter, weight, is_sorted)
     found = HostedRun(submitted)
     _say(found, f"is submitted, {submitted.rows:,} rows", as_json)
@@ -129,13 +128,6 @@ def _say(found: HostedRun, told: str, as_json: bool) -> None:
         return
     click.echo(f"run {run.id} {told}; `modelserver batch watch {run.id}`", err=True)
     click.echo(run.id)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 @click.command("list")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from modelserver.cli.demo_batch import DemoFile, FileOutcome
 from modelserver.cli.demo_load import Load, LoadOutcome
+from modelserver.cli.flower_options import tell_login
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import environment, programs_folder, python_program
@@ -21,7 +23,7 @@ from modelserver.cli.up import StoppedBySignal, changes, refresh_flower, stop_by
 from modelserver.errors import ModelserverError
 from modelserver.fleet import read_fleet
 from modelserver.operations.status import EngineStatus, Status, read_status
-from modelserver.page.password import FLOWER_USER, find_password
+from modelserver.page.password import find_password
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from modelserver.store.engines import read_engines
@@ -88,8 +90,9 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
     try:
         screen.rule("Programs")
         stack.start()
-        known = find_password(settings).told(screen.is_terminal)
-        screen.print(f"Flower at {stack.flower_url}, user {FLOWER_USER}, {known}")
+        password = find_password(settings)
+        told = tell_login(password, screen.is_terminal, (), os.environ)
+        screen.print(f"Flower at {stack.flower_url}, {told}")
         outcome = _run(stack, settings, screen, began)
     except StoppedBySignal as stopped:
         screen.print(f"{stopped}: stopping")

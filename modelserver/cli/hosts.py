@@ -1,9 +1,8 @@
 """``drain-host``, ``undrain-host`` and ``move``: the maintenance of hosts."""
 
-import getpass
-
 import click
 
+from modelserver.cli.operator import find_operator
 from modelserver.control.applied_fleet import in_force
 from modelserver.errors import ModelserverError
 from modelserver.operations import orders
@@ -25,7 +24,7 @@ def drain_host(host: str, reason: str) -> None:
     settings = load()
     store = connect(settings)
     found = read_status(store, settings)
-    engines = orders.drain_host(store, found, host, getpass.getuser(), reason)
+    engines = orders.drain_host(store, found, host, find_operator(), reason)
     names = ", ".join(each.id for each in engines) or "none"
     click.echo(
         f"{host} gets no engines, and those that it has go elsewhere: {names}; "
@@ -61,7 +60,7 @@ def move(engine: str, host: str | None, anywhere: bool) -> None:
         return
     found = read_status(store, settings)
     pins = in_force(store, settings).fleet.pins()
-    before = orders.move(store, found, engine, host, getpass.getuser(), pins)
+    before = orders.move(store, found, engine, host, find_operator(), pins)
     click.echo(
         f"{engine} moves from {before.host} to {host} and stays there; "
         f"`modelserver move {engine} --anywhere` ends that"

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from modelserver.births import Birth, find_birth
+from modelserver.cli.flower_options import FLOWER_PORT
 from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.control.applying import put_own_file_in_force
 from modelserver.decoding import decode
@@ -30,8 +31,6 @@ LONGEST_RESTART_SECONDS = 30.0
 SERVER_SECONDS = 60.0
 #: How long a program of a killed run may take to end, in seconds.
 LEFTOVER_SECONDS = 30.0
-#: Flower's usual port; any free one if somebody else has it.
-FLOWER_PORT = 5555
 #: The gateway's usual port; any free one if somebody else has it.
 GATEWAY_PORT = 8080
 #: The fleet page's usual port; any free one if somebody else has it.

@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 import modelserver
-from modelserver.cli.flower_port import refuse_taken_port
+from modelserver.cli.flower_options import given, refuse_taken_port, tell_login
 from modelserver.cli.worker_processes import (
     NAMING,
     WorkerGroup,
@@ -22,7 +22,7 @@ from modelserver.cli.worker_processes import (
     refuse_names,
 )
 from modelserver.errors import ConfigurationError
-from modelserver.page.password import FLOWER_USER, find_password
+from modelserver.page.password import find_password
 from modelserver.settings import FLEET_FILE, Settings, load
 
 #: For commands that hand arguments which they do not know to the program they start.
@@ -128,8 +128,11 @@ def flower(args: tuple[str, ...]) -> None:
     Its user is modelserver, and its password that of `modelserver ui`.
     """
     refuse_taken_port(args, os.environ)
-    known = find_password(load_with_fleet()).told(sys.stdout.isatty())
-    click.echo(f"Flower's user is {FLOWER_USER}, its {known}")
+    if auth := given("auth", args, os.environ):
+        os.environ["FLOWER_AUTH"] = auth  # So that its settings ask for nothing more.
+    password = find_password(load_with_fleet())
+    told = tell_login(password, sys.stdout.isatty(), args, os.environ)
+    click.echo(f"Flower has {told}")
     _celery("flower", *args)
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from modelserver.api import client
-from modelserver.errors import ModelserverError
+from modelserver.cli.listening import listen, url_of
 from modelserver.gateway.server import IDLE_SECONDS, Gateway
 from modelserver.settings import load
 
@@ -43,14 +43,7 @@ def serve(port: int, address: str) -> None:
     Several may run side by side, on any hosts. A client's base URL ends with /v1.
     """
     settings = load()
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        sock = socket.create_server((address, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise ModelserverError(
-            f"cannot listen at {address}:{port} ({error}); name another with --port "
-            "or --address"
-        ) from error
+    sock = listen(address, port, backlog=BACKLOG)
     is_local = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
     gateway = Gateway(settings, client(settings), is_local)
     asyncio.run(_serve(gateway, sock))
@@ -71,9 +64,7 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
     )
     await runner.setup()
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
-    host, port = sock.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    click.echo(f"OpenAI API at http://{host}:{port}/v1")
+    click.echo(f"OpenAI API at {url_of(sock)}/v1")
     assert runner.server is not None
     crowd = asyncio.create_task(gateway.crowd.keep_small(runner.server))
     await stopped.wait()

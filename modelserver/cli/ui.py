@@ -1,15 +1,14 @@
 """``modelserver ui``: the fleet page."""
 
-import getpass
-import socket
 import sys
 
 import click
 from aiohttp import web
 
 from modelserver.api import client
+from modelserver.cli.listening import listen, url_of
 from modelserver.cli.local_stack import PAGE_PORT
-from modelserver.errors import ModelserverError
+from modelserver.cli.operator import find_operator
 from modelserver.page.password import find_password
 from modelserver.settings import load
 
@@ -45,18 +44,9 @@ def ui(port: int, address: str, actions: bool, flower_url: str) -> None:
 
     settings = load()
     password = find_password(settings)
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        sock = socket.create_server((address, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise ModelserverError(
-            f"cannot listen at {address}:{port} ({error}); name another with --port "
-            "or --address"
-        ) from error
-    options = PageOptions(getpass.getuser(), actions, flower_url)
+    sock = listen(address, port)
+    options = PageOptions(find_operator(), actions, flower_url)
     page = PageServer(settings, client(settings), password.text, options)
-    host, port = sock.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
     known = password.told(sys.stdout.isatty())
-    click.echo(f"Fleet page at http://{host}:{port}, {known}")
+    click.echo(f"Fleet page at {url_of(sock)}, {known}")
     web.run_app(page.application(), sock=sock, print=None, access_log=None)

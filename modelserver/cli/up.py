@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 import signal
 import time
 import urllib.request
@@ -9,12 +10,13 @@ from types import FrameType
 
 import click
 
+from modelserver.cli.flower_options import find_basic_login, tell_login
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import load_with_fleet
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import Status, read_status
-from modelserver.page.password import FLOWER_USER, find_password
+from modelserver.page.password import find_password
 from modelserver.store import connect
 
 #: How often the programs and the engines are looked at, in seconds.
@@ -54,7 +56,7 @@ def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
     """Start all programs of a fleet here; stop them on Ctrl-C."""
     settings = load_with_fleet()
     screen = console()
-    password = find_password(settings)
+    password = find_password(settings) if flower or page else None
     stack = Stack(
         settings,
         lambda line: screen.print(line, markup=False, highlight=False),
@@ -69,12 +71,12 @@ def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
         screen.print(f"\nFleet file {settings.fleet_file}")
         if gateway:
             screen.print(f"OpenAI API at {stack.api_url}")
-        if flower:
-            screen.print(f"Flower at {stack.flower_url}, user {FLOWER_USER}")
-        if page:
-            screen.print(f"Fleet page at {stack.page_url}")
-        if flower or page:
-            screen.print(f"Their {password.told(screen.is_terminal)}")
+        if flower and password:
+            told = tell_login(password, screen.is_terminal, (), os.environ)
+            screen.print(f"Flower at {stack.flower_url}, {told}")
+        if page and password:
+            told = password.told(screen.is_terminal)
+            screen.print(f"Fleet page at {stack.page_url}, {told}")
         screen.print("Ctrl-C stops everything.\n")
         watch(stack)
     except StoppedBySignal as stopped:
@@ -111,8 +113,9 @@ def refresh_flower(stack: Stack) -> None:
         return
     # A worker subscribes a moment after the engine's state has changed.
     time.sleep(STACK_LOOK_SECONDS)
-    told = f"{FLOWER_USER}:{find_password(stack.settings).text}"
-    headers = {"Authorization": f"Basic {base64.b64encode(told.encode()).decode()}"}
+    login = find_basic_login(find_password(stack.settings), os.environ)
+    token = base64.b64encode(login.encode()).decode()
+    headers = {"Authorization": f"Basic {token}"} if login else {}
     url = f"{stack.flower_url}/workers?refresh=1"
     with contextlib.suppress(OSError):
         # On this host, whatever http_proxy says.

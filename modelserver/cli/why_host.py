@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from modelserver.cli.output import seconds
 from modelserver.inventory import Host, gib
-from modelserver.operations.host_checks import check_report, hosts_without_worker
+from modelserver.operations.host_checks import check_report, find_no_worker
 from modelserver.operations.status import Status
 from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN_HOST
@@ -49,6 +49,6 @@ def _report(found: Status, host: Host) -> Iterator[tuple[str, str]]:
         yield gpu.label, gpu.fault or "; ".join(filter(None, (room, gpu.holders)))
     for disk in host.disks:
         yield "disk", f"{disk.path}: {gib(disk.free)} of {gib(disk.total)} left"
-    for check in (*check_report(host), *hosts_without_worker(found)):
-        if check.is_problem and host.name in check.what.split():
+    for check in (*check_report(host), *find_no_worker(found, host)):
+        if check.is_problem:
             yield "problem", f"{check.what}: {check.fact}; {check.remedy}"

@@ -28,7 +28,8 @@ def check_hosts(status: Status, steer_seconds: float) -> Iterator[Check]:
     workers = ", ".join(worker.name for worker in status.workers)
     remedy = "" if workers else start.format("each host with engines", "worker")
     yield Check("workers", workers or "none reports", remedy)
-    yield from hosts_without_worker(status)
+    for host in status.hosts:
+        yield from find_no_worker(status, host)
     yield check_beat(status, steer_seconds)
     for host in status.hosts:
         yield from check_report(host)
@@ -49,15 +50,14 @@ def _lost_hosts(status: Status) -> Iterator[Check]:
         yield Check(f"host {name}", fact, remedy, is_note=name in drained)
 
 
-def hosts_without_worker(status: Status) -> Iterator[Check]:
-    """Hosts whose engines get no requests."""
-    served = {worker.host for worker in status.workers}
-    for host in status.hosts:
-        ours = [each for each in status.engines if each.host == host.name]
-        if any(each.state.serves for each in ours) and host.name not in served:
-            fact = "its engines serve, and no worker asks them"
-            remedy = f"start it on {host.name}: modelserver worker"
-            yield Check(f"host {host.name}", fact, remedy)
+def find_no_worker(status: Status, host: Host) -> Iterator[Check]:
+    """That the engines of a host get no requests, where that is so."""
+    ours = [each for each in status.engines if each.host == host.name]
+    served = any(worker.host == host.name for worker in status.workers)
+    if any(each.state.serves for each in ours) and not served:
+        fact = "its engines serve, and no worker asks them"
+        remedy = f"start it on {host.name}: modelserver worker"
+        yield Check(f"host {host.name}", fact, remedy)
 
 
 def check_beat(status: Status, steer_seconds: float) -> Check:

@@ -43,13 +43,13 @@ def find_password(settings: Settings) -> Password:
     if settings.password:
         return _checked(Password(settings.password, "MODELSERVER_PASSWORD"))
     path = settings.password_file or settings.home / PASSWORD_FILE
-    is_new = settings.password_file is None and _make(path)
     try:
+        is_new = settings.password_file is None and _make(path)
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the password file {path} cannot be read ({error}); correct it, or "
-            "MODELSERVER_PASSWORD_FILE"
+            f"the password file {path} cannot be read or made ({error}); correct it, "
+            "or MODELSERVER_PASSWORD_FILE, or set MODELSERVER_PASSWORD"
         ) from error
     return _checked(Password(text, str(path), is_new))
 
@@ -59,6 +59,11 @@ def _checked(password: Password) -> Password:
         raise ConfigurationError(
             f"the password in {password.where} has fewer than {FEWEST_CHARACTERS} "
             "characters; choose a longer one"
+        )
+    if not password.text.isascii():
+        raise ConfigurationError(
+            f"the password in {password.where} has characters beyond ASCII, which "
+            "Flower cannot compare; choose another one"
         )
     return password
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from modelserver.control.steer import HEALTH_MEMORY
+from modelserver.operations.check import Check
+from modelserver.operations.host_checks import check_beat
 from modelserver.operations.incidents import Incident, read_incidents
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.page.figures import KeyUse, QueueHistory, Waiting, answer_rate
@@ -14,7 +16,7 @@ from modelserver.runs.hosting.choosing import find_obstacle
 from modelserver.runs.hosting.telling import RunView
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.alerts import AlertRecord, last_alerts, open_alerts
+from modelserver.store.alerts import AlertRecord, open_alerts
 from modelserver.store.api_keys import ApiKey, read_api_keys, read_books
 from modelserver.store.control import read_memory
 from modelserver.store.decisions import recent_decisions, subjects_of
@@ -30,8 +32,6 @@ from modelserver.values import Sample
 
 #: Runs that have ended and are shown, the last ones.
 ENDED_SHOWN = 10
-#: Alerts that are shown, those that have ended included.
-ALERTS_SHOWN = 20
 #: Days of the books that are summed up.
 BOOK_DAYS = 7
 
@@ -61,12 +61,6 @@ class ModelCard:
     engines: tuple[EngineCard, ...]
     waiting: Waiting
 
-    @property
-    def samples(self) -> list[Sample]:
-        """The last requests of all its engines, newest first."""
-        found = (sample for engine in self.engines for sample in engine.samples)
-        return sorted(found, key=lambda each: each.ended_at, reverse=True)
-
 
 @dataclass(frozen=True, slots=True)
 class RunCard:
@@ -94,6 +88,8 @@ class FleetReading:
     """All that the page shows."""
 
     status: Status
+    #: Whether control looks as often as it should.
+    beat: Check
     models: tuple[ModelCard, ...] = ()
     #: Engines of models that left as well.
     engines: tuple[EngineCard, ...] = ()
@@ -101,8 +97,6 @@ class FleetReading:
     keys: tuple[KeyCard, ...] = ()
     #: Alerts that stand, oldest first.
     alerts: tuple[AlertRecord, ...] = ()
-    #: Alerts of late, newest first.
-    told: tuple[AlertRecord, ...] = ()
     #: Decisions, newest first, as they are logged.
     decisions: tuple[Mapping[str, str], ...] = field(default=(), repr=False)
 
@@ -123,15 +117,14 @@ class FleetReader:
         status = read_status(store, self.settings)
         with store.reachable():
             engines = _engine_cards(store, self.settings, status)
-            told = last_alerts(store, ALERTS_SHOWN)
             return FleetReading(
                 status,
+                check_beat(status, self.settings.fleet.rules.steer_seconds),
                 models=self._model_cards(status, engines),
                 engines=engines,
                 runs=_run_cards(store, status.at),
                 keys=_key_cards(store, status.at),
                 alerts=open_alerts(store),
-                told=told[::-1],
                 decisions=tuple(recent_decisions(store)),
             )
 

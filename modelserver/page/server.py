@@ -167,6 +167,8 @@ class PageServer:
                 "shell.html",
                 title=title,
                 content=content,
+                # What answers an order is at no address that can be read again.
+                follows=request.method == "GET",
                 options=self._options,
                 token=self._door.token(session) if session else "",
             )
@@ -192,8 +194,8 @@ class PageServer:
             raise
 
     def _opened(self) -> Store:
-        self._store = self._store or connect(self._settings)
-        return self._store
+        store = self._store = self._store or connect(self._settings)
+        return store
 
     async def _page(self, request: web.Request) -> web.Response:
         view = await self._fleet()
@@ -252,7 +254,8 @@ class PageServer:
             max_age=SESSION_SECONDS,
             httponly=True,
             samesite="Strict",
-            secure=request.secure,
+            # Whoever forges it makes only a cookie of their own stricter.
+            secure=request.headers.get("X-Forwarded-Proto") == "https",
         )
         return response
 
@@ -280,7 +283,8 @@ class PageServer:
             act(Button(self._opened(), self._settings, self._app, target, who))
 
         await asyncio.to_thread(press)
-        self._read_at = -math.inf
+        async with self._reading:
+            self._read_at = -math.inf
         return _go_to(page_of(names["folder"], target))
 
     async def _checked_form(self, request: web.Request) -> None:
@@ -299,7 +303,7 @@ async def _form(request: web.Request) -> dict[str, str]:
             form = await request.post()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, web.RequestPayloadError):
         raise web.HTTPBadRequest from None
     return {name: value for name, value in form.items() if isinstance(value, str)}
 

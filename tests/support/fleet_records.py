@@ -234,6 +234,7 @@ class Records:
             "faults": {"request": 12},
             "rates": [41.5, 16_600.0, 4_980.0],
             "under_way": 512,
+            "ready_engines": {model: [1, 2]},
         }
         renew_hosted(self.store, name, incarnation, {"progress": json.dumps(progress)})
         # Nobody renews its lease.

@@ -25,7 +25,7 @@ def tell(run: BatchRun) -> dict[str, Any]:
         "rates": [round(rate, 3) for rate in run.tally.rates],
         "under_way": len(run.feeder.under_way) if run.feeder else 0,
         "places": dict(run.feeder.places) if run.feeder else {},
-        "engines": dict(run.feeder.engines) if run.feeder else {},
+        "ready_engines": dict(run.feeder.engines) if run.feeder else {},
         "trouble": run.feeder.trouble if run.feeder else "",
         "asked": sorted(run.models_under_way()),
     }
@@ -71,7 +71,7 @@ class RunView:
         self.feeder = WindowView(
             range(int(told.get("under_way", 0))),
             told.get("places", {}),
-            told.get("engines", {}),
+            told.get("ready_engines", {}),
             trouble or str(told.get("trouble", "")),
         )
         self._asked = set(told.get("asked", ()))

@@ -18,7 +18,7 @@ from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet import Fleet, read_fleet
 from modelserver.fleet_sections import AlertsSection, ModelSection, RedisSection
 from modelserver.inventory import Host
-from modelserver.operations.host_checks import hosts_without_worker
+from modelserver.operations.host_checks import find_no_worker
 from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.settings import Settings
@@ -305,7 +305,7 @@ def test_a_host_whose_worker_ended_is_told_and_named(
     steer(store, settings, "one")
     assert "host a has no worker" in standings(store)["m"]["reason"]
     status = read_status(store, settings)
-    (check,) = [c for c in hosts_without_worker(status) if c.remedy]
+    (check,) = find_no_worker(status, status.hosts[0])
     assert (check.what, "modelserver worker" in check.remedy) == ("host a", True)
 
     def look(worker: str, since: float) -> None:

@@ -36,12 +36,14 @@ def test_whoever_watches_sees_what_the_holder_sees(tmp_path: Path):
     view = RunView(HostedRun(run, progress=json.loads(told[-1])))
     assert (view.tally.answered, view.tally.failed, view.tally.left) == (8, 1, 0)
     assert view.tally.models == job.tally.models
+    assert view.tally.engines == job.tally.engines
     assert view.tally.slowest == job.tally.slowest
     assert dict(view.tally.faults) == {"engine": 1}
     assert view.tally.examples["engine"] == f"told in {paths.errors}"
     assert line(view).startswith("9/9, 1 failed, ETA done; ")
     assert line(view).endswith("0 in flight, 1 of 2 engines ready")
-    waiting = json.loads(told[-1]) | {"places": {}, "engines": {"writer": [0, 2]}}
+    waiting = json.loads(told[-1]) | {"places": {}}
+    waiting["ready_engines"] = {"writer": [0, 2]}
     view = RunView(HostedRun(run, progress=waiting | {"asked": ["writer"]}))
     assert "waits: 0 of 2 engines of writer are ready; see `modelserver why" in line(
         view
