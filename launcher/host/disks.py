@@ -1,5 +1,6 @@
 """Reads how much room the host's disks have, in a thread: a disk may not answer."""
 
+import errno
 import logging
 import os
 import threading
@@ -47,8 +48,8 @@ def read_disks(folders: Iterable[Path]) -> Iterator[Disk]:
     """The file systems that the folders are on, each once; leaves out what fails."""
     seen = set()
     for folder in folders:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
         try:
+            there = next(path for path in (folder, *folder.parents) if path.exists())
             device, found = there.stat().st_dev, os.statvfs(there)
         except OSError:
             continue
@@ -59,6 +60,12 @@ def read_disks(folders: Iterable[Path]) -> Iterator[Disk]:
         usable = found.f_bavail if found.f_favail or not found.f_files else 0
         size = found.f_frsize
         yield Disk(str(folder), usable * size, found.f_blocks * size, _kind(there))
+
+
+def with_remedy(error: OSError) -> str:
+    """An error of this host's files, with the remedy where the disk is full."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{error}; make room on its disk" if full else str(error)
 
 
 def is_full(folder: Path) -> bool:

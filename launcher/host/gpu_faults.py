@@ -83,13 +83,15 @@ class KeptFaults:
 def find_bad_gpus(deaths: Sequence[CudaDeath], now: float) -> dict[str, str]:
     """The GPUs on which engines die again and again, with what is told of them.
 
-    Where engines die on others as well it is the engine or its model.
+    Where engines die on others as well it is the engine or its model. Of several that
+    engines always had together nobody knows which one it is.
     """
     recent = [each for each in deaths if now - each.at <= DEATHS_SECONDS]
     bad = {}
     for uuid in {uuid for each in recent for uuid in each.uuids}:
         here = [each for each in recent if uuid in each.uuids]
-        if len(here) >= DEATHS and len(recent) < 2 * len(here):
+        is_told_apart = len(here[0].uuids) == 1 or len({e.uuids for e in here}) > 1
+        if len(here) >= DEATHS and len(recent) < 2 * len(here) and is_told_apart:
             names = ", ".join(dict.fromkeys(each.engine for each in here))
             bad[uuid] = (
                 f"engines died of CUDA errors on it {len(here)} times within an hour "

@@ -10,8 +10,10 @@ class LoadTurns:
         self._loading: dict[str, Path] = {}
 
     def take(self, engine: str, files: Path) -> str:
-        """Begin to load; the engine that loads these files now, "" where none does."""
-        files = files.resolve()
+        """Begin to load; the engine that loads these files now, "" where none does.
+
+        ``files`` is a resolved path.
+        """
         for other, loaded in self._loading.items():
             if loaded == files and other != engine:
                 return other

@@ -3,8 +3,8 @@
 import fcntl
 import hashlib
 import os
-import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +12,7 @@ import psutil
 
 from launcher.host.disks import read_disks
 from modelserver.errors import ConfigurationError
-from modelserver.inventory import Host
+from modelserver.inventory import Disk, Host
 from modelserver.store.hosts import read_host
 from modelserver.store.state import Store
 
@@ -22,16 +22,19 @@ LOCK_FILE = "launcher.lock"
 
 def lock_file(run_dir: Path) -> Path:
     """The file that is locked: in the run folder, unless other hosts see that too."""
-    if any(disk.is_remote for disk in read_disks([run_dir])):
-        return local_lock_file(run_dir)
-    return run_dir / LOCK_FILE
+    return choose_lock_file(run_dir, read_disks([run_dir]))
 
 
-def local_lock_file(run_dir: Path) -> Path:
-    """The same on a disk of this host: elsewhere a lock may outlive its host."""
+def choose_lock_file(run_dir: Path, disks: Iterable[Disk]) -> Path:
+    """The same for a folder on these disks.
+
+    On a disk of other hosts a lock may outlive its host, so it is on one of this host.
+    """
+    if not any(disk.is_remote for disk in disks):
+        return run_dir / LOCK_FILE
     digest = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"modelserver-{os.getuid()}"
-    return folder / f"{digest}.lock"
+    # Not by TMPDIR: programs of one host must find the same file.
+    return Path("/tmp") / f"modelserver-{os.getuid()}" / f"{digest}.lock"
 
 
 def is_locked(path: Path) -> bool:
@@ -62,8 +65,15 @@ class HostLock:
 
         Raises ConfigurationError, which names the launcher that has it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = path.parent.stat(follow_symlinks=False).st_uid
+        if owner != os.getuid():
+            raise ConfigurationError(
+                f"{path.parent} is of another user (number {owner}); remove it, or run "
+                "the launcher as that user"
+            )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
         text = os.read(descriptor, 32).decode(errors="replace").strip()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

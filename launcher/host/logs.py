@@ -1,7 +1,7 @@
 """Bounds the logs of a run folder while programs go on writing to them.
 
-A large log is copied and then cut to nothing. Programs hold it open to append, so they
-go on at its new beginning; what they write in the moment between is lost.
+The end of a large log is copied, and then it is cut to nothing. Programs hold it open
+to append, so they go on at its new beginning; what they write in between is lost.
 """
 
 import logging
@@ -50,7 +50,8 @@ def bound(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> bool:
     Where the disk has no room for that, what the log held is dropped.
     """
     try:
-        if log.stat().st_size <= limit_bytes:
+        size = log.stat().st_size
+        if size <= limit_bytes:
             return False
     except FileNotFoundError:
         return False
@@ -59,6 +60,8 @@ def bound(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> bool:
         # The one before goes first: there may be room for two, and not for three.
         aside.unlink(missing_ok=True)
         with log.open("rb") as source, aside.open("wb") as copy:
+            # Nobody bounds it while the launcher is away.
+            source.seek(max(0, size - 2 * limit_bytes))
             shutil.copyfileobj(source, copy, 1024 * 1024)
     except OSError as error:
         _log.warning("%s is cut without a copy: %s", log, error)

@@ -152,9 +152,10 @@ HARMLESS = re.compile(
 )
 
 #: Errors of CUDA of which a GPU may be the cause; memory that is short, a driver that
-#: is too old and the like are none.
+#: is too old, an assertion of the program and the like are none.
 CUDA_ERROR = re.compile(
-    r"CUDA error: (?!out of memory|no kernel image|invalid device|no CUDA-capable)"
+    r"CUDA error: (?!out of memory|no kernel image|invalid device|no CUDA-capable"
+    r"|device-side assert)"
     r"|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_EXECUTION_FAILED"
     r"|cudaError(?:IllegalAddress|LaunchFailure|ECCUncorrectable|HardwareStackError)"
     r"|uncorrectable (?:ECC|NVLink) error",

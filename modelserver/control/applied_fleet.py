@@ -33,8 +33,8 @@ SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts"
 #: Keys that the version before refuses; left out where they say nothing.
 NEW_KEYS = (
     *("priority", "schedule", "time_zone", "itl_seconds", "max_running"),
-    *("host_grace_seconds", "min_gpu_gib", "gpu_name", "hosts"),
-    *("host_grace_seconds", "load_in_turns", "adapters"),
+    *("host_grace_seconds", "min_gpu_gib", "gpu_name", "hosts", "load_in_turns"),
+    "adapters",
 )
 #: Rounds of hashing in a fingerprint: too many for short values to be guessed quickly.
 FINGERPRINT_ROUNDS = 100_000

@@ -189,9 +189,10 @@ def _with_options(
     given.pop("stream", None)
     check_names(task.rpartition(".")[2], given, subject)
     sent = {**body, **given, **extra}
-    # vLLM's embeddings take messages as well.
-    if problem := find_forbidden_media(sent.get("messages")):
-        raise RequestError(problem)
+    # vLLM's embeddings take messages as well; responses have them as their input.
+    for name in ("messages", "input"):
+        if problem := find_forbidden_media(sent.get(name)):
+            raise RequestError(problem)
     return InferenceRequest(
         task, path, sent, model, bool(raw), deadline, _gives_many(task, sent)
     )

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -13,26 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.product import PATIENCE, Product
+from tests.support.browser import BROWSER, QUIET
 from tests.support.processes import ROOT, eventually
 from tests.support.workers import answers
 
 pytestmark = pytest.mark.sglang
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
-#: No profile, no network of its own, and nothing that asks the user.
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=8000",
-)
+#: Scripts run for so long before a page is looked at.
+SETTLED = "--virtual-time-budget=8000"
 #: Words that stand in a prompt and nowhere else.
 SECRET = "a heron in the reeds"
 READ_SECONDS = 60.0
@@ -58,7 +45,7 @@ def browse(tmp_path: Path) -> Callable[..., str]:
     """The browser: opens a page, runs its scripts, and returns what became of it."""
     if BROWSER is None:
         pytest.skip("no chromium or google-chrome is installed")
-    argv = [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}"]
+    argv = [BROWSER, *QUIET, SETTLED, f"--user-data-dir={tmp_path / 'profile'}"]
 
     def browse(url: str, *options: str) -> str:
         done = subprocess.run(

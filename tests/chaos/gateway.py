@@ -17,6 +17,7 @@ from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from modelserver.values import EngineState
+from tests.chaos.served import start_gateway
 from tests.engine.openai_api import answer_text
 from tests.support.processes import eventually, free_port
 
@@ -75,16 +76,7 @@ class Ground:
         return self.rig.program(argv, f"{name}-{self.kills}")
 
     def _start_gateway(self) -> Processes:
-        gateway = self._program("gateway", "serve", f"--port={self.port}")
-        eventually(self._answers, within=30)
-        return gateway
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.base}/health", timeout=5):
-                return True
-        except OSError:
-            return False
+        return start_gateway(self.rig, self.port, f"gateway-{self.kills}")[0]
 
     def kill(self, victim: str) -> None:
         """Kill one of the parts, and start it again."""

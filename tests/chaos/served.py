@@ -8,12 +8,14 @@ from benchmarks.rig import Rig
 from tests.support.processes import eventually, free_port
 
 
-def start_gateway(rig: Rig) -> tuple[Processes, str]:
-    """A gateway that answers, and where."""
-    port = free_port()
+def start_gateway(
+    rig: Rig, port: int = 0, name: str = "gateway"
+) -> tuple[Processes, str]:
+    """A gateway that answers, and where; with port 0 at any free one."""
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     serve = [sys.executable, "-m", "modelserver.cli", "serve", f"--port={port}"]
-    gateway = rig.program(serve, "gateway")
+    gateway = rig.program(serve, name)
     eventually(lambda: _answers(url), within=90)
     return gateway, url
 

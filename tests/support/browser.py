@@ -29,7 +29,6 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--remote-debugging-port=0",
 )
 #: A step takes no longer, in seconds.
 STEP_SECONDS = 60.0
@@ -120,7 +119,8 @@ async def open_browser(folder: Path) -> AsyncIterator[Tab]:
     """A browser with one empty tab; its profile is in this folder."""
     assert BROWSER, "no chromium or google-chrome is installed"
     process = await asyncio.create_subprocess_exec(
-        *(BROWSER, *QUIET, f"--user-data-dir={folder}", "about:blank"),
+        *(BROWSER, *QUIET, f"--user-data-dir={folder}"),
+        *("--remote-debugging-port=0", "about:blank"),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )

@@ -58,7 +58,6 @@ class PageVisit:
         form: Mapping[str, str] | None = None,
         cookie: str | None = None,
         source: str = "127.0.0.1",
-        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """One request: GET, or POST of a form. The path is sent as it is."""
         connection = http.client.HTTPConnection(
@@ -66,7 +65,7 @@ class PageVisit:
         )
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         sent = {"Cookie": self.cookie if cookie is None else cookie}
-        sent |= (kind if form is not None else {}) | dict(headers or {})
+        sent |= kind if form is not None else {}
         body = None if form is None else urlencode(form)
         try:
             connection.request("GET" if form is None else "POST", path, body, sent)

@@ -8,13 +8,15 @@ waited for, and the end. What can heal (too many requests, a hub that does not a
 is waited out; what is there already is not fetched again.
 """
 
+import glob
 import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 #: Seconds of the first wait where the hub does not say how long; then twice as many.
@@ -27,8 +29,8 @@ HEALING = frozenset({408, 429, 500, 502, 503, 504})
 MARKER = "modelserver-complete.json"
 #: What no engine loads.
 NEVER = ("original/*", "*.md", "*.onnx", "*.msgpack", "*.h5", "*.tflite", "*.ot")
-#: What no engine loads of a model that has safetensors.
-NOT_BESIDE_SAFETENSORS = ("*.bin", "*.pt", "*.pth", "*.gguf")
+#: Weights that no engine loads from a folder that has safetensors.
+OTHER_WEIGHTS = frozenset({".bin", ".pt", ".pth", ".gguf"})
 
 
 def tell(**facts: object) -> None:
@@ -61,11 +63,11 @@ def faults() -> tuple[type[Exception], ...]:
     """What may heal. Older clients of the hub use requests: its errors are OSErrors."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        by_client = importlib.import_module("httpx").HTTPError
-    except ImportError:
-        by_client = OSError
-    return (HfHubHTTPError, LocalEntryNotFoundError, OSError, by_client)
+    by_client = []
+    for name in ("httpx2", "httpx"):  # What newer and older ones ask the hub with.
+        with suppress(ImportError):
+            by_client.append(importlib.import_module(name).HTTPError)
+    return (HfHubHTTPError, LocalEntryNotFoundError, OSError, *by_client)
 
 
 def patiently(work: Callable[[], Any]) -> Any:
@@ -78,7 +80,8 @@ def patiently(work: Callable[[], Any]) -> Any:
             told = wait_seconds(error)
             if told is None:
                 raise
-            why = str(error.__cause__ or error).strip().splitlines()[0]
+            said = str(error.__cause__ or error).strip().splitlines()
+            why = said[0] if said else type(error).__name__
         seconds = min(told or wait, LONGEST_WAIT_SECONDS)
         wait = min(wait * 2, LONGEST_WAIT_SECONDS)
         tell(wait_seconds=seconds, why=why)
@@ -97,6 +100,17 @@ def fetch(
     return folder
 
 
+def find_doubles(names: Iterable[str]) -> list[str]:
+    """Weights that no engine loads, as their folder has them as safetensors too."""
+    paths = [PurePosixPath(name) for name in names]
+    safe = {each.parent for each in paths if each.suffix == ".safetensors"}
+    return [
+        glob.escape(str(each))
+        for each in paths
+        if each.suffix in OTHER_WEIGHTS and each.parent in safe
+    ]
+
+
 def main(arguments: list[str]) -> int:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
@@ -106,9 +120,7 @@ def main(arguments: list[str]) -> int:
         lambda: HfApi().model_info(model, revision=revision, files_metadata=True)
     )
     sizes = {each.rfilename: each.size or 0 for each in found.siblings}
-    ignored = list(NEVER)
-    if any(name.endswith(".safetensors") for name in sizes):
-        ignored += NOT_BESIDE_SAFETENSORS
+    ignored = [*NEVER, *find_doubles(sizes)]
     wanted = list(filter_repo_objects(sizes, ignore_patterns=ignored))
     tell(files=len(wanted), total_bytes=sum(sizes[name] for name in wanted))
     folder = patiently(lambda: fetch(model, revision, ignored, wanted))
@@ -123,4 +135,5 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "0"  # Whatever it is for others: it is to fetch.
     sys.exit(main(sys.argv[1:]))

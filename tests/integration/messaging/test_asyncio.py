@@ -96,8 +96,13 @@ async def _never(sent: object) -> object:
 
 
 def test_the_loop_is_not_blocked_while_requests_are_sent(fleet: FleetSite):
+    began = time.monotonic()
+    for number in range(1000):
+        fleet.complete.delay(f"a {number}")
+    blocked = time.monotonic() - began
+
     async def main() -> float:
-        asked = asyncio.gather(*(fleet.complete.aio(f"b {n}") for n in range(300)))
+        asked = asyncio.gather(*(fleet.complete.aio(f"b {n}") for n in range(1000)))
         longest = 0.0
         while not asked.done():
             began = time.monotonic()
@@ -106,4 +111,4 @@ def test_the_loop_is_not_blocked_while_requests_are_sent(fleet: FleetSite):
         await asked
         return longest
 
-    assert asyncio.run(main()) < 5
+    assert asyncio.run(main()) < max(0.3, blocked / 2)

@@ -21,7 +21,7 @@ from modelserver.runs.mapping import PromptRun
 from modelserver.runs.mapping import map_prompts as map_any
 from modelserver.runs.rollouts.mapping import map_rows
 from tests.engine.openai_api import answer_text
-from tests.support.processes import ROOT, eventually
+from tests.support.processes import ROOT, end, eventually
 from tests.support.workers import PATIENCE, FleetSite
 
 PROMPTS = [f"prompt {place}" for place in range(300)]
@@ -266,9 +266,10 @@ def test_what_was_answered_is_not_asked_again_after_a_kill(
         cwd=ROOT,
         env={**os.environ, **fleet.environment},
     )
-    eventually(lambda: len(executed()) > 10, within=PATIENCE)
-    process.kill()
-    process.wait(PATIENCE)
+    try:
+        eventually(lambda: len(executed()) > 10, within=PATIENCE)
+    finally:
+        end(process, PATIENCE)
     fleet.engines["writer-0"].fault()
     prompts = [f"killed {place}" for place in range(60)]
     found = list(map_prompts(fleet, prompts, journal=tmp_path / "j"))

@@ -112,7 +112,7 @@ def test_suspects_are_told_apart_without_holding_others_up(fleet: FleetSite):
     began = time.monotonic()
     others = fleet.send(["beside"] * 8, kwargs={"model": "fragile"})
     assert answers(others, within=60) == [answer_text("beside")] * 8
-    assert time.monotonic() - began < 15
+    assert not all(each.ready() for each in suspects)
     assert answers(suspects, within=60) == [answer_text(name) for name in names]
     assert time.monotonic() - began < 45
     assert dead_letters(fleet.store) == ()

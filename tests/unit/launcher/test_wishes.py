@@ -97,12 +97,22 @@ PIN = EngineSpec("m-0", "m", "h1", port=4000, url="http://10.0.0.7:8000")
         ({"port": 4001}, "gives it no port 4001"),
         ({"url": "http://evil:80"}, "does not say that it listens at 'http://evil:80'"),
         ({"model": "n"}, "m-0 is no engine of model n"),
+        ({"id": "m-x"}, "m-x is no engine of model m"),
+        ({"extra_args": ("--trust-remote-code",)}, "no such extra_args"),
+        ({"environment": {"MODELSERVER_REDIS_URL": ""}}, "or environment"),
     ],
 )
 def test_a_wish_chooses_among_what_the_fleet_allows(changed: dict[str, Any], said: str):
     spec = replace(EngineSpec("m-0", "m", "h1"), **changed)
     assert said in find_contradiction(Wish(spec), {"m-0": PIN})
     assert bool(find_contradiction(Wish(spec), {"m-0": PIN})) == bool(said)
+
+
+def test_arguments_of_a_pin_are_its_engines():
+    pin = replace(PIN, extra_args=("--tp", "2"), environment={"A": "sealed"})
+    wish = Wish(replace(pin, port=0, url=""))
+    assert not find_contradiction(wish, {"m-0": pin})
+    assert find_contradiction(wish, {"m-0": PIN})
 
 
 def test_without_a_pin_an_engine_has_no_place_of_its_own():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from modelserver.engine_client import RESPONSES_PATH
 from modelserver.errors import RequestError
 from modelserver.media_urls import find_forbidden_media
 from modelserver.messaging.requests import build
@@ -59,3 +60,10 @@ def test_a_chat_with_such_an_image_is_refused():
         build(CHAT, (messages,), {})
     with pytest.raises(RequestError, match="image_url must begin with http"):
         build(EMBED, ("a",), {"extra_body": {"messages": messages}})
+
+
+def test_the_input_of_a_response_is_looked_at_as_well():
+    part = {"type": "input_image", "image_url": "http://127.0.0.1/secret"}
+    items = [{"role": "user", "content": [part]}]
+    with pytest.raises(RequestError, match="must not lead to"):
+        build(CHAT, (items,), {"engine_path": RESPONSES_PATH, "raw": True})

@@ -14,6 +14,7 @@ from modelserver.policy.orders import (
     in_force,
     orders_about,
 )
+from modelserver.policy.replay import RulesOf
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
     Cause,
@@ -31,9 +32,7 @@ MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "sglang-cpu")
 DRAINED = Order(DRAIN, "m-0", who="ada", reason="new driver")
 
 
-class Rules:
-    hang_seconds = 60.0
-    relaunch_pause_seconds = 10.0
+RULES = RulesOf(hang_seconds=60.0, relaunch_pause_seconds=10.0)
 
 
 def look(*orders: Order, hold: str = "", silent_seconds: float = 0.0) -> Snapshot:
@@ -58,7 +57,7 @@ def look(*orders: Order, hold: str = "", silent_seconds: float = 0.0) -> Snapsho
 
 def test_a_drained_engine_is_held_with_the_operators_reason():
     snapshot = look(DRAINED)
-    (action,) = decide(snapshot, Rules(), NOW)
+    (action,) = decide(snapshot, RULES, NOW)
     assert isinstance(action, Treat)
     assert (action.incarnation, action.hold) == (3, "drained by ada: new driver")
     wish = apply([action], snapshot.wishes, 7)["m-0"]
@@ -67,29 +66,29 @@ def test_a_drained_engine_is_held_with_the_operators_reason():
 
 
 def test_a_hold_that_stands_is_not_written_again():
-    assert decide(look(DRAINED, hold="drained by ada: new driver"), Rules(), NOW) == ()
+    assert decide(look(DRAINED, hold="drained by ada: new driver"), RULES, NOW) == ()
 
 
 def test_an_engine_that_is_no_longer_drained_serves_again():
-    (action,) = decide(look(hold="drained by ada: new driver"), Rules(), NOW)
+    (action,) = decide(look(hold="drained by ada: new driver"), RULES, NOW)
     assert isinstance(action, Treat)
     assert (action.hold, action.limit) == ("", 16)
 
 
 def test_an_order_never_ends_a_hold_of_control():
-    assert decide(look(hold="draining: slow"), Rules(), NOW) == ()
+    assert decide(look(hold="draining: slow"), RULES, NOW) == ()
 
 
 def test_control_does_not_end_a_hold_of_an_operator():
     snapshot = look(DRAINED, hold="drained by ada: new driver")
     memory = HealthMemory(engines={"m-0": EngineMemory(3, "a", Health.HEALTHY)})
-    assert decide(replace(snapshot, memory=memory), Rules(), NOW) == ()
+    assert decide(replace(snapshot, memory=memory), RULES, NOW) == ()
 
 
 def test_a_drained_engine_that_hangs_is_left_to_the_operator():
     held = "drained by ada: new driver"
-    assert decide(look(DRAINED, hold=held, silent_seconds=90), Rules(), NOW) == ()
-    (action,) = decide(look(silent_seconds=90), Rules(), NOW)
+    assert decide(look(DRAINED, hold=held, silent_seconds=90), RULES, NOW) == ()
+    (action,) = decide(look(silent_seconds=90), RULES, NOW)
     assert isinstance(action, Relaunch)
 
 
@@ -97,24 +96,24 @@ def test_nothing_is_done_about_what_is_paused():
     for target in ("m", "m-0"):
         order = Order(PAUSE, target, who="ada")
         hung = look(order, silent_seconds=90)
-        assert decide(hung, Rules(), NOW) == ()
+        assert decide(hung, RULES, NOW) == ()
         stale = replace(hung.engines["m-0"], stale="path changed", alive_at=NOW)
-        assert decide(replace(hung, engines={"m-0": stale}), Rules(), NOW) == ()
+        assert decide(replace(hung, engines={"m-0": stale}), RULES, NOW) == ()
 
 
 def test_a_paused_model_gets_no_engine():
     empty = replace(look(), engines={}, wishes={})
-    assert decide(empty, Rules(), NOW) == (Want(EngineSpec("m-0", "m", "a")),)
+    assert decide(empty, RULES, NOW) == (Want(EngineSpec("m-0", "m", "a")),)
     paused = replace(empty, orders=(Order(PAUSE, "m"),))
-    assert decide(paused, Rules(), NOW) == ()
+    assert decide(paused, RULES, NOW) == ()
 
 
 def test_a_pause_ends_at_its_time():
     order = Order(PAUSE, "m", until=NOW + 1)
     hung = look(order, silent_seconds=90)
-    assert decide(hung, Rules(), NOW) == ()
+    assert decide(hung, RULES, NOW) == ()
     assert in_force(hung.orders, NOW + 1) == ()
-    (action,) = decide(hung, Rules(), NOW + 1)
+    (action,) = decide(hung, RULES, NOW + 1)
     assert isinstance(action, Relaunch)
 
 
@@ -137,22 +136,22 @@ def hosts_of(snapshot: Snapshot, *names: str) -> Snapshot:
 
 
 def test_the_engines_of_a_drained_host_go_to_another():
-    (action,) = decide(hosts_of(look(), "a", "b"), Rules(), NOW)
+    (action,) = decide(hosts_of(look(), "a", "b"), RULES, NOW)
     assert isinstance(action, Want)
     assert action.spec.host == "b"
 
 
 def test_what_fits_nowhere_else_is_held_until_the_host_is_open_again():
     snapshot = hosts_of(look(), "a")
-    (action,) = decide(snapshot, Rules(), NOW)
+    (action,) = decide(snapshot, RULES, NOW)
     assert isinstance(action, Treat)
     assert action.hold == "host a is drained by ada: new disk"
     wish = apply([action], snapshot.wishes, 7)["m-0"]
     assert wish
     held = replace(snapshot, wishes={"m-0": wish})
-    assert decide(held, Rules(), NOW) == ()
-    assert consider(held, Rules(), NOW).waiting["m-0"].startswith("host a is drained")
-    (freed,) = decide(replace(held, orders=()), Rules(), NOW)
+    assert decide(held, RULES, NOW) == ()
+    assert consider(held, RULES, NOW).waiting["m-0"].startswith("host a is drained")
+    (freed,) = decide(replace(held, orders=()), RULES, NOW)
     assert isinstance(freed, Treat)
     assert freed.hold == ""
 
@@ -160,5 +159,5 @@ def test_what_fits_nowhere_else_is_held_until_the_host_is_open_again():
 def test_a_pinned_engine_of_a_drained_host_is_held():
     snapshot = hosts_of(look(), "a", "b")
     pinned = replace(snapshot, pins=(EngineSpec("m-0", "m", "a"),))
-    (action,) = decide(pinned, Rules(), NOW)
+    (action,) = decide(pinned, RULES, NOW)
     assert isinstance(action, Treat)

@@ -38,6 +38,7 @@ def test_a_complete_model_needs_no_hub(tmp_path: Path) -> None:
     assert is_offline(files, "--revision", "c1", "--quantization", "fp8")
     assert not is_offline(files, "--revision", "v2")
     assert not is_offline(files, "--speculative-model=org/draft")
+    assert not is_offline(files, "--speculative-config", '{"model": "org/draft"}')
     assert not is_offline(files, image="vllm/vllm-openai:v0.32.0")
 
 

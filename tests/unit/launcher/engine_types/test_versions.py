@@ -63,3 +63,6 @@ def test_the_version_of_an_image_is_that_of_its_tag(tmp_path: Path) -> None:
     ):
         image = replace(model, image=f"host:5000/lmsysorg/sglang:{tag}")
         assert version_of(image, Path("python3")) == version
+    # What others number is no version of the engine.
+    own = replace(model, image="registry.example.com/our-vllm:0.3")
+    assert version_of(own, Path("python3")) == ()

@@ -42,7 +42,7 @@ def test_three_deaths_on_one_gpu_put_it_aside(places: str, bad: str):
 
 
 def test_the_gpus_of_one_engine_cannot_be_told_apart():
-    assert set(find_bad_gpus(deaths("ab", "ab", "ab"), 5010.0)) == {"a", "b"}
+    assert not find_bad_gpus(deaths("ab", "ab", "ab"), 5010.0)
     assert set(find_bad_gpus(deaths("ab", "ac", "ad"), 5010.0)) == {"a"}
 
 
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_told_and_replaced(
     ("line", "found"),
     [
         (LINE, True),
-        ("CUDA error: device-side assert triggered", True),
+        ("CUDA error: device-side assert triggered", False),
         ("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling", True),
         ("cudaErrorECCUncorrectable", True),
         ("torch.OutOfMemoryError: CUDA out of memory.", False),

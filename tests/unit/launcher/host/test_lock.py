@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.host.lock import LOCK_FILE, HostLock, local_lock_file, lock_file
+from launcher.host.lock import LOCK_FILE, HostLock, choose_lock_file, lock_file
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Disk
 
@@ -24,6 +24,17 @@ def test_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_folder_that_hosts_share_is_local(tmp_path: Path) -> None:
     assert lock_file(tmp_path) == tmp_path / LOCK_FILE
-    assert not local_lock_file(tmp_path).is_relative_to(tmp_path)
-    assert local_lock_file(tmp_path) != local_lock_file(tmp_path / "other")
-    assert Disk("/data", 1, 1, "nfs4").is_remote
+    remote = [Disk(str(tmp_path), 1, 1, "nfs4")]
+    local = choose_lock_file(tmp_path, remote)
+    assert local.is_relative_to("/tmp")
+    assert not local.is_relative_to(tmp_path)
+    assert local != choose_lock_file(tmp_path / "other", remote)
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / "launcher.lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic"):
+        HostLock.acquire(tmp_path / "launcher.lock")
+    assert precious.read_text() == "kept"

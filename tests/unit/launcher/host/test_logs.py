@@ -8,6 +8,7 @@ from launcher.host.logs import bound
 from launcher.host.process import read_tail
 from launcher.startup_log.progress import StartProgress
 from launcher.startup_log.weights import Weights
+from tests.support.processes import end, eventually
 
 #: Writes lines to its standard output until it is told to end.
 WRITER = """
@@ -33,20 +34,32 @@ def test_a_program_goes_on_at_the_beginning_of_its_log(tmp_path: Path):
         before = log.stat().st_size
         writer.stdin.write(text)
         writer.stdin.flush()
-        while log.stat().st_size < before + len(text):
-            assert writer.poll() is None
+        eventually(lambda: log.stat().st_size >= before + len(text))
 
-    write("x" * 5000 + "\n")
-    assert not bound(log, limit_bytes=10_000)
-    write("y" * 6000 + "\n")
+    try:
+        write("x" * 5000 + "\n")
+        assert not bound(log, limit_bytes=10_000)
+        write("y" * 6000 + "\n")
+        assert bound(log, limit_bytes=10_000)
+        assert log.stat().st_size == 0
+        assert log.with_name("m-0.log.1").stat().st_size == 11_002
+        write("after\n")
+        assert log.read_text() == "after\n"
+        # What a start has written is found, though it began further on.
+        assert read_tail(log, 7000) == "after\n"
+    finally:
+        assert writer.stdin
+        writer.stdin.close()
+        end(writer)
+
+
+def test_of_a_log_that_nobody_bounded_the_end_is_kept(tmp_path: Path):
+    log = tmp_path / "m-0.log"
+    log.write_text("x" * 99_000 + "the end")
     assert bound(log, limit_bytes=10_000)
-    assert log.stat().st_size == 0
-    assert log.with_name("m-0.log.1").stat().st_size == 11_002
-    write("after\n")
-    assert log.read_text() == "after\n"
-    # What a start has written is found, though it began further on.
-    assert read_tail(log, 7000) == "after\n"
-    writer.communicate()
+    aside = log.with_name("m-0.log.1").read_text()
+    assert aside.endswith("the end")
+    assert len(aside) == 20_000
 
 
 def test_progress_goes_on_after_a_log_was_set_aside(tmp_path: Path):

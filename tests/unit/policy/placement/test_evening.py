@@ -10,6 +10,7 @@ from modelserver.policy.decide import apply, decide
 from modelserver.policy.orders import DRAIN, MOVE
 from modelserver.policy.placement.evening import QUIET_SECONDS, even_out
 from modelserver.policy.placement.silent_hosts import find_returned
+from modelserver.policy.replay import RulesOf
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
     EngineReport,
@@ -25,9 +26,7 @@ from tests.support.processes import gpus
 NOW = 10_000.0
 
 
-class Rules:
-    hang_seconds = 60.0
-    relaunch_pause_seconds = 10.0
+RULES = RulesOf(hang_seconds=60.0, relaunch_pause_seconds=10.0)
 
 
 def fleet(*hosts: str, back: int = 1, number_of_gpus: int = 0, **more: str) -> Snapshot:
@@ -132,12 +131,12 @@ def test_a_host_without_room_gets_none():
 
 def test_the_move_is_not_taken_back_while_the_engine_still_serves():
     snapshot = fleet("a", "a", "a")
-    (action,) = decide(snapshot, Rules(), NOW)
+    (action,) = decide(snapshot, RULES, NOW)
     assert isinstance(action, Want)
     wishes = {**snapshot.wishes, **apply([action], snapshot.wishes, 1)}
     after = replace(snapshot, wishes={k: w for k, w in wishes.items() if w})
     assert find_returned(after, NOW) == ()
-    assert decide(after, Rules(), NOW) == ()
+    assert decide(after, RULES, NOW) == ()
 
 
 def test_what_operators_drain_is_left_where_it_is():
@@ -148,11 +147,11 @@ def test_what_operators_drain_is_left_where_it_is():
         orders=(Order(DRAIN, "m-2", who="ada"),),
         wishes={**snapshot.wishes, "m-2": held},
     )
-    assert decide(snapshot, Rules(), NOW) == ()
+    assert decide(snapshot, RULES, NOW) == ()
 
 
 def test_an_engine_that_is_moved_goes_and_stays():
     snapshot = replace(fleet("a", "a"), orders=(Order(MOVE, "m-1", host="back0"),))
-    (action,) = decide(snapshot, Rules(), NOW)
+    (action,) = decide(snapshot, RULES, NOW)
     assert isinstance(action, Want)
     assert (action.spec.id, action.spec.host) == ("m-1", "back0")
