@@ -17,6 +17,7 @@ from modelserver.control.steer import HEALTH_MEMORY, steer
 from modelserver.fleet import Fleet
 from modelserver.fleet_sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
+from modelserver.measured import Canary, Metrics, Sample
 from modelserver.messaging.wire import CatalogueSource
 from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings
@@ -32,14 +33,7 @@ from modelserver.store.engines import read_engines, report_engine
 from modelserver.store.hosts import report_host
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
 from modelserver.store.measurements import add_canaries, pack_sample, report_metrics
-from modelserver.values import (
-    Canary,
-    EngineReport,
-    EngineState,
-    Metrics,
-    Outcome,
-    Sample,
-)
+from modelserver.values import EngineReport, EngineState, Outcome
 from workers.fallbacks import Fallbacks
 from workers.fleet_follower import FleetFollower
 from workers.roster import Roster

@@ -15,6 +15,7 @@ from modelserver.control.alerts import raise_alert
 from modelserver.control.applied_fleet import provide
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
+from modelserver.measured import Canary, EngineLoad, Metrics, Sample
 from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
 from modelserver.policy.troubles import Trouble
 from modelserver.settings import Settings
@@ -36,7 +37,7 @@ from modelserver.store.hosts import (
 from modelserver.store.measurements import add_canaries, read_samples, report_metrics
 from modelserver.store.state import Store
 from modelserver.store.workers import read_loads
-from modelserver.values import Canary, EngineLoad, EngineReport, Metrics, Sample, Wish
+from modelserver.values import EngineReport, Wish
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

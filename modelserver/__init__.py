@@ -8,12 +8,12 @@
 ``fleet_adapters``, ``fleet_names`` and ``fleet_schedule``) reads the fleet file and
 ``settings`` the environment, ``server_address`` a Redis URL, ``keyring`` keeps engines'
 API keys, ``fleet_key`` signs the fleet, ``births`` tells processes apart, ``errors``
-are what callers catch. ``values``, ``adapters``, ``schedules`` and ``inventory`` are
-passed around, ``decoding`` makes them from JSON, ``parameters`` and ``media_urls``
-check a request, ``engine_client`` asks one engine. ``policy`` decides, ``control``
-carries out, ``store`` is Redis, ``messaging`` is between callers and workers, ``runs``
-are many requests as one job, ``gateway`` is OpenAI's HTTP, ``page`` the fleet's,
-``operations`` is what operators read and order, ``cli`` the commands.
+are what callers catch. ``values``, ``measured``, ``adapters``, ``schedules`` and
+``inventory`` are passed around, ``decoding`` makes them from JSON, ``parameters`` and
+``media_urls`` check a request, ``engine_client`` asks one engine. ``policy`` decides,
+``control`` carries out, ``store`` is Redis, ``messaging`` is between callers and
+workers, ``runs`` are many requests as one job, ``gateway`` is OpenAI's HTTP, ``page``
+the fleet's, ``operations`` is what operators read and order, ``cli`` the commands.
 """
 
 from typing import TYPE_CHECKING, Any

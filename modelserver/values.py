@@ -10,7 +10,8 @@ from modelserver.schedules import ScheduledWindow
 
 Json = Any
 
-#: The type of an engine that somebody else runs: nothing of it is started or ended.
+#: The type of an engine that somebody else runs: it exists only where ``[[engines]]``
+#: names its URL, and nothing of it can be started or ended.
 EXTERNAL = "external"
 
 
@@ -59,11 +60,14 @@ class Outcome(StrEnum):
     OK = "ok"
     #: The engine failed; another one may answer.
     ENGINE_FAULT = "engine-fault"
+    #: The request itself is wrong.
     REQUEST_FAULT = "request-fault"
-    #: It failed as it had before: the request itself may be the cause.
+    #: It failed as it had before, which says no more of the engine: the request itself
+    #: may be the cause.
     REPEATED = "repeated"
     CANCELLED = "cancelled"
-    #: Takes back one ENGINE_FAULT of the incarnation: that request was at fault itself.
+    #: Not an attempt: takes back one ENGINE_FAULT of the same incarnation, since that
+    #: request proved to be at fault itself.
     WITHDRAWN = "withdrawn"
 
     @property
@@ -83,7 +87,11 @@ def engine_id(model: str, number: int) -> str:
 
 
 def split_engine_id(engine: str) -> tuple[str, int]:
-    """The model and the number of an engine's id, "" and -1 where it has no number."""
+    """The model and the number of an engine's id; -1 for an id without a number.
+
+    >>> split_engine_id("qwen3-8b-2"), split_engine_id("mine")
+    (('qwen3-8b', 2), ('', -1))
+    """
     model, _, number = engine.rpartition("-")
     return model, int(number) if number.isdigit() else -1
 
@@ -109,6 +117,7 @@ class Cause(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Cause":
+        # What a newer control knows more of is ended as anything else is.
         return cls.NONE
 
     @property
@@ -149,13 +158,15 @@ class Wish:
     """What control wants of one engine; level-triggered, so losing one only delays."""
 
     spec: EngineSpec
-    #: The incarnation that must go, 0 for none; a later one fulfils the wish.
+    #: The incarnation that must go, 0 for none. Once the engine has a later one the
+    #: wish is fulfilled, so a stale wish does nothing.
     relaunch: int = 0
     #: Why it must go, for people.
     reason: str = ""
     #: Why it must go, for decisions.
     cause: Cause = Cause.NONE
-    #: How many requests it may have at once, 0 for as many as its model lets it.
+    #: How many requests it may have at once; 0 for as many as its model lets it have,
+    #: which it never exceeds.
     limit: int = 0
     #: Why the engine counts as degraded, "" where it does not.
     degraded: str = ""
@@ -165,7 +176,8 @@ class Wish:
     drained: bool = False
     #: The incarnation whose requests have to run elsewhere.
     abort: int = 0
-    #: The number of the last round of canaries that control asked for.
+    #: The number of the last round of canaries that control asked for; a higher one
+    #: than before asks for another round.
     canary: int = 0
     #: The fencing token of the controller that wrote it.
     token: int = 0
@@ -234,67 +246,6 @@ class EngineReport:
     def is_called_off(self) -> bool:
         """Whether the requests on it have to run elsewhere."""
         return bool(self.abort) and self.abort == self.incarnation
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One request to one engine, as recorded whatever its outcome."""
-
-    engine: str
-    incarnation: int
-    #: When it ended, in seconds of the store's clock.
-    ended_at: float
-    seconds: float
-    prompt_tokens: int
-    completion_tokens: int
-    #: How many other requests the engine had when it began.
-    inflight_start: int
-    #: How many other requests the engine had when it ended.
-    inflight_end: int
-    #: Prompt tokens that the engine admitted meanwhile, its own included.
-    prompt_admitted: int
-    outcome: Outcome
-    #: Whether it was answered with a text that ``max_tokens`` cut off; only counted.
-    cut_off: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """What one worker, or all of them, have in flight on one engine."""
-
-    inflight: int
-    oldest_seconds: float
-    #: The time since a request last finished well, or since the engine was first seen.
-    idle_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """An engine's own account of itself, of the last few seconds."""
-
-    #: Requests that it has not begun, or gave up meanwhile for want of cache.
-    waiting: int = 0
-    #: The share of its KV cache that is in use, 0 to 1.
-    kv_use: float = 0.0
-    #: The median time between two tokens of a request, 0 where unknown.
-    itl_seconds: float = 0.0
-    #: When its token counter last moved by the store's clock, 0 without a counter.
-    tokens_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """One small request of 64 + 32 tokens to an empty engine, for how long it takes."""
-
-    engine: str
-    incarnation: int
-    #: When it was sent, in seconds of the store's clock.
-    at: float
-    seconds: float
-    #: Whether ``seconds`` is the median of eight that were sent at once.
-    loaded: bool = False
-    #: The number by which control asked, 0 where the launcher sent it unasked.
-    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

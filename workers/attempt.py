@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from modelserver.engine_client import EngineFault, RequestFault
-from modelserver.values import Outcome, Sample
+from modelserver.measured import Sample
+from modelserver.values import Outcome
 from workers.engine_slot import EngineSlot
 from workers.server_clock import ServerClock
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from celery.utils.log import get_logger
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from modelserver.measured import Sample
 from modelserver.store.batch import (
     Batch,
     RowAnswer,
@@ -21,7 +22,6 @@ from modelserver.store.batch import (
     portion,
 )
 from modelserver.store.delivery import Deliveries
-from modelserver.values import Sample
 
 logger = get_logger(__name__)
 

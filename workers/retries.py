@@ -14,9 +14,10 @@ from celery.exceptions import Reject
 
 from modelserver.engine_client import EngineFault
 from modelserver.errors import RequestError
+from modelserver.measured import Sample
 from modelserver.messaging.answers import UnsoundVectorsError, told
 from modelserver.store.batch import TRIES
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 from workers.budget import RetryBudget
 from workers.carried_tries import from_header, to_header
 from workers.courier import Courier

@@ -22,7 +22,8 @@ from modelserver.engine_client import (
     RequestFault,
     ask,
 )
-from modelserver.values import EngineLoad, Kind, ModelSpec, Wish
+from modelserver.measured import EngineLoad
+from modelserver.values import Kind, ModelSpec, Wish
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from launcher.engine.liveness import Liveness
 from launcher.engine.start import Start
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
-from modelserver.values import Canary, Metrics, ModelSpec, Wish
+from modelserver.measured import Canary, Metrics
+from modelserver.values import ModelSpec, Wish
 
 
 class Checkup:

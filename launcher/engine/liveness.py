@@ -12,7 +12,8 @@ import aiohttp
 
 from launcher.engine.engine_metrics import MetricsReading, median_gap, read_metrics
 from modelserver.engine_client import EngineFault, count_tokens, metrics_page, prove
-from modelserver.values import EngineLoad, Kind, Metrics, ModelSpec
+from modelserver.measured import EngineLoad, Metrics
+from modelserver.values import Kind, ModelSpec
 
 _log = logging.getLogger(__name__)
 

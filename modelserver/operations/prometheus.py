@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
+from modelserver.measured import Metrics
 from modelserver.operations.status import (
     EngineStatus,
     ModelStatus,
@@ -36,7 +37,6 @@ from modelserver.store.measurements import (
 )
 from modelserver.store.memory import Memory, read_memory
 from modelserver.store.workers import read_answers
-from modelserver.values import Metrics
 
 #: Labels of what is about one engine.
 ENGINE_LABELS = ("engine", "model", "host")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from modelserver.inventory import Host
+from modelserver.measured import EngineLoad
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.messaging.wire import CONTROL_QUEUE
 from modelserver.operations.hosted_runs import RunsStatus, read_runs_status
@@ -36,7 +37,6 @@ from modelserver.store.workers import (
     read_workers,
 )
 from modelserver.values import (
-    EngineLoad,
     EngineReport,
     EngineState,
     Kind,

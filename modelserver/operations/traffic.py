@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelserver.values import Kind, Outcome, Sample
+from modelserver.measured import Sample
+from modelserver.values import Kind, Outcome
 
 
 @dataclass(frozen=True, slots=True)

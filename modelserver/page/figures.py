@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from modelserver.inventory import Gpu
+from modelserver.measured import Sample
 from modelserver.store.api_keys import Used
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 
 #: A rate is that of the last so many seconds.
 RATE_SECONDS = 60.0

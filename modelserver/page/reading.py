@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from modelserver.control.steer import HEALTH_MEMORY
+from modelserver.measured import Sample
 from modelserver.operations.check import Check
 from modelserver.operations.host_checks import check_beat
 from modelserver.operations.incidents import Incident, read_incidents
@@ -28,7 +29,6 @@ from modelserver.store.hosted import (
     read_hosted,
 )
 from modelserver.store.measurements import read_all_samples
-from modelserver.values import Sample
 
 #: Runs that have ended and are shown, the last ones.
 ENDED_SHOWN = 10

@@ -11,13 +11,14 @@ from typing import Any
 import orjson
 
 from modelserver.decoding import decode
+from modelserver.measured import Sample
 from modelserver.policy.actions import Action
 from modelserver.policy.decide import Decision, Rules, consider
 from modelserver.policy.health.memory import from_json as memory_from_json
 from modelserver.policy.health.memory import to_json as memory_to_json
 from modelserver.policy.rebalance.state import from_json as moves_from_json
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import Json, Outcome, Sample
+from modelserver.values import Json, Outcome
 
 #: The fields of a sample but for its engine, which is the key of its list.
 _SAMPLE = tuple(each.name for each in fields(Sample) if each.name != "engine")

@@ -4,19 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from modelserver.inventory import Host
+from modelserver.measured import Canary, EngineLoad, Metrics, Sample
 from modelserver.policy.health.memory import HealthMemory
 from modelserver.policy.rebalance.state import RebalanceMemory
-from modelserver.values import (
-    Canary,
-    EngineLoad,
-    EngineReport,
-    EngineSpec,
-    Metrics,
-    ModelSpec,
-    Order,
-    Sample,
-    Wish,
-)
+from modelserver.values import EngineReport, EngineSpec, ModelSpec, Order, Wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from modelserver.values import Sample
+from modelserver.measured import Sample
 
 #: The header that counts how often an engine died with the message's request on it.
 CRASHES = "crashes"

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from modelserver.measured import Sample
 from modelserver.store import queue_scripts, scripts
 from modelserver.store.batch import (
     MOST_BYTES,
@@ -33,7 +34,6 @@ from modelserver.store.run_scripts import (
     rows_stored,
 )
 from modelserver.store.state_scripts import ANY_COMMAND, RECORD
-from modelserver.values import Sample
 
 #: Most messages that one script puts into their lists when they are due.
 MOST_WOKEN = 512

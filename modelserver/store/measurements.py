@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
+from modelserver.measured import Canary, Metrics, Sample
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS
 from modelserver.store.state import Store
-from modelserver.values import Canary, Metrics, Outcome, Sample
+from modelserver.values import Outcome
 
 #: Bounds of the counters of how long requests took, in seconds; the last has none.
 DURATION_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)

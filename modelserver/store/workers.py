@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from modelserver.measured import EngineLoad
 from modelserver.store import queue_scripts
 from modelserver.store.state import Store
-from modelserver.values import EngineLoad
 
 #: Submitters of each priority that are counted at most.
 MOST_SUBMITTERS = 100

@@ -13,15 +13,9 @@ from random import Random
 from typing import Any
 
 from modelserver.inventory import Host
+from modelserver.measured import Canary, Sample
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import (
-    Canary,
-    EngineReport,
-    EngineState,
-    ModelSpec,
-    Sample,
-    Wish,
-)
+from modelserver.values import EngineReport, EngineState, ModelSpec, Wish
 from tests.scenarios.engine import CANARY_CROWD, Fault, Request, SimEngine
 from tests.scenarios.slots import Slot, load_of, metrics_of
 from tests.scenarios.store import Store

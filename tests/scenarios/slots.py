@@ -4,15 +4,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from modelserver.inventory import GIB, Gpu, Host
-from modelserver.values import (
-    Canary,
-    EngineLoad,
-    EngineReport,
-    Kind,
-    Metrics,
-    ModelSpec,
-    Sample,
-)
+from modelserver.measured import Canary, EngineLoad, Metrics, Sample
+from modelserver.values import EngineReport, Kind, ModelSpec
 from tests.scenarios.engine import KV_TOKENS, Request, SimEngine
 
 #: The number of samples that are kept of an engine.

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random
 
-from modelserver.values import Outcome, Sample
+from modelserver.measured import Sample
+from modelserver.values import Outcome
 from tests.scenarios.engine import Request
 from tests.scenarios.slots import Slot
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from modelserver.fleet_sections import RulesSection
 from modelserver.inventory import Host
+from modelserver.measured import Canary, EngineLoad, Metrics, Sample
 from modelserver.policy.actions import Alert, Relaunch
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.cost_model import Fit
@@ -18,16 +19,12 @@ from modelserver.policy.health.memory import (
 )
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
-    Canary,
-    EngineLoad,
     EngineReport,
     EngineSpec,
     EngineState,
     Kind,
-    Metrics,
     ModelSpec,
     Outcome,
-    Sample,
     Wish,
 )
 from tests.support.processes import gpus

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
+from modelserver.measured import Sample
 from modelserver.policy.health.memory import EngineMemory, HealthMemory, to_json
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
@@ -36,7 +37,6 @@ from modelserver.values import (
     EngineSpec,
     EngineState,
     Outcome,
-    Sample,
     Wish,
     engine_id,
 )

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
+from modelserver.measured import Canary
 from modelserver.policy.health.memory import EngineMemory, TypeMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import beyond_wander
 from modelserver.policy.health.type_baselines import baseline_of_type
 from modelserver.policy.health.verdicts import SlowCanary
-from modelserver.values import Canary, EngineReport
+from modelserver.values import EngineReport
 
 #: Idle canaries that a baseline needs.
 BASELINE_CANARIES = 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from modelserver.values import Sample
+from modelserver.measured import Sample
 
 #: A request: its prompt tokens, completion tokens, the mean in-flight of its engine,
 #: the prompt tokens that the engine admitted meanwhile, and its seconds.

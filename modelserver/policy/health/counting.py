@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from modelserver.measured import Sample
 from modelserver.policy.health.cost_model import Fit, row
 from modelserver.policy.health.memory import EngineMemory, TypeMemory
 from modelserver.policy.health.observation import Observation
@@ -16,7 +17,7 @@ from modelserver.policy.health.tallies import (
     added,
     size_of,
 )
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 
 #: A late request took at least 2 seconds more than expected, ...
 LATE_SECONDS = 2.0

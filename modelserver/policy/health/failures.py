@@ -4,11 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from modelserver.measured import Sample
 from modelserver.policy.health.memory import EngineMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import RECENT_SECONDS
 from modelserver.policy.health.verdicts import Errors
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 
 #: The normal quantile of Wilson's bound: 99.5 % sure.
 ERROR_Z = 2.58

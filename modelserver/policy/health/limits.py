@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from modelserver.values import DEFAULT_RUNNING, EngineReport, Metrics, ModelSpec
+from modelserver.measured import Metrics
+from modelserver.values import DEFAULT_RUNNING, EngineReport, ModelSpec
 
 #: An engine has too much if the requests waiting inside it, those that it gave up for
 #: want of cache included, exceed 0.1 of its limit.

@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from modelserver.inventory import Host
+from modelserver.measured import Canary, Sample
 from modelserver.policy.health.memory import EngineMemory, HealthMemory, type_key
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import Canary, EngineReport, ModelSpec, Sample
+from modelserver.values import EngineReport, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ by suspicion that accrues over the usual gaps between answers.
 import math
 from collections.abc import Sequence
 
+from modelserver.measured import EngineLoad, Metrics, Sample
 from modelserver.policy.health.cost_model import Fit
 from modelserver.policy.health.verdicts import Hang
-from modelserver.values import EngineLoad, EngineReport, Metrics, Outcome, Sample
+from modelserver.values import EngineReport, Outcome
 
 #: With a token counter: an engine hangs after 30 seconds without a token ...
 STALL_SECONDS = 30.0

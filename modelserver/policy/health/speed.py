@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median, median_low
 
+from modelserver.measured import Sample
 from modelserver.policy.health.cost_model import Fit, spread
 from modelserver.policy.health.verdicts import (
     Slow,
@@ -16,7 +17,7 @@ from modelserver.policy.health.verdicts import (
     SpeedResidual,
     Track,
 )
-from modelserver.values import EngineReport, Outcome, Sample
+from modelserver.values import EngineReport, Outcome
 
 #: Speed is judged by the requests of the last 60 seconds.
 RECENT_SECONDS = 60.0

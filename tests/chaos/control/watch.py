@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import redis
 
+from modelserver.measured import Sample
 from modelserver.policy.health.memory import Health, HealthMemory, from_json
 from modelserver.store import Store
 from modelserver.store.control import read_memory
 from modelserver.store.engines import read_engines
 from modelserver.store.measurements import read_all_samples
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 
 #: Time between two looks, in seconds.
 PAUSE_SECONDS = 0.25

@@ -13,6 +13,7 @@ from tests.support.sources import PACKAGES, ROOT, module, parsed, sources
 FLOORS = (
     (
         "modelserver.values",
+        "modelserver.measured",
         "modelserver.adapters",
         "modelserver.errors",
         "modelserver.fleet_arguments",
@@ -101,6 +102,7 @@ def test_policy_decides_on_values_alone(path: Path):
     ours = {name for name in imports(path) if name.startswith("modelserver")}
     values = (
         "modelserver.values",
+        "modelserver.measured",
         "modelserver.errors",
         "modelserver.inventory",
         "modelserver.adapters",

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from modelserver.measured import Sample
 from modelserver.operations.traffic import Traffic, percentile, traffic
-from modelserver.values import Kind, Outcome, Sample
+from modelserver.values import Kind, Outcome
 
 
 def sample(

@@ -3,6 +3,7 @@
 import pytest
 
 from modelserver.inventory import GIB, Gpu, GpuProcess
+from modelserver.measured import Sample
 from modelserver.page.figures import (
     LOOK_SECONDS,
     REMEMBERED_SECONDS,
@@ -11,7 +12,7 @@ from modelserver.page.figures import (
     answer_rate,
     ours_and_others,
 )
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 
 
 def sample(ended_at: float, outcome: Outcome = Outcome.OK) -> Sample:

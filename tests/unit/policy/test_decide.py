@@ -6,12 +6,12 @@ import pytest
 
 from modelserver.fleet_sections import RulesSection
 from modelserver.inventory import Host
+from modelserver.measured import EngineLoad
 from modelserver.policy.actions import Drop, Relaunch, Want
 from modelserver.policy.decide import apply, decide
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import (
     Cause,
-    EngineLoad,
     EngineReport,
     EngineSpec,
     EngineState,

@@ -5,11 +5,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.actions import Relaunch, Treat
 from modelserver.policy.decide import consider
 from modelserver.policy.health.guards import relaunch_pays
 from modelserver.policy.health.memory import from_json, to_json
-from modelserver.values import Cause, EngineLoad, EngineState, Metrics, Outcome
+from modelserver.values import Cause, EngineState, Outcome
 from tests.support.control import RULES, Scene, canaries, samples
 
 EVENTS = ("well", "slow", "slow canary", "fails", "hangs", "empty", "dies", "starts")

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from modelserver.measured import Canary
 from modelserver.policy.actions import Alert, Drop, Relaunch, Treat, Want
 from modelserver.policy.decide import Decision
 from modelserver.policy.decision_log import account, noteworthy
 from modelserver.policy.health.memory import Health, HealthMemory
 from modelserver.policy.health.verdicts import FailingTogether, SlowCanary, SlowTogether
-from modelserver.values import Canary, Cause, EngineSpec
+from modelserver.values import Cause, EngineSpec
 from tests.support.control import NOW, RULES, Scene
 
 NOTHING = Decision()

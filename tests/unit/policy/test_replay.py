@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from modelserver.inventory import Host
+from modelserver.measured import Sample
 from modelserver.policy.decide import consider
 from modelserver.policy.health.memory import EngineMemory, Health, HealthMemory
 from modelserver.policy.rebalance.state import RebalanceMemory as Moves
@@ -24,7 +25,7 @@ from modelserver.policy.replay import (
     snapshot_to_json,
 )
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineSpec, Kind, ModelSpec, Outcome, Sample, Wish
+from modelserver.values import EngineSpec, Kind, ModelSpec, Outcome, Wish
 
 RULES = RulesOf(hang_seconds=60, relaunch_pause_seconds=10)
 PLAIN = {

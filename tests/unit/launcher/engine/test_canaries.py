@@ -15,7 +15,8 @@ from launcher.engine.canaries import (
     EngineUse,
     SentCanary,
 )
-from modelserver.values import EngineLoad, EngineSpec, Wish
+from modelserver.measured import EngineLoad
+from modelserver.values import EngineSpec, Wish
 
 WISH = Wish(EngineSpec("m-0", "m", "here"))
 EMPTY = EngineUse(inflight=0, answered_at=LONG_AGO, read_at=100.0)

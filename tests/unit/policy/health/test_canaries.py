@@ -2,9 +2,10 @@
 
 import pytest
 
+from modelserver.measured import Canary
 from modelserver.policy.health.canaries import find_slow_canary
 from modelserver.policy.health.verdicts import SlowCanary
-from modelserver.values import Canary, EngineReport, EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.support.control import NOW
 
 ENGINE = EngineReport("m-0", "m", "a", EngineState.READY, 1)

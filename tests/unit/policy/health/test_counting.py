@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from modelserver.measured import Canary, Sample
 from modelserver.policy.health.cost_model import Fit
 from modelserver.policy.health.counting import late_from, with_tallies
 from modelserver.policy.health.memory import EngineMemory, Health, TypeMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.tallies import Tallies
-from modelserver.values import Canary, Outcome, Sample
+from modelserver.values import Outcome
 from tests.support.control import FIT, NOW, Scene, canaries, known, sample
 
 KIND = TypeMemory(fit=FIT, frozen=True)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from modelserver.measured import Sample
 from modelserver.policy.health.failures import (
     answers_nothing,
     count_failures,
@@ -11,7 +12,7 @@ from modelserver.policy.health.failures import (
     find_faults,
     wilson_bound,
 )
-from modelserver.values import Outcome, Sample
+from modelserver.values import Outcome
 from tests.support.control import NOW, sample
 
 

@@ -4,12 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.decide import consider
-from modelserver.values import (
-    EngineLoad,
-    Metrics,
-    Outcome,
-)
+from modelserver.values import Outcome
 from tests.support.control import (
     NOW,
     RULES,

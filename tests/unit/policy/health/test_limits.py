@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from modelserver.measured import Metrics
 from modelserver.policy.health.limits import Flow, next_limit, with_capacities
-from modelserver.values import EngineReport, EngineState, Kind, Metrics, ModelSpec
+from modelserver.values import EngineReport, EngineState, Kind, ModelSpec
 
 #: Seconds between two tokens that are aimed at.
 TARGET = 0.080

@@ -1,7 +1,8 @@
 """Whether an engine hangs."""
 
+from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.health.silence import find_hang
-from modelserver.values import EngineLoad, EngineReport, EngineState, Metrics
+from modelserver.values import EngineReport, EngineState
 from tests.support.control import FIT, NOW, sample, samples
 
 ENGINE = EngineReport("m-0", "m", "a", EngineState.READY, 1)

@@ -5,16 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.actions import Relaunch, Treat
 from modelserver.policy.health.memory import (
     Health,
     ModelMemory,
 )
-from modelserver.values import (
-    EngineLoad,
-    EngineState,
-    Metrics,
-)
+from modelserver.values import EngineState
 from tests.support.control import (
     Scene,
     alerts,

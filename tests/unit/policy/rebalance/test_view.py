@@ -1,10 +1,11 @@
 """How a snapshot looks to the rules that move engines."""
 
 from modelserver.inventory import Host
+from modelserver.measured import EngineLoad
 from modelserver.policy.rebalance.demand import view_of
 from modelserver.policy.rebalance.state import EngineView
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineLoad, EngineReport, EngineSpec, EngineState, Wish
+from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.scenarios.moves_world import model
 from tests.support import processes
 
