@@ -28,8 +28,9 @@ def find_contradiction(wish: Wish, pins: Mapping[str, EngineSpec]) -> str:
         return f"the fleet gives it no port {spec.port!r}"
     if spec.url and spec.url != (pin.url if pin else ""):
         return f"the fleet does not say that it listens at {spec.url!r}"
-    own = (pin.extra_args, dict(pin.environment)) if pin else ((), {})
-    if (spec.extra_args, dict(spec.environment)) != own:
+    # Of an environment only the names count: the values are this host's own.
+    own = (pin.extra_args, pin.environment.keys()) if pin else ((), frozenset())
+    if (spec.extra_args, spec.environment.keys()) != own:
         return "the fleet gives it no such extra_args or environment"
     return ""
 

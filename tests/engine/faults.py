@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import random
 import struct
 from array import array
@@ -28,6 +29,8 @@ SHAPES = frozenset(
         "unsteady",
     }
 )
+#: How often a vector has been made unsteady: its sign changes each time.
+_unsteady = itertools.count()
 
 
 class FaultError(ValueError):
@@ -162,7 +165,8 @@ def _reshape_vector(shape: str, vector: list[float] | str) -> list[float] | str 
     if shape == "nan":
         packed = struct.pack("<f", float("nan")) + packed[4:]
     elif shape == "unsteady":
-        packed = struct.pack("<f", random.uniform(-1000, 1000)) + packed[4:]
+        sign = -1 if next(_unsteady) % 2 else 1
+        packed = struct.pack("<f", sign * 1000.0) + packed[4:]
     elif shape == "zeros":
         packed = bytes(len(packed))
     elif shape == "short":

@@ -112,6 +112,8 @@ def test_arguments_of_a_pin_are_its_engines():
     pin = replace(PIN, extra_args=("--tp", "2"), environment={"A": "sealed"})
     wish = Wish(replace(pin, port=0, url=""))
     assert not find_contradiction(wish, {"m-0": pin})
+    # Sealed anew by the next `apply`, before control has looked.
+    assert not find_contradiction(wish, {"m-0": replace(pin, environment={"A": "x"})})
     assert find_contradiction(wish, {"m-0": PIN})
 
 
