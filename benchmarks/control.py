@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.machine import Server
 from benchmarks.report import Cell, Goal, Report
 from modelserver.control.steer import HEALTH_MEMORY, steer
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import ModelSection, RedisSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
 from modelserver.measured import Canary, Metrics, Sample
 from modelserver.messaging.wire import CatalogueSource

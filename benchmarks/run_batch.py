@@ -20,7 +20,7 @@ from benchmarks.report import Goal, Report
 from launcher.engine_types.base import Place
 from launcher.engine_types.vllm import VLLMCPU
 from modelserver import settings as settings_module
-from modelserver.fleet import read_fleet
+from modelserver.fleet.file import read_fleet
 from modelserver.settings import Settings
 from tests.support.batch_files import batch_command, batch_line, names, write_lines
 

@@ -4,16 +4,15 @@
 >>> complete.delay("Once upon a time").get(timeout=60)            # doctest: +SKIP
 ' there was a server of models'
 
-``api`` is for callers, ``fleet`` (with ``fleet_sections``, ``fleet_arguments``,
-``fleet_adapters``, ``fleet_names`` and ``fleet_schedule``) reads the fleet file and
-``settings`` the environment, ``server_address`` a Redis URL, ``keyring`` keeps engines'
-API keys, ``fleet_key`` signs the fleet, ``births`` tells processes apart, ``errors``
-are what callers catch. ``values``, ``measured``, ``adapters``, ``schedules`` and
-``inventory`` are passed around, ``decoding`` makes them from JSON, ``parameters`` and
-``media_urls`` check a request, ``engine_client`` asks one engine. ``policy`` decides,
-``control`` carries out, ``store`` is Redis, ``messaging`` is between callers and
-workers, ``runs`` are many requests as one job, ``gateway`` is OpenAI's HTTP, ``page``
-the fleet's, ``operations`` is what operators read and order, ``cli`` the commands.
+``api`` is for callers, ``fleet`` reads the fleet file and signs it, ``settings`` reads
+the environment, ``server_address`` a Redis URL, ``keyring`` keeps engines' API keys,
+``births`` tells processes apart, ``errors`` are what callers catch. ``values``,
+``measured``, ``adapters``, ``schedules`` and ``inventory`` are passed around,
+``decoding`` makes them from JSON, ``parameters`` and ``media_urls`` check a request,
+``engine_client`` asks one engine. ``policy`` decides, ``control`` carries out,
+``store`` is Redis, ``messaging`` is between callers and workers, ``runs`` are many
+requests as one job, ``gateway`` is OpenAI's HTTP, ``page`` the fleet's, ``operations``
+is what operators read and order, ``cli`` the commands.
 """
 
 from typing import TYPE_CHECKING, Any

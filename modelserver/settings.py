@@ -21,9 +21,9 @@ from functools import cached_property
 from pathlib import Path
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
-from modelserver.fleet import Fleet, read_fleet
-from modelserver.fleet_key import KEY_VARIABLE, FleetKey
-from modelserver.fleet_sections import EMBEDDED
+from modelserver.fleet.file import Fleet, read_fleet
+from modelserver.fleet.key import KEY_VARIABLE, FleetKey
+from modelserver.fleet.sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
 from modelserver.server_address import plain_url
 

@@ -13,7 +13,7 @@
 - ``builtin``: models and stand-ins that this project brings itself
 
 To add a type: a module with an ``Adapter`` (see base), a line in the registry here, the
-name in ``EngineType`` of fleet_sections, and a test of its exact command.
+name in ``EngineType`` of modelserver.fleet.sections, and a test of its exact command.
 """
 
 from launcher.engine_types.base import LOOPBACK, Adapter, Launch, Place

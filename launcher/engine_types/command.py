@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.engine_types import builtin
 from launcher.engine_types.base import LOOPBACK, Launch, Place, Untold, gpu_variables
 from modelserver.errors import ConfigurationError
-from modelserver.fleet_arguments import find_placeholder_problem
+from modelserver.fleet.arguments import find_placeholder_problem
 from modelserver.values import ModelSpec
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from modelserver.fleet import Fleet
+from modelserver.fleet.file import Fleet
 from modelserver.inventory import Gpu
 from modelserver.settings import SLURM_GPUS, Settings
 

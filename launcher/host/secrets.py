@@ -14,7 +14,7 @@ import yarl
 
 from launcher.engine_types import Launch, adapter
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import Fleet, read_fleet
+from modelserver.fleet.file import Fleet, read_fleet
 from modelserver.keyring import Keyring
 from modelserver.settings import secret
 from modelserver.values import EngineSpec, ModelSpec

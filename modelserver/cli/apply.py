@@ -20,7 +20,7 @@ from modelserver.control.applying import (
     put_in_force,
 )
 from modelserver.errors import ModelserverError
-from modelserver.fleet import Fleet, read_fleet
+from modelserver.fleet.file import Fleet, read_fleet
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 

@@ -21,7 +21,7 @@ from modelserver.cli.programs import environment, programs_folder, python_progra
 from modelserver.cli.status import render
 from modelserver.cli.up import StoppedBySignal, changes, refresh_flower, stop_by_signal
 from modelserver.errors import ModelserverError
-from modelserver.fleet import read_fleet
+from modelserver.fleet.file import read_fleet
 from modelserver.operations.status import EngineStatus, Status, read_status
 from modelserver.page.password import find_password
 from modelserver.settings import Settings, load

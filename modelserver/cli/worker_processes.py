@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import Fleet
+from modelserver.fleet.file import Fleet
 
 #: A worker that died starts again after this time, in seconds; the time doubles with
 #: each further death.

@@ -20,7 +20,7 @@ from modelserver.errors import (
     ModelserverError,
     StoreUnreachableError,
 )
-from modelserver.fleet_sections import AlertsSection
+from modelserver.fleet.sections import AlertsSection
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
 from modelserver.store.alerts import (

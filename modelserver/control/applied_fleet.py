@@ -19,9 +19,9 @@ from types import MappingProxyType
 from typing import Any
 
 from modelserver.errors import ConfigurationError, FleetRefusedError
-from modelserver.fleet import Fleet, make_fleet
-from modelserver.fleet_key import SIGNATURE, FleetKey
-from modelserver.fleet_sections import RedisSection
+from modelserver.fleet.file import Fleet, make_fleet
+from modelserver.fleet.key import SIGNATURE, FleetKey
+from modelserver.fleet.sections import RedisSection
 from modelserver.policy.changes import FleetSpec
 from modelserver.settings import Settings
 from modelserver.store.fleet import publish_fleet, read_applied_fleet

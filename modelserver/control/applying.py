@@ -20,7 +20,7 @@ from modelserver.control.applied_fleet import (
 )
 from modelserver.control.doubts import find_doubts
 from modelserver.errors import FleetRefusedError, ModelserverError
-from modelserver.fleet import Fleet
+from modelserver.fleet.file import Fleet
 from modelserver.policy.changes import Changes, EngineMove, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
 from modelserver.settings import Settings

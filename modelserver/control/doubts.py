@@ -3,8 +3,8 @@
 import string
 from collections.abc import Collection, Iterator
 
-from modelserver.fleet import Fleet
-from modelserver.fleet_arguments import PLACEHOLDERS
+from modelserver.fleet.arguments import PLACEHOLDERS
+from modelserver.fleet.file import Fleet
 
 
 def find_doubts(fleet: Fleet, known: Collection[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from modelserver.errors import UnknownModelError
 from modelserver.values import Json, Kind
 
 if TYPE_CHECKING:
-    from modelserver.fleet import Fleet
+    from modelserver.fleet.file import Fleet
 
 
 def catalogue(fleet: "Fleet") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from kombu.utils.json import register_type
 
 from modelserver.errors import StoreUnreachableError
-from modelserver.fleet import environment_defaults
+from modelserver.fleet.file import environment_defaults
 from modelserver.messaging.catalogue import Catalogue, catalogue, read_down
 from modelserver.server_address import read_address
 from modelserver.settings import Settings

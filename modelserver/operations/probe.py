@@ -22,7 +22,7 @@ from modelserver.engine_client import (
     open_session,
 )
 from modelserver.errors import EngineError, ModelUnavailableError, UnknownModelError
-from modelserver.fleet_sections import ProbeSection
+from modelserver.fleet.sections import ProbeSection
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.operations.status import read_catalogue
 from modelserver.settings import Settings

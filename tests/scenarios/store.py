@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from modelserver.fleet_sections import RulesSection
+from modelserver.fleet.sections import RulesSection
 from modelserver.policy.actions import Action, Alert, Relaunch, Treat
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.health.memory import HealthMemory, from_json, to_json

@@ -6,7 +6,7 @@ wish is fulfilled at the next tick. Time is the tick's, nothing sleeps.
 
 from dataclasses import dataclass, field, replace
 
-from modelserver.fleet_sections import RulesSection
+from modelserver.fleet.sections import RulesSection
 from modelserver.inventory import Host
 from modelserver.policy.actions import Action, Relaunch
 from modelserver.policy.decide import apply, decide

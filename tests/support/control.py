@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from modelserver.fleet_sections import RulesSection
+from modelserver.fleet.sections import RulesSection
 from modelserver.inventory import Host
 from modelserver.measured import Canary, EngineLoad, Metrics, Sample
 from modelserver.policy.actions import Alert, Relaunch

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.applied_fleet import compose, publish
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import ModelSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import ModelSection
 from modelserver.inventory import Host
 from modelserver.operations.probe import fastest
 from modelserver.settings import Settings, load

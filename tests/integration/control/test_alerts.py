@@ -15,8 +15,8 @@ import pytest
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.control.silent_hosts import follow_workers
 from modelserver.control.steer import read_snapshot, steer
-from modelserver.fleet import Fleet, read_fleet
-from modelserver.fleet_sections import AlertsSection, ModelSection, RedisSection
+from modelserver.fleet.file import Fleet, read_fleet
+from modelserver.fleet.sections import AlertsSection, ModelSection, RedisSection
 from modelserver.inventory import Host
 from modelserver.operations.host_checks import find_no_worker
 from modelserver.operations.status import read_status

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.steer import read_snapshot, steer
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import (
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import (
     HostSection,
     ModelSection,
     RedisSection,

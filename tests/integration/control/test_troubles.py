@@ -13,8 +13,8 @@ from modelserver.control.troubles import (
     tell,
     tell_troubles,
 )
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import ModelSection, RedisSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Disk, Gpu, Host
 from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences

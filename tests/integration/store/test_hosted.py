@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.troubles import find_server_troubles, tell
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import RedisSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import RedisSection
 from modelserver.operations.hosted_runs import read_runs_status
 from modelserver.settings import Settings
 from modelserver.store import Store, connect

@@ -7,8 +7,8 @@ import pytest
 
 from modelserver.control.applied_fleet import compose, parse, sealed, spec_of
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import (
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import (
     EngineSection,
     HostSection,
     ModelSection,

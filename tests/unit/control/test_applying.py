@@ -12,8 +12,8 @@ from modelserver.control.applying import (
     Settling,
     difference,
 )
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import ModelSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import ModelSection
 from modelserver.policy.convergence import OpenEnd
 
 SLOW = OpenEnd("m-0 is STARTING")

@@ -3,8 +3,8 @@
 from typing import Any
 
 from modelserver.control.doubts import find_doubts
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import EngineSection, HostSection, ModelSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import EngineSection, HostSection, ModelSection
 
 KNOWN = {"h1", "h2"}
 

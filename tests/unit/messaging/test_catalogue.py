@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from modelserver.errors import UnknownModelError
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import DefaultsSection, ModelSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import DefaultsSection, ModelSection
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
 from modelserver.values import Kind
 

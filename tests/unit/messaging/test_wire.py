@@ -11,8 +11,8 @@ from kombu.utils.json import dumps, loads
 
 from modelserver.api import client
 from modelserver.errors import UnknownModelError
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import RedisSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import RedisSection
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.wire import (

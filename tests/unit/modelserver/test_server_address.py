@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import RedisSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import RedisSection
 from modelserver.server_address import plain_url, read_address
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from modelserver.adapters import LoraAdapter
 from modelserver.errors import ConfigurationError, StoreUnreachableError
-from modelserver.fleet import read_fleet
+from modelserver.fleet.file import read_fleet
 from modelserver.settings import Settings, load
 
 MODEL = """
@@ -269,7 +269,7 @@ def test_the_locale_does_not_change_the_file(tmp_path: Path, locale: str):
     path.write_text(text.replace("external", "command"), encoding="utf-8")
     code = (
         "import sys; from pathlib import Path\n"
-        "from modelserver.fleet import read_fleet\n"
+        "from modelserver.fleet.file import read_fleet\n"
         "print(ascii(read_fleet(Path(sys.argv[1])).models[0].command))"
     )
     done = subprocess.run(

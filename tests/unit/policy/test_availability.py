@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import make_fleet
+from modelserver.fleet.file import make_fleet
 from modelserver.inventory import Host
 from modelserver.policy.availability import (
     ModelStanding,

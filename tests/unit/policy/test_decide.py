@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelserver.fleet_sections import RulesSection
+from modelserver.fleet.sections import RulesSection
 from modelserver.inventory import Host
 from modelserver.measured import EngineLoad
 from modelserver.policy.actions import Drop, Relaunch, Want

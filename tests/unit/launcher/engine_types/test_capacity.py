@@ -7,7 +7,7 @@ import pytest
 
 from launcher.engine.report import engine_report, with_wish
 from launcher.engine_types import Place, adapter
-from modelserver.fleet import make_fleet
+from modelserver.fleet.file import make_fleet
 from modelserver.inventory import GIB
 from modelserver.policy.lifecycle import Life
 from modelserver.values import EngineSpec, Kind, ModelSpec, Wish

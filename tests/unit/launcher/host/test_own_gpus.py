@@ -3,8 +3,8 @@
 import pytest
 
 from launcher.host.own_gpus import OwnGpus
-from modelserver.fleet import Fleet
-from modelserver.fleet_sections import HostSection
+from modelserver.fleet.file import Fleet
+from modelserver.fleet.sections import HostSection
 from modelserver.settings import Settings, load
 from tests.support.processes import gpus
 

@@ -7,7 +7,7 @@ import pytest
 from launcher.host.secrets import Secrets
 from modelserver.control.applied_fleet import compose
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import read_fleet
+from modelserver.fleet.file import read_fleet
 
 FLEET = """
 [[models]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.errors import ConfigurationError
-from modelserver.fleet_key import KEY_FILE, SIGNATURE, FleetKey
+from modelserver.fleet.key import KEY_FILE, SIGNATURE, FleetKey
 from modelserver.settings import load
 
 VALUES = {"version": 3, "by": "ada@h1", "models": [{"command": ["serve"]}]}

@@ -15,9 +15,9 @@ from pydantic import (
 )
 
 from modelserver.errors import RequestError
-from modelserver.fleet_adapters import AdapterSection, adapter_disagreements
-from modelserver.fleet_names import Name
-from modelserver.fleet_schedule import ScheduleSection, TimeZone
+from modelserver.fleet.adapters import AdapterSection, adapter_disagreements
+from modelserver.fleet.names import Name
+from modelserver.fleet.schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
 from modelserver.server_address import read_address
 from modelserver.values import DEFAULT_RUNNING, EXTERNAL, Kind, ModelSpec

@@ -3,8 +3,8 @@
 import pytest
 
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import make_fleet
-from modelserver.fleet_names import RESERVED_NAMES
+from modelserver.fleet.file import make_fleet
+from modelserver.fleet.names import RESERVED_NAMES
 from modelserver.store.keys import Keys
 
 

@@ -8,7 +8,7 @@ import pytest
 from modelserver.control.applied_fleet import compose, spec_of
 from modelserver.control.applying import difference
 from modelserver.errors import ConfigurationError
-from modelserver.fleet import Fleet, make_fleet
+from modelserver.fleet.file import Fleet, make_fleet
 from modelserver.policy.changes import changes
 
 WINDOW = {"from": "8:00", "to": "18:00", "days": "mon-fri", "min_engines": 4}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from modelserver.adapters import LoraAdapter
-from modelserver.fleet_names import Name
+from modelserver.fleet.names import Name
 from modelserver.values import Kind
 
 #: The types of engines that are told of adapters.

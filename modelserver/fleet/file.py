@@ -26,13 +26,13 @@ from pydantic_settings import (
 )
 
 from modelserver.errors import ConfigurationError
-from modelserver.fleet_arguments import (
+from modelserver.fleet.arguments import (
     find_argument_problems,
     find_placeholder_problem,
     find_variable_problems,
     names_port,
 )
-from modelserver.fleet_sections import (
+from modelserver.fleet.sections import (
     AlertsSection,
     DefaultsSection,
     EngineSection,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from modelserver.fleet import make_fleet
-from modelserver.fleet_arguments import find_argument_problems
+from modelserver.fleet.arguments import find_argument_problems
+from modelserver.fleet.file import make_fleet
 
 
 def refused(engine: str, *words: str) -> list[str]:

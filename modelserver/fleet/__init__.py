@@ -1,0 +1,6 @@
+"""The fleet file: what it may say, and who may say it.
+
+``file`` reads and checks it as a whole, ``sections`` its parts one by one, with
+``names``, ``adapters``, ``arguments`` and ``schedule`` for what models are called,
+their LoRA adapters, their engines' arguments and their days; ``key`` signs a fleet.
+"""
