@@ -6,14 +6,10 @@ in a launcher's place.
 """
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
 
 from celery import Celery
 
@@ -27,6 +23,7 @@ from modelserver.store.workers import read_workers
 from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import eventually
+from tests.support.trial import Trial
 
 HOST = "rig"
 #: The completion model of every rig.
@@ -54,7 +51,7 @@ grace_seconds = {grace}
 """
 
 
-class Rig:
+class Rig(Trial):
     """A fleet of two models on engines of its own. A context manager.
 
     ``limit`` is what every engine takes at once. Workers are started by ``worker``.
@@ -79,37 +76,17 @@ class Rig:
         self._rules = (lease_seconds, grace_seconds)
         self._server_options = server_options
         self._server_type = server
-        self._stack = ExitStack()
+        super().__init__("rig")
         self.engines: list[EngineProcess] = []
         self.workers: list[Processes] = []
 
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._show_logs()
-        self._stack.close()
-
     def _open(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="modelserver-rig-"))
-        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.server = self._server_type(self.folder / "valkey", **self._server_options)
-        self._stack.callback(self.server.stop)
+        self.keep(self.server.stop)
         self.server.start()
         self.settings = self.settings_at(self.server.url)
         self.store: Store = connect(self.settings)
-        self._stack.callback(self.store.client.close)
+        self.keep(self.store.client.close)
         for _ in range(self._engines):
             self.add_engine(*self._engine_options)
 
@@ -142,7 +119,7 @@ class Rig:
     def add_engine(self, *options: str) -> EngineProcess:
         """Start one more engine and report it as ready for both models."""
         engine = EngineProcess("--model", self.chat_model, *options)
-        self._stack.callback(engine.kill)
+        self.keep(engine.kill)
         self.engines.append(engine)
         self.report(len(self.engines) - 1)
         return engine
@@ -182,7 +159,7 @@ class Rig:
             self.folder / f"worker-{number}.log",
             self.environment(fleet) | extra,
         )
-        self._stack.callback(worker.end)
+        self.keep(worker.end)
         self.workers.append(worker)
         if wait:
             eventually(lambda: self.name_of(worker), within=START_SECONDS)
@@ -192,7 +169,7 @@ class Rig:
         """Start any other program in the rig's environment."""
         environment = self.environment(self.settings.fleet_file) | extra
         program = Processes(argv, self.folder / f"{name}.log", environment)
-        self._stack.callback(program.end)
+        self.keep(program.end)
         return program
 
     def name_of(self, worker: Processes) -> str:
@@ -216,10 +193,6 @@ class Rig:
         """A client application; its tasks are ``modelserver_tasks``."""
         return client(self.settings)
 
-    def keep(self, callback: Any, *arguments: Any) -> None:
-        """Call this at the end."""
-        self._stack.callback(callback, *arguments)
-
     def executed(self) -> dict[str, int]:
         """How often the engines that live have executed each prompt, by prompt."""
         total: dict[str, int] = {}
@@ -228,8 +201,3 @@ class Rig:
                 for prompt, times in engine.stats()["executed"].items():
                     total[prompt] = total.get(prompt, 0) + times
         return total
-
-    def _show_logs(self) -> None:
-        for log in sorted(self.folder.glob("*.log")):
-            tail = log.read_text(errors="replace").splitlines()[-30:]
-            print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)

@@ -5,15 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kombu.utils.json import loads
 
@@ -35,6 +33,7 @@ from tests.support.processes import (
     eventually,
     lives,
 )
+from tests.support.trial import Trial
 from tests.support.workers import WorkerProcess
 
 #: How often control looks, in seconds.
@@ -109,7 +108,7 @@ class Trickle:
         self._thread.join()
 
 
-class Ground:
+class Ground(Trial):
     """Hosts with GPUs, a worker on each, and control in a thread. A context manager.
 
     ``crowded`` counts looks at which two engines held one whole GPU; ``wanted`` and
@@ -120,62 +119,40 @@ class Ground:
         self, hosts: Mapping[str, Sequence[StubGpu]], sections: Sequence[str]
     ) -> None:
         self._hosts, self._sections = hosts, sections
-        self._stack = ExitStack()
+        super().__init__("gpus")
         self._over = threading.Event()
         self.crowded = 0
         self.wanted: dict[str, set[int]] = {}
         self.serving: dict[str, set[int]] = {}
 
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            for log in sorted(self.folder.rglob("*.log")):
-                tail = log.read_text(errors="replace").splitlines()[-20:]
-                print(f"--- {log}", *tail, sep="\n", file=sys.stderr)
-        self._stack.close()
-
     def _open(self) -> None:
-        keep = self._stack.callback
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         (self.folder / "valkey").mkdir()
         server = ValkeyProcess(self.folder / "valkey").start()
-        keep(server.stop)
+        self.keep(server.stop)
         library = build(self.folder / "nvml")
         self.fleet = GpuFleet(
             self.folder, server.url, library, self._hosts, self._sections
         )
-        keep(self.fleet.end)
+        self.keep(self.fleet.end)
         for host in self._hosts:
             self._worker(host)
         self.app = client(self.fleet.settings)
-        keep(self.app.close)
+        self.keep(self.app.close)
         self.complete = self.app.modelserver_tasks[0]
         self.watcher = Watcher(server.url)
-        keep(self.watcher.stop)
+        self.keep(self.watcher.stop)
         for work, pause in ((self._steer, STEER_SECONDS), (self._watch, WATCH_SECONDS)):
             thread = threading.Thread(target=self._often, args=(work, pause))
             thread.start()
-            keep(thread.join)
-        keep(self._over.set)
+            self.keep(thread.join)
+        self.keep(self._over.set)
 
     def _worker(self, host: str) -> None:
         home = self.folder / host
         names = {"MODELSERVER_HOST": host, "MODELSERVER_HOME": str(home)}
         environment = {**self.fleet.environment, **names}
         worker = WorkerProcess(home / "worker.log", environment, f"{host}@{host}")
-        self._stack.callback(end, worker.process)
+        self.keep(end, worker.process)
 
     def _often(self, work: Any, pause: float) -> None:
         while not self._over.wait(pause):

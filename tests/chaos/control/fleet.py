@@ -1,15 +1,9 @@
 """A fleet as in production: server, launcher, engines, workers, beat for control."""
 
 import json
-import shutil
-import sys
-import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
 
 import psutil
 from celery import Celery
@@ -19,6 +13,7 @@ from modelserver.api import client
 from modelserver.store.engines import read_engines
 from modelserver.values import EngineReport
 from tests.support.fleets import make_hosts, model
+from tests.support.trial import Trial
 
 HOST = "a"
 MODEL = "m"
@@ -32,7 +27,7 @@ COSTS += ("--prefill-seconds", "0.0008", "--max-running", str(MAX_RUNNING))
 ENGINES = tuple(f"{MODEL}-{number}" for number in range(3))
 
 
-class Fleet:
+class Fleet(Trial):
     """Engines of one model on one host, three by default. A context manager.
 
     ``workers`` and ``beats`` say how many there are, ``options`` are the engines', and
@@ -51,29 +46,9 @@ class Fleet:
         self._counts = (workers, beats)
         self._options = (*COSTS, *options)
         self._server_options = server
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._show_logs()
-        self._stack.close()
+        super().__init__("control")
 
     def _open(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="modelserver-control-"))
-        self.keep(shutil.rmtree, self.folder, ignore_errors=True)
         self.server = Server(self.folder / "valkey", **self._server_options)
         self.keep(self.server.stop)
         self.server.start()
@@ -125,10 +100,6 @@ class Fleet:
         self.keep(app.close)
         return app
 
-    def keep(self, callback: Any, *arguments: Any, **options: Any) -> None:
-        """Call this at the end."""
-        self._stack.callback(callback, *arguments, **options)
-
     def executed(self) -> dict[str, int]:
         """Unknown: the counts of an engine that is relaunched are lost."""
         return {}
@@ -137,8 +108,3 @@ class Fleet:
         """Workers and engines that run."""
         workers = sum(each.process.poll() is None for each in self.hosts.workers)
         return workers + sum(each.serves for each in read_engines(self.store).values())
-
-    def _show_logs(self) -> None:
-        for log in sorted(self.folder.rglob("*.log")):
-            tail = log.read_text(errors="replace").splitlines()[-30:]
-            print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)
