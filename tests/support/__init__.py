@@ -1,6 +1,7 @@
 """What tests share: real servers, workers, launchers and fleets as processes.
 
 - ``processes``: waiting, a real server, a real launcher
+- ``trial``: what a benchmark or chaos run begins and ends
 - ``workers``: server, engines, workers and a client
 - ``shared_fleet``: one worker and its engines for all tests of a module
 - ``runs``: rows of runs, and their answers by number
