@@ -12,6 +12,7 @@ What is shown:
 - ``doctor``: problems of this host and this fleet
 - ``metrics``: the fleet for Prometheus
 - ``ui``: the fleet page
+- ``top``, drawn by ``top_frame``: the same live in the terminal
 
 What is ordered:
 
@@ -79,6 +80,7 @@ COMMANDS = {
     "resume": "drain",
     "serve": "serve",
     "status": "status",
+    "top": "top",
     "ui": "ui",
     "undrain": "drain",
     "undrain-host": "hosts",

@@ -109,7 +109,7 @@ def _engines(found: Status) -> Table:
             str(engine.requests),
             str(engine.errors),
             seconds(found.at - engine.since) if engine.since else "-",
-            escape(_reason(engine)),
+            escape(engine_reason(engine)),
         )
     return made
 
@@ -128,7 +128,8 @@ def _short(hold: str) -> str:
     return hold if len(hold) <= HOLD_WIDTH else cut
 
 
-def _reason(engine: EngineStatus) -> str:
+def engine_reason(engine: EngineStatus) -> str:
+    """Why an engine is in its state, and what else is to be known of it."""
     notes = [engine.progress, engine.reason]
     if engine.hung_seconds:
         silence = f"no token for {engine.hung_seconds} s"
@@ -150,12 +151,13 @@ def _models(found: Status) -> Table:
     for model in found.models:
         queue = model.queue
         counts = (model.ready, model.wanted, queue.backlog, queue.workers)
-        cells = (*map(str, (*counts, model.cut_off)), _note(model))
+        cells = (*map(str, (*counts, model.cut_off)), model_note(model))
         made.add_row(model.name, model.kind, *cells)
     return made
 
 
-def _note(model: ModelStatus) -> str:
+def model_note(model: ModelStatus) -> str:
+    """What is to be known of a model, as rich's markup."""
     waits = _waits(model.queue)
     place = f"[yellow]{escape(model.waiting_for)}[/yellow]" * bool(model.waiting_for)
     notes = [place, f"schedule {model.schedule}" * bool(model.schedule)]

@@ -4,7 +4,7 @@
 - ``door``: who may come in: password, session, form tokens
 - ``password``: the one password of page and Flower, and the file that keeps it
 - ``pages``: which page shows what
-- ``reading``: the whole fleet at one time, as the page shows it
+- ``reading``: the whole fleet at one time, as the page and ``modelserver top`` show it
 - ``figures``: rates, waits and sums that the store does not hold as such
 - ``acting``: what buttons order
 - ``drawing``: templates into HTML

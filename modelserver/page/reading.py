@@ -1,4 +1,4 @@
-"""The whole fleet at one time, as the page shows it."""
+"""The whole fleet at one time, as the page and ``modelserver top`` show it."""
 
 import math
 from collections.abc import Mapping, Sequence

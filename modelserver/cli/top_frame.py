@@ -1,0 +1,284 @@
+"""One frame of ``modelserver top``: the whole fleet in a terminal of any size. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from modelserver.cli.output import seconds
+from modelserver.cli.status import STATE_COLOURS, engine_reason, model_note
+from modelserver.inventory import gib
+from modelserver.operations.words import clock, ordered
+from modelserver.page.figures import Waiting, ours_and_others
+from modelserver.page.reading import EngineCard, FleetReading, ModelCard, RunCard
+
+#: Letters of a name that are shown at most.
+NAME_WIDTH = 24
+#: Columns of a run's bar.
+BAR_WIDTH = 12
+#: From so many columns on, all columns of a table are shown.
+WIDE = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a section."""
+
+    title: str
+    is_number: bool = False
+    #: Whether it is left out where the terminal is not ``WIDE``.
+    is_extra: bool = False
+    #: Whether it takes what width is left over.
+    is_note: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One kind of thing, a row for each; the first rows matter most."""
+
+    columns: tuple[Column, ...]
+    rows: Sequence[tuple[RenderableType, ...]]
+
+    def table(self, width: int, most_rows: int) -> Table:
+        """So many rows at most; where there are more, the last one counts them."""
+        is_wide = width >= WIDE
+        table = Table(box=None, expand=True, padding=(0, 1 + is_wide, 0, 0))
+        table.pad_edge = False
+        shown = [
+            n for n, each in enumerate(self.columns) if is_wide or not each.is_extra
+        ]
+        for column in (self.columns[n] for n in shown):
+            table.add_column(
+                column.title.upper(),
+                justify="right" if column.is_number else "left",
+                no_wrap=True,
+                ratio=1 if column.is_note else None,
+                max_width=None if column.is_note else NAME_WIDTH,
+            )
+        fits = len(self.rows) <= most_rows
+        for row in self.rows if fits else self.rows[: most_rows - 1]:
+            table.add_row(*(row[n] for n in shown))
+        if not fits:
+            left_out = len(self.rows) - most_rows + 1
+            table.add_row(Text(f"... {left_out} more", style="dim"))
+        return table
+
+
+def share_rows(wanted: Sequence[int], room: int) -> list[int]:
+    """The rows of each section: small ones whole, the others alike, one at least.
+
+    >>> share_rows([1, 40, 3, 20], 24)
+    [1, 10, 3, 10]
+    """
+    shares = [0] * len(wanted)
+    by_size = sorted(range(len(wanted)), key=lambda place: wanted[place])
+    for number, place in enumerate(by_size):
+        fair = room // (len(wanted) - number)
+        shares[place] = min(wanted[place], max(1, fair))
+        room -= shares[place]
+    return shares
+
+
+def draw_frame(
+    view: FleetReading, width: int, height: int | None = None, trouble: str = ""
+) -> Group:
+    """The frame for a terminal of this size; without a height, with every row.
+
+    ``trouble`` is why what is shown is old.
+    """
+    every = (_alerts(view), _models(view), _engines(view), _gpus(view), _runs(view))
+    sections = [section for section in every if section.rows]
+    wanted = [len(section.rows) for section in sections]
+    hint = "  |  q ends" * (height is not None)
+    lines = [_line(_summary(view) + hint, "bold"), *_warnings(view, trouble)]
+    heads = len(lines) + len(sections)
+    whole = sum(wanted) + heads + len(sections)
+    if height is None or whole <= height:
+        parts: list[RenderableType] = [*lines]
+        for section, rows in zip(sections, wanted, strict=True):
+            parts += ["", section.table(width, rows)]
+        return Group(*parts)
+    shares = share_rows(wanted, height - heads)
+    tables = map(lambda each, rows: each.table(width, rows), sections, shares)
+    return Group(*lines, *tables)
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def _summary(view: FleetReading) -> str:
+    ready = sum(card.status.ready for card in view.models)
+    wanted = sum(card.status.wanted for card in view.models)
+    waits = sum(card.status.queue.backlog for card in view.models)
+    number = len(view.alerts)
+    alerts = f"{number} alert{'s' * (number != 1)}"
+    told = f"{ready} of {wanted} engines ready, {waits:,} wait, {alerts}"
+    return f"{told}  |  {clock(view.status.at)}"
+
+
+def _warnings(view: FleetReading, trouble: str) -> list[Text]:
+    found = [f"old: {trouble}"] * bool(trouble)
+    if view.beat.is_problem:
+        found.append(f"{view.beat.what}: {view.beat.fact}; {view.beat.remedy}")
+    if short := view.status.memory_short:
+        found.append(f"Redis is short of memory ({short}): new requests are refused")
+    return [_line(each, "red") for each in found]
+
+
+def _alerts(view: FleetReading) -> Section:
+    at = view.status.at
+    rows: list[tuple[RenderableType, ...]] = [
+        (
+            Text(each.about, "red"),
+            seconds(max(0.0, at - (each.since or each.at))),
+            Text(each.text),
+        )
+        for each in view.alerts
+    ]
+    rows += [
+        (Text(o.target, "yellow"), "-", Text(ordered(o))) for o in view.status.orders
+    ]
+    columns = (Column("alert"), Column("since", True), Column("", is_note=True))
+    return Section(columns, rows)
+
+
+def _models(view: FleetReading) -> Section:
+    def trouble_first(card: ModelCard) -> tuple[bool, int, str]:
+        status = card.status
+        return bool(status.ready), -status.queue.backlog, status.name
+
+    columns = (
+        Column("model"),
+        Column("ready", True),
+        Column("wait", True),
+        Column("oldest", True),
+        Column("empty in", True, is_extra=True),
+        Column("answers/s", True),
+        Column("cut off", True, is_extra=True),
+        Column("note", is_note=True),
+    )
+    cards = sorted(view.models, key=trouble_first)
+    return Section(columns, [_model_row(card) for card in cards])
+
+
+def _model_row(card: ModelCard) -> tuple[RenderableType, ...]:
+    status, waiting = card.status, card.waiting
+    return (
+        Text(status.name),
+        f"{status.ready}/{status.wanted}",
+        f"{status.queue.backlog:,}",
+        _oldest(waiting),
+        seconds(waiting.drain_seconds),
+        f"{waiting.rate:,.1f}",
+        f"{status.cut_off:,}",
+        Text.from_markup(model_note(status)),
+    )
+
+
+def _oldest(waiting: Waiting) -> str:
+    """How long the oldest request waits; ">" where it came before the first look."""
+    return ">" * waiting.is_older + seconds(waiting.oldest_seconds)
+
+
+def _engines(view: FleetReading) -> Section:
+    def trouble_first(card: EngineCard) -> tuple[bool, float, str]:
+        status = card.status
+        is_well = status.state.serves and status.host_live and not status.hold
+        return is_well, -(card.against_peers or 0.0), status.id
+
+    columns = (
+        Column("engine"),
+        Column("state"),
+        Column("host"),
+        Column("in flight", True),
+        Column("p50", True),
+        Column("p95", True),
+        Column("tokens/s", True),
+        Column("to peers", True),
+        Column("reason", is_note=True),
+    )
+    cards = sorted(view.engines, key=trouble_first)
+    return Section(columns, [_engine_row(card) for card in cards])
+
+
+def _engine_row(card: EngineCard) -> tuple[RenderableType, ...]:
+    status, traffic, peers = card.status, card.status.traffic, card.against_peers
+    rate = traffic.tokens_per_second
+    lost, held = "?" * (not status.host_live), " held" * bool(status.hold)
+    return (
+        Text(status.id),
+        Text(f"{status.state}{lost}{held}", STATE_COLOURS.get(status.state, "")),
+        Text(status.host),
+        f"{status.inflight}/{status.limit}" if status.limit else str(status.inflight),
+        seconds(traffic.p50_seconds),
+        seconds(traffic.p95_seconds),
+        "-" if rate is None else f"{rate:,.1f}",
+        "-" if peers is None else f"{peers:.2f}x",
+        Text(engine_reason(status)),
+    )
+
+
+def _gpus(view: FleetReading) -> Section:
+    found = [(host.name, gpu) for host in view.status.hosts for gpu in host.gpus]
+    found.sort(key=lambda each: (not each[1].fault, each[0]))
+    rows: list[tuple[RenderableType, ...]] = []
+    for host, gpu in found:
+        ours, others = ours_and_others(gpu)
+        rows.append(
+            (
+                Text(gpu.label),
+                Text(host),
+                Text(gpu.name or "-"),
+                gib(ours),
+                gib(others),
+                gib(gpu.total) if gpu.total else "-",
+                "-" if gpu.utilization is None else f"{gpu.utilization:.0%}",
+                "-" if gpu.temperature is None else str(gpu.temperature),
+                Text(gpu.fault, "red") if gpu.fault else Text(gpu.holders),
+            )
+        )
+    columns = (
+        Column("gpu"),
+        Column("host"),
+        Column("name", is_extra=True),
+        Column("ours", True),
+        Column("others", True),
+        Column("memory", True),
+        Column("util", True),
+        Column("°C", True),
+        Column("fault, or who holds it", is_note=True),
+    )
+    return Section(columns, rows)
+
+
+def _runs(view: FleetReading) -> Section:
+    columns = (
+        Column("run"),
+        Column("state"),
+        Column("progress"),
+        Column("done", True),
+        Column("failed", True),
+        Column("rows/s", True),
+        Column("left", True),
+        Column("waits for", is_note=True),
+    )
+    return Section(columns, [_run_row(card) for card in view.runs])
+
+
+def _run_row(card: RunCard) -> tuple[RenderableType, ...]:
+    run, tally = card.found.run, card.view.tally
+    done = tally.answered + tally.failed
+    return (
+        Text(run.id),
+        card.state,
+        ProgressBar(max(1, run.rows), done, width=BAR_WIDTH),
+        f"{done / max(1, run.rows):.1%}",
+        f"{tally.failed:,}",
+        f"{tally.rates[0]:,.1f}" if card.is_held else "-",
+        seconds(tally.eta_seconds) if card.is_held else "-",
+        Text(card.obstacle),
+    )
