@@ -28,7 +28,7 @@ from modelserver.operations.status import (
 )
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.alerts import counts
+from modelserver.store.alerts import COUNTED, counts
 from modelserver.store.dead_letters import count_dead
 from modelserver.store.measurements import (
     DURATION_BOUNDS,
@@ -298,11 +298,16 @@ def _control(status: Status) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "modelserver_alerts_open", "Alerts that are open now.", status.alerts
     )
+    runs = _gauge("runs", "Submitted runs that have not ended, by state.", "state")
+    for state in ("running", "waiting", "paused"):
+        runs.add_metric([state], getattr(status.runs, state))
+    yield runs
 
 
 def _totals(store: Store) -> Iterator[Metric]:
     alerts = _counter("alerts", "Alerts so far, by what became of them.", "event")
-    for event, number in counts(store).items():
+    # What has not happened yet is 0, or its first time would be no rise.
+    for event, number in (dict.fromkeys(COUNTED, 0) | counts(store)).items():
         alerts.add_metric([event], number)
     answers = _counter(
         "answers",

@@ -17,6 +17,8 @@ from modelserver.store.state import Store
 ALERTS_KEPT = 1000
 #: Seconds for which an alert that nobody ends stands after it was last raised.
 OPEN_SECONDS = 86_400.0
+#: What is counted of alerts.
+COUNTED = ("raised", "ended", "repeated", "hook_failed")
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -119,7 +121,7 @@ def _read(values: dict[str, str]) -> AlertRecord:
 
 
 def count(store: Store, name: str) -> None:
-    """Add one to a total: "raised", "ended", "repeated", "hook_failed"."""
+    """Add one to a total, one of ``COUNTED``."""
     store.client.hincrby(store.keys.alert_counts, name, 1)
 
 
