@@ -35,6 +35,7 @@ from modelserver.errors import (
     StoreUnreachableError,
 )
 from modelserver.inventory import Host
+from modelserver.logs import start_logging
 from modelserver.settings import Settings, load
 from modelserver.store.state import Store, connect, open_store
 
@@ -43,11 +44,9 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Lock this host and supervise it; a problem is one line and exit status 2."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
-    )
     try:
         settings = load()
+        start_logging(settings.json_logs)
         lock = HostLock.acquire(lock_file(settings.run_dir))
         settings.note_run_dir()
         store, applied = _reach_store(settings, lock)

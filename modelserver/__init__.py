@@ -6,8 +6,9 @@
 
 ``api`` is for callers, ``fleet`` reads the fleet file and signs it, ``settings`` reads
 the environment, ``server_address`` a Redis URL, ``keyring`` keeps engines' API keys,
-``births`` tells processes apart, ``errors`` are what callers catch. ``values``,
-``measured``, ``adapters``, ``schedules`` and ``inventory`` are passed around,
+``births`` tells processes apart, ``logs`` is how programs log, ``errors`` are what
+callers catch. ``values``, ``measured``, ``adapters``, ``schedules`` and ``inventory``
+are passed around,
 ``decoding`` makes them from JSON, ``parameters`` and ``media_urls`` check a request,
 ``engine_client`` asks one engine. ``policy`` decides, ``control`` carries out,
 ``store`` is Redis, ``messaging`` is between callers and workers, ``runs`` are many

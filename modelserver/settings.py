@@ -7,7 +7,7 @@ server's data, ``MODELSERVER_ENGINES_HOME`` another one for the first two,
 containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with.
 CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
 ``MODELSERVER_PASSWORD``, or the file that ``MODELSERVER_PASSWORD_FILE`` names, is the
-password of the fleet page and Flower.
+password of the fleet page and Flower. ``MODELSERVER_LOG`` is how programs log.
 """
 
 import hashlib
@@ -62,6 +62,8 @@ class Settings:
     password: str = field(default="", repr=False)
     #: The file with that password, None for one that is made in ``home``.
     password_file: Path | None = None
+    #: Whether programs log JSON, an object a line.
+    json_logs: bool = False
 
     @property
     def engines_home(self) -> Path:
@@ -202,7 +204,17 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         password_file=(folder / file).absolute()
         if (file := environ.get("MODELSERVER_PASSWORD_FILE"))
         else None,
+        json_logs=_json_logs(environ.get("MODELSERVER_LOG", "")),
     )
+
+
+def _json_logs(form: str) -> bool:
+    if form not in ("", "text", "json"):
+        raise ConfigurationError(
+            f"MODELSERVER_LOG is {form!r}, which is no form of logs; "
+            'set it to "json", or to "text" for lines for people'
+        )
+    return form == "json"
 
 
 def _gpu_variable(environ: Mapping[str, str]) -> tuple[str, str]:

@@ -144,7 +144,7 @@ class Bundles:
         except ModelserverError as error:
             answer = write_error(type(error).__name__, str(error))
         except Exception as error:
-            logger.exception("row %d of run %s failed", row.number, bundle.run[0])
+            logger.exception("run=%s row=%d failed", bundle.run[0], row.number)
             answer = write_error(type(error).__name__, str(error))
         self._store(bundle, row, answer)
 
@@ -183,7 +183,7 @@ class Bundles:
     def _leave(self, bundle: OpenBundle, row: BundleRow, reason: Exception) -> None:
         """The row goes back, with others that do so in the same moment."""
         run = bundle.run[0]
-        logger.debug("row %d of run %s goes back: %s", row.number, run, reason)
+        logger.debug("run=%s row=%d goes back: %s", run, row.number, reason)
         row.state |= self.courier.let_row_go(bundle.row_tag(row))
         if not bundle.leaving:
             asyncio.get_running_loop().call_soon(self._send_back, bundle)
@@ -302,7 +302,7 @@ class Bundles:
             self.courier.ack(delivery.tag)
         elif not self.isolate(delivery.tag, delivery.raw, **{REAPS: MOST_REAPS - 1}):
             number = message.rows[0].number
-            logger.error("row %d of run %s: %s", number, message.run[0], reason)
+            logger.error("run=%s row=%d: %s", message.run[0], number, reason)
             text = f"row {number} was set aside: {reason}"
             answer = write_error(PoisonError.__name__, text)
             self.answer_all(delivery.tag, message, answer)

@@ -17,6 +17,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
+from modelserver.logs import JsonLines
 from modelserver.messaging.envelope import shown
 from modelserver.messaging.inheritance import inherit
 from modelserver.messaging.wire import CONTROL_QUEUE, KINDS
@@ -225,6 +226,9 @@ def install(app: Celery) -> None:
     app.steps["consumer"].update({ModelSubscriptions, EventPublisher})
     signals.worker_init.connect(_leave_out_gossip, weak=False)
     signals.after_setup_logger.connect(_quieten_logs, weak=False)
+    if app.modelserver_settings.json_logs:
+        signals.after_setup_logger.connect(_log_json, weak=False)
+        signals.after_setup_task_logger.connect(_log_json, weak=False)
     signals.task_received.connect(_forget_eta, weak=False)
     signals.before_task_publish.connect(_inherit, weak=False)
 
@@ -250,3 +254,8 @@ def _quieten_logs(**_: Any) -> None:
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     # A traceback for each request that goes back to its queue when its engine dies.
     logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
+
+
+def _log_json(logger: logging.Logger, **_: Any) -> None:
+    for handler in logger.handlers:
+        handler.setFormatter(JsonLines())

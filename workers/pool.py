@@ -195,12 +195,12 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         self, job: Job, args: Any, options: dict[str, Any], error: Exception
     ) -> None:
         """Give back what could not even be run; the second time it fails."""
-        logger.debug("task %s failed outside its body", args[1], exc_info=error)
+        logger.debug("task=%s failed outside its body", args[1], exc_info=error)
         courier = self.service.courier
         if job.tag not in courier.held:
             return  # It is answered.
         if courier.is_last_fault(job.tag, error):
-            logger.error("task %s could not be run: %r", args[1], error)
+            logger.error("task=%s could not be run: %r", args[1], error)
             await self.service.fail(job.tag, args[1], error, args[2])
             end: Exception = Ignore()
         else:
@@ -211,7 +211,7 @@ class AsyncPool(BasePool):  # type: ignore[misc]
         try:
             options["error_callback"](info)
         except Exception as further:
-            logger.debug("task %s could not be ended", args[1], exc_info=further)
+            logger.debug("task=%s could not be ended", args[1], exc_info=further)
         if isinstance(end, Ignore):
             courier.ack(job.tag)
         else:

@@ -234,7 +234,7 @@ class Service:
             tell = self.app.backend.mark_as_failure
             await asyncio.to_thread(tell, task, error, None, context, False)
         except Exception as fault:
-            logger.error("nobody could be told that %s failed: %r", task, fault)
+            logger.error("task=%s failed, and nobody could be told: %r", task, fault)
 
     def _refuse(
         self, tag: str, task: str, error: Exception, request: Mapping[str, Any]
@@ -253,7 +253,9 @@ class Service:
         try:
             await self.fail(tag, task, error, request)
         except Exception as fault:
-            logger.error("the error of %s could not be stored: %r", task, fault)
+            logger.error(
+                "task=%s failed, and its error could not be stored: %r", task, fault
+            )
         self.courier.ack(tag)
 
     def _set_aside(self, delivery: Delivery) -> None:
@@ -273,7 +275,7 @@ class Service:
         if headers.get("task") == ROWS:
             self.bundles.set_aside(delivery, reason)
             return
-        logger.error("message %s of task %r is set aside: %s", tag, task, reason)
+        logger.error("task=%s message=%s is set aside: %s", task, tag, reason)
         self.courier.bury(tag, task, {"reason": reason, "at": self.clock.now()})
         error = PoisonError(
             f"the request was set aside: {reason}; see `modelserver dead`"

@@ -1,6 +1,5 @@
 """``modelserver batches``: carries out submitted runs, until a signal ends it."""
 
-import logging
 import signal
 
 import click
@@ -8,6 +7,7 @@ import click
 from modelserver.api import client
 from modelserver.cli.batch_report import report
 from modelserver.cli.programs import load_with_fleet
+from modelserver.logs import start_logging
 from modelserver.runs.hosting.holder import Holder
 
 
@@ -19,9 +19,7 @@ def batches() -> None:
     and goes on in another one when that dies.
     """
     settings = load_with_fleet()
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
-    )
+    start_logging(settings.json_logs)
     holder = Holder(client(settings), settings, report)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: holder.stop())

@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from modelserver.api import client
 from modelserver.cli.listening import listen, url_of
 from modelserver.gateway.server import IDLE_SECONDS, Gateway
+from modelserver.logs import start_logging
 from modelserver.settings import load
 
 #: Where clients are taught to look, unless told otherwise.
@@ -43,6 +44,7 @@ def serve(port: int, address: str) -> None:
     Several may run side by side, on any hosts. A client's base URL ends with /v1.
     """
     settings = load()
+    start_logging(settings.json_logs)
     sock = listen(address, port, backlog=BACKLOG)
     is_local = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
     gateway = Gateway(settings, client(settings), is_local)

@@ -9,6 +9,7 @@ from modelserver.api import client
 from modelserver.cli.listening import listen, url_of
 from modelserver.cli.local_stack import PAGE_PORT
 from modelserver.cli.operator import find_operator
+from modelserver.logs import start_logging
 from modelserver.page.password import find_password
 from modelserver.settings import load
 
@@ -43,6 +44,7 @@ def ui(port: int, address: str, actions: bool, flower_url: str) -> None:
     from modelserver.page.server import PageOptions, PageServer
 
     settings = load()
+    start_logging(settings.json_logs)
     password = find_password(settings)
     sock = listen(address, port)
     options = PageOptions(find_operator(), actions, flower_url)

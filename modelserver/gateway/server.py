@@ -132,7 +132,8 @@ class Gateway:
         except Exception as error:
             fault = fault_of(error, request.get("body"))
             if fault.status == 500:
-                logger.exception("%s %s failed", request.method, request.path)
+                what = (request["id"], request.method, request.path)
+                logger.exception("request=%s %s %s failed", *what)
             response = _refusal(fault)
         if not response.prepared:
             response.headers["x-request-id"] = request["id"]

@@ -21,6 +21,7 @@ FLOORS = (
         "modelserver.fleet.names",
         "modelserver.inventory",
         "modelserver.decoding",
+        "modelserver.logs",
         "modelserver.media_urls",
         "modelserver.parameters",
         "modelserver.schedules",
