@@ -1,11 +1,15 @@
 """The fleet page in a real browser; skipped where there is none."""
 
 import asyncio
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelserver.page.server import PageOptions
+from modelserver.store.orders import orders
 from tests.support.browser import BROWSER, Tab, open_browser
 from tests.support.fleet_records import Records
 from tests.support.page_visits import serve_page
@@ -16,14 +20,26 @@ pytestmark = pytest.mark.skipif(
 )
 
 PASSWORD = "a heron in the reeds"
+#: Where axe is, which looks for what keeps people from reading a page.
+AXE = find_spec("axe_core_python")
+#: What axe finds, in words.
+FOUND = """axe.run().then(found => found.violations.map(
+    each => `${each.id} (${each.impact}): ${each.nodes.map(n => n.html).join(" ")}`))"""
+PAGES = ("/", "/engines/chat-0")
 FOCUSED = "document.activeElement.getAttribute('href')"
 
 
-def test_a_page_follows_the_fleet_and_keeps_what_the_reader_does(
-    valkey: ValkeyProcess, tmp_path: Path
-):
+@pytest.fixture
+def records(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Records]:
     records = Records.open(tmp_path, valkey.url, ("chat", "absent"))
     records.write(engines=2)
+    yield records
+    records.store.client.close()
+
+
+def test_a_page_follows_the_fleet_and_keeps_what_the_reader_does(
+    records: Records, tmp_path: Path
+):
     queue = records.store.keys.queue("absent")[0]
 
     async def visit(url: str) -> Tab:
@@ -44,5 +60,64 @@ def test_a_page_follows_the_fleet_and_keeps_what_the_reader_does(
 
     with serve_page(records.settings, PASSWORD, PageOptions("ada", True)) as page:
         tab = asyncio.run(visit(f"http://127.0.0.1:{page.port}"))
-    records.store.client.close()
     assert tab.complaints == []
+
+
+def test_a_page_is_read_and_ordered_from_without_scripts(
+    records: Records, tmp_path: Path
+):
+    async def visit(url: str) -> None:
+        async with open_browser(tmp_path / "profile") as tab:
+            await tab.call("Emulation.setScriptExecutionDisabled", value=True)
+            await tab.log_in(url, PASSWORD)
+            text = await tab.run("document.body.innerText")
+            assert "no ready engine: 120 wait" in text
+            assert await tab.run("document.querySelectorAll('svg').length") > 2
+            await tab.open(f"{url}/engines/chat-0")
+            await press(tab, "drain", "0" * 64)
+            await tab.wait_for(
+                "document.body.innerText.includes('not of this session')"
+            )
+            assert orders(records.store) == ()
+            await tab.open(f"{url}/engines/chat-0")
+            await press(tab, "drain")
+            await tab.wait_for("document.body.innerText.includes('is drained by ada')")
+            assert [each.target for each in orders(records.store)] == ["chat-0"]
+
+    with serve_page(records.settings, PASSWORD, PageOptions("ada", True)) as page:
+        asyncio.run(visit(f"http://127.0.0.1:{page.port}"))
+
+
+async def press(tab: Tab, action: str, token: str = "") -> None:
+    """Press a button; with a token of somebody else's where one is given."""
+    form = f"document.querySelector('form[action$=\"/{action}\"]')"
+    if token:
+        await tab.run(f"{form}.elements.token.value = {token!r}")
+    await tab.run(f"{form}.requestSubmit()")
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core-python is not installed")
+def test_axe_finds_nothing_that_keeps_people_from_reading(
+    records: Records, tmp_path: Path
+):
+    assert AXE
+    assert AXE.origin
+    axe = (Path(AXE.origin).parent / "axe.min.js").read_text()
+
+    async def visit(url: str) -> Any:
+        found = {}
+        async with open_browser(tmp_path / "profile") as tab:
+            await tab.log_in(url, PASSWORD)
+            for width, scheme in ((390, "dark"), (1280, "light")):
+                await tab.look(width, 900, scheme)
+                for path in PAGES:
+                    await tab.open(f"{url}{path}")
+                    ground = "getComputedStyle(document.body).backgroundColor"
+                    found[width, path] = await tab.run(f"{axe};{FOUND}")
+                    found[scheme] = await tab.run(ground)
+        return found
+
+    with serve_page(records.settings, PASSWORD, PageOptions("ada", True)) as page:
+        found = asyncio.run(visit(f"http://127.0.0.1:{page.port}"))
+    assert found.pop("dark") != found.pop("light")
+    assert {where: told for where, told in found.items() if told} == {}
