@@ -58,6 +58,7 @@ class PageVisit:
         form: Mapping[str, str] | None = None,
         cookie: str | None = None,
         source: str = "127.0.0.1",
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """One request: GET, or POST of a form. The path is sent as it is."""
         connection = http.client.HTTPConnection(
@@ -65,13 +66,15 @@ class PageVisit:
         )
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         sent = {"Cookie": self.cookie if cookie is None else cookie}
-        sent |= kind if form is not None else {}
+        sent |= (kind if form is not None else {}) | (headers or {})
         body = None if form is None else urlencode(form)
         try:
             connection.request("GET" if form is None else "POST", path, body, sent)
             response = connection.getresponse()
             told = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, response.read().decode(), told)
+            return Reply(
+                response.status, response.read().decode(errors="replace"), told
+            )
         finally:
             connection.close()
 
