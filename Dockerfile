@@ -3,7 +3,7 @@
 FROM python:3.12-slim
 RUN useradd --create-home --uid 1000 modelserver && install -d -o modelserver /data
 COPY . /src
-RUN pip install --no-cache-dir /src && rm -rf /src
+RUN pip install --no-cache-dir '/src[host]' && rm -rf /src
 USER modelserver
 WORKDIR /fleet
 ENV MODELSERVER_HOME=/data

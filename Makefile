@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What a pipeline imports, and its commands: checked for each Python that it may have.
+CLIENT := -m modelserver.api -m modelserver.runs.mapping -m modelserver.runs.embedding \
+  -m modelserver.runs.rollouts.mapping -m modelserver.cli.batch_group \
+  -m modelserver.cli.status -m modelserver.cli.why
 # Test processes side by side.
 JOBS ?= 3
 
@@ -12,7 +16,9 @@ SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
   $(BIN)/python -c 'import ssl, sys; sys.exit(not ssl.get_default_verify_paths().cafile)'; \
   then export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1; fi;
 
-.PHONY: demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clean
+.PHONY: install demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clients lowest clean
+
+install: $(STAMP)  ## .venv with all that hosts, tests and pipelines need
 
 demo: $(STAMP)  ## run the main job on this machine, with an engine killed half-way
 	$(BIN)/modelserver demo $(ARGS)
@@ -42,6 +48,8 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 $(CLIENT)
+	$(BIN)/mypy --python-version 3.14 $(CLIENT)
 
 bench: $(STAMP)  ## NAME=... for one, STRICT=1 to fail where a goal is missed
 	$(BIN)/python -m benchmarks $(NAME)
@@ -58,6 +66,12 @@ gpu-check: $(STAMP)  ## an engine on this machine's GPU; ENGINE=vllm for another
 celery-tests: $(STAMP)  ## Celery's own tests on our pool; NAME=... and STRICT=1 as above
 	$(BIN)/python -m tests.celerys_own $(NAME)
 
+clients: $(STAMP)  ## a pipeline with the client alone, on each Python of this machine
+	$(BIN)/python -m tests.clients $(NAME)
+
+lowest: $(STAMP)  ## the same with the oldest libraries that are allowed
+	$(BIN)/python -m tests.clients lowest
+
 clean:  ## what make made here; engine environments and models stay in their home
 	rm -rf $(VENV) dist results .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -68,5 +82,5 @@ $(STAMP): pyproject.toml
 	  { echo "modelserver needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[host,dev]'
 	@touch $@

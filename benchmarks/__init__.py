@@ -19,6 +19,7 @@ What is measured:
 - ``control``: what one look of control at a whole fleet costs
 - ``placement``: what it costs control to place a whole fleet
 - ``page``: what the fleet page costs
+- ``install``: what `pip install` brings, and how soon it is imported
 - ``gateway``: OpenAI's API, beside LiteLLM's proxy and SGLang's router
 - ``profile``: where the worker's CPU time goes
 

@@ -8,6 +8,7 @@ from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
 from benchmarks.gateway import gateway
+from benchmarks.install import install_size
 from benchmarks.page import page
 from benchmarks.placement import placement
 from benchmarks.profile import profile
@@ -37,6 +38,7 @@ CASES = {
     "profile": profile,
     "recording": recording,
     "page": page,
+    "install": install_size,
     "placement": placement,
     "control": control,
     "gateway": gateway,

@@ -21,7 +21,8 @@ from benchmarks.report import Goal, Report
 from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.cli.local_stack import Stack
-from modelserver.engine_client import EMBEDDINGS_PATH, ask, open_session
+from modelserver.engine_client import ask, open_session
+from modelserver.engine_protocol import EMBEDDINGS_PATH
 from modelserver.keyring import Keyring
 from modelserver.settings import Settings
 from modelserver.store import Store, connect

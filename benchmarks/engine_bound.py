@@ -16,7 +16,8 @@ from benchmarks.report import Goal, Report
 from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.cli.local_stack import Stack
-from modelserver.engine_client import COMPLETIONS_PATH, ask, open_session
+from modelserver.engine_client import ask, open_session
+from modelserver.engine_protocol import COMPLETIONS_PATH
 from modelserver.settings import Settings
 from modelserver.store import connect
 from modelserver.store.engines import read_engines

@@ -10,7 +10,8 @@ the environment, ``server_address`` a Redis URL, ``keyring`` keeps engines' API 
 callers catch. ``values``, ``measured``, ``adapters``, ``schedules`` and ``inventory``
 are passed around,
 ``decoding`` makes them from JSON, ``parameters`` and ``media_urls`` check a request,
-``engine_client`` asks one engine. ``policy`` decides, ``control`` carries out,
+``engine_client`` asks one engine, ``engine_protocol`` is what both sides say there,
+``python310`` what the oldest Python lacks. ``policy`` decides, ``control`` carries out,
 ``store`` is Redis, ``messaging`` is between callers and workers, ``runs`` are many
 requests as one job, ``gateway`` is OpenAI's HTTP, ``page`` the fleet's, ``operations``
 is what operators read and order, ``cli`` the commands.

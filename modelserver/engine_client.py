@@ -1,4 +1,4 @@
-"""HTTP to one engine in OpenAI's vocabulary: requests, a proof of life, token counts.
+"""HTTP to one engine: requests, a proof of life, token counts.
 
 Sorts what goes wrong into the two classes that matter: a fault of the engine, which is
 tried again elsewhere, and a fault of the request, which goes to its caller.
@@ -15,26 +15,20 @@ import aiohttp
 import orjson
 import yarl
 
+from modelserver.engine_protocol import (
+    COMPLETIONS_PATH,
+    EMBEDDINGS_PATH,
+    REQUEST_FAULTS,
+    EngineFault,
+    RequestFault,
+    message_in,
+)
 from modelserver.keyring import Keyring
 from modelserver.values import Kind
-
-#: Where an engine completes prompts.
-COMPLETIONS_PATH = "/v1/completions"
-#: Where an engine answers messages.
-CHAT_PATH = "/v1/chat/completions"
-#: Where an engine embeds texts.
-EMBEDDINGS_PATH = "/v1/embeddings"
-#: Where an engine answers in OpenAI's newer form.
-RESPONSES_PATH = "/v1/responses"
-#: Where an engine's tokenizer makes tokens of a text, and a text of tokens.
-TOKENIZE_PATH = "/tokenize"
-DETOKENIZE_PATH = "/detokenize"
 
 #: How long an idle connection is kept, in seconds. Engines close theirs after 5 s; a
 #: request sent at that moment would make a sound engine look broken.
 KEPT_SECONDS = 3.0
-#: HTTP statuses that are the request's fault; every other error is the engine's.
-REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
 #: Counters of the tokens that an engine has computed. SGLang adds an answer's tokens
 #: to the first when it is complete, and to the second on the way, read ones too; vLLM
 #: counts read ones apart. Who is busy with long texts only must not look hung.
@@ -43,47 +37,12 @@ TOKEN_COUNTERS = re.compile(
     rb"(?:\{[^}]*\})? ([0-9.eE+]+)$",
     re.M,
 )
-#: One complaint in SGLang's text of a validation error: the end of
-#: "('body', 'messages', 0)" and what is wrong there. The input beside it, which can be
-#: the whole prompt, is left out.
-COMPLAINT = re.compile(
-    r"""'loc': \('body'((?:, (?:'[a-z_]+'|\d+))*).*?\), 'msg': (['"])(.*?)\2, '"""
-)
-#: Most complaints that an error tells: one wrong value can cause many.
-MOST_COMPLAINTS_TOLD = 3
-#: The place in an engine's own program, after its message or before it.
-SOURCE_PLACE = re.compile(r"\s+File \".*|\[[\d:]+\] \S+:\d+: ", re.S)
-#: The fields of a body that tell of an error.
-_SAID_IN = ("error", "message", "detail")
-#: The folders in a file's path.
-FOLDERS = re.compile(r"(?<![\w:/.])/(?:[\w.+-]+/)+")
 #: No limit but 5 s to connect: how long an answer may take is its caller's business.
 UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=5)
 #: An engine may ask for no longer wait than this before another try, in seconds.
 MOST_RETRY_AFTER_SECONDS = 10.0
 #: What a proof of life asks for.
 PROOF_PROMPT = "The"
-
-
-class EngineFault(Exception):
-    """The engine failed."""
-
-    def __init__(self, message: str, retry_after: float = 0.0, way: str = "") -> None:
-        super().__init__(message)
-        #: In what way it answered wrongly, which the request may be the cause of; ""
-        #: where it cannot, as with a broken connection.
-        self.way = way
-        #: The seconds that it asked to wait before another try, or 0.
-        self.retry_after = retry_after
-
-
-class RequestFault(Exception):
-    """The engine refused the request; the message is the engine's own."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        #: The HTTP status of its refusal.
-        self.status = status
 
 
 def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientSession:
@@ -220,7 +179,7 @@ def _chunk(url: str, content: bytes) -> dict[str, Any]:
     if said is None and chunk.get("object") != "error":
         return chunk
     code = said.get("code") if isinstance(said, dict) else chunk.get("code")
-    text = _message(chunk)
+    text = message_in(chunk)
     if code in REQUEST_FAULTS:
         raise RequestFault(text)
     raise EngineFault(f"{url}: {text}", way=f"status {code}")
@@ -264,48 +223,11 @@ def _refusal(
 
 
 def _reason(content: bytes) -> str:
-    """The message inside an error body, in OpenAI's, SGLang's or FastAPI's shape."""
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError:
         return content[:300].decode(errors="replace")
-    return _message(body)
-
-
-def told_in(value: Any) -> str:
-    """What a body, or a part of one, says of an error; "" if nothing."""
-    if isinstance(value, dict) and not value.keys().isdisjoint(_SAID_IN):
-        return _message(value)
-    return ""
-
-
-def _message(body: Any) -> str:
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        if isinstance(inner, dict):
-            inner = inner.get("message") or inner.get("detail") or inner
-        body = inner
-    return _plain(str(body))[:1000]
-
-
-def _plain(message: str) -> str:
-    """An engine's message without its program's paths, lines and data structures.
-
-    >>> _plain("1 error: {'loc': ('body', 'n'), 'msg': 'Too few', 'input': 0}")
-    'n: Too few'
-    """
-    complaints = [
-        f"{_place(place)}: {said}" for place, _, said in COMPLAINT.findall(message)
-    ]
-    if complaints:
-        message = "; ".join(list(dict.fromkeys(complaints))[:MOST_COMPLAINTS_TOLD])
-    return FOLDERS.sub("", SOURCE_PLACE.sub("", message)).strip()
-
-
-def _place(place: str) -> str:
-    """``, 'messages', 0`` as ``messages[0]``."""
-    named = re.sub(r", '(\w+)'", r".\1", place)
-    return re.sub(r", (\d+)", r"[\1]", named).lstrip(".") or "the request"
+    return message_in(body)
 
 
 async def prove(

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from modelserver.adapters import LoraAdapter
+from modelserver.python310 import StrEnum
 from modelserver.schedules import ScheduledWindow
 
 Json = Any

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from modelserver.engine_client import EngineFault, RequestFault
+from modelserver.engine_protocol import EngineFault, RequestFault
 from modelserver.measured import Sample
 from modelserver.values import Outcome
 from workers.engine_slot import EngineSlot

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from modelserver.engine_client import EngineFault, RequestFault
+from modelserver.engine_protocol import EngineFault, RequestFault
 from modelserver.messaging.answers import UnsoundVectorsError, in_order, tokens
 
 #: Most texts in one request.

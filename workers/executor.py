@@ -14,7 +14,8 @@ import aiohttp
 from celery.exceptions import Reject
 
 from modelserver.adapters import engine_name, find_base
-from modelserver.engine_client import EngineFault, RequestFault, ask
+from modelserver.engine_client import ask
+from modelserver.engine_protocol import EngineFault, RequestFault
 from modelserver.errors import (
     DeadlineExceededError,
     EngineError,

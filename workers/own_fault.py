@@ -10,7 +10,7 @@ with the message.
 import math
 from dataclasses import dataclass, field
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from modelserver.values import Outcome
 from workers.carried_tries import CarriedTries, CarriedTry

@@ -9,7 +9,8 @@ import time
 
 import aiohttp
 
-from modelserver.engine_client import EngineFault, prove
+from modelserver.engine_client import prove
+from modelserver.engine_protocol import EngineFault
 from modelserver.values import Kind
 from workers.engine_slot import EngineSlot
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 
 from celery.exceptions import Reject
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from modelserver.errors import RequestError
 from modelserver.measured import Sample
 from modelserver.messaging.answers import UnsoundVectorsError, told

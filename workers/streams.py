@@ -17,7 +17,8 @@ from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
-from modelserver.engine_client import EngineFault, RequestFault, ask_in_parts
+from modelserver.engine_client import ask_in_parts
+from modelserver.engine_protocol import EngineFault, RequestFault
 from modelserver.errors import EngineError, RequestError
 from modelserver.messaging.requests import InferenceRequest
 from modelserver.messaging.stream_parts import (

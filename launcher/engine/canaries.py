@@ -15,12 +15,12 @@ from typing import Any
 
 import aiohttp
 
-from modelserver.engine_client import (
+from modelserver.engine_client import ask
+from modelserver.engine_protocol import (
     COMPLETIONS_PATH,
     EMBEDDINGS_PATH,
     EngineFault,
     RequestFault,
-    ask,
 )
 from modelserver.measured import EngineLoad
 from modelserver.values import Kind, ModelSpec, Wish

@@ -11,7 +11,8 @@ from collections import deque
 import aiohttp
 
 from launcher.engine.engine_metrics import MetricsReading, median_gap, read_metrics
-from modelserver.engine_client import EngineFault, count_tokens, metrics_page, prove
+from modelserver.engine_client import count_tokens, metrics_page, prove
+from modelserver.engine_protocol import EngineFault
 from modelserver.measured import EngineLoad, Metrics
 from modelserver.values import Kind, ModelSpec
 

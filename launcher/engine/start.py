@@ -29,7 +29,8 @@ from launcher.host.resources import HostResources
 from launcher.host.secrets import lend_key, with_key
 from launcher.startup_log import diagnosis, progress, weights
 from launcher.startup_log.progress import StartProgress
-from modelserver.engine_client import EngineFault, prove
+from modelserver.engine_client import prove
+from modelserver.engine_protocol import EngineFault
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.policy.lifecycle import CannotHeal, Died, Held
 from modelserver.values import EngineSpec, ModelSpec

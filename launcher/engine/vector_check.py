@@ -6,12 +6,8 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from modelserver.engine_client import (
-    EMBEDDINGS_PATH,
-    EngineFault,
-    RequestFault,
-    ask,
-)
+from modelserver.engine_client import ask
+from modelserver.engine_protocol import EMBEDDINGS_PATH, EngineFault, RequestFault
 from modelserver.values import Kind, ModelSpec
 
 _log = logging.getLogger(__name__)

@@ -41,8 +41,8 @@ What is started:
 - ``local_stack``: the programs of ``up`` and ``demo``
 
 What the others share: ``output`` prints tables and JSON, ``listening`` is where a
-command listens, ``operator`` who runs it, and ``__main__`` is for
-``python -m modelserver.cli``.
+command listens, ``operator`` who runs it, ``host_part`` which commands need more than
+the client, and ``__main__`` is for ``python -m modelserver.cli``.
 """
 
 import sys
@@ -50,6 +50,7 @@ from importlib import import_module
 
 import click
 
+from modelserver.cli.host_part import HOST_COMMANDS, find_lack, refusing
 from modelserver.errors import ConfigurationError, ModelserverError
 
 #: The module of each command, which has it under its own name with "_" for "-".
@@ -103,6 +104,8 @@ class Commands(click.Group):
         """The command of this name, None if there is none."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in HOST_COMMANDS and (lack := find_lack()):
+            return refusing(cmd_name, lack)
         module = import_module(f"modelserver.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from modelserver.cli.host_part import find_lack
 from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.operations.check import Check
 from modelserver.operations.checks import examine
@@ -18,7 +19,8 @@ from modelserver.settings import Settings, load
 def doctor() -> None:
     """Check this host and this fleet; exit 1 if there is a problem."""
     settings, problems = load(), 0
-    for check in examine(settings, partial(_ask, settings)):
+    ask = None if find_lack() else partial(_ask, settings)
+    for check in examine(settings, ask):
         problems += check.is_problem
         click.echo(f"{_mark(check)} {check.what}: {check.fact}")
         if check.remedy:

@@ -6,7 +6,6 @@ Commands show what is found here, and ask; nothing here prints.
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from modelserver.control.applied_fleet import (
     PUBLISH_TRIES,
@@ -23,6 +22,7 @@ from modelserver.errors import FleetRefusedError, ModelserverError
 from modelserver.fleet.file import Fleet
 from modelserver.policy.changes import Changes, EngineMove, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
+from modelserver.python310 import StrEnum
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.control import read_steered, read_waiting, read_wishes

@@ -7,11 +7,10 @@ key) are laid over the file.
 import codecs
 import difflib
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import (
     BaseModel,
@@ -24,6 +23,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from typing_extensions import Self
 
 from modelserver.errors import ConfigurationError
 from modelserver.fleet.arguments import (
@@ -43,6 +43,7 @@ from modelserver.fleet.sections import (
     RulesSection,
     WorkersSection,
 )
+from modelserver.python310 import tomllib
 from modelserver.values import EXTERNAL, EngineSpec, Kind, ModelSpec, engine_id
 
 #: Variables of ours that read like a key of a section, as pydantic writes them.

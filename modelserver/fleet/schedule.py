@@ -1,8 +1,9 @@
 """The part of the fleet file about when models need engines by the clock."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
 
 from modelserver.schedules import (
     DAY_MINUTES,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelserver.engine_client import (
+from modelserver.engine_protocol import (
     CHAT_PATH,
     COMPLETIONS_PATH,
     DETOKENIZE_PATH,

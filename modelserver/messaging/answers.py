@@ -5,14 +5,13 @@ can: an empty text may be an answer, a vector of NaN is often the text's own doi
 """
 
 import base64
-import binascii
 import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modelserver.engine_client import EngineFault, told_in
+from modelserver.engine_protocol import EngineFault, told_in
 from modelserver.messaging.requests import InferenceRequest, is_one_text
 from modelserver.messaging.wire import CHAT, EMBED, Vector
 
@@ -247,7 +246,7 @@ def _packed(vector: Any) -> bytes:
         raise ValueError("no vector")
     if isinstance(vector, str):
         try:
-            return binascii.a2b_base64(vector, strict_mode=True)
+            return base64.b64decode(vector, validate=True)
         except ValueError as error:
             raise ValueError(f"its vector is not base64: {error}") from None
     if not isinstance(vector, list):

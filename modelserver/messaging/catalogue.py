@@ -7,7 +7,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from modelserver.errors import UnknownModelError
@@ -75,9 +75,10 @@ class Down:
     @property
     def text(self) -> str:
         """What a caller reads whose request is not to wait."""
-        began = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        since = datetime.fromtimestamp(self.since, timezone.utc)
         return (
-            f"{self.model} has been down since {began} UTC ({self.reason}), and the "
+            f"{self.model} has been down since {since:%Y-%m-%d %H:%M:%S} UTC "
+            f"({self.reason}), and the "
             'fleet file says when_down = "fail"; see `modelserver why '
             f"{self.model}`, and send the request again when it is back"
         )

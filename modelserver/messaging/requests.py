@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelserver.engine_client import (
+from modelserver.engine_protocol import (
     CHAT_PATH,
     COMPLETIONS_PATH,
     DETOKENIZE_PATH,

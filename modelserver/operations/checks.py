@@ -9,7 +9,6 @@ import platform
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,8 @@ ENVIRONMENT_START_SECONDS = 30.0
 Ask = Callable[..., Mapping[str, Any]]
 
 
-def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
-    """Every check, as it is done."""
+def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
+    """Every check, as it is done; without ``ask`` nothing that runs engines."""
     yield _python()
     yield _fleet_file(settings)
     yield _run_dir(settings.run_dir)
@@ -52,7 +51,9 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
     except StoreUnreachableError as error:
         yield trouble("redis", error)
     yield from _results(settings)
-    if _runs_engines(settings):
+    if ask is None:
+        yield Check("engines", "only modelserver[host] runs any here")
+    elif _runs_engines(settings):
         yield from _environments(settings, ask)
         for pid, fact in ask("launcher.host.unowned").items():
             remedy = f"start the launcher of that fleet, or end it: kill {pid}"
@@ -65,8 +66,7 @@ def examine(settings: Settings, ask: Ask) -> Iterator[Check]:
 
 def _python() -> Check:
     found = platform.python_version()
-    old = sys.version_info < (3, 11)
-    return Check("python", found, "use Python 3.11 or newer" * old)
+    return Check("python", found)
 
 
 def _fleet_file(settings: Settings) -> Check:

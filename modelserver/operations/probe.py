@@ -13,13 +13,12 @@ from typing import Any
 
 import aiohttp
 
-from modelserver.engine_client import (
+from modelserver.engine_client import ask, open_session
+from modelserver.engine_protocol import (
     COMPLETIONS_PATH,
     EMBEDDINGS_PATH,
     EngineFault,
     RequestFault,
-    ask,
-    open_session,
 )
 from modelserver.errors import EngineError, ModelUnavailableError, UnknownModelError
 from modelserver.fleet.sections import ProbeSection

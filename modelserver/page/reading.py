@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.measured import Sample
@@ -190,7 +190,7 @@ def _key_cards(store: Store, now: float) -> tuple[KeyCard, ...]:
     if not keys:
         return ()
     books = read_books(store, BOOK_DAYS)
-    today = str(datetime.fromtimestamp(now, UTC).date())
+    today = str(datetime.fromtimestamp(now, timezone.utc).date())
     cards = []
     for key in keys:
         own = [page for page in books if page.key == key.name]

@@ -6,10 +6,10 @@ that sleeps is not down, because a request wakes it.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 
 from modelserver.decoding import decode
 from modelserver.policy.snapshot import Snapshot
+from modelserver.python310 import StrEnum
 from modelserver.values import EngineReport, EngineState, Json, ModelSpec
 
 #: The states of an engine that has died.

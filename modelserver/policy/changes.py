@@ -11,9 +11,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from modelserver.adapters import LoraAdapter
+from modelserver.python310 import StrEnum
 from modelserver.schedules import ScheduledWindow
 from modelserver.values import EXTERNAL, EngineSpec, Json, ModelSpec, engine_id
 

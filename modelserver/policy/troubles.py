@@ -7,10 +7,10 @@ to twice its size, and when it is over.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from modelserver.inventory import Host, gib
 from modelserver.policy.snapshot import Snapshot
+from modelserver.python310 import StrEnum
 from modelserver.values import EngineReport, EngineState, split_engine_id
 
 #: Engines that a text names; it counts the others.

@@ -5,6 +5,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from modelserver.python310 import cancelling
+
 
 class InterruptWatch:
     """Knows whether Ctrl-C came; whoever handled it before still does.
@@ -46,7 +48,7 @@ def is_cancelled(task: "asyncio.Task[object] | None") -> bool:
 
     With an answer in hand its iterator hears only that it is left.
     """
-    return task is not None and (task.cancelling() > 0 or task.cancelled())
+    return task is not None and (cancelling(task) > 0 or task.cancelled())
 
 
 def _is_main_thread() -> bool:

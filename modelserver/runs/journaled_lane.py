@@ -7,10 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import orjson
 from celery import Celery
+from typing_extensions import Self
 
 from modelserver.errors import ModelserverError
 from modelserver.runs.answer_cache import NOT_ASKED, RequestKeys

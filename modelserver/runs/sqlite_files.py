@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelserver.python310 import sqlite_code
 from modelserver.runs.files.problems import BatchFileError, file_error
 
 #: Seconds that one program waits for another that writes the same file.
 BUSY_SECONDS = 10.0
+#: SQLite's primary result codes, as its documentation numbers them.
+BUSY, LOCKED, READ_ONLY, FULL, CANNOT_OPEN = 5, 6, 8, 13, 14
 
 
 @contextmanager
@@ -17,16 +20,16 @@ def file_trouble(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        code = error.sqlite_errorcode & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = sqlite_code(error)
+        if code in (BUSY, LOCKED):
             told = (
                 f"{path} is used by another program; end it, or choose another {what}"
             )
-        elif code == sqlite3.SQLITE_FULL:
+        elif code == FULL:
             told = f"cannot write {path}: no room on the disk; make room and go on"
-        elif code == sqlite3.SQLITE_CANTOPEN:
+        elif code == CANNOT_OPEN:
             told = f"cannot open {path}; correct the path or its permissions"
-        elif code == sqlite3.SQLITE_READONLY:
+        elif code == READ_ONLY:
             told = f"cannot write {path}; correct its permissions, or choose another"
         else:
             told = f"cannot use {path}: {error}"

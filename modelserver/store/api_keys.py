@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from redis.asyncio import Redis
@@ -136,7 +136,7 @@ def revoke_api_key(store: Store, name: str) -> bool:
 
 def read_books(store: Store, days: int) -> tuple[Used, ...]:
     """What was used on these last days, today's included, oldest first."""
-    today = datetime.fromtimestamp(store.now(), UTC).date()
+    today = datetime.fromtimestamp(store.now(), timezone.utc).date()
     dates = [str(today - timedelta(days=back)) for back in reversed(range(days))]
     names = sorted(map(_text, store.client.smembers(store.keys.in_books)))
     pages = [(name, day) for day in dates for name in names]
@@ -215,7 +215,7 @@ async def note_use(
 
 
 def _day(now: float) -> str:
-    return str(datetime.fromtimestamp(now, UTC).date())
+    return str(datetime.fromtimestamp(now, timezone.utc).date())
 
 
 def _decoded(value: Any) -> ApiKey:

@@ -6,10 +6,10 @@ Nothing of its prompts is kept here: those stand in its files.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from modelserver.decoding import decode
+from modelserver.python310 import StrEnum
 from modelserver.store import hosted_scripts as scripts
 from modelserver.store.state import Store
 from modelserver.values import Json

@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 
-from modelserver.engine_client import COMPLETIONS_PATH, ask, open_session
+from modelserver.engine_client import ask, open_session
+from modelserver.engine_protocol import COMPLETIONS_PATH
 from modelserver.inventory import GIB, Gpu, gib
 from modelserver.settings import load
 from modelserver.store.control import read_waiting

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from modelserver.values import EngineReport, EngineState
 from workers.engine_slot import EngineSlot
 from workers.own_fault import FailedTries, ModelFailures

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TypeVar
 
 import orjson
@@ -10,6 +9,7 @@ import orjson
 from modelserver.decoding import decode
 from modelserver.policy.health.cost_model import Fit, Reservoir
 from modelserver.policy.health.tallies import Tallies
+from modelserver.python310 import StrEnum
 from modelserver.values import Cause
 
 _T = TypeVar("_T")

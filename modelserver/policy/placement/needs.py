@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+
+from typing_extensions import Self
 
 from modelserver.inventory import GIB, gib
 from modelserver.values import (

@@ -4,9 +4,10 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
+from typing_extensions import Self
 
 from modelserver.runs.files.output import whole_file
 from modelserver.runs.files.problems import BatchFileError, file_error

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from modelserver.engine_client import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
+from modelserver.engine_protocol import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from modelserver.errors import ModelserverError, RequestError, UnknownModelError
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import (

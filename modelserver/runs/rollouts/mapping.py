@@ -12,6 +12,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class RowRun:
     def _interrupted(self, loop: LoopThread) -> str:
         try:
             loop.call(self._run.end(cancel=True), END_SECONDS)
-        except TimeoutError:
+        except (TimeoutError, FutureTimeoutError):
             return f"{self._run.said()}; a function that blocks was left behind"
         return self._run.said()
 

@@ -112,7 +112,7 @@ class RowCalls:
         said = orjson.dumps([task, payload], option=orjson.OPT_SORT_KEYS)
         digest = hashlib.blake2b(said + parameters, digest_size=16).digest()
         self._times[digest] += 1
-        return digest + self._times[digest].to_bytes(4)
+        return digest + self._times[digest].to_bytes(4, "big")
 
 
 def row_digest(row: Any) -> bytes:

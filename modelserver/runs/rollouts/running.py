@@ -15,6 +15,7 @@ from celery import Celery
 
 from modelserver.api import CALL_WAY
 from modelserver.errors import DeadlineExceededError, RequestError
+from modelserver.python310 import add_note, timeout
 from modelserver.runs.feeder import HELD_WINDOWS, LARGEST_BLOCK, PULL_SECONDS
 from modelserver.runs.prompts import length_of
 from modelserver.runs.rollouts.calls import CallCourier, RowResult, Waiter
@@ -249,9 +250,8 @@ class RowFunctions:
             calls = RowCalls(self._maker, known.id, known.calls)
         context = copy_context()
         context.run(CALL_WAY.set, calls)
-        task = asyncio.get_running_loop().create_task(
-            self._work(number, row, calls), context=context
-        )
+        work = self._work(number, row, calls)
+        task = context.run(asyncio.get_running_loop().create_task, work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -261,20 +261,19 @@ class RowFunctions:
 
     async def _work(self, number: int, row: Any, calls: RowCalls) -> None:
         try:
-            async with asyncio.timeout(self._deadline) as timeout:
+            async with timeout(self._deadline) as limit:
                 value = await self._function(row)
             if self._journal is not None:
                 value = await self._kept(calls, value)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # The run ends.
+            if self._is_ended:
+                raise
             self._put(RowOutcome(number, row, error=_in_row(error, number)))
         except (SystemExit, KeyboardInterrupt) as error:
             self._fail(error)
         except Exception as error:
             found: Exception = error
-            if isinstance(error, TimeoutError) and timeout.expired():
+            if isinstance(error, TimeoutError) and limit.expired():
                 found = DeadlineExceededError(
                     f"{self._name}() was not done within {self._deadline:g} s"
                 )
@@ -320,5 +319,5 @@ class RowFunctions:
 
 def _in_row(error: BaseException, number: int) -> BaseException:
     """The error with a note that names its row."""
-    error.add_note(f"in row {number} of map_rows()")
+    add_note(error, f"in row {number} of map_rows()")
     return error

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from modelserver.engine_client import EngineFault, ask, ask_in_parts, open_session
+from modelserver.engine_client import ask, ask_in_parts, open_session
+from modelserver.engine_protocol import EngineFault
 from tests.engine.process import EngineProcess
 
 

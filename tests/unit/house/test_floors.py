@@ -22,8 +22,10 @@ FLOORS = (
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.logs",
+        "modelserver.engine_protocol",
         "modelserver.media_urls",
         "modelserver.parameters",
+        "modelserver.python310",
         "modelserver.schedules",
         "modelserver.server_address",
     ),
@@ -106,6 +108,7 @@ def test_policy_decides_on_values_alone(path: Path):
         "modelserver.adapters",
         "modelserver.decoding",
         "modelserver.parameters",
+        "modelserver.python310",
         "modelserver.schedules",
     )
     allowed = (*values, "modelserver.policy")

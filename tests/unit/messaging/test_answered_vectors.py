@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError, answer, in_order, told
 from modelserver.messaging.requests import build
 from modelserver.messaging.wire import EMBED

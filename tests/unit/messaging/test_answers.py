@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from modelserver.messaging.answers import (
     answer,
     is_cut_off,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelserver.engine_client import RESPONSES_PATH
+from modelserver.engine_protocol import RESPONSES_PATH
 from modelserver.errors import RequestError
 from modelserver.media_urls import find_forbidden_media
 from modelserver.messaging.requests import build

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.engine_client import EngineFault, RequestFault
+from modelserver.engine_protocol import EngineFault, RequestFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from workers.coalescer import (
     ENOUGH_UNDER_WAY,

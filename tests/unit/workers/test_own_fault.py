@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from modelserver.messaging.answers import UnsoundVectorsError
 from modelserver.values import EngineReport, EngineState, Outcome
 from workers.carried_tries import from_header, to_header
