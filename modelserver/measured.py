@@ -26,6 +26,12 @@ class Sample:
     outcome: Outcome
     #: Whether it was answered with a text that ``max_tokens`` cut off; only counted.
     cut_off: bool = False
+    #: How long it had waited before any engine was asked, None for a later attempt or
+    #: where that is not known; only counted.
+    waited_seconds: float | None = None
+    #: How long it took from its submission to the first token of its stream, None
+    #: likewise; only counted.
+    first_token_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ class Attempt:
         self._tokens = (0, 0)
         #: How a fault of the engine counts.
         self.fault_outcome = Outcome.ENGINE_FAULT
+        #: How long its request had waited when it began, None where nobody counts that.
+        self.waited_seconds: float | None = None
+        #: How long its request took to the first token of its stream, None likewise.
+        self.first_token_seconds: float | None = None
         #: Whether the answer's text was cut off.
         self.cut_off = False
         #: Whether its time tells of the engine's model.
@@ -72,6 +76,8 @@ class Attempt:
                 prompt_admitted=self.slot.admitted - self._admitted,
                 outcome=outcome,
                 cut_off=self.cut_off,
+                waited_seconds=self.waited_seconds,
+                first_token_seconds=self.first_token_seconds,
             )
         )
 

@@ -77,7 +77,7 @@ class Bundles:
         held = self.courier.held.get(tag)
         if held is None:
             return  # Taken for dead meanwhile: others have it.
-        bundle = open_bundle(tag, held, arguments)
+        bundle = open_bundle(tag, held, arguments, context)
         again = bool((context.delivery_info or {}).get("redelivered"))
         self._open[bundle.tag] = bundle
         try:

@@ -46,7 +46,7 @@ from workers.retries import Retries
 from workers.roster import Roster
 from workers.server_clock import ServerClock
 from workers.streams import Streams
-from workers.work import Work, find_deadline
+from workers.work import Work, find_deadline, find_sent
 
 #: A request fails after so many attempts that were the fault of engines, on all hosts.
 MOST_ATTEMPTS = 20
@@ -133,6 +133,7 @@ class Executor:
             expires=context.expires,
             may_begin=getattr(context, "may_begin", None),
             gateway=str(context.get(STREAM) or ""),
+            sent_at=find_sent(context),
         )
         self.retries.take_up(work, context.get(TRIES))
         return work
@@ -241,12 +242,17 @@ class Executor:
         _check_tokens(request, slot.engine)
         with Attempt(slot, self.courier.record, self.clock) as attempt:
             attempt.is_telling = request.generates
+            if not work.attempts:
+                attempt.waited_seconds = work.find_wait(attempt.began, self.clock)
             try:
                 response = await self._ask(slot, work)
                 prompt, completion = tokens(response)
                 if work.stream is not None:
                     prompt, completion = work.stream.sofar.own_tokens
                     attempt.is_telling = not work.stream.was_ended
+                    attempt.first_token_seconds = work.find_wait(
+                        work.stream.first_token_at, self.clock
+                    )
                 attempt.admit(prompt, completion or 0)
                 lengths = slot.lengths[str(work.body.get("dimensions"))]
                 value = answer(request, response, lengths)

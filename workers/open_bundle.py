@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelserver.messaging.bundles import BundleRow, WaitingBundle
-from modelserver.store.batch import CRASHES, Delivery
+from modelserver.store.batch import CRASHES, SENT, Delivery
 from workers.held_message import HeldMessage
 
 
@@ -80,7 +80,7 @@ class OpenBundle:
 
 
 def open_bundle(
-    tag: str, held: HeldMessage, arguments: Mapping[str, Any]
+    tag: str, held: HeldMessage, arguments: Mapping[str, Any], context: Any
 ) -> OpenBundle:
     """A bundle that begins, from its held message and what that says."""
     rows = [BundleRow.read(values) for values in arguments["rows"]]
@@ -90,7 +90,7 @@ def open_bundle(
         run=(arguments["run"], arguments["round"]),
         task=arguments["task"],
         parameters=arguments["parameters"],
-        state=arguments.get("state") or {},
+        state={SENT: context.get(SENT), **(arguments.get("state") or {})},
         rows={row.number: row for row in rows},
         held_rows=len(rows),
         ended=asyncio.get_running_loop().create_future(),

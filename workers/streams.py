@@ -60,6 +60,9 @@ class Stream:
     place: int = 0
     #: Parts that are not told yet.
     parts: list[dict[str, Any]] = field(default_factory=list)
+    #: When an engine's first token was there, by the monotonic clock; None where
+    #: another worker had told some before.
+    first_token_at: float | None = None
     #: Whether it had come to its end before this worker got it.
     was_ended: bool = False
     #: Whether another delivery tells this answer.
@@ -143,6 +146,8 @@ class Streams:
                 part = without_role(part)
             if part is not None:
                 stream.sofar.add(part)
+                if stream.first_token_at is None and not goes_on and stream.sofar.parts:
+                    stream.first_token_at = time.monotonic()
                 usage = part.pop("usage", None)
                 if usage and not part.get("choices"):
                     part["usage"] = stream.sofar.usage

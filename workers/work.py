@@ -8,8 +8,9 @@ from typing import Any
 from celery.worker.state import revoked
 
 from modelserver.messaging.requests import InferenceRequest
-from modelserver.store.batch import DEADLINE
+from modelserver.store.batch import DEADLINE, SENT
 from workers.own_fault import FailedTries
+from workers.server_clock import ServerClock
 from workers.streams import Stream
 from workers.task_times import has_expired
 
@@ -58,6 +59,8 @@ class Work:
     gateway: str = ""
     #: What was told so far, for a request with a gateway.
     stream: Stream | None = None
+    #: When it was submitted, in seconds since the epoch; None where that is not said.
+    sent_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -71,12 +74,24 @@ class Work:
             return self.model
         return f"{self.model}, the fallback of {self.asked}, which is down,"
 
+    def find_wait(self, until: float | None, clock: ServerClock) -> float | None:
+        """Seconds from its submission to a time of the monotonic clock, if known."""
+        if self.sent_at is None or until is None:
+            return None
+        return max(0.0, clock.at(until) - self.sent_at)
+
     @property
     def is_unwanted(self) -> bool:
         """Whether it was revoked or has expired."""
         if self.may_begin is not None:
             return not self.may_begin()
         return self.task in revoked or has_expired(self.expires, time.time())
+
+
+def find_sent(context: Any) -> float | None:
+    """When a request was submitted, by its message."""
+    at = context.get(SENT)
+    return float(at) if isinstance(at, (int, float)) else None
 
 
 def find_deadline(request: InferenceRequest, context: Any) -> float | None:

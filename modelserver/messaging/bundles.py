@@ -14,7 +14,7 @@ from kombu.utils.json import loads as kombu_loads
 
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.wire import ROWS
-from modelserver.store.batch import DEADLINE, SUBMITTER, RowAnswer
+from modelserver.store.batch import DEADLINE, SENT, SUBMITTER, RowAnswer
 
 #: What a row's error is called that was taken back before it was answered.
 CANCELLED = "cancelled"
@@ -70,6 +70,8 @@ class BundleHead:
     priority: int | None = None
     #: What is known of all rows, by the names of a message's headers.
     state: Mapping[str, Any] = field(default_factory=dict)
+    #: When it is sent, in seconds since the epoch; 0 leaves that unsaid.
+    sent_at: float = 0.0
 
 
 def write_bundle(head: BundleHead, rows: Sequence[bytes]) -> bytes:
@@ -95,6 +97,8 @@ def write_bundle(head: BundleHead, rows: Sequence[bytes]) -> bytes:
             SUBMITTER: head.submitter,
         },
     }
+    if head.sent_at:
+        message["headers"][SENT] = round(head.sent_at, 2)
     if head.priority is not None:
         message["properties"] = {"priority": head.priority}
     return _write(len(rows), message)

@@ -8,6 +8,7 @@ them in one script; the channel's consumers say which queues it may read.
 """
 
 import functools
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from modelserver.messaging.followers import defer, origin
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
 from modelserver.store import connections, queue_scripts, scripts
-from modelserver.store.batch import DEADLINE, RESUBMISSION, SUBMITTER
+from modelserver.store.batch import DEADLINE, RESUBMISSION, SENT, SUBMITTER
 from modelserver.store.keys import Keys, list_name
 
 #: Most lists of submitters that one script deletes.
@@ -196,6 +197,7 @@ class Channel(redis.Channel):
         again = headers.pop(RESUBMISSION, "")
         if request:
             message = slim(message, queue)
+            message["headers"][SENT] = round(time.time(), 2)
         names: tuple[str, ...] = (
             key,
             keys.deadlines,

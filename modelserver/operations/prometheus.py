@@ -6,7 +6,6 @@ dashboards for Celery know.
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from itertools import accumulate
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -30,13 +29,10 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.alerts import COUNTED, counts
 from modelserver.store.dead_letters import count_dead
-from modelserver.store.measurements import (
-    DURATION_BOUNDS,
-    Durations,
-    read_metrics,
-)
+from modelserver.store.histograms import FIRST_TOKEN, TOOK, WAITED
+from modelserver.store.measurements import read_metrics, read_model_times
 from modelserver.store.memory import Memory, read_memory
-from modelserver.store.workers import read_answers
+from modelserver.store.workers import read_answers, read_oldest
 
 #: Labels of what is about one engine.
 ENGINE_LABELS = ("engine", "model", "host")
@@ -72,6 +68,7 @@ class FleetCollector(Collector):
         with store.reachable():
             return [
                 *_models(status.models),
+                *_waits(store, status),
                 *_engines(status.engines),
                 *_own_metrics(read_metrics(store), status.engines),
                 *_server(read_memory(store)),
@@ -88,6 +85,10 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 
 def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
     return CounterMetricFamily(f"modelserver_{name}", text, labels=labels)
+
+
+def _histogram(name: str, text: str, *labels: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"modelserver_{name}", text, labels=labels)
 
 
 def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
@@ -128,14 +129,41 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
     yield from (ready, wanted, standing, length, submitters, takers, cut_off)
 
 
+def _waits(store: Store, status: Status) -> Iterator[Metric]:
+    waited = _histogram(
+        "queue_wait_seconds",
+        "Seconds that requests had waited when an engine was first asked.",
+        "model",
+    )
+    first_token = _histogram(
+        "time_to_first_token_seconds",
+        "Seconds from a request's submission to the first token of its stream.",
+        "model",
+    )
+    oldest = _gauge(
+        "queue_oldest_seconds",
+        "Age of the request that has waited longest in a queue, 0 if none waits.",
+        "queue_name",
+    )
+    names = [model.name for model in status.models]
+    for name, counters in read_model_times(store, names).items():
+        for family, kind in ((waited, WAITED), (first_token, FIRST_TOKEN)):
+            times = kind.read(counters)
+            family.add_metric([name], kind.buckets(times), times.seconds)
+    for name, since in read_oldest(store, names).items():
+        age = 0.0 if since is None else max(0.0, status.at - since)
+        oldest.add_metric([name], age)
+    yield from (waited, first_token, oldest)
+
+
 def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
     state = _gauge(
         "engine_state", "1 for the state that an engine is in.", *ENGINE_LABELS, "state"
     )
-    seconds = HistogramMetricFamily(
-        "modelserver_engine_request_seconds",
+    seconds = _histogram(
+        "engine_request_seconds",
         "Seconds that requests took an engine, those that went well.",
-        labels=ENGINE_LABELS,
+        *ENGINE_LABELS,
     )
     gauges = {
         "inflight": _gauge(
@@ -186,14 +214,9 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
         held.add_metric(labels, bool(engine.hold))
         for name, family in numbers.items():
             family.add_metric(labels, getattr(engine, name))
-        seconds.add_metric(labels, _buckets(engine.durations), engine.durations.seconds)
+        took = engine.durations
+        seconds.add_metric(labels, TOOK.buckets(took), took.seconds)
     yield from (state, held, seconds, *numbers.values())
-
-
-def _buckets(durations: Durations) -> list[tuple[str, float]]:
-    """As Prometheus counts: each bucket with all below it."""
-    bounds = (*(str(float(bound)) for bound in DURATION_BOUNDS), "+Inf")
-    return list(zip(bounds, accumulate(durations.counts), strict=True))
 
 
 def _own_metrics(

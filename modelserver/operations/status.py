@@ -20,13 +20,9 @@ from modelserver.store.availability import standings
 from modelserver.store.control import read_steered, read_waiting, read_wishes
 from modelserver.store.engines import read_engines
 from modelserver.store.fleet import read_applied_fleet
+from modelserver.store.histograms import TOOK, Times
 from modelserver.store.hosts import read_host_names, read_hosts
-from modelserver.store.measurements import (
-    Durations,
-    durations_of,
-    read_all_counters,
-    read_all_samples,
-)
+from modelserver.store.measurements import read_all_counters, read_all_samples
 from modelserver.store.memory import read_note
 from modelserver.store.orders import orders
 from modelserver.store.state import Store
@@ -85,7 +81,7 @@ class EngineStatus:
     #: Answers that ``max_tokens`` cut off.
     cut_off: int
     #: How long those that went well took.
-    durations: Durations
+    durations: Times
     #: Since when it is in its state, in seconds since the epoch.
     since: float
     #: When it last gave a sign of life, in seconds since the epoch.
@@ -356,7 +352,7 @@ def _engines(
                 prompt_tokens=counters.get("prompt_tokens", 0),
                 completion_tokens=counters.get("completion_tokens", 0),
                 cut_off=counters.get("cut_off", 0),
-                durations=durations_of(counters),
+                durations=TOOK.read(counters),
             )
         )
     return tuple(engines)

@@ -176,6 +176,7 @@ def _bundle(rows: Sequence[CheckedRow], sender: Sender, now: float) -> SentBundl
         submitter=sender.submitter,
         priority=sender.priority,
         state=state,
+        sent_at=now,
     )
     written = []
     for each in rows:

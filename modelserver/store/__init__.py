@@ -7,11 +7,11 @@ Holds for Redis >= 7.2 and Valkey >= 8.
 
 Launchers, control and command line (blocking): ``state`` has ``Store``, the connection;
 the others are functions of it, by what they read and write. ``hosts`` and ``engines``
-are what launchers report, ``measurements`` what engines measure, ``workers`` what
-workers report and the queues, ``control`` control's lock, wishes and memory, ``fleet``
-the applied fleet, ``decisions`` the log of decisions, ``availability`` how the models
-stand, ``alerts``, ``orders`` the operators' orders, ``dead_letters``, ``server`` how
-the server keeps its data.
+are what launchers report, ``measurements`` what engines measure, ``histograms`` how
+times are counted, ``workers`` what workers report and the queues, ``control`` control's
+lock, wishes and memory, ``fleet`` the applied fleet, ``decisions`` the log of
+decisions, ``availability`` how the models stand, ``alerts``, ``orders`` the operators'
+orders, ``dead_letters``, ``server`` how the server keeps its data.
 
 Workers (asyncio): ``delivery`` is what one does with messages and results, ``batch``
 holds the values that it carries, ``embedded`` reads what follows a task, ``reaps``

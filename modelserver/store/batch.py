@@ -21,6 +21,9 @@ FAULTS = "faults"
 SUBMITTER = "submitter"
 #: The header of a message whose answer is stored already: only what follows is missing.
 ANSWERED = "answered"
+#: The header of requests with the time of their submission, seconds since the epoch by
+#: the submitter's clock.
+SENT = "sent_at"
 #: The header with the time by which the answer must be there, seconds since the epoch.
 DEADLINE = "deadline_at"
 #: The header with the seconds that were given when it was submitted.

@@ -16,6 +16,7 @@ from modelserver.store.batch import (
     DEADLINE_SECONDS,
     FAULTS,
     REAPS,
+    SENT,
     SUSPECTS,
     TRIES,
 )
@@ -102,6 +103,7 @@ def _renewed(message: dict[str, Any], now: float, aside: float) -> dict[str, Any
     headers = message["headers"]
     for count in (CRASHES, SUSPECTS, REAPS, FAULTS, TRIES):
         headers.pop(count, None)
+    headers[SENT] = round(now, 2)
     properties = message.get("properties", {})
     properties.get("delivery_info", {}).pop("redelivered", None)
     if (seconds := headers.get(DEADLINE_SECONDS)) is not None:

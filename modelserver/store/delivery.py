@@ -25,8 +25,9 @@ from modelserver.store.batch import (
     Stored,
     StoreResult,
 )
+from modelserver.store.histograms import FIRST_TOKEN, TOOK, WAITED
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
-from modelserver.store.measurements import count_durations, pack_sample
+from modelserver.store.measurements import pack_sample
 from modelserver.store.run_scripts import (
     SPLIT,
     add_bit_look,
@@ -34,6 +35,7 @@ from modelserver.store.run_scripts import (
     rows_stored,
 )
 from modelserver.store.state_scripts import ANY_COMMAND, RECORD
+from modelserver.values import Outcome, split_engine_id
 
 #: Most messages that one script puts into their lists when they are due.
 MOST_WOKEN = 512
@@ -185,16 +187,19 @@ class Deliveries:
         )
         if cut_off := sum(sample.cut_off for sample in samples):
             totals["cut_off"] = cut_off
-        totals.update(count_durations(samples))
+        totals.update(TOOK.count(s.seconds for s in samples if s.outcome is Outcome.OK))
+        times = _count_times(samples)
         pipe.eval(
             RECORD,
-            2,
+            3,
             self.keys.samples(engine),
             self.keys.counters(engine),
+            self.keys.model_times(split_engine_id(engine)[0]),
             SAMPLES_KEPT,
             SAMPLES_SECONDS,
-            len(totals),
-            *[part for pair in totals.items() for part in pair],
+            len(totals) + len(times),
+            len(times),
+            *[part for pair in (*totals.items(), *times.items()) for part in pair],
             *[orjson.dumps(pack_sample(sample)) for sample in samples[-SAMPLES_KEPT:]],
         )
 
@@ -325,6 +330,13 @@ class Deliveries:
                 await self.client.publish(self.keys.bell(""), "1")
             total += moved
         return total
+
+
+def _count_times(samples: Iterable[Sample]) -> Counter[str]:
+    """What the samples add to the times of their model."""
+    waited = [s.waited_seconds for s in samples if s.waited_seconds is not None]
+    first = [s.first_token_seconds for s in samples]
+    return WAITED.count(waited) + FIRST_TOKEN.count(s for s in first if s is not None)
 
 
 async def _bytes(reply: Any) -> Any:

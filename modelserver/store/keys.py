@@ -187,6 +187,10 @@ class Keys:
         """Hash of an engine's totals: requests by outcome, tokens."""
         return f"{self.prefix}counters:{engine}"
 
+    def model_times(self, model: str) -> str:
+        """Hash of counters of how long a model's requests waited."""
+        return f"{self.prefix}times:{model}"
+
     def canaries(self, engine: str) -> str:
         """List of an engine's last canaries, newest first."""
         return f"{self.prefix}canaries:{engine}"

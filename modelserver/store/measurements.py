@@ -1,10 +1,8 @@
 """What is measured of engines: samples of their requests, canaries, their metrics."""
 
 import json
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import orjson
@@ -14,12 +12,6 @@ from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS
 from modelserver.store.state import Store
 from modelserver.values import Outcome
 
-#: Bounds of the counters of how long requests took, in seconds; the last has none.
-DURATION_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-#: How the names of these counters begin; the place of the bound follows.
-_DURATION = "took:"
-#: The counter of what all these requests took together, in milliseconds.
-_DURATION_SUM = "took_milliseconds"
 #: The counters of requests that an engine answered, or rightly refused.
 ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
 #: Values of a canary without its engine; newer launchers may add some.
@@ -28,33 +20,6 @@ CANARY_VALUES = len(fields(Canary)) - 1
 METRICS_VALUES = len(fields(Metrics))
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}
-
-
-@dataclass(frozen=True, slots=True)
-class Durations:
-    """How long the requests took that went well."""
-
-    #: How many took so long, by DURATION_BOUNDS; one more for those beyond the last.
-    counts: tuple[int, ...]
-    #: What all took together.
-    seconds: float
-
-
-def count_durations(samples: Iterable[Sample]) -> Counter[str]:
-    """What the samples add to the counters of their engine."""
-    totals: Counter[str] = Counter()
-    for sample in samples:
-        if sample.outcome is Outcome.OK:
-            totals[f"{_DURATION}{bisect_left(DURATION_BOUNDS, sample.seconds)}"] += 1
-            totals[_DURATION_SUM] += round(sample.seconds * 1000)
-    return totals
-
-
-def durations_of(counters: Mapping[str, int]) -> Durations:
-    """How long an engine's requests took, by its counters."""
-    places = range(len(DURATION_BOUNDS) + 1)
-    counts = tuple(counters.get(f"{_DURATION}{place}", 0) for place in places)
-    return Durations(counts, counters.get(_DURATION_SUM, 0) / 1000)
 
 
 def pack_sample(sample: Sample) -> list[Any]:
@@ -151,14 +116,22 @@ def read_all_counters(
     store: Store, engines: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """The same of several engines in one round trip."""
+    found = _hashes(store, [store.keys.counters(engine) for engine in engines])
+    return dict(zip(engines, found, strict=True))
+
+
+def read_model_times(store: Store, models: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Each model's counters of how long its requests waited."""
+    found = _hashes(store, [store.keys.model_times(model) for model in models])
+    return dict(zip(models, found, strict=True))
+
+
+def _hashes(store: Store, keys: Sequence[str]) -> list[dict[str, int]]:
     with store.client.pipeline(transaction=False) as pipe:
-        for engine in engines:
-            pipe.hgetall(store.keys.counters(engine))
+        for key in keys:
+            pipe.hgetall(key)
         found = pipe.execute()
-    return {
-        engine: {key: int(value) for key, value in values.items()}
-        for engine, values in zip(engines, found, strict=True)
-    }
+    return [{name: int(value) for name, value in each.items()} for each in found]
 
 
 def count_finished(store: Store, engines: Sequence[str]) -> dict[str, int]:

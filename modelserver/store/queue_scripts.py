@@ -41,6 +41,25 @@ end
 return found
 """
 
+#: The header SENT of the messages that come next, one of each of the main lists KEYS
+#: and of up to ARGV[1] lists beside each: the longest waiting of all are among them.
+NEXT_SENT = """
+local found = {}
+local function look(list)
+  local message = redis.pcall('LINDEX', list, -1)
+  if type(message) ~= 'string' then return end
+  local _, last = string.find(message, '"sent_at":', 1, true)
+  found[#found + 1] = last and string.match(message, '^[%d.]+', last + 1)
+end
+for _, main in ipairs(KEYS) do
+  look(main)
+  for _, list in ipairs(redis.call('LRANGE', main .. '\\6\\22ring', 0, ARGV[1] - 1)) do
+    if list ~= main then look(list) end
+  end
+end
+return found
+"""
+
 #: Deletes the main lists KEYS and up to ARGV[1] of the side lists beside them; returns
 #: how many rows there were, and 1 if there are more lists.
 PURGE = """

@@ -27,19 +27,23 @@ return note
 """
 )
 
-#: Records an engine's requests. KEYS samples, counters; ARGV number kept, seconds kept,
-#: how many counters follow, each name and addend, then the packed samples.
+#: Records an engine's requests. KEYS samples, counters, the times of its model; ARGV
+#: number kept, seconds kept, how many counters follow, how many of these (the last) are
+#: the model's; each name and addend, then the packed samples.
 RECORD = (
     ALLOW_OOM
     + """
 local counters = tonumber(ARGV[3])
+local own = counters - tonumber(ARGV[4])
 for i = 1, counters do
-  redis.call('HINCRBY', KEYS[2], ARGV[2 * i + 2], ARGV[2 * i + 3])
+  local key = i > own and KEYS[3] or KEYS[2]
+  redis.call('HINCRBY', key, ARGV[2 * i + 3], ARGV[2 * i + 4])
 end
-for i = 2 * counters + 4, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[i]) end
+for i = 2 * counters + 5, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[i]) end
 redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[1]) - 1)
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
+if own < counters then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
 return 1
 """
 )

@@ -70,6 +70,23 @@ def read_submitters(store: Store, queue: str) -> dict[str, int]:
     return dict(found.most_common())
 
 
+def read_oldest(store: Store, queues: Sequence[str]) -> dict[str, float | None]:
+    """Since when the oldest request of each queue waits, by its submitter's clock.
+
+    None where nothing waits, or nothing says since when. Only what comes next is looked
+    at: what was given back may stand before something older.
+    """
+    with store.client.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            lists = store.keys.queue(queue)
+            pipe.eval(queue_scripts.NEXT_SENT, len(lists), *lists, MOST_SUBMITTERS)
+        replies = pipe.execute()
+    return {
+        queue: min(map(float, sent), default=None)
+        for queue, sent in zip(queues, replies, strict=True)
+    }
+
+
 def read_answers(store: Store) -> dict[str, int]:
     """Totals: results stored, and late or repeated ones that were refused."""
     values = store.run("HGETALL", store.keys.answers)

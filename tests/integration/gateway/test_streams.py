@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from modelserver.store.histograms import FIRST_TOKEN
+from modelserver.store.measurements import read_model_times
 from tests.integration.gateway.conftest import Served
 from tests.support.processes import eventually
 from tests.support.workers import PATIENCE, FleetSite
@@ -50,6 +52,20 @@ def test_a_chat_comes_in_parts_with_its_usage(gateway: Served):
     assert events[-2]["choices"] == []
     assert events[-2]["usage"]["completion_tokens"] == 5
     assert all(each["usage"] is None for each in events[:-2])
+
+
+def test_the_time_to_the_first_token_of_a_stream_is_counted(
+    gateway: Served, fleet: FleetSite
+):
+    def counted() -> int:
+        counters = read_model_times(fleet.store, ["writer"])["writer"]
+        return sum(FIRST_TOKEN.read(counters).counts)
+
+    before = counted()
+    asked = {"model": "writer", "prompt": "count 4", "max_tokens": 2}
+    assert gateway.ask("/v1/completions", asked)[0] == 200
+    list(gateway.events("/v1/completions", asked))
+    eventually(lambda: counted() == before + 1, PATIENCE)
 
 
 def test_prompts_of_one_stream_are_told_apart(gateway: Served):

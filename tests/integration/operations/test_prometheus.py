@@ -96,6 +96,10 @@ def test_prometheus_reads_engines_queues_answers_and_alerts(
             assert page[named(f"{took}_bucket", **engine, le="+Inf")] == 5
             assert page[named(f"{took}_count", **engine)] == 5
             assert page[named(f"{took}_sum", **engine)] > 0
+            waited = "modelserver_queue_wait_seconds"
+            assert page[named(f"{waited}_bucket", model="m", le="+Inf")] == 5
+            assert page[named(f"{waited}_sum", model="m")] < 30
+            assert page[named("modelserver_queue_oldest_seconds", queue_name="m")] == 0
             assert page[named("modelserver_redis_memory_bytes", kind="used")] > 0
             assert any(name == "modelserver_build_info" for name, _ in page)
             assert faults_of(url) == []
