@@ -13,6 +13,7 @@ from statistics import median
 
 from modelserver.policy.health.blame import SLOWER_STILL, residual_of
 from modelserver.policy.health.case import Findings
+from modelserver.policy.health.disproved import is_disproved
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.speed import CERTAIN, SLOWER_THAN_PEERS
 from modelserver.policy.health.verdicts import Slow, SpeedResidual
@@ -63,6 +64,9 @@ def with_others(
     slow = found.slow
     if not isinstance(slow, Slow):
         return found
+    names, engines, _ = alike
+    if is_disproved(residual_of(slow), engines[name], names, engines):
+        return replace(found, slow=None)
     if found.is_one_of_many and _is_as_slow_as_others(name, slow, alike, speeds):
         return replace(found, slow=None)
     excused = let_off(name, slow, alike, now)

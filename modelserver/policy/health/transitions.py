@@ -188,7 +188,9 @@ def _suspected(case: EngineCase) -> EngineMemory:
         and (own.passes or own.relaunches or own.stuttered)
         and case.waited >= FORGIVEN_SECONDS
     ):
-        return replace(own, passes=0, relaunches=0, stuttered=0, since=case.now)
+        return replace(
+            own, passes=0, relaunches=0, stuttered=0, disproved=0.0, since=case.now
+        )
     return own
 
 
@@ -248,6 +250,7 @@ def _verify(case: EngineCase) -> Transition:
         fresh_from=case.now,
         slowdown=slowdown,
         accepted=own.accepted + by_requests,
+        disproved=max(own.disproved, by_requests),
     )
     for_others = case.found.verified == case.observation.report.id
     believed = passed.passes >= PASSES_TO_BELIEVE or for_others
@@ -338,6 +341,7 @@ def _accepted(case: EngineCase) -> Transition:
     if is_well(own):
         well = {"accepted": 0.0, "slowdown": 1.0, "cause": Cause.NONE, "reason": ""}
         well |= {"tallies": Tallies(), "unwell_ticks": 0, "unwell_most": 0}
+        well |= {"disproved": 0.0}
         return Transition(case.moved(Health.HEALTHY, **well))
     news = find_news(own, case.now)
     if news:
