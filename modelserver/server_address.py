@@ -114,6 +114,21 @@ def plain_url(url: str) -> str:
     return f"{shown}?{'&'.join(kept)}" if query and kept else shown
 
 
+def with_password(url: str, password: str) -> str:
+    """The URL with a password where it has none.
+
+    >>> with_password("redis://host/0", "a/b"), with_password("redis://me@host", "x")
+    ('redis://:a%2Fb@host/0', 'redis://me:x@host')
+    """
+    parts = urlsplit(url)
+    if parts.password:
+        return url
+    user, at, place = parts.netloc.rpartition("@")
+    user = user.removesuffix(":") if at else ""
+    netloc = f"{user}:{quote(password, safe='')}@{place}"
+    return parts._replace(netloc=netloc).geturl()
+
+
 def _refuse_unknown(scheme: str, parameters: Mapping[str, str]) -> None:
     known = (*_DATABASE, *(_TLS if scheme == "rediss" else ()))
     for name in parameters:

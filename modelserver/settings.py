@@ -4,7 +4,8 @@ The only module that reads the environment. ``MODELSERVER_FLEET`` names the flee
 ``MODELSERVER_HOME`` the folder for engine environments, models, logs and the embedded
 server's data, ``MODELSERVER_ENGINES_HOME`` another one for the first two,
 ``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM`` what runs
-containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with.
+containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with, or
+``MODELSERVER_FLEET_KEY_FILE`` the file that holds it.
 CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
 ``MODELSERVER_PASSWORD``, or the file that ``MODELSERVER_PASSWORD_FILE`` names, is the
 password of the fleet page and Flower. ``MODELSERVER_LOG`` is how programs log.
@@ -22,10 +23,10 @@ from pathlib import Path
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet.file import Fleet, read_fleet
-from modelserver.fleet.key import KEY_VARIABLE, FleetKey
+from modelserver.fleet.key import KEY_FILE_VARIABLE, KEY_VARIABLE, FleetKey
 from modelserver.fleet.sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
-from modelserver.server_address import plain_url
+from modelserver.server_address import plain_url, with_password
 
 #: The fleet file in the working folder, unless MODELSERVER_FLEET names another.
 FLEET_FILE = "fleet.toml"
@@ -152,12 +153,28 @@ class Settings:
 
         Raises StoreUnreachableError where the embedded server does not run.
         """
-        return self._embedded_url() if self.embedded else self.fleet.redis.url
+        if self.embedded:
+            return self._embedded_url()
+        return self._with_password(self.fleet.redis.url)
 
     @property
     def results_url(self) -> str:
         """The URL of results, the same server unless the fleet file says otherwise."""
-        return self.fleet.redis.results_url or self.redis_url
+        apart = self.fleet.redis.results_url
+        return self._with_password(apart) if apart else self.redis_url
+
+    def _with_password(self, url: str) -> str:
+        """The URL with the password of a file. Raises ConfigurationError."""
+        if not self.fleet.redis.password_file:
+            return url
+        path = self.fleet_file.parent / self.fleet.redis.password_file
+        try:
+            return with_password(url, path.read_text().strip())
+        except OSError as error:
+            raise ConfigurationError(
+                f"redis.password_file names {path}, which cannot be read "
+                f"({error.strerror}); correct it, or let this user read it"
+            ) from error
 
     def _embedded_url(self) -> str:
         path = self.run_dir / EMBEDDED_FILE
@@ -198,7 +215,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         host=environ.get("MODELSERVER_HOST") or MACHINE,
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
         gpu_variable=_gpu_variable(environ),
-        given_key=environ.get(KEY_VARIABLE, ""),
+        given_key=_given_key(environ, folder),
         shared_home=Path(engines).expanduser().absolute() if engines else None,
         password=environ.get("MODELSERVER_PASSWORD", ""),
         password_file=(folder / file).absolute()
@@ -215,6 +232,19 @@ def _json_logs(form: str) -> bool:
             'set it to "json", or to "text" for lines for people'
         )
     return form == "json"
+
+
+def _given_key(environ: Mapping[str, str], folder: Path) -> str:
+    named = environ.get(KEY_FILE_VARIABLE)
+    if KEY_VARIABLE in environ or not named:
+        return environ.get(KEY_VARIABLE, "")
+    try:
+        return (folder / named).read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{KEY_FILE_VARIABLE} names {named}, which cannot be read "
+            f"({error.strerror}); correct it, or let this user read it"
+        ) from error
 
 
 def _gpu_variable(environ: Mapping[str, str]) -> tuple[str, str]:

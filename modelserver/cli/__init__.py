@@ -9,6 +9,7 @@ What is shown:
 - ``incidents``: what this host keeps of engines that ended
 - ``dead``: requests that engines died of
 - ``probes``: ``latency`` and ``fastest``, engines side by side
+- ``alive``: whether a part works, for probes
 - ``doctor``: problems of this host and this fleet
 - ``metrics``: the fleet for Prometheus
 - ``ui``: the fleet page
@@ -29,10 +30,13 @@ What is ordered:
 
 What is started:
 
-- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``; ``flower_options``
-  says that Flower's port is taken, and who may come in
+- ``programs``: ``worker``, ``beat``, ``flower``, ``launcher`` and ``valkey``;
+  ``flower_options`` says that Flower's port is taken, and who may come in
 - ``batches``: what carries out submitted runs
-- ``worker_processes``: several workers of one host as one program
+- ``worker_processes``: how many workers a host runs
+- ``program_group``: several programs of one host as one
+- ``slurm``: a host as a job of Slurm
+- ``units``: a host's programs as units of systemd
 - ``engines``: the programs that install what engines run in
 - ``weights``: the program that fetches models' files
 - ``serve``: OpenAI's HTTP in front of the fleet
@@ -56,6 +60,7 @@ from modelserver.errors import ConfigurationError, ModelserverError
 #: The module of each command, which has it under its own name with "_" for "-".
 COMMANDS = {
     "alerts": "alerts",
+    "alive": "alive",
     "apply": "apply",
     "batch": "batch_group",
     "batches": "batches",
@@ -80,13 +85,17 @@ COMMANDS = {
     "relaunch": "relaunch",
     "resume": "drain",
     "serve": "serve",
+    "slurm": "slurm",
+    "slurm-job": "slurm",
     "status": "status",
     "top": "top",
     "ui": "ui",
     "undrain": "drain",
     "undrain-host": "hosts",
+    "units": "units",
     "up": "up",
     "usage": "keys",
+    "valkey": "programs",
     "weights": "weights",
     "why": "why",
     "worker": "programs",

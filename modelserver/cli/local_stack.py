@@ -39,6 +39,21 @@ PAGE_PORT = 8090
 STACK_FILE = "stack.json"
 
 
+def stop_seconds(settings: Settings) -> dict[str, float]:
+    """How long each program may take to end after SIGTERM, in seconds."""
+    specs = settings.fleet.specs()
+    return {
+        "valkey": 20.0,
+        "launcher": max((spec.drain_seconds for spec in specs), default=0.0) + 60,
+        "worker": settings.fleet.rules.grace_seconds + 30,
+        "beat": 10.0,
+        "batches": 30.0,
+        "gateway": 40.0,
+        "page": 10.0,
+        "flower": 10.0,
+    }
+
+
 @dataclass(slots=True)
 class Program:
     """One program of the stack. It logs to a file and leads a session of its own."""
@@ -142,7 +157,10 @@ class Stack:
     def _start_server(self) -> None:
         self.server = embedded_valkey.prepare(self.settings.run_dir)
         program = Program(
-            "valkey", self.server.argv, self.logs / "valkey.log", stop_seconds=20
+            "valkey",
+            self.server.argv,
+            self.logs / "valkey.log",
+            stop_seconds(self.settings)["valkey"],
         )
         self._begin(program)
         end = time.monotonic() + SERVER_SECONDS
@@ -156,39 +174,34 @@ class Stack:
         self.server.announce()
 
     def _wanted(self) -> Iterator[Program]:
-        def program(name: str, stop_seconds: float, *argv: str) -> Program:
-            log = self.logs / f"{name}.log"
-            return Program(name, tuple(python_program(*argv)), log, stop_seconds)
+        seconds = stop_seconds(self.settings)
 
-        specs = self.settings.fleet.specs()
-        drain = max((spec.drain_seconds for spec in specs), default=0.0)
-        grace = self.settings.fleet.rules.grace_seconds
-        yield program("launcher", drain + 60, "launcher")
+        def program(name: str, *argv: str) -> Program:
+            log = self.logs / f"{name}.log"
+            return Program(name, tuple(python_program(*argv)), log, seconds[name])
+
+        yield program("launcher", "launcher")
         alone = self.settings.fleet.workers.processes == 1
         worker = ("celery", "-A", "tasks") if alone else ("modelserver.cli",)
         name = ("-n", f"celery@{self.settings.host}") if alone else ()
-        yield program("worker", grace + 30, *worker, "worker", *name, "-l", "INFO")
+        yield program("worker", *worker, "worker", *name, "-l", "INFO")
         schedule = str(self.settings.run_dir / "beat-schedule")
-        yield program(
-            "beat", 10, "celery", "-A", "tasks", "beat", "--schedule", schedule
-        )
-        yield program("batches", 30, "modelserver.cli", "batches")
+        yield program("beat", "celery", "-A", "tasks", "beat", "--schedule", schedule)
+        yield program("batches", "modelserver.cli", "batches")
         if self.gateway:
             port = embedded_valkey.free_port(GATEWAY_PORT)
             self.api_url = f"http://127.0.0.1:{port}/v1"
-            yield program("gateway", 40, "modelserver.cli", "serve", f"--port={port}")
+            yield program("gateway", "modelserver.cli", "serve", f"--port={port}")
         if self.flower:
             port = embedded_valkey.free_port(FLOWER_PORT)
             self.flower_url = f"http://127.0.0.1:{port}"
-            yield program(
-                "flower", 10, "celery", "-A", "tasks", "flower", f"--port={port}"
-            )
+            yield program("flower", "celery", "-A", "tasks", "flower", f"--port={port}")
         if self.page:
             port = embedded_valkey.free_port(PAGE_PORT)
             self.page_url = f"http://127.0.0.1:{port}"
             links = (f"--port={port}", f"--flower-url={self.flower_url}")
             buttons = ("--actions",) * self.actions
-            yield program("page", 10, "modelserver.cli", "ui", *links, *buttons)
+            yield program("page", "modelserver.cli", "ui", *links, *buttons)
 
     def _begin(self, program: Program) -> None:
         program.start(environment(self.settings))

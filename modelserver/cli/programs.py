@@ -14,14 +14,15 @@ import click
 
 import modelserver
 from modelserver.cli.flower_options import given, refuse_taken_port, tell_login
+from modelserver.cli.program_group import ProgramGroup
 from modelserver.cli.worker_processes import (
     NAMING,
-    WorkerGroup,
     count_cores,
     find_processes,
     refuse_names,
 )
 from modelserver.errors import ConfigurationError
+from modelserver.operations import embedded_valkey
 from modelserver.page.password import find_password
 from modelserver.settings import FLEET_FILE, Settings, load
 
@@ -105,7 +106,7 @@ def worker(processes: str | None, args: tuple[str, ...]) -> None:
         name: python_program("celery", "-A", "tasks", "worker", "-n", name, *args)
         for name in (f"worker@{settings.host}-{rank}" for rank in range(number))
     }
-    group = WorkerGroup(commands, programs_folder(), environment(settings), click.echo)
+    group = ProgramGroup(commands, programs_folder(), environment(settings), click.echo)
     sys.exit(group.run())
 
 
@@ -141,3 +142,16 @@ def flower(args: tuple[str, ...]) -> None:
 def launcher(args: tuple[str, ...]) -> None:
     """Run the engines of this host."""
     replace_process(python_program("launcher", *args), environment(load_with_fleet()))
+
+
+@click.command()
+def valkey() -> None:
+    """Run the embedded server alone, as `up` does beside the rest."""
+    settings = load_with_fleet()
+    if not settings.embedded:
+        raise ConfigurationError(
+            f"{settings.fleet_file} names a Redis of its own; there is none to start"
+        )
+    server = embedded_valkey.prepare(settings.make_run_dir())
+    server.announce()
+    os.execv(server.argv[0], server.argv)

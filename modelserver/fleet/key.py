@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 #: The variable that holds the key; it goes before the file.
 KEY_VARIABLE = "MODELSERVER_FLEET_KEY"
+#: The variable that names a file with the key.
+KEY_FILE_VARIABLE = "MODELSERVER_FLEET_KEY_FILE"
 #: The file in the run folder that holds the key.
 KEY_FILE = "fleet.key"
 #: The file in the run folder with the last version that this host has obeyed.

@@ -260,6 +260,8 @@ class RedisSection(_Section):
     url: str = EMBEDDED
     #: A server for results only, "" for the same one.
     results_url: str = ""
+    #: A file with the password, for URLs that have none; "" for no such file.
+    password_file: str = ""
     #: The beginning of every key.
     prefix: str = Field(default="ms:", pattern=r"^[A-Za-z0-9_.:-]*$")
     #: The most connections of each pool of a process.

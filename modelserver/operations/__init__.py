@@ -13,5 +13,7 @@
 - ``hosted_runs``: how submitted runs stand
 - ``cancelling``: ends requests that nobody wants any more
 - ``dead_letters``: sends dead letters again, or forgets them
+- ``alive``: whether a part works on this host
+- ``units``: a host's programs as units of systemd
 - ``embedded_valkey``: a Valkey server for one machine
 """

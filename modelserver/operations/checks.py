@@ -108,9 +108,9 @@ def _fleet_key(store: Store, settings: Settings) -> Check:
 
 def _results(settings: Settings) -> Iterator[Check]:
     """The server of results, where it is another."""
-    if url := settings.fleet.redis.results_url:
+    if settings.fleet.redis.results_url:
         try:
-            store = connect_to(url, settings.fleet.redis.prefix)
+            store = connect_to(settings.results_url, settings.fleet.redis.prefix)
             yield Check("results", f"{' '.join(store.server())} at {store.url}")
             yield from check_rights(store)
         except StoreUnreachableError as error:

@@ -45,6 +45,7 @@ from tests.chaos.placement import placement
 from tests.chaos.poison import poison_messages
 from tests.chaos.poisonous_requests import poison
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
+from tests.chaos.slurm import slurm
 from tests.chaos.two_versions import two_versions
 from tests.chaos.workers import (
     worker_killed,
@@ -80,6 +81,7 @@ CASES = {
     "port-stranger": port_stranger,
     "disk-full": disk_full,
     "redis-empty": redis_empty,
+    "slurm": slurm,
     "two-versions": two_versions,
     "poison-messages": poison_messages,
     "poison": poison,

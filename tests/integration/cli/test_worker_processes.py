@@ -36,8 +36,8 @@ while True:
 GROUP = """
 import json, os, sys
 from pathlib import Path
-from modelserver.cli.worker_processes import WorkerGroup
-group = WorkerGroup(json.loads(sys.argv[1]), Path.cwd(), os.environ, print)
+from modelserver.cli.program_group import ProgramGroup
+group = ProgramGroup(json.loads(sys.argv[1]), Path.cwd(), os.environ, print)
 sys.exit(group.run())
 """
 

@@ -1,0 +1,88 @@
+"""``modelserver units install``: this host's programs as units of systemd."""
+
+import getpass
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from modelserver.cli.local_stack import stop_seconds
+from modelserver.cli.programs import load_with_fleet, python_program
+from modelserver.errors import ConfigurationError
+from modelserver.operations.units import PARTS, TARGET, Place
+from modelserver.operations.units import units as texts
+from modelserver.settings import Settings
+
+#: Where units are that systemd runs for the whole machine.
+SYSTEM = Path("/etc/systemd/system")
+#: What the programs of the whole machine are told.
+SYSTEM_ENVIRONMENT = Path("/etc/modelserver/environment")
+NAMES = tuple(part.name for part in PARTS)
+
+
+@click.group()
+def units() -> None:
+    """This host's programs under systemd."""
+
+
+@units.command()
+@click.option("--user", "own", is_flag=True, help="For your own systemd, not root's.")
+@click.option("--as", "user", default="", help="Who runs them, without --user.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(NAMES),
+    help="These parts only: launcher and worker on the second and further hosts.",
+)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where units are put.")
+def install(own: bool, user: str, only: tuple[str, ...], folder: Path | None) -> None:
+    """Write units for the fleet file, one target for all of them.
+
+    What stands in a file of the environment already is left as it is.
+    """
+    settings = load_with_fleet()
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    variables = config / "modelserver/environment" if own else SYSTEM_ENVIRONMENT
+    place = Place(
+        program=shlex.join(python_program("modelserver.cli")),
+        environment_file=str(variables),
+        folder=str(settings.fleet_file.parent),
+        user="" if own else user or os.environ.get("SUDO_USER") or getpass.getuser(),
+    )
+    folder = folder or (config / "systemd/user" if own else SYSTEM)
+    try:
+        _write_variables(variables, settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = choose(only, settings)
+        for name, text in texts(names, place, stop_seconds(settings)):
+            (folder / name).write_text(text)
+            click.echo(folder / name)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{error.filename} cannot be written; run this as root, or say --user"
+        ) from error
+    systemctl = "systemctl --user" if own else "systemctl"
+    click.echo(f"\nVariables, such as HF_TOKEN, are in {variables}")
+    click.echo(f"{systemctl} daemon-reload && {systemctl} enable --now {TARGET}")
+
+
+def choose(only: Sequence[str], settings: Settings) -> list[str]:
+    """The parts to write units for. Raises ConfigurationError."""
+    server = PARTS[0].name
+    if server in only and not settings.embedded:
+        raise ConfigurationError(
+            f"{settings.fleet_file} has a Redis of its own; leave out --only {server}"
+        )
+    return [name for name in only or NAMES if name != server or settings.embedded]
+
+
+def _write_variables(path: Path, settings: Settings) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = {"FLEET": settings.fleet_file, "HOME": settings.home}
+    lines = [f"MODELSERVER_{name}={value}\n" for name, value in values.items()]
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+        file.writelines(lines)

@@ -1,0 +1,141 @@
+"""A Slurm of one machine, of its own: munge, a controller and a node."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from tests.support.processes import eventually, free_port
+
+#: Programs without which there is no Slurm on this machine.
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
+#: How long Slurm waits after a SIGTERM until it kills, in seconds: its usual time.
+KILL_WAIT = 30
+CONFIGURATION = """
+ClusterName=chaos
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+SlurmctldPort={controller}
+SlurmdPort={node}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=5
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait={kill_wait}
+MailProg=/bin/true
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES PriorityTier=1 GraceTime={kill_wait}
+PartitionName=urgent Nodes={host} PriorityTier=2
+"""
+
+
+def find_missing() -> list[str]:
+    """The programs of Slurm that this machine has not."""
+    return [name for name in NEEDED if not shutil.which(name, path=_path())]
+
+
+def _path() -> str:
+    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+class Cluster:
+    """Its programs live in the foreground, and end with it. A context manager."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """``environment`` is added to this process's, for jobs too."""
+        self.folder = folder
+        self._programs: list[subprocess.Popen[bytes]] = []
+        self.environment = {
+            **os.environ,
+            **environment,
+            "PATH": _path(),
+            "SLURM_CONF": str(folder / "slurm.conf"),
+        }
+
+    def __enter__(self) -> Self:
+        for name in ("munge", "state", "spool"):
+            (self.folder / name).mkdir(parents=True, mode=0o755)
+        key = self.folder / "munge/key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o600)
+        (self.folder / "slurm.conf").write_text(
+            CONFIGURATION.format(
+                host=socket.gethostname(),
+                user=getpass.getuser(),
+                folder=self.folder,
+                controller=free_port(),
+                node=free_port(),
+                kill_wait=KILL_WAIT,
+            )
+        )
+        munge = [f"--{each}={self.folder}/munge/{each}" for each in ("socket", "seed")]
+        paths = [f"--key-file={key}", f"--pid-file={self.folder}/munge/pid"]
+        log = f"--log-file={self.folder}/munge/log"
+        self._start("munged", "--foreground", "--force", *munge[:1], *paths, log)
+        eventually((self.folder / "munge/socket").exists)
+        self._start("slurmctld", "-D")
+        self._start("slurmd", "-D", "-N", socket.gethostname())
+        eventually(lambda: "idle" in self.run("sinfo", "-h", "-o", "%T"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run("scancel", "--full", "-u", getpass.getuser(), check=False)
+        for program in reversed(self._programs):
+            program.terminate()
+        for program in self._programs:
+            with suppress(subprocess.TimeoutExpired):
+                program.wait(10)
+            program.kill()
+
+    def _start(self, *argv: str) -> None:
+        with (self.folder / f"{argv[0]}.log").open("ab") as log:
+            self._programs.append(
+                subprocess.Popen(argv, env=self.environment, stdout=log, stderr=log)
+            )
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        """A command of Slurm; what it printed."""
+        done = subprocess.run(
+            argv, env=self.environment, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(argv)}: {done.stderr}")
+        return done.stdout
+
+    def submit(self, script: Path, *options: str) -> str:
+        """The number of a new job."""
+        log = f"--output={self.folder}/job-%j.log"
+        return self.run("sbatch", "--parsable", log, *options, str(script)).strip()
+
+    def state(self, job: str) -> str:
+        """What has become of a job: PENDING, RUNNING, COMPLETED, TIMEOUT, ..."""
+        told = self.run("scontrol", "-o", "show", "job", job)
+        return told.partition("JobState=")[2].partition(" ")[0]
+
+    def until(self, job: str, *states: str, within: float) -> float:
+        """Wait until a job is in one of these states; the seconds that it took."""
+        began = time.monotonic()
+        eventually(lambda: self.state(job) in states, within)
+        return time.monotonic() - began
+
+    def said(self, job: str) -> str:
+        """What a job has printed."""
+        return (self.folder / f"job-{job}.log").read_text()
