@@ -18,6 +18,8 @@ _SCHEMES = {
     "rediss": "rediss",
     "unix": "unix",
     "redis+socket": "unix",
+    "sentinel": "sentinel",
+    "redis+sentinel": "sentinel",
 }
 #: How a server's certificate is checked, as a URL may spell it, in small letters.
 _CHECKS = {
@@ -33,18 +35,41 @@ _TRUTHS = {
 _PATHS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 #: Parameters of rediss://.
 _TLS = ("ssl_cert_reqs", "ssl_check_hostname", *_PATHS, "ssl_password")
+#: Parameters of sentinel://: how the sentinels themselves are logged in at.
+_SENTINEL = ("sentinel_username", "sentinel_password")
+#: Where sentinels listen, unless the URL says otherwise.
+_SENTINEL_PORT = 26379
+#: The parameters of each scheme that has some of its own.
+_OWN = {"rediss": _TLS, "sentinel": _SENTINEL}
 #: Parameters of every scheme: the number of the database.
 _DATABASE = ("db", "virtual_host")
+#: How parameters begin that are shown to nobody.
+_SECRET = ("ssl_password", "sentinel_password")
+#: The argument of our connections, and the option of our transport, for `Sentinels`.
+SENTINELS = "sentinels"
 _UNREADABLE = "the URL's host and port cannot be told apart from its password"
 _ENCODE = "write # / ? @ : in a password as %23 %2F %3F %40 %3A"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who knows where the primary of a group of servers is."""
+
+    #: Host and port of each.
+    addresses: tuple[tuple[str, int], ...]
+    #: The group's name.
+    service: str
+    #: redis-py's ``username`` and ``password`` for the sentinels themselves.
+    login: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
     """Where a server listens, and how it is to be spoken to."""
 
-    #: "redis", "rediss" or "unix".
+    #: "redis", "rediss", "unix" or "sentinel".
     scheme: str
+    #: Of "sentinel" that of the first one.
     host: str = ""
     port: int = 6379
     #: The socket's path, for "unix" only.
@@ -54,15 +79,30 @@ class ServerAddress:
     password: str = ""
     #: redis-py's ``ssl_`` arguments, for "rediss" only.
     tls: Mapping[str, Any] = field(default_factory=dict)
+    #: Who knows the primary, and by what name, for "sentinel" only.
+    sentinels: Sentinels | None = None
 
     def connection_arguments(self) -> dict[str, Any]:
         """What redis-py's connections are made with."""
         where: dict[str, Any] = {"host": self.host, "port": self.port}
         if self.scheme == "unix":
             where = {"path": self.path}
+        if self.sentinels:
+            where = {SENTINELS: self.sentinels}
         who = {"username": self.username, "password": self.password}
         given = {name: value for name, value in who.items() if value}
         return {**where, **given, "db": self.database, **self.tls}
+
+    def transport_options(self) -> dict[str, Any]:
+        """What Celery's broker, and Flower, must know beside the URL."""
+        if self.sentinels is None:
+            return {}
+        login = {"sentinel_kwargs": dict(self.sentinels.login)}
+        return {
+            SENTINELS: self.sentinels,
+            "master_name": self.sentinels.service,
+            **login,
+        }
 
     def celery_url(self) -> str:
         """As Celery, kombu and Flower take it; TLS is told beside it, by ``tls``."""
@@ -71,6 +111,7 @@ class ServerAddress:
         if self.scheme == "unix":
             number = f"?virtual_host={self.database}" if self.database else ""
             return f"redis+socket://{who}{quote(self.path)}{number}"
+        # Of sentinels Flower asks the first one, by options of the transport.
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{who}{host}:{self.port}/{self.database}"
 
@@ -83,8 +124,8 @@ def read_address(url: str) -> ServerAddress:
     scheme = _SCHEMES.get(parts.scheme)
     if scheme is None or "://" not in url:
         raise ValueError(
-            f'"{plain_url(url)}" must be redis://host:port/db, rediss://host:port/db '
-            "or unix:///path?db=0"
+            f'"{plain_url(url)}" must be redis://host:port/db, rediss://host:port/db, '
+            "sentinel://host:port,host:port/group/db or unix:///path?db=0"
         )
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     _refuse_unknown(scheme, parameters)
@@ -92,6 +133,11 @@ def read_address(url: str) -> ServerAddress:
     number = parameters.get("db") or parameters.get("virtual_host") or ""
     if scheme == "unix":
         where: dict[str, Any] = {"path": _socket_path(unquote(parts.netloc), path)}
+    elif scheme == "sentinel":
+        group, _, digits = path.strip("/").partition("/")
+        number, found = digits or number, _sentinels(parts, group, parameters)
+        host, port = found.addresses[0]
+        where = {"host": host, "port": port, "sentinels": found}
     else:
         number = path.strip("/") or number
         where = {"host": unquote(parts.hostname or "localhost"), "port": _port(parts)}
@@ -108,7 +154,7 @@ def read_address(url: str) -> ServerAddress:
 def plain_url(url: str) -> str:
     """The URL without its passwords, for messages."""
     url, _, query = url.partition("?")
-    kept = [part for part in query.split("&") if not part.startswith("ssl_password")]
+    kept = [part for part in query.split("&") if not part.startswith(_SECRET)]
     head, at, tail = url.rpartition("@")
     shown = f"{head.split('://')[0]}://***@{tail}" if at else url
     return f"{shown}?{'&'.join(kept)}" if query and kept else shown
@@ -130,12 +176,15 @@ def with_password(url: str, password: str) -> str:
 
 
 def _refuse_unknown(scheme: str, parameters: Mapping[str, str]) -> None:
-    known = (*_DATABASE, *(_TLS if scheme == "rediss" else ()))
+    known = (*_DATABASE, *_OWN.get(scheme, ()))
     for name in parameters:
         if name in known:
             continue
-        if name in _TLS:
-            raise ValueError(f"{name} is for rediss:// URLs; this one is {scheme}://")
+        for other, own in _OWN.items():
+            if name in own:
+                raise ValueError(
+                    f"{name} is for {other}:// URLs; this one is {scheme}://"
+                )
         close = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         raise ValueError(f"{name} is no parameter of a {scheme}:// URL; {advice}")
@@ -147,6 +196,30 @@ def _port(parts: SplitResult) -> int:
     except ValueError:
         # Without the library's own words, which may hold a part of the password.
         raise ValueError(f"{_UNREADABLE}; {_ENCODE}") from None
+
+
+def _sentinels(
+    parts: SplitResult, group: str, parameters: Mapping[str, str]
+) -> Sentinels:
+    if not group:
+        raise ValueError(
+            "a sentinel:// URL names the group of servers after the sentinels, such as "
+            "sentinel://host:26379,host:26379/mymaster/0"
+        )
+    places = parts.netloc.rpartition("@")[2].split(",")
+    try:
+        each = [urlsplit(f"//{place}") for place in places]
+        addresses = [
+            (one.hostname or "localhost", one.port or _SENTINEL_PORT) for one in each
+        ]
+    except ValueError:
+        raise ValueError(f"{_UNREADABLE}; {_ENCODE}") from None
+    login = {
+        name.removeprefix("sentinel_"): parameters[name]
+        for name in _SENTINEL
+        if parameters.get(name)
+    }
+    return Sentinels(tuple(addresses), group, login)
 
 
 def _socket_path(netloc: str, path: str) -> str:

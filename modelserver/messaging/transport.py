@@ -23,6 +23,7 @@ from modelserver.messaging.envelope import slim, unescaped
 from modelserver.messaging.followers import defer, origin
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
+from modelserver.server_address import SENTINELS
 from modelserver.store import connections, queue_scripts, scripts
 from modelserver.store.batch import DEADLINE, RESUBMISSION, SENT, SUBMITTER
 from modelserver.store.keys import Keys, list_name
@@ -135,11 +136,19 @@ class Channel(redis.Channel):
         return self._blocking
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """As kombu's, which would take a class of its own for a socket of this host."""
+        """As kombu's, which knows no sentinels, and takes a class of its own for a
+        socket of this host."""
         parameters: dict[str, Any] = super()._connparams(asynchronous)
+        options = self.connection.client.transport_options
+        kind = parameters["connection_class"]
         if "path" in parameters:
-            kinds = (connections.LeavesDemoted, parameters["connection_class"])
-            parameters["connection_class"] = type("UnixConnection", kinds, {})
+            left = (connections.LeavesDemoted, kind)
+            parameters["connection_class"] = type("UnixConnection", left, {})
+        elif sentinels := options.get(SENTINELS):
+            del parameters["host"], parameters["port"]
+            parameters[SENTINELS] = sentinels
+            led = (connections.FollowsSentinels, kind)
+            parameters["connection_class"] = type("SentinelConnection", led, {})
         return parameters
 
     def _get_client(self) -> Any:
@@ -259,7 +268,7 @@ TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
 
 
 class BrokerConnection(KombuConnection):
-    """A connection that takes the transport above for redis:// and rediss://.
+    """A connection that takes the transport above for Redis, also by TLS or sentinels.
 
     It shows the URL that it was made from, so that Flower and others know where they
     are. kombu's pools copy the transport, but not this class.
@@ -268,7 +277,7 @@ class BrokerConnection(KombuConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._scheme = self.transport_cls
-        if self._scheme in ("redis", "rediss"):
+        if self._scheme in ("redis", "rediss", "sentinel"):
             self.transport_cls = TRANSPORT
 
     def as_uri(self, *args: Any, **kwargs: Any) -> str:

@@ -173,7 +173,12 @@ def shared_settings(settings: Settings, models: CatalogueSource) -> dict[str, An
     return {
         "broker_url": broker.celery_url(),
         "broker_use_ssl": dict(broker.tls),
-        "broker_transport_options": prefix | timeouts | pool,
+        "broker_transport_options": {
+            **prefix,
+            **timeouts,
+            **pool,
+            **broker.transport_options(),
+        },
         "broker_connection_retry_on_startup": True,
         "result_backend": BACKEND + settings.results_url,
         "result_backend_transport_options": prefix | retries,

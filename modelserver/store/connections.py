@@ -3,14 +3,16 @@
 After a failover an old connection may still lead to the former primary, which lives on
 as a replica and refuses what is written. Such a connection is closed here, and the
 error is that of a lost one. So everybody goes on as after any other loss: over a new
-connection to the fleet's address, which leads to the primary of now.
+connection to the fleet's address, which leads to the primary of now. Where sentinels
+watch the servers, each new connection asks them for that address.
 """
 
 from typing import Any
 
 import redis
 from redis import asyncio as aioredis
-from redis.asyncio.retry import Retry
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import (
@@ -19,10 +21,14 @@ from redis.exceptions import (
     ReadOnlyError,
     ResponseError,
 )
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-from modelserver.server_address import read_address
+from modelserver.server_address import Sentinels, read_address
 from modelserver.store.state_scripts import ANY_COMMAND
 
+#: A sentinel that is silent for so many seconds is passed over.
+SENTINEL_SECONDS = 1.0
 #: How the replies begin of a server that takes no writes now: too few replicas are in
 #: step, or its disk is full. Two more have errors of their own.
 _REFUSALS = ("NOREPLICAS", "MISCONF")
@@ -63,6 +69,31 @@ class UnixConnection(LeavesDemoted, redis.UnixDomainSocketConnection):
     """The same over a socket of this host."""
 
 
+class FollowsSentinels:
+    """How blocking connections find the primary of now: its sentinels are asked."""
+
+    def __init__(self, *args: Any, sentinels: Sentinels, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sentinels = sentinels
+
+    def _connect(self) -> Any:
+        once = Retry(NoBackoff(), 0)
+        asked = Sentinel(
+            self._sentinels.addresses, sentinel_kwargs=_asking(self._sentinels, once)
+        )
+        try:
+            place = asked.discover_master(self._sentinels.service)
+        finally:
+            for each in asked.sentinels:
+                each.close()
+        self.host, self.port = place
+        return super()._connect()  # type: ignore[misc]
+
+
+class SentinelConnection(FollowsSentinels, StoreConnection):
+    """A blocking connection to the primary that sentinels name."""
+
+
 class _AsyncLeavesDemoted:
     """The same for connections for asyncio."""
 
@@ -89,12 +120,48 @@ class AsyncUnixConnection(_AsyncLeavesDemoted, aioredis.UnixDomainSocketConnecti
     """The same over a socket of this host."""
 
 
+class AsyncSentinelConnection(AsyncConnection):
+    """The same to the primary that sentinels name."""
+
+    def __init__(self, *args: Any, sentinels: Sentinels, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sentinels = sentinels
+
+    async def _connect(self) -> None:
+        once = AsyncRetry(NoBackoff(), 0)
+        asked = AsyncSentinel(
+            self._sentinels.addresses, sentinel_kwargs=_asking(self._sentinels, once)
+        )
+        try:
+            place = await asked.discover_master(self._sentinels.service)
+        finally:
+            for each in asked.sentinels:
+                await each.aclose()
+        self.host, self.port = place
+        await super()._connect()
+
+
+def _asking(sentinels: Sentinels, retry: Retry | AsyncRetry) -> dict[str, Any]:
+    """How each sentinel is asked: the next one is there for one that is silent."""
+    seconds = {
+        "socket_connect_timeout": SENTINEL_SECONDS,
+        "socket_timeout": SENTINEL_SECONDS,
+    }
+    return {**sentinels.login, **seconds, "retry": retry}
+
+
 #: The classes of connections by the scheme of an address.
-_BLOCKING = {"redis": StoreConnection, "rediss": SSLConnection, "unix": UnixConnection}
+_BLOCKING = {
+    "redis": StoreConnection,
+    "rediss": SSLConnection,
+    "unix": UnixConnection,
+    "sentinel": SentinelConnection,
+}
 _ASYNC = {
     "redis": AsyncConnection,
     "rediss": AsyncSSLConnection,
     "unix": AsyncUnixConnection,
+    "sentinel": AsyncSentinelConnection,
 }
 
 
@@ -176,6 +243,6 @@ def open_async(url: str, max_connections: int, queues: bool = False) -> aioredis
         socket_connect_timeout=5,
         socket_timeout=10,
         health_check_interval=15,
-        retry=Retry(NoBackoff(), 0),
+        retry=AsyncRetry(NoBackoff(), 0),
     )
     return aioredis.Redis.from_pool(pool)
