@@ -3,7 +3,8 @@
 ``server`` has the paths; ``reading`` takes bodies in, ``bodies`` finds what is asked in
 them and joins the answers,
 ``calling`` sends requests and follows them, ``inbox`` hears the parts of streams,
-``events`` writes them, ``doorkeeper`` knows keys and limits, ``faults`` tells errors,
+``events`` writes them, ``doorkeeper`` knows keys and limits, ``admission`` refuses what
+cannot be answered in time, by the estimate of ``waiting``, ``faults`` tells errors,
 ``openapi`` describes the paths, ``crowd`` bounds the connections.
 ``batch_paths`` answers for files and batches: ``files`` keeps the one, ``batches``
 hands the other to the fleet as submitted runs.

@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from modelserver.gateway.admission import Admission, LoadReader
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
 from modelserver.gateway.calling import Caller, Calls, Told, patiently
@@ -44,6 +46,9 @@ SILENT_SECONDS = 15.0
 #: The longest deadline that a client may ask for, in seconds.
 LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 
+#: The header by which OpenAI's client says how long it waits, in seconds.
+CLIENT_TIMEOUT = "x-stainless-read-timeout"
+
 #: What is told without a key.
 OPEN_PATHS = frozenset({"/health"})
 
@@ -69,6 +74,7 @@ class Gateway:
         self._began = int(time.time())
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
+        self._admission = Admission(LoadReader(settings, app), self._registry)
 
     def application(self) -> web.Application:
         """The server's application; its connections open as it starts."""
@@ -188,6 +194,9 @@ class Gateway:
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
         caller = _caller(request, visitor.key)
+        # A stream is kept open meanwhile: then a client's timeout does not count.
+        patience = None if asked.stream else _patience(request)
+        await self._admission.check(asked, caller, patience)
         if asked.stream:
             return await self._stream(request, asked, caller)
         answers = await self._calls.answer(asked, caller)
@@ -323,6 +332,14 @@ def _seconds(request: web.Request) -> float | None:
         return seconds
     text = f"{name} must be a number of seconds above 0, not {value!r}"
     raise Refused(Fault(400, text, param=name))
+
+
+def _patience(request: web.Request) -> float | None:
+    """How long the client itself waits for an answer, in seconds, if it says so."""
+    with suppress(ValueError):
+        seconds = float(request.headers.get(CLIENT_TIMEOUT, ""))
+        return seconds if seconds > 0 else None
+    return None
 
 
 def _number(request: web.Request, name: str, most: int) -> int | None:

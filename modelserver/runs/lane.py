@@ -34,7 +34,7 @@ from modelserver.runs.rows import Answered, Row, RowError
 from modelserver.store import Store, connect
 from modelserver.store.batch import MOST_BYTES
 from modelserver.store.engines import read_engines
-from modelserver.store.keys import PRIORITIES, list_name
+from modelserver.store.keys import list_name, priority_step
 from modelserver.store.runs import (
     SentBundle,
     add_send,
@@ -178,7 +178,7 @@ class Lane:
     def _put(self, store: Store, bundles: Sequence[PlacedBundle]) -> list[int]:
         """Queue bundles; the rows that were not, and were not sent before either."""
         parts = list(_portions(bundles))
-        step = _step(self._priority)
+        step = priority_step(self._priority)
         with store.client.pipeline(transaction=False) as pipe:
             for submitter, model, part in parts:
                 run = (self.run, self._round)
@@ -373,11 +373,6 @@ class Lane:
                 f"short ({error}); wait until answers are settled, or raise its "
                 "maxmemory"
             ) from error
-
-
-def _step(priority: int | None) -> int:
-    """Which of a queue's lists a priority goes to."""
-    return sum(each <= (priority or 0) for each in PRIORITIES) - 1
 
 
 def _portions(

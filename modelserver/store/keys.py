@@ -22,6 +22,15 @@ SUBMITTER_LENGTH = 128
 _UNFIT_FOR_KEYS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
+def priority_step(priority: int | None) -> int:
+    """Which of a queue's lists a priority goes to.
+
+    >>> [priority_step(priority) for priority in (None, 0, 2, 3, 9)]
+    [0, 0, 0, 1, 3]
+    """
+    return sum(each <= (priority or 0) for each in PRIORITIES) - 1
+
+
 def list_name(value: object) -> str:
     """A submitter's name as a part of the names of lists.
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelserver.measured import EngineLoad
@@ -31,8 +31,13 @@ def read_worker_hosts(store: Store) -> tuple[str, ...]:
 
 def read_loads(store: Store) -> dict[str, EngineLoad]:
     """What the live workers have in flight, summed by engine."""
+    return loads_of(read_workers(store))
+
+
+def loads_of(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, EngineLoad]:
+    """The same by the reports of the workers."""
     total: dict[str, EngineLoad] = {}
-    for report in read_workers(store).values():
+    for report in workers.values():
         for engine, (inflight, oldest, idle) in report["loads"].items():
             seen = total.get(engine, EngineLoad(0, 0.0, idle))
             total[engine] = EngineLoad(
@@ -85,6 +90,18 @@ def read_oldest(store: Store, queues: Sequence[str]) -> dict[str, float | None]:
         queue: min(map(float, sent), default=None)
         for queue, sent in zip(queues, replies, strict=True)
     }
+
+
+def read_queued(store: Store, queue: str) -> tuple[dict[str, int], ...]:
+    """By priority, the most urgent first: the messages that wait by their submitter."""
+    with store.client.pipeline(transaction=False) as pipe:
+        for each in store.keys.queue(queue):
+            pipe.eval(queue_scripts.BY_SUBMITTER, 1, each, MOST_SUBMITTERS)
+        replies = pipe.execute()
+    return tuple(
+        {str(name): int(n) for name, n in zip(reply[::2], reply[1::2], strict=True)}
+        for reply in replies
+    )
 
 
 def read_answers(store: Store) -> dict[str, int]:

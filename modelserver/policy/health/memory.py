@@ -244,6 +244,13 @@ def from_json(text: str) -> HealthMemory:
     return decode(HealthMemory, orjson.loads(text)) if text else HealthMemory()
 
 
+def find_load_seconds(text: str, model: str) -> float | None:
+    """What a start of a model took, by a memory's JSON; None before one was timed."""
+    models = orjson.loads(text).get("models", {}) if text else {}
+    seconds = models.get(model, {}).get("load_seconds", UNMEASURED_DOWNTIME_SECONDS)
+    return None if seconds == UNMEASURED_DOWNTIME_SECONDS else float(seconds)
+
+
 def engine_memories(text: str) -> dict[str, EngineMemory]:
     """What a memory's JSON says of the engines; the fits, most of it, stay unread."""
     engines = orjson.loads(text).get("engines", {}) if text else {}

@@ -1,0 +1,75 @@
+"""Requests that are refused at the gateway, and what their clients are told."""
+
+import asyncio
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from modelserver.gateway.admission import Admission
+from modelserver.gateway.bodies import read_body
+from modelserver.gateway.calling import Caller
+from modelserver.gateway.faults import Refused
+from modelserver.gateway.waiting import ModelLoad
+
+ASKED = read_body("/v1/completions", {"model": "writer", "prompt": "one"})
+
+
+def full(deadline: float | None = None) -> ModelLoad:
+    """A minute's work of ana's waits."""
+    now = time.monotonic()
+    return ModelLoad(now, ({"ana": 60},), 1, 1, 1.0, 1.0, 1.0, deadline=deadline)
+
+
+def check(
+    load: ModelLoad | None, caller: Caller, patience: float | None = None
+) -> tuple[Refused | None, str]:
+    """What comes of a request, and the metrics after it."""
+    registry = CollectorRegistry()
+
+    async def ask() -> None:
+        await Admission(lambda model: load, registry).check(ASKED, caller, patience)
+
+    refused = None
+    try:
+        asyncio.run(ask())
+    except Refused as error:
+        refused = error
+    return refused, generate_latest(registry).decode()
+
+
+def test_a_refused_request_is_told_when_to_come_again_and_counted():
+    refused, metrics = check(full(), Caller("ana", deadline=20.0))
+    assert refused is not None
+    fault = refused.fault
+    assert (fault.status, fault.kind) == (429, "requests")
+    assert fault.body()["error"]["code"] == "rate_limit_exceeded"
+    assert int(fault.headers["Retry-After"]) in range(30, 42)
+    assert 'modelserver_gateway_refused_total{model="writer"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("deadline", "own", "patience", "is_refused"),
+    [
+        (None, None, None, False),
+        (None, None, 20.0, True),
+        (None, 20.0, None, True),
+        (20.0, None, 300.0, True),
+        (300.0, 20.0, None, False),
+        (None, 300.0, 20.0, True),
+    ],
+)
+def test_the_client_says_when_an_answer_is_due_or_else_the_fleet(
+    deadline: float | None, own: float | None, patience: float | None, is_refused: bool
+):
+    refused, _ = check(full(own), Caller("ana", deadline=deadline), patience)
+    assert (refused is not None) == is_refused
+
+
+def test_nobody_is_refused_where_nothing_is_known():
+    assert check(None, Caller("ana", deadline=1.0))[0] is None
+
+
+def test_a_repeat_finds_its_answer_however_much_waits():
+    caller = Caller("ana", deadline=1.0, idempotency_key="once")
+    assert check(full(), caller)[0] is None
