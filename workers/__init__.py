@@ -37,6 +37,7 @@ Engines and requests:
 - ``executor``: one request against the engines, again and elsewhere where that helps
 - ``bundles``: many rows of a run in one message, each executed like a request
 - ``open_bundle``: one of them, whose rows are under way
+- ``hedges``: a second engine for a request that takes longer than most
 - ``attempt``: one request on one engine, which leaves a sample
 - ``streams``: answers that are told in parts while they are generated
 - ``coalescer``: single texts to embed, sent together

@@ -140,6 +140,11 @@ class Courier(Carrier):
             held.delivery.source
         )
 
+    def size_of(self, tag: str) -> int:
+        """The bytes of a message that is held, about."""
+        held = self._find(tag)
+        return held.size if held else 0
+
     def set_aside(self, tag: str, aside: bool) -> None:
         """Whether the message takes no room for now, within bounds."""
         held = self._find(tag)

@@ -32,7 +32,7 @@ from modelserver.messaging.requests import (
     with_model,
 )
 from modelserver.messaging.wire import CHAT
-from modelserver.store.batch import CRASHES, SUSPECTS, TRIES
+from modelserver.store.batch import CRASHES, HEDGE, SUSPECTS, TRIES
 from modelserver.store.streams import STREAM
 from modelserver.values import EngineReport, Kind, ModelSpec
 from workers.attempt import Attempt
@@ -41,6 +41,7 @@ from workers.courier import Courier
 from workers.crashes import CRASHES_TO_POISON, Crashes, suspects_at_once
 from workers.engine_slot import EngineSlot
 from workers.fallbacks import Fallbacks
+from workers.hedges import Hedges
 from workers.probes import Probes
 from workers.retries import Retries
 from workers.roster import Roster
@@ -82,6 +83,7 @@ class Executor:
         self.probes = Probes(session)
         self.retries = Retries(roster, courier, clock, self.probes)
         self.streams = Streams(courier.deliveries, session)
+        self.hedges = Hedges(roster, self._attempt, self._note_lost)
 
     async def execute(self, task: str, args: Any, kwargs: Any, context: Any) -> Any:
         """The answer to one task.
@@ -116,6 +118,10 @@ class Executor:
         if spec := self.specs.get(model):
             request = with_defaults(request, spec.sampling, spec.default_max_tokens)
         tag = str((context.properties or {}).get("delivery_tag", ""))
+        is_filler, gateway = self.courier.is_filler(tag), context.get(STREAM)
+        crashes = int(context.get(CRASHES) or 0)
+        # What was told of a stream cannot be taken back.
+        is_alone = bool(is_filler or gateway or crashes)
         work = Work(
             request=request,
             model=model,
@@ -126,14 +132,16 @@ class Executor:
                 "model": engine_name(model, adapter) if adapter else model,
             },
             tag=tag,
-            is_filler=self.courier.is_filler(tag),
+            is_filler=is_filler,
             task=context.id,
-            crashes=int(context.get(CRASHES) or 0),
+            crashes=crashes,
             at_once=suspects_at_once(int(context.get(SUSPECTS) or 1)),
             expires=context.expires,
             may_begin=getattr(context, "may_begin", None),
-            gateway=str(context.get(STREAM) or ""),
             sent_at=find_sent(context),
+            gateway=str(gateway or ""),
+            may_be_hedged=bool(context.get(HEDGE)) and not is_alone,
+            size=self.courier.size_of(tag),
         )
         self.retries.take_up(work, context.get(TRIES))
         return work
@@ -165,7 +173,7 @@ class Executor:
             began = time.monotonic()
             work.is_fresh = False
             try:
-                value = await self._attempt(slot, work)
+                value = await self.hedges.answer(slot, work)
                 self.courier.answered(work.tag)
                 return value
             except RequestFault as refusal:
@@ -328,6 +336,15 @@ class Executor:
         self._refuse_poison(work)
         # From now on it runs as a suspect, here or wherever it is taken next.
         raise Reject("its engine died", requeue=True)
+
+    def _note_lost(
+        self, slot: EngineSlot, fault: EngineFault, work: Work, began: float
+    ) -> None:
+        """An engine failed at a request that another one has as well."""
+        if isinstance(fault.__cause__, aiohttp.ClientConnectionError):
+            slot.suspect(time.monotonic(), began)
+        elif not isinstance(fault, _CalledOff):
+            self.retries.note_fault(work, slot, began)
 
     def _refuse_poison(self, work: Work) -> None:
         if work.crashes < CRASHES_TO_POISON:

@@ -212,7 +212,8 @@ class Roster:
         now = time.monotonic()
         return self.urgent.free_places(model, self.capacity(model), now)
 
-    def _has_place(self, slot: EngineSlot, is_filler: bool) -> bool:
+    def has_place(self, slot: EngineSlot, is_filler: bool) -> bool:
+        """Whether the engine may get one more request."""
         if slot.inflight >= slot.share or time.monotonic() >= self.shares_until:
             return False
         model = slot.engine.model
@@ -235,7 +236,7 @@ class Roster:
             slot = self.choose(model, avoid)
             if slot is None:
                 return None
-            if self._has_place(slot, is_filler):
+            if self.has_place(slot, is_filler):
                 return slot
             if self.closed:
                 return None

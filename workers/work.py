@@ -57,6 +57,10 @@ class Work:
     may_begin: Callable[[], bool] | None = None
     #: The gateway that is told the parts of the answer, "" for none.
     gateway: str = ""
+    #: Whether a second engine may be asked where the first one takes long.
+    may_be_hedged: bool = False
+    #: The bytes of its message, about.
+    size: int = 0
     #: What was told so far, for a request with a gateway.
     stream: Stream | None = None
     #: When it was submitted, in seconds since the epoch; None where that is not said.

@@ -28,7 +28,7 @@ from modelserver.store.fleet import publish_fleet, read_applied_fleet
 from modelserver.store.state import Store
 
 #: Sections that the store holds. ``[redis]`` is each program's own: it leads there.
-#: ``[workers]`` is each host's.
+#: ``[workers]`` and ``[gateway]`` are each host's.
 SECTIONS = ("models", "engines", "hosts", "defaults", "rules", "probe", "alerts")
 #: Keys that the version before refuses; left out where they say nothing.
 NEW_KEYS = (

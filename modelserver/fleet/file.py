@@ -36,6 +36,7 @@ from modelserver.fleet.sections import (
     AlertsSection,
     DefaultsSection,
     EngineSection,
+    GatewaySection,
     HostSection,
     ModelSection,
     ProbeSection,
@@ -70,6 +71,7 @@ class Fleet(BaseSettings):
     defaults: DefaultsSection = DefaultsSection()
     rules: RulesSection = RulesSection()
     workers: WorkersSection = WorkersSection()
+    gateway: GatewaySection = GatewaySection()
     probe: ProbeSection = ProbeSection()
     alerts: AlertsSection = AlertsSection()
 
@@ -321,6 +323,7 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
         "defaults": DefaultsSection,
         "rules": RulesSection,
         "workers": WorkersSection,
+        "gateway": GatewaySection,
         "probe": ProbeSection,
         "alerts": AlertsSection,
     }

@@ -341,6 +341,13 @@ class WorkersSection(_Section):
         return int(str(value))
 
 
+class GatewaySection(_Section):
+    """``[gateway]``: what each gateway does by its own file; it is not applied."""
+
+    #: Whether whole answers may get a second engine where the first one takes long.
+    hedge: bool = False
+
+
 class ProbeSection(_Section):
     """``[probe]``: what ``modelserver latency`` and ``fastest`` send to an engine."""
 

@@ -23,7 +23,7 @@ from modelserver.errors import StoreUnreachableError
 from modelserver.gateway.bodies import Asked, TaskCall
 from modelserver.gateway.inbox import Arrivals, Inbox
 from modelserver.messaging.sending import BackgroundSender
-from modelserver.store.batch import SUBMITTER
+from modelserver.store.batch import HEDGE, SUBMITTER
 from modelserver.store.streams import STREAM
 
 #: By the ids of requests that a client gave a key for, so that a repeat finds them.
@@ -62,6 +62,8 @@ class Caller:
     deadline: float | None = None
     #: What the client calls this request, so that a repeat is none.
     idempotency_key: str = ""
+    #: Whether a second engine may be asked where the first one takes long.
+    may_be_hedged: bool = False
 
 
 @dataclass(slots=True)
@@ -140,6 +142,8 @@ class Calls:
         }
         if caller.name:
             options["headers"][SUBMITTER] = caller.name
+        if caller.may_be_hedged:
+            options["headers"][HEDGE] = True
         if caller.idempotency_key:
             # Something else with the same key is no repeat, and has another answer.
             asked = repr((call.task, call.payload, sorted(call.arguments.items())))

@@ -72,6 +72,7 @@ class Gateway:
         self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
         self._began = int(time.time())
+        self._hedges = settings.fleet.gateway.hedge
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
         self._admission = Admission(LoadReader(settings, app), self._registry)
@@ -193,7 +194,7 @@ class Gateway:
         asked = read_body(request.path, body)
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
-        caller = _caller(request, visitor.key)
+        caller = _caller(request, visitor.key, self._hedges)
         # A stream is kept open meanwhile: then a client's timeout does not count.
         patience = None if asked.stream else _patience(request)
         await self._admission.check(asked, caller, patience)
@@ -307,7 +308,7 @@ def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
     return Fault(error.status, error.reason)
 
 
-def _caller(request: web.Request, key: ApiKey | None) -> Caller:
+def _caller(request: web.Request, key: ApiKey | None, hedges: bool) -> Caller:
     """Who asks, by its key and the request's headers. Raises Refused."""
     urgent = _number(request, "x-modelserver-priority", 9) or 0
     name = request.headers.get("x-modelserver-submitter", "")
@@ -316,6 +317,7 @@ def _caller(request: web.Request, key: ApiKey | None) -> Caller:
         priority=max(urgent, key.priority) if key else urgent,
         deadline=_seconds(request),
         idempotency_key=request.headers.get("idempotency-key", ""),
+        may_be_hedged=_whether(request, "x-modelserver-hedge", hedges),
     )
 
 
@@ -340,6 +342,17 @@ def _patience(request: web.Request) -> float | None:
         seconds = float(request.headers.get(CLIENT_TIMEOUT, ""))
         return seconds if seconds > 0 else None
     return None
+
+
+def _whether(request: web.Request, name: str, default: bool) -> bool:
+    value = request.headers.get(name)
+    if value is None:
+        return default
+    if value in ("true", "false"):
+        return value == "true"
+    raise Refused(
+        Fault(400, f"{name} must be true or false, not {value!r}", param=name)
+    )
 
 
 def _number(request: web.Request, name: str, most: int) -> int | None:

@@ -17,6 +17,8 @@ TRIES = "failed_tries"
 REAPS = "reaps"
 #: The header that counts how often the message could not be handed over or run.
 FAULTS = "faults"
+#: The header of a request that may get a second engine where its first takes long.
+HEDGE = "hedge"
 #: The header that names who submits; submitters of one queue take turns.
 SUBMITTER = "submitter"
 #: The header of a message whose answer is stored already: only what follows is missing.

@@ -1,17 +1,22 @@
-"""More requests than the fleet can answer in their deadline."""
+"""More requests than the fleet can answer in their deadline, and one slow engine."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from modelserver.store.batch import SUBMITTER
-from modelserver.values import EngineState
+from modelserver.store.measurements import read_counters
+from modelserver.values import EngineState, Outcome
 from tests.integration.gateway.conftest import Served
 from tests.support.processes import eventually
 from tests.support.shared_fleet import prompts
 from tests.support.workers import PATIENCE, FleetSite
+from workers.hedges import SHARE
 
 ASKED = {"model": "writer", "prompt": "one", "max_tokens": 1}
 #: What a request takes on the engine, which takes one at a time, in seconds.
 SECONDS = 0.2
+#: Requests whose times are learnt, all of one size.
+LEARNT = 110
 
 
 def ask(gateway: Served, seconds: float) -> tuple[int, Any, dict[str, str]]:
@@ -45,3 +50,37 @@ def test_a_request_beyond_its_deadline_is_refused_at_once(
     assert int(headers["retry-after"]) >= 1
     metrics = gateway.ask("/metrics")[1].decode()
     assert 'modelserver_gateway_refused_total{model="writer"} 1.0' in metrics
+
+
+def test_a_slow_engine_does_not_hold_up_a_request_that_may_be_hedged(
+    gateway: Served, fleet: FleetSite
+):
+    fast, slow = (
+        fleet.engines["writer-0"],
+        fleet.engine("writer-2", "--latency", "0.01"),
+    )
+    before, asked = fast.stats()["received"], []
+
+    def ask(prompt: str | list[str] = "one two") -> bool:
+        body = ASKED | {"prompt": prompt}
+        asked.extend(["one two"] if prompt == "one two" else prompt)
+        status, *_ = gateway.ask(
+            "/v1/completions", body, headers={"x-modelserver-hedge": "true"}
+        )
+        return status == 200
+
+    assert ask(["one two"] * LEARNT)
+    slow.fault(slow=1e6)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(ask)
+        while not slow.stats()["in_flight"]:
+            if late.done():
+                late = pool.submit(ask)
+        # With each request there is a little more for a second engine.
+        eventually(lambda: ask() and late.done(), PATIENCE)
+    assert late.result()
+    counters = read_counters(fleet.store, "writer-2")
+    assert slow.stats()["aborted"] >= 1
+    assert Outcome.ENGINE_FAULT not in counters
+    received = fast.stats()["received"] - before + slow.stats()["received"]
+    assert 1 <= received - len(asked) <= SHARE * len(asked)
