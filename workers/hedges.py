@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from modelserver.engine_client import EngineFault
+from modelserver.engine_protocol import EngineFault
 from workers.engine_slot import EngineSlot
 from workers.roster import Roster
 from workers.work import Work

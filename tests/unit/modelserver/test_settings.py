@@ -248,7 +248,7 @@ def test_two_fleets_have_run_folders_of_their_own(tmp_path: Path):
 
 
 def test_a_url_that_is_not_redis_is_refused_without_its_password(tmp_path: Path):
-    wrong = '[redis]\nurl = "sentinel://:secret@host:26379"\n'
+    wrong = '[redis]\nurl = "amqp://:secret@host:5672"\n'
     with pytest.raises(
         ConfigurationError, match=r"redis\.url.* must be redis://"
     ) as it:
