@@ -7,6 +7,7 @@ application in ``tasks``. Names, arguments, checks and routing are the same in b
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, Protocol
@@ -51,6 +52,7 @@ from modelserver.store.batch import (
     RESUBMISSION,
     UNLESS_ANSWERED,
 )
+from modelserver.tracing import find_tracer, trace_of
 
 
 class CallWay(Protocol):
@@ -107,8 +109,19 @@ class InferenceTask(Task):  # type: ignore[misc]
             # Whoever reads the message says of it what may be seen.
             options.setdefault("argsrepr", "")
             options.setdefault("kwargsrepr", "")
-        with accepted_or_unreachable(self.app):
+        with accepted_or_unreachable(self.app), self._traced(options):
             return super().apply_async(args, kwargs, **options)
+
+    def _traced(self, options: dict[str, Any]) -> AbstractContextManager[None]:
+        """A span while the request is sent, where traces are on."""
+        tracer = find_tracer(self.settings.is_traced)
+        if tracer is None:
+            return nullcontext()
+        parent = get_current_worker_task()
+        options["headers"] = headers = dict(options.get("headers") or {})
+        return tracer.submit(
+            self.name, headers, trace_of(parent.request) if parent else {}
+        )
 
     async def aio(self, *args: Any, **kwargs: Any) -> Any:
         """The answer, for asyncio: ``await complete.aio("Once upon a time")``.

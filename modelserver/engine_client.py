@@ -24,6 +24,7 @@ from modelserver.engine_protocol import (
     message_in,
 )
 from modelserver.keyring import Keyring
+from modelserver.tracing import Tracer
 from modelserver.values import Kind
 
 #: How long an idle connection is kept, in seconds. Engines close theirs after 5 s; a
@@ -45,11 +46,15 @@ MOST_RETRY_AFTER_SECONDS = 10.0
 PROOF_PROMPT = "The"
 
 
-def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientSession:
+def open_session(
+    limit: int = 0, keys: Keyring | None = None, tracer: Tracer | None = None
+) -> aiohttp.ClientSession:
     """A session for many requests at once to few engines; 0 means no limit.
 
-    With ``keys`` every request carries its engine's API key.
+    With ``keys`` every request carries its engine's API key, with ``tracer`` its trace.
     """
+    middlewares = [_authorising(keys)] if keys is not None else []
+    middlewares += [_tracing(tracer)] if tracer is not None else []
     connector = aiohttp.TCPConnector(
         limit=limit, ttl_dns_cache=300, keepalive_timeout=KEPT_SECONDS
     )
@@ -60,7 +65,7 @@ def open_session(limit: int = 0, keys: Keyring | None = None) -> aiohttp.ClientS
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
         skip_auto_headers=("User-Agent", "Accept"),
-        middlewares=() if keys is None else (_authorising(keys),),
+        middlewares=middlewares,
     )
 
 
@@ -79,6 +84,16 @@ def _authorising(keys: Keyring) -> aiohttp.ClientMiddlewareType:
             request.headers["Authorization"] = f"Bearer {new}"
             response = await handler(request)
         return response
+
+    return send
+
+
+def _tracing(tracer: Tracer) -> aiohttp.ClientMiddlewareType:
+    async def send(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        tracer.inject(request.headers)
+        return await handler(request)
 
     return send
 

@@ -8,7 +8,8 @@ containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with, or
 ``MODELSERVER_FLEET_KEY_FILE`` the file that holds it.
 CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
 ``MODELSERVER_PASSWORD``, or the file that ``MODELSERVER_PASSWORD_FILE`` names, is the
-password of the fleet page and Flower. ``MODELSERVER_LOG`` is how programs log.
+password of the fleet page and Flower. ``MODELSERVER_LOG`` is how programs log,
+``MODELSERVER_TRACES`` whether requests are traced.
 """
 
 import hashlib
@@ -65,6 +66,8 @@ class Settings:
     password_file: Path | None = None
     #: Whether programs log JSON, an object a line.
     json_logs: bool = False
+    #: Whether requests are traced by OpenTelemetry.
+    is_traced: bool = False
 
     @property
     def engines_home(self) -> Path:
@@ -221,17 +224,19 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         password_file=(folder / file).absolute()
         if (file := environ.get("MODELSERVER_PASSWORD_FILE"))
         else None,
-        json_logs=_json_logs(environ.get("MODELSERVER_LOG", "")),
+        json_logs=_is_set_to("json", "MODELSERVER_LOG", environ),
+        is_traced=_is_set_to("otel", "MODELSERVER_TRACES", environ),
     )
 
 
-def _json_logs(form: str) -> bool:
-    if form not in ("", "text", "json"):
+def _is_set_to(value: str, variable: str, environ: Mapping[str, str]) -> bool:
+    """Whether a variable that can have one value has it. Raises ConfigurationError."""
+    given = environ.get(variable, "")
+    if given not in ("", value):
         raise ConfigurationError(
-            f"MODELSERVER_LOG is {form!r}, which is no form of logs; "
-            'set it to "json", or to "text" for lines for people'
+            f"{variable} is {given!r}; set it to {value!r}, or not at all"
         )
-    return form == "json"
+    return given == value
 
 
 def _given_key(environ: Mapping[str, str], folder: Path) -> str:

@@ -21,6 +21,7 @@ from modelserver.logs import JsonLines
 from modelserver.messaging.envelope import shown
 from modelserver.messaging.inheritance import inherit
 from modelserver.messaging.wire import CONTROL_QUEUE, KINDS
+from modelserver.tracing import start_exporting
 
 #: How often collected task events are published, in one message, in seconds.
 EVENT_FLUSH_SECONDS = 0.25
@@ -229,6 +230,8 @@ def install(app: Celery) -> None:
     if app.modelserver_settings.json_logs:
         signals.after_setup_logger.connect(_log_json, weak=False)
         signals.after_setup_task_logger.connect(_log_json, weak=False)
+    if app.modelserver_settings.is_traced:
+        signals.worker_init.connect(_export_traces, weak=False)
     signals.task_received.connect(_forget_eta, weak=False)
     signals.before_task_publish.connect(_inherit, weak=False)
 
@@ -254,6 +257,10 @@ def _quieten_logs(**_: Any) -> None:
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     # A traceback for each request that goes back to its queue when its engine dies.
     logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
+
+
+def _export_traces(**_: Any) -> None:
+    start_exporting("modelserver-worker")
 
 
 def _log_json(logger: logging.Logger, **_: Any) -> None:

@@ -6,6 +6,7 @@ request goes to its caller at once.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ from modelserver.messaging.requests import (
 from modelserver.messaging.wire import CHAT
 from modelserver.store.batch import CRASHES, HEDGE, SUSPECTS, TRIES
 from modelserver.store.streams import STREAM
+from modelserver.tracing import Tracer, trace_of
 from modelserver.values import EngineReport, Kind, ModelSpec
 from workers.attempt import Attempt
 from workers.coalescer import Coalescer
@@ -71,6 +73,7 @@ class Executor:
         session: aiohttp.ClientSession,
         specs: Mapping[str, ModelSpec],
         clock: ServerClock,
+        tracer: Tracer | None = None,
     ) -> None:
         self.roster = roster
         self.fallbacks = fallbacks
@@ -78,6 +81,7 @@ class Executor:
         self.session = session
         self.specs = specs
         self.clock = clock
+        self.tracer = tracer
         self.crashes = Crashes(roster)
         self.coalescer = Coalescer()
         self.probes = Probes(session)
@@ -142,6 +146,7 @@ class Executor:
             gateway=str(gateway or ""),
             may_be_hedged=bool(context.get(HEDGE)) and not is_alone,
             size=self.courier.size_of(tag),
+            trace=trace_of(context) if self.tracer else {},
         )
         self.retries.take_up(work, context.get(TRIES))
         return work
@@ -171,6 +176,9 @@ class Executor:
         while work.attempts < MOST_ATTEMPTS:
             slot = await self._admit(work)
             began = time.monotonic()
+            if self.tracer and work.is_fresh:
+                told = (work.model, work.task, work.sent_at)
+                self.tracer.wait(work.trace, *told)
             work.is_fresh = False
             try:
                 value = await self.hedges.answer(slot, work)
@@ -248,7 +256,8 @@ class Executor:
     async def _run_on(self, slot: EngineSlot, work: Work) -> Any:
         request = work.request
         _check_tokens(request, slot.engine)
-        with Attempt(slot, self.courier.record, self.clock) as attempt:
+        counted = Attempt(slot, self.courier.record, self.clock)
+        with self._traced(slot, work), counted as attempt:
             attempt.is_telling = request.generates
             if not work.attempts:
                 attempt.waited_seconds = work.find_wait(attempt.began, self.clock)
@@ -281,6 +290,13 @@ class Executor:
                 if work.attempts:
                     value["attempts"] = work.attempts + 1
             return value
+
+    def _traced(
+        self, slot: EngineSlot, work: Work
+    ) -> contextlib.AbstractContextManager[None]:
+        if self.tracer is None:
+            return contextlib.nullcontext()
+        return self.tracer.attempt(work.trace, work.model, slot.engine.id, work.task)
 
     async def _ask(self, slot: EngineSlot, work: Work) -> dict[str, Any]:
         request, body = work.request, work.body

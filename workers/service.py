@@ -29,6 +29,7 @@ from modelserver.store import Deliveries, Keys
 from modelserver.store.batch import ANSWERED, Delivery, Stored, StoreResult
 from modelserver.store.connections import open_async
 from modelserver.store.reaps import MOST_REAPS
+from modelserver.tracing import find_tracer
 from workers import bridge
 from workers.bundles import Bundles
 from workers.courier import Courier
@@ -77,7 +78,8 @@ class Service:
         self.deliveries = Deliveries(self.client, keys, worker, self.results)
         self.courier = Courier(self.deliveries)
         self.roster = Roster(settings.host)
-        self.session = open_session(keys=settings.keyring())
+        self.tracer = find_tracer(settings.is_traced)
+        self.session = open_session(keys=settings.keyring(), tracer=self.tracer)
         self._put_together(worker)
         set_worker(self.app, self)
         for part in (
@@ -102,7 +104,13 @@ class Service:
         fallbacks = Fallbacks(self.roster)
         specs = {spec.name: spec for spec in settings.fleet.specs()}
         self.executor = Executor(
-            self.roster, fallbacks, self.courier, self.session, specs, clock
+            self.roster,
+            fallbacks,
+            self.courier,
+            self.session,
+            specs,
+            clock,
+            self.tracer,
         )
         self.bundles = Bundles(
             self.deliveries, self.courier, self.executor, self._abandon

@@ -1,7 +1,7 @@
 """One request under way: what its message says, and what has been tried."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,8 @@ class Work:
     tries: FailedTries | None = None
     #: Engines that control called it off, in this delivery.
     called_off: list[str] = field(default_factory=list)
+    #: What its message tells of its trace; empty where traces are off.
+    trace: Mapping[str, str] = field(default_factory=dict)
     #: Whether nothing was tried in this delivery.
     is_fresh: bool = True
     #: Whether an engine may be asked, for a row of a run; None for a task.

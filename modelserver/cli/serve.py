@@ -15,6 +15,7 @@ from modelserver.cli.listening import listen, url_of
 from modelserver.gateway.server import IDLE_SECONDS, Gateway
 from modelserver.logs import start_logging
 from modelserver.settings import load
+from modelserver.tracing import start_exporting
 
 #: Where clients are taught to look, unless told otherwise.
 PORT = 8080
@@ -45,6 +46,8 @@ def serve(port: int, address: str) -> None:
     """
     settings = load()
     start_logging(settings.json_logs)
+    if settings.is_traced:
+        start_exporting("modelserver-gateway")
     sock = listen(address, port, backlog=BACKLOG)
     is_local = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
     gateway = Gateway(settings, client(settings), is_local)

@@ -23,6 +23,8 @@ from modelserver.store import Store, connect
 
 #: The fleet is read and drawn anew after so many seconds.
 LOOK_SECONDS = 1.0
+#: Keys and signals are looked for so often, in seconds.
+GLANCE_SECONDS = 0.1
 
 
 @click.command()
@@ -37,9 +39,10 @@ def top(once: bool) -> None:
     if once or not screen.is_terminal:
         screen.print(draw_frame(looks.read(), screen.width))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end = _End()
+    end.listen()
     with suppress(KeyboardInterrupt), _keys_at_once():
-        _show(looks, screen)
+        _show(looks, screen, end)
 
 
 class _Looks:
@@ -60,19 +63,52 @@ class _Looks:
             raise
 
 
-def _show(looks: _Looks, screen: Console) -> None:
+def _show(looks: _Looks, screen: Console, end: "_End") -> None:
     """Draw frame after frame until somebody ends it."""
     view, trouble = looks.read(), ""
     with Live(console=screen, screen=True, auto_refresh=False) as live:
         while True:
             frame = draw_frame(view, screen.width, screen.height, trouble)
             live.update(frame, refresh=True)
-            if _is_ended():
+            if end.came_within(LOOK_SECONDS):
                 return
             try:
                 view, trouble = looks.read(), ""
             except StoreUnreachableError as error:
                 trouble = str(error)
+
+
+class _End:
+    """Whether somebody wants it to end: q, Ctrl-C, SIGTERM, or a terminal that went."""
+
+    def __init__(self) -> None:
+        self._is_asked = False
+        self._has_keys = sys.stdin.isatty()
+
+    def listen(self) -> None:
+        """Take signals from now on; a second one does not wait for Redis."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        if self._is_asked:
+            raise KeyboardInterrupt
+        self._is_asked = True
+
+    def came_within(self, seconds: float) -> bool:
+        """Wait so long at most; whether it is to end."""
+        until = time.monotonic() + seconds
+        while not self._is_asked and (left := until - time.monotonic()) > 0:
+            self._wait(min(left, GLANCE_SECONDS))
+        return self._is_asked
+
+    def _wait(self, seconds: float) -> None:
+        if not self._has_keys:
+            time.sleep(seconds)
+        elif select.select([sys.stdin], [], [], seconds)[0]:
+            pressed = os.read(sys.stdin.fileno(), 64)
+            if not pressed or b"q" in pressed.lower():
+                self._is_asked = True
 
 
 @contextmanager
@@ -87,18 +123,3 @@ def _keys_at_once() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _is_ended() -> bool:
-    """Wait until the next look; whether q was pressed, or the terminal has gone."""
-    if not sys.stdin.isatty():
-        time.sleep(LOOK_SECONDS)
-        return False
-    until = time.monotonic() + LOOK_SECONDS
-    while (left := until - time.monotonic()) > 0:
-        if not select.select([sys.stdin], [], [], left)[0]:
-            break
-        pressed = os.read(sys.stdin.fileno(), 64)
-        if not pressed or b"q" in pressed.lower():
-            return True
-    return False

@@ -36,6 +36,7 @@ from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.api_keys import ApiKey
 from modelserver.store.connections import open_async
+from modelserver.tracing import find_tracer
 
 #: The largest body that is read, in bytes.
 MOST_BODY_BYTES = 64_000_000
@@ -76,6 +77,7 @@ class Gateway:
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
         self._admission = Admission(LoadReader(settings, app), self._registry)
+        self._tracer = find_tracer(settings.is_traced)
 
     def application(self) -> web.Application:
         """The server's application; its connections open as it starts."""
@@ -113,7 +115,10 @@ class Gateway:
     ) -> web.StreamResponse:
         self.crowd.at_work.add(request.protocol)
         try:
-            return await self._answer(request, handler)
+            if self._tracer is None:
+                return await self._answer(request, handler)
+            with self._tracer.serve(request.headers, _route(request)):
+                return await self._answer(request, handler)
         finally:
             self.crowd.at_work.discard(request.protocol)
 
@@ -275,6 +280,12 @@ async def _kept_open(
         if not coming.done():
             await response.write(KEEP_ALIVE)
     return coming.result()
+
+
+def _route(request: web.Request) -> str:
+    """What is asked, without the ids of files and batches."""
+    resource = request.match_info.route.resource
+    return f"{request.method} {resource.canonical if resource else 'nothing'}"
 
 
 def _stream_id(asked: Asked) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import Any
 
 from celery import Celery
@@ -74,7 +75,9 @@ class BackgroundSender:
     def send(self, send: Send) -> "Future[Any]":
         """Have a request sent; the future is its result once Redis has it."""
         future: Future[Any] = Future()
-        self._put((future, send))
+        # The thread knows nothing of where a request came from, nor of its trace.
+        context = copy_context()
+        self._put((future, lambda producer: context.run(send, producer)))
         return future
 
     def revoke(self, sending: "Future[Any]") -> None:

@@ -81,6 +81,7 @@ class App:
         self._pace = pace
         self._counts = Counts()
         self._serial = 0
+        self._trace = ""
         self._in_flight: dict[int, str] = {}
         self._most_in_flight = 0
         self._kinds = {
@@ -125,6 +126,7 @@ class App:
         self._serial += 1
         key = self._serial
         self._counts.received += 1
+        self._trace = request.headers.get("traceparent", "")
         self._in_flight[key] = ""
         self._most_in_flight = max(self._most_in_flight, len(self._in_flight))
         self.idle.clear()
@@ -303,6 +305,8 @@ class App:
                 "in_flight": [rid for rid in self._in_flight.values() if rid],
                 "most_in_flight": self._most_in_flight,
                 "executed": counts.executed,
+                # That of the last generation or embedding.
+                "trace": self._trace,
                 "pid": os.getpid(),
                 "child_pid": self._model.child_pid,
             }

@@ -131,6 +131,8 @@ class FleetSite:
     workers: list[WorkerProcess] = field(default_factory=list)
     #: The time zone of workers that start from now on.
     zone: str = "UTC"
+    #: What else programs that start from now on find in their environment.
+    variables: dict[str, str] = field(default_factory=dict)
 
     # Requests, as a client of the fleet sends them.
 
@@ -211,6 +213,7 @@ class FleetSite:
             "MODELSERVER_HOME": str(self.settings.home),
             "MODELSERVER_HOST": HOST,
             "TZ": self.zone,
+            **self.variables,
         }
 
     def worker(

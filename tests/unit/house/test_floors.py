@@ -28,6 +28,7 @@ FLOORS = (
         "modelserver.python310",
         "modelserver.schedules",
         "modelserver.server_address",
+        "modelserver.tracing",
     ),
     (
         "modelserver.fleet",
