@@ -83,4 +83,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[host,dev]'
+	@# Of the extra otel, for its tests alone: Redis' client imports it wherever it is.
+	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/otel \
+	  'opentelemetry-sdk>=1.38,<2' 'opentelemetry-exporter-otlp-proto-http>=1.38,<2'
 	@touch $@

@@ -20,6 +20,7 @@
 - ``run_lanes``: a way for a run's rows that ends in memory
 - ``fleet_records``: a fleet that exists in the store alone
 - ``page_visits``: the fleet page, and visits to it over HTTP
+- ``otel``: OpenTelemetry, which is installed apart
 - ``browser``: a real Chromium without a window
 - ``sources``: the project's own source files
 """

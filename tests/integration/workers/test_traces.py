@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.otel import otel_path, use_otel
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 from tests.support.workers import open_fleet
 
+use_otel()
 wire = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
     reason="modelserver[otel] is not installed",
@@ -72,6 +74,7 @@ def test_a_request_is_one_trace_from_its_program_to_its_engine(
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
             "no_proxy": "127.0.0.1",
+            **otel_path(),
         }
         engine = site.engine("writer-0")
         site.worker()

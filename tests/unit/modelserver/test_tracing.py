@@ -1,5 +1,6 @@
 """The spans of a request, into an exporter that keeps them in memory."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from modelserver.tracing import Tracer, find_tracer, trace_of
+from tests.support.otel import otel_path, use_otel
 from tests.support.processes import ROOT
 
+use_otel()
 memory = pytest.importorskip(
     "opentelemetry.sdk.trace.export.in_memory_span_exporter",
     reason="modelserver[otel] is not installed",
@@ -112,5 +115,12 @@ def test_a_producer_without_a_provider_tells_of_no_trace():
 def test_nothing_is_imported_where_traces_are_off():
     assert find_tracer(False) is None
     argv = [sys.executable, "-c", IMPORTING]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env={**os.environ, **otel_path()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == "[]"
