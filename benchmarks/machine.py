@@ -55,6 +55,11 @@ class Server:
             end(self._process)
             self._process = None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def cpu_seconds(self) -> float:
         """CPU time of the server so far."""
         with redis.Redis.from_url(self.url) as client:

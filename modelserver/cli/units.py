@@ -11,7 +11,7 @@ import click
 from modelserver.cli.local_stack import stop_seconds
 from modelserver.cli.programs import load_with_fleet, python_program
 from modelserver.errors import ConfigurationError
-from modelserver.operations.units import PARTS, TARGET, Place
+from modelserver.operations.units import PARTS, TARGET, UnitPlace
 from modelserver.operations.units import units as texts
 from modelserver.settings import Settings
 
@@ -45,7 +45,7 @@ def install(own: bool, user: str, only: tuple[str, ...], folder: Path | None) ->
     settings = load_with_fleet()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     variables = config / "modelserver/environment" if own else SYSTEM_ENVIRONMENT
-    place = Place(
+    place = UnitPlace(
         program=shlex.join(python_program("modelserver.cli")),
         environment_file=str(variables),
         folder=str(settings.fleet_file.parent),

@@ -80,6 +80,10 @@ class Backend(RedisBackend):  # type: ignore[misc]
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
         return rest | arguments | {"retry": retry}
 
+    def as_uri(self, include_password: bool = False) -> str:
+        """The URL, which Celery cannot read where it names several sentinels."""
+        return str(self.url) if include_password else plain_url(self.url or "")
+
     def after_fork(self) -> None:
         """Leave connections and waits to the parent; a forked child has its own."""
         self.result_consumer._after_fork()

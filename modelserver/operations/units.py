@@ -1,6 +1,6 @@
 """A fleet's programs as units of systemd. Pure: texts, and nothing is written.
 
->>> place = Place("/opt/bin/modelserver", "/etc/environment", "/srv", "ada")
+>>> place = UnitPlace("/opt/bin/modelserver", "/etc/environment", "/srv", "ada")
 >>> print(unit(PARTS[1], place, stop_seconds=60.0).splitlines()[1])
 Description=modelserver launcher
 """
@@ -24,7 +24,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class UnitPlace:
     """Where the programs run, and as whom."""
 
     #: The path of ``modelserver``, or the words that start it.
@@ -64,7 +64,7 @@ PARTS = (
 
 
 def units(
-    names: Sequence[str], place: Place, stop_seconds: Mapping[str, float]
+    names: Sequence[str], place: UnitPlace, stop_seconds: Mapping[str, float]
 ) -> Iterator[tuple[str, str]]:
     """The units of these parts and their target, each with its file's name."""
     chosen = [part for part in PARTS if part.name in names]
@@ -73,7 +73,7 @@ def units(
     yield TARGET, _target([_file(part) for part in chosen], place)
 
 
-def unit(part: Part, place: Place, stop_seconds: float) -> str:
+def unit(part: Part, place: UnitPlace, stop_seconds: float) -> str:
     """The unit of one part."""
     lines = [
         "[Unit]",
@@ -101,7 +101,7 @@ def unit(part: Part, place: Place, stop_seconds: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _target(files: Sequence[str], place: Place) -> str:
+def _target(files: Sequence[str], place: UnitPlace) -> str:
     lines = [
         "[Unit]",
         "Description=modelserver",
@@ -114,7 +114,7 @@ def _target(files: Sequence[str], place: Place) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _network(place: Place) -> list[str]:
+def _network(place: UnitPlace) -> list[str]:
     """A user's own systemd does not know whether there is a network."""
     target = "network-online.target"
     return [f"After={target}", f"Wants={target}"] if place.user else []

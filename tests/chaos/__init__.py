@@ -10,6 +10,7 @@ What is struck:
 - ``host_faults``: clocks step, launchers are silent, strangers take ports
 - ``server``: the server restarts or is cut off, and clocks disagree
 - ``failover``: the server fails over
+- ``sentinel``: the server fails over by sentinels
 - ``empty_server``: the server comes back without its data
 - ``disk_full``: a host's disk is full
 - ``slurm``: hosts that are jobs of Slurm end in each way that a job may

@@ -44,6 +44,7 @@ from tests.chaos.model import delivery_model
 from tests.chaos.placement import placement
 from tests.chaos.poison import poison_messages
 from tests.chaos.poisonous_requests import poison
+from tests.chaos.sentinel import sentinel
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
 from tests.chaos.slurm import slurm
 from tests.chaos.two_versions import two_versions
@@ -75,6 +76,7 @@ CASES = {
     "redis-restarted": redis_restarted,
     "redis-cut-off": redis_cut_off,
     "redis-failed-over": redis_failed_over,
+    "sentinel": sentinel,
     "clock-shifted": clock_shifted,
     "clock-step": clock_stepped,
     "launcher-away": launcher_away,

@@ -102,10 +102,11 @@ def account(
 ) -> Struck:
     """What a fault did to an engine that should not notice it."""
     outcomes = traffic.outcomes()
-    return Struck(fault, traffic.sent, outcomes["right"], _what_became(before, after))
+    return Struck(fault, traffic.sent, outcomes["right"], what_became(before, after))
 
 
-def _what_became(before: EngineReport, after: EngineReport | None) -> str:
+def what_became(before: EngineReport, after: EngineReport | None) -> str:
+    """What became of an engine, for people: "the same", or what happened."""
     if after is None:
         return "gone"
     if (before.host, before.pid, before.incarnation) == (
