@@ -39,7 +39,7 @@ JOBS = "jobs"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SlurmJob:
     """What a job script asks Slurm for."""
 
     #: As Slurm spells times: minutes, or hours:minutes:seconds.
@@ -56,7 +56,7 @@ class Job:
     options: Sequence[str] = ()
 
 
-def job_script(job: Job, settings: Settings) -> str:
+def job_script(job: SlurmJob, settings: Settings) -> str:
     """The script for sbatch."""
     options = [
         "--job-name=modelserver",
@@ -128,7 +128,7 @@ def slurm(
     """
     settings = load_with_fleet()
     refuse_fleet(settings)
-    job = Job(limit, warning_seconds, gpus, hosts, again, options)
+    job = SlurmJob(limit, warning_seconds, gpus, hosts, again, options)
     click.echo(job_script(job, settings), nl=False)
 
 

@@ -86,3 +86,33 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch):
     assert fleet.redis.url == "redis://near"
     assert fleet.rules.hang_seconds == 60
     assert Fleet(redis=RedisSection(url="")).redis.url == "embedded"
+
+
+def test_sentinels_are_named_with_the_group_that_they_watch():
+    url = "sentinel://me:pw@h1,h2:7,[::1]:8/main/2?sentinel_password=other"
+    address = read_address(url)
+    assert address.sentinels is not None
+    assert address.sentinels.addresses == (("h1", 26379), ("h2", 7), ("::1", 8))
+    assert address.sentinels.service == "main"
+    assert address.sentinels.login == {"password": "other"}
+    assert address.connection_arguments() == {
+        "sentinels": address.sentinels,
+        "username": "me",
+        "password": "pw",
+        "db": 2,
+    }
+    assert plain_url(url) == "sentinel://***@h1,h2:7,[::1]:8/main/2"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sentinel://h1:26379", "names the group"),
+        ("sentinel://h1:x/main", "cannot be told apart"),
+        ("sentinel://h/main?ssl_keyfile=k", "ssl_keyfile is for rediss://"),
+        ("redis://h?sentinel_password=x", "sentinel_password is for sentinel://"),
+    ],
+)
+def test_a_sentinel_url_that_is_wrong_is_refused_in_words(url: str, said: str):
+    with pytest.raises(ValueError, match=said):
+        read_address(url)
