@@ -8,6 +8,7 @@
 - ``listeners``: whose processes listen on a port
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs
+- ``gpu_list``: the same for commands, before a launcher runs
 - ``gpu_health``: what they say of their own health
 - ``gpu_faults``: what happened to them since the host booted
 - ``own_gpus``: which of them are this launcher's

@@ -41,6 +41,7 @@ What is started:
 - ``weights``: the program that fetches models' files
 - ``serve``: OpenAI's HTTP in front of the fleet
 - ``up``: everything on this machine
+- ``join``: ``join`` and ``leave``, this machine as a host of a fleet
 - ``demo``, with ``demo_load`` and ``demo_batch``: the main job on this machine
 - ``local_stack``: the programs of ``up`` and ``demo``
 
@@ -75,9 +76,11 @@ COMMANDS = {
     "fastest": "probes",
     "flower": "programs",
     "incidents": "incidents",
+    "join": "join",
     "keys": "keys",
     "latency": "probes",
     "launcher": "programs",
+    "leave": "join",
     "metrics": "metrics",
     "models": "status",
     "move": "hosts",

@@ -19,15 +19,20 @@ from modelserver.settings import Settings, load
 def doctor() -> None:
     """Check this host and this fleet; exit 1 if there is a problem."""
     settings, problems = load(), 0
-    ask = None if find_lack() else partial(_ask, settings)
+    ask = None if find_lack() else partial(ask_program, settings)
     for check in examine(settings, ask):
-        problems += check.is_problem
-        click.echo(f"{_mark(check)} {check.what}: {check.fact}")
-        if check.remedy:
-            click.echo(f"        -> {check.remedy}")
+        problems += show(check)
     if problems:
         click.echo(f"{problems} problem{'s' * (problems > 1)} found", err=True)
         sys.exit(1)
+
+
+def show(check: Check) -> bool:
+    """Print a check; True where it is a problem."""
+    click.echo(f"{_mark(check)} {check.what}: {check.fact}")
+    if check.remedy:
+        click.echo(f"        -> {check.remedy}")
+    return check.is_problem
 
 
 def _mark(check: Check) -> str:
@@ -36,7 +41,7 @@ def _mark(check: Check) -> str:
     return click.style("note   ", fg="yellow") if check.remedy else "ok     "
 
 
-def _ask(settings: Settings, *program: str) -> dict[str, Any]:
+def ask_program(settings: Settings, *program: str) -> dict[str, Any]:
     """What a program of the launcher's prints as JSON."""
     done = subprocess.run(
         python_program(*program),

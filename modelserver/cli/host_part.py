@@ -11,8 +11,8 @@ from modelserver.errors import ConfigurationError
 #: Commands that need what ``modelserver[host]`` brings; the others need the client.
 HOST_COMMANDS = frozenset(
     {
-        *("beat", "demo", "engines", "fastest", "flower", "latency", "launcher"),
-        *("metrics", "serve", "ui", "up", "weights", "worker"),
+        *("beat", "demo", "engines", "fastest", "flower", "join", "latency"),
+        *("launcher", "leave", "metrics", "serve", "ui", "up", "weights", "worker"),
     }
 )
 #: What ``modelserver[host]`` brings that is imported, by the names of the modules.

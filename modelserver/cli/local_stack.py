@@ -37,6 +37,8 @@ GATEWAY_PORT = 8080
 PAGE_PORT = 8090
 #: Name of the file that says which processes a killed stack left behind.
 STACK_FILE = "stack.json"
+#: The same for launcher and worker alone.
+HOST_FILE = "host.json"
 
 
 def stop_seconds(settings: Settings) -> dict[str, float]:
@@ -118,6 +120,8 @@ class Stack:
     page: bool = False
     #: Whether the page has buttons.
     actions: bool = False
+    #: Only launcher and worker: this host is one of a fleet that is in force.
+    host_only: bool = False
     programs: list[Program] = field(default_factory=list)
     flower_url: str = ""
     page_url: str = ""
@@ -137,9 +141,10 @@ class Stack:
         self._end_leftovers()
         if self.settings.embedded:
             self._start_server()
-        store = connect(self.settings)
-        self._apply_fleet(store)
-        store.client.close()
+        if not self.host_only:
+            store = connect(self.settings)
+            self._apply_fleet(store)
+            store.client.close()
         for program in self._wanted():
             self._begin(program)
 
@@ -185,6 +190,8 @@ class Stack:
         worker = ("celery", "-A", "tasks") if alone else ("modelserver.cli",)
         name = ("-n", f"celery@{self.settings.host}") if alone else ()
         yield program("worker", *worker, "worker", *name, "-l", "INFO")
+        if self.host_only:
+            return
         schedule = str(self.settings.run_dir / "beat-schedule")
         yield program("beat", "celery", "-A", "tasks", "beat", "--schedule", schedule)
         yield program("batches", "modelserver.cli", "batches")
@@ -249,7 +256,7 @@ class Stack:
 
     @property
     def _file(self) -> Path:
-        return self.settings.run_dir / STACK_FILE
+        return self.settings.run_dir / (HOST_FILE if self.host_only else STACK_FILE)
 
     def _note(self) -> None:
         entries = {}
@@ -264,28 +271,41 @@ class Stack:
         values = {"owner": owner, "programs": entries, "births": births}
         self._file.write_text(json.dumps(values))
 
-    def _end_leftovers(self) -> None:
+    def find_owner(self) -> psutil.Process | None:
+        """The process that runs these programs now, None if none does."""
+        return self._read_note()[0]
+
+    def _read_note(self) -> tuple[psutil.Process | None, dict[str, psutil.Process]]:
+        """The owner, and the programs by name, of those that live."""
         try:
             left = json.loads(self._file.read_text())
         except (OSError, ValueError):
-            return
+            return None, {}
         births = {
             int(pid): decode(Birth, birth)
             for pid, birth in left.get("births", {}).items()
         }
+        found = {
+            name: process
+            for name, (pid, created) in left["programs"].items()
+            if (process := _living(pid, created, births))
+        }
         pid, created = left["owner"]
-        if owner := _living(pid, created, births):
+        return _living(pid, created, births), found
+
+    def _end_leftovers(self) -> None:
+        owner, programs = self._read_note()
+        if owner:
             raise ModelserverError(
                 f"this fleet is up already (pid {owner.pid}, run folder "
                 f"{self.settings.run_dir}); stop that one with Ctrl-C first"
             )
-        for name, (pid, created) in reversed(left["programs"].items()):
-            if process := _living(pid, created, births):
-                self.say(f"ending {name} (pid {pid}), left behind by a killed run")
-                process.terminate()
-                psutil.wait_procs([process], timeout=LEFTOVER_SECONDS)
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        for name, process in reversed(programs.items()):
+            self.say(f"ending {name} (pid {process.pid}), left behind by a killed run")
+            process.terminate()
+            psutil.wait_procs([process], timeout=LEFTOVER_SECONDS)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _living(

@@ -39,13 +39,13 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
     """Every check, as it is done; without ``ask`` nothing that runs engines."""
     yield _python()
     yield _fleet_file(settings)
-    yield _run_dir(settings.run_dir)
+    yield check_run_dir(settings.run_dir)
     yield check_limits()
     status: Status | None = None
     try:
         store = connect(settings)
         yield from check_server(store)
-        yield _fleet_key(store, settings)
+        yield check_fleet_key(store, settings)
         status = read_status(store, settings)
         yield from _fleet_checks(status, settings)
     except StoreUnreachableError as error:
@@ -61,7 +61,7 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
         for engine, where in ask("launcher.host.exposed").items():
             remedy = "have it listen on 127.0.0.1, or close these ports to other hosts"
             yield Check(f"engine {engine}", f"listens on {where}", remedy)
-        yield from _ports(settings, status)
+        yield from check_ports(settings, status)
 
 
 def _python() -> Check:
@@ -79,7 +79,8 @@ def _fleet_file(settings: Settings) -> Check:
     return Check("fleet file", fact, remedy)
 
 
-def _run_dir(folder: Path) -> Check:
+def check_run_dir(folder: Path) -> Check:
+    """Whether logs and data can be written."""
     present = next(p for p in (folder, *folder.parents) if p.exists())
     if present.is_dir() and os.access(present, os.W_OK | os.X_OK):
         return Check("run folder", str(folder))
@@ -87,7 +88,7 @@ def _run_dir(folder: Path) -> Check:
     return Check("run folder", f"{present} cannot be written to", remedy)
 
 
-def _fleet_key(store: Store, settings: Settings) -> Check:
+def check_fleet_key(store: Store, settings: Settings) -> Check:
     """Whether a stranger who can write to Redis could run programs here."""
     what, key = "fleet key", settings.fleet_key
     try:
@@ -217,7 +218,7 @@ def _program(model: ModelSpec) -> Iterable[Check]:
             yield Check(f"model {model.name}", f"{program} is no program", remedy)
 
 
-def _ports(settings: Settings, status: Status | None) -> Iterator[Check]:
+def check_ports(settings: Settings, status: Status | None) -> Iterator[Check]:
     """Ports that the fleet file pins on this host, unless our own engine has them."""
     ours = {
         engine.url.rpartition(":")[2]

@@ -1,0 +1,255 @@
+"""``modelserver join``: makes this machine a host of a fleet; ``leave`` ends it."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+import psutil
+
+from modelserver.cli.doctor import ask_program, show
+from modelserver.cli.local_stack import Stack
+from modelserver.cli.programs import environment, programs_folder, python_program
+from modelserver.cli.up import StoppedBySignal, changes, stop_by_signal, watch
+from modelserver.control.applied_fleet import in_force, read
+from modelserver.errors import ConfigurationError, ModelserverError
+from modelserver.operations.joining import (
+    examine_host,
+    find_missing_engines,
+    find_models,
+)
+from modelserver.operations.status import Status, read_status
+from modelserver.server_address import plain_url, read_address
+from modelserver.settings import FLEET_FILE, Settings, load
+from modelserver.store import Store, connect
+from modelserver.values import EngineState
+
+#: The folder of the fleet files that this command writes, in the home.
+JOINED = "joined"
+#: The variable that may hold the URL with its password.
+URL_VARIABLE = "MODELSERVER_REDIS_URL"
+#: The seconds that launcher and worker may take to be seen in the fleet.
+START_SECONDS = 120.0
+#: A host without an engine after so many looks of control gets none for now.
+IDLE_LOOKS = 5
+#: How often the fleet is looked at while this waits, in seconds.
+LOOK_SECONDS = 0.5
+FILE = """# Written by `modelserver join`. The fleet itself stands in Redis.
+[redis]
+url = "{url}"
+"""
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--name", help="What the fleet calls this host, if not its host name.")
+@click.option(
+    "--url-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with the URL and its password.",
+)
+@click.option("--check", is_flag=True, help="Look at this host, and start nothing.")
+@click.option(
+    "--wait",
+    default=900.0,
+    show_default=True,
+    help="Seconds to wait until this host's engines are ready.",
+)
+@click.option("--foreground", is_flag=True, help="Only run, until a signal ends it.")
+def join(
+    url: str | None,
+    name: str | None,
+    url_file: Path | None,
+    check: bool,
+    wait: float,
+    foreground: bool,
+) -> None:
+    """Make this machine a host of the fleet at URL (redis://HOST:6379/0).
+
+    Looks whether it can be one, installs the engines that it needs, and starts launcher
+    and worker, which go on when this ends: see leave. A URL's password belongs into
+    MODELSERVER_REDIS_URL or a file.
+    """
+    settings = _prepare(url, name, url_file)
+    store = connect(settings)
+    if foreground:
+        _run(settings, store)
+        return
+    owner = _stack(settings).find_owner()
+    _examine(settings, store, bool(owner))
+    if check:
+        return
+    if owner:
+        click.echo(f"{settings.host} has joined already (pid {owner.pid})")
+    else:
+        _install_engines(settings, store)
+        owner = _start(settings)
+    _await_engines(settings, store, owner, time.monotonic() + wait)
+
+
+@click.command()
+def leave() -> None:
+    """Stop what join started on this machine; its work goes to other hosts."""
+    named = os.environ.get("MODELSERVER_FLEET")
+    written = sorted((load().home / JOINED).glob(f"*/{FLEET_FILE}"))
+    stopped = 0
+    for file in [Path(named)] if named else written:
+        os.environ["MODELSERVER_FLEET"] = str(file)
+        if owner := _stack(load()).find_owner():
+            click.echo(f"stopping launcher and worker (pid {owner.pid})")
+            owner.terminate()
+            owner.wait()
+            stopped += 1
+    if not stopped:
+        raise ModelserverError("nothing that join started runs here")
+    click.echo("They are stopped.")
+
+
+def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settings:
+    """The settings of this host, with a fleet file that leads to Redis."""
+    if name:
+        os.environ["MODELSERVER_HOST"] = name
+    if url_file:
+        os.environ[URL_VARIABLE] = url_file.read_text().strip()
+    given = os.environ.get(URL_VARIABLE, "")
+    if url:
+        _refuse_other(url, given)
+    if os.environ.get("MODELSERVER_FLEET"):
+        os.environ.setdefault(URL_VARIABLE, url or given)
+        return load()
+    if not url and not given:
+        raise ConfigurationError(
+            "say where the fleet's Redis is: modelserver join redis://HOST:6379/0"
+        )
+    plain = _without_password(url or given)
+    digest = hashlib.sha256(plain.encode()).hexdigest()[:8]
+    file = load().home / JOINED / digest / FLEET_FILE
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(FILE.format(url=plain))
+    os.environ["MODELSERVER_FLEET"] = str(file)
+    return load()
+
+
+def _refuse_other(url: str, given: str) -> None:
+    """Raise ConfigurationError where a URL on the command line is none to go by."""
+    try:
+        has_password = bool(read_address(url).password)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    if has_password:
+        raise ConfigurationError(
+            "everybody on this machine can read a password on a command line (ps); put "
+            f"the URL into {URL_VARIABLE} or into a file, and say --url-file FILE"
+        )
+    if given and _without_password(given) != _without_password(url):
+        raise ConfigurationError(
+            f"{URL_VARIABLE} is {plain_url(given)}, and the command says {url}; leave "
+            "one out"
+        )
+
+
+def _without_password(url: str) -> str:
+    """The URL as it may stand in a file that others read."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _stack(settings: Settings, say: Callable[[str], None] = click.echo) -> Stack:
+    return Stack(settings, say, host_only=True)
+
+
+def _examine(settings: Settings, store: Store, is_joined: bool) -> None:
+    """Show what is looked at. Raises ModelserverError for a problem."""
+    ask = partial(ask_program, settings)
+    problems = sum(map(show, examine_host(settings, store, ask, is_joined)))
+    if problems:
+        raise ModelserverError(
+            f"{problems} problem{'s' * (problems > 1)} found; nothing was started"
+        )
+
+
+def _install_engines(settings: Settings, store: Store) -> None:
+    applied = read(store, settings)
+    assert applied, "the checks have found it"
+    models = find_models(applied, settings.host)
+    home = ("--home", str(settings.engines_home))
+    for name in find_missing_engines(models, settings, partial(ask_program, settings)):
+        argv = python_program("launcher.environments", *home, "install", name)
+        done = subprocess.run(argv, cwd=programs_folder(), env=environment(settings))
+        if done.returncode:
+            raise ModelserverError(f"engine {name} was not installed; see above")
+
+
+def _start(settings: Settings) -> psutil.Process:
+    """Start launcher and worker, which outlive this command."""
+    log = settings.make_run_dir() / "join.log"
+    with log.open("ab") as stream:
+        child = subprocess.Popen(
+            python_program("modelserver.cli", "join", "--foreground"),
+            cwd=programs_folder(),
+            env=environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    click.echo(f"launcher and worker start (pid {child.pid}, log {log})")
+    return psutil.Process(child.pid)
+
+
+def _run(settings: Settings, store: Store) -> None:
+    """Launcher and worker, until a signal ends them."""
+    stack = _stack(in_force(store, settings), partial(print, flush=True))
+    stop_by_signal()
+    try:
+        stack.start()
+        watch(stack)
+    except StoppedBySignal as stopped:
+        print(f"{stopped}: stopping", flush=True)
+    finally:
+        stack.stop()
+
+
+def _await_engines(
+    settings: Settings, store: Store, owner: psutil.Process, until: float
+) -> None:
+    """Show what becomes of this host's engines until all are ready."""
+    seen: dict[str, str] = {}
+    looks: set[float] = set()
+    while time.monotonic() < until:
+        if not owner.is_running() or owner.status() == psutil.STATUS_ZOMBIE:
+            raise ModelserverError(f"they ended; see {settings.run_dir / 'join.log'}")
+        status = _here(read_status(store, settings), settings.host)
+        for line in changes(seen, status):
+            click.echo(line)
+        if status.hosts and status.workers:
+            looks.add(status.steered_at)
+            states = {engine.state for engine in status.engines}
+            if EngineState.FATAL in states:
+                raise ModelserverError("an engine does not start: `modelserver why`")
+            if states and all(state.serves for state in states):
+                click.echo(f"{settings.host} is in the fleet, and its engines serve")
+                return
+            if not states and len(looks) > IDLE_LOOKS:
+                click.echo(f"{settings.host} is in the fleet; it has no engines yet")
+                return
+        time.sleep(LOOK_SECONDS)
+    raise ModelserverError(
+        f"{settings.host} is not ready yet; it goes on: see `modelserver status`"
+    )
+
+
+def _here(status: Status, host: str) -> Status:
+    """What of the fleet is on this host."""
+    return dataclasses.replace(
+        status,
+        engines=tuple(each for each in status.engines if each.host == host),
+        hosts=tuple(each for each in status.hosts if each.name == host),
+        workers=tuple(each for each in status.workers if each.host == host),
+    )

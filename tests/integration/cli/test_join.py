@@ -1,0 +1,65 @@
+"""A machine becomes a host of a fleet by one line."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelserver.fleet.key import KEY_VARIABLE
+from modelserver.store.hosts import read_hosts
+from tests.support.fleets import CLI, Hosts, model, open_hosts
+from tests.support.processes import ROOT, ValkeyProcess, eventually
+
+#: Installing nothing, a join takes a few seconds on a quiet machine.
+JOIN_SECONDS = 240
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
+    with open_hosts(tmp_path, valkey.url, model("m", hosts=["new"])) as hosts:
+        yield hosts
+
+
+def on_new_host(hosts: Hosts, *command: str, key: str) -> tuple[int, str]:
+    """A command on a machine that has neither a fleet file nor more than the key."""
+    known = hosts.environment("new") | {KEY_VARIABLE: key}
+    del known["MODELSERVER_FLEET"], known["MODELSERVER_HOST"]
+    done = subprocess.run(
+        [*CLI, *command],
+        cwd=ROOT,
+        env={**os.environ, **known},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=JOIN_SECONDS,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_host_joins_by_one_line_and_leaves(hosts: Hosts, valkey: ValkeyProcess):
+    join = ("join", valkey.url, "--name", "new", "--wait", "120")
+    hosts.apply(model("m", hosts=["new"]), options=("--wait", "0"))
+
+    code, said = on_new_host(hosts, *join, key="")
+    assert code == 1, said
+    assert "problem fleet key" in said
+    assert not read_hosts(hosts.store)
+
+    code, said = on_new_host(hosts, *join, key=hosts.fleet_key)
+    assert code == 0, said
+    assert "new is in the fleet, and its engines serve" in said
+    before = hosts.ready("m-0")
+    assert hosts.complete.delay("hi", max_tokens=2).get(timeout=60)
+
+    code, said = on_new_host(hosts, *join, key=hosts.fleet_key)
+    assert code == 0, said
+    assert "new has joined already" in said
+    after = hosts.ready("m-0")
+    assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
+
+    code, said = on_new_host(hosts, "leave", key=hosts.fleet_key)
+    assert code == 0, said
+    eventually(lambda: not read_hosts(hosts.store))

@@ -1,0 +1,48 @@
+"""What `modelserver join` takes on its command line."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from modelserver.cli.join import URL_VARIABLE, join
+from modelserver.errors import ConfigurationError, StoreUnreachableError
+
+#: No setting of the tests' own reaches a command.
+NOTHING = dict.fromkeys(("MODELSERVER_FLEET", "MODELSERVER_HOST", URL_VARIABLE))
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "told"),
+    [
+        ("redis://:secret@state:6379/0", "", f"put the URL into {URL_VARIABLE}"),
+        ("redis://a:6379/0", "redis://:s@b:6379/0", "leave one out"),
+        ("state:6379", "", "must be redis://"),
+        ("", "", "say where the fleet's Redis is"),
+    ],
+)
+def test_a_url_that_is_none_to_go_by_is_refused_without_its_password(
+    url: str, given: str, told: str
+):
+    with pytest.raises(ConfigurationError, match=told) as refused:
+        CliRunner().invoke(
+            join,
+            [url] if url else [],
+            env=NOTHING | {URL_VARIABLE: given},
+            catch_exceptions=False,
+        )
+    assert "secret" not in str(refused.value)
+    assert ":s@" not in str(refused.value)
+
+
+def test_a_password_in_a_file_stays_there(tmp_path: Path):
+    file = tmp_path / "url"
+    file.write_text("redis://:secret@127.0.0.1:1/0\n")
+    done = CliRunner().invoke(
+        join,
+        ["--url-file", str(file)],
+        env=NOTHING | {"MODELSERVER_HOME": str(tmp_path)},
+    )
+    assert isinstance(done.exception, StoreUnreachableError)
+    (written,) = tmp_path.glob("joined/*/fleet.toml")
+    assert 'url = "redis://127.0.0.1:1/0"' in written.read_text()
