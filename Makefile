@@ -16,7 +16,7 @@ SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
   $(BIN)/python -c 'import ssl, sys; sys.exit(not ssl.get_default_verify_paths().cafile)'; \
   then export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1; fi;
 
-.PHONY: install demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clients lowest clean
+.PHONY: install demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clients lowest docs clean
 
 install: $(STAMP)  ## .venv with all that hosts, tests and pipelines need
 
@@ -71,6 +71,10 @@ clients: $(STAMP)  ## a pipeline with the client alone, on each Python of this m
 
 lowest: $(STAMP)  ## the same with the oldest libraries that are allowed
 	$(BIN)/python -m tests.clients lowest
+
+docs: $(STAMP)  ## the site of docs/ in dist/site; a link that leads nowhere is an error
+	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:  ## what make made here; engine environments and models stay in their home
 	rm -rf $(VENV) dist results .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
