@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # What a pipeline imports, and its commands: checked for each Python that it may have.
 CLIENT := -m modelserver.api -m modelserver.runs.mapping -m modelserver.runs.embedding \
-  -m modelserver.runs.rollouts.mapping -m modelserver.cli.batch_group \
-  -m modelserver.cli.status -m modelserver.cli.why
+  -m modelserver.runs.rollouts.mapping $(addprefix -m modelserver.cli., \
+  alerts alive apply batch_group batches cancel dead doctor drain hosts incidents keys \
+  relaunch status top why)
 # Test processes side by side.
 JOBS ?= 3
 

@@ -7,7 +7,7 @@ are fields of their own.
 import json
 import logging
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 #: How a line for people looks.
 TEXT = "%(asctime)s %(levelname)s %(message)s"
@@ -21,7 +21,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
         line = named_values(record) | {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "at": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),

@@ -30,8 +30,9 @@ What is ordered:
 
 What is started:
 
-- ``programs``: ``worker``, ``beat``, ``flower``, ``launcher`` and ``valkey``;
-  ``flower_options`` says that Flower's port is taken, and who may come in
+- ``programs``: ``worker``, ``beat``, ``flower`` and ``launcher``; ``flower_options``
+  says that Flower's port is taken, and who may come in
+- ``valkey``: the embedded server alone
 - ``batches``: what carries out submitted runs
 - ``worker_processes``: how many workers a host runs
 - ``program_group``: several programs of one host as one
@@ -98,7 +99,7 @@ COMMANDS = {
     "units": "units",
     "up": "up",
     "usage": "keys",
-    "valkey": "programs",
+    "valkey": "valkey",
     "weights": "weights",
     "why": "why",
     "worker": "programs",

@@ -12,7 +12,8 @@ from modelserver.errors import ConfigurationError
 HOST_COMMANDS = frozenset(
     {
         *("beat", "demo", "engines", "fastest", "flower", "join", "latency"),
-        *("launcher", "leave", "metrics", "serve", "ui", "up", "weights", "worker"),
+        *("launcher", "leave", "metrics", "serve", "slurm", "slurm-job"),
+        *("ui", "units", "up", "valkey", "weights", "worker"),
     }
 )
 #: What ``modelserver[host]`` brings that is imported, by the names of the modules.

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -93,6 +94,8 @@ class ProgramGroup:
         self._signals.append(number)
 
     def _start(self, child: Child) -> None:
+        if sys.version_info < (3, 11):
+            raise RuntimeError("what runs a host needs Python 3.11")
         child.process = subprocess.Popen(
             child.argv,
             stdin=subprocess.DEVNULL,

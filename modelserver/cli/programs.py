@@ -22,7 +22,6 @@ from modelserver.cli.worker_processes import (
     refuse_names,
 )
 from modelserver.errors import ConfigurationError
-from modelserver.operations import embedded_valkey
 from modelserver.page.password import find_password
 from modelserver.settings import FLEET_FILE, Settings, load
 
@@ -142,16 +141,3 @@ def flower(args: tuple[str, ...]) -> None:
 def launcher(args: tuple[str, ...]) -> None:
     """Run the engines of this host."""
     replace_process(python_program("launcher", *args), environment(load_with_fleet()))
-
-
-@click.command()
-def valkey() -> None:
-    """Run the embedded server alone, as `up` does beside the rest."""
-    settings = load_with_fleet()
-    if not settings.embedded:
-        raise ConfigurationError(
-            f"{settings.fleet_file} names a Redis of its own; there is none to start"
-        )
-    server = embedded_valkey.prepare(settings.make_run_dir())
-    server.announce()
-    os.execv(server.argv[0], server.argv)

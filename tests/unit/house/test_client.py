@@ -37,7 +37,7 @@ OPTIONAL = {"numpy", "pyarrow", "tqdm", "zstandard"}
 NOT_IMPORTED = {"py-spy", "redis"}
 LOADED = "import sys, modelserver; modelserver.complete; print(*sys.modules)"
 
-FILES = {module(path): path for path in sources()}
+FILES = {module(path): path for path in sources(*PACKAGES)}
 
 
 @cache
@@ -127,6 +127,13 @@ def test_the_host_part_is_looked_for_by_all_that_it_brings():
     named = requirements()["host"] - NOT_IMPORTED
     brought = set().union(*(MODULES_OF.get(name, {name}) for name in named))
     assert set(HOST_MODULES) == brought
+
+
+def test_all_that_the_client_runs_is_checked_for_each_python():
+    makefile = (ROOT / "Makefile").read_text()
+    (told,) = re.findall(r"addprefix -m modelserver\.cli\.,([^)]*)\)", makefile)
+    modules = {COMMANDS[name] for name in set(COMMANDS) - HOST_COMMANDS}
+    assert set(told.replace("\\", "").split()) == modules
 
 
 def test_a_command_of_the_host_part_says_what_to_install():
