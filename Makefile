@@ -17,6 +17,9 @@ SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
   $(BIN)/python -c 'import ssl, sys; sys.exit(not ssl.get_default_verify_paths().cafile)'; \
   then export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1; fi;
 
+# Tests start many processes: each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clients lowest docs clean
 
 install: $(STAMP)  ## .venv with all that hosts, tests and pipelines need
@@ -87,8 +90,8 @@ $(STAMP): pyproject.toml
 	  { echo "modelserver needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[host,dev]'
+	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[host,dev]'
 	@# Of the extra otel, for its tests alone: Redis' client imports it wherever it is.
-	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --target $(VENV)/otel \
+	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --target $(VENV)/otel \
 	  'opentelemetry-sdk>=1.38,<2' 'opentelemetry-exporter-otlp-proto-http>=1.38,<2'
 	@touch $@

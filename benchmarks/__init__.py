@@ -20,6 +20,7 @@ What is measured:
 - ``placement``: what it costs control to place a whole fleet
 - ``page``: what the fleet page costs
 - ``install``: what `pip install` brings, and how soon it is imported
+- ``commands``: how long commands take that only read
 - ``gateway``: OpenAI's API, beside LiteLLM's proxy and SGLang's router
 - ``profile``: where the worker's CPU time goes
 

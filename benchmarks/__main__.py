@@ -3,6 +3,7 @@
 import sys
 
 from benchmarks.bulk import bulk
+from benchmarks.commands import commands
 from benchmarks.control import control
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
@@ -39,6 +40,7 @@ CASES = {
     "recording": recording,
     "page": page,
     "install": install_size,
+    "commands": commands,
     "placement": placement,
     "control": control,
     "gateway": gateway,

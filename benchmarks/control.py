@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.machine import Server
 from benchmarks.report import Cell, Goal, Report
-from modelserver.control.steer import HEALTH_MEMORY, steer
+from modelserver.control.steer import steer
 from modelserver.fleet.file import Fleet
 from modelserver.fleet.sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
@@ -24,6 +24,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.connections import open_async
 from modelserver.store.control import (
+    HEALTH_MEMORY,
     hold_control,
     read_memory,
     read_wishes,

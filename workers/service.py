@@ -25,9 +25,10 @@ from modelserver.messaging.followers import Origin
 from modelserver.messaging.running_worker import set_worker
 from modelserver.messaging.wire import ROWS
 from modelserver.settings import Settings
-from modelserver.store import Deliveries, Keys
+from modelserver.store import Keys
 from modelserver.store.batch import ANSWERED, Delivery, Stored, StoreResult
 from modelserver.store.connections import open_async
+from modelserver.store.delivery import Deliveries
 from modelserver.store.reaps import MOST_REAPS
 from modelserver.tracing import find_tracer
 from workers import bridge

@@ -17,10 +17,10 @@ What is shown:
 
 What is ordered:
 
-- ``batch``, with ``batch_panel`` and ``batch_report``: runs a file of requests;
-  ``batch_group`` has its subcommands
-- ``batch_hosted`` and ``batch_watch``: the other commands of ``batch``, for runs that
-  the fleet carries out
+- ``batch_group``: ``batch``, with its subcommands; ``batch_run``, with ``batch_panel``
+  and ``batch_report``: runs a file of requests
+- ``batch_hosted``, ``batch_list`` and ``batch_watch``: the other commands of ``batch``,
+  for runs that the fleet carries out
 - ``apply``: puts a fleet file in force
 - ``cancel``: ends requests that nobody wants any more
 - ``keys``: ``keys`` and ``usage``, of OpenAI's API
@@ -47,84 +47,157 @@ What is started:
 - ``local_stack``: the programs of ``up`` and ``demo``
 
 What the others share: ``output`` prints tables and JSON, ``listening`` is where a
-command listens, ``operator`` who runs it, ``host_part`` which commands need more than
-the client, and ``__main__`` is for ``python -m modelserver.cli``.
+command listens, ``stopping`` ends it at a signal, ``operator`` who runs it,
+``host_part`` which commands need more than the client, ``lazy_group`` imports commands
+when they are asked for, and ``__main__`` is for ``python -m modelserver.cli``.
 """
 
 import sys
-from importlib import import_module
 
 import click
 
 from modelserver.cli.host_part import HOST_COMMANDS, find_lack, refusing
+from modelserver.cli.lazy_group import CommandPlace, LazyGroup
 from modelserver.errors import ConfigurationError, ModelserverError
 
-#: The module of each command, which has it under its own name with "_" for "-".
+#: Where each command is, and what `modelserver --help` says of it.
 COMMANDS = {
-    "alerts": "alerts",
-    "alive": "alive",
-    "apply": "apply",
-    "batch": "batch_group",
-    "batches": "batches",
-    "beat": "programs",
-    "cancel": "cancel",
-    "dead": "dead",
-    "demo": "demo",
-    "doctor": "doctor",
-    "drain": "drain",
-    "drain-host": "hosts",
-    "engines": "engines",
-    "fastest": "probes",
-    "flower": "programs",
-    "incidents": "incidents",
-    "join": "join",
-    "keys": "keys",
-    "latency": "probes",
-    "launcher": "programs",
-    "leave": "join",
-    "metrics": "metrics",
-    "models": "status",
-    "move": "hosts",
-    "pause": "drain",
-    "relaunch": "relaunch",
-    "resume": "drain",
-    "serve": "serve",
-    "slurm": "slurm",
-    "slurm-job": "slurm",
-    "status": "status",
-    "top": "top",
-    "ui": "ui",
-    "undrain": "drain",
-    "undrain-host": "hosts",
-    "units": "units",
-    "up": "up",
-    "usage": "keys",
-    "valkey": "valkey",
-    "weights": "weights",
-    "why": "why",
-    "worker": "programs",
+    "alerts": CommandPlace(
+        "alerts", 'List alerts, newest last; those that still stand are "open".'
+    ),
+    "alive": CommandPlace(
+        "alive",
+        "Exit with status 0 if PART works on this host, else with 1 and the reason.",
+    ),
+    "apply": CommandPlace(
+        "apply", "Make FILE, or else the fleet file, what the whole fleet goes by."
+    ),
+    "batch": CommandPlace(
+        "batch_group", "Run files of requests in the form of OpenAI's Batch API."
+    ),
+    "batches": CommandPlace(
+        "batches", "Carry out the runs of `batch submit` whose files this host sees."
+    ),
+    "beat": CommandPlace(
+        "programs", "Start control every few seconds: celery beat ARGS."
+    ),
+    "cancel": CommandPlace(
+        "cancel", "End requests that wait: their callers get TaskRevokedError."
+    ),
+    "dead": CommandPlace("dead", "List dead letters, send them again or forget them."),
+    "demo": CommandPlace(
+        "demo",
+        "Run the main job on real engines, with kills half-way, and count the answers.",
+    ),
+    "doctor": CommandPlace(
+        "doctor", "Check this host and this fleet; exit 1 if there is a problem."
+    ),
+    "drain": CommandPlace(
+        "drain", "Send ENGINE nothing new until ``undrain``; what it has it finishes."
+    ),
+    "drain-host": CommandPlace(
+        "hosts", "Move the engines of HOST elsewhere, until ``undrain-host``."
+    ),
+    "engines": CommandPlace(
+        "engines", "Install, check and remove the environments that engines run in."
+    ),
+    "fastest": CommandPlace(
+        "probes", "Find the engine of MODEL that answers a probe first."
+    ),
+    "flower": CommandPlace(
+        "programs", "Show workers and requests in the browser: celery flower ARGS."
+    ),
+    "incidents": CommandPlace(
+        "incidents",
+        "List this host's incidents: engines that hung, died or never got ready.",
+    ),
+    "join": CommandPlace(
+        "join", "Make this machine a host of the fleet at URL (redis://HOST:6379/0)."
+    ),
+    "keys": CommandPlace(
+        "keys", "API keys of OpenAI's API (see serve): who may ask, for what, how much."
+    ),
+    "latency": CommandPlace(
+        "probes",
+        "Probe every ready engine, of MODEL or of all, and show what each answers.",
+    ),
+    "launcher": CommandPlace("programs", "Run the engines of this host."),
+    "leave": CommandPlace(
+        "join",
+        "Stop what join started on this machine; its work goes to other hosts.",
+    ),
+    "metrics": CommandPlace(
+        "metrics", "Serve metrics of the whole fleet for Prometheus, until Ctrl-C."
+    ),
+    "models": CommandPlace(
+        "status",
+        "Show which models there are, their ready engines and what waits for them.",
+    ),
+    "move": CommandPlace(
+        "hosts", "Move ENGINE to HOST, where it stays until --anywhere."
+    ),
+    "pause": CommandPlace(
+        "drain", "Have control take no action on MODEL or ENGINE until ``resume``."
+    ),
+    "relaunch": CommandPlace(
+        "relaunch",
+        "Drain ENGINE, end it and start it again; a FATAL one is tried again.",
+    ),
+    "resume": CommandPlace("drain", "Let control take care of MODEL or ENGINE again."),
+    "serve": CommandPlace(
+        "serve", "Serve OpenAI's HTTP API in front of the fleet, until Ctrl-C."
+    ),
+    "slurm": CommandPlace(
+        "slurm", "Write a job script that makes a host of the fleet: for `sbatch`."
+    ),
+    "slurm-job": CommandPlace(
+        "slurm",
+        "Be a host of the fleet for as long as this job may: its launcher and worker.",
+    ),
+    "status": CommandPlace(
+        "status", "Show models, engines, hosts, workers and what waits."
+    ),
+    "top": CommandPlace(
+        "top", "Show models, engines, GPUs, runs and alerts live; q or Ctrl-C ends it."
+    ),
+    "ui": CommandPlace("ui", "Show the fleet in the browser, until Ctrl-C."),
+    "undrain": CommandPlace("drain", "Let ENGINE serve again."),
+    "undrain-host": CommandPlace("hosts", "Let HOST have engines again."),
+    "units": CommandPlace("units", "This host's programs under systemd."),
+    "up": CommandPlace(
+        "up", "Start all programs of a fleet here; stop them on Ctrl-C."
+    ),
+    "usage": CommandPlace(
+        "keys", "Show what API keys used: by key, model and day (UTC)."
+    ),
+    "valkey": CommandPlace(
+        "valkey", "Run the embedded server alone, as `up` does beside the rest."
+    ),
+    "weights": CommandPlace("weights", "Have the files of models on this host's disk."),
+    "why": CommandPlace(
+        "why", "Say how an ENGINE, a MODEL or a HOST stands, and what led to it."
+    ),
+    "worker": CommandPlace(
+        "programs", "Execute requests on this host's engines: celery worker ARGS."
+    ),
 }
 
 
-class Commands(click.Group):
-    """Imports a command when it is asked for: most need little of the whole."""
+class Commands(LazyGroup):
+    """The commands; those that run a host say so where that part is missing."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, None if there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        if cmd_name in HOST_COMMANDS and (lack := find_lack()):
-            return refusing(cmd_name, lack)
-        module = import_module(f"modelserver.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        return command
+    def find_refusal(self, name: str) -> click.Command | None:
+        """What stands for a command that needs ``modelserver[host]``."""
+        if name in HOST_COMMANDS and (lack := find_lack()):
+            return refusing(name, lack)
+        return None
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    places=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="modelserver")
 def cli() -> None:
     """Completions and embeddings as Celery tasks, on engines of your own.

@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import click
 
-from modelserver.cli.batch import STOPPED
 from modelserver.cli.batch_panel import Panel, line
 from modelserver.cli.batch_report import show
+from modelserver.cli.batch_run import STOPPED
 from modelserver.cli.output import print_json
 from modelserver.errors import ModelserverError, RequestError, StoreUnreachableError
 from modelserver.runs.files.problems import file_error

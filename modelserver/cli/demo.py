@@ -19,7 +19,8 @@ from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.cli.status import render
-from modelserver.cli.up import StoppedBySignal, changes, refresh_flower, stop_by_signal
+from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
+from modelserver.cli.up import changes, refresh_flower
 from modelserver.errors import ModelserverError
 from modelserver.fleet.file import read_fleet
 from modelserver.operations.status import EngineStatus, Status, read_status

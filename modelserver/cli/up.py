@@ -3,10 +3,8 @@
 import base64
 import contextlib
 import os
-import signal
 import time
 import urllib.request
-from types import FrameType
 
 import click
 
@@ -14,6 +12,7 @@ from modelserver.cli.flower_options import find_basic_login, tell_login
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.output import console
 from modelserver.cli.programs import load_with_fleet
+from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import Status, read_status
 from modelserver.page.password import find_password
@@ -24,23 +23,6 @@ STACK_LOOK_SECONDS = 0.5
 #: How long Flower is refreshed after an engine's change, in seconds: a worker takes a
 #: moment to subscribe to another queue.
 REFRESH_SECONDS = 5.0
-
-
-class StoppedBySignal(Exception):
-    """A signal asked this program to stop."""
-
-
-def stop_by_signal() -> None:
-    """Raise StoppedBySignal in the main thread on SIGINT and SIGTERM, once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            # A second Ctrl-C must not leave half of the programs running.
-            signal.signal(each, signal.SIG_IGN)
-        raise StoppedBySignal(signal.Signals(number).name)
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, stop)
 
 
 @click.command()

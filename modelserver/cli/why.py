@@ -6,9 +6,7 @@ import click
 
 from modelserver.cli.output import seconds
 from modelserver.cli.why_host import describe_host
-from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import ModelserverError
-from modelserver.operations.replaying import replayed
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.operations.words import clock, in_words
 from modelserver.policy.health import memory
@@ -17,7 +15,12 @@ from modelserver.settings import load
 from modelserver.store import Store, connect
 from modelserver.store.alerts import open_alerts
 from modelserver.store.availability import standings
-from modelserver.store.control import read_memory, read_waiting, read_wishes
+from modelserver.store.control import (
+    HEALTH_MEMORY,
+    read_memory,
+    read_waiting,
+    read_wishes,
+)
 from modelserver.store.decisions import decisions_about
 from modelserver.store.orders import orders
 from modelserver.values import Order
@@ -50,6 +53,9 @@ def why(target: str, number: int, replay: bool) -> None:
             return
         click.echo("\n".join(lines))
         decisions = decisions_about(store, target, number)
+        if replay:
+            # Deciding again takes all of control, which is much to import.
+            from modelserver.operations.replaying import replayed
         click.echo("\nDecisions, newest last:" if decisions else "\nNo decisions yet.")
         for decision in decisions:
             click.echo(in_words(decision))

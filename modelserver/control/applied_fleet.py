@@ -225,7 +225,9 @@ def provide(store: Store, settings: Settings) -> Applied:
 
 def unknown(redis: RedisSection) -> Applied:
     """What a program goes by before it has read the fleet: no models, version 0."""
-    return Applied(0, 0.0, "", "", {}, Fleet(redis=redis), "")
+    return Applied(
+        0, 0.0, "", "", {}, make_fleet("", {"redis": redis.model_dump()}), ""
+    )
 
 
 def in_force(store: Store, settings: Settings) -> Settings:

@@ -31,6 +31,8 @@ from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
 from modelserver.store.control import (
     CONTROL_LOCK_SECONDS,
+    HEALTH_MEMORY,
+    MOVES_MEMORY,
     hold_control,
     read_memory,
     read_steered,
@@ -54,11 +56,6 @@ from modelserver.store.state import Store
 from modelserver.store.workers import read_backlogs, read_loads, read_worker_hosts
 
 log = logging.getLogger(__name__)
-
-#: The part of control's memory about the health of engines.
-HEALTH_MEMORY = "health"
-#: The part of control's memory about how many engines each model gets.
-MOVES_MEMORY = "moves"
 
 
 def steer(store: Store, settings: Settings, owner: str) -> list[Action]:

@@ -2,5 +2,6 @@
 
 ``file`` reads and checks it as a whole, ``sections`` its parts one by one, with
 ``names``, ``adapters``, ``arguments`` and ``schedule`` for what models are called,
-their LoRA adapters, their engines' arguments and their days; ``key`` signs a fleet.
+their LoRA adapters, their engines' arguments and their days; ``variables`` lays the
+environment over it; ``key`` signs a fleet.
 """

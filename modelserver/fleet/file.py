@@ -12,17 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from typing_extensions import Self
 
 from modelserver.errors import ConfigurationError
@@ -44,25 +34,15 @@ from modelserver.fleet.sections import (
     RulesSection,
     WorkersSection,
 )
+from modelserver.fleet.variables import read_variables, with_variables
 from modelserver.python310 import tomllib
 from modelserver.values import EXTERNAL, EngineSpec, Kind, ModelSpec, engine_id
 
-#: Variables of ours that read like a key of a section, as pydantic writes them.
-NO_KEYS = frozenset({"modelserver_engines_home"})
 
+class Fleet(BaseModel):
+    """The whole fleet file."""
 
-class Fleet(BaseSettings):
-    """The whole fleet file, with the environment laid over it."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        env_prefix="MODELSERVER_",
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        # A variable that is set to nothing is not set.
-        env_ignore_empty=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: tuple[ModelSection, ...] = ()
     engines: tuple[EngineSection, ...] = ()
@@ -74,24 +54,6 @@ class Fleet(BaseSettings):
     gateway: GatewaySection = GatewaySection()
     probe: ProbeSection = ProbeSection()
     alerts: AlertsSection = AlertsSection()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the fleet file."""
-        if isinstance(env_settings, EnvSettingsSource):
-            env_settings.env_vars = {
-                name: value
-                for name, value in env_settings.env_vars.items()
-                if name not in NO_KEYS
-            }
-        return env_settings, init_settings
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -287,16 +249,19 @@ def _not_utf8(path: Path) -> str:
 
 
 def make_fleet(source: str, values: dict[str, Any]) -> Fleet:
-    """Validate a fleet's sections. Raises ConfigurationError with ``source``."""
+    """Validate a fleet's sections, with the environment laid over them.
+
+    Raises ConfigurationError with ``source``.
+    """
     try:
-        return Fleet(**values)
+        return Fleet(**with_variables(Fleet, values))
     except ValidationError as error:
         raise ConfigurationError(_explain(source, error)) from error
 
 
 def environment_defaults() -> dict[str, Any]:
     """The keys of ``[defaults]`` that the environment lays over the fleet."""
-    values = EnvSettingsSource(Fleet)().get("defaults", {})
+    values = read_variables(Fleet).get("defaults", {})
     return DefaultsSection(**values).model_dump(mode="json", exclude_unset=True)
 
 

@@ -13,7 +13,6 @@ from celery.utils.nodenames import anon_nodename
 from prometheus_client import CollectorRegistry, Counter
 from redis.exceptions import RedisError
 
-from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.errors import StoreUnreachableError
 from modelserver.gateway.bodies import Asked
 from modelserver.gateway.calling import Caller
@@ -30,7 +29,7 @@ from modelserver.messaging.catalogue import Catalogue
 from modelserver.policy.health.memory import find_load_seconds
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.control import read_memory
+from modelserver.store.control import HEALTH_MEMORY, read_memory
 from modelserver.store.engines import read_engines
 from modelserver.store.keys import list_name, priority_step
 from modelserver.store.measurements import read_all_samples

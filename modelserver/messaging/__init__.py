@@ -1,6 +1,7 @@
 """What producers and workers share: from a call to a message, and back to an answer.
 
-- ``wire``: names and settings that both sides must agree on
+- ``names``: names of tasks and queues
+- ``wire``: settings that both sides must agree on
 - ``requests``: what a request may contain
 - ``answers``: what an engine's response means, and when it is none
 - ``stream_parts``: an answer that comes in parts

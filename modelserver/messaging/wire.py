@@ -17,36 +17,22 @@ from kombu.utils.json import register_type
 from modelserver.errors import StoreUnreachableError
 from modelserver.fleet.file import environment_defaults
 from modelserver.messaging.catalogue import Catalogue, catalogue, read_down
+from modelserver.messaging.names import CHAT as CHAT
+from modelserver.messaging.names import COMPLETE as COMPLETE
+from modelserver.messaging.names import CONTROL_QUEUE as CONTROL_QUEUE
+from modelserver.messaging.names import EMBED as EMBED
+from modelserver.messaging.names import KINDS as KINDS
+from modelserver.messaging.names import ROWS as ROWS
+from modelserver.messaging.names import STEER as STEER
+from modelserver.messaging.names import STEER_QUEUE as STEER_QUEUE
 from modelserver.server_address import read_address
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.availability import fleet_and_standings
 from modelserver.store.keys import Keys
-from modelserver.values import Kind
 
-#: Queue of the beat job, which workers read with the next one, and before it.
-STEER_QUEUE = "control:steer"
-#: Queue of every task that is not a request to a model.
-CONTROL_QUEUE = "control"
-#: Name of the task that completes a prompt.
-COMPLETE = "modelserver.complete"
-#: Name of the task that answers messages.
-CHAT = "modelserver.chat"
-#: Name of the task that embeds texts.
-EMBED = "modelserver.embed"
-#: Name of the task that carries many rows of a run: a bundle.
-ROWS = "modelserver.rows"
-#: Name of the beat job, which is not a request.
-STEER = "modelserver.steer"
 #: What Celery's settings put before the address of our result backend.
 BACKEND = "modelserver.messaging.backend:Backend+"
-
-#: By task: the kind of model that it needs.
-KINDS = {
-    COMPLETE: Kind.COMPLETION,
-    CHAT: Kind.COMPLETION,
-    EMBED: Kind.EMBEDDING,
-}
 
 #: A client's look for the models may take so many seconds.
 LOOK_SECONDS = 2.0

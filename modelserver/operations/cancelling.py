@@ -22,7 +22,7 @@ from modelserver.messaging.bundles import (
     write_error,
 )
 from modelserver.settings import Settings
-from modelserver.store import Deliveries, Keys
+from modelserver.store import Keys
 from modelserver.store.batch import Batch, Delivery, GiveBack, RowAnswer, StoreResult
 from modelserver.store.cancelling import (
     running,
@@ -31,6 +31,7 @@ from modelserver.store.cancelling import (
     take_waiting,
 )
 from modelserver.store.connections import open_async
+from modelserver.store.delivery import Deliveries
 from modelserver.store.embedded import read_payload
 
 #: The lease of what is being cancelled, in seconds; renewed with each part.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from modelserver.inventory import Host
 from modelserver.measured import EngineLoad
 from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
-from modelserver.messaging.wire import CONTROL_QUEUE
+from modelserver.messaging.names import CONTROL_QUEUE
 from modelserver.operations.hosted_runs import RunsStatus, read_runs_status
 from modelserver.operations.traffic import Traffic, traffic
 from modelserver.policy.orders import in_force

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.measured import Sample
 from modelserver.operations.check import Check
 from modelserver.operations.host_checks import check_beat
@@ -19,7 +18,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.alerts import AlertRecord, open_alerts
 from modelserver.store.api_keys import ApiKey, read_api_keys, read_books
-from modelserver.store.control import read_memory
+from modelserver.store.control import HEALTH_MEMORY, read_memory
 from modelserver.store.decisions import recent_decisions, subjects_of
 from modelserver.store.hosted import (
     HostedRun,

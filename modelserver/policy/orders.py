@@ -7,10 +7,14 @@ drained host go to others; those that fit nowhere else get nothing new.
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modelserver.policy.actions import Action, Alert, Treat, Want
-from modelserver.policy.snapshot import Snapshot
 from modelserver.values import EngineReport, Order, Wish
+
+if TYPE_CHECKING:
+    # Commands that only need the orders do without all that a look remembers.
+    from modelserver.policy.snapshot import Snapshot
 
 #: The kind of an order that an engine gets nothing new.
 DRAIN = "drain"
@@ -29,7 +33,7 @@ class Orders:
     """
 
     def __init__(
-        self, snapshot: Snapshot, now: float, homeless: Collection[str] = ()
+        self, snapshot: "Snapshot", now: float, homeless: Collection[str] = ()
     ) -> None:
         self._snapshot = snapshot
         self._homeless = frozenset(homeless)
@@ -94,7 +98,7 @@ def _treat(
     )
 
 
-def with_orders(snapshot: Snapshot, now: float) -> Snapshot:
+def with_orders(snapshot: "Snapshot", now: float) -> "Snapshot":
     """The snapshot with what orders mean for the placement of engines."""
     orders = in_force(snapshot.orders, now)
     return replace(
@@ -124,7 +128,7 @@ def orders_about(orders: Collection[Order], *targets: str) -> tuple[Order, ...]:
     return tuple(sorted(about, key=lambda each: (each.kind, each.target)))
 
 
-def model_of(snapshot: Snapshot, engine: str) -> str:
+def model_of(snapshot: "Snapshot", engine: str) -> str:
     """The model of an engine that is wanted or reported, "" of any other."""
     wish, report = snapshot.wishes.get(engine), snapshot.engines.get(engine)
     return wish.spec.model if wish else report.model if report else ""

@@ -7,11 +7,15 @@ to twice its size, and when it is over.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from modelserver.inventory import Host, gib
-from modelserver.policy.snapshot import Snapshot
 from modelserver.python310 import StrEnum
 from modelserver.values import EngineReport, EngineState, split_engine_id
+
+if TYPE_CHECKING:
+    # doctor only needs to know what a trouble is.
+    from modelserver.policy.snapshot import Snapshot
 
 #: Engines that a text names; it counts the others.
 NAMED = 3
@@ -146,7 +150,7 @@ def follow_troubles(
 
 
 def find_troubles(
-    snapshot: Snapshot,
+    snapshot: "Snapshot",
     waiting: Mapping[str, str],
     silent: Iterable[str],
     before: Mapping[str, NotedTrouble],
@@ -170,7 +174,7 @@ def find_troubles(
 
 
 def _engines(
-    snapshot: Snapshot, before: Mapping[str, NotedTrouble]
+    snapshot: "Snapshot", before: Mapping[str, NotedTrouble]
 ) -> Iterator[Trouble]:
     live = {host.name for host in snapshot.hosts}
     models: dict[tuple[TroubleKind, str], list[EngineReport]] = defaultdict(list)

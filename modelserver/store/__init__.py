@@ -24,8 +24,7 @@ that were submitted.
 ``streams`` keeps the parts of answers, ``api_keys`` who may use OpenAI's API.
 """
 
-from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
 from modelserver.store.state import Store, connect
 
-__all__ = ["Deliveries", "Keys", "Store", "connect"]
+__all__ = ["Keys", "Store", "connect"]

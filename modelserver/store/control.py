@@ -13,6 +13,10 @@ from modelserver.values import Wish
 
 #: Whoever is killed while holding control's lock blocks others this long, in seconds.
 CONTROL_LOCK_SECONDS = 10.0
+#: The part of control's memory about the health of engines.
+HEALTH_MEMORY = "health"
+#: The part of control's memory about how many engines each model gets.
+MOVES_MEMORY = "moves"
 
 
 @contextmanager

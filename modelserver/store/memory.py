@@ -5,13 +5,15 @@ fleet's state are taken all the same, and have room.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 
-from modelserver.store.delivery import Deliveries
 from modelserver.store.state import Store
 from modelserver.store.state_scripts import ANY_COMMAND, WATCH_MEMORY
+
+if TYPE_CHECKING:
+    from modelserver.store.delivery import Deliveries
 
 #: Memory is short above this share of the server's limit.
 SHORT_SHARE = 0.9
@@ -49,7 +51,7 @@ def read_note(store: Store) -> str:
     return str(store.client.get(store.keys.memory_short) or "")
 
 
-async def watch_memory(own: Deliveries) -> str:
+async def watch_memory(own: "Deliveries") -> str:
     """Keep the note up to date; returns it, "" while memory is not short."""
     keys = (own.keys.memory_short, own.keys.memory_seen)
     note = await _note(own.client, keys)

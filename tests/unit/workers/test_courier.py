@@ -4,9 +4,9 @@ import asyncio
 
 import redis.asyncio
 
-from modelserver.store import Deliveries, Keys
+from modelserver.store import Keys
 from modelserver.store.batch import Batch, Delivery
-from modelserver.store.delivery import mark_redelivered
+from modelserver.store.delivery import Deliveries, mark_redelivered
 from workers.courier import MOST_ASIDE, MOST_ASIDE_BYTES, Courier
 
 QUEUE = "writer"

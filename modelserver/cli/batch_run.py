@@ -32,12 +32,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 STOPPED = 130
 
 
-@click.group()
-def batch() -> None:
-    """Run files of requests in the form of OpenAI's Batch API."""
-
-
-@batch.command()
+@click.command()
 @click.argument("source", metavar="INPUT")
 @click.option(
     *("-o", "--output"),

@@ -1,0 +1,70 @@
+"""What the environment lays over the fleet file."""
+
+import pytest
+
+from modelserver.errors import ConfigurationError
+from modelserver.fleet.file import Fleet, make_fleet
+
+FILED = {"redis": {"url": "redis://near", "prefix": "x:"}}
+MODELS = '[{"name": "m", "engine": "external"}]'
+
+
+def fleet_of(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Fleet:
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    return make_fleet("fleet.toml", FILED)
+
+
+def test_a_key_is_laid_over_its_section(monkeypatch: pytest.MonkeyPatch):
+    given = {
+        "MODELSERVER_REDIS_MAX_CONNECTIONS": "128",
+        "modelserver_rules_show_prompts": "1",
+    }
+    fleet = fleet_of(monkeypatch, **given)
+    assert fleet.redis.max_connections == 128
+    assert fleet.redis.url == "redis://near"
+    assert fleet.rules.show_prompts is True
+
+
+def test_what_is_no_text_is_json(monkeypatch: pytest.MonkeyPatch):
+    given = {
+        "MODELSERVER_ALERTS_COMMAND": '["tell", "me"]',
+        "MODELSERVER_MODELS": MODELS,
+    }
+    fleet = fleet_of(monkeypatch, **given)
+    assert fleet.alerts.command == ("tell", "me")
+    assert [model.name for model in fleet.models] == ["m"]
+
+
+def test_a_key_wins_over_its_whole_section(monkeypatch: pytest.MonkeyPatch):
+    given = {"MODELSERVER_REDIS": '{"url": "redis://far", "prefix": "y:"}'}
+    fleet = fleet_of(monkeypatch, MODELSERVER_REDIS_PREFIX="z:", **given)
+    assert (fleet.redis.url, fleet.redis.prefix) == ("redis://far", "z:")
+
+
+@pytest.mark.parametrize("name", ["MODELSERVER_ENGINES_HOME", "MODELSERVER_HOST"])
+def test_other_variables_of_ours_are_no_keys(
+    monkeypatch: pytest.MonkeyPatch, name: str
+):
+    assert fleet_of(monkeypatch, **{name: "/shared"}) == make_fleet("", FILED)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("MODELSERVER_RULES_HANG_SECOND", "9", 'did you mean "hang_seconds"?'),
+        (
+            "MODELSERVER_RULES_HANG_SECONDS",
+            "soon",
+            "rules.hang_seconds: Input should be",
+        ),
+        ("MODELSERVER_ALERTS_COMMAND", "tell me", "alerts.command: Input should be"),
+        ("MODELSERVER_MODELS", "[", "models: Input should be"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_its_key(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, told: str
+):
+    with pytest.raises(ConfigurationError) as refused:
+        fleet_of(monkeypatch, **{name: text})
+    assert told in str(refused.value)
