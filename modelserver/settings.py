@@ -1,10 +1,11 @@
 """What a process is told: the fleet file, the folders, this host's name.
 
-The only module that reads the environment. ``MODELSERVER_FLEET`` names the fleet file,
-``MODELSERVER_HOME`` the folder for engine environments, models, logs and the embedded
-server's data, ``MODELSERVER_ENGINES_HOME`` another one for the first two,
-``MODELSERVER_HOST`` this host's name, ``MODELSERVER_CONTAINER_PROGRAM`` what runs
-containers on it, ``MODELSERVER_FLEET_KEY`` is what the fleet is signed with, or
+The only module that reads the environment, but for ``fleet.variables``, which lays some
+over the fleet file. ``MODELSERVER_FLEET`` names that file, ``MODELSERVER_HOME`` the
+folder for engine environments, models, logs and the embedded server's data,
+``MODELSERVER_ENGINES_HOME`` another one for the first two, ``MODELSERVER_HOST`` this
+host's name, ``MODELSERVER_CONTAINER_PROGRAM`` what runs containers on it,
+``MODELSERVER_FLEET_KEY`` is what the fleet is signed with, or
 ``MODELSERVER_FLEET_KEY_FILE`` the file that holds it.
 CUDA_VISIBLE_DEVICES and SLURM_JOB_GPUS keep a launcher to some of the host's GPUs.
 ``MODELSERVER_PASSWORD``, or the file that ``MODELSERVER_PASSWORD_FILE`` names, is the

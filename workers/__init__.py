@@ -26,6 +26,7 @@ Messages:
 
 Engines and requests:
 
+- ``fleet_refusal``: the fleet that it does not obey
 - ``fleet_follower``: keeps up with the fleet, what is down, and the engines' reports
 - ``engine_slot``: one engine, as this worker sees it
 - ``roster``: the engines of this host and what is in flight on them

@@ -24,6 +24,7 @@ from modelserver.store import Keys
 from modelserver.store.engines import decode_engine
 from modelserver.values import EngineReport
 from workers.fallbacks import Fallbacks
+from workers.fleet_refusal import FleetRefusal
 from workers.roster import Roster
 
 logger = get_logger(__name__)
@@ -68,8 +69,7 @@ class FleetFollower:
         #: Models that the fleet has or had: their queues are not subscribed by hand.
         self.known = {spec.name for spec in settings.fleet.specs()}
         self._fleet_text = ""
-        #: What was last said of a fleet that this worker does not obey.
-        self._refused = ""
+        self._refusal = FleetRefusal()
         self._look = asyncio.Event()
         #: Reports of all engines.
         self._reports: dict[str, EngineReport] = {}
@@ -163,16 +163,18 @@ class FleetFollower:
             self.catalogue.feed("")
         if text in ("", self._fleet_text):
             return  # A store that lost its data gets it again from a launcher.
+        now = time.monotonic()
+        if self._refusal.stands(text, now):
+            return
         try:
             applied = parse(text, self.settings)
         except ConfigurationError as error:
             if not isinstance(error, FleetRefusedError):
                 self.catalogue.feed(text)  # Of a newer version.
-            if str(error) != self._refused:
-                self._refused = str(error)
+            if self._refusal.note(text, str(error), now):
                 logger.error("goes on with the fleet that it has: %s", error)
             return
-        self._refused = ""
+        self._refusal.forget()
         self._fleet_text = text
         self.catalogue.feed(text)
         self.settings = dataclasses.replace(self.settings, fleet=applied.fleet)

@@ -1,26 +1,28 @@
 """The bodies of requests as they come in, each within bounded time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 from aiohttp import BodyPartReader, web
 
 from modelserver.gateway.faults import Fault, Refused
 
-#: A JSON body that has not come after so many seconds is not waited for, nor the next
-#: bytes of a file.
-BODY_SECONDS = 60.0
+#: A JSON body of which nothing comes for so many seconds has broken off, also where its
+#: chunks are none: then the connection stays open and brings no more.
+SILENT_BODY_SECONDS = 10.0
+#: A JSON body that keeps coming may take so many seconds in all.
+BODY_SECONDS = 300.0
+#: The next bytes of a file may take so many seconds.
+CHUNK_SECONDS = 60.0
 #: Bytes of an upload that are read at a time.
 CHUNK_BYTES = 1 << 18
-
-T = TypeVar("T")
 
 
 async def read_json_body(request: web.Request) -> Any:
     """The body's JSON. Raises Refused."""
-    content = await _in_time(request.read())
+    content = await read_body(request)
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -28,16 +30,38 @@ async def read_json_body(request: web.Request) -> Any:
         raise Refused(Fault(400, text, code="invalid_json")) from None
 
 
+async def read_body(
+    request: web.Request, silent_seconds: float = SILENT_BODY_SECONDS
+) -> bytes:
+    """The body. Raises Refused where it breaks off, HTTPRequestEntityTooLarge."""
+    body, clock, most = bytearray(), asyncio.get_running_loop(), request.client_max_size
+    end = clock.time() + BODY_SECONDS
+    try:
+        async with asyncio.timeout(None) as limit:
+            while True:
+                limit.reschedule(min(end, clock.time() + silent_seconds))
+                if not (chunk := await request.content.readany()):
+                    return bytes(body)
+                body += chunk
+                if len(body) > most:
+                    raise web.HTTPRequestEntityTooLarge(most, len(body))
+    except TimeoutError:
+        raise _late(BODY_SECONDS if clock.time() >= end else silent_seconds) from None
+
+
 async def read_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
     """The content of a file in a form. Raises Refused."""
-    while chunk := await _in_time(part.read_chunk(CHUNK_BYTES)):
+    while True:
+        try:
+            async with asyncio.timeout(CHUNK_SECONDS):
+                chunk = await part.read_chunk(CHUNK_BYTES)
+        except TimeoutError:
+            raise _late(CHUNK_SECONDS) from None
+        if not chunk:
+            return
         yield part.decode(chunk)
 
 
-async def _in_time(reading: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await reading
-    except TimeoutError:
-        text = f"the body had not come after {BODY_SECONDS:.0f} s"
-        raise Refused(Fault(408, text, code="request_timeout")) from None
+def _late(seconds: float) -> Refused:
+    text = f"the rest of the body had not come after {seconds:g} s"
+    return Refused(Fault(408, text, code="request_timeout"))

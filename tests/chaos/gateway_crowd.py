@@ -13,7 +13,7 @@ import aiohttp
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from modelserver.cli.serve import IDLE_SECONDS
-from modelserver.gateway.reading import BODY_SECONDS
+from modelserver.gateway.reading import SILENT_BODY_SECONDS
 from tests.chaos.served import start_gateway
 
 #: Connections that are held, a third of each kind; RUN_CONNECTIONS for another number.
@@ -61,7 +61,7 @@ async def _measure(url: str) -> tuple[list[float], list[float], int]:
         held = [await _hold(port, sent) for sent in _kinds()]
         beside = [await _ask(session, url) for _ in range(REQUESTS)]
     ended = [asyncio.create_task(_ended(reader)) for reader, _ in held]
-    within = max(IDLE_SECONDS, BODY_SECONDS) + 15
+    within = max(IDLE_SECONDS, SILENT_BODY_SECONDS) + 15
     _, left = await asyncio.wait(ended, timeout=within)
     for each in left:
         each.cancel()

@@ -204,7 +204,7 @@ def test_what_is_no_http_is_refused_and_not_logged(
             assert connection.recv(4096).split()[1] == b"100"
             connection.sendall(content)
         else:
-            # Chunks that go wrong after their head are waited for, for a minute.
+            # Chunks that go wrong after their head are waited for, for 10 s.
             connection.sendall(head.encode() + content)
         assert connection.recv(4096).split()[1] == b"400"
     assert log.read_text() == logged

@@ -123,9 +123,12 @@ def test_the_command_line_starts_programs_and_does_not_import_them(path: Path):
 
 
 def test_the_environment_is_read_in_one_place():
-    """Programs that start others hand it on; nothing else looks into it."""
+    """Programs that start others hand it on; nothing else looks into it.
+
+    But for what lies over the fleet file, which is the fleet's own.
+    """
     looks = re.compile(r"\benviron\b|\bgetenv\b")
     readers = {module(p) for p in sources("modelserver") if looks.search(p.read_text())}
     assert {
         reader for reader in readers if not reader.startswith("modelserver.cli")
-    } == {"modelserver.settings"}
+    } == {"modelserver.settings", "modelserver.fleet.variables"}
