@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 
 from modelserver.errors import ConfigurationError, StoreUnreachableError
-from modelserver.fleet.file import Fleet, read_fleet
+from modelserver.fleet.file import Fleet, make_fleet, read_fleet
 from modelserver.fleet.key import KEY_FILE_VARIABLE, KEY_VARIABLE, FleetKey
 from modelserver.fleet.sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
@@ -213,7 +213,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
     home = environ.get("MODELSERVER_HOME") or _default_home(environ)
     engines = environ.get("MODELSERVER_ENGINES_HOME")
     return Settings(
-        fleet=read_fleet(path) if path.is_file() else Fleet(),
+        fleet=read_fleet(path) if path.is_file() else make_fleet(str(path), {}),
         fleet_file=path,
         home=Path(home).expanduser().absolute(),
         host=environ.get("MODELSERVER_HOST") or MACHINE,

@@ -1,9 +1,12 @@
 """What the environment lays over the fleet file."""
 
+from pathlib import Path
+
 import pytest
 
 from modelserver.errors import ConfigurationError
 from modelserver.fleet.file import Fleet, make_fleet
+from modelserver.settings import load
 
 FILED = {"redis": {"url": "redis://near", "prefix": "x:"}}
 MODELS = '[{"name": "m", "engine": "external"}]'
@@ -40,6 +43,14 @@ def test_a_key_wins_over_its_whole_section(monkeypatch: pytest.MonkeyPatch):
     given = {"MODELSERVER_REDIS": '{"url": "redis://far", "prefix": "y:"}'}
     fleet = fleet_of(monkeypatch, MODELSERVER_REDIS_PREFIX="z:", **given)
     assert (fleet.redis.url, fleet.redis.prefix) == ("redis://far", "z:")
+
+
+def test_they_count_without_a_fleet_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("MODELSERVER_REDIS_URL", "redis://far:1")
+    settings = load({"MODELSERVER_HOME": str(tmp_path)}, cwd=tmp_path)
+    assert settings.redis_url == "redis://far:1"
 
 
 @pytest.mark.parametrize("name", ["MODELSERVER_ENGINES_HOME", "MODELSERVER_HOST"])
