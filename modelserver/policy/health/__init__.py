@@ -15,7 +15,7 @@ From a look at the engines to what follows:
 - ``blame``: whether slowness is an engine's own, or that of its host or of all.
 - ``common_cause``: what slows all engines of a model together.
 - ``shared_verification``: one engine is verified for all that are slow with it.
-- ``disproved``: slowness that canaries disproved is not believed again so soon.
+- ``disproved``: slowness that canaries disproved twice is not believed again so soon.
 - ``case``: one engine at one look, and what becomes of it.
 - ``leaving``: how it is drained, relaunched, or degraded instead.
 - ``transitions``: what follows from a verdict; the table of an engine's health.

@@ -54,7 +54,7 @@ def accept(case: EngineCase, passed: EngineMemory) -> Transition:
         health=Health.DEGRADED,
         residual=residual,
         slowdown=times if is_news else told,
-        disproved=passed.disproved if told else 0.0,
+        disproved=passed.disproved if told else (),
         slow_ticks=(),
         error_ticks=(),
         clear_ticks=0,

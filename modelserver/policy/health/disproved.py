@@ -1,8 +1,8 @@
-"""Slowness that canaries disproved is not believed again so soon. Pure.
+"""Slowness that canaries disproved twice is not believed again so soon. Pure.
 
 Requests that all need something at once, as where long prompts are read, make an engine
 seem slow for a while. Canaries then pass. Where that happened to two engines of a
-model, and to an engine beyond what is accepted of it, it takes more the next time.
+model, or twice beyond what is accepted of one, it takes more the next time.
 """
 
 import math
@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.speed import WANDER_MOST
 
-#: So many engines of a model have to have been well for it to be the requests.
-FEWEST_ENGINES = 2
+#: So often canaries have to have disproved it.
+FEWEST = 2
 
 
 def is_disproved(
@@ -28,13 +28,23 @@ def is_disproved(
     return residual < min(math.log(WANDER_MOST), _seen(own, of_model, engines))
 
 
+def with_disproved(own: EngineMemory, residual: float) -> tuple[float, ...]:
+    """What canaries have disproved of an engine, the most first, with one more."""
+    seen = (*own.disproved, residual) if residual else own.disproved
+    return tuple(sorted(seen, reverse=True)[:FEWEST])
+
+
 def _seen(
     own: EngineMemory,
     of_model: Collection[str],
     engines: Mapping[str, EngineMemory],
 ) -> float:
+    """As much was seen and disproved as often as it takes; 0 if it was not."""
     if own.accepted:
-        return own.disproved if own.health is Health.DEGRADED else 0.0
-    # One that is slow for what it is asked, for long, says nothing of others.
-    seen = [engines[name].disproved for name in of_model if not engines[name].accepted]
-    return min(sorted(seen)[-FEWEST_ENGINES:]) if len(seen) >= FEWEST_ENGINES else 0.0
+        seen = own.disproved if own.health is Health.DEGRADED else ()
+    else:
+        others = [engines[name] for name in of_model]
+        # One that is slow for what it is asked, for long, says nothing of others.
+        tops = [each.disproved[:1] for each in others if not each.accepted]
+        seen = tuple(sorted(sum(tops, ()), reverse=True))
+    return seen[FEWEST - 1] if len(seen) >= FEWEST else 0.0

@@ -109,7 +109,7 @@ def degrade(case: EngineCase, slowdown: float, why: str) -> Transition:
         Health.DEGRADED,
         slowdown=slowdown,
         accepted=0.0,
-        disproved=0.0,
+        disproved=(),
         fresh_from=case.now,
         abort=False,
         slow_ticks=(),

@@ -90,9 +90,9 @@ class EngineMemory:
     #: How much longer its requests take although its canaries passed, as a logarithm;
     #: slowness beyond that is a new fault. 0 for none.
     accepted: float = 0.0
-    #: How slow it seemed, beyond what was accepted, when its canaries passed; as a
-    #: logarithm, 0 for never of late.
-    disproved: float = 0.0
+    #: How slow it seemed, beyond what was accepted, while its canaries passed of late:
+    #: logarithms, the most first.
+    disproved: tuple[float, ...] = ()
     #: Its mean speed against its peers of late, as a logarithm.
     usual: float = 0.0
     #: Seconds of its idle canaries when it is well; 0 before they are known.
@@ -158,7 +158,7 @@ class EngineMemory:
             offset_looks=0,
             usual=0.0,
             accepted=0.0,
-            disproved=0.0,
+            disproved=(),
             rechecks=0,
             errors_passed_at=0.0,
             tallies=Tallies(),

@@ -20,6 +20,7 @@ from modelserver.policy.health.accepting import (
 from modelserver.policy.health.blame import SHARED, residual_of
 from modelserver.policy.health.canaries import PASSES
 from modelserver.policy.health.case import EngineCase, Transition
+from modelserver.policy.health.disproved import with_disproved
 from modelserver.policy.health.failures import answers_nothing
 from modelserver.policy.health.leaving import (
     STILL_SLOW,
@@ -189,7 +190,7 @@ def _suspected(case: EngineCase) -> EngineMemory:
         and case.waited >= FORGIVEN_SECONDS
     ):
         return replace(
-            own, passes=0, relaunches=0, stuttered=0, disproved=0.0, since=case.now
+            own, passes=0, relaunches=0, stuttered=0, disproved=(), since=case.now
         )
     return own
 
@@ -250,7 +251,7 @@ def _verify(case: EngineCase) -> Transition:
         fresh_from=case.now,
         slowdown=slowdown,
         accepted=own.accepted + by_requests,
-        disproved=max(own.disproved, by_requests),
+        disproved=with_disproved(own, by_requests),
     )
     for_others = case.found.verified == case.observation.report.id
     believed = passed.passes >= PASSES_TO_BELIEVE or for_others
@@ -341,7 +342,7 @@ def _accepted(case: EngineCase) -> Transition:
     if is_well(own):
         well = {"accepted": 0.0, "slowdown": 1.0, "cause": Cause.NONE, "reason": ""}
         well |= {"tallies": Tallies(), "unwell_ticks": 0, "unwell_most": 0}
-        well |= {"disproved": 0.0}
+        well |= {"disproved": ()}
         return Transition(case.moved(Health.HEALTHY, **well))
     news = find_news(own, case.now)
     if news:
