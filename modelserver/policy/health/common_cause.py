@@ -87,15 +87,17 @@ def find_common_cause(
     """
     sure = [each for each in known if each.is_sure]
     verdict = _find(model, sure)
-    looks = 0
+    looks, maybe = 0, 0.0
     if verdict is None and len(sure) < len(known):
         early = _find(model, known, EARLY_TOGETHER)
         looks = old.common_looks + 1 if early else 0
+        maybe = early.residual if early else 0.0
         verdict = early if looks >= EARLY_LOOKS else None
     if verdict is None and old.common:
         verdict = _find(model, known, SLOW)
     if verdict is None:
-        none = replace(old, common="", common_residual=0.0, common_looks=looks)
+        # While it may be what they share, none is blamed for as much.
+        none = replace(old, common="", common_residual=maybe, common_looks=looks)
         return None, none
     return verdict, replace(
         old,

@@ -210,7 +210,7 @@ class ModelMemory:
     failing_ticks: int = 0
     #: The alert in force that all its engines stutter, "" for none.
     stutter: str = ""
-    #: How much slower they are, as a logarithm; 0 while there is no such alert.
+    #: How much slower they are together, or seem to be, as a logarithm; 0 for not.
     common_residual: float = 0.0
     #: Looks in a row at which they seemed so by a fit that is not frozen.
     common_looks: int = 0

@@ -79,6 +79,19 @@ def test_before_the_fit_is_frozen_it_takes_more_and_for_longer():
     assert not any(alerts(each) for each in early(times=1.9).looks(6))
 
 
+def test_before_that_is_told_none_is_blamed_for_it():
+    scene = early(times=2.2)
+    scene.looks(2)
+    assert not scene.memory.models["m"].common
+    assert scene.memory.models["m"].common_residual == pytest.approx(math.log(2.2))
+    scene.slow("m-0", 4.0)
+    scene.look()
+    assert not any(scene.own.slow_ticks)
+    scene.slow("m-0", 5.0)
+    scene.look()
+    assert scene.own.slow_ticks[-1]
+
+
 def test_none_is_blamed_for_what_all_have_but_one_that_is_slower_still():
     scene = Scene()
     for name in scene.engines:
