@@ -40,11 +40,16 @@ def _seen(
     engines: Mapping[str, EngineMemory],
 ) -> float:
     """As much was seen and disproved as often as it takes; 0 if it was not."""
-    if own.accepted:
-        seen = own.disproved if own.health is Health.DEGRADED else ()
+    if own.health is Health.DEGRADED:
+        seen = list(own.disproved)
+    elif own.accepted:
+        return 0.0  # It is quiet about what was disproved; what is beyond is new.
     else:
-        others = [engines[name] for name in of_model]
         # One that is slow for what it is asked, for long, says nothing of others.
-        tops = [each.disproved[:1] for each in others if not each.accepted]
-        seen = tuple(sorted(sum(tops, ()), reverse=True))
-    return seen[FEWEST - 1] if len(seen) >= FEWEST else 0.0
+        others = [engines[name] for name in of_model]
+        seen = [
+            max(each.disproved, default=0.0)
+            for each in others
+            if each.health is not Health.DEGRADED
+        ]
+    return sorted(seen)[-FEWEST] if len(seen) >= FEWEST else 0.0

@@ -6,7 +6,7 @@ import pytest
 
 from modelserver.policy.health.disproved import is_disproved
 from modelserver.policy.health.memory import Health
-from tests.support.control import Scene, canaries, known
+from tests.support.control import NOW, Scene, canaries, known
 
 
 def two_were_well(**of_second: object) -> Scene:
@@ -55,7 +55,10 @@ def test_more_than_twice_is_believed_whatever_was_seen():
 
 @pytest.mark.parametrize(
     "of_second",
-    [{"disproved": ()}, {"accepted": math.log(2), "quiet_until": 99_999.0}],
+    [
+        {"disproved": ()},
+        {"accepted": math.log(2), "health": Health.DEGRADED, "since": NOW},
+    ],
 )
 def test_one_engine_says_nothing_nor_one_that_is_slow_for_what_it_is_asked(of_second):
     assert drained(two_were_well(**of_second), 1.7)
