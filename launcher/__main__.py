@@ -125,6 +125,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 ),
                 gpu_faults=gpu_faults,
                 turns=LoadTurns(),
+                addresses=lambda: fleet_sync.applied.fleet.addresses,
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),
             )

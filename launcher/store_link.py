@@ -32,12 +32,13 @@ from modelserver.store.hosts import (
     end_host_lease,
     name_data,
     note_data_loss,
+    read_hosts,
     report_host,
 )
 from modelserver.store.measurements import add_canaries, read_samples, report_metrics
 from modelserver.store.state import Store
 from modelserver.store.workers import read_loads
-from modelserver.values import EngineReport, Wish
+from modelserver.values import EngineReport, NodeReport, Wish
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -58,8 +59,16 @@ class StoreView:
     elsewhere: frozenset[str] = frozenset()
     #: Those of them that serve there.
     serving_elsewhere: frozenset[str] = frozenset()
+    #: The wishes for engines of which this host has a node and another one the first.
+    led: Mapping[str, Wish] = field(default_factory=dict)
     #: What workers report of engines.
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
+    #: What launchers report of all engines.
+    engines: Mapping[str, EngineReport] = field(default_factory=dict)
+    #: The live hosts, as far as an engine of several hosts concerns this one.
+    hosts: frozenset[str] = frozenset()
+    #: What these report of such engines' nodes.
+    nodes: Mapping[tuple[str, int], NodeReport] = field(default_factory=dict)
     #: The engines of this host of which the store has a report.
     reported: frozenset[str] = frozenset()
     #: When control last looked at the fleet by the store's clock, 0 if it never did.
@@ -100,6 +109,8 @@ class StoreLink:
         self.lease_seconds = lease_seconds
         #: The version of the fleet that this launcher goes by; may be set.
         self.fleet_version = 0
+        #: The nodes that this launcher keeps; may be set.
+        self.nodes: tuple[NodeReport, ...] = ()
         # What goes along with the next exchange.
         self._metrics: dict[str, Metrics | None] = {}
         self._canaries: list[Canary] = []
@@ -195,10 +206,19 @@ class StoreLink:
             self.read_host(),
             fleet=self.fleet_version,
             clock_ahead_seconds=self._read_clock_ahead(),
+            nodes=self.nodes,
         )
         report_host(store, report_of_host, self.lease_seconds)
         wishes = read_wishes(store)
+        led = {k: d for k, d in wishes.items() if host in _followers(d)}
+        leads = any(d.spec.host == host and d.spec.followers for d in wishes.values())
+        leads = leads or any(e.host == host and e.followers for e in engines.values())
+        hosts = read_hosts(store) if led or leads or self.nodes else ()
         return StoreView(
+            led=led,
+            engines=engines,
+            hosts=frozenset(each.name for each in hosts),
+            nodes={(each.engine, each.node): each for h in hosts for each in h.nodes},
             wishes={key: d for key, d in wishes.items() if d.spec.host == host},
             elsewhere=frozenset(k for k, d in wishes.items() if d.spec.host != host),
             serving_elsewhere=frozenset(
@@ -284,6 +304,10 @@ class StoreLink:
         """End both threads, without waiting for them."""
         self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _followers(wish: Wish) -> list[str]:
+    return [place.host for place in wish.spec.followers]
 
 
 def _subscription(store: Store) -> Any:

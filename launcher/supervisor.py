@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from launcher.alarms import Alarms
 from launcher.engine.keeper import Keeper
+from launcher.engine.node_keepers import NodeKeepers
 from launcher.engine_types import ABSENT
 from launcher.fleet_sync import FleetSync
 from launcher.host.process import EngineProcess, head_lives
@@ -44,6 +45,8 @@ class Supervisor:
         self._resources = resources
         self._alarms = Alarms(resources.host, fleet_sync, resources.link)
         self._keepers: dict[str, Keeper] = {}
+        #: The nodes of engines that are led from other hosts.
+        self._nodes = NodeKeepers(resources)
         self._view = StoreView()
         self._signals: list[int] = []
         self._bell = True
@@ -77,7 +80,8 @@ class Supervisor:
                 except Exception:
                     # The engines go on, and the next tick tries again.
                     _log.exception("host=%s a tick failed", self._resources.host)
-                if self._stopping and not self._keepers and not self._removed:
+                busy = self._keepers or self._removed or self._nodes
+                if self._stopping and not busy:
                     break
                 await self._pause()
             await self._end()
@@ -108,6 +112,8 @@ class Supervisor:
                 if name not in self._view.elsewhere:
                     self._removed.add(name)
                 self._resources.wake()
+        if self._nodes.tick(now, self._view):
+            self._bell = True  # Their leaders are to know at once.
 
     def _handle_signals(self) -> None:
         """SIGQUIT leaves the engines to run; others end them, the second at once."""
@@ -124,6 +130,7 @@ class Supervisor:
             _log.info("%s: %s", number.name, how)
             for keeper in self._keepers.values():
                 keeper.stop("the launcher ends", at_once=at_once)
+            self._nodes.stop(at_once)
 
     # The store.
 
@@ -198,8 +205,10 @@ class Supervisor:
                 keeper.model = models.get(keeper.spec.model, keeper.model)
         if self._stopping or not self._view.known:
             return
+        led = {k: each for k, each in self._view.led.items() if self._may_obey(each)}
+        self._nodes.apply_wishes(led, models, self._keepers)
         for name, wish in self._view.wishes.items():
-            if not self._may_obey(wish):
+            if not self._may_obey(wish) or name in self._nodes:
                 continue
             if name not in self._keepers:
                 model = models.get(wish.spec.model) or _absent(wish.spec.model)
@@ -213,7 +222,10 @@ class Supervisor:
 
     def _may_obey(self, wish: Wish) -> bool:
         name = wish.spec.id
-        problem = find_contradiction(wish, self._fleet_sync.pins)
+        fleet = self._fleet_sync
+        problem = find_contradiction(
+            wish, fleet.pins, fleet.models, self._resources.addresses()
+        )
         # A wish of before the last `apply` is left aside until control has looked.
         if problem and self._disobeyed.get(name) != problem:
             _log.warning("engine=%s a wish is left aside: %s", name, problem)
@@ -228,6 +240,9 @@ class Supervisor:
             name, identity = record.spec.id, record.process
             # One whose model has left the fleet goes by its record: it is drained.
             model = self._fleet_sync.models.get(record.spec.model) or record.model
+            if model and record.node:
+                self._nodes.adopt(record, model)
+                continue
             if model and head_lives(identity):
                 keeper = self._keepers[name] = Keeper(
                     record.spec, model, self._resources

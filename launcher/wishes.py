@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Mapping
 
+from launcher.engine.nodes import find_node_contradiction
 from launcher.store_link import StoreView
-from modelserver.values import EngineSpec, Wish, split_engine_id
+from modelserver.values import EngineSpec, ModelSpec, Wish, split_engine_id
 
 #: Seconds in which engines without a wish are kept after the store lost its data, or
 #: after the launcher adopted engines: control repeats its wishes meanwhile.
@@ -13,11 +14,17 @@ WISHES_GRACE_SECONDS = 15.0
 RETURN_SECONDS = 15.0
 
 
-def find_contradiction(wish: Wish, pins: Mapping[str, EngineSpec]) -> str:
+def find_contradiction(
+    wish: Wish,
+    pins: Mapping[str, EngineSpec],
+    models: Mapping[str, ModelSpec],
+    addresses: Mapping[str, str],
+) -> str:
     """What of a wish is not as the signed fleet says, "" where nothing is.
 
     Wishes are not signed: they choose among what the fleet allows. Arguments, and a
     port that is a text, would become part of a command; a URL gets prompts and a key.
+    ``models`` and the hosts' ``addresses`` are those of the fleet.
     """
     spec = wish.spec
     pin = pins.get(spec.id)
@@ -32,7 +39,7 @@ def find_contradiction(wish: Wish, pins: Mapping[str, EngineSpec]) -> str:
     own = (pin.extra_args, pin.environment.keys()) if pin else ((), frozenset())
     if (spec.extra_args, spec.environment.keys()) != own:
         return "the fleet gives it no such extra_args or environment"
-    return ""
+    return find_node_contradiction(spec, models.get(spec.model), addresses)
 
 
 class WishReader:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from modelserver.values import NodeReport
+
 #: Bytes of a GiB.
 GIB = 1024**3
 #: A disk is nearly full with less than this share of it left ...
@@ -152,3 +154,5 @@ class Host:
     disks: tuple[Disk, ...] = ()
     #: How far its clock is ahead of that of the store, in seconds.
     clock_ahead_seconds: float = 0.0
+    #: What it runs of engines that are led from other hosts.
+    nodes: tuple[NodeReport, ...] = ()

@@ -1,7 +1,7 @@
 """The values that everything else passes around. All of them are frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelserver.adapters import LoraAdapter
@@ -132,6 +132,15 @@ DEFAULT_RUNNING = 64
 
 
 @dataclass(frozen=True, slots=True)
+class NodePlace:
+    """Where one node of an engine runs: the processes that it has on one host."""
+
+    host: str
+    #: The GPUs that placement chose, none where the engine needs none.
+    uuids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One engine that the fleet wants: which model, on which host, in what way."""
 
@@ -151,6 +160,19 @@ class EngineSpec:
     extra_args: tuple[str, ...] = ()
     #: More variables of this engine, over its model's.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Where its nodes from 1 on run, if it takes several hosts; ``host`` has node 0,
+    #: which leads them and is asked.
+    followers: tuple[NodePlace, ...] = ()
+
+    @property
+    def places(self) -> tuple[NodePlace, ...]:
+        """Where it runs, by node: one place for each of its hosts."""
+        return (NodePlace(self.host, self.uuids), *self.followers)
+
+    def of_node(self, node: int) -> "EngineSpec":
+        """The same as its host is to start one node of it."""
+        port = 0 if node else self.port
+        return replace(self, port=port, uuids=self.places[node].uuids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +205,29 @@ class Wish:
     token: int = 0
     #: The host that it was taken from on purpose, "" where it was not.
     left: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What the launcher of its host reports of one node from 1 on."""
+
+    engine: str
+    node: int
+    host: str
+    #: PENDING without a process, STARTING with one, READY once its engine serves,
+    #: DRAINING if its launcher is to end; BACKOFF or FATAL if it ended by itself.
+    state: EngineState
+    #: The last incarnation of its engine that it took part in, 0 for none.
+    incarnation: int = 0
+    pid: int = 0
+    #: The GPUs that it has, or is to have.
+    uuids: tuple[str, ...] = ()
+    #: The indexes of those that it has.
+    gpus: tuple[int, ...] = ()
+    #: Why it is in this state, or what it does; "" for a PENDING one that can start.
+    reason: str = ""
+    #: The path of its log on its host.
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +276,10 @@ class EngineReport:
     abort: int = 0
     #: How many requests it takes at once by its own account, 0 where its model says.
     capacity: int = 0
+    #: Its nodes on other hosts.
+    followers: tuple[NodeReport, ...] = ()
+    #: The port at which its nodes meet, 0 where it has no others.
+    meeting_port: int = 0
 
     @property
     def serves(self) -> bool:
@@ -278,6 +327,8 @@ class ModelSpec:
     engine: str
     #: How many GPUs each engine needs.
     gpus: int = 0
+    #: How many hosts each engine takes, with the same number of its GPUs on each.
+    nodes: int = 1
     #: GiB that an engine takes of each of its GPUs, 0 for a whole GPU.
     gpu_memory_gib: float = 0.0
     #: Whether other engines may have the rest of its GPUs.

@@ -2,6 +2,9 @@
 
 - ``keeper``: holds one engine; its ``tick`` applies the table of states
 - ``start``: one start: process, log, limit
+- ``readiness``: whether it listens and gives a token
+- ``nodes``: the other nodes of an engine that takes several hosts
+- ``node_keeper``, ``node_keepers``: the nodes here that other hosts lead
 - ``turns``: engines that load the same files one after another
 - ``stop``: asks an engine to end, then ends it by force
 - ``report``: what the log and the store are told of the engine

@@ -11,15 +11,16 @@ import time
 from launcher.engine.background import BackgroundTasks
 from launcher.engine.canaries import first_round
 from launcher.engine.checkup import Checkup
+from launcher.engine.nodes import NodeWatch
+from launcher.engine.readiness import try_ready
 from launcher.engine.report import engine_report, log_change, with_wish
-from launcher.engine.start import Start, adopt_start, find_end, start, try_ready
-from launcher.engine.stop import kill, stop
+from launcher.engine.start import Start, adopt_start, find_end, start
+from launcher.engine.stop import clear_up, stop
 from launcher.engine.vector_check import find_unsteady_vector
 from launcher.engine_types import adapter
 from launcher.engine_types.model_config import vocabulary
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
-from launcher.host.secrets import forget_key
 from launcher.store_link import StoreView
 from modelserver.policy.changes import restarts, sentence
 from modelserver.policy.lifecycle import (
@@ -28,6 +29,7 @@ from modelserver.policy.lifecycle import (
     Died,
     DrainAsked,
     Event,
+    Held,
     Life,
     Lost,
     Proved,
@@ -89,6 +91,7 @@ class Keeper:
         self._rounds = 0
         self._start: Start | None = None
         self._checkup: Checkup | None = None
+        self._nodes = NodeWatch()
         self._background = BackgroundTasks(resources.wake)
         self._next_try = 0.0
         self._deadline = 0.0
@@ -176,9 +179,9 @@ class Keeper:
         match self.life.state:
             case EngineState.PENDING:
                 if not self._background.has_job and now >= self._next_try:
-                    self._background.start_job(self._launch())
+                    self._tick_pending(now, view)
             case EngineState.STARTING:
-                self._tick_starting(now)
+                self._tick_starting(now, view)
             case EngineState.READY | EngineState.DEGRADED:
                 self._tick_serving(now, view)
             case EngineState.DRAINING:
@@ -198,8 +201,15 @@ class Keeper:
             case EngineState.FATAL:
                 self._move(Wanted())
 
-    def _tick_starting(self, now: float) -> None:
-        if self._has_died() or self._start is None:
+    def _tick_pending(self, now: float, view: StoreView) -> None:
+        if waits := self._nodes.find_obstacle(self.spec, self.model, view):
+            self._next_try = now + HELD_SECONDS
+            self._move(Held(waits))
+        else:
+            self._background.start_job(self._launch())
+
+    def _tick_starting(self, now: float, view: StoreView) -> None:
+        if self._is_over(now, view) or self._start is None:
             return
         if self._start.progress.has_loaded:
             self._resources.turns.end(self.spec.id)
@@ -211,7 +221,7 @@ class Keeper:
             self._background.start_question(self._prove(self._start))
 
     def _tick_serving(self, now: float, view: StoreView) -> None:
-        if self._has_died() or self._checkup is None:
+        if self._is_over(now, view) or self._checkup is None:
             return
         self._checkup.tick(now, view, self._wish)
         self._rounds, liveness = self._checkup.rounds, self._checkup.liveness
@@ -238,12 +248,17 @@ class Keeper:
         settled = waited >= LAST_PULL_SECONDS or not view.loads
         return settled and not self._inflight
 
-    def _has_died(self) -> bool:
+    def _is_over(self, now: float, view: StoreView) -> bool:
+        """Whether it died, or has to end with one of its nodes."""
         if self._start is None:
             return False
         starting = self.life.state is EngineState.STARTING
-        event = find_end(self._start, self.log, starting)
-        if event is not None:
+        event = find_end(self._start, self.log, starting) or self._nodes.find_end(
+            self.spec, self.life.incarnation, view, self._alive_at, now
+        )
+        if isinstance(event, DrainAsked):
+            self._drain(event.reason, event.cause)
+        elif event is not None:
             self._fail(event)
         return event is not None
 
@@ -260,6 +275,7 @@ class Keeper:
             self._move(begun)
             return
         self._start = begun
+        self._nodes.begin()
         self._alive_at = 0.0
         self._next_try = 0.0
         self._move(Started(begun.record.incarnation))
@@ -299,14 +315,9 @@ class Keeper:
         self._move(Stopped())
 
     async def _clear_up(self, incident: Life | None = None) -> None:
-        """End what is left of the engine's processes and give its place back."""
-        start, self._start = self._start, None
-        if start is not None:
-            await kill(start, incident, self._inflight, self._resources)
-            forget_key(start.url, self._resources.keys)
-        self._resources.turns.end(self.spec.id)
-        self._resources.allocation.release(self.spec.id)
-        self._resources.records.remove(self.spec.id)
+        begun, self._start = self._start, None
+        load, resources = self._inflight, self._resources
+        await clear_up(self.spec.id, begun, incident, load, resources)
 
     # Moves.
 
@@ -375,6 +386,7 @@ class Keeper:
         told = engine_report(
             self.spec, self.model, self._resources.host, self.life, self._start
         )
+        told = self._nodes.with_followers(told, self.spec, view)
         return dataclasses.replace(
             with_wish(told, self._wish, self.model),
             since=round(view.store_time(self.life.since), 3),

@@ -65,4 +65,5 @@ def engine_report(
         starts=life.starts,
         progress=doing,
         capacity=start.record.capacity if start and not model.max_running else 0,
+        meeting_port=start.record.meeting_port if start else 0,
     )

@@ -1,4 +1,4 @@
-"""One start of one engine: its place, its process, and whether it is ready."""
+"""One start of one engine: its place and its process, and how it ended."""
 
 import asyncio
 import logging
@@ -6,31 +6,26 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import aiohttp
-
 from launcher import engine_types
 from launcher.engine.container import ContainerSpec, in_container, with_absolute_path
+from launcher.engine.nodes import arrange_meeting
 from launcher.engine.turns import find_turn
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
 from launcher.host.disks import is_full, with_remedy
-from launcher.host.listeners import find_stranger
 from launcher.host.process import (
     RUN,
     EngineProcess,
     Identity,
     VitalProcess,
     find_ended,
-    vital_processes,
 )
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.host.secrets import lend_key, with_key
 from launcher.startup_log import diagnosis, progress, weights
 from launcher.startup_log.progress import StartProgress
-from modelserver.engine_client import prove
-from modelserver.engine_protocol import EngineFault
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.policy.lifecycle import CannotHeal, Died, Held
 from modelserver.values import EngineSpec, ModelSpec
@@ -41,17 +36,11 @@ _log = logging.getLogger(__name__)
 ADOPTED_SECONDS = 30.0
 #: Seconds that one request for a first token may take; it may compile kernels.
 FIRST_TOKEN_SECONDS = 60.0
-#: Seconds that the question whether an engine listens at all may take.
-KNOCK_SECONDS = 2.0
 #: How long a start waits for something is told in steps of 10 seconds, so that not
 #: every second is news.
 WAIT_STEP_SECONDS = 10
 #: Seconds after which an engine that lost a process that it needs counts as dead.
 LOST_PROCESS_SECONDS = 1.0
-#: Seconds that the call of an adapter's ``settle_path`` may take.
-SETTLE_CALL_SECONDS = 5.0
-#: What the log says where that call fails.
-UNSETTLED = "%s %s; its engine serves, with pauses now and then"
 
 
 @dataclass(slots=True)
@@ -121,7 +110,12 @@ class Start:
     def place(self) -> Place:
         """Where it runs."""
         record = self.record
-        return Place(record.port, record.gpus, uuids=record.uuids or record.spec.uuids)
+        return Place(
+            record.port,
+            record.gpus,
+            uuids=record.uuids or record.spec.uuids,
+            meeting_port=record.meeting_port,
+        )
 
 
 def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | None:
@@ -193,12 +187,27 @@ class _Plan:
     runtime: ContainerRuntime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """What its leader tells a node from 1 on, if an engine takes several hosts."""
+
+    node: int
+    incarnation: int
+    #: Where the nodes meet.
+    port: int
+
+
 async def start(
-    spec: EngineSpec, model: ModelSpec, resources: HostResources, last: int = 0
+    spec: EngineSpec,
+    model: ModelSpec,
+    resources: HostResources,
+    last: int = 0,
+    joining: Joining | None = None,
 ) -> Start | Held | CannotHeal:
     """Start an engine, or say why it has to wait or can never be started.
 
-    ``last`` is its incarnation before, 0 where that is not known.
+    ``last`` is its incarnation before, 0 where that is not known. With ``joining`` it
+    is one of its nodes.
     """
     adapter = engine_types.adapter(model.engine)
     runtime = None
@@ -208,15 +217,15 @@ async def start(
             return Held(found)
         runtime = found
     if adapter.starts_process:
-        if first := await find_turn(spec, model, resources):
-            return Held(f"waits for {first}, which loads the same files")
-        place = await resources.allocation.allocate(spec, model)
+        place = await _find_place(spec, model, resources, joining)
         if isinstance(place, str):
             return Held(place)
     else:
         place = Place(0)
     try:
-        incarnation = await resources.link.next_incarnation(spec.id, last)
+        link = resources.link
+        following = joining.incarnation if joining else 0
+        incarnation = following or await link.next_incarnation(spec.id, last)
     except StoreUnreachableError as error:
         return Held(str(error))
     try:
@@ -236,6 +245,28 @@ async def start(
     nobody = Identity(0, 0.0, "")
     record = Record(spec, incarnation, nobody, 0, (), 0, time.time(), model=model)
     return _started(record, None, model, resources)
+
+
+async def _find_place(
+    spec: EngineSpec,
+    model: ModelSpec,
+    resources: HostResources,
+    joining: Joining | None,
+) -> Place | str:
+    """The place of an engine's node on this host, or why there is none now."""
+    node = joining.node if joining else 0
+    # One that joins others does not let them wait.
+    if node == 0 and (first := await find_turn(spec, model, resources)):
+        return f"waits for {first}, which loads the same files"
+    place = await resources.allocation.allocate(spec.of_node(node), model)
+    if isinstance(place, str):
+        return place
+    port = joining.port if joining else place.meeting_port
+    meeting = arrange_meeting(spec, node, port, resources.addresses())
+    if isinstance(meeting, str):
+        _forget(spec, resources)
+        return meeting
+    return replace(place, meeting=meeting)
 
 
 def _forget(spec: EngineSpec, resources: HostResources) -> None:
@@ -276,6 +307,8 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
         log_offset=process.rotate(log),
         started_at=time.time(),
         model=model,
+        node=place.meeting.node if place.meeting else 0,
+        meeting_port=place.meeting.port if place.meeting else 0,
     )
     # Before the process: a launcher that crashes in between leaves none unknown.
     resources.records.write(record)
@@ -303,98 +336,3 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
 
 def _url(spec: EngineSpec, port: int) -> str:
     return spec.url or f"http://{LOOPBACK}:{port}"
-
-
-async def try_ready(
-    session: aiohttp.ClientSession, start: Start, model: ModelSpec
-) -> bool:
-    """Whether the engine gives a token now; sets ``start.fault`` if it does not.
-
-    Asks first whether it listens: before, it is not worth a request.
-    """
-    if start.process is not None:
-        await asyncio.to_thread(start.progress.look)
-    timeout = aiohttp.ClientTimeout(total=KNOCK_SECONDS)
-    try:
-        async with session.get(start.url + "/v1/models", timeout=timeout):
-            pass  # Any answer will do: only a token shows that it works.
-    except TimeoutError:
-        start.note(_silent(start))
-        return False
-    except aiohttp.ClientError:
-        start.note(_closed(start))
-        return False
-    if who := await asyncio.to_thread(_find_stranger, start, model):
-        start.note(who)
-        return False
-    if start.fault in ("", _silent(start), _closed(start)):
-        start.note(f"{start.url} listens; it is asked for its first token")
-    try:
-        seconds = start.proof_seconds(time.monotonic())
-        await prove(session, start.url, model.name, model.kind, seconds)
-    except EngineFault as error:
-        start.note(str(error))
-        return False
-    start.proved = True
-    if start.process is not None:
-        await asyncio.to_thread(start.process.look_inside)
-        start.record = replace(start.record, process=start.process.identity)
-        start.vital = vital_processes(start.process.identity)
-        if not model.max_running and not start.record.ready:
-            capacity = await _read_capacity(session, start, model)
-            start.record = replace(start.record, capacity=capacity)
-        if path := engine_types.adapter(model.engine).settle_path:
-            await _settle(session, start.url + path)
-    return True
-
-
-async def _read_capacity(
-    session: aiohttp.ClientSession, start: Start, model: ModelSpec
-) -> int:
-    """How many requests a new engine takes at once, 0 where that cannot be read."""
-    engine = engine_types.adapter(model.engine)
-    url = start.url + engine.capacity_path
-    if not engine.capacity_path:
-        return 0
-    timeout = aiohttp.ClientTimeout(total=SETTLE_CALL_SECONDS)
-    try:
-        async with session.get(url, timeout=timeout) as response:
-            page = await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        _log.warning("%s does not tell what its engine takes: %r", url, error)
-        return 0
-    return engine.capacity(page, start.record.capacity, model.kind)
-
-
-def _closed(start: Start) -> str:
-    return f"nothing listens at {start.url}"
-
-
-def _silent(start: Start) -> str:
-    return f"{start.url} listens and does not answer within {KNOCK_SECONDS:g} s"
-
-
-def _find_stranger(start: Start, model: ModelSpec) -> str:
-    """What is to be said of a stranger on the engine's port, "" where there is none."""
-    if start.process is None:
-        return ""
-    identity, port = start.process.identity, start.record.port
-    # Those of a container, which a command may start too, belong to another user.
-    hidden = bool(identity.runtime or model.command)
-    if who := find_stranger(port, identity, hidden):
-        return (
-            f"port {port} was taken by {who} before the engine listened; end that "
-            f"process, or wait: the engine's next start gets another port"
-        )
-    return ""
-
-
-async def _settle(session: aiohttp.ClientSession, url: str) -> None:
-    """Have a new engine do what is better done before it serves; it may fail."""
-    timeout = aiohttp.ClientTimeout(total=SETTLE_CALL_SECONDS)
-    try:
-        async with session.post(url, timeout=timeout) as response:
-            if response.status != 200:
-                _log.warning(UNSETTLED, url, f"answered {response.status}")
-    except (aiohttp.ClientError, TimeoutError) as error:
-        _log.warning(UNSETTLED, url, f"failed: {error!r}")

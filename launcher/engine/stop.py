@@ -9,6 +9,7 @@ from launcher.engine.start import Start
 from launcher.host.incidents import EndedEngine
 from launcher.host.process import EngineProcess
 from launcher.host.resources import HostResources
+from launcher.host.secrets import forget_key
 from modelserver.policy.lifecycle import Life
 from modelserver.values import Cause
 
@@ -57,6 +58,22 @@ async def kill(
             start.record.spec.id,
             ", ".join(left),
         )
+
+
+async def clear_up(
+    engine: str,
+    start: Start | None,
+    incident: Life | None,
+    inflight: int,
+    resources: HostResources,
+) -> None:
+    """End what is left of an engine's processes and give its place back."""
+    if start is not None:
+        await kill(start, incident, inflight, resources)
+        forget_key(start.url, resources.keys)
+    resources.turns.end(engine)
+    resources.allocation.release(engine)
+    resources.records.remove(engine)
 
 
 async def _terminate(

@@ -28,6 +28,27 @@ IMAGE_PYTHON = "python3"
 
 
 @dataclass(frozen=True, slots=True)
+class Meeting:
+    """How one node of an engine of several hosts finds the others."""
+
+    #: Its number: 0 leads.
+    node: int
+    #: How many there are.
+    nodes: int
+    #: The address of the leader's host, and the port there.
+    leader: str
+    port: int
+    #: The address of this node's host, and the interface that has it.
+    address: str
+    interface: str
+
+    def __str__(self) -> str:
+        """Where they meet: "10.0.0.7:21007"."""
+        host = f"[{self.leader}]" if ":" in self.leader else self.leader
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where one engine runs: its port and GPUs, as they were just before its start."""
 
@@ -46,6 +67,10 @@ class Place:
     promised_bytes: int = 0
     #: The number of the engine among those of its model.
     index: int = 0
+    #: A free port for the nodes of an engine of several hosts, 0 where it has one host.
+    meeting_port: int = 0
+    #: The other nodes of an engine of several hosts.
+    meeting: Meeting | None = None
 
     @property
     def visible(self) -> str:
@@ -55,6 +80,11 @@ class Place:
         """
         indexes = tuple(map(str, self.gpus))
         return ",".join((self.uuids or indexes) if self.is_renumbered else indexes)
+
+    @property
+    def parallel_gpus(self) -> int:
+        """The GPUs of all nodes, 1 for each where it has none."""
+        return max(1, len(self.gpus)) * (self.meeting.nodes if self.meeting else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +162,21 @@ def interpreter(model: ModelSpec, home: Path) -> Path:
     if model.interpreter:
         return Path(model.interpreter).expanduser()
     return environments.interpreter(model.environment_name, home)
+
+
+def meeting_variables(place: Place) -> dict[str, str]:
+    """The variables by which an engine's processes find each other, and nobody else.
+
+    Those of one host meet on loopback, those of several on the hosts' addresses.
+    """
+    if place.meeting is None:
+        return MEET_ON_LOOPBACK
+    return {
+        "GLOO_SOCKET_IFNAME": place.meeting.interface,
+        "NCCL_SOCKET_IFNAME": f"={place.meeting.interface}",
+        "SGLANG_HOST_IP": place.meeting.address,
+        "VLLM_HOST_IP": place.meeting.address,
+    }
 
 
 def gpu_variables(place: Place) -> dict[str, str]:

@@ -31,6 +31,9 @@ class Command(Untold):
             "path": builtin.model_path(model, home),
             "index": str(place.index),
             "gpus": ",".join(map(str, place.gpus)),
+            "node": str(place.meeting.node if place.meeting else 0),
+            "nodes": str(model.nodes),
+            "meeting": str(place.meeting or ""),
         }
         words = (*model.command, *model.extra_args)
         argv = tuple(_fill(model, word, values) for word in words)

@@ -8,12 +8,12 @@ from launcher.engine_types.base import (
     CLEAN_ENVIRONMENT,
     CPU_CONTEXT_TOKENS,
     LOOPBACK,
-    MEET_ON_LOOPBACK,
     Launch,
     Place,
     Untold,
     gpu_variables,
     interpreter,
+    meeting_variables,
 )
 from launcher.engine_types.capacity import sglang_capacity
 from launcher.engine_types.gpu_memory import sglang_fraction
@@ -77,7 +77,7 @@ class SGLang:
         argv += [*kind_and_compile(model), *sglang_adapters(model)]
         environment = {
             **CLEAN_ENVIRONMENT,
-            **MEET_ON_LOOPBACK,
+            **meeting_variables(place),
             **REVOKED_CHECK,
             **gpu_variables(place),
             **_uneven(place),
@@ -125,6 +125,7 @@ class SGLangCPU(Untold):
             "--max-running-requests",
             str(model.max_running),
             *_prompts(model, files),
+            *(_parallel(model, place) if place.meeting else ()),
             "--enable-metrics",
             *QUIET,
             # READY needs a generated token anyway, and the warm-up takes 2 s.
@@ -137,11 +138,12 @@ class SGLangCPU(Untold):
             argv += LORA_ON_CPU
         environment = {
             **CLEAN_ENVIRONMENT,
-            **MEET_ON_LOOPBACK,
+            **meeting_variables(place),
             **REVOKED_CHECK,
             "SGLANG_USE_CPU_ENGINE": "1",
             # With a thread per core, 3 requests a second; with one thread, 78.
             "OMP_NUM_THREADS": "1",
+            **_cores(place),
             **builtin.standins(model),
             # Forked children need not import torch again, spawned ones do.
             "MODELSERVER_ENGINE_FORK": "1",
@@ -168,15 +170,31 @@ def _uneven(place: Place) -> dict[str, str]:
 
     Its fraction is of the GPU with least, so each has what the engine takes.
     """
-    if len(place.gpus) < 2 or not place.promised_bytes:
+    if place.parallel_gpus < 2 or not place.promised_bytes:
         return {}
     return {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "false"}
 
 
 def _parallel(model: ModelSpec, place: Place) -> list[str]:
     replicas = model.data_parallel
-    argv = ["--tp-size", str(max(1, len(place.gpus) // replicas))]
-    return [*argv, "--dp-size", str(replicas)] if replicas > 1 else argv
+    argv = ["--tp-size", str(place.parallel_gpus // replicas)]
+    argv += ["--dp-size", str(replicas)] if replicas > 1 else []
+    return [*argv, *_meeting(place)]
+
+
+def _meeting(place: Place) -> list[str]:
+    """How a node of an engine of several hosts finds the others."""
+    if (meeting := place.meeting) is None:
+        return []
+    argv = ["--nnodes", str(meeting.nodes), "--node-rank", str(meeting.node)]
+    return [*argv, "--dist-init-addr", str(meeting)]
+
+
+def _cores(place: Place) -> dict[str, str]:
+    """On a CPU: a core for each node, which SGLang asks for beyond NUMA nodes."""
+    nodes = place.meeting.nodes if place.meeting else 0
+    cores = "|".join(str(node) for node in range(nodes))
+    return {"SGLANG_CPU_OMP_THREADS_BIND": cores} if nodes else {}
 
 
 def kind_and_compile(model: ModelSpec) -> list[str]:

@@ -8,12 +8,12 @@ from launcher.engine_types.base import (
     CLEAN_ENVIRONMENT,
     CPU_CONTEXT_TOKENS,
     LOOPBACK,
-    MEET_ON_LOOPBACK,
     Launch,
     Place,
     Untold,
     gpu_variables,
     interpreter,
+    meeting_variables,
 )
 from launcher.engine_types.capacity import vllm_capacity, vllm_running
 from launcher.engine_types.gpu_memory import vllm_fraction
@@ -22,6 +22,7 @@ from launcher.engine_types.lora import vllm_adapters
 from launcher.engine_types.model_config import is_encoder
 from launcher.engine_types.versions import known_flag, require_version
 from launcher.environments import Version
+from modelserver.errors import ConfigurationError
 from modelserver.values import Kind, ModelSpec
 
 #: vLLM's own variable for its API key.
@@ -36,6 +37,8 @@ VLLM_SHUTDOWN_SECONDS = 3
 NO_STATISTICS = {"VLLM_NO_USAGE_STATS": "1"}
 #: The URL of an image leads nowhere else than it says, as with SGLang.
 NO_REDIRECTS = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
+#: The first version that starts engines of several hosts by its own flags.
+SEVERAL_HOSTS_SINCE: Version = (0, 12)
 #: On a CPU: GiB of the cache. By itself vLLM takes half of the machine's memory.
 CPU_CACHE_GIB = 1
 
@@ -73,8 +76,9 @@ class VLLM:
             builtin.model_path(model, home),
             *address(model, place),
             "--tensor-parallel-size",
-            str(max(1, len(place.gpus) // replicas)),
+            str(place.parallel_gpus // replicas),
             *(["--data-parallel-size", str(replicas)] if replicas > 1 else []),
+            *meeting_flags(model, place, version),
             "--gpu-memory-utilization",
             str(vllm_fraction(place)),
             *limits(replace(model, max_running=model.max_running or running), version),
@@ -83,7 +87,7 @@ class VLLM:
             argv.append("--enforce-eager")
         environment = {
             **CLEAN_ENVIRONMENT,
-            **MEET_ON_LOOPBACK,
+            **meeting_variables(place),
             **NO_STATISTICS,
             **NO_REDIRECTS,
             **gpu_variables(place),
@@ -132,7 +136,7 @@ class VLLMCPU(Untold):
             argv.append("--enforce-eager")  # Compiling takes a minute at each start.
         environment = {
             **CLEAN_ENVIRONMENT,
-            **MEET_ON_LOOPBACK,
+            **meeting_variables(place),
             **NO_STATISTICS,
             **NO_REDIRECTS,
             "VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB),
@@ -168,6 +172,24 @@ def address(model: ModelSpec, place: Place) -> list[str]:
         "--port",
         str(place.port),
     ]
+
+
+def meeting_flags(model: ModelSpec, place: Place, version: Version) -> list[str]:
+    """How a node of an engine of several hosts finds the others.
+
+    Raises ConfigurationError for a version that cannot.
+    """
+    if (meeting := place.meeting) is None:
+        return []
+    if version and version < SEVERAL_HOSTS_SINCE:
+        since = ".".join(map(str, SEVERAL_HOSTS_SINCE))
+        raise ConfigurationError(
+            f'model "{model.name}" has nodes = {meeting.nodes}, which vLLM knows from '
+            f"{since} on; install a newer one, or leave nodes out"
+        )
+    argv = ["--nnodes", str(meeting.nodes), "--node-rank", str(meeting.node)]
+    argv += ["--master-addr", meeting.leader, "--master-port", str(meeting.port)]
+    return [*argv, *["--headless"] * (meeting.node > 0)]
 
 
 def limits(model: ModelSpec, version: Version) -> list[str]:

@@ -6,6 +6,7 @@
 - ``unowned``: engines that run without a launcher
 - ``exposed``: engines that other hosts can reach
 - ``listeners``: whose processes listen on a port
+- ``interfaces``: which interface has an address
 - ``containers``: docker and podman
 - ``gpus``: what NVML says of the GPUs
 - ``gpu_list``: the same for commands, before a launcher runs

@@ -61,10 +61,20 @@ class Allocation:
             place = await asyncio.to_thread(self._take, spec, need)
             if isinstance(place, Place):
                 place = replace(place, index=split_engine_id(spec.id)[1])
+                if need.nodes > 1:
+                    port = find_port({place.port, *self._ports()})
+                    place = replace(place, meeting_port=port or 0)
                 self._allocated[spec.id] = _Allocated(place, need, loaded=False)
             else:
                 self._turns.give_back(spec.id)
             return place
+
+    async def find_refusal(self, spec: EngineSpec, model: ModelSpec) -> str:
+        """Why an engine would get no place now, "" where it would."""
+        async with self._lock:
+            need = Need.of(spec, model)
+            place = await asyncio.to_thread(self._choose, spec, need)
+            return place if isinstance(place, str) else ""
 
     def adopt(
         self, spec: EngineSpec, model: ModelSpec, place: Place, loaded: bool
@@ -138,8 +148,7 @@ class Allocation:
 
     def _port(self, spec: EngineSpec) -> int | str:
         if not spec.port:
-            taken = {given.place.port for given in self._allocated.values()}
-            port = find_port(taken)
+            port = find_port(self._ports())
             return port or (
                 f"no port from {FIRST_PORT} to {LAST_PORT} is free on this "
                 "host; end what holds them"
@@ -150,6 +159,10 @@ class Allocation:
             f"port {spec.port} is held by {port_holder(spec.port)}; end that process, "
             "or give this engine another port in the fleet file"
         )
+
+    def _ports(self) -> set[int]:
+        places = [given.place for given in self._allocated.values()]
+        return {port for each in places for port in (each.port, each.meeting_port)}
 
 
 def _rooms(host: HostRoom, place: Place) -> list[GpuRoom]:

@@ -42,6 +42,9 @@ class Record:
     #: Requests that it may run at once by its command; once it is READY, those that it
     #: takes by its own account. 0 where neither says.
     capacity: int = 0
+    #: Which node of the engine it is, and the port at which its nodes meet.
+    node: int = 0
+    meeting_port: int = 0
     #: The version of this form; a newer one may have what this one cannot read.
     schema: int = SCHEMA
 

@@ -1,6 +1,7 @@
 """What all engines of a host share: folders, and the owners of effects."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class HostResources:
     containers: Containers
     gpu_faults: GpuFaults
     turns: LoadTurns
+    #: Gives the address of each host of the fleet in force, "" where it has none.
+    addresses: Callable[[], Mapping[str, str]]
     #: Held by the engine that writes what several may need.
     preparing: asyncio.Lock
     #: Makes the loop's next tick come now.

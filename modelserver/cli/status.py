@@ -99,7 +99,7 @@ def _engines(found: Status) -> Table:
         made.add_row(
             engine.model,
             engine.id,
-            engine.host,
+            ", ".join(engine.hosts),
             _state(engine),
             str(engine.incarnation),
             f"{engine.inflight}/{engine.limit}" if engine.limit else "-",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import click
 
 from modelserver.cli.output import seconds
-from modelserver.cli.why_host import describe_host
+from modelserver.cli.why_host import describe_host, describe_node
 from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.operations.words import clock, in_words
@@ -114,6 +114,9 @@ def _engine(
     else:
         lines.append(_line("hold", wish.hold))
         lines.append(_line("degraded", wish.degraded))
+    lines += [
+        _line(f"node {each.node}", describe_node(each)) for each in engine.followers
+    ]
     lines += [_order(order) for order in about]
     inflight = f"{engine.inflight} of {engine.limit}"
     if engine.inflight:

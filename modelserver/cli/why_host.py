@@ -9,6 +9,7 @@ from modelserver.operations.status import Status
 from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN_HOST
 from modelserver.store.alerts import AlertRecord
+from modelserver.values import NodeReport
 
 
 def describe_host(
@@ -36,11 +37,22 @@ def describe_host(
         said = engine.hold or engine.reason or engine.progress
         load = f", {engine.inflight} in flight" if engine.inflight else ""
         yield engine.id, f"{engine.state}{since}{load}" + (f": {said}" if said else "")
-    if not engines:
+    nodes = host.nodes if host else ()
+    for node in nodes:
+        yield node.engine, f"node {node.node}, {describe_node(node)}"
+    if not (engines or nodes):
         yield "engines", "none"
     for alert in alerts:
         if alert.about == name:
             yield "alert", f"since {clock(alert.since)}: {alert.text}"
+
+
+def describe_node(node: NodeReport) -> str:
+    """How a node of an engine on several hosts stands: "STARTING on host h2, gpu 0"."""
+    gpus = f", gpu {', '.join(map(str, node.gpus))}" * bool(node.gpus)
+    pid = f", pid {node.pid}" * bool(node.pid)
+    said = f": {node.reason}" * bool(node.reason)
+    return f"{node.state} on host {node.host}{gpus}{pid}{said}"
 
 
 def _report(found: Status, host: Host) -> Iterator[tuple[str, str]]:

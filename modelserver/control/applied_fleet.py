@@ -130,6 +130,8 @@ def compose(
         for name in NEW_KEYS:
             if not section.get(name):
                 section.pop(name, None)
+        if section.get("nodes") == 1:
+            del section["nodes"]
     for pin in sections["engines"]:
         for name in ("extra_args", "environment"):
             if not pin[name]:
@@ -137,6 +139,8 @@ def compose(
     for host in sections["hosts"]:
         if host["gpus"] is None:
             del host["gpus"]
+        if not host["address"]:
+            del host["address"]
     values = {**head, **sections}
     if signature := key.sign(values) if key else "":
         values[SIGNATURE] = signature

@@ -1,7 +1,7 @@
 """The fleet file: what it may say, and who may say it.
 
 ``file`` reads and checks it as a whole, ``sections`` its parts one by one, with
-``names``, ``adapters``, ``arguments`` and ``schedule`` for what models are called,
-their LoRA adapters, their engines' arguments and their days; ``variables`` lays the
-environment over it; ``key`` signs a fleet.
+``names``, ``adapters``, ``arguments``, ``nodes`` and ``schedule`` for what models are
+called, their LoRA adapters, their engines' arguments, engines of several hosts and the
+models' days; ``variables`` lays the environment over it; ``key`` signs a fleet.
 """

@@ -8,7 +8,10 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 #: What stands in ``command`` for what is known right before a start.
-PLACEHOLDERS = ("port", "host", "model", "path", "index", "gpus")
+PLACEHOLDERS = (
+    *("port", "host", "model", "path", "index", "gpus"),
+    *("node", "nodes", "meeting"),
+)
 #: Variables of ``environment`` that are the launcher's to set.
 OUR_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 #: Characters of an argument that argparse can tell from all others.
@@ -18,7 +21,7 @@ _HOST = "engines listen on 127.0.0.1, where their worker and launcher ask them"
 _TLS = "engines are asked on 127.0.0.1 without TLS"
 _NAME = "requests ask for an engine by name, the key of its section"
 _KEY = "every user of the host could read it; an engine gets a key by itself"
-_HOSTS = "an engine's processes are on one host; leave it out"
+_HOSTS = "say by nodes how many hosts an engine takes; the launchers see to the rest"
 #: Arguments of both engines, and why they are refused. ``*`` stands for any ending.
 _BOTH = {
     "--port": _PORT,

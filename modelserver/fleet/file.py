@@ -22,6 +22,7 @@ from modelserver.fleet.arguments import (
     find_variable_problems,
     names_port,
 )
+from modelserver.fleet.nodes import host_disagreements
 from modelserver.fleet.sections import (
     AlertsSection,
     DefaultsSection,
@@ -60,6 +61,11 @@ class Fleet(BaseModel):
         for problem in _disagreements(self):
             raise ValueError(problem)
         return self
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The address of each host that is listed, "" where it has none."""
+        return {host.name: host.address for host in self.hosts}
 
     def specs(self) -> tuple[ModelSpec, ...]:
         """The models as plain values."""
@@ -136,6 +142,7 @@ def _disagreements(fleet: Fleet) -> list[str]:
             for host in model.hosts
             if hosts and host not in hosts
         ]
+        found += host_disagreements(model, fleet.addresses)
     for kind in Kind:
         name = getattr(fleet.defaults, kind.value)
         if name and kinds.get(name) != kind:
@@ -179,6 +186,11 @@ def _pin_disagreements(
     if hosts and pin.host and pin.host not in hosts:
         close = _close(pin.host, list(hosts))
         found.append(f'an engine names host "{pin.host}", which is not there{close}')
+    if pin.gpus and model.nodes > 1:
+        found.append(
+            f'an engine of "{pin.model}" takes several hosts, and control chooses its '
+            "GPUs; leave its gpus out"
+        )
     if pin.host and model.hosts and pin.host not in model.hosts:
         found.append(
             f'an engine of "{pin.model}" names host "{pin.host}", which is not among '

@@ -18,6 +18,7 @@ from typing_extensions import Self
 from modelserver.errors import RequestError
 from modelserver.fleet.adapters import AdapterSection, adapter_disagreements
 from modelserver.fleet.names import Name
+from modelserver.fleet.nodes import Address, node_disagreements
 from modelserver.fleet.schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
 from modelserver.server_address import read_address
@@ -63,6 +64,7 @@ class ModelSection(_Section):
     path: str = ""
     engine: EngineType = "sglang"
     gpus: int = Field(default=0, ge=0, le=64)
+    nodes: int = Field(default=1, ge=1, le=64)
     gpu_memory_gib: float = Field(default=0.0, ge=0)
     share_gpu: bool = False
     min_gpu_gib: float = Field(default=0.0, ge=0)
@@ -139,6 +141,7 @@ def _engine_disagreements(model: ModelSection) -> Iterator[str]:
         if getattr(model, key) and not model.gpus:
             yield f"{key} is about GPUs, and the model has none; leave it out"
     yield from _schedule_disagreements(model)
+    yield from node_disagreements(model)
     yield from adapter_disagreements(model.engine, model.kind, model.adapters)
     if model.fallback == model.name:
         yield f'model "{model.name}" cannot be its own fallback; name another model'
@@ -248,10 +251,14 @@ class HostSection(_Section):
     name: str
     #: The indexes of the GPUs that are the fleet's; None for all.
     gpus: tuple[int, ...] | None = None
+    #: Where other hosts reach it, for engines that take several.
+    address: Address = ""
 
     def __str__(self) -> str:
         """The host as ``apply`` shows it."""
-        return self.name if self.gpus is None else f"{self.name} gpus={[*self.gpus]}"
+        gpus = "" if self.gpus is None else f"gpus={[*self.gpus]}"
+        address = f"address={self.address}" * bool(self.address)
+        return " ".join(filter(None, (self.name, gpus, address)))
 
 
 class RedisSection(_Section):

@@ -18,6 +18,7 @@ from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.operations.check import Check
 from modelserver.operations.host_checks import (
     check_engines,
+    check_exposed,
     check_hosts,
     check_limits,
 )
@@ -59,8 +60,7 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
             remedy = f"start the launcher of that fleet, or end it: kill {pid}"
             yield Check(f"pid {pid}", f"an engine without a launcher: {fact}", remedy)
         for engine, where in ask("launcher.host.exposed").items():
-            remedy = "have it listen on 127.0.0.1, or close these ports to other hosts"
-            yield Check(f"engine {engine}", f"listens on {where}", remedy)
+            yield check_exposed(engine, where, status)
         yield from check_ports(settings, status)
 
 

@@ -106,3 +106,13 @@ def check_engines(status: Status) -> Iterator[Check]:
             fact = f"{engine.state}: {engine.reason}"
             remedy = f"see {engine.log or 'its log'} on host {engine.host}"
             yield Check(f"engine {engine.id}", fact, remedy)
+
+
+def check_exposed(engine: str, where: str, status: Status | None) -> Check:
+    """An engine that other hosts can reach; one with nodes on several has to be."""
+    engines = status.engines if status else ()
+    is_wide = any(each.id == engine and each.followers for each in engines)
+    remedy = "have it listen on 127.0.0.1, or close these ports to other hosts"
+    if is_wide:
+        remedy = "its nodes meet there; close these ports to all but the fleet's hosts"
+    return Check(f"engine {engine}", f"listens on {where}", remedy, is_note=is_wide)

@@ -122,7 +122,7 @@ def drain_host(
     _require_host(found, host)
     with store.reachable():
         give(store, Order(DRAIN_HOST, host, who, found.at, reason=reason))
-    return tuple(each for each in found.engines if each.host == host and each.wanted)
+    return tuple(each for each in found.engines if host in each.hosts and each.wanted)
 
 
 def move(

@@ -36,6 +36,7 @@ from modelserver.values import (
     EngineReport,
     EngineState,
     Kind,
+    NodeReport,
     Order,
     Outcome,
     Wish,
@@ -100,6 +101,13 @@ class EngineStatus:
     abort: int
     #: Path of its log, on its host.
     log: str
+    #: Its nodes on other hosts, if it takes several.
+    followers: tuple[NodeReport, ...]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts that it runs on, that which is asked first."""
+        return (self.host, *(each.host for each in self.followers))
 
 
 @dataclass(frozen=True, slots=True)

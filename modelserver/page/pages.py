@@ -57,7 +57,7 @@ def _engine(view: FleetReading, name: str) -> FleetPage | None:
 
 def _host(view: FleetReading, name: str) -> FleetPage | None:
     host = _first(view.status.hosts, lambda each: each.name == name)
-    engines = [each for each in view.engines if each.status.host == name]
+    engines = [each for each in view.engines if name in each.status.hosts]
     if host is None and not engines:
         return None
     workers = [each for each in view.status.workers if each.host == name]

@@ -76,7 +76,9 @@ class Orders:
         if order := self._drained.get(engine):
             return hold_of(order)
         if engine in self._homeless:
-            return self._snapshot.drained_hosts.get(wish.spec.host, "")
+            drained = self._snapshot.drained_hosts
+            holds = (drained.get(place.host, "") for place in wish.spec.places)
+            return next(filter(None, holds), "")
         return ""
 
     def _report(self, engine: str) -> EngineReport | None:

@@ -12,7 +12,7 @@ from modelserver.values import EngineReport
 NOT_NEEDED = frozenset(
     {
         *("pid", "gpus", "reason", "since", "alive_at", "starts", "log", "progress"),
-        *("hung_seconds", "stale", "failed_on"),
+        *("hung_seconds", "stale", "failed_on", "followers", "meeting_port"),
     }
 )
 

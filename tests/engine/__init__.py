@@ -9,4 +9,5 @@
 - ``faults``: the faults that it can be given
 - ``pace``: how long generations take
 - ``batching``: steps of a shared batch, as values
+- ``nodes``: how its nodes meet, if it takes several hosts
 """

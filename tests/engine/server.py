@@ -22,6 +22,7 @@ from aiohttp import web
 from tests.engine.app import App, Model
 from tests.engine.batching import StepCosts
 from tests.engine.faults import Fault, FaultBoard, FaultError, value_type
+from tests.engine.nodes import follow, lead
 from tests.engine.pace import FixedPace, Pace, SteppedPace
 
 #: How long an idle connection stays open, in seconds, as with uvicorn, which serves the
@@ -46,6 +47,10 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--sigterm", choices=("exit", "drain", "ignore"), default="exit"
     )
+    nodes = parser.add_argument_group("one node of several, with --meeting")
+    nodes.add_argument("--meeting", default="", metavar="HOST:PORT")
+    nodes.add_argument("--node", type=int, default=0)
+    nodes.add_argument("--nodes", type=int, default=1)
     fixed = parser.add_argument_group("a fixed time per request")
     fixed.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     steps = parser.add_argument_group("continuous batching, with --step-seconds")
@@ -97,6 +102,8 @@ def spawn_child() -> int:
 
 async def serve(options: argparse.Namespace, fault: Fault) -> None:
     """Serve until a SIGTERM or SIGINT that ends it."""
+    if options.node:
+        await follow(options.meeting, options.node)
     loop = asyncio.get_running_loop()
     faults = FaultBoard(fault, options.seed, loop.time)
     pace = pace_from_options(options, faults)
@@ -113,6 +120,9 @@ async def serve(options: argparse.Namespace, fault: Fault) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if options.meeting:
+        hang = lambda: faults.put(Fault(hang=True))  # noqa: E731
+        await lead(options.meeting, options.nodes, hang)
     runner = _runner(app, drain=options.sigterm == "drain")
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", options.port, backlog=BACKLOG).start()

@@ -66,10 +66,11 @@ class _PlacedFleet:
         models = {spec.name: spec for spec in snapshot.specs}
         for spec in self._specs:
             need = self.needs[spec.id] = Need.of(spec, models.get(spec.model))
-            self._gpus[spec.host] += need.gpus
-            self._engines[spec.host] += not need.gpus
-            if spec.host in self.rooms:
-                self.rooms[spec.host].claim(spec.id, need, spec.uuids)
+            for place in spec.places:
+                self._gpus[place.host] += need.gpus
+                self._engines[place.host] += not need.gpus
+                if place.host in self.rooms:
+                    self.rooms[place.host].claim(spec.id, need, place.uuids)
 
     def differ(self, busy: str, idle: str, need: Need) -> bool:
         """Whether a host has so much more that one engine may go to the other."""
@@ -95,6 +96,7 @@ class _PlacedFleet:
             for spec in self._specs
             if spec.host == host
             and spec.id not in self._pinned
+            and not spec.followers
             and self._of_model[spec.model] > 1
         ]
         return sorted(specs, key=lambda spec: (-here[spec.model], spec.id))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from typing_extensions import Self
 
@@ -34,6 +34,8 @@ class Need:
     hosts: tuple[str, ...] = ()
     #: Whether slices of MIG may be taken.
     slices: bool = True
+    #: How many hosts it takes, the same of each.
+    nodes: int = 1
 
     @classmethod
     def of(cls, spec: EngineSpec, model: ModelSpec | None) -> Self:
@@ -46,7 +48,7 @@ class Need:
     def of_model(cls, model: ModelSpec, pinned_gpus: int = 0) -> Self:
         """What each engine of this model takes, unless a pin names its GPUs."""
         return cls(
-            pinned_gpus or model.gpus,
+            pinned_gpus or model.gpus // model.nodes,
             int(model.gpu_memory_gib * GIB),
             model.share_gpu,
             int(model.min_gpu_gib * GIB),
@@ -54,6 +56,7 @@ class Need:
             model.hosts,
             # It reads indexes where CUDA wants the UUID of a slice.
             slices=model.engine != "vllm",
+            nodes=model.nodes,
         )
 
     def allows(self, host: str) -> bool:
@@ -63,10 +66,13 @@ class Need:
     @property
     def rank(self) -> tuple[int, bool, int]:
         """Sorts big needs to the front: more GPUs, then whole ones, then memory."""
-        return (-self.gpus, self.each > 0, -max(self.each, self.least))
+        return (-self.gpus * self.nodes, self.each > 0, -max(self.each, self.least))
 
     def __str__(self) -> str:
         """For messages: "2 GPUs with 70 GiB free", "1 free GPU (H100)"."""
+        if self.nodes > 1:
+            each = f"{replace(self, nodes=1)} on each of " if self.gpus else ""
+            return f"{each}{self.nodes} hosts"
         plural = "GPUs" if self.gpus > 1 else "GPU"
         least = f"{gib(self.least)} or more" if self.least else ""
         kind = ", ".join(filter(None, (self.name, least)))

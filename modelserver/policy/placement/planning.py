@@ -11,16 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Drop, Want
 from modelserver.policy.placement.needs import Demand, Need, turns, wanted_engines
-from modelserver.policy.placement.rooms import (
-    HOLDING,
-    HostRoom,
-    RoomOffer,
-    find_best_offer,
-    why_not_on,
-    why_nowhere,
-)
+from modelserver.policy.placement.nodes import Places, find_best_places
+from modelserver.policy.placement.offers import Offers
+from modelserver.policy.placement.rooms import HOLDING, HostRoom, RoomOffer, why_not_on
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineSpec, EngineState
+from modelserver.values import EngineSpec, EngineState, NodePlace
 
 #: The states in which an engine keeps its place: it is its own memory that fills its
 #: GPUs. A FATAL one has ended, and a move would start it again.
@@ -73,6 +68,11 @@ def _drops(ids: set[str], snapshot: Snapshot) -> list[Drop]:
     return drops
 
 
+def _with_places(spec: EngineSpec, places: Places) -> EngineSpec:
+    host, uuids = places[0].host, places[0].uuids
+    return replace(spec, host=host, uuids=uuids, followers=places[1:])
+
+
 class _Planner:
     """One run over the wanted engines; it fills ``placed`` and ``waiting``."""
 
@@ -98,9 +98,7 @@ class _Planner:
                     room.claims[taker.id] = need
         self._failed = {each.id for each in self.wanted if self._gave_up(each)}
         self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._offers: dict[Need, dict[str, RoomOffer]] = {}
-        self._changed: dict[Need, set[str]] = {}
-        self._nowhere: dict[Need, str] = {}
+        self._offers = Offers(self._hosts)
         turn = turns(self.wanted, models, demand.minimums if demand else {})
         self._by_need = sorted(
             self.wanted, key=lambda each: (turn[each.id], self._needs[each.id].rank)
@@ -116,13 +114,14 @@ class _Planner:
         return wish.spec if wish else None
 
     def _settle(
-        self, spec: EngineSpec, host: str, uuids: tuple[str, ...], started: bool = False
+        self, spec: EngineSpec, *places: NodePlace, started: bool = False
     ) -> None:
-        self.placed[spec.id] = replace(spec, host=host, uuids=uuids)
-        self._peers[spec.model][host] += 1
-        self._hosts[host].claim(spec.id, self._needs[spec.id], uuids, started)
-        for changed in self._changed.values():
-            changed.add(host)
+        self.placed[spec.id] = _with_places(spec, places)
+        self._peers[spec.model][places[0].host] += 1
+        for place in places:
+            if room := self._hosts.get(place.host):
+                room.claim(spec.id, self._needs[spec.id], place.uuids, started)
+                self._offers.note_change(place.host)
 
     def _leave(self, spec: EngineSpec, reason: str) -> None:
         """Place it without a claim on anything: it waits where it is."""
@@ -134,9 +133,18 @@ class _Planner:
         wish = self.wish(spec)
         if wish is None or spec.host not in ("", wish.host):
             return None
-        count = len(wish.uuids) in (0, self._needs[spec.id].gpus)
-        same = replace(spec, host=wish.host, uuids=wish.uuids) == wish
-        return wish if count and same else None
+        need = self._needs[spec.id]
+        count = len(wish.uuids) in (0, need.gpus) and len(wish.places) == need.nodes
+        return wish if count and _with_places(spec, wish.places) == wish else None
+
+    def _is_free(self, spec: EngineSpec, place: NodePlace) -> bool:
+        """Whether a host still has these GPUs for the engine."""
+        host, need = self._hosts.get(place.host), self._needs[spec.id]
+        if host is None or not need.allows(place.host):
+            return False
+        rooms = host.find(place.uuids)
+        fits = all(room.fits(need, spec.id) for room in rooms)
+        return len(rooms) == need.gpus and fits
 
     # What has been started stays.
 
@@ -156,10 +164,11 @@ class _Planner:
             host = self._hosts.get(report.host)
             if host is None or spec.host not in ("", host.name) or self.has(spec):
                 continue
-            rooms = host.at(report.gpus)
-            if isinstance(rooms, list) and len(rooms) == self._needs[spec.id].gpus:
+            rooms, need = host.at(report.gpus), self._needs[spec.id]
+            # Of one on several hosts the others may have ended meanwhile.
+            if isinstance(rooms, list) and len(rooms) == need.gpus and need.nodes == 1:
                 uuids = tuple(room.gpu.uuid for room in rooms)
-                self._settle(spec, host.name, uuids)
+                self._settle(spec, NodePlace(host.name, uuids))
 
     def settle_started(self) -> None:
         """Keep the engines whose start has happened where they are."""
@@ -167,7 +176,7 @@ class _Planner:
             wish = self._find_kept(spec)
             if wish and self._is_started(wish) and not self.has(spec):
                 holds = self._snapshot.engines[spec.id].state in HOLDING
-                self._settle(spec, wish.host, wish.uuids, started=holds)
+                self._settle(spec, *wish.places, started=holds)
                 self._claim_by_index(wish)
 
     def _is_started(self, wish: EngineSpec) -> bool:
@@ -177,6 +186,9 @@ class _Planner:
             and report.host == wish.host
             and wish.host in self._hosts
             and report.state in SETTLED
+            and not any(
+                each.host in self._snapshot.drained_hosts for each in wish.followers
+            )
         )
 
     def _claim_by_index(self, wish: EngineSpec) -> None:
@@ -215,20 +227,17 @@ class _Planner:
             self._failed.remove(spec.id)
             host = self._hosts.get(wish.host)
             rooms = host.find(wish.uuids) if host else []
-            others = [
-                each for each in self._hosts.values() if spec.host in ("", each.name)
-            ]
-            need = self._needs[spec.id]
+            others, need = self._hosts.values(), self._needs[spec.id]
             size = max((room.gpu.total for room in rooms), default=0)
             larger = replace(need, least=max(need.least, size + 1))
             for room in rooms:
                 room.claims[GIVEN_UP] = Need(1)
-            found = find_best_offer(larger, others) or find_best_offer(need, others)
+            found = find_best_places(larger, others, spec.host)
+            found = found or find_best_places(need, others, spec.host)
             for room in rooms:
                 room.claims.pop(GIVEN_UP)
             if found:
-                name, fit = found
-                self._settle(spec, name, fit.uuids)
+                self._settle(spec, *found)
             elif spec.host:
                 self._settle_on_host(spec)
             elif not self._settle_as_kept(spec):
@@ -263,7 +272,7 @@ class _Planner:
             )
             self._leave(replace(spec, uuids=uuids), reason)
         else:
-            self._settle(spec, spec.host, uuids)
+            self._settle(spec, NodePlace(spec.host, uuids))
 
     def _settle_on_host(self, spec: EngineSpec) -> None:
         host = self._hosts.get(spec.host)
@@ -271,12 +280,20 @@ class _Planner:
             self._await_host(spec)
         elif not self._settle_as_kept(spec):
             need = self._needs[spec.id]
-            fit = host.find_offer(need, spec.id)
-            if fit is None:
+            places = self._find_places(spec, spec.host)
+            if places:
+                self._settle(spec, *places)
+            elif need.nodes > 1:
+                self._leave(
+                    self._find_kept(spec) or spec, self._offers.why_nowhere(need)
+                )
+            else:
                 why = why_not_on(need, host, spec.id)
                 self._leave(spec, f"needs {need}; {why}")
-            else:
-                self._settle(spec, spec.host, fit.uuids)
+
+    def _find_places(self, spec: EngineSpec, leader: str = "") -> Places | None:
+        hosts = self._hosts.values()
+        return find_best_places(self._needs[spec.id], hosts, leader, spec.id)
 
     def _await_host(self, spec: EngineSpec) -> None:
         # Its engine may be running there: what it has stays as it is.
@@ -297,15 +314,10 @@ class _Planner:
                 self._settle_as_kept(spec)
 
     def _settle_as_kept(self, spec: EngineSpec) -> bool:
-        wish, need = self._find_kept(spec), self._needs[spec.id]
-        if wish is None or wish.host not in self._hosts:
+        wish = self._find_kept(spec)
+        if wish is None or not all(self._is_free(spec, each) for each in wish.places):
             return False
-        rooms = self._hosts[wish.host].find(wish.uuids)
-        if len(rooms) != need.gpus or not need.allows(wish.host):
-            return False
-        if not all(room.fits(need, spec.id) for room in rooms):
-            return False
-        self._settle(spec, wish.host, wish.uuids)
+        self._settle(spec, *wish.places)
         return True
 
     # What has been ordered to a place goes there if it can.
@@ -314,15 +326,11 @@ class _Planner:
         """Place the engines that a move has found GPUs for."""
         for spec in self._by_need:
             place = self._places.get(spec.id)
-            if place is None or self.has(spec) or place.host not in self._hosts:
+            if place is None or self.has(spec) or spec.id in self._failed:
                 continue
-            if spec.id in self._failed:
-                continue
-            need = self._needs[spec.id]
-            rooms = self._hosts[place.host].find(place.uuids)
-            fits = need.allows(place.host) and len(rooms) == need.gpus
-            if fits and all(room.fits(need, spec.id) for room in rooms):
-                self._settle(spec, place.host, place.uuids)
+            whole = len(place.places) == self._needs[spec.id].nodes
+            if whole and all(self._is_free(spec, each) for each in place.places):
+                self._settle(spec, *place.places)
 
     # Everything else.
 
@@ -334,10 +342,18 @@ class _Planner:
 
     def _settle_anywhere(self, spec: EngineSpec) -> None:
         need, wish = self._needs[spec.id], self.wish(spec)
+        if need.nodes > 1:
+            leader = wish.host if wish else ""
+            places = self._find_places(spec, leader) or self._find_places(spec)
+            if places:
+                self._settle(spec, *places)
+            else:
+                self._give_up(spec, wish)
+            return
         present = self._hosts.get(wish.host) if wish else None
         fit = present and self._find_offer(spec, present, spec.id)
         if present and fit:
-            self._settle(spec, present.name, fit.uuids)
+            self._settle(spec, NodePlace(present.name, fit.uuids))
             return
         if spec.gpus:
             fits = (
@@ -345,26 +361,13 @@ class _Planner:
             )
             offers = {host.name: fit for host, fit in fits if fit}
         else:
-            offers = self._offers_for(need)
+            offers = self._offers.find(need)
         if not offers:
             self._give_up(spec, wish)
             return
         peers = self._peers[spec.model]
         name = min(offers, key=lambda host: (peers[host], offers[host].cost, host))
-        self._settle(spec, name, offers[name].uuids)
-
-    def _offers_for(self, need: Need) -> dict[str, RoomOffer]:
-        """What each host with room offers; looks anew at those that have changed."""
-        offers = self._offers.setdefault(need, {})
-        changed = self._changed.setdefault(need, set(self._hosts))
-        for name in changed:
-            fit = self._hosts[name].find_offer(need)
-            if fit is None:
-                offers.pop(name, None)
-            else:
-                offers[name] = fit
-        changed.clear()
-        return offers
+        self._settle(spec, NodePlace(name, offers[name].uuids))
 
     def _find_offer(
         self, spec: EngineSpec, host: HostRoom, engine: str = ""
@@ -381,16 +384,16 @@ class _Planner:
         return RoomOffer(tuple(room.gpu.uuid for room in rooms), (host.engines,))
 
     def _give_up(self, spec: EngineSpec, wish: EngineSpec | None) -> None:
-        need = self._needs[spec.id]
-        if need not in self._nowhere:
-            self._nowhere[need] = why_nowhere(need, list(self._hosts.values()))
-        reason = self._nowhere[need]
+        reason = self._offers.why_nowhere(self._needs[spec.id])
+        away = (
+            [p.host for p in wish.places if p.host not in self._hosts] if wish else []
+        )
         if wish is None:
             self.waiting[spec.id] = reason
         elif self._is_started(wish):
             # It serves by an earlier fleet file; better that than not at all.
             self._leave(wish, reason)
-        elif wish.host in self._hosts:
+        elif not away:
             self._leave(replace(spec, host=wish.host), reason)
         else:
-            self._leave(wish, f"{self._absence(wish.host)}; {reason}")
+            self._leave(wish, f"{self._absence(away[0])}; {reason}")

@@ -186,17 +186,21 @@ class HostRoom:
         All of an engine's are of one kind, and linked by NVLink rather than not. What
         ``engine`` holds is free for it.
         """
+        offers = self.find_offers(need, engine).values()
+        return min(offers, key=lambda each: each.cost) if offers else None
+
+    def find_offers(self, need: Need, engine: str = "") -> dict[str, RoomOffer]:
+        """The same for each kind of GPU that there are enough of."""
         if not need.allows(self.name):
-            return None
+            return {}
         if not need.gpus:
-            return RoomOffer((), (self.engines,))
+            return {"": RoomOffer((), (self.engines,))}
         fitting = [room for room in self.rooms if room.fits(need, engine)]
-        offers = [
-            self._offer(need, engine, [r for r in fitting if r.gpu.name == kind])
+        offers = {
+            kind: self._offer(need, engine, [r for r in fitting if r.gpu.name == kind])
             for kind in sorted({room.gpu.name for room in fitting})
-        ]
-        found = [each for each in offers if each is not None]
-        return min(found, key=lambda each: each.cost) if found else None
+        }
+        return {kind: offer for kind, offer in offers.items() if offer}
 
     def _offer(
         self, need: Need, engine: str, fitting: list[GpuRoom]
@@ -261,15 +265,6 @@ def _slot(room: GpuRoom) -> tuple[int, str]:
     return (room.gpu.index, room.gpu.uuid)
 
 
-def find_best_offer(
-    need: Need, hosts: Iterable[HostRoom]
-) -> tuple[str, RoomOffer] | None:
-    """The host that has the best GPUs for a need, with these."""
-    offers = ((host.name, host.find_offer(need)) for host in hosts)
-    found = [(fit.cost, name, fit) for name, fit in offers if fit]
-    return min(found, key=lambda each: each[:2])[1:] if found else None
-
-
 def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
     """Why none of these hosts can take an engine with this need."""
     hosts = [host for host in hosts if need.allows(host.name)]
@@ -278,7 +273,12 @@ def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
     if not hosts:
         return "no launcher reports; start one on each host with engines"
     near = sorted(hosts, key=lambda host: (-_fitting(host, need), host.name))
-    parts = [why_not_on(need, host) for host in near[:HOSTS_NAMED]]
+    parts = [
+        f"host {host.name} has room"
+        if host.find_offer(need)
+        else why_not_on(need, host)
+        for host in near[:HOSTS_NAMED]
+    ]
     if len(hosts) > HOSTS_NAMED:
         more = len(hosts) - HOSTS_NAMED
         parts.append(f"and {more} more host{'s' * (more > 1)}")

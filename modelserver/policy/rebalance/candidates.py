@@ -47,9 +47,10 @@ def room_of(
     gone = {engine.id for engine in without}
     room = HostRoom(replace(host, gpus=tuple(_freed(gpu, gone) for gpu in host.gpus)))
     for engine in scene.view.engines:
-        if engine.host == host.name and engine.id not in gone:
-            holds = engine.state in HOLDING
-            room.claim(engine.id, scene.need(engine.model), engine.uuids, holds)
+        for place in engine.places if engine.id not in gone else ():
+            if place.host == host.name:
+                holds = engine.state in HOLDING
+                room.claim(engine.id, scene.need(engine.model), place.uuids, holds)
     for move in scene.moves:
         if move.host == host.name and move.engine not in gone:
             room.claim(move.engine, scene.need(move.model), move.uuids)
@@ -98,6 +99,7 @@ def _groups(scene: RebalanceScene, name: str, host: Host) -> Iterator[list[Engin
         ids = scene.by_worth(donor) if donor != name else []
         views = [scene.engines[engine] for engine in ids if engine in scene.engines]
         here = [each for each in views if each.host == host.name and each.uuids]
+        here = [each for each in here if not each.followers]
         if here:
             every += here
             yield here

@@ -134,8 +134,8 @@ def _heat(scene: RebalanceScene) -> None:
 
 
 def _is_hot(scene: RebalanceScene, name: str) -> bool:
-    if scene.fails(name):
-        return False
+    if scene.fails(name) or scene.need(name).nodes > 1:
+        return False  # No engine would help, or no single host has a place for it.
     if scene.unplaced(name):
         return True
     engines = len(scene.planned(name))

@@ -17,7 +17,14 @@ from modelserver.policy.rebalance.state import (
     RebalanceView,
 )
 from modelserver.policy.snapshot import Snapshot
-from modelserver.values import EngineReport, EngineSpec, EngineState, Outcome, Wish
+from modelserver.values import (
+    EngineReport,
+    EngineSpec,
+    EngineState,
+    NodePlace,
+    Outcome,
+    Wish,
+)
 
 #: A prompt token takes this share of an engine's time for a completion token in a full
 #: batch: it is read with thousands of others.
@@ -89,7 +96,9 @@ def view_of(snapshot: Snapshot, now: float) -> RebalanceView:
             uuids = _uuids(snapshot, there, report.gpus)
         done = float(snapshot.finished.get(name, 0))
         inflight = load.inflight if load else 0
-        engines.append(EngineView(name, model, there, state, uuids, inflight, done))
+        followers = spec.followers if spec else ()
+        view = (name, model, there, state, uuids, inflight, done, followers)
+        engines.append(EngineView(*view))
     models = (
         ModelView(
             each,
@@ -128,14 +137,16 @@ def request_work(snapshot: Snapshot, model: str, now: float) -> float | None:
 
 def _found(snapshot: Snapshot) -> dict[str, EngineSpec]:
     """Engines that run and that nobody wished for: the store has lost its data."""
-    hosts = {host.name: host for host in snapshot.hosts}
+    hosts = {host.name for host in snapshot.hosts}
     return {
         name: EngineSpec(
             name,
             report.model,
             report.host,
-            uuids=tuple(
-                gpu.uuid for gpu in hosts[report.host].gpus if gpu.index in report.gpus
+            uuids=_uuids(snapshot, report.host, report.gpus),
+            followers=tuple(
+                NodePlace(each.host, _uuids(snapshot, each.host, each.gpus))
+                for each in report.followers
             ),
         )
         for name, report in snapshot.engines.items()

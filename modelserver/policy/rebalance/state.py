@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from modelserver.decoding import decode
 from modelserver.inventory import Host
 from modelserver.policy.rebalance.ledger import Ledger
-from modelserver.values import EngineSpec, EngineState, Json, ModelSpec
+from modelserver.values import EngineSpec, EngineState, Json, ModelSpec, NodePlace
 
 #: Seconds that an engine is taken to load when a move of GPUs is weighed, before a
 #: start of its model has been measured.
@@ -74,6 +74,13 @@ class EngineView:
     inflight: int = 0
     #: How many requests it ever finished: a counter that only grows.
     finished: float = 0.0
+    #: Where its nodes from 1 on are, if it takes several hosts.
+    followers: tuple[NodePlace, ...] = ()
+
+    @property
+    def places(self) -> tuple[NodePlace, ...]:
+        """Where it is, by node."""
+        return (NodePlace(self.host, self.uuids), *self.followers)
 
     @property
     def failed(self) -> bool:

@@ -12,7 +12,7 @@ from launcher.wishes import (
     WishReader,
     find_contradiction,
 )
-from modelserver.values import EngineSpec, Wish
+from modelserver.values import EngineSpec, NodePlace, Wish
 
 HERE = {"m-0": Wish(EngineSpec("m-0", "m", "h1"))}
 VIEW = StoreView(steered_at=1.0, data="one", read_at=0.0)
@@ -84,6 +84,10 @@ def test_an_engine_that_serves_stays_when_its_launcher_is_back():
     assert "m-0" in reader.find_unwanted(away, engines, RETURN_SECONDS)
 
 
+def contradiction(wish: Wish, *pins: EngineSpec) -> str:
+    return find_contradiction(wish, {each.id: each for each in pins}, {}, {})
+
+
 PIN = EngineSpec("m-0", "m", "h1", port=4000, url="http://10.0.0.7:8000")
 
 
@@ -100,23 +104,24 @@ PIN = EngineSpec("m-0", "m", "h1", port=4000, url="http://10.0.0.7:8000")
         ({"id": "m-x"}, "m-x is no engine of model m"),
         ({"extra_args": ("--trust-remote-code",)}, "no such extra_args"),
         ({"environment": {"MODELSERVER_REDIS_URL": ""}}, "or environment"),
+        ({"followers": (NodePlace("h2"),)}, "places on 2 hosts, and nodes = 1"),
     ],
 )
 def test_a_wish_chooses_among_what_the_fleet_allows(changed: dict[str, Any], said: str):
     spec = replace(EngineSpec("m-0", "m", "h1"), **changed)
-    assert said in find_contradiction(Wish(spec), {"m-0": PIN})
-    assert bool(find_contradiction(Wish(spec), {"m-0": PIN})) == bool(said)
+    assert said in contradiction(Wish(spec), PIN)
+    assert bool(contradiction(Wish(spec), PIN)) == bool(said)
 
 
 def test_arguments_of_a_pin_are_its_engines():
     pin = replace(PIN, extra_args=("--tp", "2"), environment={"A": "sealed"})
     wish = Wish(replace(pin, port=0, url=""))
-    assert not find_contradiction(wish, {"m-0": pin})
+    assert not contradiction(wish, pin)
     # Sealed anew by the next `apply`, before control has looked.
-    assert not find_contradiction(wish, {"m-0": replace(pin, environment={"A": "x"})})
-    assert find_contradiction(wish, {"m-0": PIN})
+    assert not contradiction(wish, replace(pin, environment={"A": "x"}))
+    assert contradiction(wish, PIN)
 
 
 def test_without_a_pin_an_engine_has_no_place_of_its_own():
-    assert find_contradiction(Wish(replace(PIN, port=0)), {})
-    assert not find_contradiction(Wish(replace(PIN, port=0, url="")), {})
+    assert contradiction(Wish(replace(PIN, port=0)))
+    assert not contradiction(Wish(replace(PIN, port=0, url="")))
