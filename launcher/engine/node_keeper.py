@@ -197,7 +197,7 @@ class NodeKeeper:
         if not serves:
             await asyncio.to_thread(start.progress.look)
             self._reason = start.progress.doing
-        elif not start.vital and start.process is not None:
+        elif self._state is EngineState.STARTING and start.process is not None:
             await asyncio.to_thread(start.process.look_inside)
             start.vital = vital_processes(start.process.identity)
             start.record = dataclasses.replace(

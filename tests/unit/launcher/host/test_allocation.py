@@ -208,6 +208,24 @@ def test_chosen_port_is_free_and_not_promised() -> None:
     assert allocation.find_port(taken=everything) is None
 
 
+def test_an_engine_of_several_hosts_has_a_port_where_they_meet() -> None:
+    site = Site(*processes.gpus(2))
+    wide = dataclasses.replace(model(2), nodes=2)
+    assert asyncio.run(site.allocation.find_refusal(spec(0), wide)).startswith(
+        "control has found no GPUs for it yet"
+    )
+    assert asyncio.run(site.allocation.find_refusal(spec(0, "GPU-0"), wide)) == ""
+    ports = set()
+    for number in (0, 1):
+        place = site.choose(spec(number, f"GPU-{number}"), wide)
+        assert isinstance(place, Place)
+        ports |= {place.port, place.meeting_port}
+    assert len(ports - {0}) == 4
+    alone = site.choose(spec(1, "GPU-1"), model())
+    assert isinstance(alone, Place)
+    assert alone.meeting_port == 0
+
+
 def test_holder_of_a_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
