@@ -15,7 +15,8 @@ import psutil
 from modelserver.cli.doctor import ask_program, show
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.programs import environment, programs_folder, python_program
-from modelserver.cli.up import StoppedBySignal, changes, stop_by_signal, watch
+from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
+from modelserver.cli.up import changes, watch
 from modelserver.control.applied_fleet import in_force, read
 from modelserver.errors import ConfigurationError, ModelserverError
 from modelserver.operations.joining import (

@@ -13,7 +13,7 @@ TARGET = "modelserver.target"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UnitProgram:
     """One program of a fleet, and what its unit has beside the others."""
 
     name: str
@@ -52,14 +52,14 @@ _LAUNCHER = (
 )
 #: The first is there for the embedded server only.
 PARTS = (
-    Part("valkey", "valkey", ("NoNewPrivileges=yes",)),
-    Part("launcher", "launcher", _LAUNCHER),
-    Part("worker", "worker --loglevel INFO", ("KillMode=mixed",)),
-    Part("beat", "beat", ("KillMode=mixed", "NoNewPrivileges=yes")),
-    Part("batches", "batches", ("KillMode=mixed", "NoNewPrivileges=yes")),
-    Part("gateway", "serve", ("KillMode=mixed", "NoNewPrivileges=yes")),
-    Part("page", "ui", ("KillMode=mixed", "NoNewPrivileges=yes")),
-    Part("flower", "flower", ("KillMode=mixed", "NoNewPrivileges=yes")),
+    UnitProgram("valkey", "valkey", ("NoNewPrivileges=yes",)),
+    UnitProgram("launcher", "launcher", _LAUNCHER),
+    UnitProgram("worker", "worker --loglevel INFO", ("KillMode=mixed",)),
+    UnitProgram("beat", "beat", ("KillMode=mixed", "NoNewPrivileges=yes")),
+    UnitProgram("batches", "batches", ("KillMode=mixed", "NoNewPrivileges=yes")),
+    UnitProgram("gateway", "serve", ("KillMode=mixed", "NoNewPrivileges=yes")),
+    UnitProgram("page", "ui", ("KillMode=mixed", "NoNewPrivileges=yes")),
+    UnitProgram("flower", "flower", ("KillMode=mixed", "NoNewPrivileges=yes")),
 )
 
 
@@ -73,7 +73,7 @@ def units(
     yield TARGET, _target([_file(part) for part in chosen], place)
 
 
-def unit(part: Part, place: UnitPlace, stop_seconds: float) -> str:
+def unit(part: UnitProgram, place: UnitPlace, stop_seconds: float) -> str:
     """The unit of one part."""
     lines = [
         "[Unit]",
@@ -120,5 +120,5 @@ def _network(place: UnitPlace) -> list[str]:
     return [f"After={target}", f"Wants={target}"] if place.user else []
 
 
-def _file(part: Part) -> str:
+def _file(part: UnitProgram) -> str:
     return f"modelserver-{part.name}.service"

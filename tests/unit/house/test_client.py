@@ -32,7 +32,7 @@ MODULES_OF = {
     "typing-extensions": {"typing_extensions"},
 }
 #: Used where a pipeline has them.
-OPTIONAL = {"numpy", "pyarrow", "tqdm", "zstandard"}
+OPTIONAL = {"numpy", "opentelemetry", "pyarrow", "tqdm", "zstandard"}
 #: Of the host part, are not imported: a program, and what makes redis-py faster there.
 NOT_IMPORTED = {"py-spy", "redis"}
 LOADED = "import sys, modelserver; modelserver.complete; print(*sys.modules)"
@@ -109,7 +109,9 @@ def foreign(modules: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("command", [None, *sorted(set(COMMANDS) - HOST_COMMANDS)])
 def test_the_client_and_its_commands_need_what_the_client_brings(command: str | None):
-    roots = CLIENT if command is None else (f"modelserver.cli.{COMMANDS[command]}",)
+    roots = (
+        CLIENT if command is None else (f"modelserver.cli.{COMMANDS[command].module}",)
+    )
     assert foreign(reached(*roots)) - OPTIONAL <= modules_of("client")
 
 
@@ -132,7 +134,7 @@ def test_the_host_part_is_looked_for_by_all_that_it_brings():
 def test_all_that_the_client_runs_is_checked_for_each_python():
     makefile = (ROOT / "Makefile").read_text()
     (told,) = re.findall(r"addprefix -m modelserver\.cli\.,([^)]*)\)", makefile)
-    modules = {COMMANDS[name] for name in set(COMMANDS) - HOST_COMMANDS}
+    modules = {COMMANDS[name].module for name in set(COMMANDS) - HOST_COMMANDS}
     assert set(told.replace("\\", "").split()) == modules
 
 
