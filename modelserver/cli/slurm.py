@@ -23,7 +23,7 @@ from modelserver.cli.programs import (
     programs_folder,
     python_program,
 )
-from modelserver.errors import ConfigurationError
+from modelserver.errors import ConfigurationError, ModelserverError
 from modelserver.fleet.key import KEY_FILE, KEY_VARIABLE
 from modelserver.settings import Settings
 
@@ -178,7 +178,17 @@ def slurm_job(warning_seconds: int, kill_wait: int, again: bool) -> None:
     )
     group.run()
     if again and group.told_by == [signal.SIGUSR1]:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        _queue_again(os.environ["SLURM_JOB_ID"])
+
+
+def _queue_again(job: str) -> None:
+    argv = ["scontrol", "requeue", job]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ModelserverError(
+            f"Slurm does not take job {job} once more ({done.stderr.strip()}); submit "
+            "its script again"
+        )
 
 
 def patience(seconds: int) -> float:
