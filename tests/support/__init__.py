@@ -14,6 +14,7 @@
 - ``control``: engines as control sees them
 - ``placement``: hosts and models to be placed
 - ``rebalance``: two models with their engines on one host
+- ``sentinels``: servers that sentinels watch, and failovers among them
 - ``secure_redis``: a real server behind TLS, and who gives out its certificates
 - ``batch_files``: files of requests, and the command that runs them
 - ``hosted_runs``: submitted runs, and processes that hold them
