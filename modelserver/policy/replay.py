@@ -132,7 +132,8 @@ def _packed(sample: Sample) -> tuple[Json, ...]:
 
 
 def _sample(engine: str, packed: Sequence[Json]) -> Sample:
-    named = dict(zip(_SAMPLE, packed, strict=False))
-    if packed[len(_SAMPLE) :] == [Outcome.WITHDRAWN]:
+    withdrawn = packed[-1] == Outcome.WITHDRAWN
+    named = dict(zip(_SAMPLE, packed[:-1] if withdrawn else packed, strict=False))
+    if withdrawn:
         named["outcome"] = Outcome.WITHDRAWN
     return decode(Sample, {"engine": engine, **named})

@@ -95,8 +95,16 @@ def test_the_version_before_reads_what_was_withdrawn_as_cancelled():
     withdrawn = Sample("m-0", 1, 5.0, 0.0, 0, 0, 0, 0, 0, Outcome.WITHDRAWN)
     snapshot = Snapshot((), (), (), {}, {}, {}, samples={"m-0": (withdrawn,)})
     kept = orjson.loads(snapshot_to_json(snapshot))["samples"]["m-0"][0]
-    assert kept[8:] == ["cancelled", False, "withdrawn"]
+    assert kept[8:] == ["cancelled", False, None, None, "withdrawn"]
     assert snapshot_from_json(snapshot_to_json(snapshot)) == snapshot
+
+
+def test_what_an_earlier_version_kept_as_withdrawn_is_read():
+    kept = [1, 5.0, 0.0, 0, 0, 0, 0, 0, "cancelled", False, "withdrawn"]
+    content = orjson.loads(snapshot_to_json(Snapshot((), (), (), {}, {}, {})))
+    content["samples"] = {"m-0": [kept]}
+    (read,) = snapshot_from_json(orjson.dumps(content).decode()).samples["m-0"]
+    assert read.outcome is Outcome.WITHDRAWN
 
 
 def test_the_values_of_an_environment_are_left_out():
