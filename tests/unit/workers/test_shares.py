@@ -1,6 +1,6 @@
 """What the workers of a host are dealt of the engines' limits."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workers.shares import asks, deal, lend
@@ -17,6 +17,11 @@ def models(limits: dict[str, int]) -> dict[str, str]:
     return {engine: engine[0] for engine in limits}
 
 
+#: A busy machine draws slowly, which says nothing of what is drawn.
+PATIENT = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+
+
+@PATIENT
 @given(LIMITS, NUMBERS)
 def test_all_of_each_engine_is_dealt_and_no_more(limits: dict[str, int], number: int):
     parts = deal(limits, models(limits), number)
