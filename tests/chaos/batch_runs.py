@@ -130,7 +130,7 @@ class HostedGround(RunGround):
     def kill(self, victim: str) -> None:
         """Kill one of the parts; the runner is whoever holds the run."""
         if victim == "runner":
-            self.runner = eventually(self._holder, within=60)
+            self.runner = eventually(self._holder)
         super().kill(victim)
 
     def _holder(self) -> Processes | None:

@@ -76,7 +76,7 @@ class Pair(Server):
         The old primary lives on as the replica, for a while under the address too.
         """
         self.first.execute_command("FAILOVER", "TIMEOUT", 10_000)
-        eventually(lambda: self._role("second")[0] == "master", 15)
+        eventually(lambda: self._role("second")[0] == "master")
         time.sleep(DEMOTED_SECONDS)
         self.address.retarget(self.replica.port)
 

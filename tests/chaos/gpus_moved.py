@@ -93,7 +93,7 @@ def _model(name: str, latency: float, **keys: object) -> str:
 
 
 def _until_ready(ground: Ground, engines: set[str]) -> None:
-    eventually(lambda: set(ground.fleet.ready()) == engines, 60)
+    eventually(lambda: set(ground.fleet.ready()) == engines)
 
 
 def _sleep_and_wake(ground: Ground, requests: Requests, seen: _Seen) -> None:

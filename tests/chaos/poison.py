@@ -166,7 +166,7 @@ def _full() -> tuple[Account, int]:
         load.settle(within=120)
         client.delete("ballast")
         short = lambda: read_status(rig.store, rig.settings).memory_short  # noqa: E731
-        eventually(lambda: not short(), within=30)
+        eventually(lambda: not short())
         load.send(200)
         load.settle(within=60)
         return load.account("full, then emptied"), turned_away

@@ -6,23 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def eventually(predicate: Callable[[], object], within: float) -> None:
-    """Wait until the predicate holds; AssertionError after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not predicate():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"still not so after {within} s")
-        time.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)

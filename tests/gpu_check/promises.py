@@ -215,7 +215,7 @@ def _lines(log: Path, beginning: str) -> Iterator[str]:
 
 
 def _says_why_another_waits(findings: Findings, hosts: Hosts) -> None:
-    reason = eventually(lambda: read_waiting(hosts.store).get("every-0", ""), 30)
+    reason = eventually(lambda: read_waiting(hosts.store).get("every-0", ""))
     findings.add("reason of one that waits", "engine checked-0" in reason, reason)
 
 

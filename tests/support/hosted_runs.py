@@ -79,7 +79,7 @@ class HolderProcess:
 
     def wait_until_ready(self) -> None:
         """Until it looks for runs."""
-        eventually(lambda: "is ready" in self.said(), within=60)
+        eventually(lambda: "is ready" in self.said())
 
     def has(self, store: Store, run: str) -> bool:
         """Whether it carries out this run."""

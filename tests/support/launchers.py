@@ -78,7 +78,7 @@ class Site:
         return read_engines(self.store).get(name)
 
     def reaches(
-        self, name: str, state: EngineState, incarnation: int = 0, within: float = 40
+        self, name: str, state: EngineState, incarnation: int = 0, within: float = 60
     ) -> EngineReport:
         def there() -> EngineReport | None:
             engine = self.engine(name)
@@ -120,7 +120,8 @@ def open_site(tmp_path: Path, valkey: ValkeyProcess, *more: str) -> Iterator[Sit
         "[rules]\nlease_seconds = 2\n",
         section("good", "--spawn-child"),
         section("other"),
-        section("patient", drain_seconds=60),
+        # Longer than any test waits: what ends before has not been drained.
+        section("patient", drain_seconds=3_600),
         section("hasty", drain_seconds=1),
         section("stuck", "--never-ready", start_seconds=5),
         section("wrong", "--no-such-option"),

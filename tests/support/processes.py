@@ -22,11 +22,11 @@ T = TypeVar("T")
 LEAST_PATIENCE = 60.0
 
 
-def eventually(predicate: Callable[[], T], within: float = 15.0) -> T:
+def eventually(predicate: Callable[[], T], within: float = LEAST_PATIENCE) -> T:
     """Wait until the predicate holds and return what it gave.
 
-    AssertionError after ``within`` seconds, a minute at least. An assertion inside
-    counts as "not yet".
+    AssertionError after ``within`` seconds, a minute at least: it cannot tell that
+    something happens at once. An assertion inside counts as "not yet".
     """
     within = max(within, LEAST_PATIENCE)
     deadline = time.monotonic() + within

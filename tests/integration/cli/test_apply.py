@@ -55,7 +55,7 @@ def test_a_removed_model_finishes_what_it_has_and_keeps_what_waits(hosts: Hosts)
     results = [
         hosts.complete.delay(f"{n}", model="m", max_tokens=2) for n in range(200)
     ]
-    eventually(lambda: any(result.ready() for result in results), 30)
+    eventually(lambda: any(result.ready() for result in results))
 
     hosts.write(model("n"))
     refused = hosts.run("apply", "--yes")
@@ -131,7 +131,7 @@ def test_sampling_and_limits_change_without_a_restart(hosts: Hosts):
     assert tokens() == 2
     said = hosts.apply(model("m", sampling={"max_tokens": 5}, max_running=7))
     assert "no engine starts, stops or restarts" in said
-    eventually(lambda: tokens() == 5, 10)
+    eventually(lambda: tokens() == 5)
     after = eventually(lambda: hosts.ready("m-0").limit == 7 and hosts.ready("m-0"))
     assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
 
@@ -178,7 +178,7 @@ def test_an_engine_that_gave_up_gets_a_new_life_by_a_changed_section(hosts: Host
         engine = hosts.engine("m-0")
         return engine is not None and engine.state is EngineState.FATAL
 
-    eventually(fatal, 20)
+    eventually(fatal)
     hosts.apply(model("m"))
     hosts.ready("m-0")
 
@@ -219,14 +219,14 @@ def test_a_store_that_lost_its_data_gets_the_fleet_again(
     before = hosts.ready("m-0")
     hosts.apply(model("m", sampling={"n": 1}))
     valkey.stop()
-    eventually(lambda: "the engines go on without it" in hosts.said(), 15)
+    eventually(lambda: "the engines go on without it" in hosts.said())
     valkey.start()
 
     def back() -> bool:
         applied = read(hosts.store, hosts.settings)
         return applied is not None and applied.version == 2
 
-    eventually(back, 20)
+    eventually(back)
     assert hosts.ready("m-0").pid == before.pid
 
 
@@ -253,7 +253,7 @@ def test_a_secret_is_taken_from_each_hosts_own_file(hosts: Hosts):
         engine = hosts.engine("m-0")
         return engine.reason if engine else ""
 
-    eventually(lambda: "environment variable HF_TOKEN" in reason(), 20)
+    eventually(lambda: "environment variable HF_TOKEN" in reason())
     assert str(hosts.folder / "poor.toml") in reason()
     hosts.write(secret, file="poor.toml")
     assert hosts.run("relaunch", "m-0").returncode == 0
@@ -294,21 +294,21 @@ def test_a_fleet_that_is_not_signed_or_old_runs_nothing(hosts: Hosts):
     forged["models"][0] |= {"name": "eve", "command": ["touch", str(ran)]}
     hosts.store.client.set(hosts.store.keys.fleet, json.dumps(forged))
     said = "version 3 of the fleet, applied by eve@x, is not signed with the key in"
-    eventually(lambda: said in launcher.said() and said in worker.said(), 20)
-    eventually(lambda: [a.kind for a in open_alerts(hosts.store)] == ["refused"], 20)
+    eventually(lambda: said in launcher.said() and said in worker.said())
+    eventually(lambda: [a.kind for a in open_alerts(hosts.store)] == ["refused"])
     assert "this host keeps version 2" in launcher.said()
 
     hosts.store.client.set(hosts.store.keys.fleet, old)
     said = "is older than version 2, which this host has obeyed"
     # The launcher writes its own again.
-    eventually(lambda: json.loads(read_applied_fleet(hosts.store))["version"] == 2, 20)
+    eventually(lambda: json.loads(read_applied_fleet(hosts.store))["version"] == 2)
     assert said in launcher.said() or said in worker.said()
 
     hosts.store.client.set(hosts.store.keys.fleet, json.dumps(forged))
     applied = hosts.apply(model("m"), options=("--wait", "0"))
     assert "takes the place of a fleet that this host refuses: version 3" in applied
     assert "Version 4 is in force." in applied
-    eventually(lambda: not open_alerts(hosts.store), 20)
+    eventually(lambda: not open_alerts(hosts.store))
     assert hosts.ready("m-0").pid == before.pid
     assert not ran.exists()
 

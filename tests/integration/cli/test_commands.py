@@ -287,7 +287,7 @@ def test_worker_and_beat_steer_the_fleet(
         for program in ("worker", "beat")
     ]
     try:
-        eventually(lambda: read_workers(store) and read_steered(store)[0], within=30)
+        eventually(lambda: read_workers(store) and read_steered(store)[0])
         done = run(folder, "doctor")
     finally:
         for program in programs:

@@ -97,7 +97,7 @@ def test_a_command_gets_the_alert_on_its_standard_input(
     section = AlertsSection(command=(sys.executable, "-c", HOOK, str(told)))
     settings = settings_of(valkey, tmp_path, section)
     raise_alert(store, settings, "m-0", "it is slow", 100.0)
-    eventually(lambda: told.exists() and told.read_text(), 20)
+    eventually(lambda: told.exists() and told.read_text())
     assert json.loads(told.read_text()) == {
         "about": "m-0",
         "text": "it is slow",
@@ -120,7 +120,7 @@ def test_a_hook_that_hangs_holds_nobody_up_and_is_ended(
     began = time.monotonic()
     raise_alert(store, settings, "m-0", "it is slow", 100.0)
     assert time.monotonic() - began < 1.5
-    eventually(lambda: "timed out after 2.0 seconds" in caplog.text, 20)
+    eventually(lambda: "timed out after 2.0 seconds" in caplog.text)
 
 
 def test_a_hook_that_fails_is_logged_once_and_counted(
@@ -133,7 +133,7 @@ def test_a_hook_that_fails_is_logged_once_and_counted(
     settings = settings_of(valkey, tmp_path, section)
     for engine in ("m-0", "m-1", "m-2"):
         raise_alert(store, settings, engine, "it is slow", 100.0)
-    eventually(lambda: counts(store).get("hook_failed") == 3, 20)
+    eventually(lambda: counts(store).get("hook_failed") == 3)
     eventually(lambda: caplog.text.count("the hook of [alerts] failed") == 1)
     assert len(last_alerts(store, 10)) == 3
 
@@ -195,7 +195,7 @@ def test_a_webhook_gets_the_alert_and_the_token_of_its_variable(
     section = AlertsSection(webhook=url, webhook_token_env="ALERTS_TOKEN")
     settings = settings_of(valkey, tmp_path, section)
     raise_alert(store, settings, "m", "m is down", 100.0, "down")
-    eventually(lambda: noting.heard, 20)
+    eventually(lambda: noting.heard)
     ((token, body),) = noting.heard
     assert token == "Bearer secret"
     assert (body["about"], body["kind"]) == ("m", "down")
@@ -214,7 +214,7 @@ def test_a_webhook_that_redirects_is_not_followed(
     noting.redirect = (code, url + "inside")
     settings = settings_of(valkey, tmp_path, AlertsSection(webhook=url))
     raise_alert(store, settings, "m", "m is down", 100.0, "down")
-    eventually(lambda: "write the URL that takes the alerts" in caplog.text, 20)
+    eventually(lambda: "write the URL that takes the alerts" in caplog.text)
     assert noting.asked == ["/"]
 
 
@@ -227,7 +227,7 @@ def test_a_token_that_is_not_set_is_a_failure_that_names_it(
     section = AlertsSection(webhook="http://127.0.0.1:9/", webhook_token_env="NOT_SET")
     settings = settings_of(valkey, tmp_path, section)
     raise_alert(store, settings, "m", "m is down", 100.0)
-    eventually(lambda: "NOT_SET" in caplog.text, 20)
+    eventually(lambda: "NOT_SET" in caplog.text)
 
 
 def test_a_webhook_that_is_no_url_is_refused_with_the_file(tmp_path: Path):

@@ -87,7 +87,7 @@ def test_a_client_hears_within_a_second_that_a_model_is_back(fleet: FleetSite):
         except ModelUnavailableError:
             return ""
 
-    assert eventually(accepted, 10)
+    assert eventually(accepted)
 
 
 def test_what_control_no_longer_says_holds_nobody_up(fleet: FleetSite):

@@ -34,6 +34,6 @@ def test_what_waits_fails_when_the_model_goes_down_and_is_answered_when_it_is_ba
             except ModelUnavailableError:
                 return ""
 
-        assert eventually(answered, 30) == answer_text("back")
+        assert eventually(answered) == answer_text("back")
         told = [(each.about, each.event) for each in last_alerts(hosts.store, 10)]
         assert told == [("m", "raised"), ("m", "ended")]

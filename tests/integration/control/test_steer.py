@@ -213,7 +213,7 @@ def test_a_killed_controller_leaves_wish_and_memory_in_step(
             assert controller.stdout
             assert controller.stdout.readline() == b"up\n"
             looked = lambda: read_steered(store)[1] == f"killed-{number}"  # noqa: B023, E731
-            eventually(looked, 20)
+            eventually(looked)
             controller.kill()
         store.client.delete(store.keys.lock)
         wish = read_wishes(store)["m-0"]

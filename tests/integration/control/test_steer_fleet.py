@@ -28,7 +28,7 @@ def test_a_request_wakes_a_sleeping_model_and_idleness_ends_its_engine(
         for _ in range(2):
             assert answers([hosts.complete.delay("wake up")], within=60)
             assert read_wishes(hosts.store)["m-0"].spec.host == "a"
-            eventually(lambda: not read_engines(hosts.store), within=30)
+            eventually(lambda: not read_engines(hosts.store))
             assert read_wishes(hosts.store) == {}
         said = rebalanced(hosts)
         assert sum("is asked for and has no engine" in each for each in said) == 2

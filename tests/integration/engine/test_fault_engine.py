@@ -18,7 +18,8 @@ import aiohttp
 import pytest
 
 from tests.engine.openai_api import answer_text, embedding
-from tests.engine.process import ROOT, EngineProcess, Reply, eventually
+from tests.engine.process import ROOT, EngineProcess, Reply
+from tests.support.processes import eventually
 
 #: How long a test waits to see that no answer comes.
 SILENCE_SECONDS = 0.3
@@ -211,7 +212,7 @@ def test_ready_after_a_while() -> None:
     with EngineProcess("--ready-after", "0.5") as engine:
         assert engine.request("GET", "/health").status == 503
         assert engine.complete("x").status == 503
-        eventually(lambda: engine.request("GET", "/health").status == 200, within=2)
+        eventually(lambda: engine.request("GET", "/health").status == 200)
         assert engine.complete("x").status == 200
 
 
@@ -220,7 +221,7 @@ def test_a_hang_holds_requests_and_health_until_it_is_cleared(
 ) -> None:
     engine.fault(hang=True)
     held: Future[Reply] = pool.submit(engine.complete, "held")
-    eventually(lambda: len(engine.stats()["in_flight"]) == 1, within=2)
+    eventually(lambda: len(engine.stats()["in_flight"]) == 1)
     assert silent(engine)
     assert silent(engine, "/v1/loads")
     assert not held.done()
@@ -253,7 +254,7 @@ def test_a_hang_with_a_rate_holds_some_requests_only(engine: EngineProcess) -> N
 def test_a_hang_stops_the_tokens_of_the_batch(pool: ThreadPoolExecutor) -> None:
     with EngineProcess("--step-seconds", "0.005") as engine:
         running = pool.submit(engine.complete, "a b c", max_tokens=100)
-        eventually(lambda: metric(engine, "generation_tokens_total") > 5, within=2)
+        eventually(lambda: metric(engine, "generation_tokens_total") > 5)
         engine.fault(hang=True)
         tokens = metric(engine, "generation_tokens_total")
         assert silent(engine)
@@ -268,9 +269,9 @@ def test_the_batch_takes_its_time_and_lets_the_others_queue(
     with EngineProcess("--step-seconds", "0.02", "--max-running", "2") as engine:
         started = time.monotonic()
         runs = [pool.submit(engine.complete, "a", max_tokens=20) for _ in range(3)]
-        eventually(lambda: metric(engine, "num_running_reqs") == 2, within=1)
-        eventually(lambda: metric(engine, "num_queue_reqs") == 1, within=1)
-        eventually(lambda: 0 < metric(engine, "token_usage") < 1, within=1)
+        eventually(lambda: metric(engine, "num_running_reqs") == 2)
+        eventually(lambda: metric(engine, "num_queue_reqs") == 1)
+        eventually(lambda: 0 < metric(engine, "token_usage") < 1)
         [rank] = engine.request("GET", "/v1/loads").json()["loads"]
         assert (rank["num_running_reqs"], rank["num_waiting_reqs"]) == (2, 1)
         assert [run.result().status for run in runs] == [200] * 3
@@ -282,7 +283,7 @@ def test_a_client_that_goes_away_ends_its_generation() -> None:
     with EngineProcess("--step-seconds", "0.02") as engine:
         with pytest.raises(TimeoutError):
             engine.complete("x", within=0.2, max_tokens=1000)
-        eventually(lambda: metric(engine, "num_running_reqs") == 0, within=2)
+        eventually(lambda: metric(engine, "num_running_reqs") == 0)
         stats = engine.stats()
         assert (stats["aborted"], stats["in_flight"]) == (1, [])
         assert stats["executed"] == {}
@@ -291,7 +292,7 @@ def test_a_client_that_goes_away_ends_its_generation() -> None:
 def test_abort_request_ends_one_generation_or_all(pool: ThreadPoolExecutor) -> None:
     with EngineProcess("--latency", "20") as engine:
         runs = [pool.submit(engine.complete, "x", rid=f"r{i}") for i in range(3)]
-        eventually(lambda: len(engine.stats()["in_flight"]) == 3, within=2)
+        eventually(lambda: len(engine.stats()["in_flight"]) == 3)
         engine.request("POST", "/abort_request", {"rid": "r1"})
         [choice] = runs[1].result().json()["choices"]
         assert (choice["finish_reason"], choice["text"]) == ("abort", "")
@@ -306,7 +307,7 @@ def test_die_ends_the_process_after_so_many_more_requests() -> None:
         assert [engine.complete("x").status for _ in range(2)] == [200, 200]
         with pytest.raises((OSError, http.client.HTTPException)):
             engine.complete("x")
-        eventually(lambda: engine.exit_code == 1, within=2)
+        eventually(lambda: engine.exit_code == 1)
 
 
 def test_sigterm_ends_the_engine_at_once_even_while_it_hangs(
@@ -314,20 +315,20 @@ def test_sigterm_ends_the_engine_at_once_even_while_it_hangs(
 ) -> None:
     with EngineProcess("--hang") as engine:
         held = pool.submit(engine.complete, "x")
-        eventually(lambda: len(engine.stats()["in_flight"]) == 1, within=2)
+        eventually(lambda: len(engine.stats()["in_flight"]) == 1)
         engine.signal(signal.SIGTERM)
-        eventually(lambda: engine.exit_code == 0, within=2)
+        eventually(lambda: engine.exit_code == 0)
         assert isinstance(held.exception(), (OSError, http.client.HTTPException))
 
 
 def test_sigterm_drain_finishes_what_is_in_flight(pool: ThreadPoolExecutor) -> None:
     with EngineProcess("--sigterm", "drain", "--latency", "1") as engine:
         running = pool.submit(engine.complete, "x")
-        eventually(lambda: len(engine.stats()["in_flight"]) == 1, within=2)
+        eventually(lambda: len(engine.stats()["in_flight"]) == 1)
         engine.signal(signal.SIGTERM)
-        eventually(lambda: engine.request("GET", "/health").status == 503, within=0.9)
+        eventually(lambda: engine.request("GET", "/health").status == 503)
         assert running.result().status == 200
-        eventually(lambda: engine.exit_code == 0, within=2)
+        eventually(lambda: engine.exit_code == 0)
 
 
 def test_sigterm_ignore_stays_and_a_child_stays_behind_a_kill() -> None:

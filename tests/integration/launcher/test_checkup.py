@@ -67,7 +67,7 @@ def working(site: Site) -> Iterator[InferenceTask]:
     worker = WorkerProcess(log, site.environment, f"w@{site.folder.name}")
     app = client(load(site.environment))
     try:
-        eventually(lambda: read_workers(site.store) and "ready." in worker.said(), 30)
+        eventually(lambda: read_workers(site.store) and "ready." in worker.said())
         yield app.modelserver_tasks[0]
     finally:
         app.backend.result_consumer.stop()
@@ -80,12 +80,12 @@ def test_held_engine_stays_as_it_is(site: Site) -> None:
     wish = site.want("good")
     before = site.reaches("good-0", EngineState.READY)
     site.wish("good-0", replace(wish, hold="draining: slow", abort=1, limit=8))
-    eventually(lambda: site.reaches("good-0", EngineState.READY).hold, 10)
+    eventually(lambda: site.reaches("good-0", EngineState.READY).hold)
     held = site.reaches("good-0", EngineState.READY)
     assert (held.hold, held.abort, held.limit) == ("draining: slow", 1, 8)
     assert (held.pid, held.incarnation) == (before.pid, 1)
     site.wish("good-0", wish)
-    eventually(lambda: not site.reaches("good-0", EngineState.READY).hold, 10)
+    eventually(lambda: not site.reaches("good-0", EngineState.READY).hold)
 
 
 def test_requests_are_called_off_by_a_wish(site: Site) -> None:
@@ -97,7 +97,7 @@ def test_requests_are_called_off_by_a_wish(site: Site) -> None:
     with working(site) as complete:
         results = [complete.delay(text, model="good") for text in texts]
         old = site.reaches("good-0", EngineState.READY)
-        eventually(lambda: len(stats(old)["in_flight"]) >= 10, 30)
+        eventually(lambda: len(stats(old)["in_flight"]) >= 10)
         site.wish("good-1", replace(wish, spec=replace(wish.spec, id="good-1")))
         new = site.reaches("good-1", EngineState.READY)
         site.wish("good-0", replace(wish, hold="draining: hung", abort=1))
@@ -118,7 +118,7 @@ def test_engine_has_its_first_canaries_before_it_serves(site: Site) -> None:
     site.launch()
     site.want("steps")
     engine = site.reaches("steps-0", EngineState.READY)
-    found = eventually(lambda: read_canaries(site.store)["steps-0"], 10)
+    found = eventually(lambda: read_canaries(site.store)["steps-0"])
     assert [each.loaded for each in found] == [True, False, False, False]
     assert {(each.incarnation, each.round) for each in found} == {(1, 0)}
     assert all(each.at < engine.since for each in found)
@@ -132,19 +132,19 @@ def test_round_of_canaries_waits_until_the_engine_is_empty(site: Site) -> None:
     wish = site.want("good")
     engine = site.reaches("good-0", EngineState.READY)
     in_flight(site, "good-0", 1, idle=60.0)
-    eventually(lambda: "good-0" in read_loads(site.store), 5)
+    eventually(lambda: "good-0" in read_loads(site.store))
     before = completed(engine)
     site.wish("good-0", replace(wish, hold="verify: slow", canary=3))
-    held = eventually(lambda: site.reaches("good-0", EngineState.READY).hold, 10)
+    held = eventually(lambda: site.reaches("good-0", EngineState.READY).hold)
     assert held
     # Probes of life come one by one; a round would be eleven at once.
     alive_at = site.reaches("good-0", EngineState.READY).alive_at
     later = alive_at + 5
-    eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later, 20)
+    eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later)
     assert completed(engine) - before < 6
     assert canaries(site, "good-0", 3) == []
     in_flight(site, "good-0", 0, idle=60.0)
-    found = eventually(lambda: canaries(site, "good-0", 3), 15)
+    found = eventually(lambda: canaries(site, "good-0", 3))
     assert [each.loaded for each in found] == [True, False, False, False]
 
 
@@ -155,14 +155,14 @@ def test_round_with_a_request_beside_it_is_repeated(site: Site) -> None:
     in_flight(site, "good-0", 0, idle=60.0)
     before = completed(engine)
     site.wish("good-0", replace(wish, hold="verify: slow", canary=1))
-    eventually(lambda: completed(engine) - before >= 11, 15)
+    eventually(lambda: completed(engine) - before >= 11)
     in_flight(site, "good-0", 1, idle=60.0)
     alive_at = site.reaches("good-0", EngineState.READY).alive_at
     later = alive_at + 3
-    eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later, 20)
+    eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later)
     assert canaries(site, "good-0", 1) == []
     in_flight(site, "good-0", 0, idle=60.0)
-    eventually(lambda: canaries(site, "good-0", 1), 15)
+    eventually(lambda: canaries(site, "good-0", 1))
 
 
 def test_next_launcher_does_not_repeat_a_round(site: Site) -> None:
@@ -170,14 +170,14 @@ def test_next_launcher_does_not_repeat_a_round(site: Site) -> None:
     wish = site.want("good")
     site.reaches("good-0", EngineState.READY)
     site.wish("good-0", replace(wish, canary=1))
-    eventually(lambda: canaries(site, "good-0", 1), 15)
+    eventually(lambda: canaries(site, "good-0", 1))
     launcher.process.send_signal(signal.SIGQUIT)
     assert launcher.wait() == 0
     site.launch()
-    eventually(lambda: "adopted" in site.said(), 10)
+    eventually(lambda: "adopted" in site.said())
     site.reaches("good-0", EngineState.READY)
     site.wish("good-0", replace(wish, canary=2))
-    eventually(lambda: canaries(site, "good-0", 2), 15)
+    eventually(lambda: canaries(site, "good-0", 2))
     assert len(canaries(site, "good-0", 1)) == len(canaries(site, "good-0", 2)) == 4
 
 
@@ -188,10 +188,10 @@ def test_metrics_arrive_while_an_engine_has_requests(site: Site) -> None:
     assert read_metrics(site.store) == {}
     begin(engine, 6)
     in_flight(site, "steps-0", 6)
-    eventually(lambda: read_metrics(site.store).get("steps-0"), 10)
-    eventually(lambda: read_metrics(site.store)["steps-0"].waiting == 4, 10)
+    eventually(lambda: read_metrics(site.store).get("steps-0"))
+    eventually(lambda: read_metrics(site.store)["steps-0"].waiting == 4)
     found = read_metrics(site.store)["steps-0"]
     assert 0 < site.store.now() - found.tokens_at < 10
     assert found.itl_seconds == 0.0  # It tells nothing of that.
     in_flight(site, "steps-0", 0)
-    eventually(lambda: read_metrics(site.store) == {}, 10)
+    eventually(lambda: read_metrics(site.store) == {})

@@ -111,7 +111,7 @@ def test_engine_wanted_no_longer_is_drained_and_its_container_goes(
     site.reaches("boxed-0", EngineState.DRAINING)
     assert all(lives(pid) for pid in pids)
     in_flight(site, "boxed-0", 0)
-    eventually(lambda: site.engine("boxed-0") is None, within=30)
+    eventually(lambda: site.engine("boxed-0") is None)
     assert containers.names() == []
     assert not any(lives(pid) for pid in pids)
 

@@ -71,8 +71,8 @@ def test_an_engine_waits_for_a_stranger_to_leave_and_then_starts(
 ) -> None:
     fleet = make(section("m", gpus=2, gpu_memory_gib=70), a=2)
     fleet.stranger("a", 0, stranger, 66)
-    eventually(fleet.seen, 20)
-    reason = eventually(lambda: waits_for(fleet, "m"), 10)
+    eventually(fleet.seen)
+    reason = eventually(lambda: waits_for(fleet, "m"))
     assert reason.startswith(
         "m-0: needs 2 GPUs with 70 GiB free; host a: 1 of 2 GPUs fits, gpu 0 has 14 "
         f"GiB free: 66 GiB held by pid {stranger} sleep ("
@@ -87,22 +87,22 @@ def test_an_engine_waits_for_a_stranger_to_leave_and_then_starts(
     engine = fleet.ready()["m-0"]
     environment = psutil.Process(engine.pid).environ()
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
-    eventually(lambda: fleet.gpus("a")[0].holders == "70 GiB held by engine m-0", 10)
+    eventually(lambda: fleet.gpus("a")[0].holders == "70 GiB held by engine m-0")
 
 
 def test_what_is_promised_is_looked_at_again_right_before_the_start(
     make: Make, stranger: int
 ) -> None:
     fleet = make(section("m", gpus=1), a=1)
-    eventually(fleet.seen, 20)
+    eventually(fleet.seen)
     launcher = fleet.launchers["a"].process
     launcher.send_signal(signal.SIGSTOP)
     fleet.steer()
     assert read_wishes(fleet.store)["m-0"].spec.uuids == (uuid("a", 0),)
     fleet.stranger("a", 0, stranger, 40)
     launcher.send_signal(signal.SIGCONT)
-    held = eventually(lambda: read_engines(fleet.store).get("m-0"), 10)
-    eventually(fleet.seen, 10)
+    held = eventually(lambda: read_engines(fleet.store).get("m-0"))
+    eventually(fleet.seen)
     assert held.reason == (
         f"needs 1 free GPU; gpu 0 has 40 GiB free: {fleet.gpus('a')[0].holders}"
     )
@@ -113,11 +113,11 @@ def test_an_engine_whose_gpu_a_stranger_took_is_started_elsewhere(
     make: Make, stranger: int
 ) -> None:
     fleet = make(section("m", gpus=1), a=1, b=1)
-    eventually(fleet.seen, 20)
+    eventually(fleet.seen)
     fleet.until_ready("m-0")
     engine = fleet.ready()["m-0"]
     fleet.stranger(engine.host, 0, stranger, 8)
-    eventually(fleet.seen, 10)
+    eventually(fleet.seen)
     assert fleet.steer() == []
     fleet.stranger(engine.host, 0, stranger, 60)
     os.kill(engine.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_an_engine_whose_gpu_a_stranger_took_is_started_elsewhere(
         fleet.steer()
         return "m-0" in fleet.ready() and fleet.ready()["m-0"].host == there
 
-    eventually(moved, 40)
+    eventually(moved)
 
 
 def test_an_engine_that_finds_no_memory_tries_another_gpu(make: Make) -> None:
@@ -137,14 +137,14 @@ def test_an_engine_that_finds_no_memory_tries_another_gpu(make: Make) -> None:
     server = [sys.executable, "-m", "tests.engine.server", "--port", "{port}"]
     command = ["sh", "-c", full, "sh", *server, "--model", "{model}"]
     fleet = make(section("m", gpus=1, command=command), a=2)
-    eventually(fleet.seen, 20)
+    eventually(fleet.seen)
 
     def there() -> bool:
         fleet.breathe()
         fleet.steer()
         return fleet.ready().get("m-0") is not None
 
-    eventually(there, 40)
+    eventually(there)
     engine = fleet.ready()["m-0"]
     assert (engine.gpus, engine.incarnation) == ((1,), 3)
 
@@ -156,7 +156,7 @@ def test_a_gpu_that_reports_a_fault_is_not_used_again(make: Make) -> None:
     assert engine.gpus == (0,)
     fleet.stubs["a"].xids.append((0, 79))
     fleet.stubs["a"].write()
-    eventually(lambda: fleet.gpus("a")[0].fault, 10)
+    eventually(lambda: fleet.gpus("a")[0].fault)
     os.kill(engine.pid, signal.SIGKILL)
 
     def again() -> bool:
@@ -165,7 +165,7 @@ def test_a_gpu_that_reports_a_fault_is_not_used_again(make: Make) -> None:
         found = fleet.ready().get("m-0")
         return found is not None and found.gpus == (1,)
 
-    eventually(again, 40)
+    eventually(again)
     assert "XID 79, fallen off the bus" in fleet.launchers["a"].said()
 
 
@@ -198,7 +198,7 @@ def test_a_launcher_keeps_to_the_gpus_that_its_host_lists(make: Make) -> None:
 
 def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:
     fleet = make(section("m", gpus=1, min_engines=2), a=1, b=2)
-    eventually(fleet.seen, 20)
+    eventually(fleet.seen)
     fleet.until_ready("m-0", "m-1")
     hosts = {name: engine.host for name, engine in fleet.ready().items()}
     assert sorted(hosts.values()) == ["a", "b"]
@@ -211,7 +211,7 @@ def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:
         fleet.steer()
         return [engine.host for engine in fleet.ready().values()] == ["b", "b"]
 
-    eventually(moved, 40)
+    eventually(moved)
 
 
 def test_a_driver_that_hangs_makes_the_gpus_faulty_and_the_launcher_goes_on(
@@ -221,12 +221,12 @@ def test_a_driver_that_hangs_makes_the_gpus_faulty_and_the_launcher_goes_on(
     fleet.until_ready("m-0")
     fleet.stubs["a"].hangs = True
     fleet.stubs["a"].write()
-    gpu = eventually(lambda: [g for g in fleet.gpus("a") if g.fault], 30)[0]
+    gpu = eventually(lambda: [g for g in fleet.gpus("a") if g.fault])[0]
     assert gpu.fault.startswith("the driver has not answered for ")
     assert "m-0" in fleet.ready()
     fleet.stubs["a"].hangs = False
     fleet.stubs["a"].write()
-    eventually(lambda: not fleet.gpus("a")[0].fault, 10)
+    eventually(lambda: not fleet.gpus("a")[0].fault)
 
 
 def test_a_host_without_a_driver_says_so_and_runs_engines_without_gpus(

@@ -24,7 +24,7 @@ def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
     with open_hosts(tmp_path, valkey.url, m, extra=extra) as hosts:
         for host in ("a", "b", "c"):
             hosts.launch(host)
-        eventually(lambda: len(read_hosts(hosts.store)) == 3, 30)
+        eventually(lambda: len(read_hosts(hosts.store)) == 3)
         yield hosts
 
 
@@ -46,21 +46,21 @@ def engine_processes(hosts: Hosts) -> int:
 
 
 def test_engines_of_a_lost_host_appear_elsewhere_and_stay_there(hosts: Hosts):
-    before = eventually(lambda: settled(hosts), 60)
+    before = eventually(lambda: settled(hosts))
     lost = before["m-0"].host
     hosts.kill(lost)
     gone = lambda: lost not in {h.name for h in read_hosts(hosts.store)}  # noqa: E731
-    eventually(gone, 10)
-    moved = eventually(lambda: settled(hosts), 60)
+    eventually(gone)
+    moved = eventually(lambda: settled(hosts))
     assert lost not in {engine.host for engine in moved.values()}
     for name, engine in moved.items():
         if before[name].host != lost:
             assert (engine.pid, engine.host) == (before[name].pid, before[name].host)
 
     hosts.launch(lost)
-    eventually(lambda: lost in {h.name for h in read_hosts(hosts.store)}, 30)
+    eventually(lambda: lost in {h.name for h in read_hosts(hosts.store)})
     returned = hosts.store.now()
-    eventually(lambda: hosts.store.now() > returned + 6, 15)
+    eventually(lambda: hosts.store.now() > returned + 6)
     after = settled(hosts)
     assert after
     assert {n: (e.pid, e.host) for n, e in after.items()} == {
@@ -70,13 +70,13 @@ def test_engines_of_a_lost_host_appear_elsewhere_and_stay_there(hosts: Hosts):
 
 
 def test_engines_that_outlived_their_launcher_are_not_doubled(hosts: Hosts):
-    before = eventually(lambda: settled(hosts), 60)
+    before = eventually(lambda: settled(hosts))
     lost = before["m-0"].host
     hosts.launchers[lost].process.kill()
     hosts.launchers[lost].wait()
     elsewhere = lambda: hosts.ready("m-0").host != lost  # noqa: E731
-    eventually(elsewhere, 60)
+    eventually(elsewhere)
     hosts.launch(lost)
-    eventually(lambda: settled(hosts) and engine_processes(hosts) == len(NAMES), 60)
+    eventually(lambda: settled(hosts) and engine_processes(hosts) == len(NAMES))
     spread = Counter(engine.host for engine in read_engines(hosts.store).values())
     assert lost not in spread

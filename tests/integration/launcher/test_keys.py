@@ -61,9 +61,7 @@ def test_the_next_launcher_uses_the_key_of_an_adopted_engine(site: Site) -> None
     first.wait()
     site.launch()
     later = engine.alive_at + 6
-    eventually(
-        lambda: site.reaches("guarded-0", EngineState.READY).alive_at > later, 30
-    )
+    eventually(lambda: site.reaches("guarded-0", EngineState.READY).alive_at > later)
     assert site.reaches("guarded-0", EngineState.READY).pid == engine.pid
 
 

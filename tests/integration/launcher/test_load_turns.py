@@ -32,6 +32,6 @@ def test_the_second_waits_until_the_first_has_loaded(site: Site) -> None:
         waiting = site.reaches("slow-1", EngineState.PENDING)
         return waiting.reason == "waits for slow-0, which loads the same files"
 
-    eventually(waits, 20)
+    eventually(waits)
     (site.folder / "go").write_text("on\n")
     site.reaches("slow-1", EngineState.STARTING)

@@ -35,11 +35,11 @@ def test_launchers_obey_after_an_engine_moved_to_and_fro(hosts: Hosts):
     for move in range(MOVES):
         host = ("a", "b")[move % 2]
         wish(hosts, "m-0", host)
-        eventually(lambda host=host: hosts.ready("m-0").host == host, 40)
+        eventually(lambda host=host: hosts.ready("m-0").host == host)
     for host in ("a", "b"):
         wish(hosts, "m-1", host)
-        eventually(lambda host=host: hosts.ready("m-1").host == host, 40)
+        eventually(lambda host=host: hosts.ready("m-1").host == host)
     wish(hosts, "m-0", "")
     wish(hosts, "m-1", "")
-    eventually(lambda: not hosts.engine("m-0") and not hosts.engine("m-1"), 12)
+    eventually(lambda: not hosts.engine("m-0") and not hosts.engine("m-1"))
     assert "the store lost its data" not in hosts.said()

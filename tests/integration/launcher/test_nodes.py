@@ -83,7 +83,7 @@ def test_people_see_where_its_nodes_are(hosts: Hosts):
         of_host = dict(describe_host(status, there, ()))
         return status if of_host["m-0"].startswith(told) else None
 
-    status = eventually(seen, 20)
+    status = eventually(seen)
     (engine,) = status.engines
     assert engine.hosts == (engine.host, there)
     assert check_exposed("m-0", "10.0.0.7 port 21007", status).is_note
@@ -96,8 +96,8 @@ def test_launchers_adopt_both_nodes(hosts: Hosts):
         hosts.launchers[host].process.kill()
         hosts.launchers[host].wait()
         pid = hosts.launch(host).process.pid
-        eventually(lambda pid=pid: pid in {e.pid for e in read_hosts(hosts.store)}, 30)
-    eventually(lambda: hosts.said().count("adopted") >= 2, 20)
+        eventually(lambda pid=pid: pid in {e.pid for e in read_hosts(hosts.store)})
+    eventually(lambda: hosts.said().count("adopted") >= 2)
     after = serving(hosts)
     assert (after.incarnation, after.pid) == (before.incarnation, before.pid)
     assert node_of(after).pid == node_of(before).pid
@@ -129,4 +129,4 @@ def test_an_engine_that_lost_its_leader_serves_on_other_hosts(hosts: Hosts):
     hosts.kill(before.host)
     after = serving(hosts, before.incarnation + 1)
     assert before.host not in {after.host, node_of(after).host}
-    eventually(lambda: processes(hosts) == {after.pid, node_of(after).pid}, 10)
+    eventually(lambda: processes(hosts) == {after.pid, node_of(after).pid})

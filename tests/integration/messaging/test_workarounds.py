@@ -273,8 +273,8 @@ def test_celery_holds_what_is_not_due_and_logs_each_answer(
     with log.open("wb") as output:
         worker = subprocess.Popen(argv, cwd=tmp_path, stdout=output, stderr=output)
     try:
-        eventually(lambda: "a heron in the reeds" in log.read_text(), within=30)
-        eventually(lambda: not client.llen("celery"), within=10)
+        eventually(lambda: "a heron in the reeds" in log.read_text())
+        eventually(lambda: not client.llen("celery"))
         assert client.hlen("unacked") == 1
     finally:
         end(worker)

@@ -86,7 +86,7 @@ def test_prometheus_reads_engines_queues_answers_and_alerts(
         with served(hosts) as url:
             engine = {"engine": "m-0", "model": "m", "host": "a"}
             total = named("modelserver_engine_requests_total", **engine)
-            eventually(lambda: scrape(url).get(total) == 5, within=10)
+            eventually(lambda: scrape(url).get(total) == 5)
             page = scrape(url)
             tokens = named("modelserver_engine_completion_tokens_total", **engine)
             took = "modelserver_engine_request_seconds"
@@ -120,7 +120,7 @@ def test_a_server_that_is_away_is_told_and_awaited(tmp_path: Path):
         server.stop()
         assert scrape(url) == {named("modelserver_up"): 0}
         server.start()
-        eventually(lambda: scrape(url)[named("modelserver_up")] == 1, within=10)
+        eventually(lambda: scrape(url)[named("modelserver_up")] == 1)
     server.stop()
 
 

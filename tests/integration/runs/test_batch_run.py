@@ -71,7 +71,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(fleet: FleetSite, tmp_path: P
     source, out = written(tmp_path), tmp_path / "out.jsonl"
     for share in (0.2, 0.5, 0.8):
         process = start_batch(fleet.environment, source, "-o", out)
-        eventually(lambda s=share: len(names(out)) > s * ROWS, within=60)
+        eventually(lambda s=share: len(names(out)) > s * ROWS)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
     with out.open("ab") as stream:
@@ -89,7 +89,7 @@ def test_ctrl_c_takes_back_what_waits(fleet: FleetSite, tmp_path: Path):
     fleet.engines["writer-0"].fault(slow=50)
     source, out = written(tmp_path), tmp_path / "out.jsonl"
     process = start_batch(fleet.environment, source, "-o", out)
-    eventually(lambda: names(out), within=60)
+    eventually(lambda: names(out))
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said

@@ -26,7 +26,7 @@ from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
 def test_a_request_with_a_countdown_is_parked_and_not_held(fleet: FleetSite):
     began = time.monotonic()
     result = fleet.complete.apply_async(("later",), countdown=2)
-    eventually(lambda: fleet.parked() == 1, within=1.5)
+    eventually(lambda: fleet.parked() == 1)
     assert fleet.held() == 0
     assert read_backlog(fleet.store, "writer") == 0
     assert result.get(PATIENCE) == answer_text("later")

@@ -56,7 +56,7 @@ def test_a_killed_holders_run_goes_on_in_another(fleet: FleetSite, tmp_path: Pat
         first.wait_until_ready()
         second.wait_until_ready()
         run = submit(fleet, source, out)
-        eventually(lambda: len(names(out)) > ROWS / 5, within=60)
+        eventually(lambda: len(names(out)) > ROWS / 5)
         a, b = (first, second) if first.has(fleet.store, run) else (second, first)
         a.process.send_signal(signal.SIGKILL)
         a.process.wait(10)
@@ -78,12 +78,12 @@ def test_a_frozen_holder_writes_nothing_more(fleet: FleetSite, tmp_path: Path):
     source, out = written(tmp_path), tmp_path / "out.jsonl"
     run = submit(fleet, source, out)
     with holder(fleet, "frozen") as frozen:
-        eventually(lambda: len(names(out)) > ROWS / 5, within=60)
+        eventually(lambda: len(names(out)) > ROWS / 5)
         frozen.process.send_signal(signal.SIGSTOP)
         with holder(fleet, "other") as other:
             eventually(lambda: other.has(fleet.store, run), within=PATIENCE)
             fleet.engines["writer-0"].fault()
-            eventually(lambda: len(names(out)) > ROWS / 2, within=60)
+            eventually(lambda: len(names(out)) > ROWS / 2)
             frozen.process.send_signal(signal.SIGCONT)
             await_end(fleet, run)
             eventually(lambda: "has another holder now" in frozen.said(), PATIENCE)
@@ -106,7 +106,7 @@ def test_a_small_run_is_not_stuck_behind_a_big_one(fleet: FleetSite, tmp_path: P
         by_itself = seconds(alone)
         out = tmp_path / "out-big.jsonl"
         first = submit(fleet, big, out)
-        eventually(lambda: len(names(out)) > 100, within=60)
+        eventually(lambda: len(names(out)) > 100)
         behind = seconds(small)
         assert state(fleet.store, first) == "running"
         assert behind < 4 * by_itself + 2
@@ -124,7 +124,7 @@ def test_a_run_is_paused_gone_on_with_and_cancelled(fleet: FleetSite, tmp_path: 
 
     with holder(fleet, "orders"):
         run = submit(fleet, source, out)
-        eventually(lambda: names(out), within=60)
+        eventually(lambda: names(out))
         order(RunOrder.PAUSE)
         eventually(lambda: state(fleet.store, run) == "paused", PATIENCE)
         eventually(lambda: not fleet.held(), PATIENCE)
@@ -180,7 +180,7 @@ def test_a_run_that_nobody_holds_is_cancelled_at_once(fleet: FleetSite, tmp_path
     fleet.engines["writer-0"].fault(hang=True)
     run = submit(fleet, written(tmp_path), tmp_path / "out.jsonl")
     with holder(fleet, "gone") as gone:
-        eventually(lambda: read_backlog(fleet.store, "writer"), within=60)
+        eventually(lambda: read_backlog(fleet.store, "writer"))
         gone.process.terminate()
         assert gone.process.wait(PATIENCE) == 0
     assert state(fleet.store, run) == "waiting"
@@ -210,7 +210,7 @@ def test_a_full_disk_pauses_a_run_until_there_is_room(
     source, out = written(tmp_path, 1_000), small_disk / "out.jsonl"
     run = submit(fleet, source, out)
     with holder(fleet, "full"):
-        eventually(lambda: "no space left" in obstacle(fleet.store, run), within=60)
+        eventually(lambda: "no space left" in obstacle(fleet.store, run))
         assert state(fleet.store, run) == "paused"
         assert all(times == 1 for times in names(out).values())
         bigger = ["mount", "-o", "remount,size=8m", str(small_disk)]

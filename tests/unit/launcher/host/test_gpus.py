@@ -70,7 +70,7 @@ def test_processes_of_our_engines_are_told_by_their_parents(stub: StubNvml) -> N
     child = "import subprocess; subprocess.run(['sleep', '60'])"
     parent = subprocess.Popen([sys.executable, "-c", child])
     with parent:
-        (worker,) = eventually(psutil.Process(parent.pid).children, 10)
+        (worker,) = eventually(psutil.Process(parent.pid).children)
         stub.gpus[1].processes[worker.pid] = 20
         stub.write()
         with Reader(stub, engine=parent.pid) as reader:

@@ -63,7 +63,7 @@ def test_an_engine_asks_its_own_address_without_a_proxy(
     proxy = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
     environment = {"no_proxy": "", "NO_PROXY": "", **proxy, **given}
     engine = run(tmp_path, sys.executable, "-c", code, **environment)
-    assert eventually(engine.ended, 20) == "exit code 0"
+    assert eventually(engine.ended) == "exit code 0"
     last = (tmp_path / "log").read_text().splitlines()[-1]
     bypassed = [True, True, expected == "*"]
     assert last == f"{expected} {expected} {bypassed}"
