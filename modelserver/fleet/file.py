@@ -23,6 +23,7 @@ from modelserver.fleet.arguments import (
     names_port,
 )
 from modelserver.fleet.nodes import host_disagreements
+from modelserver.fleet.places import find_host_problems, find_pin_problems
 from modelserver.fleet.sections import (
     AlertsSection,
     DefaultsSection,
@@ -217,7 +218,7 @@ def read_fleet(path: Path) -> Fleet:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     fleet = make_fleet(str(path), values)
     # Not of a fleet in force: an earlier version may have taken what is refused now.
-    for where, problem in _argument_problems(fleet):
+    for where, problem in (*_argument_problems(fleet), *_place_problems(fleet)):
         raise ConfigurationError(
             f"{path}: the fleet file is not valid\n  {where}: {problem}"
         )
@@ -235,6 +236,19 @@ def _argument_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
             update={"extra_args": pin.extra_args, "environment": pin.environment}
         )
         for problem in _problems_of_model(model):
+            yield f"engines[{number}]", problem
+
+
+def _place_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """What is wrong with hosts and the places of engines, with where they stand."""
+    listed: dict[str, tuple[int, ...] | None] = {}
+    for number, host in enumerate(fleet.hosts):
+        is_known = host.name in listed
+        for problem in find_host_problems(host.name, host.gpus or (), is_known):
+            yield f"hosts[{number}]", problem
+        listed[host.name] = host.gpus
+    for number, pin in enumerate(fleet.engines):
+        for problem in find_pin_problems(pin.host, pin.gpus, listed):
             yield f"engines[{number}]", problem
 
 
