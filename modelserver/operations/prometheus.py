@@ -213,7 +213,9 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
         state.add_metric([*labels, shown], 1)
         held.add_metric(labels, bool(engine.hold))
         for name, family in numbers.items():
-            family.add_metric(labels, getattr(engine, name))
+            # What a lost host said last would be an alert without an end.
+            if engine.host_live or name != "hung_seconds":
+                family.add_metric(labels, getattr(engine, name))
         took = engine.durations
         seconds.add_metric(labels, TOOK.buckets(took), took.seconds)
     yield from (state, held, seconds, *numbers.values())
@@ -222,7 +224,7 @@ def _engines(engines: tuple[EngineStatus, ...]) -> Iterator[Metric]:
 def _own_metrics(
     metrics: Mapping[str, Metrics], engines: tuple[EngineStatus, ...]
 ) -> Iterator[Metric]:
-    """What engines tell of themselves."""
+    """What engines tell of themselves; nothing of those whose host is lost."""
     waiting = _gauge(
         "engine_waiting", "Requests that an engine has not begun.", *ENGINE_LABELS
     )
@@ -230,7 +232,7 @@ def _own_metrics(
         "engine_kv_use", "Share of an engine's KV cache in use.", *ENGINE_LABELS
     )
     for engine in engines:
-        if own := metrics.get(engine.id):
+        if engine.host_live and (own := metrics.get(engine.id)):
             labels = [engine.id, engine.model, engine.host]
             waiting.add_metric(labels, own.waiting)
             use.add_metric(labels, own.kv_use)

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelserver.control.alerts import raise_alert
+from modelserver.measured import Metrics
+from modelserver.operations.prometheus import FleetCollector
+from modelserver.store.measurements import report_metrics
+from tests.support.fleet_records import Records
 from tests.support.fleets import CLI, Hosts, model, open_hosts
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 from tests.support.workers import answers
@@ -110,6 +115,31 @@ def test_prometheus_reads_engines_queues_answers_and_alerts(
             assert page[named("modelserver_alerts_total", event="raised")] == 1
             assert page[named("modelserver_control_look_age_seconds")] < 30
             assert page[named("modelserver_up")] == 1
+
+
+def test_a_lost_host_is_down_and_its_last_figures_are_not_told(
+    valkey: ValkeyProcess, tmp_path: Path
+):
+    records = Records.open(tmp_path, valkey.url, ["m", "idle"])
+    records.write(2)
+    store, keys = records.store, records.store.keys
+    report_metrics(store, {"m-0": Metrics(waiting=7, kv_use=0.9)})
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(records.settings))
+    engine = {"engine": "m-0", "model": "m", "host": "host-0"}
+
+    def told(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"modelserver_{name}", labels)
+
+    assert told("engine_waiting", **engine) == 7
+    assert told("host_up", host="host-0") == 1
+    store.client.delete(keys.host("host-0"))
+    assert told("host_up", host="host-0") == 0
+    assert told("engine_state", **engine, state="LOST") == 1
+    assert told("engine_waiting", **engine) is None
+    assert told("engine_kv_use", **engine) is None
+    assert told("engine_hung_seconds", **engine) is None
+    store.client.close()
 
 
 def test_a_server_that_is_away_is_told_and_awaited(tmp_path: Path):
