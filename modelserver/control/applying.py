@@ -114,9 +114,9 @@ def propose(store: Store, settings: Settings) -> Proposal:
         backlogs = {model: read_backlog(store, model) for model in found.removed}
         queued = {model: count for model, count in backlogs.items() if count}
         found = dataclasses.replace(found, moves=_moves(store, before, settings.fleet))
-        hosts = {each.name for each in read_hosts(store)}
+        hosts = read_hosts(store)
         doubts = find_doubts(settings.fleet, hosts)
-        alone = hosts <= {settings.host}
+        alone = {each.name for each in hosts} <= {settings.host}
         if keyless and not alone:
             doubts = (*doubts, UNSIGNED.format(settings.fleet_key.file))
         return Proposal(

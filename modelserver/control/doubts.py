@@ -1,15 +1,17 @@
 """What is doubtful about a fleet that is to be applied, though it may be meant so."""
 
 import string
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from modelserver.fleet.arguments import PLACEHOLDERS
 from modelserver.fleet.file import Fleet
+from modelserver.inventory import Host
 
 
-def find_doubts(fleet: Fleet, known: Collection[str]) -> tuple[str, ...]:
-    """A sentence for each doubt; ``known`` are the hosts that have reported."""
-    return (*_hosts(fleet, known), *_commands(fleet))
+def find_doubts(fleet: Fleet, reports: Collection[Host]) -> tuple[str, ...]:
+    """A sentence for each doubt; ``reports`` are those of the hosts."""
+    known = {report.name for report in reports}
+    return (*_hosts(fleet, known), *_gpus(fleet, reports), *_commands(fleet))
 
 
 def _hosts(fleet: Fleet, known: Collection[str]) -> Iterator[str]:
@@ -34,6 +36,19 @@ def _hosts(fleet: Fleet, known: Collection[str]) -> Iterator[str]:
                 f"engine {pin.id} is pinned to host "
                 f'"{pin.host}", whose launcher does not report; {remedy}'
             )
+
+
+def _gpus(fleet: Fleet, reports: Iterable[Host]) -> Iterator[str]:
+    """GPUs that are named and that their host does not have."""
+    there = {report.name: {gpu.index for gpu in report.gpus} for report in reports}
+    named = [("[[hosts]]", host.name, host.gpus or ()) for host in fleet.hosts]
+    named += [(f"engine {pin.id}", pin.host, pin.gpus) for pin in fleet.pins()]
+    for who, host, gpus in named:
+        lacking = sorted(set(gpus) - there.get(host, set(gpus)))
+        if lacking:
+            told = ", ".join(map(str, lacking))
+            may = ", ".join(map(str, sorted(there[host]))) or "none"
+            yield f'{who} names GPU {told} of host "{host}", which reports {may}'
 
 
 def _commands(fleet: Fleet) -> Iterator[str]:

@@ -5,8 +5,12 @@ from typing import Any
 from modelserver.control.doubts import find_doubts
 from modelserver.fleet.file import Fleet
 from modelserver.fleet.sections import EngineSection, HostSection, ModelSection
+from modelserver.inventory import Gpu, Host
 
-KNOWN = {"h1", "h2"}
+KNOWN = (
+    Host("h1", (Gpu(0, "GPU-a"), Gpu(1, "GPU-b"))),
+    Host("h2"),
+)
 
 
 def model(*words: str, **more: Any) -> ModelSection:
@@ -33,6 +37,17 @@ def test_a_pin_to_an_unknown_host_is_named():
     pin = EngineSection(model="m", host="h3")
     (doubt,) = find_doubts(Fleet(models=(model("{port}"),), engines=(pin,)), KNOWN)
     assert doubt.startswith('engine m-0 is pinned to host "h3", whose launcher')
+
+
+def test_a_gpu_that_its_host_does_not_have_is_named():
+    hosts = (HostSection(name="h1", gpus=(0, 7)), HostSection(name="h2", gpus=None))
+    pin = EngineSection(model="m", host="h2", gpus=(0,))
+    fleet = Fleet(models=(model("{port}"),), hosts=hosts, engines=(pin,))
+    assert find_doubts(fleet, KNOWN) == (
+        '[[hosts]] names GPU 7 of host "h1", which reports 0, 1',
+        'engine m-0 names GPU 0 of host "h2", which reports none',
+    )
+    assert find_doubts(fleet, ()) == ()
 
 
 def test_placeholders_that_are_wrong_or_missing_are_named():
