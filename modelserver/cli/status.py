@@ -1,5 +1,6 @@
 """``modelserver status`` and ``models``: show the fleet as it is."""
 
+import sys
 import time
 
 import click
@@ -8,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.cli.output import FittingTable, console, print_json, seconds, table
 from modelserver.inventory import GIB, Gpu
 from modelserver.operations.status import (
     EngineStatus,
@@ -26,6 +27,8 @@ from modelserver.values import EngineState, Order
 STATUS_WATCH_SECONDS = 2.0
 #: How many letters of the reason why an engine is held are shown beside its state.
 HOLD_WIDTH = 30
+#: What engines are shown without first where a screen is narrow.
+SPARE_COLUMNS = ("inc", "errors", "p95", "requests", "since", "host", "tokens/s", "p50")
 #: Colours of engines' states; others have none.
 STATE_COLOURS = {
     EngineState.READY: "green",
@@ -54,6 +57,12 @@ def status(as_json: bool, watch: bool) -> None:
         print_json(found.to_json())
     elif not watch:
         console().print(render(found))
+    elif not sys.stdout.isatty():
+        while True:
+            console().print(render(found))
+            sys.stdout.flush()
+            time.sleep(STATUS_WATCH_SECONDS)
+            found = read_status(store, settings)
     else:
         with Live(render(found), console=console(), screen=True) as live:
             while True:
@@ -75,7 +84,8 @@ def models(as_json: bool) -> None:
 
 def render(found: Status) -> Group:
     """The whole status as tables."""
-    tables = [_engines(found), _models(found), _hosts(found)]
+    tables: list[Table | FittingTable] = [_engines(found), _models(found)]
+    tables.append(_hosts(found))
     tables += [_gpus(found)] * any(host.gpus for host in found.hosts)
     tables.append(_workers(found))
     return Group(
@@ -89,7 +99,7 @@ def render(found: Status) -> Group:
     )
 
 
-def _engines(found: Status) -> Table:
+def _engines(found: Status) -> FittingTable:
     numbers = ("inc", "in-flight", "p50", "p95", "tokens/s", "requests", "errors")
     columns = ("model", "engine", "host", "state", *numbers, "since", "reason")
     made = table("Engines", *columns, numbers=numbers)
@@ -111,7 +121,7 @@ def _engines(found: Status) -> Table:
             seconds(found.at - engine.since) if engine.since else "-",
             escape(engine_reason(engine)),
         )
-    return made
+    return FittingTable(made, SPARE_COLUMNS)
 
 
 def _state(engine: EngineStatus) -> str:

@@ -1,0 +1,34 @@
+"""Tables on screens of any width."""
+
+import pytest
+from rich.console import Console
+
+from modelserver.cli.output import FittingTable, table
+
+
+def drawn(width: int) -> list[str]:
+    """The lines of a table of five columns, the third and fourth of them spare."""
+    made = table("Engines", "engine", "state", "p95", "errors", "reason")
+    made.add_row("tiny-chat-0", "STARTING", "0.2 s", "0", "loading weights " * 4)
+    screen = Console(width=width, color_system=None)
+    with screen.capture() as captured:
+        screen.print(FittingTable(made, ("errors", "p95")))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "header", "told"),
+    [
+        (200, "engine       state     p95    errors  reason", None),
+        (60, "engine       state     p95    reason", "(no room for errors)"),
+        (50, "engine       state     reason", "(no room for errors, p95)"),
+        (30, "engine", "(no room for errors, p95)"),
+    ],
+)
+def test_a_narrow_screen_shows_fewer_columns_and_whole_words(
+    width: int, header: str, told: str | None
+):
+    lines = drawn(width)
+    assert any(line.startswith(header) for line in lines), lines
+    assert all(len(line) <= width for line in lines)
+    assert (told in lines) if told else not any("no room" in line for line in lines)
