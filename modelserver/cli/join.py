@@ -32,10 +32,10 @@ from modelserver.values import EngineState
 
 #: The folder of the fleet files that this command writes, in the home.
 JOINED = "joined"
+#: The file beside each of them with this host's name in that fleet.
+NAME_FILE = "host"
 #: The variable that may hold the URL with its password.
 URL_VARIABLE = "MODELSERVER_REDIS_URL"
-#: The seconds that launcher and worker may take to be seen in the fleet.
-START_SECONDS = 120.0
 #: A host without an engine after so many looks of control gets none for now.
 IDLE_LOOKS = 5
 #: How often the fleet is looked at while this waits, in seconds.
@@ -100,7 +100,7 @@ def leave() -> None:
     written = sorted((load().home / JOINED).glob(f"*/{FLEET_FILE}"))
     stopped = 0
     for file in [Path(named)] if named else written:
-        os.environ["MODELSERVER_FLEET"] = str(file)
+        _go_by(file)
         if owner := _stack(load()).find_owner():
             click.echo(f"stopping launcher and worker (pid {owner.pid})")
             owner.terminate()
@@ -116,12 +116,13 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
     if name:
         os.environ["MODELSERVER_HOST"] = name
     if url_file:
-        os.environ[URL_VARIABLE] = url_file.read_text().strip()
+        os.environ[URL_VARIABLE] = _read_secret(url_file)
     given = os.environ.get(URL_VARIABLE, "")
     if url:
         _refuse_other(url, given)
     if os.environ.get("MODELSERVER_FLEET"):
-        os.environ.setdefault(URL_VARIABLE, url or given)
+        if url:
+            os.environ.setdefault(URL_VARIABLE, url)
         return load()
     if not url and not given:
         raise ConfigurationError(
@@ -133,14 +134,38 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(FILE.format(url=plain))
+    _go_by(file)
+    settings, noted = load(), file.with_name(NAME_FILE)
+    before = noted.read_text() if noted.exists() else settings.host
+    if before != settings.host and _stack(settings).find_owner():
+        raise ConfigurationError(
+            f"this machine has joined as {before}; run `modelserver leave` first"
+        )
+    noted.write_text(settings.host)
+    return settings
+
+
+def _go_by(file: Path) -> None:
+    """Have this process, and those that it starts, be the host that joined so."""
     os.environ["MODELSERVER_FLEET"] = str(file)
-    return load()
+    name = file.with_name(NAME_FILE)
+    if name.exists():
+        os.environ.setdefault("MODELSERVER_HOST", name.read_text())
+
+
+def _read_secret(file: Path) -> str:
+    """What a file holds that nobody else may read. Raises ConfigurationError."""
+    if file.stat().st_mode & 0o077:
+        raise ConfigurationError(
+            f"others may read {file}, which may have a password; run: chmod 600 {file}"
+        )
+    return file.read_text().strip()
 
 
 def _refuse_other(url: str, given: str) -> None:
     """Raise ConfigurationError where a URL on the command line is none to go by."""
     try:
-        has_password = bool(read_address(url).password)
+        has_password = bool(read_address(url).password) or "ssl_password" in url
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     if has_password:
@@ -157,8 +182,7 @@ def _refuse_other(url: str, given: str) -> None:
 
 def _without_password(url: str) -> str:
     """The URL as it may stand in a file that others read."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return plain_url(url).replace("://***@", "://", 1)
 
 
 def _stack(settings: Settings, say: Callable[[str], None] = click.echo) -> Stack:
@@ -233,7 +257,9 @@ def _await_engines(
             looks.add(status.steered_at)
             states = {engine.state for engine in status.engines}
             if EngineState.FATAL in states:
-                raise ModelserverError("an engine does not start: `modelserver why`")
+                raise ModelserverError(
+                    "an engine of this host does not start; see `modelserver doctor`"
+                )
             if states and all(state.serves for state in states):
                 click.echo(f"{settings.host} is in the fleet, and its engines serve")
                 return

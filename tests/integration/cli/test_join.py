@@ -60,6 +60,10 @@ def test_a_host_joins_by_one_line_and_leaves(hosts: Hosts, valkey: ValkeyProcess
     after = hosts.ready("m-0")
     assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
 
+    code, said = on_new_host(hosts, *join[:2], "--name", "other", key=hosts.fleet_key)
+    assert code == 2, said
+    assert "joined as new; run `modelserver leave` first" in said
+
     code, said = on_new_host(hosts, "leave", key=hosts.fleet_key)
     assert code == 0, said
     eventually(lambda: not read_hosts(hosts.store))

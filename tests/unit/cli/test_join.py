@@ -17,6 +17,7 @@ NOTHING = dict.fromkeys(("MODELSERVER_FLEET", "MODELSERVER_HOST", URL_VARIABLE))
     [
         ("redis://:secret@state:6379/0", "", f"put the URL into {URL_VARIABLE}"),
         ("redis://a:6379/0", "redis://:s@b:6379/0", "leave one out"),
+        ("rediss://state/0?ssl_password=secret", "", "--url-file FILE"),
         ("state:6379", "", "must be redis://"),
         ("", "", "say where the fleet's Redis is"),
     ],
@@ -35,9 +36,20 @@ def test_a_url_that_is_none_to_go_by_is_refused_without_its_password(
     assert ":s@" not in str(refused.value)
 
 
+def test_a_file_that_others_read_is_refused(tmp_path: Path):
+    file = tmp_path / "url"
+    file.write_text("redis://:secret@127.0.0.1:1/0\n")
+    file.chmod(0o644)
+    with pytest.raises(ConfigurationError, match=f"chmod 600 {file}"):
+        CliRunner().invoke(
+            join, ["--url-file", str(file)], env=NOTHING, catch_exceptions=False
+        )
+
+
 def test_a_password_in_a_file_stays_there(tmp_path: Path):
     file = tmp_path / "url"
     file.write_text("redis://:secret@127.0.0.1:1/0\n")
+    file.chmod(0o600)
     done = CliRunner().invoke(
         join,
         ["--url-file", str(file)],
