@@ -238,7 +238,9 @@ class BatchFolder:
     def _submit_file(
         self, record: BatchRecord, source: Path, skip_bad: bool = False
     ) -> str:
-        options = BatchOptions(priority=record.priority, skip_bad=skip_bad)
+        options = BatchOptions(
+            priority=record.priority, skip_bad=skip_bad, api_key=record.owner
+        )
         paths = BatchPaths(self._path(record.id, ".out.jsonl"))
         job = BatchRun(self._app, Source(source), paths, options)
         try:

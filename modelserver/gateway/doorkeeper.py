@@ -16,6 +16,7 @@ from modelserver.store import Keys
 from modelserver.store.api_keys import (
     ApiKey,
     Count,
+    Use,
     count_request,
     find_api_key,
     note_use,
@@ -92,12 +93,11 @@ class Doorkeeper:
         if visitor.key is None:
             return
         found = [tokens_used({"usage": usage}) for usage in usages]
-        tokens = (sum(each[0] for each in found), sum(each[1] or 0 for each in found))
+        prompt, completion = (sum(each[at] or 0 for each in found) for at in (0, 1))
+        use, name = Use(1, prompt, completion), visitor.key.name
         # The answer is there: its client gets it, whatever Redis says.
         with suppress(RedisError, OSError):
-            await note_use(
-                self._client, self._keys, visitor.key, model, tokens, time.time()
-            )
+            await note_use(self._client, self._keys, name, model, use, time.time())
 
 
 def _headers(key: ApiKey, count: Count, now: float) -> dict[str, str]:

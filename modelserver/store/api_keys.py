@@ -30,16 +30,17 @@ MINUTE_SECONDS = 180
 #: The fields of a day's books begin so; after it comes the model.
 REQUESTS, PROMPT, COMPLETION = "requests:", "prompt:", "completion:"
 
-#: Counts a request of a minute, unless the limits are reached. KEYS: the minute's
+#: Counts requests of a minute, unless the limits are reached. KEYS: the minute's
 #: counters, the day's. ARGV: requests a minute, tokens a minute, tokens a day (0 is no
-#: limit), seconds that the minute is kept. Returns what was reached ("" for nothing),
-#: the requests and tokens of the minute, the tokens of the day.
+#: limit), seconds that the minute is kept, how many requests they are. Returns what was
+#: reached ("" for nothing), the requests and tokens of the minute, the tokens of the
+#: day, and how many of the requests were counted.
 _COUNT = """
 local minute = redis.call('HMGET', KEYS[1], 'requests', 'tokens')
 local requests, tokens = tonumber(minute[1] or 0), tonumber(minute[2] or 0)
 local today = tonumber(redis.call('HGET', KEYS[2], 'tokens') or 0)
 local rpm, tpm, daily = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local reached = ''
+local reached, counted = '', 0
 if daily > 0 and today >= daily then
   reached = 'day'
 elseif tpm > 0 and tokens >= tpm then
@@ -47,10 +48,12 @@ elseif tpm > 0 and tokens >= tpm then
 elseif rpm > 0 and requests >= rpm then
   reached = 'requests'
 else
-  requests = redis.call('HINCRBY', KEYS[1], 'requests', 1)
+  counted = tonumber(ARGV[5])
+  if rpm > 0 then counted = math.min(counted, rpm - requests) end
+  requests = redis.call('HINCRBY', KEYS[1], 'requests', counted)
   redis.call('EXPIRE', KEYS[1], ARGV[4])
 end
-return {reached, requests, tokens, today}
+return {reached, requests, tokens, today, counted}
 """
 
 
@@ -87,6 +90,27 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """What answers used: their number, and their tokens."""
+
+    requests: int = 1
+    prompt: int = 0
+    completion: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return self.prompt + self.completion
+
+    def __add__(self, other: "Use") -> "Use":
+        return Use(
+            self.requests + other.requests,
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """A request's place within its key's limits."""
 
@@ -98,6 +122,8 @@ class Count:
     tokens: int
     #: Tokens of this day.
     today: int
+    #: How many of the requests were counted.
+    counted: int = 0
 
 
 def digest(secret: str) -> str:
@@ -181,37 +207,58 @@ async def find_api_key(
 
 async def count_request(client: Redis, keys: Keys, key: ApiKey, now: float) -> Count:
     """Count a request, unless a limit is reached. Raises RedisError."""
-    names = (keys.minute(key.name, int(now // 60)), keys.books(key.name, _day(now)))
-    limits = (key.rpm, key.tpm, key.daily_tokens, MINUTE_SECONDS)
-    found: Any = await client.eval(_COUNT, 2, *names, *map(str, limits))
-    reached, *numbers = found
-    return Count(_text(reached), *map(int, numbers))
+    found: Any = await client.eval(_COUNT, 2, *_counting(keys, key, now, 1))
+    return _count_of(found)
 
 
 async def note_use(
-    client: Redis,
-    keys: Keys,
-    key: ApiKey,
-    model: str,
-    tokens: tuple[int, int],
-    now: float,
+    client: Redis, keys: Keys, key: str, model: str, use: Use, now: float
 ) -> None:
-    """Enter an answer's tokens, of prompt and answer. Raises RedisError."""
-    prompt, completion = tokens
-    minute, books = (
-        keys.minute(key.name, int(now // 60)),
-        keys.books(key.name, _day(now)),
-    )
+    """Enter what answers used. Raises RedisError."""
     async with client.pipeline(transaction=False) as pipe:
-        pipe.hincrby(minute, "tokens", prompt + completion)
-        pipe.expire(minute, MINUTE_SECONDS)
-        pipe.hincrby(books, "tokens", prompt + completion)
-        pipe.hincrby(books, REQUESTS + model, 1)
-        pipe.hincrby(books, PROMPT + model, prompt)
-        pipe.hincrby(books, COMPLETION + model, completion)
-        pipe.expire(books, BOOKS_DAYS * 86_400)
-        pipe.sadd(keys.in_books, key.name)
+        _add_use(pipe, keys, key, model, use, now)
         await pipe.execute()
+
+
+# By whoever carries out batches.
+
+
+def count_rows(store: Store, key: ApiKey, rows: int) -> Count:
+    """Count so many requests, as far as the limits allow; with 0 only look."""
+    names_and_limits = _counting(store.keys, key, store.now(), rows)
+    return _count_of(store.client.eval(_COUNT, 2, *names_and_limits))
+
+
+def note_rows(store: Store, key: str, used: Mapping[str, Use]) -> None:
+    """Enter what answers used, by model."""
+    now = store.now()
+    with store.client.pipeline(transaction=False) as pipe:
+        for model, use in used.items():
+            _add_use(pipe, store.keys, key, model, use, now)
+        pipe.execute()
+
+
+def _counting(keys: Keys, key: ApiKey, now: float, requests: int) -> list[str]:
+    names = (keys.minute(key.name, int(now // 60)), keys.books(key.name, _day(now)))
+    limits = (key.rpm, key.tpm, key.daily_tokens, MINUTE_SECONDS, requests)
+    return [*names, *map(str, limits)]
+
+
+def _count_of(reply: Any) -> Count:
+    reached, *numbers = reply
+    return Count(_text(reached), *map(int, numbers))
+
+
+def _add_use(pipe: Any, keys: Keys, key: str, model: str, use: Use, now: float) -> None:
+    minute, books = keys.minute(key, int(now // 60)), keys.books(key, _day(now))
+    pipe.hincrby(minute, "tokens", use.tokens)
+    pipe.expire(minute, MINUTE_SECONDS)
+    pipe.hincrby(books, "tokens", use.tokens)
+    pipe.hincrby(books, REQUESTS + model, use.requests)
+    pipe.hincrby(books, PROMPT + model, use.prompt)
+    pipe.hincrby(books, COMPLETION + model, use.completion)
+    pipe.expire(books, BOOKS_DAYS * 86_400)
+    pipe.sadd(keys.in_books, key)
 
 
 def _day(now: float) -> str:

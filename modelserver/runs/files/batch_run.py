@@ -73,6 +73,8 @@ class BatchOptions:
     deadline: float | None = None
     #: Where answers are kept for identical rows of other runs, None for nowhere.
     cache: CacheFile | None = None
+    #: The API key whose limits its rows count against, "" for none.
+    api_key: str = ""
 
     def kept(self) -> dict[str, Json]:
         """What the answers depend on, where it is said."""

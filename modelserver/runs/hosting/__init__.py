@@ -6,6 +6,7 @@ goes on with what stands in the output.
 
 - ``holder``: such a process, which looks for runs and renews its leases
 - ``held_run``: one run that it carries out, in a thread of its own
+- ``quota_lane``: the way of its rows within the limits of an API key
 - ``run_lease``: the right to carry out a run, and its end
 - ``choosing``: which runs are taken, and which one a name means. Pure.
 - ``sight``: whether this host sees a run's files

@@ -12,16 +12,19 @@ from typing import Any
 from celery import Celery
 
 from modelserver.errors import ModelserverError, StoreFullError, StoreUnreachableError
+from modelserver.runs.feeder import RowLane
 from modelserver.runs.files.batch_run import BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.output import detach, is_written
 from modelserver.runs.files.problems import BatchFileError, OutputBusyError
 from modelserver.runs.files.source import Source
+from modelserver.runs.hosting.quota_lane import QuotaLane
 from modelserver.runs.hosting.run_lease import LeaseLostError, RunLease
 from modelserver.runs.hosting.sight import UNSEEN_ERRORS, has_room
 from modelserver.runs.hosting.submitting import read_options
 from modelserver.runs.hosting.telling import tell
 from modelserver.runs.lane import Lane
+from modelserver.store import connect
 from modelserver.store.hosted import (
     ENDED,
     RunOrder,
@@ -189,7 +192,11 @@ class HeldRun:
         if self._is_leaving:
             self._abandon()
         priority, weight = job.options.priority, self.run.weight
-        lane = Lane(self._process.app, lane_name, priority=priority, weight=weight)
+        app, key = self._process.app, job.options.api_key
+        lane: RowLane = Lane(app, lane_name, priority=priority, weight=weight)
+        if key:
+            settings = app.modelserver_tasks[0].settings
+            lane = QuotaLane(lambda: connect(settings), lane, key)
         job.run(self._watch, lane)
         if self.run.is_sorted and not job.tally.left:
             job.sort()

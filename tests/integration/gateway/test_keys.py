@@ -7,10 +7,18 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
-from modelserver.store.api_keys import read_api_keys, revoke_api_key
+from modelserver.store.api_keys import (
+    ApiKey,
+    add_api_key,
+    read_api_keys,
+    read_books,
+    revoke_api_key,
+)
 from tests.integration.gateway.conftest import Served, open_gateway
+from tests.support.hosted_runs import holder
 from tests.support.processes import ROOT, eventually
 from tests.support.workers import PATIENCE, FleetSite
 
@@ -46,6 +54,20 @@ def ask(gateway: Served, secret: str, **change: Any) -> tuple[int, Any, dict[str
     return gateway.ask("/v1/completions", ASKED | change, headers=bearer)
 
 
+def upload(gateway: Served, content: bytes, headers: dict[str, str]) -> str:
+    """A file for a batch; its id."""
+    data = (
+        b'--m\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b'--m\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        + content
+        + b"\r\n--m--\r\n"
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=m"}
+    with gateway.connected() as connection:
+        connection.request("POST", "/v1/files", data, headers | kind)
+        return str(json.loads(connection.getresponse().read())["id"])
+
+
 def test_with_keys_nobody_comes_in_without_one(guarded: Served, fleet: FleetSite):
     for secret in ("", "sk-ms-wrong"):
         status, body, _ = ask(guarded, secret)
@@ -77,14 +99,7 @@ def test_a_key_does_not_see_what_is_anothers(guarded: Served, fleet: FleetSite):
         {"Authorization": f"Bearer {command(fleet, 'keys', 'add', name)}"}
         for name in ("ana", "bob")
     )
-    content = (
-        b'--m\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-        b'--m\r\nContent-Disposition: form-data; name="file"\r\n\r\n{}\r\n--m--\r\n'
-    )
-    kind = {"Content-Type": "multipart/form-data; boundary=m"}
-    with guarded.connected() as connection:
-        connection.request("POST", "/v1/files", content, own | kind)
-        file = json.loads(connection.getresponse().read())["id"]
+    file = upload(guarded, b"{}", own)
     path = f"/v1/files/{file}"
     assert guarded.ask(path, headers=own)[0] == 200
     for method, where in (("GET", path), ("GET", f"{path}/content"), ("DELETE", path)):
@@ -115,6 +130,35 @@ def test_a_key_is_held_to_its_tokens_a_day(guarded: Served, fleet: FleetSite):
     secret = command(fleet, "keys", "add", "ana", "--daily-tokens", "8")
     assert [ask(guarded, secret)[0] for _ in range(3)] == [200, 200, 429]
     assert ask(guarded, secret)[1]["error"]["code"] == "insufficient_quota"
+
+
+def test_a_key_is_held_to_its_tokens_in_batches(guarded: Served, fleet: FleetSite):
+    url = "/v1/completions"
+    lines = b"".join(
+        orjson.dumps({"custom_id": f"{n}", "method": "POST", "url": url, "body": ASKED})
+        + b"\n"
+        for n in range(40)
+    )
+    key = ApiKey("ana", daily_tokens=100)
+    own = {"Authorization": f"Bearer {add_api_key(fleet.store, key)}"}
+    asked = {"endpoint": url, "completion_window": "24h"}
+    asked["input_file_id"] = upload(guarded, lines, own)
+    with holder(fleet, "limited"):
+        batch = guarded.ask("/v1/batches", asked, headers=own)[1]["id"]
+
+        def show() -> Any:
+            return guarded.ask(f"/v1/batches/{batch}", headers=own)[1]
+
+        def used() -> int:
+            return sum(each.requests for each in read_books(fleet.store, 2))
+
+        # Five tokens each.
+        eventually(lambda: used() == 20, PATIENCE)
+        assert show()["status"] == "in_progress"
+        assert guarded.ask(url, ASKED, headers=own)[0] == 429
+        own = {"Authorization": f"Bearer {add_api_key(fleet.store, ApiKey('ana'))}"}
+        eventually(lambda: show()["status"] == "completed", PATIENCE)
+        eventually(lambda: used() == 40, PATIENCE)
 
 
 def test_the_books_say_what_was_used(guarded: Served, fleet: FleetSite):

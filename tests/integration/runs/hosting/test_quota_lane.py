@@ -1,0 +1,89 @@
+"""Rows of a batch within the limits of their API key."""
+
+import pytest
+
+from modelserver.runs.hosting.quota_lane import FIRST_ROWS, QuotaLane
+from modelserver.runs.rows import Answered
+from modelserver.store import Store
+from modelserver.store.api_keys import (
+    ApiKey,
+    Use,
+    add_api_key,
+    note_rows,
+    read_books,
+)
+from modelserver.store.state import connect_to
+from tests.support.processes import ValkeyProcess, eventually
+from tests.support.run_lanes import MemoryLane, rows
+
+#: What a row uses, in tokens; ``run_lanes.echo`` says so.
+ROW_TOKENS = 1
+
+
+@pytest.fixture
+def store(valkey: ValkeyProcess) -> Store:
+    return connect_to(valkey.url, "ms:")
+
+
+def limited(store: Store, **limits: int) -> tuple[QuotaLane, MemoryLane]:
+    add_api_key(store, ApiKey("ana", **limits))
+    inner = MemoryLane()
+    return QuotaLane(lambda: store, inner, "ana"), inner
+
+
+def settled(lane: QuotaLane) -> list[Answered]:
+    """The answers that are there, written down."""
+    found = lane.receive(0.0)
+    lane.settle([each.number for each in found])
+    return found
+
+
+def test_without_limits_all_rows_go_and_are_in_the_books(store: Store):
+    lane, inner = limited(store)
+    lane.send(rows(100))
+    assert len(settled(lane)) == 100
+    assert len(inner.sent) == 100
+    [used] = read_books(store, 1)
+    assert (used.key, used.model, used.requests) == ("ana", "writer", 100)
+    assert used.completion_tokens == 100 * ROW_TOKENS
+
+
+def test_rows_are_held_back_at_the_tokens_of_the_day(store: Store):
+    lane, inner = limited(store, daily_tokens=40 * ROW_TOKENS)
+    lane.send(rows(100))
+    assert len(inner.sent) == FIRST_ROWS  # Nobody knows yet what a row uses.
+    answered = settled(lane)
+    eventually(lambda: answered.extend(settled(lane)) or len(answered) == 40)
+    for _ in range(3):
+        assert settled(lane) == []
+    assert len(inner.sent) == 40
+    add_api_key(store, ApiKey("ana", daily_tokens=1_000))
+    eventually(lambda: answered.extend(settled(lane)) or len(answered) == 100)
+    assert sorted(inner.sent) == list(range(100))
+
+
+@pytest.mark.parametrize("limits", [{"rpm": 30}, {"tpm": 30 * ROW_TOKENS}])
+def test_rows_are_held_back_at_the_limits_of_a_minute(
+    store: Store, limits: dict[str, int]
+):
+    lane, inner = limited(store, **limits)
+    lane.send(rows(100))
+    eventually(lambda: settled(lane) is None or len(inner.sent) >= 30)
+    assert len(inner.sent) <= 60  # A minute may end in between.
+
+
+def test_what_is_used_elsewhere_holds_back_rows(store: Store):
+    lane, inner = limited(store, daily_tokens=10)
+    note_rows(store, "ana", {"other": Use(1, 5, 5)})
+    lane.send(rows(5))
+    assert inner.sent == []
+
+
+def test_held_rows_are_not_sent_after_a_cancellation(store: Store):
+    lane, inner = limited(store, daily_tokens=10)
+    lane.send(rows(100))
+    sent = len(inner.sent)
+    lane.cancel()
+    add_api_key(store, ApiKey("ana"))
+    settled(lane)
+    assert len(inner.sent) == sent
