@@ -74,7 +74,9 @@ class Intake:
         self.fallbacks = fallbacks
         self.clock = clock
         self.wakeup = asyncio.Event()
-        courier.on_freed = self.wakeup.set
+        courier.on_freed = self._on_freed
+        #: Whether a queue may have messages that there was no room for.
+        self._waits_for_room = True
         #: False once the worker is to stop.
         self.pulling = True
         #: Nothing is pulled without a lease, whose end tells others that we are dead.
@@ -128,6 +130,11 @@ class Intake:
 
     # On the loop.
 
+    def _on_freed(self) -> None:
+        """A place came free. Into an empty queue a bell rings."""
+        if self._waits_for_room:
+            self.wakeup.set()
+
     def queues(self) -> list[str]:
         """The subscribed queues, starting with another one each time."""
         if not (self.pulling and self.leased) or self._channel is None:
@@ -178,20 +185,25 @@ class Intake:
                 self.must_reconcile = True
                 await asyncio.sleep(PULL_RETRY_SECONDS)
                 continue
-            if not pulled:
+            if pulled:
+                # What was handed over goes to its engine before more is asked for.
+                await asyncio.sleep(0)
+            else:
                 await self._wait()
 
     def _reconcile_is_due(self) -> bool:
         return self.loop.time() - self._reconciled_at > RECONCILE_SECONDS
 
     async def _pull_all(self) -> int:
-        pulled = 0
+        pulled, self._waits_for_room = 0, False
         for queue in self.queues():
             room = self.room(queue)
+            self._waits_for_room |= not room
             if queue == CONTROL_QUEUE:
                 pulled += await self._pull_control(room)
             elif room:
                 kept = self._kept(queue, room)
+                self._waits_for_room |= kept > 0
                 deliveries = await self._pull(queue, room, kept=kept)
                 for delivery in deliveries:
                     self.courier.took(queue, delivery)

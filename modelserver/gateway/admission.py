@@ -1,11 +1,12 @@
 """Refuses at once what the fleet cannot answer in its deadline."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from celery import Celery
@@ -38,7 +39,11 @@ from modelserver.values import EngineState
 
 #: A model is looked at again after so many seconds.
 LOOK_SECONDS = 1.0
+#: A look that is older is waited for, in seconds.
+OLD_SECONDS = 10.0
 REFUSED_HELP = "Requests refused since they could not be answered in their deadline."
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -48,7 +53,7 @@ class _Seen:
     load: ModelLoad | None = None
     #: Requests that were let in since the look.
     sent: int = 0
-    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looking: asyncio.Task[None] | None = None
 
 
 class Admission:
@@ -98,13 +103,24 @@ class Admission:
 
     async def _up_to_date(self, model: str) -> _Seen:
         seen = self._seen[model]
-        async with seen.looking:
-            if seen.load is None or time.monotonic() - seen.load.at > LOOK_SECONDS:
-                seen.load = await asyncio.to_thread(self._look, model)
-                seen.sent = 0
-        if seen.load is None:
-            self._seen.pop(model, None)  # Clients may name models without end.
+        age = time.monotonic() - seen.load.at if seen.load else math.inf
+        if age > LOOK_SECONDS and seen.looking is None:
+            seen.looking = asyncio.create_task(self._look_again(model, seen))
+        if age > OLD_SECONDS and seen.looking:
+            await asyncio.shield(seen.looking)
         return seen
+
+    async def _look_again(self, model: str, seen: _Seen) -> None:
+        before, load = seen.sent, None
+        try:
+            load = await asyncio.to_thread(self._look, model)
+        except Exception:
+            # Whoever asks is let in, as where nothing is known.
+            logger.exception("the load of %s cannot be read", model)
+        seen.load, seen.looking = load, None
+        seen.sent -= before
+        if load is None:
+            self._seen.pop(model, None)  # Clients may name models without end.
 
 
 class LoadReader:

@@ -6,7 +6,7 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from modelserver.gateway.admission import Admission
+from modelserver.gateway.admission import OLD_SECONDS, Admission
 from modelserver.gateway.bodies import read_body
 from modelserver.gateway.calling import Caller
 from modelserver.gateway.faults import Refused
@@ -73,3 +73,35 @@ def test_nobody_is_refused_where_nothing_is_known():
 def test_a_repeat_finds_its_answer_however_much_waits():
     caller = Caller("ana", deadline=1.0, idempotency_key="once")
     assert check(full(), caller)[0] is None
+
+
+def test_a_look_that_fails_lets_all_in():
+    def look(model: str) -> ModelLoad:
+        raise ZeroDivisionError
+
+    async def ask() -> None:
+        admission = Admission(look, CollectorRegistry())
+        for _ in range(2):
+            await admission.check(ASKED, Caller("ana", deadline=0.1), None)
+
+    asyncio.run(ask())
+
+
+def test_nobody_waits_for_a_look_while_the_last_one_is_not_old():
+    looks = []
+
+    def look(model: str) -> ModelLoad:
+        looks.append(model)
+        at = time.monotonic() - OLD_SECONDS / 2
+        return ModelLoad(at, ({"ana": 60},), 1, 1, 1.0, 1.0, 1.0)
+
+    async def ask() -> None:
+        admission = Admission(look, CollectorRegistry())
+        for number in (1, 1, 2):
+            with pytest.raises(Refused):
+                await admission.check(ASKED, Caller("ana", deadline=20.0), None)
+            assert len(looks) == number
+            while asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(ask())
