@@ -18,7 +18,7 @@ from tests.chaos.served import start_gateway
 REQUESTS = int(os.environ.get("RUN_REQUESTS", "10000"))
 #: Requests to one path and method, per request that is wanted: there are 16 of them,
 #: and some have little to vary.
-SHARE = 1 / 14
+SHARE = 1 / 17
 #: Answers that tell of an engine, a queue or a deadline, and not of a fault of ours.
 EXPECTED = ("2xx", "3xx", "4xx", 503, 504)
 #: How long the fuzzer may take, in seconds.
@@ -53,7 +53,7 @@ def _fuzz(python: Path, url: str, folder: Path, requests: int) -> str:
             "--suppress-health-check=all",
             "--continue-on-failure",
             "--no-shrink",
-            "--workers=2",
+            "--workers=4",
             f"--max-examples={int(requests * SHARE)}",
             "--request-timeout=60",
             "--warnings=off",
