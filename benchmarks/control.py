@@ -147,7 +147,7 @@ async def _worker_looks(site: Site) -> dict[str, list[float]]:
     client, roster = open_async(url, 4), Roster("h0")
     follower = FleetFollower(
         *(client, settings, CatalogueSource(settings), roster, Fallbacks(roster)),
-        asyncio.Event(),
+        lambda queue: None,
     )
     await follower.look()
     reports = list(read_engines(site.store).values())

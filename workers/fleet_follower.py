@@ -49,7 +49,7 @@ class FleetFollower:
         catalogue: CatalogueSource,
         roster: Roster,
         fallbacks: Fallbacks,
-        wakeup: asyncio.Event,
+        ring: Callable[[str], None],
     ) -> None:
         self.client = client
         self.keys = Keys(settings.fleet.redis.prefix)
@@ -58,8 +58,8 @@ class FleetFollower:
         self.catalogue = catalogue
         self.roster = roster
         self.fallbacks = fallbacks
-        #: Set when there may be something to pull.
-        self.wakeup = wakeup
+        #: Told the queue that may have something to pull, "" for any.
+        self.ring = ring
         #: Called when another fleet was applied.
         self.on_fleet: Callable[[Settings], None] = lambda settings: None
         #: The models whose queues this worker can take requests from.
@@ -184,7 +184,7 @@ class FleetFollower:
 
     def announce(self) -> None:
         """Tell whoever pulls, and whoever subscribes, what engines take here now."""
-        self.wakeup.set()
+        self.ring("")
         models = self.roster.models() | self.fallbacks.models()
         if models != self.models:
             self.models = models
@@ -205,7 +205,8 @@ class FleetFollower:
                     if message["type"] == "message":
                         self._look.set()
                     else:
-                        self.wakeup.set()
+                        bell = message["channel"].decode()
+                        self.ring(bell.removeprefix(self.keys.bell("")))
         except (RedisError, OSError) as error:
             logger.warning("Redis away: bells are not heard (%s)", error)
             await asyncio.sleep(LISTEN_RETRY_SECONDS)

@@ -74,6 +74,8 @@ class Intake:
         self.fallbacks = fallbacks
         self.clock = clock
         self.wakeup = asyncio.Event()
+        #: The queue that a bell rang for last, until it is pulled from.
+        self._rung = ""
         courier.on_freed = self._on_freed
         #: Whether a queue may have messages that there was no room for.
         self._waits_for_room = True
@@ -130,19 +132,25 @@ class Intake:
 
     # On the loop.
 
+    def ring(self, queue: str) -> None:
+        """There may be something to pull, from this queue first; "" is any."""
+        self._rung = queue
+        self.wakeup.set()
+
     def _on_freed(self) -> None:
         """A place came free. Into an empty queue a bell rings."""
         if self._waits_for_room:
             self.wakeup.set()
 
     def queues(self) -> list[str]:
-        """The subscribed queues, starting with another one each time."""
+        """The subscribed queues, starting with that of a bell, or another each time."""
         if not (self.pulling and self.leased) or self._channel is None:
             return []
         queues = sorted(self._channel.readable_queues)
         self._turn += 1
         cut = self._turn % len(queues) if queues else 0
-        return queues[cut:] + queues[:cut]
+        rung, self._rung = self._rung, ""
+        return sorted(queues[cut:] + queues[:cut], key=lambda each: each != rung)
 
     def room(self, queue: str) -> int:
         """Messages of this queue that may still be pulled."""

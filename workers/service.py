@@ -148,7 +148,7 @@ class Service:
             self.app.modelserver_models,
             self.roster,
             fallbacks,
-            self.intake.wakeup,
+            self.intake.ring,
         )
         self.follower.on_fleet = self._go_by
         suspects = self.executor.crashes.suspects

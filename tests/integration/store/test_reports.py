@@ -60,7 +60,7 @@ def test_a_worker_reads_what_changed(site: FleetSite):
             CatalogueSource(site.settings),
             roster,
             Fallbacks(roster),
-            asyncio.Event(),
+            lambda queue: None,
         )
         for number in range(20):
             report_engine(site.store, replace(ENGINE, id=f"writer-{number}"))
@@ -92,7 +92,7 @@ def test_hosts_without_a_worker_are_passed_nothing_on(site: FleetSite):
         follower = FleetFollower(
             *(Redis.from_url(site.settings.redis_url), site.settings),
             *(CatalogueSource(site.settings), roster, Fallbacks(roster)),
-            asyncio.Event(),
+            lambda queue: None,
         )
         found = []
         for reports, is_there in ((4, True), (3, False), (2, False), (1, True)):
