@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from modelserver.errors import StoreUnreachableError
+from modelserver.errors import ModelserverError, StoreUnreachableError
 from modelserver.messaging.answers import tokens as tokens_used
 from modelserver.runs.feeder import RowLane
 from modelserver.runs.rows import Answered, Row
@@ -77,9 +77,17 @@ class QuotaLane:
         self._used = Use(0)
 
     def send(self, rows: Sequence[Row]) -> None:
-        """Send what the limits allow, and the others later."""
+        """Send what the limits allow, and the others later.
+
+        Raises StoreUnreachableError, StoreFullError: then all are to be sent again.
+        """
         self._held |= {row.number: row for row in rows}
-        self._send_held()
+        try:
+            self._send_held()
+        except ModelserverError:
+            for row in rows:
+                self._held.pop(row.number, None)
+            raise
 
     def _send_held(self) -> None:
         if not self._held or time.monotonic() < self._look_at:

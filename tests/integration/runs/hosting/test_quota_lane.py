@@ -2,6 +2,7 @@
 
 import pytest
 
+from modelserver.errors import StoreUnreachableError
 from modelserver.runs.hosting.quota_lane import FIRST_ROWS, QuotaLane
 from modelserver.runs.rows import Answered
 from modelserver.store import Store
@@ -87,3 +88,21 @@ def test_held_rows_are_not_sent_after_a_cancellation(store: Store):
     add_api_key(store, ApiKey("ana"))
     settled(lane)
     assert len(inner.sent) == sent
+
+
+def test_rows_that_could_not_be_sent_are_the_callers_again(store: Store):
+    add_api_key(store, ApiKey("ana"))
+    is_down = True
+
+    def step(call: str) -> None:
+        if call == "send" and is_down:
+            raise StoreUnreachableError("no Redis")
+
+    inner = MemoryLane(step=step)
+    lane = QuotaLane(lambda: store, inner, "ana")
+    with pytest.raises(StoreUnreachableError):
+        lane.send(rows(10))
+    is_down = False
+    assert settled(lane) == []
+    lane.send(rows(10))
+    assert len(settled(lane)) == len(inner.sent) == 10
