@@ -19,6 +19,8 @@ from modelserver.engine_protocol import (
     COMPLETIONS_PATH,
     EMBEDDINGS_PATH,
     REQUEST_FAULTS,
+    RESPONSE_ENDS,
+    TOO_LONG,
     EngineFault,
     RequestFault,
     message_in,
@@ -157,13 +159,18 @@ async def ask_in_parts(
         ) as response:
             if response.status != 200:
                 raise _refusal(response, await response.read())
+            is_ended = False
             async for line in _lines(response.content):
                 if not line.startswith(b"data:"):
                     continue
                 content = line[5:].strip()
                 if content == b"[DONE]":
                     return
-                yield _chunk(url, content)
+                chunk = _chunk(url, content)
+                is_ended = chunk.get("type") in RESPONSE_ENDS
+                yield chunk
+            if is_ended:
+                return
     except aiohttp.ClientError as error:
         kind = type(error).__name__
         lost = isinstance(error, aiohttp.ClientConnectionError)
@@ -190,6 +197,11 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _chunk(url: str, content: bytes) -> dict[str, Any]:
     chunk = _parse(url, content)
+    if chunk.get("type") in ("response.failed", "error"):
+        text = message_in(chunk.get("response", chunk))
+        if TOO_LONG.search(text):
+            raise RequestFault(text)
+        raise EngineFault(f"{url}: {text}", way="broken off")
     said = chunk.get("error")
     if said is None and chunk.get("object") != "error":
         return chunk

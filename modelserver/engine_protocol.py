@@ -14,6 +14,10 @@ CHAT_PATH = "/v1/chat/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
 #: Where an engine answers in OpenAI's newer form.
 RESPONSES_PATH = "/v1/responses"
+#: The events that end a stream of that form; no "[DONE]" comes after them.
+RESPONSE_ENDS = frozenset({"response.completed", "response.incomplete"})
+#: How an engine says, as the failure of a stream, that a request is too long for it.
+TOO_LONG = re.compile(r"context length", re.I)
 #: Where an engine's tokenizer makes tokens of a text, and a text of tokens.
 TOKENIZE_PATH = "/tokenize"
 DETOKENIZE_PATH = "/detokenize"

@@ -32,7 +32,6 @@ from modelserver.messaging.requests import (
     with_defaults,
     with_model,
 )
-from modelserver.messaging.wire import CHAT
 from modelserver.store.batch import CRASHES, HEDGE, SUSPECTS, TRIES
 from modelserver.store.streams import STREAM
 from modelserver.tracing import Tracer, trace_of
@@ -155,9 +154,9 @@ class Executor:
         """Suspects run a few at a time, all others at once."""
         self._refuse_poison(work)
         if work.gateway and work.tag:
-            is_chat = work.request.task == CHAT
-            opening = self.streams.open(work.tag, work.task, work.gateway, is_chat)
-            work.stream = await opening
+            work.stream = await self.streams.open(
+                work.tag, work.task, work.gateway, work.request
+            )
         if not work.crashes:
             return await self._until_answered(work)
         self.courier.set_aside(work.tag, True)

@@ -18,16 +18,12 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.engine_client import ask_in_parts
-from modelserver.engine_protocol import EngineFault, RequestFault
+from modelserver.engine_protocol import RESPONSES_PATH, EngineFault, RequestFault
 from modelserver.errors import EngineError, RequestError
 from modelserver.messaging.requests import InferenceRequest
-from modelserver.messaging.stream_parts import (
-    Assembly,
-    continued,
-    says_broken_off,
-    slim,
-    without_role,
-)
+from modelserver.messaging.response_parts import ResponseAssembly
+from modelserver.messaging.stream_parts import Assembly, says_broken_off
+from modelserver.messaging.wire import CHAT
 from modelserver.store.delivery import Deliveries
 from modelserver.store.streams import NOT_OURS, Addition, add_parts, read_parts
 
@@ -41,11 +37,6 @@ MOST_ADDITIONS = 256
 AWAY_SECONDS = 0.5
 #: A stream that nobody has listened to for so many seconds is ended: its gateway died.
 UNHEARD_SECONDS = 10.0
-#: What a stream asks of an engine besides.
-_STREAM = {
-    "stream": True,
-    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-}
 
 
 @dataclass(slots=True)
@@ -55,7 +46,7 @@ class Stream:
     tag: str
     task: str
     gateway: str
-    sofar: Assembly
+    sofar: Assembly | ResponseAssembly
     #: Additions that were told, by whichever worker.
     place: int = 0
     #: Parts that are not told yet.
@@ -82,9 +73,11 @@ class Streams:
         self._waiting: deque[Stream] = deque()
         self._work = asyncio.Event()
 
-    async def open(self, tag: str, task: str, gateway: str, is_chat: bool) -> Stream:
+    async def open(
+        self, tag: str, task: str, gateway: str, request: InferenceRequest
+    ) -> Stream:
         """Go on where the parts that were told end."""
-        stream = Stream(tag, task, gateway, Assembly(is_chat))
+        stream = Stream(tag, task, gateway, _nothing_yet(request))
         additions = await self._told(task)
         for parts in additions:
             for part in parts:
@@ -114,13 +107,11 @@ class Streams:
         Raises EngineFault, RequestFault, and EngineError where none can go on.
         """
         goes_on = stream.sofar.is_begun
-        if goes_on and _is_ended(stream.sofar):
+        if goes_on and stream.sofar.is_ended:
             stream.was_ended = True
             return await self._whole(stream, model)
         if goes_on:
-            self._check_can_go_on(stream, request)
-            stream.sofar.go_on()
-            body = continued(request, body, stream.sofar)
+            body = _rest(stream, request, body)
         try:
             await self._tell_parts(stream, url, body, goes_on)
         except RequestFault as refusal:
@@ -137,36 +128,21 @@ class Streams:
     async def _tell_parts(
         self, stream: Stream, url: str, body: dict[str, Any], goes_on: bool
     ) -> None:
-        async for chunk in ask_in_parts(self.session, url, body | _STREAM):
+        asked = {**body, **stream.sofar.IN_PARTS}
+        async for chunk in ask_in_parts(self.session, url, asked):
             if reason := says_broken_off(chunk):
                 text = f'a generation that ended by "{reason}"'
                 raise EngineFault(text, way="broken off")
-            part: dict[str, Any] | None = slim(chunk)
-            if goes_on and part is not None:
-                part = without_role(part)
-            if part is not None:
-                stream.sofar.add(part)
-                if stream.first_token_at is None and not goes_on and stream.sofar.parts:
-                    stream.first_token_at = time.monotonic()
-                usage = part.pop("usage", None)
-                if usage and not part.get("choices"):
-                    part["usage"] = stream.sofar.usage
-                if part.get("choices") or (usage and "usage" in part):
-                    self._tell(stream, part)
+            for part in stream.sofar.take(chunk, goes_on):
+                self._tell(stream, part)
+            if stream.first_token_at is None and not goes_on and stream.sofar.parts:
+                stream.first_token_at = time.monotonic()
             _check_wanted(stream)
 
     async def _whole(self, stream: Stream, model: str) -> dict[str, Any]:
         await stream.told.wait()
         _check_wanted(stream)
         return stream.sofar.body(model)
-
-    def _check_can_go_on(self, stream: Stream, request: InferenceRequest) -> None:
-        if not stream.sofar.is_from_text(request):
-            raise EngineError(
-                f"an engine of {request.model} failed in the middle of this answer, "
-                "which cannot go on from its text (tools, a format, several choices, "
-                "log-likelihoods or thoughts are in it); send the request again"
-            )
 
     def _tell(self, stream: Stream, part: dict[str, Any]) -> None:
         if stream.is_fenced:
@@ -233,6 +209,22 @@ def _check_wanted(stream: Stream) -> None:
         raise RequestError("the gateway that asked for this answer is gone")
 
 
-def _is_ended(sofar: Assembly) -> bool:
-    """Whether every choice has come to its end, so that only the answer is missing."""
-    return all(choice.get("finish_reason") for choice in sofar.choices.values())
+def _nothing_yet(request: InferenceRequest) -> Assembly | ResponseAssembly:
+    if request.path == RESPONSES_PATH:
+        return ResponseAssembly()
+    return Assembly(is_chat=request.task == CHAT)
+
+
+def _rest(
+    stream: Stream, request: InferenceRequest, body: dict[str, Any]
+) -> dict[str, Any]:
+    """What another engine is sent to go on. Raises EngineError."""
+    rest = stream.sofar.find_rest(request, body)
+    if rest is None:
+        raise EngineError(
+            f"an engine of {request.model} failed in the middle of this answer, "
+            "which cannot go on from its text (tools, a format, several choices, "
+            "log-likelihoods or thoughts are in it, or it is of /v1/responses); send "
+            "the request again"
+        )
+    return rest

@@ -33,6 +33,8 @@ PATHS: Mapping[str, tuple[str, str]] = {
 }
 #: Those whose answers are the engine's bodies as they are.
 _OTHER_PATHS = (RESPONSES_PATH, TOKENIZE_PATH, DETOKENIZE_PATH)
+#: Those whose answers may come in parts.
+_STREAMED = (COMPLETIONS_PATH, CHAT_PATH, RESPONSES_PATH)
 #: Most prompts in one body.
 MOST_PROMPTS = 2048
 #: Most answers to one prompt; OpenAI's limit.
@@ -69,6 +71,8 @@ class Asked:
     as_numbers: bool = True
     #: Whether the answer says which model it is of.
     names_model: bool = True
+    #: Whether a stream is one of /v1/responses.
+    is_response: bool = False
 
 
 def read_body(path: str, body: Any) -> Asked:
@@ -115,6 +119,7 @@ def read_body(path: str, body: Any) -> Asked:
         stream_usage=bool(options.get("include_usage")),
         as_numbers=as_numbers,
         names_model=path not in (TOKENIZE_PATH, DETOKENIZE_PATH),
+        is_response=path == RESPONSES_PATH,
     )
 
 
@@ -155,7 +160,7 @@ def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]
         )
     if options and not stream:
         raise RequestError("stream_options is only for stream=true; leave it out")
-    if stream and path not in (COMPLETIONS_PATH, CHAT_PATH):
+    if stream and path not in _STREAMED:
         raise RequestError(f"stream is not for {path}; leave it out")
     return bool(stream), options or {}
 

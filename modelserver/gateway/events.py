@@ -1,6 +1,7 @@
 """A stream as server-sent events: OpenAI's chunks, and what keeps it open. Pure."""
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,12 +20,17 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": still generating\n\n"
 
 
+def open_events(asked: Asked) -> "Events | ResponseEvents":
+    """What makes the events of a stream."""
+    return ResponseEvents(asked) if asked.is_response else Events(asked)
+
+
 @dataclass(slots=True)
 class Events:
-    """Makes the events of one stream."""
+    """Makes the events of one stream of a completion or a chat."""
 
     asked: Asked
-    id: str
+    id: str = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
     #: By call: the tokens that it used.
     _usages: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -32,6 +38,14 @@ class Events:
     _beside: dict[str, Any] = field(default_factory=dict)
     #: By call: parts of an answer that was not told to its end.
     _parts: Counter[int] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        head = "chatcmpl" if self._is_chat else "cmpl"
+        self.id = f"{head}-{uuid.uuid4().hex}"
+
+    @property
+    def _is_chat(self) -> bool:
+        return self.asked.calls[0].task == CHAT
 
     @property
     def usages(self) -> list[dict[str, Any]]:
@@ -77,13 +91,54 @@ class Events:
         return {**part, "choices": choices}
 
     def _event(self, part: dict[str, Any]) -> bytes:
-        is_chat = self.asked.calls[0].task == CHAT
         head = {
             "id": self.id,
-            "object": "chat.completion.chunk" if is_chat else "text_completion",
+            "object": "chat.completion.chunk" if self._is_chat else "text_completion",
             "created": self.created,
             "model": self.asked.model,
         }
         if self.asked.stream_usage:
             part = {"usage": None, **part}
         return b"data: " + orjson.dumps(head | part) + b"\n\n"
+
+
+@dataclass(slots=True)
+class ResponseEvents:
+    """Makes the events of one stream of /v1/responses: the engine's, with our names."""
+
+    asked: Asked
+    #: The tokens used, as the answer's end says.
+    _usage: dict[str, Any] | None = None
+    #: Parts of an answer that was not told to its end.
+    _parts: int = 0
+    #: The number of the next event.
+    _next: int = 0
+
+    @property
+    def usages(self) -> list[dict[str, Any]]:
+        """The tokens used, about a part each where the answer broke off."""
+        return [self._usage or {"output_tokens": self._parts}]
+
+    def of(self, told: Told) -> Iterator[bytes]:
+        """The events of what has come."""
+        for part in told.parts:
+            self._parts += part["type"].endswith(".delta")
+            if response := part.get("response"):
+                response["model"] = self.asked.model
+                self._usage = response.get("usage")
+            yield self._event(part)
+
+    def end(self) -> Iterator[bytes]:
+        """Nothing: the last event of the answer closes the stream."""
+        return iter(())
+
+    def failed(self, fault: Fault) -> bytes:
+        """The event of an error, in both forms that clients look for."""
+        error = fault.body()["error"]
+        return self._event({**error, "type": "error", "error": error})
+
+    def _event(self, part: dict[str, Any]) -> bytes:
+        numbered = {**part, "sequence_number": self._next}
+        self._next += 1
+        head = f"event: {part['type']}\ndata: ".encode()
+        return head + orjson.dumps(numbered) + b"\n\n"

@@ -106,6 +106,7 @@ _RESPONSE: Mapping[str, Schema] = {
     "input": {"oneOf": [_SOME_TEXT, _list(_OBJECT)]},
     "instructions": _TEXT,
     "max_output_tokens": _whole(1),
+    "stream": _FLAG,
     "temperature": _number(0, 2),
     "top_p": _number(0, 1),
 }

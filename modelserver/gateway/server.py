@@ -24,7 +24,12 @@ from modelserver.gateway.bodies import PATHS, Asked, join, read_body
 from modelserver.gateway.calling import Caller, Calls, Told, patiently
 from modelserver.gateway.crowd import Crowd, allow_connections
 from modelserver.gateway.doorkeeper import Doorkeeper
-from modelserver.gateway.events import KEEP_ALIVE, Events
+from modelserver.gateway.events import (
+    KEEP_ALIVE,
+    Events,
+    ResponseEvents,
+    open_events,
+)
 from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
@@ -224,7 +229,7 @@ class Gateway:
         self, request: web.Request, asked: Asked, caller: Caller
     ) -> web.StreamResponse:
         news = self._calls.stream(asked, caller)
-        events = Events(asked, _stream_id(asked))
+        events = open_events(asked)
         coming = asyncio.ensure_future(anext(news, None))
         try:
             await asyncio.wait({coming}, timeout=SILENT_SECONDS)
@@ -251,7 +256,10 @@ class Gateway:
             await self._doorkeeper.note(visitor, asked.model, events.usages)
 
     async def _write(
-        self, response: web.StreamResponse, events: Events, told: Told
+        self,
+        response: web.StreamResponse,
+        events: Events | ResponseEvents,
+        told: Told,
     ) -> None:
         if found := b"".join(events.of(told)):
             await response.write(found)
@@ -286,11 +294,6 @@ def _route(request: web.Request) -> str:
     """What is asked, without the ids of files and batches."""
     resource = request.match_info.route.resource
     return f"{request.method} {resource.canonical if resource else 'nothing'}"
-
-
-def _stream_id(asked: Asked) -> str:
-    head = "chatcmpl" if "chat" in asked.calls[0].task else "cmpl"
-    return f"{head}-{uuid.uuid4().hex}"
 
 
 def _json(body: Any, headers: dict[str, str] | None = None) -> web.Response:

@@ -4,7 +4,8 @@
 - ``wire``: settings that both sides must agree on
 - ``requests``: what a request may contain
 - ``answers``: what an engine's response means, and when it is none
-- ``stream_parts``: an answer that comes in parts
+- ``stream_parts``: an answer that comes in parts; ``response_parts``: one of
+  /v1/responses
 - ``catalogue``: the models that can be asked
 - ``envelope``: how a message in a queue is kept small
 - ``bundles``: rows of a run: what carries them, and how they are answered

@@ -337,8 +337,9 @@ def check_context(request: InferenceRequest, context_length: int | None) -> None
     asked = request.body.get("max_tokens") or request.body.get("max_completion_tokens")
     if context_length and asked and asked >= context_length:
         raise RequestError(
-            f"max_tokens {asked} leaves no room for the prompt: the context of "
-            f'"{request.model}" is {context_length} tokens; ask for fewer'
+            f"max_tokens {asked} leaves no room for the prompt: this model's "
+            f"maximum context length is {context_length} tokens "
+            f'("{request.model}"); ask for fewer'
         )
 
 

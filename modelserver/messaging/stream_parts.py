@@ -7,7 +7,7 @@ the text that is there.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from modelserver.messaging.answers import BROKEN_OFF, THOUGHTS
 from modelserver.messaging.requests import InferenceRequest
@@ -46,6 +46,11 @@ def says_broken_off(part: Mapping[str, Any]) -> str:
 class Assembly:
     """What the parts of an answer have made so far."""
 
+    #: What an engine is asked besides for an answer in parts.
+    IN_PARTS: ClassVar[Mapping[str, Any]] = {
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
     is_chat: bool
     #: By index: a choice in the form that a whole answer has it.
     choices: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -60,8 +65,25 @@ class Assembly:
     #: Parts with something in them since an engine began.
     parts: int = 0
 
+    def take(self, chunk: Mapping[str, Any], goes_on: bool) -> list[dict[str, Any]]:
+        """Take in an engine's next chunk; what is told of it.
+
+        ``goes_on``: it is of an engine that goes on where another died. Raises
+        LookupError, TypeError, AttributeError.
+        """
+        part: dict[str, Any] | None = slim(chunk)
+        if goes_on and part is not None:
+            part = without_role(part)
+        if part is None:
+            return []
+        self.add(part)
+        usage = part.pop("usage", None)
+        if usage and not part.get("choices"):
+            part["usage"] = self.usage
+        return [part] if part.get("choices") or part.get("usage") else []
+
     def add(self, part: Mapping[str, Any]) -> None:
-        """Take in the next part. Raises LookupError, TypeError, AttributeError."""
+        """Take in a part that was told. Raises as ``take``."""
         for choice in part.get("choices") or ():
             self._add_choice(choice)
         if part.get("usage"):
@@ -113,6 +135,20 @@ class Assembly:
             whole.get("text") or (len(whole.get("message", {})) > 1 and self.parts)
             for whole in self.choices.values()
         )
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether every choice has come to its end."""
+        return all(choice.get("finish_reason") for choice in self.choices.values())
+
+    def find_rest(
+        self, request: InferenceRequest, body: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """What another engine is sent to go on from here, None where none can."""
+        if not self.is_from_text(request):
+            return None
+        self.go_on()
+        return continued(request, body, self)
 
     def is_from_text(self, request: InferenceRequest) -> bool:
         """Whether another engine can go on from the text alone."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from modelserver.engine_client import ask, ask_in_parts, open_session
-from modelserver.engine_protocol import EngineFault
+from modelserver.engine_protocol import EngineFault, RequestFault
 from tests.engine.process import EngineProcess
 
 
@@ -68,11 +68,35 @@ def test_a_chunk_may_have_any_length():
         b'data: {"choices"',
         b"data: no JSON\n\ndata: [DONE]\n\n",
         b'data: {"error": {"message": "broke", "code": 500}}\n\ndata: [DONE]\n\n',
+        b'data: {"type": "response.created", "response": {}}\n\n',
+        b'data: {"type": "response.failed", "response": {"error": {}}}\n\n',
+        b'data: {"type": "error", "message": "broke"}\n\n',
     ],
 )
 def test_a_stream_that_breaks_off_is_the_engines_fault(content: bytes):
     with pytest.raises(EngineFault):
         parts_of(content)
+
+
+@pytest.mark.parametrize("kind", ["completed", "incomplete"])
+def test_a_response_ends_with_its_last_event(kind: str):
+    events = [{"type": "response.created"}, {"type": f"response.{kind}"}]
+    lines = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events]
+    assert parts_of("".join(lines).encode()) == events
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Requested token count exceeds the model's maximum context length of 4096",
+        "The input (6011 tokens) is longer than the model's context length (4096)",
+    ],
+)
+def test_a_response_that_fails_as_too_long_is_the_requests_fault(text: str):
+    error = {"code": "server_error", "message": text}
+    event = {"type": "response.failed", "response": {"error": error}}
+    with pytest.raises(RequestFault, match="context length"):
+        parts_of(f"data: {json.dumps(event)}\n\n".encode())
 
 
 def test_a_redirect_of_an_engine_is_not_followed():

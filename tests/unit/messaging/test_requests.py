@@ -159,7 +159,8 @@ def test_the_subject_may_be_named():
 
 def test_more_tokens_than_the_context_has_are_refused():
     request = with_model(build(COMPLETE, ("a",), {"max_tokens": 4096}), "m")
-    with pytest.raises(RequestError, match=r'context of "m" is 4096 .* ask for fewer'):
+    text = r'maximum context length is 4096 tokens \("m"\); ask for fewer'
+    with pytest.raises(RequestError, match=text):
         check_context(request, 4096)
     check_context(request, 4097)
     check_context(request, None)
