@@ -24,11 +24,12 @@ DETOKENIZE_PATH = "/detokenize"
 
 #: HTTP statuses that are the request's fault; every other error is the engine's.
 REQUEST_FAULTS = frozenset({400, 404, 405, 413, 415, 422})
-#: One complaint in SGLang's text of a validation error: the end of
-#: "('body', 'messages', 0)" and what is wrong there. The input beside it, which can be
-#: the whole prompt, is left out.
+#: One complaint in an engine's text of a validation error: the end of
+#: "('body', 'messages', 0)" (SGLang) or "body.messages.0" (vLLM), and what is wrong
+#: there. The input beside it, which can be the whole prompt, is left out.
 COMPLAINT = re.compile(
-    r"""'loc': \('body'((?:, (?:'[a-z_]+'|\d+))*).*?\), 'msg': (['"])(.*?)\2, '"""
+    r"""'loc': (?:\('body'((?:, (?:'[a-z_]+'|\d+))*).*?\)"""
+    r"""|'body((?:\.(?:[a-z_]+|\d+)(?=[.']))*).*?'), 'msg': (['"])(.*?)\3, '"""
 )
 #: Most complaints that an error tells: one wrong value can cause many.
 MOST_COMPLAINTS_TOLD = 3
@@ -83,9 +84,12 @@ def _plain(message: str) -> str:
 
     >>> _plain("1 error: {'loc': ('body', 'n'), 'msg': 'Too few', 'input': 0}")
     'n: Too few'
+    >>> _plain("1 error: {'loc': 'body.messages.0.Tool.id', 'msg': 'Odd', 'input': 0}")
+    'messages[0]: Odd'
     """
     complaints = [
-        f"{_place(place)}: {said}" for place, _, said in COMPLAINT.findall(message)
+        f"{_place(tuples or dotted)}: {said}"
+        for tuples, dotted, _, said in COMPLAINT.findall(message)
     ]
     if complaints:
         message = "; ".join(list(dict.fromkeys(complaints))[:MOST_COMPLAINTS_TOLD])
@@ -93,6 +97,6 @@ def _plain(message: str) -> str:
 
 
 def _place(place: str) -> str:
-    """``, 'messages', 0`` as ``messages[0]``."""
+    """``, 'messages', 0`` and ``.messages.0`` as ``messages[0]``."""
     named = re.sub(r", '(\w+)'", r".\1", place)
-    return re.sub(r", (\d+)", r"[\1]", named).lstrip(".") or "the request"
+    return re.sub(r"(?:, |\.)(\d+)", r"[\1]", named).lstrip(".") or "the request"

@@ -23,8 +23,11 @@ from modelserver.errors import (
 RETRY_SECONDS = 5
 #: How an engine says that prompt and answer do not fit together.
 _TOO_LONG = re.compile(r"context|maximum.{0,40}length|too long|longer than", re.I)
-#: The field that an error of ours begins with: "top_p must be ...", "messages[0] ...".
-_FIELD = re.compile(r"[a-z_]+")
+#: The field that an error begins with, ours or an engine's: "top_p must be ...",
+#: "messages[0] ...", "m refused the request: response_format: ...".
+_FIELD = re.compile(r"(?:.* refused the request: )?([a-z_]+)")
+#: How vLLM names the field at fault.
+_PARAMETER = re.compile(r"\(parameter=([a-z_]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,11 @@ def _later(status: int, text: str, code: str) -> Fault:
 
 
 def _param(text: str, body: Any) -> str | None:
-    """The field of a body that an error of ours names, None if it names none."""
+    """The field of a body that an error names, None if it names none."""
     found = _FIELD.match(text)
-    if isinstance(body, Mapping) and found and found[0] in body:
-        return found[0]
-    named = re.search(r'no parameter "([^"]+)"', text)
-    if named:
+    if isinstance(body, Mapping) and found and found[1] in body:
+        return found[1]
+    if named := _PARAMETER.search(text) or re.search(r'no parameter "([^"]+)"', text):
         return named[1]
     is_missing = found and text[found.end() :].startswith(" is missing")
-    return found[0] if found and is_missing else None
+    return found[1] if found and is_missing else None

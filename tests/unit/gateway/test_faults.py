@@ -54,3 +54,17 @@ def test_the_field_at_fault_is_named():
     assert fault_of(RequestError("messages[0] has no role"), body).param == "messages"
     assert fault_of(RequestError("the text is odd"), body).param is None
     assert fault_of(RequestError("model is missing; name one"), body).param == "model"
+
+
+@pytest.mark.parametrize(
+    ("words", "param"),
+    [
+        ("top_p must be in (0, 1], got 0.0.", "top_p"),
+        ("messages[0].role: Input should be 'user'", "messages"),
+        ("Too many. (parameter=max_output_tokens, value=9)", "max_output_tokens"),
+        ("range() arg 3 must not be zero", None),
+    ],
+)
+def test_the_field_that_an_engine_refuses_is_named(words: str, param: str | None):
+    error = RequestError(f"m refused the request: {words}")
+    assert fault_of(error, {"top_p": 0, "messages": []}).param == param
