@@ -20,7 +20,7 @@ SYSTEM_CERTS = if [ -z "$${UV_SYSTEM_CERTS+x}$${UV_NATIVE_TLS+x}" ] && \
 # Tests start many processes: each would compile all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo up test coverage lint types bench chaos scenarios gpu-check celery-tests clients lowest docs clean
+.PHONY: install demo up test coverage lint types bench chaos scenarios gpu-check celery-tests api-clients clients lowest docs clean
 
 install: $(STAMP)  ## .venv with all that hosts, tests and pipelines need
 
@@ -66,6 +66,10 @@ scenarios: $(STAMP)  ## decisions in simulated hours; NAME=... and STRICT=1 as a
 
 gpu-check: $(STAMP)  ## an engine on this machine's GPU; ENGINE=vllm for another
 	$(BIN)/python -m tests.gpu_check $(ENGINE)
+
+api-clients: $(STAMP)  ## other people's clients of OpenAI's API; NAME=... for one
+	@$(BIN)/modelserver engines install sglang-cpu
+	$(BIN)/python -m tests.api_clients $(NAME)
 
 celery-tests: $(STAMP)  ## Celery's own tests on our pool; NAME=... and STRICT=1 as above
 	$(BIN)/python -m tests.celerys_own $(NAME)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,19 +86,24 @@ def python_of_requirements(name: str, settings: Settings) -> Path:
 
     ``name`` is a file among the peers.
     """
-    requirements = PEERS / name
-    content = requirements.read_bytes()
-    digest = hashlib.sha256(content + sys.version.encode()).hexdigest()[:12]
+    return python_of_packages((PEERS / name).read_text().splitlines(), settings)
+
+
+def python_of_packages(packages: Sequence[str], settings: Settings) -> Path:
+    """The interpreter of an environment with these, which may have to be made."""
+    content = "".join(f"{package}\n" for package in packages) + sys.version
+    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
     folder = settings.home / "bench" / f"peers-{digest}"
     python = folder / "bin" / "python"
     if (folder / "ready").exists():
         return python
-    print(f"installing the peers of {requirements.name} into {folder}", flush=True)
+    asked = [line for line in packages if line and not line.startswith("#")]
+    print(f"installing {' '.join(asked)} into {folder}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     uv, inside = os.fsdecode(find_uv_bin()), ["--python", str(python)]
     make = [uv, "venv", "-q", "--python", sys.executable, str(folder)]
     subprocess.run(make, check=True)
-    install = [uv, "pip", "install", "-q", *inside, "-r", str(requirements)]
+    install = [uv, "pip", "install", "-q", *inside, *asked]
     subprocess.run(install, check=True)
     (folder / "ready").touch()
     return python

@@ -9,7 +9,10 @@ from modelserver.messaging.stream_parts import assemble, slim
 from tests.acceptance.product import PATIENCE, Product
 
 #: What differs from one answer to the next of the same engine.
-PASSING = ("id", "created", "metadata", "sglext")
+PASSING = (
+    *("id", "item_id", "created", "created_at", "sequence_number"),
+    *("metadata", "sglext"),
+)
 HI = [{"role": "user", "content": "hi"}]
 LOOK_UP = {
     "type": "function",
@@ -18,23 +21,30 @@ LOOK_UP = {
         "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
     },
 }
+CALLED = {"type": "function", "function": {"name": "look_up"}}
+#: vLLM gives several answers only where it draws them; of one token to draw from.
+SURE = {"temperature": 1, "top_k": 1}
 #: Requests to the engine that writes, by path.
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("completions", {"prompt": "Once upon a time"}),
     ("completions", {"prompt": "Once", "echo": True, "logprobs": 2}),
-    ("completions", {"prompt": [5, 6, 7], "n": 2}),
+    ("completions", {"prompt": [5, 6, 7], "n": 2, **SURE}),
     ("completions", {"prompt": "Once", "stop": [" "], "ignore_eos": True}),
     ("completions", {"prompt": "Once", "regex": "[a-c]{3}"}),
     ("chat/completions", {"messages": HI}),
     ("chat/completions", {"messages": HI, "logprobs": True, "top_logprobs": 2}),
-    ("chat/completions", {"messages": HI, "n": 2}),
+    ("chat/completions", {"messages": HI, "n": 2, **SURE}),
     ("chat/completions", {"messages": HI, "response_format": {"type": "json_object"}}),
     ("chat/completions", {"messages": HI, "tools": [LOOK_UP], "tool_choice": "auto"}),
+    ("chat/completions", {"messages": HI, "tools": [LOOK_UP], "tool_choice": CALLED}),
+    ("responses", {"input": "hi", "max_output_tokens": 8, "store": False}),
 ]
-#: All of them whole, and every second one as a stream: path, body, whether a stream.
+#: Those that are asked for as streams too: what differs in chunks is in one of them.
+STREAMED = (1, 3, 5, 6, 7, 9, 10, 11)
+#: Path, body, whether a stream.
 MATRIX = [
     *((*request, False) for request in REQUESTS),
-    *((*request, True) for request in REQUESTS[1::2]),
+    *((*REQUESTS[place], True) for place in STREAMED),
 ]
 
 
@@ -61,19 +71,58 @@ def ask_both(
     return [direct, post(f"{fleet.api_url}/{path}", body)]
 
 
-def lasting(body: dict[str, Any]) -> dict[str, Any]:
+def lasting(body: Any) -> Any:
     """An answer without what differs from one to the next."""
-    return {name: value for name, value in body.items() if name not in PASSING}
+    if isinstance(body, list):
+        return [lasting(each) for each in body]
+    if not isinstance(body, dict):
+        return body
+    kept = {name: value for name, value in body.items() if name not in PASSING}
+    return {name: lasting(value) for name, value in kept.items()}
 
 
-def whole(content: bytes) -> dict[str, Any]:
-    """What the events of a stream make: how they are cut is chance."""
+def whole(content: bytes) -> Any:
+    """What the events of a stream make, and fields; how they are cut is chance."""
     lines = content.decode().splitlines()
     told = [line[6:] for line in lines if line.startswith("data: ")]
-    assert told.pop() == "[DONE]"
-    chunks = [slim(json.loads(line)) for line in told]
+    if told[-1] != "[DONE]":
+        return _response_events([json.loads(line) for line in told])
+    chunks = [json.loads(line) for line in told[:-1]]
     is_chat = any("delta" in each for chunk in chunks for each in chunk["choices"])
-    return lasting(assemble(chunks, is_chat).body(""))
+    made = assemble(map(slim, chunks), is_chat).body("")
+    return lasting(made), _fields(chunks)
+
+
+def _response_events(events: list[Any]) -> list[Any]:
+    """The events of a stream of /v1/responses; parts of one text are one event."""
+    found: list[Any] = []
+    for event in events:
+        last = found[-1] if found else {"type": ""}
+        if event["type"] == last["type"] == "response.output_text.delta":
+            last["delta"] += event["delta"]
+        else:
+            found.append(lasting(event))
+    return found
+
+
+def _fields(chunks: list[Any]) -> dict[Any, list[set[str]]]:
+    """By choice: the fields of its first chunk, and of all together.
+
+    Only the last chunk of a choice has its reason to end.
+    """
+    found: dict[Any, list[set[str]]] = {}
+    ended = set()
+    for chunk in chunks:
+        for choice in chunk["choices"] or [{"index": "usage"}]:
+            assert choice["index"] not in ended
+            # OpenAI has "usage": null in all chunks but the last; engines leave it out.
+            fields = {*chunk, *choice, *(choice.get("delta") or ())} - {"usage"}
+            known = found.setdefault(choice["index"], [fields, set()])
+            known[1] |= fields
+            if choice.get("finish_reason"):
+                ended.add(choice["index"])
+    assert ended == found.keys() - {"usage"}
+    return found
 
 
 def check_same(fleet: Product, model: str, path: str, asked: Any, stream: bool) -> None:

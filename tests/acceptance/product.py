@@ -103,12 +103,12 @@ class Product:
         self.store: Store
         self.app: Celery
 
-    def await_ready(self) -> None:
-        """Wait until both engines can be used."""
-        eventually(self._answers, START_SECONDS)
+    def await_ready(self, seconds: float = START_SECONDS) -> None:
+        """Wait until all engines can be used."""
+        eventually(self._answers, seconds)
         self.store = connect(self.settings)
         self.app = client(self.settings)
-        eventually(self._all_ready, START_SECONDS)
+        eventually(self._all_ready, seconds)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.said()

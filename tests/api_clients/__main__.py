@@ -1,0 +1,89 @@
+"""``python -m tests.api_clients [NAME ...]``: all clients, or those that are named."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.report import RESULTS, Report
+from modelserver import settings as settings_module
+from tests.api_clients.fleet import Subject, open_clients_fleet
+from tests.api_clients.registry import CLIENTS, Client
+
+#: One client's program takes no longer against one engine, in seconds.
+LAST_SECONDS = 900.0
+
+
+def main(names: Sequence[str]) -> int:
+    """Try them and print a table; the exit status."""
+    known = {client.name: client for client in CLIENTS}
+    if unknown := [name for name in names if name not in known]:
+        print(f"no client {', '.join(unknown)}; there are {', '.join(known)}")
+        return 2
+    chosen = [known[name] for name in names] or list(CLIENTS)
+    settings = settings_module.load()
+    starts = {each: each.find_start(settings) for each in chosen}
+    with open_clients_fleet() as subjects:
+        rows = [
+            row
+            for client, start in starts.items()
+            for row in _rows(client, start, subjects)
+        ]
+    columns = ("client", "version", "tried", *subjects)
+    print(Report(columns, tuple(rows)))
+    failed = sum(set(row[3:]) - {"ok", "-"} != set() for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} as they should be")
+    return bool(failed)
+
+
+def _rows(
+    client: Client, start: list[str] | None, subjects: Mapping[str, Subject]
+) -> list[tuple[str, ...]]:
+    """What came of each of the client's trials, by engine type."""
+    if start is None:
+        reason = client.command or client.engine
+        return [(client.name, "-", f"not tried: {reason} is not installed", "-", "-")]
+    found: dict[str, dict[str, str]] = {}
+    for engine, subject in subjects.items():
+        told = _trials(client, start, subject, engine)
+        right = list(told.values()).count("")
+        print(f"{client.name} on {engine}: {right} of {len(told)}", flush=True)
+        for trial, wrong in told.items():
+            found.setdefault(trial, {})[engine] = wrong or "ok"
+    version = client.version(start)
+    return [
+        (client.name, version, trial, *(told.get(each, "-") for each in subjects))
+        for trial, told in found.items()
+    ]
+
+
+def _trials(
+    client: Client, start: list[str], subject: Subject, engine: str
+) -> dict[str, str]:
+    """By trial: what was wrong, "" for nothing."""
+    log = RESULTS / f"clients-{client.name}-{engine}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as errors:
+        done = subprocess.run(
+            [*start, json.dumps(subject.as_json())],
+            cwd=Path(start[-1]).parent,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            timeout=LAST_SECONDS,
+            check=False,
+        )
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"trial"')]
+    told = {each["trial"]: _short(each["wrong"]) for each in map(json.loads, lines)}
+    if done.returncode or not told:
+        told["the program"] = f"status {done.returncode}, see {log}"
+    return told
+
+
+def _short(wrong: str) -> str:
+    return wrong.partition("\n")[0][:80]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

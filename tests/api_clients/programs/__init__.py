@@ -1,0 +1,4 @@
+"""What users of each client write, run by an interpreter that has it.
+
+``trials`` is what they share; ``try_CLIENT`` has the trials of a client.
+"""
