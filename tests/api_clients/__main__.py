@@ -64,20 +64,24 @@ def _trials(
     """By trial: what was wrong, "" for nothing."""
     log = RESULTS / f"clients-{client.name}-{engine}.log"
     log.parent.mkdir(exist_ok=True)
-    with log.open("w") as errors:
-        done = subprocess.run(
-            [*start, json.dumps(subject.as_json())],
-            cwd=Path(start[-1]).parent,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            timeout=LAST_SECONDS,
-            check=False,
-        )
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"trial"')]
+    with log.open("w+") as output:
+        try:
+            status = subprocess.run(
+                [*start, json.dumps(subject.as_json())],
+                cwd=Path(start[-1]).parent,
+                stdout=output,
+                stderr=output,
+                timeout=LAST_SECONDS,
+                check=False,
+            ).returncode
+            end = f"status {status}" if status else ""
+        except subprocess.TimeoutExpired:
+            end = f"not done after {LAST_SECONDS:g} s"
+        output.seek(0)
+        lines = [line for line in output if line.startswith('{"trial"')]
     told = {each["trial"]: _short(each["wrong"]) for each in map(json.loads, lines)}
-    if done.returncode or not told:
-        told["the program"] = f"status {done.returncode}, see {log}"
+    if end or not told:
+        told["the program"] = f"{end or 'no trials'}; see {log}"
     return told
 
 

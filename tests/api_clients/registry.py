@@ -1,6 +1,7 @@
 """The clients: what is installed for each, and the program that stands for its user."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -46,9 +47,11 @@ class Client:
 
     def version(self, start: list[str]) -> str:
         """Its version, as it says itself."""
+        if self.command == "node":
+            package = Path(start[-1]).parent / "node_modules" / "openai"
+            return str(json.loads((package / "package.json").read_text())["version"])
         if self.command:
-            found = _said(self.command, "--version")
-            return found.removeprefix("curl ").split()[0]
+            return _said(self.command, "--version").split()[1]
         package = "vllm" if self.engine else self.packages[0]
         name = package.split(">=")[0].split("[")[0]
         asks = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
