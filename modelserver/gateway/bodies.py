@@ -39,6 +39,8 @@ _STREAMED = (COMPLETIONS_PATH, CHAT_PATH, RESPONSES_PATH)
 MOST_PROMPTS = 2048
 #: Most answers to one prompt; OpenAI's limit.
 MOST_ANSWERS = 128
+#: Tokens of a completion that says nothing of them: OpenAI's number, and the engines'.
+COMPLETION_TOKENS = 16
 #: Fields that are ours to act on and not the engine's.
 _OURS = ("model", "stream", "stream_options")
 #: What ``encoding_format`` may be.
@@ -104,6 +106,7 @@ def read_body(path: str, body: Any) -> Asked:
     subjects = [body[subject]]
     if path == COMPLETIONS_PATH:
         subjects = _prompts(body[subject])
+        arguments.setdefault("max_tokens", COMPLETION_TOKENS)
     if path in _OTHER_PATHS:
         arguments["engine_path"] = path
     if path == RESPONSES_PATH:

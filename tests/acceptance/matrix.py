@@ -26,7 +26,7 @@ CALLED = {"type": "function", "function": {"name": "look_up"}}
 SURE = {"temperature": 1, "top_k": 1}
 #: Requests to the engine that writes, by path.
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
-    ("completions", {"prompt": "Once upon a time"}),
+    ("completions", {"prompt": "Once upon a time", "max_tokens": None}),
     ("completions", {"prompt": "Once", "echo": True, "logprobs": 2}),
     ("completions", {"prompt": [5, 6, 7], "n": 2, **SURE}),
     ("completions", {"prompt": "Once", "stop": [" "], "ignore_eos": True}),

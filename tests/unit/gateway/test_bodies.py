@@ -57,7 +57,14 @@ def test_a_stream_with_its_options():
     }
     asked = read_body("/v1/completions", body)
     assert (asked.stream, asked.stream_usage) == (True, True)
-    assert asked.calls[0].arguments == {"model": "m", "raw": True}
+    assert asked.calls[0].arguments == {"model": "m", "raw": True, "max_tokens": 16}
+
+
+def test_only_a_completion_without_a_number_of_tokens_gets_one():
+    asked = read_body("/v1/completions", {"model": "m", "prompt": "a", "max_tokens": 5})
+    assert asked.calls[0].arguments["max_tokens"] == 5
+    [chat] = read_body("/v1/chat/completions", {"model": "m", "messages": HI}).calls
+    assert "max_tokens" not in chat.arguments
 
 
 @pytest.mark.parametrize("body", [None, [], "a", 5, True])
