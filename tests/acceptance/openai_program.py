@@ -67,10 +67,21 @@ def main() -> dict[str, object]:
             chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices
         ),
         "streamed tokens": chunks[-1].usage.completion_tokens,
+        "responded": responded(client),
         "batch": batch(client),
         "awaited": asyncio.run(awaited()),
         "refused": refused(client),
     }
+
+
+def responded(client: openai.OpenAI) -> list[str]:
+    """A response whole, the text of its stream, and its first and last events."""
+    asked = {"model": WRITER, "input": "hi", "temperature": 0, "max_output_tokens": 9}
+    whole = client.responses.create(**asked)
+    events = list(client.responses.create(**asked, stream=True))
+    parts = [each for each in events if each.type == "response.output_text.delta"]
+    text = "".join(each.delta for each in parts)
+    return [whole.output_text, text, events[0].type, events[-1].type]
 
 
 def batch(client: openai.OpenAI) -> list[object]:

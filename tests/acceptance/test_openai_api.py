@@ -70,6 +70,9 @@ def test_openais_own_client_gets_what_it_asks_for(
     assert told["shaped"].startswith("{")
     assert told["vectors"][0] == told["vectors"][1] > 0
     assert told["same vector"] < 1e-6
+    whole, streamed, first, last = told["responded"]
+    assert whole == streamed != ""
+    assert (first, last) == ("response.created", "response.incomplete")
     texts = {f"row-{number}": told["chat"] for number in range(3)}
     assert told["batch"] == ["completed", 3, texts, True]
     assert told["refused"] == [
