@@ -128,6 +128,8 @@ def _fields(chunks: list[Any]) -> dict[Any, list[set[str]]]:
 def check_same(fleet: Product, model: str, path: str, asked: Any, stream: bool) -> None:
     """The gateway's answer is that of the model's engine, field by field."""
     body = {"model": model, "temperature": 0, "max_tokens": 8, **asked}
+    # None is for a field that is left out.
+    body = {name: value for name, value in body.items() if value is not None}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     expected, told = ask_both(fleet, f"{model}-0", path, body)
