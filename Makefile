@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # What a pipeline imports, and its commands: checked for each Python that it may have.
 CLIENT := -m modelserver.api -m modelserver.runs.mapping -m modelserver.runs.embedding \
   -m modelserver.runs.rollouts.mapping $(addprefix -m modelserver.cli., \
-  alerts alive apply batch_group batches cancel dead doctor drain hosts incidents keys \
+  alerts alive apply batch.group batches cancel dead doctor drain hosts incidents keys \
   relaunch status top why)
 # Test processes side by side.
 JOBS ?= 3

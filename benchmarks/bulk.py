@@ -18,7 +18,7 @@ from modelserver import settings as settings_module
 from modelserver.messaging.wire import COMPLETE
 from modelserver.runs.lane import Lane
 from modelserver.runs.rows import Row
-from modelserver.store.workers import read_answers
+from modelserver.store.fleet.workers import read_answers
 from tests.support.processes import eventually
 
 ROUNDS = 3

@@ -22,22 +22,26 @@ from modelserver.messaging.wire import CatalogueSource
 from modelserver.policy.health.memory import from_json, to_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.connections import open_async
-from modelserver.store.control import (
+from modelserver.store.fleet.control import (
     HEALTH_MEMORY,
     hold_control,
     read_memory,
     read_wishes,
     write_wishes,
 )
-from modelserver.store.engines import read_engines, report_engine
-from modelserver.store.hosts import report_host
+from modelserver.store.fleet.engines import read_engines, report_engine
+from modelserver.store.fleet.hosts import report_host
+from modelserver.store.fleet.measurements import (
+    add_canaries,
+    pack_sample,
+    report_metrics,
+)
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_KEPT
-from modelserver.store.measurements import add_canaries, pack_sample, report_metrics
+from modelserver.store.server.connections import open_async
 from modelserver.values import EngineReport, EngineState, Outcome
-from workers.fallbacks import Fallbacks
-from workers.fleet_follower import FleetFollower
-from workers.roster import Roster
+from workers.engines.fallbacks import Fallbacks
+from workers.engines.fleet_follower import FleetFollower
+from workers.engines.roster import Roster
 
 #: Engines of a fleet; the last size has the goals.
 SIZES = (10, 100, 500)

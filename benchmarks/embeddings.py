@@ -26,8 +26,8 @@ from modelserver.engine_protocol import EMBEDDINGS_PATH
 from modelserver.keyring import Keyring
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.engines import read_engines
-from modelserver.store.workers import read_answers, read_backlog
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.workers import read_answers, read_backlog
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import eventually
 

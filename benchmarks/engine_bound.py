@@ -20,7 +20,7 @@ from modelserver.engine_client import ask, open_session
 from modelserver.engine_protocol import COMPLETIONS_PATH
 from modelserver.settings import Settings
 from modelserver.store import connect
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineState
 from tests.support.processes import eventually
 

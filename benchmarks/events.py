@@ -11,7 +11,7 @@ from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import Steady, steady
 from modelserver import settings as settings_module
-from modelserver.store.workers import read_answers
+from modelserver.store.fleet.workers import read_answers
 
 #: Tasks a second that are followed with all their events: none, the default, all.
 RATES = {"none": 0.0, "100 a second": 100.0, "all": 1e9}

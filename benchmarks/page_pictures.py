@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.report import RESULTS, ROOT
 from modelserver.page.server import PageOptions
-from modelserver.store.control import report_steered
+from modelserver.store.fleet.control import report_steered
 from tests.support.browser import open_browser
 from tests.support.fleet_records import Records
 from tests.support.page_visits import serve_page

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks.rig import Rig
-from modelserver.cli.batch_panel import render
-from modelserver.cli.batch_report import report, show
+from modelserver.cli.batch.panel import render
+from modelserver.cli.batch.report import report, show
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.source import Source

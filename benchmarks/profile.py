@@ -11,7 +11,7 @@ import redis
 from benchmarks.queue_depth import _copies, _push, _template
 from benchmarks.report import Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from modelserver.store.workers import read_answers
+from modelserver.store.fleet.workers import read_answers
 from tests.support.processes import eventually
 
 IN_FLIGHT = 256
@@ -33,12 +33,10 @@ PARTS = {
     "Redis": "/redis/ /hiredis/",
     "events": "celery/events/ workers/celery_hooks.py",
     "tracer": "celery/app/trace.py celery/app/task.py celery/utils/dispatch/",
-    "result": "workers/courier.py modelserver/messaging/backend.py celery/backends/ "
+    "result": "workers/delivery/ modelserver/messaging/backend.py celery/backends/ "
     "modelserver/messaging/encoding.py modelserver/store/batch.py",
-    "executor": "workers/executor.py workers/attempt.py workers/roster.py "
-    "workers/budget.py workers/fallbacks.py workers/coalescer.py workers/crashes.py "
-    "modelserver/messaging/requests.py modelserver/values.py "
-    "modelserver/store/measurements.py",
+    "executor": "workers/requests/ workers/engines/ modelserver/messaging/requests.py "
+    "modelserver/values.py modelserver/store/fleet/measurements.py",
     "reception": "celery/worker/ /kombu/ /vine/ workers/ modelserver/messaging/wire.py "
     "modelserver/messaging/transport.py",
 }
@@ -93,7 +91,7 @@ def _stacks(pid: int, folder: Path) -> str:
 def shares(stacks: str) -> dict[str, float]:
     """Each part's share of the loop's samples, 0 to 1.
 
-    >>> line = "run_forever (asyncio/base_events.py:1);_run (workers/executor.py:9) 3"
+    >>> line = "run_forever (asyncio/base_events.py:1);_run (workers/requests/x.py:9) 3"
     >>> shares(line)["executor"]
     1.0
     """

@@ -13,7 +13,7 @@ from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import steady
-from modelserver.store.workers import read_answers, read_backlog
+from modelserver.store.fleet.workers import read_answers, read_backlog
 
 #: Messages in a short queue.
 SHALLOW = 1_000

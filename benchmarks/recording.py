@@ -19,15 +19,15 @@ from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from benchmarks.steady import Steady, steady
 from modelserver.store.batch import Delivery
-from modelserver.store.delivery import Deliveries
+from modelserver.store.fleet.measurements import read_all_samples
+from modelserver.store.fleet.workers import read_answers
 from modelserver.store.keys import Keys
-from modelserver.store.measurements import read_all_samples
-from modelserver.store.workers import read_answers
+from modelserver.store.messages.delivery import Deliveries
 from modelserver.values import EngineReport, EngineState
-from workers.attempt import Attempt
-from workers.courier import Courier
-from workers.engine_slot import EngineSlot
-from workers.server_clock import ServerClock
+from workers.delivery.courier import Courier
+from workers.delivery.server_clock import ServerClock
+from workers.engines.engine_slot import EngineSlot
+from workers.requests.attempt import Attempt
 
 #: Requests that one round trip carries: a quiet worker, one at work, a full one.
 TOGETHER = (1, 8, 32)
@@ -47,7 +47,7 @@ ROUNDS = 5
 #: A worker as ``celery`` starts it, except that it drops its samples.
 UNRECORDED = """\
 from celery.__main__ import main
-from workers.courier import Courier
+from workers.delivery.courier import Courier
 Courier.record = lambda self, sample: None
 main()
 """

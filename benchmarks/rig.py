@@ -18,8 +18,8 @@ from modelserver import settings as settings_module
 from modelserver.api import client
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.engines import report_engine
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.workers import read_workers
 from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import eventually

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.machine import Elsewhere, Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from modelserver.store.workers import read_answers
+from modelserver.store.fleet.workers import read_answers
 from tests.support.batch_files import batch_command, batch_line, write_lines
 from tests.support.processes import eventually
 

@@ -15,7 +15,7 @@ from benchmarks.rig import CHAT_MODEL, Rig
 from modelserver import settings as settings_module
 from modelserver.api import client as client_of
 from modelserver.settings import Settings
-from modelserver.store.workers import read_answers, read_backlog
+from modelserver.store.fleet.workers import read_answers, read_backlog
 
 TASKS = int(os.environ.get("SOAK_TASKS", "1000000"))
 IN_FLIGHT = 512

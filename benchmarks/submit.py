@@ -10,7 +10,7 @@ from benchmarks.held import channels, read_held
 from benchmarks.machine import Elsewhere
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from modelserver.store.workers import read_answers, read_backlog
+from modelserver.store.fleet.workers import read_answers, read_backlog
 from tests.support.processes import eventually
 
 REQUESTS = 2_000

@@ -16,7 +16,7 @@ from benchmarks.rig import Rig
 from modelserver.messaging.wire import COMPLETE
 from modelserver.runs.lane import Lane
 from modelserver.runs.rows import Row
-from modelserver.store.workers import read_answers
+from modelserver.store.fleet.workers import read_answers
 from tests.engine.process import EngineProcess
 from tests.support.processes import eventually
 

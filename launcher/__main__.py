@@ -37,7 +37,7 @@ from modelserver.errors import (
 from modelserver.inventory import Host
 from modelserver.logs import start_logging
 from modelserver.settings import Settings, load
-from modelserver.store.state import Store, connect, open_store
+from modelserver.store.server.state import Store, connect, open_store
 
 _log = logging.getLogger(__name__)
 

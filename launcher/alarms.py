@@ -7,7 +7,7 @@ from launcher.fleet_sync import FleetSync
 from launcher.store_link import StoreLink, StoreView
 from modelserver.control.alerts import tell_without_store
 from modelserver.policy.troubles import Trouble, TroubleKind, over
-from modelserver.store.alerts import AlertRecord
+from modelserver.store.fleet.alerts import AlertRecord
 
 _log = logging.getLogger(__name__)
 

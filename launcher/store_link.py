@@ -19,25 +19,29 @@ from modelserver.measured import Canary, EngineLoad, Metrics, Sample
 from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
 from modelserver.policy.troubles import Trouble
 from modelserver.settings import Settings
-from modelserver.store.control import read_steered, read_wishes
-from modelserver.store.decisions import last_decisions
-from modelserver.store.engines import (
+from modelserver.store.fleet.applied import publish_fleet, read_applied_fleet
+from modelserver.store.fleet.control import read_steered, read_wishes
+from modelserver.store.fleet.decisions import last_decisions
+from modelserver.store.fleet.engines import (
     next_incarnation,
     read_engines,
     remove_engine,
     report_engine,
 )
-from modelserver.store.fleet import publish_fleet, read_applied_fleet
-from modelserver.store.hosts import (
+from modelserver.store.fleet.hosts import (
     end_host_lease,
     name_data,
     note_data_loss,
     read_hosts,
     report_host,
 )
-from modelserver.store.measurements import add_canaries, read_samples, report_metrics
-from modelserver.store.state import Store
-from modelserver.store.workers import read_loads
+from modelserver.store.fleet.measurements import (
+    add_canaries,
+    read_samples,
+    report_metrics,
+)
+from modelserver.store.fleet.workers import read_loads
+from modelserver.store.server.state import Store
 from modelserver.values import EngineReport, NodeReport, Wish
 
 _log = logging.getLogger(__name__)

@@ -18,16 +18,16 @@ from redis.exceptions import RedisError, ResponseError
 from modelserver.messaging.transport import Channel, Message
 from modelserver.messaging.wire import CONTROL_QUEUE, STEER_QUEUE
 from modelserver.store.batch import ANSWERED, DEADLINE, FAULTS, Delivery
-from modelserver.store.delivery import Deliveries
-from modelserver.store.embedded import find_followers
-from workers.bundles import Bundles
-from workers.courier import FAULT_WAIT_SECONDS, Courier
-from workers.fallbacks import REFUSED_AT_ONCE, Fallbacks
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.messages.embedded import find_followers
+from workers.delivery.courier import FAULT_WAIT_SECONDS, Courier
+from workers.delivery.server_clock import ServerClock
+from workers.delivery.task_times import find_due, has_expired
+from workers.delivery.trials import Trials
+from workers.engines.fallbacks import REFUSED_AT_ONCE, Fallbacks
+from workers.engines.roster import Roster
 from workers.reading import UnreadableMessage, read
-from workers.roster import Roster
-from workers.server_clock import ServerClock
-from workers.task_times import find_due, has_expired
-from workers.trials import Trials
+from workers.requests.bundles import Bundles
 
 logger = get_logger(__name__)
 

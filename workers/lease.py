@@ -12,12 +12,12 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError
 
 from modelserver.store.batch import Delivery, Stored
-from modelserver.store.delivery import Deliveries
-from modelserver.store.memory import watch_memory
-from modelserver.store.reaps import reap
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.messages.memory import watch_memory
+from modelserver.store.messages.reaps import reap
+from workers.delivery.server_clock import ServerClock
+from workers.engines.roster import Roster
 from workers.intake import Intake
-from workers.roster import Roster
-from workers.server_clock import ServerClock
 
 logger = get_logger(__name__)
 

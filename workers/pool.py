@@ -22,7 +22,7 @@ from celery.worker import state
 
 from modelserver.messaging.wire import STEER
 from workers import bridge
-from workers.courier import FAULT_WAIT_SECONDS
+from workers.delivery.courier import FAULT_WAIT_SECONDS
 from workers.intake import CONTROL_ROOM
 from workers.service import Service
 

@@ -27,22 +27,22 @@ from modelserver.messaging.wire import ROWS
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.batch import ANSWERED, Delivery, Stored, StoreResult
-from modelserver.store.connections import open_async
-from modelserver.store.delivery import Deliveries
-from modelserver.store.reaps import MOST_REAPS
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.messages.reaps import MOST_REAPS
+from modelserver.store.server.connections import open_async
 from modelserver.tracing import find_tracer
 from workers import bridge
-from workers.bundles import Bundles
-from workers.courier import Courier
-from workers.executor import Executor, too_late
-from workers.fallbacks import Fallbacks
-from workers.fleet_follower import FleetFollower
+from workers.delivery.courier import Courier
+from workers.delivery.server_clock import ServerClock
+from workers.delivery.unwanted import Unwanted
+from workers.engines.fallbacks import Fallbacks
+from workers.engines.fleet_follower import FleetFollower
+from workers.engines.partners import Partners
+from workers.engines.roster import Roster
 from workers.intake import Intake
 from workers.lease import Lease
-from workers.partners import Partners
-from workers.roster import Roster
-from workers.server_clock import ServerClock
-from workers.unwanted import Unwanted
+from workers.requests.bundles import Bundles
+from workers.requests.executor import Executor, too_late
 
 logger = get_logger(__name__)
 

@@ -13,8 +13,8 @@ import psutil
 from launcher.host.disks import read_disks
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Disk, Host
-from modelserver.store.hosts import read_host
-from modelserver.store.state import Store
+from modelserver.store.fleet.hosts import read_host
+from modelserver.store.server.state import Store
 
 #: The file in the run folder that a launcher keeps locked.
 LOCK_FILE = "launcher.lock"

@@ -17,10 +17,7 @@ What is shown:
 
 What is ordered:
 
-- ``batch_group``: ``batch``, with its subcommands; ``batch_run``, with ``batch_panel``
-  and ``batch_report``: runs a file of requests
-- ``batch_hosted``, ``batch_list`` and ``batch_watch``: the other commands of ``batch``,
-  for runs that the fleet carries out
+- ``batch``: files of requests
 - ``apply``: puts a fleet file in force
 - ``cancel``: ends requests that nobody wants any more
 - ``keys``: ``keys`` and ``usage``, of OpenAI's API
@@ -73,7 +70,7 @@ COMMANDS = {
         "apply", "Make FILE, or else the fleet file, what the whole fleet goes by."
     ),
     "batch": CommandPlace(
-        "batch_group", "Run files of requests in the form of OpenAI's Batch API."
+        "batch.group", "Run files of requests in the form of OpenAI's Batch API."
     ),
     "batches": CommandPlace(
         "batches", "Carry out the runs of `batch submit` whose files this host sees."

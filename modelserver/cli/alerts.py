@@ -10,7 +10,7 @@ from modelserver.control.alerts import close_alerts
 from modelserver.operations.words import clock
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.alerts import AlertRecord, counts, last_alerts, open_alerts
+from modelserver.store.fleet.alerts import AlertRecord, counts, last_alerts, open_alerts
 
 
 @click.command()

@@ -5,7 +5,7 @@ import signal
 import click
 
 from modelserver.api import client
-from modelserver.cli.batch_report import report
+from modelserver.cli.batch.report import report
 from modelserver.cli.programs import load_with_fleet
 from modelserver.logs import start_logging
 from modelserver.runs.hosting.holder import Holder

@@ -8,7 +8,7 @@ from modelserver.cli.output import console, print_json, seconds, table
 from modelserver.operations.dead_letters import discard, resubmit
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.dead_letters import DeadLetter, dead_letters
+from modelserver.store.messages.dead_letters import DeadLetter, dead_letters
 
 
 @click.command()

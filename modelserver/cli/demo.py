@@ -27,7 +27,7 @@ from modelserver.operations.status import EngineStatus, Status, read_status
 from modelserver.page.password import find_password
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineState, Kind
 
 #: The engine type of the demo, unless told otherwise.

@@ -28,7 +28,7 @@ from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 
 #: How many completions are asked for.
 DEMO_COMPLETIONS = 200

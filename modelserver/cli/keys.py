@@ -12,7 +12,7 @@ from modelserver.errors import ConfigurationError
 from modelserver.operations.words import clock
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.api_keys import (
+from modelserver.store.fleet.api_keys import (
     ApiKey,
     Used,
     add_api_key,

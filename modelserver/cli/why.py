@@ -13,16 +13,16 @@ from modelserver.policy.health import memory
 from modelserver.policy.orders import MOVE, PAUSE, in_force, orders_about
 from modelserver.settings import load
 from modelserver.store import Store, connect
-from modelserver.store.alerts import open_alerts
-from modelserver.store.availability import standings
-from modelserver.store.control import (
+from modelserver.store.fleet.alerts import open_alerts
+from modelserver.store.fleet.availability import standings
+from modelserver.store.fleet.control import (
     HEALTH_MEMORY,
     read_memory,
     read_waiting,
     read_wishes,
 )
-from modelserver.store.decisions import decisions_about
-from modelserver.store.orders import orders
+from modelserver.store.fleet.decisions import decisions_about
+from modelserver.store.fleet.orders import orders
 from modelserver.values import Order
 
 #: What stands before an operator's order, by its kind.

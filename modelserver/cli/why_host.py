@@ -8,7 +8,7 @@ from modelserver.operations.host_checks import check_report, find_no_worker
 from modelserver.operations.status import Status
 from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN_HOST
-from modelserver.store.alerts import AlertRecord
+from modelserver.store.fleet.alerts import AlertRecord
 from modelserver.values import NodeReport
 
 

@@ -23,7 +23,7 @@ from modelserver.errors import (
 from modelserver.fleet.sections import AlertsSection
 from modelserver.settings import Settings, secret
 from modelserver.store import Store, connect
-from modelserver.store.alerts import (
+from modelserver.store.fleet.alerts import (
     AlertRecord,
     add,
     count,

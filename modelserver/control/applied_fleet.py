@@ -24,8 +24,8 @@ from modelserver.fleet.key import SIGNATURE, FleetKey
 from modelserver.fleet.sections import RedisSection
 from modelserver.policy.changes import FleetSpec
 from modelserver.settings import Settings
-from modelserver.store.fleet import publish_fleet, read_applied_fleet
-from modelserver.store.state import Store
+from modelserver.store.fleet.applied import publish_fleet, read_applied_fleet
+from modelserver.store.server.state import Store
 
 #: Sections that the store holds. ``[redis]`` is each program's own: it leads there.
 #: ``[workers]`` and ``[gateway]`` are each host's.

@@ -25,11 +25,11 @@ from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
 from modelserver.python310 import StrEnum
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.control import read_steered, read_waiting, read_wishes
-from modelserver.store.engines import read_engines
-from modelserver.store.expired import drop_expired
-from modelserver.store.hosts import read_hosts
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.control import read_steered, read_waiting, read_wishes
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.fleet.workers import read_backlog
+from modelserver.store.messages.expired import drop_expired
 
 #: The fleet counts as settled once nothing was missing for this long, in seconds: a
 #: wish needs a moment to reach its launcher.

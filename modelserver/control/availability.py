@@ -20,8 +20,8 @@ from modelserver.policy.availability import (
 from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.alerts import open_alerts
-from modelserver.store.availability import publish, read_outages, write_outages
+from modelserver.store.fleet.alerts import open_alerts
+from modelserver.store.fleet.availability import publish, read_outages, write_outages
 from modelserver.values import split_engine_id
 
 #: Periods of control without a look after which what is published is forgotten.

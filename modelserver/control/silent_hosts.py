@@ -13,14 +13,14 @@ from modelserver.policy.placement.silent_hosts import (
 )
 from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
-from modelserver.store.hosts import (
+from modelserver.store.fleet.hosts import (
     has_lost_data,
     read_host_names,
     read_hosts,
     read_silences,
     write_silences,
 )
-from modelserver.store.state import Store
+from modelserver.store.server.state import Store
 
 #: The kind of alert that stands as long as a host has no worker.
 WORKER_ALERT = "worker"

@@ -29,7 +29,7 @@ from modelserver.policy.rebalance import state
 from modelserver.policy.replay import look_to_json
 from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
-from modelserver.store.control import (
+from modelserver.store.fleet.control import (
     CONTROL_LOCK_SECONDS,
     HEALTH_MEMORY,
     MOVES_MEMORY,
@@ -41,19 +41,19 @@ from modelserver.store.control import (
     report_waiting,
     write_wishes,
 )
-from modelserver.store.decisions import keep_look, log_decision
-from modelserver.store.engines import read_engines
-from modelserver.store.expired import drop_expired
-from modelserver.store.hosts import read_hosts
-from modelserver.store.measurements import (
+from modelserver.store.fleet.decisions import keep_look, log_decision
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.fleet.measurements import (
     count_finished,
     read_all_samples,
     read_canaries,
     read_metrics,
 )
-from modelserver.store.orders import orders
-from modelserver.store.state import Store
-from modelserver.store.workers import read_backlogs, read_loads, read_worker_hosts
+from modelserver.store.fleet.orders import orders
+from modelserver.store.fleet.workers import read_backlogs, read_loads, read_worker_hosts
+from modelserver.store.messages.expired import drop_expired
+from modelserver.store.server.state import Store
 
 log = logging.getLogger(__name__)
 

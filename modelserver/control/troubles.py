@@ -20,13 +20,13 @@ from modelserver.policy.troubles import (
     over,
 )
 from modelserver.settings import Settings
-from modelserver.store.alerts import open_alerts, read_troubles, write_troubles
-from modelserver.store.dead_letters import count_dead
-from modelserver.store.engines import remove_engine
-from modelserver.store.hosts import end_host_lease
-from modelserver.store.memory import read_note
-from modelserver.store.server import read_failure
-from modelserver.store.state import Store
+from modelserver.store.fleet.alerts import open_alerts, read_troubles, write_troubles
+from modelserver.store.fleet.engines import remove_engine
+from modelserver.store.fleet.hosts import end_host_lease
+from modelserver.store.messages.dead_letters import count_dead
+from modelserver.store.messages.memory import read_note
+from modelserver.store.server.keeping import read_failure
+from modelserver.store.server.state import Store
 
 log = logging.getLogger(__name__)
 

@@ -30,11 +30,11 @@ from modelserver.messaging.catalogue import Catalogue
 from modelserver.policy.health.memory import find_load_seconds
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.control import HEALTH_MEMORY, read_memory
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.control import HEALTH_MEMORY, read_memory
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.measurements import read_all_samples
+from modelserver.store.fleet.workers import loads_of, read_queued, read_workers
 from modelserver.store.keys import list_name, priority_step
-from modelserver.store.measurements import read_all_samples
-from modelserver.store.workers import loads_of, read_queued, read_workers
 from modelserver.values import EngineState
 
 #: A model is looked at again after so many seconds.

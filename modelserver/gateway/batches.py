@@ -34,7 +34,7 @@ from modelserver.runs.hosting.submitting import submit_run
 from modelserver.runs.hosting.telling import RunView
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     HostedRun,
     RunOrder,
     RunState,

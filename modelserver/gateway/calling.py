@@ -24,7 +24,7 @@ from modelserver.gateway.bodies import Asked, TaskCall
 from modelserver.gateway.inbox import Arrivals, Inbox
 from modelserver.messaging.sending import BackgroundSender
 from modelserver.store.batch import HEDGE, SUBMITTER
-from modelserver.store.streams import STREAM
+from modelserver.store.messages.streams import STREAM
 
 #: By the ids of requests that a client gave a key for, so that a repeat finds them.
 _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.messaging.answers import tokens as tokens_used
 from modelserver.store import Keys
-from modelserver.store.api_keys import (
+from modelserver.store.fleet.api_keys import (
     ApiKey,
     Count,
     Use,

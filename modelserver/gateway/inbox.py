@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from modelserver.store.keys import Keys
-from modelserver.store.streams import read_message, read_parts
+from modelserver.store.messages.streams import read_message, read_parts
 
 #: A stream that nothing was told of for so many seconds is looked up.
 QUIET_SECONDS = 5.0

@@ -39,8 +39,8 @@ from modelserver.messaging.wire import EMBED
 from modelserver.operations.prometheus import FleetCollector
 from modelserver.settings import Settings
 from modelserver.store import Keys
-from modelserver.store.api_keys import ApiKey
-from modelserver.store.connections import open_async
+from modelserver.store.fleet.api_keys import ApiKey
+from modelserver.store.server.connections import open_async
 from modelserver.tracing import find_tracer
 
 #: The largest body that is read, in bytes.

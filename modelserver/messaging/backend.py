@@ -30,8 +30,8 @@ from modelserver.messaging.listening import AnswerListener, Wait, blocks
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.server_address import plain_url
 from modelserver.store.batch import Stored, StoreResult
-from modelserver.store.connections import blocking_arguments
-from modelserver.store.embedded import later_steps
+from modelserver.store.messages.embedded import later_steps
+from modelserver.store.server.connections import blocking_arguments
 
 logger = get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from celery.app.control import Control as CeleryControl
 
 from modelserver.store.keys import Keys
-from modelserver.store.revoking import revocations
+from modelserver.store.messages.revoking import revocations
 
 
 class Control(CeleryControl):  # type: ignore[misc]

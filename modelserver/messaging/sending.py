@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from modelserver.errors import StoreFullError, StoreUnreachableError
 from modelserver.server_address import plain_url
-from modelserver.store import trouble
+from modelserver.store.server import trouble
 
 #: Requests that are sent in one round trip, at most.
 BATCH = 500

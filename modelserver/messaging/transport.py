@@ -24,9 +24,11 @@ from modelserver.messaging.followers import defer, origin
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
 from modelserver.server_address import SENTINELS
-from modelserver.store import connections, queue_scripts, scripts
 from modelserver.store.batch import DEADLINE, RESUBMISSION, SENT, SUBMITTER
 from modelserver.store.keys import Keys, list_name
+from modelserver.store.scripts import atomic as scripts
+from modelserver.store.scripts import queues as queue_scripts
+from modelserver.store.server import connections
 
 #: Most lists of submitters that one script deletes.
 MOST_PURGED_LISTS = 1_000

@@ -28,7 +28,7 @@ from modelserver.messaging.names import STEER_QUEUE as STEER_QUEUE
 from modelserver.server_address import read_address
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.availability import fleet_and_standings
+from modelserver.store.fleet.availability import fleet_and_standings
 from modelserver.store.keys import Keys
 
 #: What Celery's settings put before the address of our result backend.

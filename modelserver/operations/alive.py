@@ -1,11 +1,11 @@
 """Whether a part of the fleet does its work on this host, for probes and watchdogs."""
 
 from modelserver.settings import Settings
-from modelserver.store.control import read_steered
-from modelserver.store.hosted import read_holders
-from modelserver.store.hosts import read_host
-from modelserver.store.state import Store
-from modelserver.store.workers import read_worker_hosts
+from modelserver.store.fleet.control import read_steered
+from modelserver.store.fleet.hosts import read_host
+from modelserver.store.fleet.workers import read_worker_hosts
+from modelserver.store.runs.hosted import read_holders
+from modelserver.store.server.state import Store
 
 #: Control that has not looked for so many seconds has no beat, or no worker.
 STEERED_SECONDS = 30.0

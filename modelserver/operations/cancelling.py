@@ -24,15 +24,15 @@ from modelserver.messaging.bundles import (
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.batch import Batch, Delivery, GiveBack, RowAnswer, StoreResult
-from modelserver.store.cancelling import (
+from modelserver.store.messages.cancelling import (
     running,
     submitter_of,
     take_delayed,
     take_waiting,
 )
-from modelserver.store.connections import open_async
-from modelserver.store.delivery import Deliveries
-from modelserver.store.embedded import read_payload
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.messages.embedded import read_payload
+from modelserver.store.server.connections import open_async
 
 #: The lease of what is being cancelled, in seconds; renewed with each part.
 LEASE_SECONDS = 30.0

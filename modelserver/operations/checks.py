@@ -27,7 +27,7 @@ from modelserver.operations.server_checks import check_rights, check_server, tro
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
-from modelserver.store.state import connect_to
+from modelserver.store.server.state import connect_to
 from modelserver.values import ModelSpec
 
 #: An engine's interpreter that takes longer than this to start is broken, in seconds.

@@ -6,9 +6,9 @@ from modelserver.errors import RequestError
 from modelserver.messaging.wire import result_key
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store import dead_letters as letters
-from modelserver.store.dead_letters import DeadLetter
-from modelserver.store.state import connect_to
+from modelserver.store.messages import dead_letters as letters
+from modelserver.store.messages.dead_letters import DeadLetter
+from modelserver.store.server.state import connect_to
 
 #: Names every dead letter, in place of one task.
 ALL = "all"

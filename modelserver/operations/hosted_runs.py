@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from modelserver.store import Store
-from modelserver.store.hosted import RunState, open_ids, read_holders, read_hosted
+from modelserver.store.runs.hosted import RunState, open_ids, read_holders, read_hosted
 
 #: What to do where runs wait and nothing carries them out.
 START_BATCHES = "start it where their files are seen: modelserver batches"

@@ -8,14 +8,14 @@ from modelserver.errors import ModelserverError
 from modelserver.operations.status import EngineStatus, Status
 from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.store import Store
-from modelserver.store.control import (
+from modelserver.store.fleet.control import (
     CONTROL_LOCK_SECONDS,
     hold_control,
     read_wishes,
     write_wishes,
 )
-from modelserver.store.engines import read_engines
-from modelserver.store.orders import give, take_back
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.orders import give, take_back
 from modelserver.values import Cause, EngineSpec, Order
 
 #: How often a relaunch asks for control's lock before it gives up.

@@ -25,9 +25,9 @@ from modelserver.fleet.sections import ProbeSection
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.operations.status import read_catalogue
 from modelserver.settings import Settings
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_hosts
-from modelserver.store.state import Store
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.server.state import Store
 from modelserver.values import EngineReport, Kind
 
 #: A probe that is not answered within this time has failed, in seconds.

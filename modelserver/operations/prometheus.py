@@ -27,12 +27,12 @@ from modelserver.operations.status import (
 )
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.alerts import COUNTED, counts
-from modelserver.store.dead_letters import count_dead
+from modelserver.store.fleet.alerts import COUNTED, counts
+from modelserver.store.fleet.measurements import read_metrics, read_model_times
+from modelserver.store.fleet.workers import read_answers, read_oldest
 from modelserver.store.histograms import FIRST_TOKEN, TOOK, WAITED
-from modelserver.store.measurements import read_metrics, read_model_times
-from modelserver.store.memory import Memory, read_memory
-from modelserver.store.workers import read_answers, read_oldest
+from modelserver.store.messages.dead_letters import count_dead
+from modelserver.store.messages.memory import Memory, read_memory
 
 #: Labels of what is about one engine.
 ENGINE_LABELS = ("engine", "model", "host")

@@ -6,7 +6,7 @@ from typing import Any
 from modelserver.operations.words import INDENT
 from modelserver.policy.replay import actions_to_json, look_from_json
 from modelserver.store import Store
-from modelserver.store.decisions import kept_look
+from modelserver.store.fleet.decisions import kept_look
 
 
 def replayed(store: Store, decision: Mapping[str, str]) -> str:

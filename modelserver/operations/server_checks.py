@@ -8,9 +8,9 @@ from modelserver.errors import StoreUnreachableError
 from modelserver.operations.check import Check
 from modelserver.server_address import read_address
 from modelserver.store import Store
-from modelserver.store.memory import Memory, read_memory, read_note
-from modelserver.store.server import ServerKeeping, read_keeping
-from modelserver.store.state import try_rights
+from modelserver.store.messages.memory import Memory, read_memory, read_note
+from modelserver.store.server.keeping import ServerKeeping, read_keeping
+from modelserver.store.server.state import try_rights
 
 #: The oldest servers that everything is tested with.
 OLDEST_SERVERS = {"redis": (7, 2), "valkey": (8, 0)}

@@ -15,23 +15,23 @@ from modelserver.operations.traffic import Traffic, traffic
 from modelserver.policy.orders import in_force
 from modelserver.schedules import ScheduledWindow, find_window, windows_of
 from modelserver.settings import Settings
-from modelserver.store.alerts import open_alerts
-from modelserver.store.availability import standings
-from modelserver.store.control import read_steered, read_waiting, read_wishes
-from modelserver.store.engines import read_engines
-from modelserver.store.fleet import read_applied_fleet
-from modelserver.store.histograms import TOOK, Times
-from modelserver.store.hosts import read_host_names, read_hosts
-from modelserver.store.measurements import read_all_counters, read_all_samples
-from modelserver.store.memory import read_note
-from modelserver.store.orders import orders
-from modelserver.store.state import Store
-from modelserver.store.workers import (
+from modelserver.store.fleet.alerts import open_alerts
+from modelserver.store.fleet.applied import read_applied_fleet
+from modelserver.store.fleet.availability import standings
+from modelserver.store.fleet.control import read_steered, read_waiting, read_wishes
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_host_names, read_hosts
+from modelserver.store.fleet.measurements import read_all_counters, read_all_samples
+from modelserver.store.fleet.orders import orders
+from modelserver.store.fleet.workers import (
     read_backlog,
     read_loads,
     read_submitters,
     read_workers,
 )
+from modelserver.store.histograms import TOOK, Times
+from modelserver.store.messages.memory import read_note
+from modelserver.store.server.state import Store
 from modelserver.values import (
     EngineReport,
     EngineState,

@@ -12,7 +12,7 @@ from modelserver.policy.orders import DRAIN, PAUSE
 from modelserver.runs.hosting.orders import find_run, order_run, resume_run
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.hosted import RunOrder
+from modelserver.store.runs.hosted import RunOrder
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from modelserver.inventory import Gpu
 from modelserver.measured import Sample
-from modelserver.store.api_keys import Used
+from modelserver.store.fleet.api_keys import Used
 from modelserver.values import Outcome
 
 #: A rate is that of the last so many seconds.

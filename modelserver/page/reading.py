@@ -16,18 +16,18 @@ from modelserver.runs.hosting.choosing import find_obstacle
 from modelserver.runs.hosting.telling import RunView
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.alerts import AlertRecord, open_alerts
-from modelserver.store.api_keys import ApiKey, read_api_keys, read_books
-from modelserver.store.control import HEALTH_MEMORY, read_memory
-from modelserver.store.decisions import recent_decisions, subjects_of
-from modelserver.store.hosted import (
+from modelserver.store.fleet.alerts import AlertRecord, open_alerts
+from modelserver.store.fleet.api_keys import ApiKey, read_api_keys, read_books
+from modelserver.store.fleet.control import HEALTH_MEMORY, read_memory
+from modelserver.store.fleet.decisions import recent_decisions, subjects_of
+from modelserver.store.fleet.measurements import read_all_samples
+from modelserver.store.runs.hosted import (
     HostedRun,
     ended_ids,
     open_ids,
     read_holders,
     read_hosted,
 )
-from modelserver.store.measurements import read_all_samples
 
 #: Runs that have ended and are shown, the last ones.
 ENDED_SHOWN = 10

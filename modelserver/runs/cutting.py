@@ -25,7 +25,7 @@ from modelserver.messaging.requests import (
 from modelserver.parameters import plain
 from modelserver.runs.rows import Row
 from modelserver.store.batch import DEADLINE, DEADLINE_SECONDS
-from modelserver.store.runs import SentBundle
+from modelserver.store.runs.feeding import SentBundle
 
 #: A bundle has at most so great a part of what an engine takes at once.
 PARTS_OF_ENGINE = 8

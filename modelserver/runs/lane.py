@@ -33,9 +33,9 @@ from modelserver.runs.cutting import (
 from modelserver.runs.rows import Answered, Row, RowError
 from modelserver.store import Store, connect
 from modelserver.store.batch import MOST_BYTES
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from modelserver.store.keys import list_name, priority_step
-from modelserver.store.runs import (
+from modelserver.store.runs.feeding import (
     SentBundle,
     add_send,
     cancel_round,

@@ -20,8 +20,8 @@ from modelserver.api import InferenceTask, client
 from modelserver.page.password import FLOWER_USER, find_password
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.store.engines import read_engines
-from modelserver.store.workers import read_loads
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.workers import read_loads
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ROOT, carriers, end, eventually
 

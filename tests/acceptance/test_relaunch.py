@@ -8,9 +8,9 @@ import psutil
 import pytest
 from celery.result import AsyncResult
 
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_hosts
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.fleet.workers import read_workers
 from tests.acceptance.product import CHAT, PATIENCE, Product
 from tests.support.processes import eventually, lives
 from tests.support.workers import Publications, answers

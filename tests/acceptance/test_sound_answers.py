@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelserver.store.measurements import read_counters
+from modelserver.store.fleet.measurements import read_counters
 from modelserver.values import Outcome
 from tests.acceptance.bad_requests import BAD_REQUESTS, HELLO, refusal
 from tests.acceptance.product import CHAT, EXACT, PATIENCE, Product

@@ -10,7 +10,7 @@ from collections import Counter
 from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from modelserver.store.hosted import open_ids, read_hosted
+from modelserver.store.runs.hosted import open_ids, read_hosted
 from modelserver.values import EngineState
 from tests.support.batch_files import batch_command, batch_line, names, write_lines
 from tests.support.processes import eventually

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.report import Goal, Report
-from modelserver.store.alerts import last_alerts, open_alerts
+from modelserver.store.fleet.alerts import last_alerts, open_alerts
 from modelserver.values import EngineState
 from tests.chaos.hosts import PATIENCE, Traffic, hosts_of, report
 from tests.chaos.hosts import account as account_of

@@ -4,8 +4,8 @@ import json
 import time
 
 from benchmarks.report import Goal, Report
-from modelserver.store.control import read_wishes
-from modelserver.store.fleet import read_applied_fleet
+from modelserver.store.fleet.applied import read_applied_fleet
+from modelserver.store.fleet.control import read_wishes
 from modelserver.values import EngineReport
 from tests.chaos.hosts import PATIENCE, Traffic, hosts_of, report
 from tests.chaos.hosts import account as account_of

@@ -8,7 +8,7 @@ from celery.result import AsyncResult
 
 from benchmarks.report import Goal, Report
 from benchmarks.rig import Rig
-from modelserver.store.workers import read_answers, read_backlog
+from modelserver.store.fleet.workers import read_answers, read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import eventually
 

@@ -18,9 +18,9 @@ from kombu.utils.json import loads
 from modelserver.api import client
 from modelserver.errors import StoreUnreachableError
 from modelserver.policy.rebalance import state
-from modelserver.store.control import read_memory, read_wishes
-from modelserver.store.engines import read_engines
-from modelserver.store.measurements import read_all_samples
+from modelserver.store.fleet.control import read_memory, read_wishes
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.measurements import read_all_samples
 from modelserver.values import EngineState, Outcome
 from tests.chaos.load import FINAL, Watcher
 from tests.engine.openai_api import answer_text

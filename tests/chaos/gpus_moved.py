@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.report import Goal, Report
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from tests.chaos.gpu_ground import Ground, Requests, Trickle
 from tests.nvml import StubGpu
 from tests.nvml.fleet import section

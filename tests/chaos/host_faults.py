@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.report import Goal, Report
 from modelserver.settings import load
-from modelserver.store.hosts import read_hosts
+from modelserver.store.fleet.hosts import read_hosts
 from modelserver.values import EngineReport, EngineState
 from tests.chaos.hosts import COLUMNS, PATIENCE, Struck, Traffic, hosts_of, report
 from tests.chaos.hosts import account as account_of

@@ -15,9 +15,9 @@ from celery.result import AsyncResult
 from benchmarks.report import Goal, Report
 from modelserver.api import client
 from modelserver.settings import load
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_host
-from modelserver.store.workers import read_loads, read_workers
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_host
+from modelserver.store.fleet.workers import read_loads, read_workers
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.engine.openai_api import answer_text
 from tests.support.launchers import HOST, Site, open_site, section

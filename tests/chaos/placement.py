@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.report import Goal, Report
 from modelserver.policy.actions import Action, Want
-from modelserver.store.control import read_waiting, read_wishes
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.control import read_waiting, read_wishes
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineSpec
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section

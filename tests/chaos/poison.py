@@ -9,8 +9,8 @@ from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
 from modelserver.errors import StoreFullError
 from modelserver.operations.status import read_status
-from modelserver.store.dead_letters import dead_letters
-from modelserver.store.reaps import MOST_REAPS
+from modelserver.store.messages.dead_letters import dead_letters
+from modelserver.store.messages.reaps import MOST_REAPS
 from tests.chaos.load import Account, Load
 from tests.chaos.workers import report
 from tests.support.processes import eventually

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from benchmarks.report import Goal, Report
 from benchmarks.rig import CHAT_MODEL, Rig
-from modelserver.store.engines import read_engines
-from modelserver.store.measurements import read_counters
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.measurements import read_counters
 from modelserver.values import Outcome
 from tests.chaos.control.fleet import ENGINES, Fleet
 from tests.chaos.control.watch import Watch

@@ -16,8 +16,8 @@ import redis
 from benchmarks.machine import Processes, Server
 from benchmarks.report import Goal, Report
 from modelserver.errors import StoreUnreachableError
-from modelserver.store.control import read_steered
-from modelserver.store.hosts import read_hosts
+from modelserver.store.fleet.control import read_steered
+from modelserver.store.fleet.hosts import read_hosts
 from tests.chaos.hosts import PATIENCE, Traffic, what_became
 from tests.support.fleets import CLI, Hosts, model, open_hosts
 from tests.support.processes import eventually, free_port

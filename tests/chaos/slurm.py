@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks.report import Goal, Report
-from modelserver.store.alerts import last_alerts
-from modelserver.store.dead_letters import count_dead
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_host_names
+from modelserver.store.fleet.alerts import last_alerts
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_host_names
+from modelserver.store.messages.dead_letters import count_dead
 from tests.chaos.hosts import PATIENCE, Traffic, hosts_of
 from tests.chaos.slurm_cluster import KILL_WAIT, Cluster, find_missing
 from tests.support.fleets import Hosts, model

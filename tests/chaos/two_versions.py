@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import Report
-from modelserver.store.hosts import read_host
+from modelserver.store.fleet.hosts import read_host
 from modelserver.values import EngineReport
 from tests.chaos.hosts import PATIENCE, Struck, Traffic, report
 from tests.chaos.hosts import account as account_of

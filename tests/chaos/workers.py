@@ -7,7 +7,7 @@ import time
 from benchmarks.machine import Processes
 from benchmarks.report import Goal, Report
 from benchmarks.rig import Rig
-from modelserver.store.workers import read_answers
+from modelserver.store.fleet.workers import read_answers
 from tests.chaos.load import COLUMNS, Account, Load
 from tests.support.processes import eventually
 

@@ -16,8 +16,8 @@ from modelserver.engine_client import ask, open_session
 from modelserver.engine_protocol import COMPLETIONS_PATH
 from modelserver.inventory import GIB, Gpu, gib
 from modelserver.settings import load
-from modelserver.store.control import read_waiting
-from modelserver.store.hosts import read_host
+from modelserver.store.fleet.control import read_waiting
+from modelserver.store.fleet.hosts import read_host
 from modelserver.values import EngineReport, EngineState
 from tests.gpu_check.findings import Findings
 from tests.support.fleets import MARK, Hosts, model, open_hosts

@@ -10,12 +10,12 @@ from kombu import Connection
 
 from modelserver.messaging.transport import TRANSPORT
 from modelserver.messaging.wire import COMPLETE
-from modelserver.store import queue_scripts
 from modelserver.store.batch import DEADLINE, SUBMITTER, Batch, Delivery
-from modelserver.store.connections import open_async
-from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
-from modelserver.store.state import connect_to
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.scripts import queues as queue_scripts
+from modelserver.store.server.connections import open_async
+from modelserver.store.server.state import connect_to
 from tests.model.state import READ_ALL, State
 
 PREFIX = "t:"

@@ -14,12 +14,12 @@ from modelserver.store.batch import (
     Park,
     StoreResult,
 )
-from modelserver.store.cancelling import take_delayed, take_waiting
-from modelserver.store.dead_letters import dead_letters, discard, resubmit
-from modelserver.store.delivery import mark_redelivered
 from modelserver.store.keys import PRIORITIES
-from modelserver.store.reaps import reap
-from modelserver.store.revoking import revocations
+from modelserver.store.messages.cancelling import take_delayed, take_waiting
+from modelserver.store.messages.dead_letters import dead_letters, discard, resubmit
+from modelserver.store.messages.delivery import mark_redelivered
+from modelserver.store.messages.reaps import reap
+from modelserver.store.messages.revoking import revocations
 from tests.model.ground import KEYS, MAINS, QUEUES, Worker, message
 from tests.model.row_steps import RowDelivery
 from tests.model.stage import KEPT_SECONDS

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from modelserver.messaging.bundles import BundleHead, read_bundle, write_bundle
 from modelserver.messaging.wire import COMPLETE
 from modelserver.store.batch import Batch, Split
-from modelserver.store.runs import (
+from modelserver.store.runs.feeding import (
     SentBundle,
     add_send,
     cancel_round,

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from modelserver.messaging.bundles import answer_rows, read_bundle
 from modelserver.store.batch import Batch, RowAnswer, Stored, StoreResult
-from modelserver.store.reaps import reap
+from modelserver.store.messages.reaps import reap
 from tests.model import promises
 from tests.model.ground import KEYS, MAINS, QUEUES, Ground, Worker
 from tests.model.state import row_task, task_of

@@ -17,8 +17,8 @@ from modelserver.inventory import Gpu
 from modelserver.policy.actions import Action
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_host
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_host
 from modelserver.values import EngineReport, EngineState
 from tests.nvml import StubGpu, StubNvml
 from tests.support.processes import LauncherProcess, eventually, lives

@@ -18,7 +18,7 @@ from launcher.host.gpus import GpuInventory
 from launcher.host.process import Identity
 from launcher.host.process_owners import ProcessOwners
 from modelserver.inventory import Gpu, Host
-from modelserver.store.hosts import decode_host
+from modelserver.store.fleet.hosts import decode_host
 from tests.nvml import StubNvml
 
 

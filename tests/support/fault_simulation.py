@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from modelserver.engine_protocol import EngineFault
 from modelserver.values import EngineReport, EngineState
-from workers.engine_slot import EngineSlot
-from workers.own_fault import FailedTries, ModelFailures
-from workers.probes import OTHERS_SECONDS
+from workers.engines.engine_slot import EngineSlot
+from workers.engines.probes import OTHERS_SECONDS
+from workers.requests.own_fault import FailedTries, ModelFailures
 
 WRONG = EngineFault("status 500: a bad day", way="status 500")
 #: Attempts before a request fails without a verdict.
@@ -139,7 +139,7 @@ class Simulation:
         return first <= self.now < last or self.random.random() < self.weather.random
 
     def _probe(self, slot: EngineSlot, failed_at: float) -> None:
-        """As ``workers.probes`` does, once for each failure."""
+        """As ``workers.engines.probes`` does, once for each failure."""
         if max(slot.finished_at, slot.probed_at) <= failed_at and not self._fails():
             began = self.now
             self._after(PROBE_SECONDS, lambda: slot.note_probe(began))

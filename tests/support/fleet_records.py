@@ -15,18 +15,20 @@ from modelserver.measured import Sample
 from modelserver.policy.health.memory import EngineMemory, HealthMemory, to_json
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.store.alerts import AlertRecord
-from modelserver.store.alerts import add as add_alert
-from modelserver.store.api_keys import ApiKey, add_api_key
-from modelserver.store.control import (
+from modelserver.store.fleet.alerts import AlertRecord
+from modelserver.store.fleet.alerts import add as add_alert
+from modelserver.store.fleet.api_keys import ApiKey, add_api_key
+from modelserver.store.fleet.control import (
     HEALTH_MEMORY,
     hold_control,
     report_steered,
     write_wishes,
 )
-from modelserver.store.decisions import log_decision
-from modelserver.store.engines import report_engine
-from modelserver.store.hosted import (
+from modelserver.store.fleet.decisions import log_decision
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.hosts import report_host
+from modelserver.store.fleet.measurements import pack_sample
+from modelserver.store.runs.hosted import (
     HolderReport,
     SubmittedRun,
     add_hosted,
@@ -34,8 +36,6 @@ from modelserver.store.hosted import (
     report_holder,
     take_hosted,
 )
-from modelserver.store.hosts import report_host
-from modelserver.store.measurements import pack_sample
 from modelserver.values import (
     EngineReport,
     EngineSpec,

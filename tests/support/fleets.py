@@ -19,9 +19,9 @@ from modelserver.control.steer import steer
 from modelserver.errors import StoreUnreachableError
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_hosts
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.fleet.workers import read_workers
 from modelserver.values import EngineReport
 from tests.support.processes import (
     ROOT,

@@ -13,7 +13,7 @@ from modelserver.runs.files.source import Source
 from modelserver.runs.hosting.choosing import find_obstacle
 from modelserver.runs.hosting.submitting import submit_run
 from modelserver.store import Store
-from modelserver.store.hosted import HostedRun, read_holders, read_hosted
+from modelserver.store.runs.hosted import HostedRun, read_holders, read_hosted
 from tests.support.processes import ROOT, end, eventually
 from tests.support.workers import HOST, FleetSite
 

@@ -13,8 +13,8 @@ import psutil
 
 from modelserver.settings import load
 from modelserver.store import Store, connect
-from modelserver.store.control import hold_control, report_steered, write_wishes
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.control import hold_control, report_steered, write_wishes
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import (
     LauncherProcess,

@@ -7,8 +7,8 @@ from pathlib import Path
 from celery.app.control import Inspect
 
 from modelserver.messaging.wire import CONTROL_QUEUE
-from modelserver.store.engines import remove_engine
-from modelserver.store.workers import read_backlogs
+from modelserver.store.fleet.engines import remove_engine
+from modelserver.store.fleet.workers import read_backlogs
 from modelserver.values import EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import ValkeyProcess, eventually

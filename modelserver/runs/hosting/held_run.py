@@ -25,7 +25,7 @@ from modelserver.runs.hosting.submitting import read_options
 from modelserver.runs.hosting.telling import tell
 from modelserver.runs.lane import Lane
 from modelserver.store import connect
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     ENDED,
     RunOrder,
     RunStanding,

@@ -16,7 +16,7 @@ from modelserver.runs.hosting.run_lease import RunLease
 from modelserver.runs.hosting.sight import find_unseen
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     ENDED,
     HolderReport,
     HostedRun,

@@ -9,7 +9,7 @@ from modelserver.runs.hosting.choosing import find_run_id
 from modelserver.runs.hosting.run_lease import LeaseLostError, RunLease
 from modelserver.runs.lane import Lane
 from modelserver.store import Store
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     HostedRun,
     RunOrder,
     RunState,

@@ -15,7 +15,7 @@ from modelserver.messaging.answers import tokens as tokens_used
 from modelserver.runs.feeder import RowLane
 from modelserver.runs.rows import Answered, Row
 from modelserver.store import Store
-from modelserver.store.api_keys import (
+from modelserver.store.fleet.api_keys import (
     ApiKey,
     Count,
     Use,

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelserver.errors import ModelserverError, StoreUnreachableError
 from modelserver.store import Store
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     HostedRun,
     RunStanding,
     read_hosted,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.problems import BatchFileError
-from modelserver.store.hosted import SubmittedRun
+from modelserver.store.runs.hosted import SubmittedRun
 
 #: What goes wrong where files are on another host, or another user's.
 UNSEEN_ERRORS = (

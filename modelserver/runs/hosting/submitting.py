@@ -10,7 +10,7 @@ from modelserver.runs.files.batch_run import BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.problems import BatchFileError
 from modelserver.store import Store
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     HostedRun,
     SubmittedRun,
     add_hosted,

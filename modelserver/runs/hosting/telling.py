@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelserver.decoding import decode
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.tally import ModelTally, Tally
-from modelserver.store.hosted import HostedRun
+from modelserver.store.runs.hosted import HostedRun
 
 if TYPE_CHECKING:
     # Who only looks at a run does without all that carries it out.

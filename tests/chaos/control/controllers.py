@@ -5,7 +5,7 @@ import time
 
 from benchmarks.report import Report
 from modelserver.policy.health.memory import Health
-from modelserver.store.control import read_steered
+from modelserver.store.fleet.control import read_steered
 from tests.chaos.control.engines import SICK, SLOW, SLOW_SECONDS, STEADY
 from tests.chaos.control.fleet import ENGINES, Fleet
 from tests.chaos.control.run import Run, promises, relaunched_once, report

@@ -5,7 +5,7 @@ import signal
 import time
 
 from benchmarks.report import Goal, Report
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
 from tests.chaos.control.fleet import ENGINES, Fleet
 from tests.chaos.control.run import (
     Outcomes,

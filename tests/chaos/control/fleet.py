@@ -10,7 +10,7 @@ from celery import Celery
 
 from benchmarks.machine import Server
 from modelserver.api import client
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineReport
 from tests.support.fleets import make_hosts, model
 from tests.support.trial import Trial

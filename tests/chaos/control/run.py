@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.report import Goal, Report
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import Outcome
 from tests.chaos.control.traffic import Mix, Traffic
 from tests.chaos.control.watch import Seen, Watch, is_calibrated

@@ -20,7 +20,7 @@ from benchmarks.report import Goal, Report
 from launcher.host.gpus import GpuInventory
 from modelserver.inventory import GIB
 from modelserver.settings import load
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.engines import read_engines
 from tests.acceptance.product import EMBED, Product
 from tests.chaos.control.run import (
     SETTLE_SECONDS,

@@ -11,9 +11,9 @@ import redis
 from modelserver.measured import Sample
 from modelserver.policy.health.memory import Health, HealthMemory, from_json
 from modelserver.store import Store
-from modelserver.store.control import read_memory
-from modelserver.store.engines import read_engines
-from modelserver.store.measurements import read_all_samples
+from modelserver.store.fleet.control import read_memory
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.measurements import read_all_samples
 from modelserver.values import Outcome
 
 #: Time between two looks, in seconds.

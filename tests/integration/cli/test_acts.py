@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from modelserver.store import Store
-from modelserver.store.control import hold_control, read_wishes, write_wishes
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.control import hold_control, read_wishes, write_wishes
+from modelserver.store.fleet.workers import read_backlog
 from modelserver.values import EngineSpec, Wish
 from tests.integration.cli.test_commands import folder, report, run, settings, store
 

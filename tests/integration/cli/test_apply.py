@@ -10,9 +10,9 @@ import pytest
 
 from modelserver.control.applied_fleet import compose, publish, read
 from modelserver.errors import UnknownModelError
-from modelserver.store.alerts import open_alerts
-from modelserver.store.engines import read_engines
-from modelserver.store.fleet import read_applied_fleet
+from modelserver.store.fleet.alerts import open_alerts
+from modelserver.store.fleet.applied import read_applied_fleet
+from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineState
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually, lives

@@ -19,15 +19,15 @@ from modelserver.inventory import Host
 from modelserver.operations.probe import fastest
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
-from modelserver.store.control import (
+from modelserver.store.fleet.control import (
     hold_control,
     read_steered,
     report_waiting,
     write_wishes,
 )
-from modelserver.store.engines import report_engine
-from modelserver.store.hosts import report_host
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.hosts import report_host
+from modelserver.store.fleet.workers import read_workers
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.engine.process import EngineProcess
 from tests.support.processes import ROOT, ValkeyProcess, eventually, gpus

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.fleet.key import KEY_VARIABLE
-from modelserver.store.hosts import read_hosts
+from modelserver.store.fleet.hosts import read_hosts
 from tests.support.fleets import CLI, Hosts, model, open_hosts
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 

@@ -15,7 +15,7 @@ import pytest
 from modelserver.cli.worker_processes import find_processes
 from modelserver.errors import ConfigurationError
 from modelserver.fleet.file import make_fleet
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.workers import read_workers
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually, lives
 from tests.support.workers import PATIENCE, open_fleet
 

@@ -23,10 +23,10 @@ from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.alerts import counts, last_alerts, open_alerts
-from modelserver.store.availability import standings
-from modelserver.store.engines import report_engine
-from modelserver.store.hosts import report_host
+from modelserver.store.fleet.alerts import counts, last_alerts, open_alerts
+from modelserver.store.fleet.availability import standings
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.hosts import report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 

@@ -9,8 +9,8 @@ import pytest
 from celery import chord, group
 
 from modelserver.errors import ModelUnavailableError
-from modelserver.store.availability import publish
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.availability import publish
+from modelserver.store.fleet.workers import read_backlog
 from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.errors import ModelUnavailableError
-from modelserver.store.alerts import last_alerts
+from modelserver.store.fleet.alerts import last_alerts
 from tests.engine.openai_api import answer_text
 from tests.support.fleets import model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually

@@ -8,10 +8,10 @@ from modelserver.control.steer import steer
 from modelserver.inventory import Host
 from modelserver.settings import Settings
 from modelserver.store import Store
-from modelserver.store.control import read_wishes
-from modelserver.store.engines import report_engine
-from modelserver.store.hosts import report_host
-from modelserver.store.orders import orders
+from modelserver.store.fleet.control import read_wishes
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.hosts import report_host
+from modelserver.store.fleet.orders import orders
 from modelserver.values import EngineReport, EngineState
 from tests.integration.cli.test_commands import (
     folder,

@@ -26,7 +26,7 @@ from modelserver.policy.health.memory import from_json
 from modelserver.policy.replay import look_from_json
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.control import (
+from modelserver.store.fleet.control import (
     hold_control,
     read_memory,
     read_steered,
@@ -34,15 +34,15 @@ from modelserver.store.control import (
     read_wishes,
     write_wishes,
 )
-from modelserver.store.decisions import (
+from modelserver.store.fleet.decisions import (
     SNAPSHOT_BYTES_KEPT,
     SNAPSHOTS_KEPT,
     keep_look,
     kept_look,
 )
-from modelserver.store.engines import remove_engine, report_engine
-from modelserver.store.hosts import end_host_lease, report_host
-from modelserver.store.runs import SentBundle, add_send
+from modelserver.store.fleet.engines import remove_engine, report_engine
+from modelserver.store.fleet.hosts import end_host_lease, report_host
+from modelserver.store.runs.feeding import SentBundle, add_send
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from modelserver.store.control import read_memory, read_steered, read_wishes
-from modelserver.store.decisions import last_decisions
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.control import read_memory, read_steered, read_wishes
+from modelserver.store.fleet.decisions import last_decisions
+from modelserver.store.fleet.engines import read_engines
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import DurableValkey, answers

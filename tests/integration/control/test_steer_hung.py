@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from modelserver.store.control import read_wishes
+from modelserver.store.fleet.control import read_wishes
 from tests.support.fleets import model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import answers

@@ -17,8 +17,8 @@ from modelserver.policy.health.memory import (
     from_json,
 )
 from modelserver.policy.replay import actions_to_json, look_from_json
-from modelserver.store.control import read_memory
-from modelserver.store.decisions import kept_look, last_decisions
+from modelserver.store.fleet.control import read_memory
+from modelserver.store.fleet.decisions import kept_look, last_decisions
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import Publications, answers

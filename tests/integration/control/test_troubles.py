@@ -21,9 +21,9 @@ from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.policy.troubles import Trouble, TroubleKind
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.alerts import last_alerts, open_alerts, write_troubles
-from modelserver.store.engines import report_engine
-from modelserver.store.hosts import report_host
+from modelserver.store.fleet.alerts import last_alerts, open_alerts, write_troubles
+from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.hosts import report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from modelserver.store.api_keys import (
+from modelserver.store.fleet.api_keys import (
     ApiKey,
     add_api_key,
     read_api_keys,

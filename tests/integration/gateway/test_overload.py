@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from modelserver.store.batch import SUBMITTER
-from modelserver.store.measurements import read_counters
+from modelserver.store.fleet.measurements import read_counters
 from modelserver.values import EngineState, Outcome
 from tests.integration.gateway.conftest import Served
 from tests.support.processes import eventually
 from tests.support.shared_fleet import prompts
 from tests.support.workers import PATIENCE, FleetSite
-from workers.hedges import SHARE
+from workers.requests.hedges import SHARE
 
 ASKED = {"model": "writer", "prompt": "one", "max_tokens": 1}
 #: What a request takes on the engine, which takes one at a time, in seconds.

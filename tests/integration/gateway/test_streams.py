@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from modelserver.store.fleet.measurements import read_model_times
 from modelserver.store.histograms import FIRST_TOKEN
-from modelserver.store.measurements import read_model_times
 from tests.integration.gateway.conftest import Served
 from tests.support.processes import eventually
 from tests.support.workers import PATIENCE, FleetSite

@@ -9,8 +9,8 @@ import pytest
 
 from modelserver.operations.incidents import read_incidents
 from modelserver.settings import load
-from modelserver.store.measurements import read_counters
-from modelserver.store.workers import read_loads
+from modelserver.store.fleet.measurements import read_counters
+from modelserver.store.fleet.workers import read_loads
 from modelserver.values import Cause, EngineState, Wish
 from tests.support.fleets import CLI, Hosts, model, open_hosts
 from tests.support.launchers import Site, in_flight, open_site, stats

@@ -14,8 +14,8 @@ import pytest
 from modelserver.api import InferenceTask, client
 from modelserver.measured import Canary
 from modelserver.settings import load
-from modelserver.store.measurements import read_canaries, read_metrics
-from modelserver.store.workers import read_loads, read_workers
+from modelserver.store.fleet.measurements import read_canaries, read_metrics
+from modelserver.store.fleet.workers import read_loads, read_workers
 from modelserver.values import EngineReport, EngineState
 from tests.engine.openai_api import answer_text
 from tests.support.launchers import (

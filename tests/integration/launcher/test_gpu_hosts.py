@@ -13,8 +13,8 @@ import pytest
 from modelserver.cli.output import console
 from modelserver.cli.status import render
 from modelserver.operations.status import Status, read_status
-from modelserver.store.control import read_wishes
-from modelserver.store.engines import read_engines
+from modelserver.store.fleet.control import read_wishes
+from modelserver.store.fleet.engines import read_engines
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
 from tests.support.processes import ValkeyProcess, end, eventually

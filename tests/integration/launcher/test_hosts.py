@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from modelserver.store.engines import read_engines
-from modelserver.store.hosts import read_hosts
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_hosts
 from modelserver.values import EngineReport
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, carriers, eventually

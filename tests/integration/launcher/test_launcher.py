@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.store.control import report_steered
-from modelserver.store.engines import read_engines
-from modelserver.store.fleet import read_applied_fleet
-from modelserver.store.hosts import read_host
+from modelserver.store.fleet.applied import read_applied_fleet
+from modelserver.store.fleet.control import report_steered
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.hosts import read_host
 from modelserver.values import Cause, EngineState, Wish
 from tests.support.launchers import (
     HOST,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from modelserver.store.control import read_wishes
+from modelserver.store.fleet.control import read_wishes
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 

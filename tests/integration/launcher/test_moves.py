@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.store.control import hold_control, report_steered, write_wishes
+from modelserver.store.fleet.control import hold_control, report_steered, write_wishes
 from modelserver.values import EngineSpec, Wish
 from tests.support.fleets import Hosts, make_hosts, model
 from tests.support.processes import ValkeyProcess, eventually

@@ -11,8 +11,8 @@ from modelserver.control.applied_fleet import compose, publish, read
 from modelserver.operations.host_checks import check_exposed
 from modelserver.operations.status import Status, read_status
 from modelserver.policy.orders import DRAIN_HOST
-from modelserver.store.hosts import read_hosts
-from modelserver.store.orders import give, take_back
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.fleet.orders import give, take_back
 from modelserver.values import EngineReport, NodeReport, Order
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, carriers, eventually

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.host.unowned import find_unowned
-from modelserver.store.control import read_wishes
-from modelserver.store.hosts import read_hosts
+from modelserver.store.fleet.control import read_wishes
+from modelserver.store.fleet.hosts import read_hosts
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 

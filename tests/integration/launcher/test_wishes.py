@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.store.measurements import read_counters
-from modelserver.store.workers import read_backlog, read_loads
+from modelserver.store.fleet.measurements import read_counters
+from modelserver.store.fleet.workers import read_backlog, read_loads
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import (

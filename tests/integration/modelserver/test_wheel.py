@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.workers import read_workers
 from tests.clients.environments import build_wheel, install
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, end, eventually

@@ -8,8 +8,8 @@ from modelserver.inventory import Host
 from modelserver.operations.alive import find_fault
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.control import report_steered
-from modelserver.store.hosts import end_host_lease, report_host
+from modelserver.store.fleet.control import report_steered
+from modelserver.store.fleet.hosts import end_host_lease, report_host
 from tests.support.processes import ValkeyProcess
 
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from modelserver.control.alerts import raise_alert
 from modelserver.measured import Metrics
 from modelserver.operations.prometheus import FleetCollector
-from modelserver.store.measurements import report_metrics
+from modelserver.store.fleet.measurements import report_metrics
 from tests.support.fleet_records import Records
 from tests.support.fleets import CLI, Hosts, model, open_hosts
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modelserver.page.server import PageOptions
-from modelserver.store.orders import orders
+from modelserver.store.fleet.orders import orders
 from tests.support.browser import BROWSER, Tab, open_browser
 from tests.support.fleet_records import Records
 from tests.support.page_visits import serve_page

@@ -9,8 +9,8 @@ import pytest
 
 from modelserver.page.door import MOST_TRIES
 from modelserver.page.server import PageOptions
-from modelserver.store.control import read_wishes
-from modelserver.store.orders import orders
+from modelserver.store.fleet.control import read_wishes
+from modelserver.store.fleet.orders import orders
 from tests.support.fleet_records import WICKED, Records
 from tests.support.page_visits import STRANGER, PageVisit, open_page, serve_page
 from tests.support.processes import ValkeyProcess, eventually

@@ -9,7 +9,7 @@ import pytest
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.runs.lane import Lane
 from modelserver.runs.rows import Row
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import eventually
 from tests.support.runs import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.runs.lane import Lane
-from modelserver.store.workers import read_answers, read_backlog
+from modelserver.store.fleet.workers import read_answers, read_backlog
 from modelserver.values import EngineState
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.runs import (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.store.control import hold_control, report_steered, write_wishes
-from modelserver.store.dead_letters import dead_letters
-from modelserver.store.engines import read_engines
-from modelserver.store.trouble import rights
-from modelserver.store.workers import read_loads
+from modelserver.store.fleet.control import hold_control, report_steered, write_wishes
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.workers import read_loads
+from modelserver.store.messages.dead_letters import dead_letters
+from modelserver.store.server.trouble import rights
 from modelserver.values import EngineSpec, Wish
 from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess, eventually
 from tests.support.runs import (

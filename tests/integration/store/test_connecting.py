@@ -21,11 +21,11 @@ from modelserver.messaging.wire import STEER
 from modelserver.operations.check import Check
 from modelserver.operations.checks import examine
 from modelserver.settings import load
-from modelserver.store.connections import open_async
-from modelserver.store.control import read_steered
-from modelserver.store.hosts import read_hosts
-from modelserver.store.state import connect_to, try_rights
-from modelserver.store.trouble import rights
+from modelserver.store.fleet.control import read_steered
+from modelserver.store.fleet.hosts import read_hosts
+from modelserver.store.server.connections import open_async
+from modelserver.store.server.state import connect_to, try_rights
+from modelserver.store.server.trouble import rights
 from tests.engine.openai_api import answer_text
 from tests.support.processes import (
     ROOT,

@@ -11,8 +11,8 @@ from celery.states import FAILURE
 from modelserver.errors import PoisonError
 from modelserver.messaging.wire import result_key
 from modelserver.store.batch import CRASHES, DEADLINE, REAPS
-from modelserver.store.dead_letters import dead_letters, resubmit
-from modelserver.store.state import connect_to
+from modelserver.store.messages.dead_letters import dead_letters, resubmit
+from modelserver.store.server.state import connect_to
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess
 from tests.support.workers import PATIENCE, FleetSite, open_fleet

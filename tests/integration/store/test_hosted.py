@@ -12,8 +12,8 @@ from modelserver.fleet.sections import RedisSection
 from modelserver.operations.hosted_runs import read_runs_status
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.alerts import open_alerts
-from modelserver.store.hosted import (
+from modelserver.store.fleet.alerts import open_alerts
+from modelserver.store.runs.hosted import (
     ENDED_SECONDS,
     MOST_ENDED,
     HolderReport,

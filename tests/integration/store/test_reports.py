@@ -11,20 +11,20 @@ import pytest
 from redis.asyncio import Redis
 
 from modelserver.messaging.wire import CatalogueSource
-from modelserver.store.control import read_wishes
-from modelserver.store.engines import (
+from modelserver.store.fleet.control import read_wishes
+from modelserver.store.fleet.engines import (
     next_incarnation,
     read_engines,
     remove_engine,
     report_engine,
 )
-from modelserver.store.measurements import read_canaries, read_metrics
+from modelserver.store.fleet.measurements import read_canaries, read_metrics
 from modelserver.values import Cause, EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ValkeyProcess
 from tests.support.workers import HOST, FleetSite, open_fleet
-from workers.fallbacks import Fallbacks
-from workers.fleet_follower import FleetFollower
-from workers.roster import Roster
+from workers.engines.fallbacks import Fallbacks
+from workers.engines.fleet_follower import FleetFollower
+from workers.engines.roster import Roster
 
 ENGINE = EngineReport("writer-0", "writer", HOST, EngineState.READY, 1, limit=4)
 

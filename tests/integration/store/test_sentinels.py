@@ -5,7 +5,7 @@ from pathlib import Path
 
 import redis
 
-from modelserver.store.connections import open_async, open_blocking
+from modelserver.store.server.connections import open_async, open_blocking
 from tests.support.processes import eventually
 from tests.support.sentinels import Group
 

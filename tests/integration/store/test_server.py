@@ -1,7 +1,7 @@
 """How a real server keeps its data."""
 
-from modelserver.store.server import ServerKeeping, read_keeping
-from modelserver.store.state import connect_to
+from modelserver.store.server.keeping import ServerKeeping, read_keeping
+from modelserver.store.server.state import connect_to
 from tests.support.processes import ValkeyProcess
 
 

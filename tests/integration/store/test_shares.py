@@ -8,11 +8,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
-from modelserver.store.shares import Shared, ShareNeed, Sharer, give_up_shares, share
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.messages.shares import (
+    Shared,
+    ShareNeed,
+    Sharer,
+    give_up_shares,
+    share,
+)
 from tests.support.processes import ValkeyProcess
-from workers.shares import deal
+from workers.engines.shares import deal
 
 LIMIT = 7
 WORKERS = 4

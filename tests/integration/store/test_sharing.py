@@ -7,10 +7,11 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from modelserver.store import queue_scripts, scripts
 from modelserver.store.batch import Batch, GiveBack, Park
-from modelserver.store.delivery import Deliveries
 from modelserver.store.keys import Keys
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.scripts import atomic as scripts
+from modelserver.store.scripts import queues as queue_scripts
 from tests.support.processes import ValkeyProcess
 
 KEYS = Keys("t:")

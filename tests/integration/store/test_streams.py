@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from modelserver.store.keys import Keys
-from modelserver.store.streams import NOT_OURS, Addition, add_parts, read_parts
+from modelserver.store.messages.streams import NOT_OURS, Addition, add_parts, read_parts
 from tests.support.processes import ValkeyProcess
 
 KEYS = Keys("test:")

@@ -8,8 +8,8 @@ from pathlib import Path
 from modelserver.api import InferenceTask, client
 from modelserver.operations.status import read_status
 from modelserver.settings import Settings, load
-from modelserver.store.state import Store, connect
-from modelserver.store.workers import read_oldest, read_submitters
+from modelserver.store.fleet.workers import read_oldest, read_submitters
+from modelserver.store.server.state import Store, connect
 from tests.support.fleets import model
 from tests.support.processes import ValkeyProcess
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from modelserver.store.batch import MOST_BYTES, SUBMITTER
-from modelserver.store.cancelling import take_waiting
-from modelserver.store.reaps import reap
+from modelserver.store.messages.cancelling import take_waiting
+from modelserver.store.messages.reaps import reap
 from tests.model.ground import KEYS, Ground, message
 from tests.support.processes import ValkeyProcess
 

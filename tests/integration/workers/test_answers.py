@@ -10,8 +10,8 @@ from modelserver.errors import (
     UnknownModelError,
 )
 from modelserver.messaging.wire import STEER
-from modelserver.store.control import read_steered
-from modelserver.store.measurements import read_counters, read_samples
+from modelserver.store.fleet.control import read_steered
+from modelserver.store.fleet.measurements import read_counters, read_samples
 from modelserver.values import Outcome
 from tests.engine.openai_api import answer_text, embedding
 from tests.support.processes import ValkeyProcess, eventually

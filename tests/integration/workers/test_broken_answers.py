@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelserver.errors import RequestError
-from modelserver.store.measurements import read_counters
+from modelserver.store.fleet.measurements import read_counters
 from modelserver.values import EngineState, Outcome
 from tests.engine.faults import TOOL_CALL
 from tests.engine.openai_api import answer_text, embedding

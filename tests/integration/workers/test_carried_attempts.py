@@ -8,7 +8,7 @@ import pytest
 
 from modelserver.errors import EngineError, RequestError
 from modelserver.operations.status import read_status
-from modelserver.store.measurements import read_counters, read_samples
+from modelserver.store.fleet.measurements import read_counters, read_samples
 from modelserver.values import Outcome
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually

@@ -14,7 +14,7 @@ from celery.result import AsyncResult
 
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CONTROL_QUEUE, STEER, STEER_QUEUE
-from modelserver.store.control import read_steered
+from modelserver.store.fleet.control import read_steered
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
 from tests.support.workers import (
     PATIENCE,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from celery.result import AsyncResult
 
-from modelserver.store.delivery import mark_redelivered
-from modelserver.store.workers import read_answers, read_backlog, read_workers
+from modelserver.store.fleet.workers import read_answers, read_backlog, read_workers
+from modelserver.store.messages.delivery import mark_redelivered
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import (

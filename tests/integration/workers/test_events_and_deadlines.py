@@ -9,8 +9,8 @@ from celery import chain
 from celery.exceptions import TaskRevokedError
 
 from modelserver.errors import DeadlineExceededError, RequestError
-from modelserver.store.expired import drop_expired
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
+from modelserver.store.messages.expired import drop_expired
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from modelserver.errors import RequestError
-from modelserver.store.measurements import read_counters
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.measurements import read_counters
+from modelserver.store.fleet.workers import read_backlog
 from modelserver.values import EngineState, Outcome
 from tests.engine.openai_api import answer_text
 from tests.support.processes import eventually

@@ -11,18 +11,18 @@ from redis.exceptions import ConnectionError as LostError
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.store.batch import GiveBack, Stored, StoreResult
-from modelserver.store.connections import (
+from modelserver.store.keys import Keys
+from modelserver.store.messages.delivery import Deliveries
+from modelserver.store.server.connections import (
     AsyncConnection,
     AsyncSSLConnection,
     StoreConnection,
     open_async,
 )
-from modelserver.store.delivery import Deliveries
-from modelserver.store.keys import Keys
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually, free_port
 from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
-from workers.courier import Courier
+from workers.delivery.courier import Courier
 
 KEYS = Keys("t:")
 UNACKED = KEYS.unacked("w1")

@@ -12,8 +12,8 @@ from celery.states import FAILURE, SUCCESS
 
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import result_key
-from modelserver.store.delivery import mark_redelivered
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
+from modelserver.store.messages.delivery import mark_redelivered
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import PATIENCE, FleetSite, open_fleet

@@ -3,10 +3,10 @@
 import time
 
 from modelserver.store.batch import Stored, StoreResult
-from modelserver.store.reaps import reap
+from modelserver.store.messages.reaps import reap
 from tests.model.ground import KEYS, Ground, message
 from tests.support.processes import ValkeyProcess
-from workers.courier import Courier
+from workers.delivery.courier import Courier
 
 
 def test_a_refused_answer_leaves_the_deadline_in_place(valkey: ValkeyProcess):

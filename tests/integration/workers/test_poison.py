@@ -14,10 +14,10 @@ from celery.result import AsyncResult
 
 from modelserver.errors import PoisonError
 from modelserver.messaging.wire import result_key
-from modelserver.store.control import hold_control, report_steered, write_wishes
-from modelserver.store.dead_letters import dead_letters, discard, resubmit
-from modelserver.store.engines import read_engines
-from modelserver.store.workers import read_loads
+from modelserver.store.fleet.control import hold_control, report_steered, write_wishes
+from modelserver.store.fleet.engines import read_engines
+from modelserver.store.fleet.workers import read_loads
+from modelserver.store.messages.dead_letters import dead_letters, discard, resubmit
 from modelserver.values import EngineSpec, Wish
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess, eventually

@@ -3,7 +3,7 @@
 import orjson
 
 from modelserver.messaging.wire import CONTROL_QUEUE
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
 from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
 from tests.engine.process import EngineProcess

@@ -14,8 +14,8 @@ from modelserver.cli.doctor import doctor
 from modelserver.control.troubles import find_server_troubles, tell
 from modelserver.errors import StoreFullError
 from modelserver.operations.status import read_status
-from modelserver.store.alerts import open_alerts
-from modelserver.store.workers import read_backlog, read_workers
+from modelserver.store.fleet.alerts import open_alerts
+from modelserver.store.fleet.workers import read_backlog, read_workers
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import (

@@ -13,7 +13,7 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
 from modelserver.store.batch import SUBMITTER
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, ValkeyProcess, eventually
 from tests.support.workers import OTHER_MODEL, PATIENCE, FleetSite, answers, open_fleet

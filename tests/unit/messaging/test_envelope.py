@@ -13,7 +13,7 @@ from kombu.transport.virtual import Channel
 from modelserver.messaging.envelope import dumps, shown, slim, unescaped
 from modelserver.messaging.wire import CHAT, COMPLETE
 from modelserver.store.batch import Delivery
-from modelserver.store.delivery import mark_redelivered
+from modelserver.store.messages.delivery import mark_redelivered
 from workers.reading import UnreadableMessage, read
 
 TASK = "0f1d2c3b-4a59-4687-9e0f-1a2b3c4d5e6f"

@@ -6,8 +6,8 @@ from modelserver.inventory import GIB, Disk, Host
 from modelserver.operations.host_checks import check_beat, check_hosts, check_report
 from modelserver.operations.server_checks import check_keeping, check_memory
 from modelserver.operations.status import FleetStatus, QueueStatus, Status
-from modelserver.store.memory import Memory
-from modelserver.store.server import ServerKeeping
+from modelserver.store.messages.memory import Memory
+from modelserver.store.server.keeping import ServerKeeping
 
 NEAR, FAR = "redis://127.0.0.1:6379/0", "redis://state-host:6379/0"
 

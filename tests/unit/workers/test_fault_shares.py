@@ -5,7 +5,7 @@ from statistics import fmean
 import pytest
 
 from tests.support.fault_simulation import Simulation, Verdicts, Weather
-from workers.failures import FaultShares, likelihood
+from workers.engines.failures import FaultShares, likelihood
 
 #: The share of an oracle's good answers that is promised.
 PROMISED = 0.95

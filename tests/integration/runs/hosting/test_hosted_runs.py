@@ -13,8 +13,8 @@ from modelserver.errors import ModelserverError
 from modelserver.operations.hosted_runs import read_runs_status
 from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.hosting.orders import find_run, order_run, resume_run
-from modelserver.store.hosted import RunOrder
-from modelserver.store.workers import read_backlog
+from modelserver.store.fleet.workers import read_backlog
+from modelserver.store.runs.hosted import RunOrder
 from tests.support.batch_files import batch_line, names, write_lines
 from tests.support.hosted_runs import (
     batch,

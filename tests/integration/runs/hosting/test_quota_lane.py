@@ -6,14 +6,14 @@ from modelserver.errors import StoreUnreachableError
 from modelserver.runs.hosting.quota_lane import FIRST_ROWS, QuotaLane
 from modelserver.runs.rows import Answered
 from modelserver.store import Store
-from modelserver.store.api_keys import (
+from modelserver.store.fleet.api_keys import (
     ApiKey,
     Use,
     add_api_key,
     note_rows,
     read_books,
 )
-from modelserver.store.state import connect_to
+from modelserver.store.server.state import connect_to
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.run_lanes import MemoryLane, rows
 

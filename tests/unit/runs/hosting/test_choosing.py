@@ -12,7 +12,7 @@ from modelserver.runs.hosting.choosing import (
     find_run_id,
     find_takeable,
 )
-from modelserver.store.hosted import (
+from modelserver.store.runs.hosted import (
     HolderReport,
     HostedRun,
     RunOrder,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.hosting.sight import find_unseen, has_room
-from modelserver.store.hosted import SubmittedRun
+from modelserver.store.runs.hosted import SubmittedRun
 
 
 def submitted(folder: Path, run: str = "") -> SubmittedRun:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from modelserver.cli.batch_panel import line
+from modelserver.cli.batch.panel import line
 from modelserver.decoding import decode
 from modelserver.runs.answer_cache import CacheFile
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
@@ -12,7 +12,7 @@ from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.source import Source
 from modelserver.runs.hosting.submitting import kept_options, read_options
 from modelserver.runs.hosting.telling import RunView, tell
-from modelserver.store.hosted import HostedRun, SubmittedRun
+from modelserver.store.runs.hosted import HostedRun, SubmittedRun
 from tests.support.batch_files import batch_line, write_lines
 from tests.support.run_lanes import App, MemoryLane
 

@@ -1,0 +1,93 @@
+"""``modelserver batch list``."""
+
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.runs.hosting.choosing import find_obstacle
+from modelserver.runs.hosting.telling import RunView
+from modelserver.settings import load
+from modelserver.store import connect
+from modelserver.store.runs.hosted import (
+    HolderReport,
+    HostedRun,
+    ended_ids,
+    open_ids,
+    read_holders,
+    read_hosted,
+)
+
+#: Runs that have ended and are listed, the last ones.
+MOST_LISTED = 20
+
+
+@click.command("list")
+@click.option("--all", "is_all", is_flag=True, help="All that ended in 30 days, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def list_runs(is_all: bool, as_json: bool) -> None:
+    """List submitted runs, and the last ones that have ended."""
+    store = connect(load())
+    with store.reachable():
+        ended = ended_ids(store)
+        ids = [*open_ids(store), *(ended if is_all else ended[:MOST_LISTED])]
+        runs, holders = read_hosted(store, ids, whole=True), read_holders(store)
+        now = store.now()
+    listed = [_entry(each, holders, now) for each in runs]
+    if as_json:
+        print_json(listed)
+    elif not listed:
+        click.echo("no runs; submit one with `modelserver batch submit`")
+    else:
+        _show(listed)
+
+
+def _entry(
+    found: HostedRun, holders: tuple[HolderReport, ...], now: float
+) -> dict[str, Any]:
+    run, tally = found.run, RunView(found).tally
+    is_held = found.is_held(now)
+    return {
+        "id": run.id,
+        "file": run.source,
+        "output": run.output,
+        "state": found.state(now),
+        "reason": find_obstacle(found, holders, now),
+        "rows": run.rows,
+        "answered": tally.answered,
+        "failed": tally.failed,
+        "requests_per_second": round(tally.rates[0], 2) if is_held else None,
+        "eta_seconds": tally.eta_seconds if is_held else None,
+        "holder": found.holder if is_held else None,
+        "submitted_on": run.host,
+        "submitted_by": run.user,
+        "submitted_at": run.at,
+        "age_seconds": round(now - run.at, 1),
+        "weight": run.weight,
+        "priority": run.options.get("priority"),
+    }
+
+
+def _show(listed: list[dict[str, Any]]) -> None:
+    numbers = ("done", "failed", "all", "requests/s", "ETA", "age")
+    columns = ("id", "file", "state", *numbers[:5], "holder", "age")
+    made = table("Runs", *columns, numbers=numbers)
+    for each in listed:
+        rate = each["requests_per_second"]
+        made.add_row(
+            each["id"],
+            escape(each["file"]),
+            each["state"],
+            *(f"{each[name]:,}" for name in ("answered", "failed", "rows")),
+            "-" if rate is None else f"{rate:,.1f}",
+            seconds(each["eta_seconds"]),
+            each["holder"] or "-",
+            seconds(each["age_seconds"]),
+        )
+    screen = console()
+    screen.print(made)
+    for each in listed:
+        if each["reason"]:
+            told = f"{each['id']} {each['state']}: {each['reason']}"
+            screen.print(told, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,131 @@
+"""Alerts as they stand in the store: a stream of all, a hash of those that stand.
+
+Numbers in a text change from one look to the next, so an alert is taken for the same as
+an earlier one if it is about the same and its text differs in numbers only.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modelserver.decoding import decode
+from modelserver.store.server.state import Store
+
+#: Alerts that the stream keeps, about.
+ALERTS_KEPT = 1000
+#: Seconds for which an alert that nobody ends stands after it was last raised.
+OPEN_SECONDS = 86_400.0
+#: What is counted of alerts.
+COUNTED = ("raised", "ended", "repeated", "hook_failed")
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    """One alert. Times are seconds of the store's clock."""
+
+    #: An engine's id, the name of a model or a host, or a part of the fleet.
+    about: str
+    text: str
+    #: When this was told.
+    at: float
+    #: What can end by itself; "" for what somebody has to look at.
+    kind: str = ""
+    #: "raised" or "ended".
+    event: str = "raised"
+    #: When it was first raised.
+    since: float = 0.0
+
+
+def is_new(store: Store, alert: AlertRecord, seconds: float) -> bool:
+    """Whether no such alert was raised for so many seconds; notes that one was."""
+    same = alert.kind or _NUMBER.sub("#", alert.text)
+    digest = hashlib.sha256(f"{alert.about}\n{same}".encode()).hexdigest()[:16]
+    lifetime = max(1, int(seconds * 1000))
+    key = store.keys.alerted(digest)
+    return bool(store.client.set(key, "1", nx=True, px=lifetime))
+
+
+def forget_repeats(store: Store, alert: AlertRecord) -> None:
+    """The next of this kind is a new one."""
+    same = f"{alert.about}\n{alert.kind}".encode()
+    store.client.delete(store.keys.alerted(hashlib.sha256(same).hexdigest()[:16]))
+
+
+def add(store: Store, alert: AlertRecord) -> None:
+    """Keep a raised alert, and count it."""
+    with store.client.pipeline() as pipe:
+        _add(store, pipe, alert)
+        pipe.hset(store.keys.open_alerts, _field(alert), json.dumps(asdict(alert)))
+        pipe.hincrby(store.keys.alert_counts, "raised", 1)
+        pipe.execute()
+
+
+def end(store: Store, alert: AlertRecord) -> bool:
+    """Keep that an alert has ended; False if none stood."""
+    if not store.client.hdel(store.keys.open_alerts, _field(alert)):
+        return False
+    with store.client.pipeline() as pipe:
+        _add(store, pipe, alert)
+        pipe.hincrby(store.keys.alert_counts, "ended", 1)
+        pipe.execute()
+    return True
+
+
+def _add(store: Store, pipe: Any, alert: AlertRecord) -> None:
+    fields = {name: str(value) for name, value in asdict(alert).items()}
+    pipe.xadd(store.keys.alerts, fields, maxlen=ALERTS_KEPT, approximate=True)
+
+
+def _field(alert: AlertRecord) -> str:
+    return f"{alert.kind}:{alert.about}"
+
+
+def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
+    """The alerts that stand, oldest first; forgets those that stood for too long."""
+    values = store.client.hgetall(store.keys.open_alerts)
+    if not values:
+        return ()
+    found = [decode(AlertRecord, json.loads(value)) for value in values.values()]
+    oldest = store.now() - OPEN_SECONDS
+    if old := [_field(each) for each in found if each.at < oldest]:
+        store.client.hdel(store.keys.open_alerts, *old)
+    stand = (each for each in found if each.at >= oldest)
+    return tuple(sorted(stand, key=lambda each: each.since))
+
+
+def read_troubles(store: Store) -> str:
+    """What control remembers of troubles, as JSON, "" for nothing."""
+    return str(store.client.get(store.keys.troubles) or "")
+
+
+def write_troubles(store: Store, troubles: str) -> None:
+    """Remember the troubles until the next look."""
+    store.client.set(store.keys.troubles, troubles)
+
+
+def last_alerts(store: Store, number: int) -> tuple[AlertRecord, ...]:
+    """The last alerts, raised and ended, newest last."""
+    client: Any = store.client
+    entries = client.xrevrange(store.keys.alerts, count=number)
+    return tuple(_read(values) for _, values in reversed(entries))
+
+
+def _read(values: dict[str, str]) -> AlertRecord:
+    numbers = {name: float(values[name]) for name in ("at", "since")}
+    named: dict[str, Any] = {**values, **numbers}
+    return AlertRecord(**named)
+
+
+def count(store: Store, name: str) -> None:
+    """Add one to a total, one of ``COUNTED``."""
+    store.client.hincrby(store.keys.alert_counts, name, 1)
+
+
+def counts(store: Store) -> dict[str, int]:
+    """The totals."""
+    values = store.client.hgetall(store.keys.alert_counts)
+    return {str(key): int(value) for key, value in sorted(values.items())}
