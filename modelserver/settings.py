@@ -26,6 +26,7 @@ from pathlib import Path
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet.file import Fleet, make_fleet, read_fleet
 from modelserver.fleet.key import KEY_FILE_VARIABLE, KEY_VARIABLE, FleetKey
+from modelserver.fleet.names import check_host_name
 from modelserver.fleet.sections import EMBEDDED
 from modelserver.keyring import FOLDER, Keyring
 from modelserver.server_address import plain_url, with_password
@@ -83,7 +84,7 @@ class Settings:
         """
         digest = hashlib.sha256(str(self.fleet_file).encode()).hexdigest()[:8]
         name = f"{self.fleet_file.parent.name or 'root'}-{digest}"
-        own = self.home / "run" / self.host.replace("/", "_") / name
+        own = self.home / "run" / self.host / name
         if own.exists():
             return own
         return next(self._earlier_run_dirs(name), own)
@@ -216,7 +217,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         fleet=read_fleet(path) if path.is_file() else make_fleet(str(path), {}),
         fleet_file=path,
         home=Path(home).expanduser().absolute(),
-        host=environ.get("MODELSERVER_HOST") or MACHINE,
+        host=_host(environ),
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
         gpu_variable=_gpu_variable(environ),
         given_key=_given_key(environ, folder),
@@ -238,6 +239,16 @@ def _is_set_to(value: str, variable: str, environ: Mapping[str, str]) -> bool:
             f"{variable} is {given!r}; set it to {value!r}, or not at all"
         )
     return given == value
+
+
+def _host(environ: Mapping[str, str]) -> str:
+    name = environ.get("MODELSERVER_HOST")
+    if not name:
+        return MACHINE
+    try:
+        return check_host_name(name)
+    except ValueError as error:
+        raise ConfigurationError(f"MODELSERVER_HOST: {error}") from None
 
 
 def _given_key(environ: Mapping[str, str], folder: Path) -> str:

@@ -1,5 +1,6 @@
-"""The part of the fleet file about the names of models: those that are taken."""
+"""The part of the fleet file about names: of models, those that are taken, of hosts."""
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -58,3 +59,34 @@ Name = Annotated[
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"),
     AfterValidator(_as_a_name),
 ]
+
+
+#: A host's name, which names folders, keys and Celery's workers as well.
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+
+def check_host_name(name: str) -> str:
+    """The name of a host. Raises ValueError where it can be none.
+
+    >>> check_host_name("gpu-1.example.org")
+    'gpu-1.example.org'
+    >>> check_host_name("gpu 1")
+    Traceback (most recent call last):
+      ...
+    ValueError: 'gpu 1' can be no host's name; use letters, digits, ".", "-" and "_"
+    """
+    if not _HOST.fullmatch(name):
+        raise ValueError(
+            f'{name!r} can be no host\'s name; use letters, digits, ".", "-" and "_"'
+        )
+    return name
+
+
+def _check_host_if_any(name: str) -> str:
+    return check_host_name(name) if name else name
+
+
+#: The name of a host.
+HostName = Annotated[str, AfterValidator(check_host_name)]
+#: The name of a host, "" for none.
+HostNameOrNone = Annotated[str, AfterValidator(_check_host_if_any)]

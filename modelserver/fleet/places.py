@@ -18,9 +18,7 @@ def find_gpu_problems(gpus: Sequence[int]) -> Iterator[str]:
 
 def find_host_problems(name: str, gpus: Sequence[int], is_known: bool) -> Iterator[str]:
     """What is wrong with a host; ``is_known``: one of this name stands before it."""
-    if not name.strip():
-        yield "a host needs a name; it is the host's own, or what MODELSERVER_HOST says"
-    elif is_known:
+    if is_known:
         yield f'host "{name}" stands here before; leave one of them out'
     yield from find_gpu_problems(gpus)
 

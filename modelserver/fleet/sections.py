@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from modelserver.errors import RequestError
 from modelserver.fleet.adapters import AdapterSection, adapter_disagreements
-from modelserver.fleet.names import Name
+from modelserver.fleet.names import HostName, HostNameOrNone, Name
 from modelserver.fleet.nodes import Address, node_disagreements
 from modelserver.fleet.schedule import ScheduleSection, TimeZone
 from modelserver.parameters import KNOWN, OURS, check_values, plain
@@ -53,7 +53,7 @@ IMAGE = re.compile(r"[A-Za-z0-9][\w.:/@-]*")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -69,7 +69,7 @@ class ModelSection(_Section):
     share_gpu: bool = False
     min_gpu_gib: float = Field(default=0.0, ge=0)
     gpu_name: str = ""
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[HostName, ...] = ()
     min_engines: int = Field(default=1, ge=0)
     max_engines: int = Field(default=0, ge=0, description="0: the same as min_engines")
     priority: int = Field(default=0, ge=-100, le=100)
@@ -231,7 +231,7 @@ class EngineSection(_Section):
 
     model: str
     #: Its host, "" for any.
-    host: str = ""
+    host: HostNameOrNone = ""
     #: The indexes of its GPUs; none for control to choose.
     gpus: tuple[int, ...] = ()
     #: Its port on loopback, 0 for a free one.
@@ -248,7 +248,7 @@ class HostSection(_Section):
     """``[[hosts]]``: a host that may run engines; none listed means any."""
 
     #: Its host name, or what MODELSERVER_HOST says there.
-    name: str
+    name: HostName
     #: The indexes of the GPUs that are the fleet's; None for all.
     gpus: tuple[int, ...] | None = None
     #: Where other hosts reach it, for engines that take several.

@@ -1,10 +1,14 @@
-"""Names that models may have."""
+"""Names that models and hosts may have, and numbers that are none."""
+
+import math
+from pathlib import Path
 
 import pytest
 
 from modelserver.errors import ConfigurationError
 from modelserver.fleet.file import make_fleet
 from modelserver.fleet.names import RESERVED_NAMES
+from modelserver.settings import load
 from modelserver.store.keys import Keys
 
 
@@ -63,3 +67,22 @@ def test_models_do_not_share_a_log():
 @pytest.mark.parametrize("name", ["qwen3-8b", "Qwen/Qwen3-8B", "control-2", "m.v1_x"])
 def test_usual_names_are_taken(name: str):
     fleet_of(name)
+
+
+@pytest.mark.parametrize("name", ["gpu 1", "a/b", "../a", "a\nb", "", "-a", "worker@a"])
+def test_a_host_is_not_named_like_no_folder_and_no_worker(name: str, tmp_path: Path):
+    with pytest.raises(ConfigurationError):
+        make_fleet("fleet.toml", {"hosts": [{"name": name}]})
+    model = {"name": "m", "engine": "command", "command": ["true"]}
+    fleet = {"models": [model], "engines": [{"model": "m", "host": name}]}
+    if name:
+        with pytest.raises(ConfigurationError, match="can be no host's name"):
+            make_fleet("fleet.toml", fleet)
+        with pytest.raises(ConfigurationError, match="MODELSERVER_HOST: "):
+            load({"MODELSERVER_HOST": name}, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+def test_a_number_of_seconds_is_finite(number: float):
+    with pytest.raises(ConfigurationError, match="lease_seconds"):
+        make_fleet("fleet.toml", {"rules": {"lease_seconds": number}})

@@ -19,7 +19,7 @@ PIN = '[[engines]]\nmodel = "m"\nhost = "a"\n'
 @pytest.mark.parametrize(
     ("hosts", "pins", "told"),
     [
-        ('[[hosts]]\nname = ""', "", "hosts[0]: a host needs a name"),
+        ('[[hosts]]\nname = ""', "", "hosts[0].name: '' can be no host's name"),
         ('[[hosts]]\nname = "a"\n' * 2, "", 'hosts[1]: host "a" stands here before'),
         ('[[hosts]]\nname = "a"\ngpus = [0, 0]', "", "hosts[0]: gpus has 0 twice"),
         ('[[hosts]]\nname = "a"\ngpus = [-1]', "", "hosts[0]: gpus has -1"),
