@@ -82,7 +82,7 @@ lowest: $(STAMP)  ## the same with the oldest libraries that are allowed
 
 docs: $(STAMP)  ## the site of docs/ in dist/site; a link that leads nowhere is an error
 	@$(SYSTEM_CERTS) $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:  ## what make made here; engine environments and models stay in their home
 	rm -rf $(VENV) dist results .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
