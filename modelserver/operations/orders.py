@@ -1,6 +1,8 @@
 """What operators order: to relaunch, drain, pause or move something."""
 
 import dataclasses
+import time
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,10 +18,12 @@ from modelserver.store.fleet.control import (
 )
 from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.orders import give, take_back
-from modelserver.values import Cause, EngineSpec, Order
+from modelserver.values import Cause, EngineReport, EngineSpec, Order
 
-#: How often a relaunch asks for control's lock before it gives up.
-LOCK_TRIES = 50
+#: Seconds for which a relaunch waits until control's look has ended.
+LOOK_SECONDS = 15.0
+#: Seconds between two questions for control's lock.
+LOCK_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +46,30 @@ def relaunch(store: Store, engine: str, who: str) -> int:
     if found is None:
         names = ", ".join(engines) or "none"
         raise ModelserverError(f"there is no engine {engine}; there are: {names}")
-    for _ in range(LOCK_TRIES):
-        with hold_control(store, "relaunch", CONTROL_LOCK_SECONDS) as token:
-            if not token:
-                continue
-            wish = read_wishes(store).get(engine)
-            if wish is None:
-                raise ModelserverError(_unwanted(engine))
-            wish = dataclasses.replace(
-                wish,
-                relaunch=found.incarnation,
-                reason=f"asked for by {who}",
-                cause=Cause.ASKED,
-                token=token,
-            )
-            write_wishes(store, token, {engine: wish})
-            return found.incarnation
-    raise ModelserverError("control is busy; try again in a moment")
+    owner, until = f"relaunch {uuid.uuid4()}", time.monotonic() + LOOK_SECONDS
+    while time.monotonic() < until:
+        with hold_control(store, owner, CONTROL_LOCK_SECONDS) as token:
+            if token and _wish_relaunch(store, token, found, who):
+                return found.incarnation
+        time.sleep(LOCK_PAUSE_SECONDS)
+    raise ModelserverError(
+        f"control is busy, for {LOOK_SECONDS:g} s already; try again in a moment"
+    )
+
+
+def _wish_relaunch(store: Store, token: int, found: EngineReport, who: str) -> bool:
+    """Whether it is wished now; a newer controller may have come."""
+    wish = read_wishes(store).get(found.id)
+    if wish is None:
+        raise ModelserverError(_unwanted(found.id))
+    wish = dataclasses.replace(
+        wish,
+        relaunch=found.incarnation,
+        reason=f"asked for by {who}",
+        cause=Cause.ASKED,
+        token=token,
+    )
+    return write_wishes(store, token, {found.id: wish})
 
 
 def drain(store: Store, found: Status, engine: str, who: str, reason: str) -> Drained:

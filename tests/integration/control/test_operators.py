@@ -6,12 +6,14 @@ from pathlib import Path
 from modelserver.control.alerts import raise_alert
 from modelserver.control.steer import steer
 from modelserver.inventory import Host
+from modelserver.operations.orders import relaunch
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.control import read_wishes
 from modelserver.store.fleet.engines import report_engine
 from modelserver.store.fleet.hosts import report_host
 from modelserver.store.fleet.orders import orders
+from modelserver.store.scripts.state import LOCK
 from modelserver.values import EngineReport, EngineState
 from tests.integration.cli.test_commands import (
     folder,
@@ -180,3 +182,14 @@ def test_alerts_are_listed_shown_in_status_and_closed(
     done = run(folder, "alerts", "--close", "fast-0")
     assert done.stdout == "fast-0: closed: fast-0 is slow: 2.1x\n"
     assert json.loads(run(folder, "status", "--json").stdout)["alerts"] == 0
+
+
+def test_a_relaunch_waits_until_control_has_looked(
+    store: Store, settings: Settings, folder: Path
+):
+    report_host(store, Host("a", pid=7), lease_seconds=60)
+    steer(store, settings, "one")
+    ready(store)
+    store.run_script(LOCK, [store.keys.lock, store.keys.token], "control", 700)
+    assert relaunch(store, "waits-0", "ann") == 1
+    assert read_wishes(store)["waits-0"].reason == "asked for by ann"
