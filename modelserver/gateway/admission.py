@@ -6,7 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean
 
 from celery import Celery
@@ -60,12 +60,17 @@ class Admission:
     """Lets requests in whose deadline can be met, or of which nobody knows. On a loop.
 
     ``look`` reads a model's load, and may block; None where nothing is to be refused.
+    ``find_default`` is the deadline of a request that has none, None for none.
     """
 
     def __init__(
-        self, look: Callable[[str], ModelLoad | None], registry: CollectorRegistry
+        self,
+        look: Callable[[str], ModelLoad | None],
+        find_default: Callable[[], float | None],
+        registry: CollectorRegistry,
     ) -> None:
         self._look = look
+        self._find_default = find_default
         #: By model of the fleet.
         self._seen: defaultdict[str, _Seen] = defaultdict(_Seen)
         name = "modelserver_gateway_refused"
@@ -78,11 +83,13 @@ class Admission:
         """
         if caller.idempotency_key:
             return  # A repeat may find its answer there.
+        limits = (caller.deadline or self._find_default(), patience)
+        deadline = min((each for each in limits if each), default=math.inf)
+        if deadline == math.inf:
+            return
         seen = await self._up_to_date(asked.model)
         if seen.load is None:
             return
-        limits = (caller.deadline or seen.load.deadline, patience)
-        deadline = min((each for each in limits if each), default=math.inf)
         calls, now = len(asked.calls), time.monotonic()
         # As Celery names a sender that does not say who it is.
         name = list_name(caller.name or anon_nodename())
@@ -131,6 +138,11 @@ class LoadReader:
         self._app = app
         self._store: Store | None = None
 
+    def find_default(self) -> float | None:
+        """The deadline of a request that has none, in seconds; None for none."""
+        catalogue: Catalogue = self._app.modelserver_models()
+        return catalogue.defaults.get("deadline_seconds")
+
     def __call__(self, model: str) -> ModelLoad | None:
         """The load; None for a model that is down or unknown, and without Redis."""
         catalogue: Catalogue = self._app.modelserver_models()
@@ -140,8 +152,7 @@ class LoadReader:
         try:
             store = self._store = self._store or connect(self._settings)
             with store.reachable():
-                given = catalogue.defaults.get("deadline_seconds")
-                return replace(self._read(store, queue), deadline=given)
+                return self._read(store, queue)
         except (StoreUnreachableError, RedisError):
             # An embedded server may come back with another address.
             self._store = None

@@ -81,7 +81,8 @@ class Gateway:
         self._hedges = settings.fleet.gateway.hedge
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
-        self._admission = Admission(LoadReader(settings, app), self._registry)
+        loads = LoadReader(settings, app)
+        self._admission = Admission(loads, loads.find_default, self._registry)
         self._tracer = find_tracer(settings.is_traced)
 
     def application(self) -> web.Application:

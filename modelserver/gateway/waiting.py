@@ -37,8 +37,6 @@ class ModelLoad:
     #: Seconds until the next engine is ready, by what a start took before; None where
     #: that is not known or nothing starts.
     ready_seconds: float | None = None
-    #: The deadline of a request that has none, in seconds; None for none.
-    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,20 +15,23 @@ from modelserver.gateway.waiting import ModelLoad
 ASKED = read_body("/v1/completions", {"model": "writer", "prompt": "one"})
 
 
-def full(deadline: float | None = None) -> ModelLoad:
+def full() -> ModelLoad:
     """A minute's work of ana's waits."""
-    now = time.monotonic()
-    return ModelLoad(now, ({"ana": 60},), 1, 1, 1.0, 1.0, 1.0, deadline=deadline)
+    return ModelLoad(time.monotonic(), ({"ana": 60},), 1, 1, 1.0, 1.0, 1.0)
 
 
 def check(
-    load: ModelLoad | None, caller: Caller, patience: float | None = None
+    load: ModelLoad | None,
+    caller: Caller,
+    patience: float | None = None,
+    default: float | None = None,
 ) -> tuple[Refused | None, str]:
     """What comes of a request, and the metrics after it."""
     registry = CollectorRegistry()
 
     async def ask() -> None:
-        await Admission(lambda model: load, registry).check(ASKED, caller, patience)
+        admission = Admission(lambda model: load, lambda: default, registry)
+        await admission.check(ASKED, caller, patience)
 
     refused = None
     try:
@@ -62,7 +65,7 @@ def test_a_refused_request_is_told_when_to_come_again_and_counted():
 def test_the_client_says_when_an_answer_is_due_or_else_the_fleet(
     deadline: float | None, own: float | None, patience: float | None, is_refused: bool
 ):
-    refused, _ = check(full(own), Caller("ana", deadline=deadline), patience)
+    refused, _ = check(full(), Caller("ana", deadline=deadline), patience, own)
     assert (refused is not None) == is_refused
 
 
@@ -80,7 +83,7 @@ def test_a_look_that_fails_lets_all_in():
         raise ZeroDivisionError
 
     async def ask() -> None:
-        admission = Admission(look, CollectorRegistry())
+        admission = Admission(look, lambda: None, CollectorRegistry())
         for _ in range(2):
             await admission.check(ASKED, Caller("ana", deadline=0.1), None)
 
@@ -96,7 +99,7 @@ def test_nobody_waits_for_a_look_while_the_last_one_is_not_old():
         return ModelLoad(at, ({"ana": 60},), 1, 1, 1.0, 1.0, 1.0)
 
     async def ask() -> None:
-        admission = Admission(look, CollectorRegistry())
+        admission = Admission(look, lambda: None, CollectorRegistry())
         for number in (1, 1, 2):
             with pytest.raises(Refused):
                 await admission.check(ASKED, Caller("ana", deadline=20.0), None)
@@ -105,3 +108,14 @@ def test_nobody_waits_for_a_look_while_the_last_one_is_not_old():
                 await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
 
     asyncio.run(ask())
+
+
+def test_nothing_is_looked_at_for_a_request_without_a_deadline():
+    looks: list[str] = []
+
+    async def ask() -> None:
+        admission = Admission(looks.append, lambda: None, CollectorRegistry())
+        await admission.check(ASKED, Caller("ana"), None)
+
+    asyncio.run(ask())
+    assert looks == []
