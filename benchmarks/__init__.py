@@ -19,6 +19,7 @@ What is measured:
 - ``control``: what one look of control at a whole fleet costs
 - ``placement``: what it costs control to place a whole fleet
 - ``page``: what the fleet page costs
+- ``flower``: the memory of Flower
 - ``install``: what `pip install` brings, and how soon it is imported
 - ``commands``: how long commands take that only read
 - ``gateway``: OpenAI's API, beside LiteLLM's proxy and SGLang's router

@@ -8,6 +8,7 @@ from benchmarks.control import control
 from benchmarks.embeddings import embeddings
 from benchmarks.engine_bound import engine_bound
 from benchmarks.events import events
+from benchmarks.flower import flower
 from benchmarks.gateway import gateway
 from benchmarks.install import install_size
 from benchmarks.page import page
@@ -39,6 +40,7 @@ CASES = {
     "profile": profile,
     "recording": recording,
     "page": page,
+    "flower": flower,
     "install": install_size,
     "commands": commands,
     "placement": placement,

@@ -40,6 +40,10 @@ ENGINE_VARIABLES = {
     # A log that is read while the engine lives.
     "PYTHONUNBUFFERED": "1",
 }
+#: A process whose environment is empty is looked at so often.
+EXEC_LOOKS = 10
+#: Seconds between two such looks.
+EXEC_PAUSE_SECONDS = 0.01
 #: Seconds by which two readings of one process's epoch time may differ.
 CLOCK_SLACK_SECONDS = 2.0
 #: Clock ticks by which a process may seem older than the moment before its start.
@@ -249,7 +253,12 @@ def head_lives(identity: Identity) -> bool:
     if not identity.pid or not identity.head_lives:
         return False
     with suppress(psutil.NoSuchProcess):
-        return _mark_of(psutil.Process(identity.pid)) == identity.mark
+        process = psutil.Process(identity.pid)
+        for _ in range(EXEC_LOOKS):
+            if mark := _mark_of(process):
+                return mark == identity.mark
+            # While it becomes another program it has no environment.
+            time.sleep(EXEC_PAUSE_SECONDS)
     return False
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.decoding import decode
+from modelserver.inventory import Host
 from modelserver.policy.placement import silent_hosts
 from modelserver.policy.placement.silent_hosts import (
     WORKER_GRACE_SECONDS,
@@ -16,7 +18,6 @@ from modelserver.settings import Settings
 from modelserver.store.fleet.hosts import (
     has_lost_data,
     read_host_names,
-    read_hosts,
     read_silences,
     write_silences,
 )
@@ -27,15 +28,21 @@ WORKER_ALERT = "worker"
 
 
 def follow_silences(
-    store: Store, settings: Settings, looked_at: float, now: float
+    store: Store,
+    settings: Settings,
+    hosts: Sequence[Host],
+    looked_at: float,
+    now: float,
 ) -> HostSilences:
     """Note which hosts are silent now. Call it under control's lock.
 
-    Hosts that the fleet leaves out are none of it.
+    ``hosts`` are those that live: the same that are placed on at this look, or a host
+    whose lease ends in between would be neither there nor silent. Hosts that the fleet
+    leaves out are none of it.
     """
     text = read_silences(store)
     before = decode(HostSilences, json.loads(text)) if text else HostSilences()
-    known, live = read_host_names(store), {each.name for each in read_hosts(store)}
+    known, live = read_host_names(store), {each.name for each in hosts}
     if allowed := {host.name for host in settings.fleet.hosts}:
         known &= allowed
     after = follow(before, known, live, looked_at, now)

@@ -6,7 +6,7 @@ keeps nothing from one call to the next: all that it knows is in the store.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from modelserver.control.alerts import end_alert, raise_alert
@@ -19,6 +19,7 @@ from modelserver.control.silent_hosts import (
 )
 from modelserver.control.troubles import tell_troubles
 from modelserver.errors import FleetRefusedError
+from modelserver.inventory import Host
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
 from modelserver.policy.decision_log import account, noteworthy
@@ -71,10 +72,11 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         report_steered(store, owner)
         settings = _in_force(store, settings)
         now = store.now()
-        silences = follow_silences(store, settings, looked_at, now)
+        hosts = read_hosts(store)
+        silences = follow_silences(store, settings, hosts, looked_at, now)
         if awaits_hosts(store, silences, now):
             return []
-        snapshot = read_snapshot(store, settings)
+        snapshot = read_snapshot(store, settings, hosts)
         grace = settings.fleet.rules.host_grace_seconds
         away = find_away(snapshot, silences, grace, now)
         returned = find_returned(snapshot, now)
@@ -107,14 +109,13 @@ def _in_force(store: Store, settings: Settings) -> Settings:
     return settings
 
 
-def read_snapshot(store: Store, settings: Settings) -> Snapshot:
-    """Everything that decisions depend on, without hosts that the fleet leaves out."""
+def read_snapshot(store: Store, settings: Settings, hosts: Sequence[Host]) -> Snapshot:
+    """Everything that decisions depend on, without hosts that the fleet leaves out.
+
+    ``hosts`` are those that live.
+    """
     allowed = {host.name for host in settings.fleet.hosts}
-    specs, hosts, engines = (
-        settings.fleet.specs(),
-        read_hosts(store),
-        read_engines(store),
-    )
+    specs, engines = settings.fleet.specs(), read_engines(store)
     remembered = read_memory(store)
     return Snapshot(
         specs=with_capacities(specs, engines.values()),

@@ -26,7 +26,7 @@ from modelserver.store import Store, connect
 from modelserver.store.fleet.alerts import counts, last_alerts, open_alerts
 from modelserver.store.fleet.availability import standings
 from modelserver.store.fleet.engines import report_engine
-from modelserver.store.fleet.hosts import report_host
+from modelserver.store.fleet.hosts import read_hosts, report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 
@@ -309,7 +309,9 @@ def test_a_host_whose_worker_ended_is_told_and_named(
     assert (check.what, "modelserver worker" in check.remedy) == ("host a", True)
 
     def look(worker: str, since: float) -> None:
-        snapshot = replace(read_snapshot(store, settings), worker_hosts=(worker,))
+        snapshot = replace(
+            read_snapshot(store, settings, read_hosts(store)), worker_hosts=(worker,)
+        )
         silences = HostSilences(without_worker={"a": since})
         follow_workers(store, settings, snapshot, silences, store.now())
 

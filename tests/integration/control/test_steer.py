@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.control.silent_hosts import follow_silences
 from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet.file import Fleet
 from modelserver.fleet.sections import (
@@ -41,7 +42,7 @@ from modelserver.store.fleet.decisions import (
     kept_look,
 )
 from modelserver.store.fleet.engines import remove_engine, report_engine
-from modelserver.store.fleet.hosts import end_host_lease, report_host
+from modelserver.store.fleet.hosts import end_host_lease, read_hosts, report_host
 from modelserver.store.runs.feeding import SentBundle, add_send
 from modelserver.values import EngineReport, EngineSpec, EngineState, Wish
 from tests.support.processes import ROOT, ValkeyProcess, eventually
@@ -285,7 +286,7 @@ def test_what_waits_in_bundles_counts_by_rows(store: Store, settings: Settings):
     with store.client.pipeline(transaction=False) as pipe:
         add_send(pipe, store, ("run", 1), ("m", 0), "somebody", bundles)
         pipe.execute()
-    assert read_snapshot(store, settings).queues == {"m": 640}
+    assert read_snapshot(store, settings, read_hosts(store)).queues == {"m": 640}
 
 
 def test_while_one_controls_another_does_nothing(store: Store, settings: Settings):
@@ -320,3 +321,17 @@ def test_control_leaves_a_sign_that_it_looked(store: Store, settings: Settings):
     at, owner = read_steered(store)
     assert owner == "one"
     assert 0 < at <= store.now()
+
+
+def test_a_host_whose_lease_ends_at_a_look_is_there_or_silent(
+    store: Store, settings: Settings
+):
+    report_host(store, Host("a"), lease_seconds=60)
+    hosts, now = read_hosts(store), store.now()
+    silences = follow_silences(store, settings, hosts, now, now)
+    store.client.delete(store.keys.host("a"))
+    snapshot = read_snapshot(store, settings, hosts)
+    assert [host.name for host in snapshot.hosts] == ["a"]
+    assert silences.since == {}
+    silences = follow_silences(store, settings, read_hosts(store), now, now)
+    assert silences.since == {"a": now}

@@ -23,7 +23,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.fleet.alerts import last_alerts, open_alerts, write_troubles
 from modelserver.store.fleet.engines import report_engine
-from modelserver.store.fleet.hosts import report_host
+from modelserver.store.fleet.hosts import read_hosts, report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 
@@ -128,7 +128,7 @@ def test_a_host_that_does_not_return_is_forgotten_with_its_reports(
     lost = {"host:gone": {"since": now - FORGET_HOST_SECONDS - 1, "told": 1}}
     write_troubles(store, json.dumps(lost))
     silences = HostSilences(since={"gone": now - 60})
-    snapshot = read_snapshot(store, settings)
+    snapshot = read_snapshot(store, settings, read_hosts(store))
     tell_troubles(store, settings, snapshot, {}, silences, now)
     status = read_status(store, settings)
     assert (status.lost_hosts, status.engines) == ((), ())
