@@ -41,12 +41,12 @@ def flower() -> Report:
             FLOWER_PORT=str(port),
         )
         eventually(lambda: _ask(port, "workers") is not None, START_SECONDS)
-        rig.worker(MODELSERVER_RULES_EVENTS_PER_SECOND=ALL_EVENTS)
         before = _megabytes(program)
         client = redis.Redis.from_url(rig.server.url)
         rig.keep(client.close)
         messages = _copies(_template(rig, client))
         _push(client, rig.store.keys.queue(CHAT_MODEL)[0], messages, TASKS)
+        rig.worker(wait=False, MODELSERVER_RULES_EVENTS_PER_SECOND=ALL_EVENTS)
         eventually(lambda: read_answers(rig.store).get("stored", 0) >= TASKS, 300)
         kept = eventually(lambda: _kept(port) == KEPT and KEPT, 120)
         after = _megabytes(program)
