@@ -1,14 +1,20 @@
-"""Pictures of the fleet page: ``python -m benchmarks.page_pictures``.
+"""Pictures of the fleet page and of top: ``python -m benchmarks.page_pictures``.
 
-Draws a fleet of records in a real Chromium: two pictures for the docs, the others into
+Draws a fleet of records in a real Chromium: the pictures of the docs, the others into
 results/.
 """
 
 import asyncio
+import io
+import re
 import tempfile
 from pathlib import Path
 
+from rich.console import Console
+
 from benchmarks.report import RESULTS, ROOT
+from modelserver.cli.top_frame import draw_frame
+from modelserver.page.reading import FleetReader
 from modelserver.page.server import PageOptions
 from modelserver.store.fleet.control import report_steered
 from tests.support.browser import open_browser
@@ -24,8 +30,8 @@ MODELS = ("qwen3-8b", "llama-70b", "bge-large", "gpt-big")
 PICTURES = (
     (DOCS / "page-fleet.png", "/", (1200, 900), "light"),
     (DOCS / "page-engine.png", "/engines/llama-70b-0", (1000, 780), "dark"),
-    (RESULTS / "page-fleet-dark.png", "/", (1200, 1000), "dark"),
-    (RESULTS / "page-fleet-phone.png", "/", (390, 1600), "light"),
+    (DOCS / "page-dark.png", "/", (1200, 1000), "dark"),
+    (DOCS / "page-phone.png", "/", (390, 1500), "dark"),
     (RESULTS / "page-no-engine.png", "/models/gpt-big", (1000, 620), "light"),
     (RESULTS / "page-run.png", "/runs/run000000000000", (1000, 860), "light"),
     (RESULTS / "page-run-phone.png", "/runs/run000000000000", (390, 1400), "dark"),
@@ -47,6 +53,17 @@ async def _take(records: Records, url: str, profile: Path) -> None:
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
+def _draw_top(records: Records) -> None:
+    """The terminal's frame, without the fonts that rich has fetched from elsewhere."""
+    width, height = 80, 24
+    screen = Console(width=width, file=io.StringIO(), record=True)
+    view = FleetReader(records.settings).read(records.store)
+    screen.print(draw_frame(view, width, height))
+    picture = screen.export_svg(title="modelserver top")
+    own = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.S)
+    (DOCS / "top.svg").write_text(own)
+
+
 def main() -> None:
     """Write all of them."""
     RESULTS.mkdir(exist_ok=True)
@@ -61,6 +78,7 @@ def main() -> None:
             with serve_page(records.settings, PASSWORD, options) as page:
                 url = f"http://127.0.0.1:{page.port}"
                 asyncio.run(_take(records, url, folder / "profile"))
+            _draw_top(records)
             records.store.client.close()
         finally:
             server.stop()

@@ -12,7 +12,7 @@ from modelserver.cli.output import seconds
 from modelserver.cli.status import STATE_COLOURS, engine_reason, model_note
 from modelserver.inventory import gib
 from modelserver.operations.words import clock, ordered
-from modelserver.page.figures import Waiting, ours_and_others
+from modelserver.page.figures import ours_and_others
 from modelserver.page.reading import EngineCard, FleetReading, ModelCard, RunCard
 
 #: Letters of a name that are shown at most.
@@ -171,17 +171,12 @@ def _model_row(card: ModelCard) -> tuple[RenderableType, ...]:
         Text(status.name),
         f"{status.ready}/{status.wanted}",
         f"{status.queue.backlog:,}",
-        _oldest(waiting),
+        seconds(waiting.oldest_seconds),
         seconds(waiting.drain_seconds),
         f"{waiting.rate:,.1f}",
         f"{status.cut_off:,}",
         Text.from_markup(model_note(status)),
     )
-
-
-def _oldest(waiting: Waiting) -> str:
-    """How long the oldest request waits; ">" where it came before the first look."""
-    return ">" * waiting.is_older + seconds(waiting.oldest_seconds)
 
 
 def _engines(view: FleetReading) -> Section:

@@ -37,66 +37,39 @@ class Waiting:
 
     #: Answers a second, all engines together.
     rate: float = 0.0
-    #: For how long the oldest has waited; None where nothing waits.
+    #: For how long the oldest has waited; None where nothing waits, or says so.
     oldest_seconds: float | None = None
-    #: Whether it came before anybody looked, so that it has waited longer.
-    is_older: bool = False
     #: Until what waits now is answered; None where nothing is.
     drain_seconds: float | None = None
     #: What waited at earlier looks, oldest first.
     backlogs: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """A queue at one time."""
-
-    at: float
-    backlog: int
-    #: How many requests had come until then, counted from any number.
-    arrived: int
-
-
 @dataclass(slots=True)
 class QueueHistory:
-    """What was seen of a queue. Messages do not say when they were sent; this does.
+    """What waited in a queue at each look of the last hour."""
 
-    First in, first out: the oldest of Q requests came when all but the last Q that have
-    come had.
-    """
+    #: When it was, and how many requests waited; the oldest first.
+    _looks: deque[tuple[float, int]] = field(default_factory=deque)
 
-    _looks: deque[_Look] = field(default_factory=deque)
-
-    def note(self, now: float, backlog: int, taken: int) -> None:
-        """Remember a look; ``taken`` is how many were ever taken out of the queue."""
-        look = _Look(now, backlog, backlog + taken)
+    def note(self, now: float, backlog: int) -> None:
+        """Remember a look."""
         looks = self._looks
-        if looks and looks[-1].arrived > look.arrived:
-            # Some were cancelled, or a counter began anew.
-            looks = deque(
-                _Look(each.at, each.backlog, min(each.arrived, look.arrived))
-                for each in looks
-            )
-        if len(looks) > 1 and now - looks[-2].at < LOOK_SECONDS:
+        if len(looks) > 1 and now - looks[-2][0] < LOOK_SECONDS:
             looks.pop()
-        looks.append(look)
-        while now - looks[0].at > REMEMBERED_SECONDS:
+        looks.append((now, backlog))
+        while now - looks[0][0] > REMEMBERED_SECONDS:
             looks.popleft()
-        self._looks = looks
 
-    def waiting(self, now: float, rate: float) -> Waiting:
-        """How long requests wait, where so many are answered in a second."""
-        if not self._looks:
-            return Waiting(rate)
-        last = self._looks[-1]
-        backlogs = tuple(look.backlog for look in self._looks)
-        if not last.backlog:
-            return Waiting(rate, backlogs=backlogs)
-        served = last.arrived - last.backlog
-        came = next(look.at for look in self._looks if look.arrived > served)
-        is_older = came == self._looks[0].at
-        drain = last.backlog / rate if rate else None
-        return Waiting(rate, now - came, is_older, drain, backlogs)
+    def waiting(self, now: float, rate: float, since: float | None) -> Waiting:
+        """How long requests wait, where so many are answered in a second.
+
+        ``since`` is when the oldest was sent, None where nothing says so.
+        """
+        backlogs = tuple(backlog for _, backlog in self._looks)
+        oldest = None if since is None else max(0.0, now - since)
+        waits = backlogs[-1] if backlogs else 0
+        return Waiting(rate, oldest, waits / rate if waits and rate else None, backlogs)
 
 
 def ours_and_others(gpu: Gpu) -> tuple[int, int]:

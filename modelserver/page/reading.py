@@ -21,6 +21,7 @@ from modelserver.store.fleet.api_keys import ApiKey, read_api_keys, read_books
 from modelserver.store.fleet.control import HEALTH_MEMORY, read_memory
 from modelserver.store.fleet.decisions import recent_decisions, subjects_of
 from modelserver.store.fleet.measurements import read_all_samples
+from modelserver.store.fleet.workers import read_oldest
 from modelserver.store.runs.hosted import (
     HostedRun,
     ended_ids,
@@ -119,7 +120,7 @@ class FleetReader:
             return FleetReading(
                 status,
                 check_beat(status, self.settings.fleet.rules.steer_seconds),
-                models=self._model_cards(status, engines),
+                models=self._model_cards(store, status, engines),
                 engines=engines,
                 runs=_run_cards(store, status.at),
                 keys=_key_cards(store, status.at),
@@ -128,21 +129,18 @@ class FleetReader:
             )
 
     def _model_cards(
-        self, status: Status, engines: Sequence[EngineCard]
+        self, store: Store, status: Status, engines: Sequence[EngineCard]
     ) -> tuple[ModelCard, ...]:
-        names = {model.name for model in status.models}
-        self._queues = {
-            name: self._queues.get(name, QueueHistory()) for name in sorted(names)
-        }
+        names = [model.name for model in status.models]
+        self._queues = {name: self._queues.get(name, QueueHistory()) for name in names}
+        oldest = read_oldest(store, names)
         cards = []
         for model in status.models:
             own = tuple(e for e in engines if e.status.model == model.name)
             queue = self._queues[model.name]
-            taken = sum(
-                e.status.requests - e.status.errors + e.status.inflight for e in own
-            )
-            queue.note(status.at, model.queue.backlog, taken)
-            waiting = queue.waiting(status.at, sum(each.rate for each in own))
+            queue.note(status.at, model.queue.backlog)
+            rate, since = sum(each.rate for each in own), oldest[model.name]
+            waiting = queue.waiting(status.at, rate, since)
             cards.append(ModelCard(model, own, waiting))
         return tuple(cards)
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
+
 from modelserver.inventory import GIB, Gpu, GpuProcess, Host
 from modelserver.measured import Sample
 from modelserver.policy.health.memory import EngineMemory, HealthMemory, to_json
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
+from modelserver.store.batch import SENT
 from modelserver.store.fleet.alerts import AlertRecord
 from modelserver.store.fleet.alerts import add as add_alert
 from modelserver.store.fleet.api_keys import ApiKey, add_api_key
@@ -93,8 +96,9 @@ class Records:
         self._judgements(reports, alert, now)
         for model in models:
             number = 120 if model == models[-1] else dice.randrange(40)
-            for _ in range(number):
-                self.store.client.lpush(self.store.keys.queue(model)[0], "{}")
+            for age in range(number, 0, -1):
+                message = orjson.dumps({"headers": {SENT: now - age}})
+                self.store.client.lpush(self.store.keys.queue(model)[0], message)
         for number in range(runs):
             self._run(number, models[0], now)
         add_api_key(self.store, ApiKey("pipelines", daily_tokens=5_000_000))

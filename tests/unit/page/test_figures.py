@@ -33,47 +33,28 @@ def test_a_rate_is_of_the_time_that_samples_cover():
 
 def test_nothing_waits():
     history = QueueHistory()
-    assert history.waiting(0.0, 1.0) == Waiting(1.0)
-    history.note(0.0, backlog=0, taken=5)
-    assert history.waiting(0.0, 1.0) == Waiting(1.0, backlogs=(0,))
+    assert history.waiting(0.0, 1.0, None) == Waiting(1.0)
+    history.note(0.0, backlog=0)
+    assert history.waiting(0.0, 1.0, None) == Waiting(1.0, backlogs=(0,))
 
 
-def test_what_waited_before_the_first_look_has_waited_longer():
+def test_the_oldest_waits_since_it_was_sent():
     history = QueueHistory()
-    history.note(0.0, backlog=9, taken=0)
-    history.note(30.0, backlog=9, taken=0)
-    waiting = history.waiting(31.0, rate=0.0)
-    assert (waiting.oldest_seconds, waiting.is_older) == (31.0, True)
-    assert waiting.drain_seconds is None
-
-
-def test_the_oldest_came_when_those_before_it_had_come():
-    history = QueueHistory()
-    history.note(0.0, backlog=0, taken=0)
-    history.note(10.0, backlog=10, taken=0)
-    history.note(20.0, backlog=10, taken=10)
-    history.note(30.0, backlog=15, taken=10)
-    waiting = history.waiting(30.0, rate=5.0)
-    assert waiting == Waiting(5.0, 10.0, False, 3.0, (0, 10, 10, 15))
-    history.note(40.0, backlog=5, taken=20)
-    assert history.waiting(40.0, rate=1.0).oldest_seconds == 10.0
-
-
-def test_cancelled_requests_do_not_make_others_younger():
-    history = QueueHistory()
-    history.note(0.0, backlog=0, taken=0)
-    history.note(10.0, backlog=100, taken=0)
-    history.note(20.0, backlog=4, taken=0)
-    assert history.waiting(20.0, rate=0.0).oldest_seconds == 10.0
+    history.note(0.0, backlog=0)
+    history.note(30.0, backlog=15)
+    assert history.waiting(30.0, 5.0, 20.0) == Waiting(5.0, 10.0, 3.0, (0, 15))
+    assert history.waiting(30.0, 0.0, 20.0).drain_seconds is None
+    # By a clock that goes before.
+    assert history.waiting(30.0, 5.0, 31.0).oldest_seconds == 0.0
 
 
 def test_looks_in_quick_succession_and_old_ones_take_no_room():
     history = QueueHistory()
     for n in range(100):
-        history.note(n * LOOK_SECONDS / 10, backlog=n, taken=0)
-    assert len(history.waiting(20.0, 0.0).backlogs) < 20
-    history.note(2 * REMEMBERED_SECONDS, backlog=1, taken=0)
-    assert history.waiting(2 * REMEMBERED_SECONDS, 0.0).backlogs == (1,)
+        history.note(n * LOOK_SECONDS / 10, backlog=n)
+    assert len(history.waiting(20.0, 0.0, None).backlogs) < 20
+    history.note(2 * REMEMBERED_SECONDS, backlog=1)
+    assert history.waiting(2 * REMEMBERED_SECONDS, 0.0, None).backlogs == (1,)
 
 
 def test_memory_of_others_is_what_our_engines_do_not_hold():
