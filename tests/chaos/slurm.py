@@ -78,10 +78,8 @@ def slurm() -> Report:
         note = f"skipped: no {', '.join(missing)}; apt-get install slurm-wlm munge"
         return Report(COLUMNS, (), (), (note,))
     engine = model("m", "--latency", "0.5", min_engines=2, max_engines=2)
-    with hosts_of(engine) as (hosts, _):
-        cluster = Cluster(hosts.folder / "slurm", hosts.environment())
-        with cluster:
-            return _run(_Jobs(cluster, hosts))
+    with hosts_of(engine) as (hosts, _), Cluster(hosts.environment()) as cluster:
+        return _run(_Jobs(cluster, hosts))
 
 
 def _run(jobs: _Jobs) -> Report:

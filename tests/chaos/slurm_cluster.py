@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
-from tests.support.processes import eventually, free_port
+from tests.support.processes import end, eventually, free_port
+from tests.support.trial import Trial
 
 #: Programs without which there is no Slurm on this machine.
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
@@ -56,23 +56,25 @@ def _path() -> str:
     return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
-class Cluster:
+def _end(program: "subprocess.Popen[bytes]") -> None:
+    program.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(10)
+    end(program)
+
+
+class Cluster(Trial):
     """Its programs live in the foreground, and end with it. A context manager."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         """``environment`` is added to this process's, for jobs too."""
-        self.folder = folder
-        self._programs: list[subprocess.Popen[bytes]] = []
-        self.environment = {
-            **os.environ,
-            **environment,
-            "PATH": _path(),
-            "SLURM_CONF": str(folder / "slurm.conf"),
-        }
+        super().__init__("slurm")
+        self.environment = {**os.environ, **environment, "PATH": _path()}
 
-    def __enter__(self) -> Self:
+    def _open(self) -> None:
+        self.environment["SLURM_CONF"] = str(self.folder / "slurm.conf")
         for name in ("munge", "state", "spool"):
-            (self.folder / name).mkdir(parents=True, mode=0o755)
+            (self.folder / name).mkdir(mode=0o755)
         key = self.folder / "munge/key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
@@ -86,30 +88,27 @@ class Cluster:
                 kill_wait=KILL_WAIT,
             )
         )
-        munge = [f"--{each}={self.folder}/munge/{each}" for each in ("socket", "seed")]
-        paths = [f"--key-file={key}", f"--pid-file={self.folder}/munge/pid"]
+        names = {"socket": "socket", "key-file": "key", "pid-file": "pid"}
+        munge = [f"--{each}={self.folder}/munge/{name}" for each, name in names.items()]
         log = f"--log-file={self.folder}/munge/log"
-        self._start("munged", "--foreground", "--force", *munge[:1], *paths, log)
+        self._start("munged", "--foreground", "--force", *munge, log)
         eventually((self.folder / "munge/socket").exists)
         self._start("slurmctld", "-D")
         self._start("slurmd", "-D", "-N", socket.gethostname())
+        self.keep(self._end_jobs)
         eventually(lambda: "idle" in self.run("sinfo", "-h", "-o", "%T"))
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.run("scancel", "--full", "-u", getpass.getuser(), check=False)
-        for program in reversed(self._programs):
-            program.terminate()
-        for program in self._programs:
-            with suppress(subprocess.TimeoutExpired):
-                program.wait(10)
-            program.kill()
+    def _end_jobs(self) -> None:
+        """Wait for their ends, of which each slurmstepd has to tell the controller."""
+        self.run("scancel", "-u", getpass.getuser(), check=False)
+        eventually(lambda: not self.run("squeue", "-h", check=False), KILL_WAIT + 60)
 
     def _start(self, *argv: str) -> None:
         with (self.folder / f"{argv[0]}.log").open("ab") as log:
-            self._programs.append(
-                subprocess.Popen(argv, env=self.environment, stdout=log, stderr=log)
+            program = subprocess.Popen(
+                argv, env=self.environment, stdout=log, stderr=log
             )
+        self.keep(_end, program)
 
     def run(self, *argv: str, check: bool = True) -> str:
         """A command of Slurm; what it printed."""
