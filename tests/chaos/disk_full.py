@@ -87,8 +87,8 @@ def _fill(hosts: Hosts, disk: Path) -> Report:
         Goal("starts given up", given_up, 0, at_most=True),
         Goal("ready once there is room", seconds, 60, "s", at_most=True),
         Goal("requests failed afterwards", lost, 0, at_most=True),
-        Goal("reasons that name the disk", named, 1),
-        Goal("alerts of the disk", told, 1),
+        Goal("reasons that name the disk", int(named), 1),
+        Goal("alerts of the disk", int(told), 1),
         Goal("alerts that ended", ended, 1),
         Goal("bytes of log for 10,000 requests", logged, MOST_LOGGED, at_most=True),
         notes=[

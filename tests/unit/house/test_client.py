@@ -28,7 +28,6 @@ MODULES_OF = {
     "celery": {"celery", "kombu", "vine"},
     "nvidia-ml-py": {"pynvml"},
     "prometheus-client": {"prometheus_client"},
-    "pydantic-settings": {"pydantic_settings"},
     "typing-extensions": {"typing_extensions"},
 }
 #: Used where a pipeline has them.
