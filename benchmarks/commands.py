@@ -86,9 +86,11 @@ def _measure(folder: Path, *command: str) -> tuple[str, float, float, float, flo
     walls, processors = [], []
     for _ in range(ROUNDS + 1):
         began, before = time.perf_counter(), _cpu_of_children()
-        subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True)
+        done = subprocess.run(argv, env=environment, cwd=ROOT, capture_output=True)
         walls.append(time.perf_counter() - began)
         processors.append(_cpu_of_children() - before)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode()}")
     seconds = sorted(walls[1:])
     return (
         " ".join(command),

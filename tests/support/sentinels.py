@@ -44,6 +44,14 @@ class Group:
         self.ports = [free_port() for _ in range(SENTINELS)]
 
     def __enter__(self) -> "Group":
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _open(self) -> None:
         for server in self.servers:
             self._stack.callback(server.stop)
             server.start()
@@ -52,7 +60,6 @@ class Group:
         self._asked = redis.Redis(port=self.ports[0], decode_responses=True)
         self._stack.callback(self._asked.close)
         eventually(self._is_watched)
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

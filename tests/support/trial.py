@@ -22,11 +22,12 @@ class Trial(ABC):
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"modelserver-{self._name}-"))
+        self.keep(shutil.rmtree, self.folder, ignore_errors=True)
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=f"modelserver-{self._name}-"))
-            self.keep(shutil.rmtree, self.folder, ignore_errors=True)
             self._open()
         except BaseException:
+            self._show_logs()
             self._stack.close()
             raise
         return self
