@@ -32,9 +32,12 @@ def main(names: Sequence[str]) -> int:
         ]
     columns = ("client", "version", "tried", *subjects)
     print(Report(columns, tuple(rows)))
-    tried = [row for row in rows if set(row[3:]) != {"-"}]
-    failed = sum(set(row[3:]) - {"ok", "-"} != set() for row in tried)
-    print(f"{len(tried) - failed} of {len(tried)} as they should be")
+    tried = [row[3:] for row in rows if row[1] != "-"]
+    failed = sum(not set(each) <= {"ok", "-"} for each in tried)
+    print(
+        f"{len(tried) - failed} of {len(tried)} as they should be, "
+        f"{len(rows) - len(tried)} clients not tried"
+    )
     return bool(failed)
 
 
@@ -44,7 +47,8 @@ def _rows(
     """What came of each of the client's trials, by engine type."""
     if start is None:
         reason = client.command or client.engine
-        return [(client.name, "-", f"not tried: {reason} is not installed", "-", "-")]
+        why = f"not tried: {reason} is not installed"
+        return [(client.name, "-", why, *("-" for _ in subjects))]
     found: dict[str, dict[str, str]] = {}
     for engine, subject in subjects.items():
         told = _trials(client, start, subject, engine)

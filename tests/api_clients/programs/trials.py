@@ -7,7 +7,7 @@ import json
 import sys
 import traceback
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 SUBJECT = json.loads(sys.argv[1])
@@ -30,6 +30,11 @@ LOOK_UP = {
         "additionalProperties": False,
     },
 }
+
+TOOL = {"type": "function", "function": LOOK_UP}
+#: What a short response is asked with.
+RESPONSE = {"input": "hi", "temperature": 0, "max_output_tokens": 9}
+TEXTS = ("one", "two")
 
 _trials: list[Callable[[], None]] = []
 
@@ -63,6 +68,23 @@ def raised(kind: type[Exception], function: Callable[[], object]) -> Any:
     raise AssertionError(f"no {kind.__name__}")
 
 
+def chat_streamed(chunks: Iterable[Any]) -> str:
+    """The text of a chat's chunks."""
+    parts = (each.choices[0].delta.content for each in chunks if each.choices)
+    return "".join(part or "" for part in parts)
+
+
+def response_streamed(events: Iterable[Any]) -> str:
+    """The text of a response's events."""
+    kind = "response.output_text.delta"
+    return "".join(each.delta for each in events if each.type == kind)
+
+
+def is_colour(arguments: str) -> bool:
+    """Whether a call of ``LOOK_UP`` has the arguments that it takes."""
+    return json.loads(arguments)["colour"] in ("red", "blue")
+
+
 def ask(path: str, is_direct: bool = False, **body: Any) -> Any:
     """Post a body to the gateway, or directly to the writer's engine."""
     base = f"{SUBJECT['engine_url']}/v1" if is_direct else BASE_URL
@@ -92,6 +114,12 @@ def vector(text: Any) -> list[float]:
     """The vector of a text."""
     answer = ask("embeddings", model=EMBEDDER, input=text)
     return list(answer["data"][0]["embedding"])
+
+
+def are_vectors(found: Iterable[Iterable[float]], texts: Sequence[str] = TEXTS) -> bool:
+    """Whether these are the vectors of the texts, in order."""
+    pairs = zip(found, texts, strict=True)
+    return all(is_close([*map(float, each)], vector(text)) for each, text in pairs)
 
 
 def is_close(one: list[float], other: list[float], most: float = 1e-5) -> bool:

@@ -1,7 +1,6 @@
 """LiteLLM's SDK: chats, streams, tools, completions, vectors, responses."""
 
 import asyncio
-import json
 import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -12,16 +11,20 @@ from trials import (
     EMBEDDER,
     EXACT,
     HI,
-    LOOK_UP,
+    RESPONSE,
+    TEXTS,
     TOKENS,
+    TOOL,
     WRITER,
+    are_vectors,
+    chat_streamed,
     chat_text,
     completed,
-    is_close,
+    is_colour,
     raised,
+    response_streamed,
     run,
     trial,
-    vector,
 )
 
 KNOWN = {"api_base": BASE_URL, "api_key": "unused", "num_retries": 0}
@@ -38,8 +41,7 @@ def chats() -> None:
         assert told.usage.completion_tokens == TOKENS
         usage = {"include_usage": True}
         chunks = list(litellm.completion(**asked, stream=True, stream_options=usage))
-        parts = [each.choices[0].delta.content or "" for each in chunks if each.choices]
-        assert "".join(parts) == chat_text()
+        assert chat_streamed(chunks) == chat_text()
         assert chunks[-1].usage.completion_tokens == TOKENS
         awaited = asyncio.run(litellm.acompletion(**asked))
         assert awaited.choices[0].message.content == chat_text()
@@ -52,13 +54,12 @@ def tools() -> None:
         model=f"openai/{WRITER}",
         messages=HI,
         temperature=0,
-        tools=[{"type": "function", "function": LOOK_UP}],
+        tools=[TOOL],
         tool_choice="required",
         parallel_tool_calls=False,
         **KNOWN,
     )
-    call = told.choices[0].message.tool_calls[0].function
-    assert json.loads(call.arguments)["colour"] in ("red", "blue")
+    assert is_colour(told.choices[0].message.tool_calls[0].function.arguments)
 
 
 @trial
@@ -75,27 +76,17 @@ def embeddings() -> None:
     """embeddings by openai/ and hosted_vllm/"""
     for prefix in PREFIXES:
         told = litellm.embedding(
-            model=f"{prefix}/{EMBEDDER}", input=["one", "two"], **KNOWN
+            model=f"{prefix}/{EMBEDDER}", input=list(TEXTS), **KNOWN
         )
-        for each, text in zip(told.data, ("one", "two"), strict=True):
-            assert is_close(each["embedding"], vector(text))
+        assert are_vectors(each["embedding"] for each in told.data)
 
 
 @trial
 def responses() -> None:
     """responses: whole and streamed"""
-    asked = {
-        "model": f"openai/{WRITER}",
-        "input": "hi",
-        "temperature": 0,
-        "max_output_tokens": 9,
-        **KNOWN,
-    }
+    asked = {"model": f"openai/{WRITER}", **RESPONSE, **KNOWN}
     whole = litellm.responses(**asked)
-    events = list(litellm.responses(**asked, stream=True))
-    text = "".join(
-        each.delta for each in events if each.type == "response.output_text.delta"
-    )
+    text = response_streamed(litellm.responses(**asked, stream=True))
     assert text == whole.output[0].content[0].text
 
 

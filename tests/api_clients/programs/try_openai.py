@@ -15,12 +15,18 @@ from trials import (
     EXACT,
     HI,
     LOOK_UP,
+    RESPONSE,
     TOKENS,
+    TOOL,
     WRITER,
+    are_vectors,
+    chat_streamed,
     chat_text,
     completed,
     is_close,
+    is_colour,
     raised,
+    response_streamed,
     run,
     trial,
     vector,
@@ -30,7 +36,6 @@ KNOWN = {"base_url": BASE_URL, "api_key": "unused", "max_retries": 0}
 client = openai.OpenAI(**KNOWN)
 #: As exact, where vLLM wants to draw: it has one token to draw from.
 SURE = {"temperature": 1, "extra_body": {"top_k": 1}, "max_tokens": TOKENS}
-TOOL = {"type": "function", "function": LOOK_UP}
 NAMED = {"type": "function", "function": {"name": "look_up"}}
 
 
@@ -96,9 +101,8 @@ def chats() -> None:
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == TOKENS
-    text = "".join(each.choices[0].delta.content or "" for each in chunks[:-1])
-    assert text == chat_text()
     text = chat_text()
+    assert chat_streamed(chunks) == text
     stop = text[len(text) // 2 :][:3]
     with client.chat.completions.stream(**asked, stop=stop) as stream:
         kinds = [event.type for event in stream]
@@ -137,7 +141,7 @@ def tools() -> None:
         )
         call = told.choices[0].message.tool_calls[0]
         assert call.function.name == "look_up"
-        assert json.loads(call.function.arguments)["colour"] in ("red", "blue")
+        assert is_colour(call.function.arguments)
     arguments, names = "", []
     for chunk in client.chat.completions.create(
         **asked, tool_choice=NAMED, stream=True, max_tokens=100
@@ -158,8 +162,7 @@ def tools() -> None:
 def embeddings() -> None:
     """embeddings: base64, float, token ids, lists"""
     told = client.embeddings.create(model=EMBEDDER, input=["one", "two three"])
-    for each, text in zip(told.data, ("one", "two three"), strict=True):
-        assert is_close(each.embedding, vector(text))
+    assert are_vectors((each.embedding for each in told.data), ("one", "two three"))
     floats = client.embeddings.create(
         model=EMBEDDER, input="one", encoding_format="float"
     )
@@ -172,16 +175,14 @@ def embeddings() -> None:
 @trial
 def responses() -> None:
     """responses: whole, streamed events, parse"""
-    asked = {"model": WRITER, "input": "hi", "temperature": 0, "max_output_tokens": 9}
+    asked = {"model": WRITER, **RESPONSE}
     whole = client.responses.create(**asked)
     events = list(client.responses.create(**asked, stream=True))
     kinds = [each.type for each in events]
     assert kinds[:2] == ["response.created", "response.in_progress"]
     assert kinds[-1] in ("response.completed", "response.incomplete")
     assert [each.sequence_number for each in events] == list(range(len(events)))
-    text = "".join(
-        each.delta for each in events if each.type == "response.output_text.delta"
-    )
+    text = response_streamed(events)
     assert text == whole.output_text == events[-1].response.output_text
     assert events[-1].response.model == WRITER
     assert events[-1].response.usage.output_tokens == whole.usage.output_tokens
@@ -212,7 +213,7 @@ def response_tools() -> None:
     )
     [call] = [each for each in told.output if each.type == "function_call"][:1]
     assert call.name == "look_up"
-    assert json.loads(call.arguments)["colour"] in ("red", "blue")
+    assert is_colour(call.arguments)
 
 
 @trial
