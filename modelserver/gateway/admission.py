@@ -37,7 +37,7 @@ from modelserver.store.fleet.workers import loads_of, read_queued, read_workers
 from modelserver.store.keys import list_name, priority_step
 from modelserver.values import EngineState
 
-#: A model is looked at again after so many seconds.
+#: A model is looked at again after so many seconds, and the fleet's own deadline.
 LOOK_SECONDS = 1.0
 #: A look that is older is waited for, in seconds.
 OLD_SECONDS = 10.0
@@ -60,7 +60,8 @@ class Admission:
     """Lets requests in whose deadline can be met, or of which nobody knows. On a loop.
 
     ``look`` reads a model's load, and may block; None where nothing is to be refused.
-    ``find_default`` is the deadline of a request that has none, None for none.
+    ``find_default``, which may block as well, is the deadline of a request that has
+    none, None for none.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Admission:
     ) -> None:
         self._look = look
         self._find_default = find_default
+        self._default: float | None = None
+        self._default_look_at = 0.0
         #: By model of the fleet.
         self._seen: defaultdict[str, _Seen] = defaultdict(_Seen)
         name = "modelserver_gateway_refused"
@@ -83,7 +86,7 @@ class Admission:
         """
         if caller.idempotency_key:
             return  # A repeat may find its answer there.
-        limits = (caller.deadline or self._find_default(), patience)
+        limits = (caller.deadline or await self._fleets_deadline(), patience)
         deadline = min((each for each in limits if each), default=math.inf)
         if deadline == math.inf:
             return
@@ -100,13 +103,23 @@ class Admission:
             seen.sent += calls
             return
         self._refused.labels(asked.model).inc()
+        fact = f"has more to answer than it can within {deadline:g} s"
+        if not seen.load.places:
+            fact = f"cannot answer within {deadline:g} s: its engine still starts"
         text = (
-            f"{asked.model} has more to answer than it can within {deadline:g} s; send "
-            f"the request again in {again} s, or allow it more time"
+            f"{asked.model} {fact}; send the request again in {again} s, or allow it "
+            "more time"
         )
         headers = {"Retry-After": str(again)}
         code = "rate_limit_exceeded"
         raise Refused(Fault(429, text, "requests", code=code, headers=headers))
+
+    async def _fleets_deadline(self) -> float | None:
+        if time.monotonic() > self._default_look_at:
+            # Others go by the last look meanwhile.
+            self._default_look_at = time.monotonic() + LOOK_SECONDS
+            self._default = await asyncio.to_thread(self._find_default)
+        return self._default
 
     async def _up_to_date(self, model: str) -> _Seen:
         seen = self._seen[model]
@@ -140,7 +153,10 @@ class LoadReader:
 
     def find_default(self) -> float | None:
         """The deadline of a request that has none, in seconds; None for none."""
-        catalogue: Catalogue = self._app.modelserver_models()
+        try:
+            catalogue: Catalogue = self._app.modelserver_models()
+        except StoreUnreachableError:
+            return None  # The request cannot be sent either, which tells the client.
         return catalogue.defaults.get("deadline_seconds")
 
     def __call__(self, model: str) -> ModelLoad | None:

@@ -148,11 +148,7 @@ class Gateway:
             text = f"the body cannot be read: {error}"
             response = _refusal(Fault(400, text, code="invalid_body"))
         except Exception as error:
-            fault = fault_of(error, request.get("body"))
-            if fault.status == 500:
-                what = (request["id"], request.method, request.path)
-                logger.exception("request=%s %s %s failed", *what)
-            response = _refusal(fault)
+            response = _refusal(_fault(request, error))
         if not response.prepared:
             response.headers["x-request-id"] = request["id"]
         return response
@@ -246,7 +242,7 @@ class Gateway:
             except (ConnectionError, asyncio.CancelledError):
                 raise
             except Exception as error:
-                await response.write(events.failed(fault_of(error, request["body"])))
+                await response.write(events.failed(_fault(request, error)))
             await response.write_eof()
             return response
         finally:
@@ -307,6 +303,15 @@ def _refusal(fault: Fault) -> web.Response:
     response = _json(fault.body(), dict(fault.headers))
     response.set_status(fault.status)
     return response
+
+
+def _fault(request: web.Request, error: Exception) -> Fault:
+    """What the client is told of an error that is handled; ours are logged."""
+    fault = fault_of(error, request.get("body"))
+    if fault.status == 500:
+        what = (request["id"], request.method, request.path)
+        logger.exception("request=%s %s %s failed", *what)
+    return fault
 
 
 def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:

@@ -1,7 +1,8 @@
 """The way of a batch's rows to the fleet, within the limits of an API key.
 
-Rows beyond a limit are held back here until the next minute or day. What answers used
-is entered into the key's books once they are written down.
+Rows beyond a limit are held back here until the next minute or day, those of a revoked
+key until there is one of its name again. What answers used is entered into the key's
+books once they are written down.
 """
 
 import logging
@@ -28,6 +29,8 @@ from modelserver.store.fleet.api_keys import (
 FIRST_ROWS = 16
 #: Limits are looked at again after so many seconds, where one is reached.
 LIMITS_SECONDS = 1.0
+AT_LIMITS = "is at its limits: rows of its batch wait for the next minute or day"
+REVOKED = "is revoked: rows of its batch wait; cancel it, or make a key of this name"
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,8 @@ class QuotaLane:
         #: Rows that were not sent yet, by number.
         self._held: dict[int, Row] = {}
         self._look_at = 0.0
-        self._is_limited = False
+        #: Whether rows wait while none is under way.
+        self._is_waiting = False
         #: The models of rows that are under way, by number.
         self._under_way: dict[int, str] = {}
         #: What answers used that are not written down yet, and their model.
@@ -93,7 +97,7 @@ class QuotaLane:
         if not self._held or time.monotonic() < self._look_at:
             return
         number = self._count()
-        if self._is_limited:
+        if number < len(self._held):
             self._look_at = time.monotonic() + LIMITS_SECONDS
         rows = [*self._held.values()][:number]
         if rows:
@@ -104,22 +108,22 @@ class QuotaLane:
 
     def _count(self) -> int:
         """How many of the rows may be sent now; they are counted."""
+        pending = len(self._under_way) + len(self._unsettled)
         with self._store.reachable():
             keys = (key for key in read_api_keys(self._store) if key.name == self._key)
-            key = next(keys, ApiKey(self._key))
-            seen, pending = count_rows(self._store, key, 0), self._pending
-            allowed = find_allowed(key, seen, self._used, pending)
-            wanted = int(min(allowed, len(self._held)))
-            counted = count_rows(self._store, key, wanted).counted if wanted else 0
-        is_limited = counted < len(self._held)
-        if is_limited and not pending and not self._is_limited:
-            log.info("key=%s is at its limits: rows of its batch wait", self._key)
-        self._is_limited = is_limited
+            key = next(keys, None)
+            counted = 0 if key is None else self._count_for(key, pending)
+        is_waiting = not (counted or pending)
+        if is_waiting and not self._is_waiting:
+            log.info("key=%s %s", self._key, REVOKED if key is None else AT_LIMITS)
+        self._is_waiting = is_waiting
         return counted
 
-    @property
-    def _pending(self) -> int:
-        return len(self._under_way) + len(self._unsettled)
+    def _count_for(self, key: ApiKey, pending: int) -> int:
+        seen = count_rows(self._store, key, 0)
+        allowed = find_allowed(key, seen, self._used, pending)
+        wanted = int(min(allowed, len(self._held)))
+        return count_rows(self._store, key, wanted).counted if wanted else 0
 
     @property
     def _store(self) -> Store:
@@ -156,8 +160,9 @@ class QuotaLane:
 
     def cancel(self) -> int:
         """Take back what has not begun."""
+        held = len(self._held)
         self._held.clear()
-        return self._lane.cancel()
+        return held + self._lane.cancel()
 
     def places(self) -> dict[str, int]:
         """How many requests the ready engines of each model take at once."""

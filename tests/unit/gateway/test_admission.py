@@ -1,6 +1,7 @@
 """Requests that are refused at the gateway, and what their clients are told."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from modelserver.gateway.calling import Caller
 from modelserver.gateway.faults import Refused
 from modelserver.gateway.waiting import ModelLoad
 
+#: What ought to come at once may take so long, in seconds.
+PATIENCE = 20.0
 ASKED = read_body("/v1/completions", {"model": "writer", "prompt": "one"})
 
 
@@ -108,6 +111,30 @@ def test_nobody_waits_for_a_look_while_the_last_one_is_not_old():
                 await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
 
     asyncio.run(ask())
+
+
+def test_the_loop_goes_on_while_the_fleets_deadline_is_looked_up():
+    went_on = threading.Event()
+
+    async def ask() -> None:
+        asyncio.get_running_loop().call_soon(went_on.set)
+        admission = Admission(
+            lambda model: full(),
+            lambda: 20.0 if went_on.wait(PATIENCE) else None,
+            CollectorRegistry(),
+        )
+        with pytest.raises(Refused):
+            await admission.check(ASKED, Caller("ana"), None)
+
+    asyncio.run(ask())
+
+
+def test_what_no_engine_is_ready_for_is_told_of_the_start():
+    refused, _ = check(
+        ModelLoad(time.monotonic(), ready_seconds=60.0), Caller("ana", deadline=20.0)
+    )
+    assert refused is not None
+    assert "its engine still starts" in refused.fault.message
 
 
 def test_nothing_is_looked_at_for_a_request_without_a_deadline():

@@ -12,6 +12,7 @@ from modelserver.store.fleet.api_keys import (
     add_api_key,
     note_rows,
     read_books,
+    revoke_api_key,
 )
 from modelserver.store.server.state import connect_to
 from tests.support.processes import ValkeyProcess, eventually
@@ -73,6 +74,34 @@ def test_rows_are_held_back_at_the_limits_of_a_minute(
     assert len(inner.sent) <= 60  # A minute may end in between.
 
 
+def test_of_a_revoked_key_no_rows_are_sent_until_there_is_one_again(
+    store: Store, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    lane, inner = limited(store)
+    lane.send(rows(10))
+    assert len(settled(lane)) == 10
+    revoke_api_key(store, "ana")
+    lane.send(rows(30)[10:])
+    assert settled(lane) == []
+    assert len(inner.sent) == 10
+    assert "key=ana is revoked" in caplog.text
+    add_api_key(store, ApiKey("ana"))
+    eventually(lambda: settled(lane) and len(inner.sent) == 30)
+
+
+def test_a_key_is_at_its_limits_only_where_nothing_may_be_sent(
+    store: Store, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    lane, inner = limited(store, daily_tokens=FIRST_ROWS * ROW_TOKENS)
+    lane.send(rows(100))
+    assert inner.sent
+    assert caplog.text == ""
+    eventually(lambda: settled(lane) is None or "at its limits" in caplog.text)
+    assert len(inner.sent) == FIRST_ROWS
+
+
 def test_what_is_used_elsewhere_holds_back_rows(store: Store):
     lane, inner = limited(store, daily_tokens=10)
     note_rows(store, "ana", {"other": Use(1, 5, 5)})
@@ -84,7 +113,7 @@ def test_held_rows_are_not_sent_after_a_cancellation(store: Store):
     lane, inner = limited(store, daily_tokens=10)
     lane.send(rows(100))
     sent = len(inner.sent)
-    lane.cancel()
+    assert lane.cancel() == 100
     add_api_key(store, ApiKey("ana"))
     settled(lane)
     assert len(inner.sent) == sent
