@@ -14,6 +14,7 @@ import psutil
 
 from modelserver.births import Birth, find_birth
 from modelserver.cli.flower_options import FLOWER_PORT
+from modelserver.cli.program_group import restart_seconds
 from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.control.applying import put_own_file_in_force
 from modelserver.decoding import decode
@@ -22,11 +23,6 @@ from modelserver.operations import embedded_valkey
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 
-#: A program that ends by itself starts again after this time, in seconds; the time
-#: doubles with each end.
-FIRST_RESTART_SECONDS = 1.0
-#: A program that ends by itself starts again after this time at the latest, in seconds.
-LONGEST_RESTART_SECONDS = 30.0
 #: How long the embedded server may take to load its file, in seconds.
 SERVER_SECONDS = 60.0
 #: How long a program of a killed run may take to end, in seconds.
@@ -226,9 +222,9 @@ class Stack:
             if not self._ended(program):
                 continue
             if not program.due:
-                wait = FIRST_RESTART_SECONDS * 2**program.deaths
-                wait = min(LONGEST_RESTART_SECONDS, wait)
-                program.due, program.deaths = now + wait, program.deaths + 1
+                program.deaths += 1
+                wait = restart_seconds(program.deaths)
+                program.due = now + wait
                 code = program.process.returncode if program.process else 0
                 self.say(
                     f"{program.name} ended (status {code}), starts again in {wait:g} s;"

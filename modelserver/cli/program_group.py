@@ -26,6 +26,17 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _PR_SET_PDEATHSIG = 1
 
 
+def restart_seconds(deaths: int) -> float:
+    """How long a program that died so often in a row is not started again.
+
+    >>> restart_seconds(1), restart_seconds(3), restart_seconds(5000)
+    (1.0, 4.0, 30.0)
+    """
+    # No float is as large as the power may be after a night of deaths.
+    doublings = min(deaths - 1, 10)
+    return min(LONGEST_RESTART_SECONDS, FIRST_RESTART_SECONDS * 2.0**doublings)
+
+
 @dataclass(slots=True)
 class Child:
     """One of the programs."""
@@ -152,8 +163,7 @@ class ProgramGroup:
             return
         was_well = now - child.started_at >= WELL_SECONDS
         child.deaths = 1 if was_well else child.deaths + 1
-        wait = FIRST_RESTART_SECONDS * 2 ** (child.deaths - 1)
-        wait = min(LONGEST_RESTART_SECONDS, wait)
+        wait = restart_seconds(child.deaths)
         child.due = now + wait
         self.say(f"{child.name} died (status {status}), starts again in {wait:g} s")
 
