@@ -1,6 +1,7 @@
 """``modelserver alive``: whether a part works, by the exit status: for probes."""
 
 import urllib.request
+from http.client import HTTPException
 
 import click
 
@@ -28,7 +29,7 @@ def alive(part: str) -> None:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             opener.open(part, timeout=PATIENCE_SECONDS).close()
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise ModelserverError(f"{part} does not answer: {error}") from error
         return
     if part not in PARTS:

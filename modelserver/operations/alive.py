@@ -1,14 +1,12 @@
 """Whether a part of the fleet does its work on this host, for probes and watchdogs."""
 
+from modelserver.operations.host_checks import check_beat
 from modelserver.settings import Settings
 from modelserver.store.fleet.control import read_steered
 from modelserver.store.fleet.hosts import read_host
 from modelserver.store.fleet.workers import read_worker_hosts
 from modelserver.store.runs.hosted import read_holders
 from modelserver.store.server.state import Store
-
-#: Control that has not looked for so many seconds has no beat, or no worker.
-STEERED_SECONDS = 30.0
 
 
 def find_fault(store: Store, settings: Settings, part: str) -> str:
@@ -22,9 +20,10 @@ def find_fault(store: Store, settings: Settings, part: str) -> str:
             well = host in read_worker_hosts(store)
             fault = f"no worker holds a lease on host {host}"
         case "beat":
-            silent = store.now() - read_steered(store)[0]
-            well = silent < STEERED_SECONDS
-            fault = f"control has not looked for {silent:.0f} s: no beat, or no worker"
+            looked_at, _ = read_steered(store)
+            steer_seconds = settings.fleet.rules.steer_seconds
+            check = check_beat(store.now(), looked_at, steer_seconds)
+            well, fault = not check.is_problem, f"{check.fact}; {check.remedy}"
         case "batches":
             well = any(each.host == host for each in read_holders(store))
             fault = f"nothing on host {host} carries out submitted runs"

@@ -30,7 +30,7 @@ def check_hosts(status: Status, steer_seconds: float) -> Iterator[Check]:
     yield Check("workers", workers or "none reports", remedy)
     for host in status.hosts:
         yield from find_no_worker(status, host)
-    yield check_beat(status, steer_seconds)
+    yield check_beat(status.at, status.steered_at, steer_seconds)
     for host in status.hosts:
         yield from check_report(host)
 
@@ -60,12 +60,12 @@ def find_no_worker(status: Status, host: Host) -> Iterator[Check]:
         yield Check(f"host {host.name}", fact, remedy)
 
 
-def check_beat(status: Status, steer_seconds: float) -> Check:
+def check_beat(now: float, steered_at: float, steer_seconds: float) -> Check:
     """Whether control looks at the fleet as often as it should."""
     remedy = "start it on one host: modelserver beat (and at least one worker)"
-    if not status.steered_at:
+    if not steered_at:
         return Check("beat", "control has never looked at this fleet", remedy)
-    ago = max(0.0, status.at - status.steered_at)
+    ago = max(0.0, now - steered_at)
     late = ago > LATE_LOOKS * steer_seconds + LATE_SECONDS
     fact = f"control looked at the fleet {ago:.0f} s ago"
     return Check("beat", fact, remedy if late else "")

@@ -114,12 +114,12 @@ class FleetReader:
 
     def read(self, store: Store) -> FleetReading:
         """All of it as it is now. Raises StoreUnreachableError."""
-        status = read_status(store, self.settings)
+        status, rules = read_status(store, self.settings), self.settings.fleet.rules
         with store.reachable():
             engines = _engine_cards(store, self.settings, status)
             return FleetReading(
                 status,
-                check_beat(status, self.settings.fleet.rules.steer_seconds),
+                check_beat(status.at, status.steered_at, rules.steer_seconds),
                 models=self._model_cards(store, status, engines),
                 engines=engines,
                 runs=_run_cards(store, status.at),

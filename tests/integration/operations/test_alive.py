@@ -27,7 +27,7 @@ def test_a_part_is_well_while_it_reports_from_this_host(
     assert "no launcher" in find_fault(store, settings, "launcher")
     assert "no worker" in find_fault(store, settings, "worker")
     assert "submitted runs" in find_fault(store, settings, "batches")
-    assert "has not looked" in find_fault(store, settings, "beat")
+    assert "has never looked" in find_fault(store, settings, "beat")
     report_steered(store, "test")
     assert find_fault(store, settings, "beat") == ""
     with pytest.raises(ValueError, match="no part"):

@@ -28,7 +28,7 @@ def status(steered_at: float = 0.0, **values: object) -> Status:
     ("looked_at", "late"), [(99.0, False), (91.0, False), (85.0, True), (0.0, True)]
 )
 def test_a_beat_that_is_dead_for_15_seconds_is_a_problem(looked_at: float, late: bool):
-    check = check_beat(status(looked_at), steer_seconds=2.0)
+    check = check_beat(100.0, looked_at, steer_seconds=2.0)
     assert check.is_problem is late
     assert ("modelserver beat" in check.remedy) is late
 
