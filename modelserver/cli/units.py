@@ -46,7 +46,7 @@ def install(own: bool, user: str, only: tuple[str, ...], folder: Path | None) ->
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     variables = config / "modelserver/environment" if own else SYSTEM_ENVIRONMENT
     place = UnitPlace(
-        program=shlex.join(python_program("modelserver.cli")),
+        program=tuple(python_program("modelserver.cli")),
         environment_file=str(variables),
         folder=str(settings.fleet_file.parent),
         user="" if own else user or os.environ.get("SUDO_USER") or getpass.getuser(),
@@ -83,6 +83,9 @@ def _write_variables(path: Path, settings: Settings) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"FLEET": settings.fleet_file, "HOME": settings.home}
-    lines = [f"MODELSERVER_{name}={value}\n" for name, value in values.items()]
+    lines = [
+        f"MODELSERVER_{name}={shlex.quote(str(value))}\n"
+        for name, value in values.items()
+    ]
     with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         file.writelines(lines)

@@ -1,12 +1,15 @@
 """A fleet's programs as units of systemd. Pure: texts, and nothing is written.
 
->>> place = UnitPlace("/opt/bin/modelserver", "/etc/environment", "/srv", "ada")
+>>> place = UnitPlace(("/opt/bin/modelserver",), "/etc/environment", "/srv", "ada")
 >>> print(unit(PARTS[1], place, stop_seconds=60.0).splitlines()[1])
 Description=modelserver launcher
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from modelserver.errors import ConfigurationError
 
 #: The unit that starts and stops all others.
 TARGET = "modelserver.target"
@@ -28,7 +31,7 @@ class UnitPlace:
     """Where the programs run, and as whom."""
 
     #: The path of ``modelserver``, or the words that start it.
-    program: str
+    program: tuple[str, ...]
     environment_file: str
     folder: str
     #: "" for units of the user's own systemd.
@@ -86,9 +89,9 @@ def unit(part: UnitProgram, place: UnitPlace, stop_seconds: float) -> str:
         "",
         "[Service]",
         *([f"User={place.user}"] if place.user else []),
-        f"WorkingDirectory={place.folder}",
-        f"EnvironmentFile={place.environment_file}",
-        f"ExecStart={place.program} {part.command}",
+        f"WorkingDirectory={_plain(place.folder)}",
+        f"EnvironmentFile={_plain(place.environment_file)}",
+        f"ExecStart={' '.join(map(_word, place.program))} {part.command}",
         "Restart=always",
         "RestartSec=2",
         f"TimeoutStopSec={stop_seconds:.0f}",
@@ -118,6 +121,20 @@ def _network(place: UnitPlace) -> list[str]:
     """A user's own systemd does not know whether there is a network."""
     target = "network-online.target"
     return [f"After={target}", f"Wants={target}"] if place.user else []
+
+
+def _plain(path: str) -> str:
+    """A path that fills its line, which systemd takes but for its percent signs."""
+    if not path.isprintable():
+        raise ConfigurationError(
+            f"{path!r} has characters that no unit can have; give it another name"
+        )
+    return path.replace("%", "%%")
+
+
+def _word(text: str) -> str:
+    """A word of a command. A backslash means to systemd what it means to JSON."""
+    return json.dumps(_plain(text), ensure_ascii=False)
 
 
 def _file(part: UnitProgram) -> str:

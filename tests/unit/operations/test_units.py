@@ -1,11 +1,13 @@
 """The units of a host, without writing any."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from modelserver.cli.local_stack import stop_seconds
-from modelserver.cli.units import choose
+from modelserver.cli.units import choose, install
 from modelserver.errors import ConfigurationError
 from modelserver.operations.units import TARGET, UnitPlace, units
 from modelserver.settings import Settings, load
@@ -20,7 +22,7 @@ def settings(folder: Path, text: str) -> Settings:
 
 
 def written(settings: Settings, user: str = "ada") -> dict[str, str]:
-    place = UnitPlace("/bin/modelserver", "/etc/modelserver/e", "/srv", user)
+    place = UnitPlace(("/bin/modelserver",), "/etc/modelserver/e", "/srv", user)
     return dict(units(choose((), settings), place, stop_seconds(settings)))
 
 
@@ -47,6 +49,37 @@ def test_the_target_names_each_unit(tmp_path: Path):
     found = written(settings(tmp_path, MODEL))
     target = found.pop(TARGET)
     assert all(name in target and TARGET in text for name, text in found.items())
+
+
+def test_paths_of_any_name_stay_what_they_are(tmp_path: Path):
+    place = UnitPlace(("/my bin/100%/python", "-m"), "/e", "/srv/100%", "ada")
+    (_, text), _ = units(["beat"], place, {"beat": 10.0})
+    assert 'ExecStart="/my bin/100%%/python" "-m" beat' in text
+    assert "WorkingDirectory=/srv/100%%" in text.splitlines()
+
+
+def test_a_folder_cannot_add_a_line_to_a_unit():
+    place = UnitPlace(("/bin/modelserver",), "/e", "/srv\nExecStartPre=+/evil", "ada")
+    with pytest.raises(ConfigurationError, match="no unit can have"):
+        list(units(["beat"], place, {"beat": 10.0}))
+
+
+def test_variables_are_quoted_as_systemd_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "it's\\mine"
+    folder.mkdir()
+    (folder / "fleet.toml").write_text(MODEL)
+    monkeypatch.chdir(folder)
+    known = {"XDG_CONFIG_HOME": str(tmp_path), "MODELSERVER_HOME": str(tmp_path)}
+    done = CliRunner().invoke(
+        install, ["--user"], env=known | {"MODELSERVER_FLEET": None}
+    )
+    assert done.exit_code == 0, done.output
+    file = tmp_path / "modelserver/environment"
+    assert file.stat().st_mode & 0o777 == 0o600
+    lines = shlex.split(file.read_text())
+    assert f"MODELSERVER_FLEET={folder / 'fleet.toml'}" in lines
 
 
 def test_a_users_own_systemd_has_no_user_and_no_network(tmp_path: Path):
