@@ -68,7 +68,7 @@ def job_script(job: SlurmJob, settings: Settings) -> str:
         *([f"--gpus={job.gpus}"] if job.gpus else []),
         *([f"--array=1-{job.hosts}"] if job.hosts > 1 else []),
         *(["--requeue"] if job.again else []),
-        *job.options,
+        *([shlex.join(job.options)] if job.options else []),
     ]
     variables = {
         "MODELSERVER_FLEET": settings.fleet_file,
@@ -203,6 +203,9 @@ def patience(seconds: int) -> float:
 def find_old_jobs(jobs: Path, now: float) -> Iterator[Path]:
     """The folders of jobs that have written nothing for a week."""
     for folder in jobs.glob("*") if jobs.name == JOBS else ():
-        written = [path.stat().st_mtime for path in (folder, *folder.rglob("*"))]
+        try:
+            written = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
+        except FileNotFoundError:
+            continue  # A job goes on there, or another one has removed it.
         if folder.name.isdigit() and now - max(written) > KEPT_SECONDS:
             yield folder

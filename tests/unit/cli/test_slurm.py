@@ -34,6 +34,13 @@ def test_the_job_itself_is_warned_and_nothing_that_it_starts(tmp_path: Path):
     assert last[-2:] == ["slurm-job", "--warning-seconds=300"]
 
 
+def test_options_that_are_several_words_stay_what_they_are(tmp_path: Path):
+    given = ("--comment=two words", "--partition", "gpu")
+    script = job_script(SlurmJob("60", 60, options=given), settings(tmp_path))
+    (line,) = [each for each in script.splitlines() if "two words" in each]
+    assert shlex.split(line) == ["#SBATCH", *given]
+
+
 def test_jobs_of_one_machine_are_hosts_of_their_own(tmp_path: Path):
     script = job_script(SlurmJob("60", 60), settings(tmp_path))
     shown = script.replace(script.splitlines()[-1], "env")
@@ -65,8 +72,8 @@ def test_folders_of_jobs_are_collected_a_week_after_their_last_word(tmp_path: Pa
     jobs = tmp_path / "jobs"
     for name, age in (("1", KEPT_SECONDS + 1), ("2", 60.0), ("notes", 1e7)):
         (jobs / name).mkdir(parents=True)
-        (jobs / name / "log").write_text("")
+        (jobs / name / "log").symlink_to("nowhere")
         for path in (jobs / name / "log", jobs / name):
-            os.utime(path, (NOW - age, NOW - age))
+            os.utime(path, (NOW - age, NOW - age), follow_symlinks=False)
     assert [folder.name for folder in find_old_jobs(jobs, NOW)] == ["1"]
     assert list(find_old_jobs(tmp_path, NOW)) == []
