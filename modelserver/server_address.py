@@ -82,6 +82,12 @@ class ServerAddress:
     #: Who knows the primary, and by what name, for "sentinel" only.
     sentinels: Sentinels | None = None
 
+    @property
+    def has_password(self) -> bool:
+        """Whether there is a password in the URL, of whatever kind."""
+        login = self.sentinels.login if self.sentinels else {}
+        return bool(self.password or "ssl_password" in self.tls or "password" in login)
+
     def connection_arguments(self) -> dict[str, Any]:
         """What redis-py's connections are made with."""
         where: dict[str, Any] = {"host": self.host, "port": self.port}

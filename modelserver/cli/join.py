@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -42,7 +43,7 @@ IDLE_LOOKS = 5
 LOOK_SECONDS = 0.5
 FILE = """# Written by `modelserver join`. The fleet itself stands in Redis.
 [redis]
-url = "{url}"
+url = {url}
 """
 
 
@@ -133,7 +134,8 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
     file = load().home / JOINED / digest / FLEET_FILE
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(FILE.format(url=plain))
+        # JSON's strings are TOML's.
+        file.write_text(FILE.format(url=json.dumps(plain)))
     _go_by(file)
     settings, noted = load(), file.with_name(NAME_FILE)
     before = noted.read_text() if noted.exists() else settings.host
@@ -165,7 +167,7 @@ def _read_secret(file: Path) -> str:
 def _refuse_other(url: str, given: str) -> None:
     """Raise ConfigurationError where a URL on the command line is none to go by."""
     try:
-        has_password = bool(read_address(url).password) or "ssl_password" in url
+        has_password = read_address(url).has_password
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     if has_password:

@@ -1,5 +1,6 @@
 """What `modelserver join` takes on its command line."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ NOTHING = dict.fromkeys(("MODELSERVER_FLEET", "MODELSERVER_HOST", URL_VARIABLE))
         ("redis://:secret@state:6379/0", "", f"put the URL into {URL_VARIABLE}"),
         ("redis://a:6379/0", "redis://:s@b:6379/0", "leave one out"),
         ("rediss://state/0?ssl_password=secret", "", "--url-file FILE"),
+        ("sentinel://s/group/0?sentinel_password=secret", "", "--url-file FILE"),
         ("state:6379", "", "must be redis://"),
         ("", "", "say where the fleet's Redis is"),
     ],
@@ -58,3 +60,13 @@ def test_a_password_in_a_file_stays_there(tmp_path: Path):
     assert isinstance(done.exception, StoreUnreachableError)
     (written,) = tmp_path.glob("joined/*/fleet.toml")
     assert 'url = "redis://127.0.0.1:1/0"' in written.read_text()
+
+
+def test_a_url_with_quotes_leaves_a_fleet_file_that_can_be_read(tmp_path: Path):
+    url = 'redis://127.0.0.1:1/0?db="'
+    done = CliRunner().invoke(
+        join, [url], env=NOTHING | {"MODELSERVER_HOME": str(tmp_path)}
+    )
+    (written,) = tmp_path.glob("joined/*/fleet.toml")
+    assert tomllib.loads(written.read_text()) == {"redis": {"url": url}}
+    assert isinstance(done.exception, StoreUnreachableError)
