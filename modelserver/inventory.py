@@ -37,7 +37,7 @@ def _part(process: "GpuProcess") -> str:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """One GPU of a host, or one slice of a GPU that MIG divides. Sizes are bytes."""
+    """A process that holds memory of a GPU. Sizes are bytes."""
 
     pid: int
     #: Bytes that it holds, 0 where unknown.

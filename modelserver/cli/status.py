@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from modelserver.cli.output import FittingTable, console, print_json, seconds, table
-from modelserver.inventory import GIB, Gpu
+from modelserver.inventory import GIB
 from modelserver.operations.status import (
     EngineStatus,
     ModelStatus,
@@ -18,7 +18,7 @@ from modelserver.operations.status import (
     Status,
     read_status,
 )
-from modelserver.operations.words import ordered
+from modelserver.operations.words import notes_of, ordered
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.values import EngineState, Order
@@ -208,9 +208,8 @@ def _gpus(found: Status) -> Table:
     made = table("GPUs", *columns, numbers=numbers)
     for host in found.hosts:
         for gpu in host.gpus:
-            left_out = [f"left out: {escape(gpu.left_out)}"] * bool(gpu.left_out)
-            notes = [*left_out, *map(escape, gpu.notes), *gpu.throttled, *_xids(gpu)]
-            fault = f"[red]{escape(gpu.fault)}[/red]" if gpu.fault else ", ".join(notes)
+            notes = escape(", ".join(notes_of(gpu)))
+            fault = f"[red]{escape(gpu.fault)}[/red]" if gpu.fault else notes
             made.add_row(
                 host.name,
                 gpu.label.removeprefix("gpu "),
@@ -222,10 +221,6 @@ def _gpus(found: Status) -> Table:
                 fault,
             )
     return made
-
-
-def _xids(gpu: Gpu) -> list[str]:
-    return [f"XID {', '.join(map(str, gpu.xids))}"] if gpu.xids else []
 
 
 def _workers(found: Status) -> Table:

@@ -1,8 +1,9 @@
-"""Times and decisions in plain words, for commands and the fleet page."""
+"""Times, GPUs and decisions in plain words, for commands and the fleet page."""
 
 from collections.abc import Mapping
 from datetime import datetime
 
+from modelserver.inventory import Gpu
 from modelserver.policy.orders import DRAIN, DRAIN_HOST, MOVE, PAUSE
 from modelserver.values import Order
 
@@ -21,6 +22,13 @@ _SAID = frozenset(
 )
 #: Values that repeat what the sentence says.
 _REPEATS = ("verdict", "because", "hold", "degraded")
+
+
+def notes_of(gpu: Gpu) -> list[str]:
+    """What is to be known of a GPU that is not faulty."""
+    left_out = [f"left out: {gpu.left_out}"] * bool(gpu.left_out)
+    xids = [f"XID {number}" for number in gpu.xids]
+    return [*left_out, *gpu.notes, *gpu.throttled, *xids]
 
 
 def clock(at: float) -> str:

@@ -7,8 +7,15 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from modelserver.inventory import Gpu, gib
-from modelserver.operations.words import clock, figures_of, ordered, seconds, sentence
+from modelserver.inventory import gib
+from modelserver.operations.words import (
+    clock,
+    figures_of,
+    notes_of,
+    ordered,
+    seconds,
+    sentence,
+)
 from modelserver.page import charts
 from modelserver.page.figures import ours_and_others
 from modelserver.values import EngineState
@@ -51,7 +58,7 @@ class Drawing:
             "clock": clock,
             "figures": figures_of,
             "gib": gib,
-            "notes": _notes,
+            "notes": notes_of,
             "number": lambda value: f"{value:,}",
             "ordered": ordered,
             "ours_and_others": ours_and_others,
@@ -67,10 +74,3 @@ class Drawing:
     def draw(self, template: str, **values: object) -> Markup:
         """A template with these values."""
         return Markup(self._templates.get_template(template).render(values))
-
-
-def _notes(gpu: Gpu) -> list[str]:
-    """What is to be known of a GPU that is not faulty."""
-    left_out = [f"left out: {gpu.left_out}"] if gpu.left_out else []
-    xids = [f"XID {number}" for number in gpu.xids]
-    return [*left_out, *gpu.notes, *gpu.throttled, *xids]
