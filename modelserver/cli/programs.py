@@ -22,6 +22,7 @@ from modelserver.cli.worker_processes import (
     refuse_names,
 )
 from modelserver.errors import ConfigurationError
+from modelserver.fleet.key import KEY_FILE_VARIABLE
 from modelserver.page.password import find_password
 from modelserver.settings import FLEET_FILE, Settings, load
 
@@ -50,6 +51,10 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     if settings.password_file:
         found["MODELSERVER_PASSWORD_FILE"] = str(settings.password_file)
+    if settings.shared_home:
+        found["MODELSERVER_ENGINES_HOME"] = str(settings.shared_home)
+    if key_file := os.environ.get(KEY_FILE_VARIABLE):
+        found[KEY_FILE_VARIABLE] = str(Path(key_file).absolute())
     return found
 
 
