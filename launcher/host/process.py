@@ -40,10 +40,6 @@ ENGINE_VARIABLES = {
     # A log that is read while the engine lives.
     "PYTHONUNBUFFERED": "1",
 }
-#: A process whose environment is empty is looked at so often.
-EXEC_LOOKS = 10
-#: Seconds between two such looks.
-EXEC_PAUSE_SECONDS = 0.01
 #: Seconds by which two readings of one process's epoch time may differ.
 CLOCK_SLACK_SECONDS = 2.0
 #: Clock ticks by which a process may seem older than the moment before its start.
@@ -253,12 +249,7 @@ def head_lives(identity: Identity) -> bool:
     if not identity.pid or not identity.head_lives:
         return False
     with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(identity.pid)
-        for _ in range(EXEC_LOOKS):
-            if mark := _mark_of(process):
-                return mark == identity.mark
-            # While it becomes another program it has no environment.
-            time.sleep(EXEC_PAUSE_SECONDS)
+        return _may_be_marked(psutil.Process(identity.pid), identity)
     return False
 
 
@@ -337,7 +328,15 @@ def _group_is_its_own(identity: Identity) -> bool:
     except psutil.NoSuchProcess:
         return True
     dead = leader.status() == psutil.STATUS_ZOMBIE
-    return dead or not identity.mark or _mark_of(leader) == identity.mark
+    return dead or not identity.mark or _may_be_marked(leader, identity)
+
+
+def _may_be_marked(head: psutil.Process, identity: Identity) -> bool:
+    """Whether nothing in a head's environment speaks against its identity."""
+    mark = _mark_of(head)
+    # It has none while it becomes another program, or where it cleared it or another
+    # user runs it: then its birth tells.
+    return mark == identity.mark or (not mark and identity.birth.known)
 
 
 def find_engines() -> list[tuple[int, str, str]]:

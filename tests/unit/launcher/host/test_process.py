@@ -24,6 +24,13 @@ def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
     return process.start(launch, tmp_path / "log", "engine=a", unborn)
 
 
+def sleeper(tmp_path: Path) -> EngineProcess:
+    engine = run(tmp_path, "/bin/sleep", "300")
+    # While it becomes this program it has no environment, so no mark.
+    eventually(psutil.Process(engine.identity.pid).environ)
+    return engine
+
+
 def test_kill_ends_children_that_fled_into_another_session(tmp_path: Path) -> None:
     shell = "setsid sleep 300 & setsid sleep 300 & echo up; exec sleep 300"
     engine = run(tmp_path, "/bin/sh", "-c", shell)
@@ -96,7 +103,7 @@ def test_no_step_of_the_clock_makes_an_engine_look_dead(tmp_path: Path) -> None:
 
 
 def test_a_process_is_told_by_the_boot_of_its_host(tmp_path: Path) -> None:
-    engine = run(tmp_path, "/bin/sleep", "300")
+    engine = sleeper(tmp_path)
     birth = find_birth(engine.identity.pid)
     assert birth == engine.identity.birth
     assert 0 <= birth.age_seconds < 60
@@ -108,7 +115,7 @@ def test_a_process_is_told_by_the_boot_of_its_host(tmp_path: Path) -> None:
 
 
 def test_a_record_of_the_version_before_is_told_by_its_start(tmp_path: Path) -> None:
-    engine = run(tmp_path, "/bin/sleep", "300")
+    engine = sleeper(tmp_path)
     created = psutil.Process(engine.identity.pid).create_time()
     old = replace(engine.identity, created=created, birth=Birth())
     assert process.head_lives(old)
@@ -120,7 +127,7 @@ def test_a_record_of_the_version_before_is_told_by_its_start(tmp_path: Path) -> 
 def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(
     tmp_path: Path,
 ) -> None:
-    stranger = run(tmp_path, "/bin/sleep", "300")
+    stranger = sleeper(tmp_path)
     taken = replace(stranger.identity, mark="of an engine that has ended")
     assert process.head_lives(stranger.identity)
     assert not process.head_lives(taken)
@@ -129,6 +136,18 @@ def test_stranger_with_pid_and_start_time_of_an_engine_is_no_engine(
     assert lives(stranger.identity.pid)
     assert stranger.kill() == []
     assert not process.head_lives(stranger.identity)
+
+
+def test_an_engine_that_cleared_its_environment_is_told_by_its_birth(
+    tmp_path: Path,
+) -> None:
+    engine = run(tmp_path, "/usr/bin/env", "-i", "/bin/sleep", "300")
+    head = psutil.Process(engine.identity.pid)
+    eventually(lambda: head.cmdline() == ["/bin/sleep", "300"])
+    assert process.head_lives(engine.identity)
+    assert not process.head_lives(replace(engine.identity, birth=Birth()))
+    assert engine.kill() == []
+    assert not lives(engine.identity.pid)
 
 
 def test_engine_that_lost_a_process_it_needs_is_noticed(tmp_path: Path) -> None:
