@@ -214,7 +214,7 @@ class NodeReport:
     engine: str
     node: int
     host: str
-    #: PENDING without a process, STARTING with one, READY once its engine serves,
+    #: PENDING while it waits, STARTING from its call on, READY once its engine serves,
     #: DRAINING if its launcher is to end; BACKOFF or FATAL if it ended by itself.
     state: EngineState
     #: The last incarnation of its engine that it took part in, 0 for none.

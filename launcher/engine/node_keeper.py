@@ -105,12 +105,15 @@ class NodeKeeper:
     ) -> None:
         if self._wish is None or self._deadline is not None:
             return
-        if self._state is not EngineState.PENDING and self._is_led_by(leader):
-            return  # Its leader does not know yet that it has ended.
+        if self._is_led_by(leader):
+            return  # Its leader does not know yet that it has ended, or why it waits.
         self.spec, self.node = self._wish
         if self._state is not EngineState.PENDING:
             self._move(EngineState.PENDING, LOOKING)
         if leader is not None and self._is_called_by(leader, view):
+            # Before its process, which may take long: a PENDING one would be gone.
+            self._incarnation = leader.incarnation
+            self._move(EngineState.STARTING, "")
             self._background.start_job(self._launch(leader))
         elif now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
@@ -182,13 +185,11 @@ class NodeKeeper:
         self._reason = await allocation.find_refusal(spec, self.model)
 
     async def _launch(self, leader: EngineReport) -> None:
-        self._incarnation = leader.incarnation
         port = find_meeting_port(leader)
         joining = Joining(self.node, leader.incarnation, port)
         begun = await start(self.spec, self.model, self._resources, joining=joining)
         if isinstance(begun, Start):
             self._start, self._alone_since = begun, None
-            self._move(EngineState.STARTING, "")
         else:
             self._move(_state_after(begun), begun.reason)
 
@@ -252,6 +253,8 @@ class NodeKeeper:
 
 
 def _state_after(end: Died | CannotHeal | Held) -> EngineState:
-    """What its leader has to know: whether another try may help."""
+    """What its leader has to know: whether it only waits, and whether it can heal."""
+    if isinstance(end, Held):
+        return EngineState.PENDING
     fatal = isinstance(end, CannotHeal)
     return EngineState.FATAL if fatal else EngineState.BACKOFF

@@ -171,5 +171,6 @@ def _end_of(about: str, report: NodeReport) -> End | None:
         case EngineState.DRAINING:
             return DrainAsked(f"{about}: {report.reason}", Cause.RELEASED)
         case EngineState.PENDING:
-            return Died(f"{about} is gone", may_heal=True)
+            why = f"cannot start yet: {report.reason}" if report.reason else "is gone"
+            return Died(f"{about} {why}", may_heal=True)
     return None

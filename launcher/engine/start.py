@@ -227,6 +227,7 @@ async def start(
         following = joining.incarnation if joining else 0
         incarnation = following or await link.next_incarnation(spec.id, last)
     except StoreUnreachableError as error:
+        _forget(spec, resources)  # It may never be tried again here.
         return Held(str(error))
     try:
         async with resources.preparing:
