@@ -18,6 +18,8 @@ from modelserver.store.server.state import Store
 
 #: The file in the run folder that a launcher keeps locked.
 LOCK_FILE = "launcher.lock"
+#: Where local locks are. Not by TMPDIR: programs of one host must find the same file.
+TEMPORARY = Path("/tmp")
 
 
 def lock_file(run_dir: Path) -> Path:
@@ -33,8 +35,7 @@ def choose_lock_file(run_dir: Path, disks: Iterable[Disk]) -> Path:
     if not any(disk.is_remote for disk in disks):
         return run_dir / LOCK_FILE
     digest = hashlib.sha256(str(run_dir).encode()).hexdigest()[:16]
-    # Not by TMPDIR: programs of one host must find the same file.
-    return Path("/tmp") / f"modelserver-{os.getuid()}" / f"{digest}.lock"
+    return TEMPORARY / f"modelserver-{os.getuid()}" / f"{digest}.lock"
 
 
 def is_locked(path: Path) -> bool:
@@ -65,12 +66,14 @@ class HostLock:
 
         Raises ConfigurationError, which names the launcher that has it.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.parent.stat(follow_symlinks=False).st_uid
-        if owner != os.getuid():
+        folder = path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat(follow_symlinks=False).st_uid
+        # There anybody may make it. A run folder's owner says who may write in it.
+        if folder.parent == TEMPORARY and owner != os.getuid():
             raise ConfigurationError(
-                f"{path.parent} is of another user (number {owner}); remove it, or run "
-                "the launcher as that user"
+                f"{folder} is of another user (number {owner}); remove it, or run the "
+                "launcher as that user"
             )
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)

@@ -38,3 +38,19 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         HostLock.acquire(tmp_path / "launcher.lock")
     assert precious.read_text() == "kept"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away")
+def test_another_users_folder_has_no_lock_of_ours_but_in_the_run_folder(
+    tmp_path: Path,
+) -> None:
+    run_dir, local = tmp_path / "run", Path(f"/tmp/modelserver-test-{os.getpid()}")
+    for folder in (run_dir, local):
+        folder.mkdir()
+        os.chown(folder, 12345, -1)
+    HostLock.acquire(run_dir / LOCK_FILE).release()
+    try:
+        with pytest.raises(ConfigurationError, match=r"of another user \(number 12345"):
+            HostLock.acquire(local / LOCK_FILE)
+    finally:
+        local.rmdir()
