@@ -120,9 +120,8 @@ class Supervisor:
         while self._signals:
             number = signal.Signals(self._signals.pop(0))
             if number is signal.SIGQUIT:
-                _log.info(
-                    "%s: leaving %d engines to run", number.name, len(self._keepers)
-                )
+                count = len(self._keepers) + len(self._nodes)
+                _log.info("%s: leaving %d engines to run", number.name, count)
                 self._leaving = True
                 return
             at_once, self._stopping = self._stopping, True
