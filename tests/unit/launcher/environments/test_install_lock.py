@@ -82,3 +82,20 @@ def test_claim_that_a_killed_installation_left_here_is_taken_at_once(
 
     with exclusive(tmp_path / "vllm.lock", refuse):
         pass
+
+
+def test_what_a_killed_taker_of_a_claim_left_bars_nobody(tmp_path: Path) -> None:
+    (tmp_path / "vllm.lock.claim").write_text(f"{socket.gethostname()} a1")
+    heir = tmp_path / "vllm.lock.claim.a1"
+    heir.write_text("h2 b2")
+    os.utime(heir, (1, 1))
+    waits = 0
+
+    def wait_once(progress: InstallProgress) -> None:
+        nonlocal waits
+        waits += 1
+        assert waits == 1
+
+    with exclusive(tmp_path / "vllm.lock", wait_once):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["vllm.lock"]
