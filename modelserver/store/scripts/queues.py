@@ -49,7 +49,7 @@ local function look(list)
   local message = redis.pcall('LINDEX', list, -1)
   if type(message) ~= 'string' then return end
   local _, last = string.find(message, '"sent_at":', 1, true)
-  found[#found + 1] = last and string.match(message, '^[%d.]+', last + 1)
+  found[#found + 1] = last and string.match(message, '^%s*([%d.]+)', last + 1)
 end
 for _, main in ipairs(KEYS) do
   look(main)

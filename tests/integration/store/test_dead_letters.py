@@ -11,6 +11,7 @@ from celery.states import FAILURE
 from modelserver.errors import PoisonError
 from modelserver.messaging.wire import result_key
 from modelserver.store.batch import CRASHES, DEADLINE, REAPS
+from modelserver.store.fleet.workers import read_oldest
 from modelserver.store.messages.dead_letters import dead_letters, resubmit
 from modelserver.store.server.state import connect_to
 from tests.engine.openai_api import answer_text
@@ -62,6 +63,7 @@ def test_a_dead_letter_is_sent_again_as_if_it_were_new(
             site.store.keys.deadlines, 0, -1, withscores=True
         )
         assert due[0] == last.parent.id
+        assert read_oldest(site.store, ["writer"])["writer"] > letter.at
         assert 50 < due[1] - site.store.now() <= 60
         site.engine("writer-0")
         site.worker()
