@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostError
@@ -22,7 +23,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from modelserver.server_address import Sentinels, read_address
 from modelserver.store.scripts.state import ANY_COMMAND
@@ -83,6 +84,8 @@ class FollowsSentinels:
         )
         try:
             place = asked.discover_master(self._sentinels.service)
+        except MasterNotFoundError:
+            raise _unnamed(self._sentinels) from None
         finally:
             for each in asked.sentinels:
                 each.close()
@@ -134,11 +137,22 @@ class AsyncSentinelConnection(AsyncConnection):
         )
         try:
             place = await asked.discover_master(self._sentinels.service)
+        except AsyncMasterNotFoundError:
+            raise _unnamed(self._sentinels) from None
         finally:
             for each in asked.sentinels:
                 await each.aclose()
         self.host, self.port = place
         await super()._connect()
+
+
+def _unnamed(sentinels: Sentinels) -> LostError:
+    # redis-py's own text shows its objects, in some versions with their passwords.
+    places = ", ".join(f"{host}:{port}" for host, port in sentinels.addresses)
+    return LostError(
+        f'no sentinel of {places} names a primary of "{sentinels.service}"; see that '
+        "one runs, takes sentinel_password of the URL, and watches this group"
+    )
 
 
 def _asking(sentinels: Sentinels, retry: Retry | AsyncRetry) -> dict[str, Any]:
