@@ -26,6 +26,8 @@ def find_best_places(
     """
     by_kind: defaultdict[str, list[tuple[_Order, NodePlace]]] = defaultdict(list)
     for host in hosts:
+        if leader and need.nodes == 1 and host.name != leader:
+            continue  # There is none to follow; asking all, for each pin, takes long.
         for kind, offer in host.find_offers(need, engine).items():
             order = (host.name != leader, offer.cost, host.name)
             by_kind[kind].append((order, NodePlace(host.name, offer.uuids)))

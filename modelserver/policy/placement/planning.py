@@ -153,7 +153,9 @@ class _Planner:
         for spec in self.wanted:
             kept, why = self._find_kept(spec), self._snapshot.away.get(spec.id)
             if kept is not None and why and kept.host not in self._hosts:
-                self._leave(kept, why)
+                # Its nodes on other hosts keep their GPUs.
+                self._settle(kept, *kept.places)
+                self.waiting[spec.id] = why
 
     def settle_returned(self) -> None:
         """Keep the engines that serve on a host that was given up and is back."""
@@ -284,9 +286,8 @@ class _Planner:
             if places:
                 self._settle(spec, *places)
             elif need.nodes > 1:
-                self._leave(
-                    self._find_kept(spec) or spec, self._offers.why_nowhere(need)
-                )
+                kept = self._find_kept(spec) or spec
+                self._leave(kept, self._offers.why_nowhere(need))
             else:
                 why = why_not_on(need, host, spec.id)
                 self._leave(spec, f"needs {need}; {why}")

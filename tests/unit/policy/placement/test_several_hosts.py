@@ -6,6 +6,9 @@ from modelserver.inventory import Host
 from modelserver.policy.actions import Want
 from modelserver.policy.decide import consider
 from modelserver.policy.orders import DRAIN_HOST
+from modelserver.policy.placement.needs import Need
+from modelserver.policy.placement.nodes import find_best_places
+from modelserver.policy.placement.rooms import HostRoom
 from modelserver.policy.rebalance.candidates import donated_places, free_places
 from modelserver.policy.rebalance.demand import view_of
 from modelserver.policy.rebalance.scene import RebalanceScene
@@ -94,6 +97,27 @@ def test_what_has_started_stays_though_a_node_is_silent():
     assert waiting(alone)["wide-0"].startswith(
         "the launcher of host b does not report; needs 2 free GPUs on each of 2 hosts"
     )
+
+
+def test_its_nodes_keep_their_gpus_while_its_leader_is_silent():
+    small = model("small", 1, engines=2)
+    loads = report(WISH, EngineState.STARTING)
+    snapshot = fleet(small, wide(), hosts=[B, C], wishes=[WISH], engines=[loads])
+    found = places(replace(snapshot, away={"wide-0": "host a is silent"}))
+    assert found["wide-0"] == ["a0 a1", "b0 b1"]
+    assert {*found["small-0"], *found["small-1"]} == {"c0", "c1"}
+
+
+def test_what_other_hosts_offer_is_not_asked_for_a_pinned_engine():
+    class Asked(HostRoom):
+        def find_offers(self, need: Need, engine: str = ""):
+            asked.append(self.name)
+            return super().find_offers(need, engine)
+
+    asked: list[str] = []
+    rooms = [Asked(each) for each in (A, B, C)]
+    assert find_best_places(Need(1), rooms, leader="b") == (NodePlace("b", ("b0",)),)
+    assert asked == ["b"]
 
 
 def decided(snapshot: Snapshot):
