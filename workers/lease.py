@@ -16,6 +16,7 @@ from modelserver.store.messages.delivery import Deliveries
 from modelserver.store.messages.memory import watch_memory
 from modelserver.store.messages.reaps import reap
 from workers.delivery.server_clock import ServerClock
+from workers.engines.process_identity import find_own_process
 from workers.engines.roster import Roster
 from workers.intake import Intake
 
@@ -58,6 +59,7 @@ class Lease:
         #: Called when the lease is taken, for the first time or again.
         self.on_taken: Callable[[], None] = lambda: None
         self._renewed = False
+        self._process = find_own_process()
 
     async def run(self) -> None:
         """Renew for ever, also after Redis was away."""
@@ -136,6 +138,7 @@ class Lease:
             "node": self.nodename,
             "host": self.roster.host,
             "pid": os.getpid(),
+            "process": self._process,
             "held": len(self.intake.courier.held),
             "loads": self.roster.loads(),
         }

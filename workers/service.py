@@ -155,7 +155,7 @@ class Service:
         self.partners = Partners(
             self.deliveries, self.roster, suspects, self.follower.announce
         )
-        self.lease.on_taken = self.partners.wakeup.set
+        self.lease.on_taken = self.partners.join
 
     def _go_by(self, settings: Settings) -> None:
         """Take over what another fleet says of times and models."""

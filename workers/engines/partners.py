@@ -73,8 +73,15 @@ class Partners:
         roster.take_shares({})
         self._process = find_own_process()
         self._others: dict[str, _Partner] = {}
+        #: How often this worker took its lease, and when all others were last heard of.
+        self._joined, self._sure_of = 0, -1
         #: By engine: when this worker last used up its share, or first saw the engine.
         self._busy_at: dict[str, float] = {}
+
+    def join(self) -> None:
+        """Look who else is there: the lease was taken, for the first time or again."""
+        self._joined += 1
+        self.wakeup.set()
 
     async def run(self) -> None:
         """Agree for ever, also after Redis was away."""
@@ -97,7 +104,7 @@ class Partners:
         # First: from now on nothing begins beyond a smaller share.
         shares = self.roster.shares or {}
         self.roster.take_shares(
-            {name: min(shares.get(name, 0), number) for name, number in wanted.items()}
+            {name: min(need.had, need.wanted) for name, need in needs.items()}
         )
         others = self._others.values()
         gone = [each.last.name for each in others if is_gone(each.last.process)]
@@ -105,18 +112,22 @@ class Partners:
         own = Sharer(
             self.deliveries.worker, True, self._process, not self.roster.closed
         )
-        found = await share(self.deliveries, self.roster.host, own, needs, gone, ended)
+        joined, host = self._joined, self.roster.host
+        sure = self._sure_of == joined
+        found = await share(self.deliveries, host, own, needs, gone, ended, sure)
         if found is None:
             return False  # The lease comes first.
         for name in gone:
             logger.warning("worker %s of this host is gone", name)
-        self._learn(found.others)
+        self._sure_of = joined if found.is_complete else -1
+        self._learn(found.others, gone)
         self.roster.take_shares(found.shares)
         if found.shares != shares:
             self.on_shares()
         if self._find_there() != there:
             self.wakeup.set()
-        return all(found.shares[name] >= number for name, number in wanted.items())
+        has_all = all(found.shares[name] >= number for name, number in wanted.items())
+        return has_all and found.is_complete
 
     async def leave(self) -> None:
         """Leave this worker's shares to the others."""
@@ -134,7 +145,7 @@ class Partners:
 
     def _find_needs(self, there: list[str]) -> dict[str, ShareNeed]:
         """What this worker has and wants, by engine, and of each model's suspects."""
-        slots = self.roster.slots
+        slots, had = self.roster.slots, self.roster.shares or {}
         limits = {name: slot.engine.limit for name, slot in slots.items()}
         models = {name: slot.engine.model for name, slot in slots.items()}
         parts = dict(zip(there, deal(limits, models, len(there)), strict=True))
@@ -144,11 +155,17 @@ class Partners:
             asked = self._ask(name, own.shares.get(name, 0))
             wanted = self._find_wanted(name, asked, parts)
             needs[name] = ShareNeed(
-                slot.inflight, wanted, limits[name], slot.own_admitted, asked
+                inflight=slot.inflight,
+                wanted=wanted,
+                limit=limits[name],
+                had=had.get(name, 0),
+                admitted=slot.own_admitted,
+                asked=asked,
             )
         for model in set(models.values()):
-            running = int(self.suspects(model) > 0)
-            needs[SUSPECTS_OF + model] = ShareNeed(running, int(model in own.leads), 1)
+            running, name = int(self.suspects(model) > 0), SUSPECTS_OF + model
+            wanted = int(model in own.leads)
+            needs[name] = ShareNeed(running, wanted, limit=1, had=had.get(name, 0))
         self._busy_at = {name: self._busy_at[name] for name in slots}
         return needs
 
@@ -180,7 +197,7 @@ class Partners:
         known = self._others[worker].last.engines.get(engine)
         return known.asked if known else part.shares[engine]
 
-    def _learn(self, others: tuple[Sharer, ...]) -> None:
+    def _learn(self, others: tuple[Sharer, ...], gone: list[str]) -> None:
         """Take note of who is there, and of what they have on the engines."""
         now, before = time.monotonic(), self._others
         self._others = {}
@@ -192,7 +209,7 @@ class Partners:
         for name, partner in before.items():
             # A server that lost its data hears of the others again one by one.
             partner.missed_at = partner.missed_at or now
-            stays = partner.last.stays and not is_gone(partner.last.process)
+            stays = partner.last.stays and name not in gone
             if stays and not partner.is_forgotten:
                 self._others[name] = partner
         for name, slot in self.roster.slots.items():

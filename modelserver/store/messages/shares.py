@@ -1,7 +1,8 @@
 """How the workers of one host share the limits of its engines.
 
 Each says what it may have in flight on each engine, and gets more only of what all
-others leave: so together they never exceed a limit.
+others leave: so together they never exceed a limit. One that joins, or that the server
+does not know any more, gets no more until all others that live have said theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,18 @@ import orjson
 from modelserver.store.messages.delivery import Deliveries
 from modelserver.store.scripts.atomic import ALLOW_OOM
 
+#: How long after a server's start its workers may still be about to say what they have,
+#: in seconds: it may have lost that.
+COMING_BACK_SECONDS = 3
+
 #: Writes down what a worker may have in flight, as far as the others leave it. KEYS the
-#: host's hash of shares, one's own lease; ARGV one's name, one's process, 1 if one
-#: stays, JSON of {engine: {in flight, wanted, limit, prompt tokens, asked}}, the
-#: beginning of leases' names, JSON of workers whose process is gone, of those whose
-#: lease has ended for long. Returns {} without a lease of one's own; else one's shares
-#: as JSON, and then for each other worker its name, 1 if its lease stands, and what it
-#: has written down.
+#: host's hash of shares, one's own lease, set of workers; ARGV one's name, one's
+#: process, 1 if one stays, JSON of {engine: {in flight, wanted, limit, prompt tokens,
+#: asked, had}}, the beginning of leases' names, JSON of workers whose process is gone,
+#: of those whose lease has ended for long, 1 if one has heard of all others, the host,
+#: COMING_BACK_SECONDS. Returns {} without a lease of one's own; else one's shares as
+#: JSON, 1 if one has heard of all others, and then for each other worker its name, 1 if
+#: its lease stands, and what it has written down.
 SHARE = (
     ALLOW_OOM
     + """
@@ -33,9 +39,10 @@ for _, name in ipairs(cjson.decode(ARGV[7])) do
     redis.call('HDEL', KEYS[1], name)
   end
 end
-local out, taken = {''}, {}
+local out, taken, heard = {'', 1}, {}, {}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
+  heard[all[i]] = true
   if all[i] ~= ARGV[1] then
     for engine, use in pairs(cjson.decode(all[i + 1])['engines']) do
       taken[engine] = (taken[engine] or 0) + use[1]
@@ -45,10 +52,29 @@ for i = 1, #all, 2 do
     out[#out + 1] = all[i + 1]
   end
 end
+if ARGV[8] == '0' or not heard[ARGV[1]] then
+  local info = redis.call('INFO', 'server')
+  local up = tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
+  if up < tonumber(ARGV[10]) then out[2] = 0 end
+  for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+    local lease = name ~= ARGV[1] and not heard[name]
+      and redis.call('GET', ARGV[5] .. name)
+    local report = lease and cjson.decode(lease)
+    if report and report.host == ARGV[9] then
+      out[2] = 0
+      out[#out + 1] = name
+      out[#out + 1] = 1
+      out[#out + 1] = cjson.encode(
+        {process = report.process or '', stays = true, engines = {}}
+      )
+    end
+  end
+end
 local own, shares = {}, {}
 for engine, use in pairs(cjson.decode(ARGV[4])) do
   local left = math.max(0, use[3] - (taken[engine] or 0))
   shares[engine] = math.min(use[2], left)
+  if out[2] == 0 then shares[engine] = math.min(shares[engine], use[6]) end
   own[engine] = {math.max(use[1], shares[engine]), use[1], use[4], use[5]}
 end
 local entry = {process = ARGV[2], stays = ARGV[3] == '1', engines = own}
@@ -70,6 +96,8 @@ class ShareNeed:
     wanted: int
     #: How many all workers together may have.
     limit: int
+    #: How many it may have so far.
+    had: int = 0
     #: Prompt tokens that it has sent so far.
     admitted: int = 0
     #: How many it could have, for the others to know.
@@ -109,6 +137,8 @@ class Shared:
 
     #: By engine: how many requests the worker may have.
     shares: Mapping[str, int]
+    #: Whether all that live have said what they have; until then nobody gets more.
+    is_complete: bool
     others: tuple[Sharer, ...]
 
 
@@ -119,22 +149,32 @@ async def share(
     needs: Mapping[str, ShareNeed],
     gone: Sequence[str] = (),
     ended: Sequence[str] = (),
+    is_sure: bool = False,
 ) -> Shared | None:
     """Take one's share of each engine; None where one's own lease has ended.
 
     ``gone`` are workers whose process is known to be gone: their leases end now, so
     that what they held goes back. ``ended`` are those whose lease ended by itself.
+    With ``is_sure`` one has heard of all others since one took one's lease.
     """
     asked = {
-        engine: (need.inflight, need.wanted, need.limit, need.admitted, need.asked)
+        engine: (
+            need.inflight,
+            need.wanted,
+            need.limit,
+            need.admitted,
+            need.asked,
+            need.had,
+        )
         for engine, need in needs.items()
     }
     keys = deliveries.keys
     reply: Any = deliveries.client.eval(
         SHARE,
-        2,
+        3,
         keys.shares(host),
         keys.worker(own.name),
+        keys.workers,
         own.name,
         own.process,
         str(int(own.stays)),
@@ -142,13 +182,16 @@ async def share(
         keys.worker(""),
         orjson.dumps(gone),
         orjson.dumps(ended),
+        str(int(is_sure)),
+        host,
+        str(COMING_BACK_SECONDS),
     )
     found: list[Any] = await reply
     if not found:
         return None
-    triples = zip(found[1::3], found[2::3], found[3::3], strict=True)
+    triples = zip(found[2::3], found[3::3], found[4::3], strict=True)
     others = tuple(_read(*each) for each in triples)
-    return Shared(orjson.loads(found[0]), others)
+    return Shared(orjson.loads(found[0]), bool(found[1]), others)
 
 
 def _read(name: bytes, lives: int, value: bytes) -> Sharer:
