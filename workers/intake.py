@@ -351,7 +351,7 @@ class Intake:
     def refuse(self, tag: str, message: UnreadableMessage) -> None:
         """Answer a message that nobody can execute, and let it go."""
         task, error = message.task, message.error
-        logger.error("task=%s message=%s is refused: %s", task, tag, error)
+        logger.error("task=%s delivery=%s is refused: %s", task, tag, error)
         if message.task:
             self._fail(tag, message.task, message.error, message.request)
         else:
@@ -380,7 +380,7 @@ class Intake:
         try:
             channel.connection._deliver(message, queue)
         except Exception as error:
-            logger.debug("message=%s could not be handed over", tag, exc_info=True)
+            logger.debug("delivery=%s could not be handed over", tag, exc_info=True)
             if tag not in self.courier.held:
                 return
             if self.courier.is_last_fault(tag, error):

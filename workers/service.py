@@ -284,7 +284,7 @@ class Service:
         if headers.get("task") == ROWS:
             self.bundles.set_aside(delivery, reason)
             return
-        logger.error("task=%s message=%s is set aside: %s", task, tag, reason)
+        logger.error("task=%s delivery=%s is set aside: %s", task, tag, reason)
         self.courier.bury(tag, task, {"reason": reason, "at": self.clock.now()})
         error = PoisonError(
             f"the request was set aside: {reason}; see `modelserver dead`"

@@ -25,7 +25,8 @@ MOST_SAVED = 10.0
 PART = 0.95
 #: A size of requests is known after so many answers; the latest of them are kept.
 FEWEST, KEPT = 20, 200
-#: Where no second engine is to be had, one is looked for after so many seconds again.
+#: Where no second engine is to be had, one is looked for again after so many seconds
+#: at least.
 AGAIN_SECONDS = 0.1
 #: Times are kept of so many sizes of each model at most.
 MOST_SIZES = 64

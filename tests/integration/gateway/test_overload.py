@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from modelserver.store.batch import SUBMITTER
-from modelserver.store.fleet.measurements import read_counters
+from modelserver.store.fleet.measurements import read_counters, read_model_times
+from modelserver.store.histograms import WAITED
 from modelserver.values import EngineState, Outcome
 from tests.integration.gateway.conftest import Served
 from tests.support.processes import eventually
@@ -61,6 +62,12 @@ def test_a_slow_engine_does_not_hold_up_a_request_that_may_be_hedged(
     )
     before, asked = fast.stats()["received"], []
 
+    def waits() -> int:
+        counters = read_model_times(fleet.store, ["writer"])["writer"]
+        return sum(WAITED.read(counters).counts)
+
+    waits_before = waits()
+
     def ask(prompt: str | list[str] = "one two") -> bool:
         body = ASKED | {"prompt": prompt}
         asked.extend(["one two"] if prompt == "one two" else prompt)
@@ -79,7 +86,10 @@ def test_a_slow_engine_does_not_hold_up_a_request_that_may_be_hedged(
         # With each request there is a little more for a second engine.
         eventually(lambda: ask() and late.done(), PATIENCE)
     assert late.result()
+    eventually(lambda: Outcome.CANCELLED in read_counters(fleet.store, "writer-2"))
     counters = read_counters(fleet.store, "writer-2")
+    # Its wait ended when the first engine was asked.
+    eventually(lambda: waits() - waits_before == len(asked))
     assert slow.stats()["aborted"] >= 1
     assert Outcome.ENGINE_FAULT not in counters
     received = fast.stats()["received"] - before + slow.stats()["received"]
