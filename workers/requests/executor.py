@@ -258,7 +258,8 @@ class Executor:
         counted = Attempt(slot, self.courier.record, self.clock)
         with self._traced(slot, work), counted as attempt:
             attempt.is_telling = request.generates
-            if not work.attempts:
+            if not (work.attempts or work.wait_is_counted):
+                work.wait_is_counted = True
                 attempt.waited_seconds = work.find_wait(attempt.began, self.clock)
             try:
                 response = await self._ask(slot, work)

@@ -67,6 +67,8 @@ class Work:
     stream: Stream | None = None
     #: When it was submitted, in seconds since the epoch; None where that is not said.
     sent_at: float | None = None
+    #: Whether its wait was counted, at its first attempt.
+    wait_is_counted: bool = False
 
     @property
     def name(self) -> str:
