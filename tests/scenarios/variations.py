@@ -168,7 +168,11 @@ def _slow_when_loaded(seed: int) -> Got:
 
 
 def _slow_when_crowded(seed: int) -> Got:
-    """Slow beyond what canaries show: believed, told to people, never relaunched."""
+    """Slow beyond what canaries show: believed, told to people, never relaunched.
+
+    Twice it is verified until it is believed, and then where none of its requests is
+    well any more: so seems a fault that took the place of this one.
+    """
     fleet = warm(seed)
     began = fleet.now
     fleet.break_engine("m-3", factor=2.0, from_batch=10)
@@ -179,7 +183,7 @@ def _slow_when_crowded(seed: int) -> Got:
     )
     alerts = [each for each in fleet.store.alerts(began) if each[1] == "m-3"]
     text = f"{relaunches} relaunches, {drains} drains, {len(alerts)} alert"
-    return conclude(fleet, text, not relaunches and drains <= 2)
+    return conclude(fleet, text, not relaunches and drains <= 4)
 
 
 def _broken_from_the_start(seed: int) -> Got:
@@ -245,7 +249,9 @@ VARIATIONS = (
     Scenario("all fail at 10 %", "0 drains, all answered", _all_fail_a_little),
     Scenario("half the fleet hangs", "4 relaunches", _half_hang),
     Scenario("slow with a batch of 6", "<= 180 s, 1 relaunch", _slow_when_loaded),
-    Scenario("slow with a batch of 10", "0 relaunches", _slow_when_crowded),
+    Scenario(
+        "slow with a batch of 10", "0 relaunches, <= 4 drains", _slow_when_crowded
+    ),
     Scenario("slow from the start", "1 relaunch, degraded", _broken_from_the_start),
     Scenario("degraded, then well", "degraded, then healthy", _degraded_recovers),
 )
