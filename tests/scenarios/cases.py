@@ -48,7 +48,7 @@ def hung_engine() -> Report:
 
 
 def lost_host() -> Report:
-    """A host of four is lost: its engines come up on the others, and stay there."""
+    """A host of four is lost: its engines come up on the others, and go back with it."""
     world = World(engines_wanted=8, hosts=_hosts(4, gpus=4), gpus=1)
     world.run(HOUR)
     lost = world.hosts.pop(0)
@@ -62,14 +62,20 @@ def lost_host() -> Report:
     settled = len(world.decided)
     world.hosts.insert(0, lost)
     world.run(HOUR)
+    moves = len(world.decided) - settled
+    returned = sum(engine.host == lost.name for engine in world.engines.values())
     return Report(
-        columns=("engines lost", "seconds until all serve", "moves when it is back"),
-        rows=((moved, back, len(world.decided) - settled),),
+        columns=(
+            "engines lost",
+            "seconds until all serve",
+            "moves when it is back",
+            "engines on it then",
+        ),
+        rows=((moved, back, moves, returned),),
         goals=(
             Goal("seconds until a lost hosts engines serve", back, 60, "", True),
-            Goal(
-                "moves when the host is back", len(world.decided) - settled, 0, "", True
-            ),
+            Goal("engines on the host that is back", returned, moved),
+            Goal("moves when the host is back", moves, moved, "", True),
         ),
     )
 
