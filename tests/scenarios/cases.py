@@ -48,7 +48,7 @@ def hung_engine() -> Report:
 
 
 def lost_host() -> Report:
-    """A host of four is lost: its engines come up on the others, and go back with it."""
+    """A host of four is lost: its engines come up on others, and go back with it."""
     world = World(engines_wanted=8, hosts=_hosts(4, gpus=4), gpus=1)
     world.run(HOUR)
     lost = world.hosts.pop(0)
