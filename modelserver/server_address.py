@@ -5,6 +5,7 @@ here, once, and each is told what it means in its own way.
 """
 
 import difflib
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,8 +48,10 @@ _DATABASE = ("db", "virtual_host")
 _SECRET = ("ssl_password", "sentinel_password")
 #: The argument of our connections, and the option of our transport, for `Sentinels`.
 SENTINELS = "sentinels"
-_UNREADABLE = "the URL's host and port cannot be told apart from its password"
-_ENCODE = "write # / ? @ : in a password as %23 %2F %3F %40 %3A"
+_UNREADABLE = (
+    "the URL's host and port cannot be told apart from its password; "
+    "write # / ? @ : [ ] in a password as %23 %2F %3F %40 %3A %5B %5D"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +127,17 @@ class ServerAddress:
 
 def read_address(url: str) -> ServerAddress:
     """What a URL means. Raises ValueError, which says what to write instead."""
-    parts = urlsplit(url)
-    if parts.fragment:
-        raise ValueError(f"{_UNREADABLE}; {_ENCODE}")
-    scheme = _SCHEMES.get(parts.scheme)
+    spelled, login, place, tail = _cut(url.strip())
+    scheme = _SCHEMES.get(spelled.lower())
     if scheme is None or "://" not in url:
         raise ValueError(
             f'"{plain_url(url)}" must be redis://host:port/db, rediss://host:port/db, '
             "sentinel://host:port,host:port/group/db or unix:///path?db=0"
         )
+    several = scheme == "sentinel"
+    places = [each.strip() for each in place.split(",")] if several else [place]
+    # urlsplit takes an address in brackets only where that is the whole place.
+    parts = _split(scheme, login, places[0], tail)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     _refuse_unknown(scheme, parameters)
     path = unquote(parts.path)
@@ -141,7 +146,7 @@ def read_address(url: str) -> ServerAddress:
         where: dict[str, Any] = {"path": _socket_path(unquote(parts.netloc), path)}
     elif scheme == "sentinel":
         group, _, digits = path.strip("/").partition("/")
-        number, found = digits or number, _sentinels(parts, group, parameters)
+        number, found = digits or number, _sentinels(places, group, parameters)
         host, port = found.addresses[0]
         where = {"host": host, "port": port, "sentinels": found}
     else:
@@ -159,11 +164,12 @@ def read_address(url: str) -> ServerAddress:
 
 def plain_url(url: str) -> str:
     """The URL without its passwords, for messages."""
-    url, _, query = url.partition("?")
+    place, _, query = url.partition("?")
     kept = [part for part in query.split("&") if not part.startswith(_SECRET)]
-    head, at, tail = url.rpartition("@")
-    shown = f"{head.split('://')[0]}://***@{tail}" if at else url
-    return f"{shown}?{'&'.join(kept)}" if query and kept else shown
+    shown = f"{place}?{'&'.join(kept)}" if query and kept else place
+    # The last @: a password may hold a ? that should have been written as %3F.
+    head, at, tail = shown.rpartition("@")
+    return f"{head.split('://')[0]}://***@{tail}" if at else shown
 
 
 def with_password(url: str, password: str) -> str:
@@ -172,13 +178,32 @@ def with_password(url: str, password: str) -> str:
     >>> with_password("redis://host/0", "a/b"), with_password("redis://me@host", "x")
     ('redis://:a%2Fb@host/0', 'redis://me:x@host')
     """
-    parts = urlsplit(url)
-    if parts.password:
+    scheme, login, places, tail = _cut(url)
+    user, _, own = login.partition(":")
+    if own or "://" not in url:
         return url
-    user, at, place = parts.netloc.rpartition("@")
-    user = user.removesuffix(":") if at else ""
-    netloc = f"{user}:{quote(password, safe='')}@{place}"
-    return parts._replace(netloc=netloc).geturl()
+    return f"{scheme}://{user}:{quote(password, safe='')}@{places}{tail}"
+
+
+def _cut(url: str) -> tuple[str, str, str, str]:
+    """Scheme, login, place or places, and what follows them."""
+    scheme, _, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    login, _, places = netloc.rpartition("@")
+    return scheme, login, places, rest.removeprefix(netloc)
+
+
+def _split(scheme: str, login: str, place: str, tail: str) -> SplitResult:
+    try:
+        parts = urlsplit(f"{scheme}://{login}@{place}{tail}")
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
+    stray = parts.query.partition("=")[0]
+    stray += parts.path if scheme != "unix" else ""
+    stray += login if scheme == "sentinel" else ""
+    if parts.fragment or "@" in stray:
+        raise ValueError(_UNREADABLE)
+    return parts
 
 
 def _refuse_unknown(scheme: str, parameters: Mapping[str, str]) -> None:
@@ -201,25 +226,26 @@ def _port(parts: SplitResult) -> int:
         return parts.port or 6379
     except ValueError:
         # Without the library's own words, which may hold a part of the password.
-        raise ValueError(f"{_UNREADABLE}; {_ENCODE}") from None
+        raise ValueError(_UNREADABLE) from None
 
 
 def _sentinels(
-    parts: SplitResult, group: str, parameters: Mapping[str, str]
+    places: list[str], group: str, parameters: Mapping[str, str]
 ) -> Sentinels:
     if not group:
         raise ValueError(
             "a sentinel:// URL names the group of servers after the sentinels, such as "
             "sentinel://host:26379,host:26379/mymaster/0"
         )
-    places = parts.netloc.rpartition("@")[2].split(",")
+    if places[1:] and not all(places):
+        raise ValueError("a sentinel:// URL has a comma too many between its sentinels")
     try:
         each = [urlsplit(f"//{place}") for place in places]
         addresses = [
             (one.hostname or "localhost", one.port or _SENTINEL_PORT) for one in each
         ]
     except ValueError:
-        raise ValueError(f"{_UNREADABLE}; {_ENCODE}") from None
+        raise ValueError(_UNREADABLE) from None
     login = {
         name.removeprefix("sentinel_"): parameters[name]
         for name in _SENTINEL

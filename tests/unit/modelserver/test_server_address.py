@@ -53,8 +53,11 @@ def test_celery_is_told_the_same_place(url: str, celery: str):
         ("redis://h?ssl_cert_reqs=none", "is for rediss:// URLs"),
         ("redis://h?timeout=3", "timeout is no parameter"),
         ("redis://h/first", '"first" is no number of a database'),
-        ("redis://:se/cret@h", "write # / ? @ : in a password as %23"),
-        ("redis://:se#cret@h", "write # / ? @ : in a password as %23"),
+        ("redis://:se/cret@h", "write # / ? @ : [ ] in a password as %23"),
+        ("redis://:se#cret@h", "write # / ? @ : [ ] in a password as %23"),
+        ("redis://:12/cret@h", "write # / ? @ : [ ] in a password as %23"),
+        ("redis://:12?cret@h", "write # / ? @ : [ ] in a password as %23"),
+        ("redis://:se[cret@h", "write # / ? @ : [ ] in a password as %23"),
         ("unix://run/r.sock", "three slashes"),
         ("h:6379", "must be redis://"),
         ("redis:h", "must be redis://"),
@@ -79,6 +82,10 @@ def test_messages_hold_no_password():
     assert plain_url(url) == "rediss://***@h:1/0?ssl_cert_reqs=none"
 
 
+def test_a_question_mark_in_a_password_shows_nothing_of_it():
+    assert plain_url("redis://:se?cret@h:1/0?db=2") == "redis://***@h:1/0?db=2"
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MODELSERVER_REDIS_URL", "")
     monkeypatch.setenv("MODELSERVER_RULES_HANG_SECONDS", "")
@@ -89,10 +96,15 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_sentinels_are_named_with_the_group_that_they_watch():
-    url = "sentinel://me:pw@h1,h2:7,[::1]:8/main/2?sentinel_password=other"
+    url = "sentinel://me:pw@[::1]:8,h1, h2:7,[::2]/main/2?sentinel_password=other"
     address = read_address(url)
     assert address.sentinels is not None
-    assert address.sentinels.addresses == (("h1", 26379), ("h2", 7), ("::1", 8))
+    assert address.sentinels.addresses == (
+        ("::1", 8),
+        ("h1", 26379),
+        ("h2", 7),
+        ("::2", 26379),
+    )
     assert address.sentinels.service == "main"
     assert address.sentinels.login == {"password": "other"}
     assert address.connection_arguments() == {
@@ -101,7 +113,7 @@ def test_sentinels_are_named_with_the_group_that_they_watch():
         "password": "pw",
         "db": 2,
     }
-    assert plain_url(url) == "sentinel://***@h1,h2:7,[::1]:8/main/2"
+    assert plain_url(url) == "sentinel://***@[::1]:8,h1, h2:7,[::2]/main/2"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +121,8 @@ def test_sentinels_are_named_with_the_group_that_they_watch():
     [
         ("sentinel://h1:26379", "names the group"),
         ("sentinel://h1:x/main", "cannot be told apart"),
+        ("sentinel://h1,h2,/main", "a comma too many"),
+        ("sentinel://:pw@h1,:pw@h2/main", "cannot be told apart"),
         ("sentinel://h/main?ssl_keyfile=k", "ssl_keyfile is for rediss://"),
         ("redis://h?sentinel_password=x", "sentinel_password is for sentinel://"),
     ],
