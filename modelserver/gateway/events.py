@@ -2,22 +2,31 @@
 
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from modelserver.engine_protocol import RESPONSE_ENDS
 from modelserver.gateway.bodies import Asked, add_usages
 from modelserver.gateway.calling import Told
-from modelserver.gateway.faults import Fault
+from modelserver.gateway.faults import Fault, Refused
 from modelserver.messaging.wire import CHAT
 
 #: The last event of every stream.
 DONE = b"data: [DONE]\n\n"
 #: A line that clients skip, for proxies that close what is silent.
 KEEP_ALIVE = b": still generating\n\n"
+#: Said where an answer is stored of which only some parts can be told.
+_PARTS_GONE = Fault(
+    409,
+    "the parts of this answer are not kept any more, or are another stream's: the "
+    "same was asked for before with this Idempotency-Key; ask without stream, or with "
+    "another key",
+    code="parts_gone",
+)
 
 
 def open_events(asked: Asked) -> "Events | ResponseEvents":
@@ -38,6 +47,8 @@ class Events:
     _beside: dict[str, Any] = field(default_factory=dict)
     #: By call: parts of an answer that was not told to its end.
     _parts: Counter[int] = field(default_factory=Counter)
+    #: By call: its choices that were told to their ends.
+    _ended: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def __post_init__(self) -> None:
         head = "chatcmpl" if self._is_chat else "cmpl"
@@ -55,18 +66,37 @@ class Events:
         return [*self._usages.values(), *found]
 
     def of(self, told: Told) -> Iterator[bytes]:
-        """The events of what has come."""
+        """The events of what has come. Raises Refused."""
         for part in told.parts:
             usage = part.pop("usage", None)
             if usage:
                 self._usages[told.place] = usage
             if part.get("choices"):
-                self._parts[told.place] += 1
-                yield self._event(self._placed(part, told.place))
+                yield self._told(part, told.place)
             else:
                 self._beside |= part
-        if told.body is not None and told.body.get("usage"):
-            self._usages[told.place] = told.body["usage"]
+        if told.body is not None:
+            yield from self._answered(told.place, told.body)
+
+    def _told(self, part: dict[str, Any], place: int) -> bytes:
+        self._parts[place] += 1
+        choices = part["choices"]
+        ended = {each.get("index", 0) for each in choices if each.get("finish_reason")}
+        self._ended[place] |= ended
+        return self._event(self._placed(part, place))
+
+    def _answered(self, place: int, body: Mapping[str, Any]) -> Iterator[bytes]:
+        """What was not told of a whole answer, which a repeat may find."""
+        if body.get("usage"):
+            self._usages[place] = body["usage"]
+        choices = body.get("choices") or []
+        if not self._parts[place]:
+            yield from (self._told(_as_part(each), place) for each in choices)
+        elif any(
+            each.get("finish_reason") and each["index"] not in self._ended[place]
+            for each in choices
+        ):
+            raise Refused(_PARTS_GONE)
 
     def end(self) -> Iterator[bytes]:
         """The events that close a stream."""
@@ -102,6 +132,17 @@ class Events:
         return b"data: " + orjson.dumps(head | part) + b"\n\n"
 
 
+def _as_part(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """A part that is a whole choice."""
+    told = dict(choice)
+    if message := told.pop("message", None):
+        told["delta"] = {**message}
+        if calls := message.get("tool_calls"):
+            placed = [{"index": place, **call} for place, call in enumerate(calls)]
+            told["delta"]["tool_calls"] = placed
+    return {"choices": [told]}
+
+
 @dataclass(slots=True)
 class ResponseEvents:
     """Makes the events of one stream of /v1/responses: the engine's, with our names."""
@@ -111,6 +152,8 @@ class ResponseEvents:
     _usage: dict[str, Any] | None = None
     #: Parts of an answer that was not told to its end.
     _parts: int = 0
+    #: Whether the answer was told to its end.
+    _is_ended: bool = False
     #: The number of the next event.
     _next: int = 0
 
@@ -120,13 +163,16 @@ class ResponseEvents:
         return [self._usage or {"output_tokens": self._parts}]
 
     def of(self, told: Told) -> Iterator[bytes]:
-        """The events of what has come."""
+        """The events of what has come. Raises Refused."""
         for part in told.parts:
+            self._is_ended |= part["type"] in RESPONSE_ENDS
             self._parts += part["type"].endswith(".delta")
             if response := part.get("response"):
                 response["model"] = self.asked.model
                 self._usage = response.get("usage")
             yield self._event(part)
+        if told.body and "output" in told.body and not self._is_ended:
+            raise Refused(_PARTS_GONE)
 
     def end(self) -> Iterator[bytes]:
         """Nothing: the last event of the answer closes the stream."""

@@ -1,6 +1,7 @@
 """OpenAI's requests through the gateway, answered whole."""
 
 import base64
+import json
 from array import array
 from typing import Any
 
@@ -107,6 +108,9 @@ def test_a_repeat_with_the_same_key_finds_the_answer(gateway: Served, fleet: Any
     again = gateway.ask("/v1/completions", body, headers=key)[1]
     assert first == again
     assert fleet.engines["writer-0"].stats()["executed"]["only once"] == 1
+    stream = gateway.ask("/v1/completions", body | {"stream": True}, headers=key)[1]
+    told = json.loads(stream.partition(b"\n")[0].removeprefix(b"data: "))
+    assert told["choices"] == first["choices"]
     other = {"model": "vectors", "input": "only once"}
     assert gateway.ask("/v1/embeddings", other, headers=key)[1]["data"]
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import orjson
+import pytest
 
 from modelserver.gateway.bodies import read_body
 from modelserver.gateway.calling import Told
 from modelserver.gateway.events import open_events
-from modelserver.gateway.faults import Fault
+from modelserver.gateway.faults import Fault, Refused
 
 ASKED = read_body("/v1/responses", {"model": "m", "input": "hi", "stream": True})
 
@@ -43,3 +44,42 @@ def test_an_error_in_a_response_is_found_in_either_form():
     assert (body["message"], body["code"]) == ("gone", "engine_error")
     assert body["error"]["message"] == "gone"
     assert events.usages == [{"output_tokens": 2}]
+
+
+def told(path: str, *news: Told) -> list[dict[str, Any]]:
+    """The choices of a stream's events."""
+    body = {"model": "m", "prompt": "a", "messages": [], "stream": True}
+    events, found = open_events(read_body(path, body)), []
+    for each in news:
+        for event in events.of(each):
+            found += orjson.loads(event.removeprefix(b"data: "))["choices"]
+    return found
+
+
+def test_an_answer_whose_parts_are_gone_comes_in_one():
+    text = {"index": 0, "text": "abc", "finish_reason": "stop"}
+    assert told("/v1/completions", Told(0, [], {"choices": [text]})) == [text]
+    call = {"id": "c", "type": "function", "function": {"name": "f"}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call]}
+    chat = {"index": 0, "message": said, "finish_reason": "tool_calls"}
+    delta = said | {"tool_calls": [{"index": 0} | call]}
+    assert told("/v1/chat/completions", Told(0, [], {"choices": [chat]})) == [
+        {"index": 0, "delta": delta, "finish_reason": "tool_calls"}
+    ]
+
+
+def test_an_answer_that_was_told_to_its_end_is_not_told_again():
+    first = {"index": 0, "text": "ab", "finish_reason": None}
+    last = {"index": 0, "text": "c", "finish_reason": "stop"}
+    whole = {"choices": [{"index": 0, "text": "abc", "finish_reason": "stop"}]}
+    news = Told(0, [{"choices": [first]}]), Told(0, [{"choices": [last]}], whole)
+    assert told("/v1/completions", *news) == [first, last]
+
+
+def test_an_answer_that_was_told_in_part_does_not_look_whole():
+    part = {"choices": [{"index": 0, "text": "a", "finish_reason": None}]}
+    whole = {"choices": [{"index": 0, "text": "abc", "finish_reason": "stop"}]}
+    with pytest.raises(Refused, match="ask without stream"):
+        told("/v1/completions", Told(0, [part], whole))
+    with pytest.raises(Refused, match="ask without stream"):
+        list(open_events(ASKED).of(Told(0, [], {"output": []})))
