@@ -276,13 +276,14 @@ class Intake:
         self._reconciled_at = self.loop.time()
 
     async def _deliver_all(self, queue: str, deliveries: list[Delivery]) -> None:
-        messages = []
+        messages, channel = [], self._channel
         for delivery in deliveries:
-            message = self._read(queue, delivery)
+            if channel is None:
+                self.courier.give_back(delivery.tag)
+                continue
+            message = read(delivery, queue, channel, self.tasks, self.accept)
             if isinstance(message, UnreadableMessage):
                 self.refuse(delivery.tag, message)
-            elif message is None:
-                self.courier.give_back(delivery.tag)
             else:
                 messages.append(message)
         again = [message for message in messages if _may_be_answered(message)]
@@ -314,7 +315,13 @@ class Intake:
         named: frozenset[str] = frozenset()
         if self.revoked and messages:
             tasks = [message.headers["id"] for message in messages]
-            named = await self.deliveries.revoked(tasks)
+            try:
+                named = await self.deliveries.revoked(tasks)
+            except (RedisError, OSError):
+                # Nobody here would have them: they go back, and are looked up again.
+                for message in messages:
+                    self.courier.give_back(str(message.delivery_tag))
+                raise
         now, wanted, unwanted = self.clock.now(), [], []
         for message in messages:
             task = message.headers["id"]
@@ -338,15 +345,6 @@ class Intake:
         if unwanted:
             self.settle_unwanted(unwanted)
         return wanted
-
-    def _read(
-        self, queue: str, delivery: Delivery
-    ) -> Message | UnreadableMessage | None:
-        """The message; None while there is no channel to hand it over."""
-        channel = self._channel
-        if channel is None:
-            return None
-        return read(delivery, queue, channel, self.tasks, self.accept)
 
     def refuse(self, tag: str, message: UnreadableMessage) -> None:
         """Answer a message that nobody can execute, and let it go."""

@@ -277,7 +277,11 @@ class Service:
         headers = orjson.loads(delivery.raw)["headers"]
         task, tag = str(headers.get("id") or ""), delivery.tag
         key = self.app.backend.backend_key(task)
-        if not task or (await self.deliveries.answered([key]))[0]:
+        try:
+            answered = not task or (await self.deliveries.answered([key]))[0]
+        except (RedisError, OSError):
+            answered = False  # If there is an answer, the new one is refused.
+        if answered:
             self.courier.ack(tag)
             return
         reason = f"{MOST_REAPS} workers died with it"

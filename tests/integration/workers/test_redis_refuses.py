@@ -178,6 +178,23 @@ def test_a_queue_of_another_type_keeps_no_other_waiting(fleet: FleetSite):
     assert answers(fleet.send(["after"])) == [answer_text("after")]
 
 
+def test_what_was_pulled_and_could_not_be_looked_up_is_answered(fleet: FleetSite):
+    fleet.engine("writer-0")
+    worker, results = fleet.worker(), []
+    fleet.app.control.revoke("any task: workers look for those that are revoked")
+
+    def is_refused() -> bool:
+        results.extend(fleet.send([f"request {len(results)}"]))
+        return "pulling waits" in worker.said()
+
+    fleet.store.client.acl_setuser("default", enabled=True, commands=["-zmscore"])
+    eventually(is_refused, PATIENCE)
+    fleet.store.client.acl_setuser("default", enabled=True, commands=["+zmscore"])
+    assert answers(results) == [
+        answer_text(f"request {n}") for n in range(len(results))
+    ]
+
+
 # Bytes.
 
 
