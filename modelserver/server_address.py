@@ -165,11 +165,14 @@ def read_address(url: str) -> ServerAddress:
 def plain_url(url: str) -> str:
     """The URL without its passwords, for messages."""
     place, _, query = url.partition("?")
-    kept = [part for part in query.split("&") if not part.startswith(_SECRET)]
-    shown = f"{place}?{'&'.join(kept)}" if query and kept else place
-    # The last @: a password may hold a ? that should have been written as %3F.
-    head, at, tail = shown.rpartition("@")
-    return f"{head.split('://')[0]}://***@{tail}" if at else shown
+    parts = query.split("&") if query else []
+    kept = [part for part in parts if not part.startswith(_SECRET)]
+    if any("@" in part and not part.startswith(_PATHS) for part in kept):
+        # A password holds a ? that should have been written as %3F.
+        place, kept = f"{place}?{'&'.join(kept)}", []
+    head, at, tail = place.rpartition("@")
+    shown = f"{head.split('://')[0]}://***@{tail}" if at else place
+    return f"{shown}?{'&'.join(kept)}" if kept else shown
 
 
 def with_password(url: str, password: str) -> str:

@@ -84,6 +84,9 @@ def test_messages_hold_no_password():
 
 def test_a_question_mark_in_a_password_shows_nothing_of_it():
     assert plain_url("redis://:se?cret@h:1/0?db=2") == "redis://***@h:1/0?db=2"
+    assert plain_url("redis://:s?e=cret@h") == "redis://***@h"
+    url = "rediss://h?ssl_ca_certs=/a@b.pem&ssl_check_hostname=no"
+    assert plain_url(url) == url
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch):
