@@ -18,6 +18,8 @@ ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
 CANARY_VALUES = len(fields(Canary)) - 1
 #: Values of an engine's metrics; newer launchers may add some.
 METRICS_VALUES = len(fields(Metrics))
+#: Values of a stored sample; newer workers may add some.
+SAMPLE_VALUES = 9
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}
 
@@ -39,10 +41,9 @@ def pack_sample(sample: Sample) -> list[Any]:
 
 def unpack_sample(engine: str, packed: list[Any]) -> Sample:
     """The reverse of pack_sample."""
+    *values, outcome = packed[:SAMPLE_VALUES]
     # What a newer worker recorded and we do not know says nothing.
-    outcome = _OUTCOMES.get(packed[-1], Outcome.CANCELLED)
-    values: list[Any] = [engine, *packed[:-1], outcome]
-    return Sample(*values)
+    return Sample(engine, *values, _OUTCOMES.get(outcome, Outcome.CANCELLED))
 
 
 def read_all_samples(

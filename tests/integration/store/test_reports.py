@@ -18,8 +18,19 @@ from modelserver.store.fleet.engines import (
     remove_engine,
     report_engine,
 )
-from modelserver.store.fleet.measurements import read_canaries, read_metrics
-from modelserver.values import Cause, EngineReport, EngineSpec, EngineState, Wish
+from modelserver.store.fleet.measurements import (
+    read_canaries,
+    read_metrics,
+    read_samples,
+)
+from modelserver.values import (
+    Cause,
+    EngineReport,
+    EngineSpec,
+    EngineState,
+    Outcome,
+    Wish,
+)
 from tests.support.processes import ValkeyProcess
 from tests.support.workers import HOST, FleetSite, open_fleet
 from workers.engines.fallbacks import Fallbacks
@@ -136,6 +147,9 @@ def test_reports_of_a_newer_launcher_are_read_as_far_as_they_are_known(site: Fle
     assert read_metrics(store)[ENGINE.id].waiting == 1
     store.client.lpush(store.keys.canaries(ENGINE.id), "[1, 9.0, 0.5, false, 2, 7]")
     assert read_canaries(store)[ENGINE.id][0].round == 2
+    sample = '[1, 9.0, 0.5, 8, 2, 1, 1, 8, "ok", 7]'
+    store.client.lpush(store.keys.samples(ENGINE.id), sample)
+    assert read_samples(store, ENGINE.id)[0].outcome is Outcome.OK
     wish = {**dataclasses.asdict(Wish(EngineSpec("m-0", "m", "a"))), "cause": "bored"}
     store.client.hset(store.keys.desired, "m-0", json.dumps(wish))
     assert read_wishes(store)["m-0"].cause is Cause.NONE
