@@ -325,9 +325,9 @@ def _group_is_its_own(identity: Identity) -> bool:
         leader = psutil.Process(identity.pid)
         if not _is_same(leader, identity.birth, identity.created):
             return False
+        dead = leader.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-    dead = leader.status() == psutil.STATUS_ZOMBIE
     return dead or not identity.mark or _may_be_marked(leader, identity)
 
 
