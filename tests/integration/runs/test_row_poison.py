@@ -2,19 +2,17 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from modelserver.store.fleet.control import hold_control, report_steered, write_wishes
 from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.workers import read_loads
 from modelserver.store.messages.dead_letters import dead_letters
 from modelserver.store.server.trouble import rights
-from modelserver.values import EngineSpec, Wish
-from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess, eventually
+from tests.support.fragile import open_fragile_fleet
+from tests.support.processes import ValkeyProcess, eventually
 from tests.support.runs import (
     assert_answered,
     collect,
@@ -23,35 +21,14 @@ from tests.support.runs import (
     open_lane,
     prompt_of,
 )
-from tests.support.workers import HOST, PATIENCE, FleetSite, open_fleet
-
-FRAGILE = f"""
-[[models]]
-name = "fragile"
-engine = "command"
-command = [
-    "{sys.executable}", "{ROOT}/tests/engine/server.py", "--port", "{{port}}",
-    "--model", "{{model}}", "--latency", "0.5", "--poison", "{prompt_of(777)}",
-]
-max_running = 64
-"""
+from tests.support.workers import PATIENCE, FleetSite, open_fleet
 
 
 @pytest.fixture
 def fleet(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[FleetSite]:
     """A launcher, a worker and one engine that dies of a certain row."""
-    with open_fleet(tmp_path, valkey.url, FRAGILE) as site:
-        spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
-        with hold_control(site.store, "test", 60) as token:
-            write_wishes(site.store, token, {spec.id: Wish(spec, token=token)})
-            report_steered(site.store, "test")
-        launcher = LauncherProcess(tmp_path, site.environment)
-        try:
-            site.worker()
-            yield site
-        finally:
-            launcher.signal(signal.SIGTERM)
-            launcher.wait()
+    with open_fragile_fleet(tmp_path, valkey.url, prompt_of(777), "0.5") as site:
+        yield site
 
 
 def test_a_row_that_kills_engines_ends_and_its_neighbours_are_answered(

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,25 +13,13 @@ from celery.result import AsyncResult
 
 from modelserver.errors import PoisonError
 from modelserver.messaging.wire import result_key
-from modelserver.store.fleet.control import hold_control, report_steered, write_wishes
 from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.workers import read_loads
 from modelserver.store.messages.dead_letters import dead_letters, discard, resubmit
-from modelserver.values import EngineSpec, Wish
 from tests.engine.openai_api import answer_text
-from tests.support.processes import ROOT, LauncherProcess, ValkeyProcess, eventually
-from tests.support.workers import HOST, PATIENCE, FleetSite, answers, open_fleet
-
-FRAGILE = f"""
-[[models]]
-name = "fragile"
-engine = "command"
-command = [
-    "{sys.executable}", "{ROOT}/tests/engine/server.py", "--port", "{{port}}",
-    "--model", "{{model}}", "--latency", "0.1", "--poison", "POISON",
-]
-max_running = 64
-"""
+from tests.support.fragile import open_fragile_fleet
+from tests.support.processes import ValkeyProcess, eventually
+from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
 
 
 @pytest.fixture
@@ -52,19 +39,8 @@ def fleet(
     tmp_path: Path, valkey: ValkeyProcess, latency: str, places: str
 ) -> Iterator[FleetSite]:
     """A launcher, a worker and one engine that dies of a certain prompt."""
-    fragile = FRAGILE.replace("0.1", latency).replace("64", places)
-    with open_fleet(tmp_path, valkey.url, fragile) as site:
-        spec = EngineSpec(id="fragile-0", model="fragile", host=HOST)
-        with hold_control(site.store, "test", 60) as token:
-            write_wishes(site.store, token, {spec.id: Wish(spec, token=token)})
-            report_steered(site.store, "test")
-        launcher = LauncherProcess(tmp_path, site.environment)
-        try:
-            site.worker()
-            yield site
-        finally:
-            launcher.signal(signal.SIGTERM)
-            launcher.wait()
+    with open_fragile_fleet(tmp_path, valkey.url, "POISON", latency, places) as site:
+        yield site
 
 
 def test_a_request_that_kills_engines_is_set_aside_and_its_neighbours_are_answered(
