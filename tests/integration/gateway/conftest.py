@@ -1,4 +1,4 @@
-"""A fleet with a gateway that the tests of a module share."""
+"""A gateway of the fleet that the tests of a module share."""
 
 import http.client
 import json
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.support.processes import ROOT
-from tests.support.shared_fleet import open_shared_fleet, restore
 from tests.support.workers import PATIENCE, FleetSite
 
 
@@ -92,23 +91,9 @@ def open_gateway(
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetSite]:
-    """One worker and an engine for each of three models, for the whole module."""
-    with open_shared_fleet(tmp_path_factory.mktemp("fleet")) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
 def open_site(site: FleetSite) -> Iterator[Served]:
     with open_gateway(site) as gateway:
         yield gateway
-
-
-@pytest.fixture
-def fleet(site: FleetSite) -> Iterator[FleetSite]:
-    """The module's fleet: its engines healthy and ready, nothing queued or held."""
-    yield site
-    restore(site)
 
 
 @pytest.fixture
