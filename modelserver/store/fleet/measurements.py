@@ -41,9 +41,10 @@ def pack_sample(sample: Sample) -> list[Any]:
 
 def unpack_sample(engine: str, packed: list[Any]) -> Sample:
     """The reverse of pack_sample."""
-    *values, outcome = packed[:SAMPLE_VALUES]
+    *known, told = packed[:SAMPLE_VALUES]
     # What a newer worker recorded and we do not know says nothing.
-    return Sample(engine, *values, _OUTCOMES.get(outcome, Outcome.CANCELLED))
+    values: list[Any] = [engine, *known, _OUTCOMES.get(told, Outcome.CANCELLED)]
+    return Sample(*values)
 
 
 def read_all_samples(
