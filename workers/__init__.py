@@ -9,6 +9,7 @@ likes.
 - ``bridge``: Celery's tracer, which is synchronous, on the loop
 - ``service``: puts everything below together, and takes it apart
 - ``intake``: pulls exactly what the engines have room for
+- ``open_queues``: which queues may have something to pull
 - ``reading``: a pulled message, or why nobody can execute it
 - ``lease``: this worker's sign of life, and what dead workers left behind
 - ``requests``: from a message to an answer, on one engine after another

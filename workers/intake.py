@@ -6,7 +6,6 @@ other waiting. Messages with an ETA are set aside in Redis rather than in memory
 """
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from workers.delivery.task_times import find_due, has_expired
 from workers.delivery.trials import Trials
 from workers.engines.fallbacks import REFUSED_AT_ONCE, Fallbacks
 from workers.engines.roster import Roster
+from workers.open_queues import LOOK_SECONDS, OpenQueues, is_cut_short
 from workers.reading import UnreadableMessage, read
 from workers.requests.bundles import Bundles
 
@@ -41,8 +41,6 @@ MOST_SPARE = 16
 CONTROL_ROOM = 8
 #: Most messages that one pull moves, so that its script takes the server a short time.
 MOST_PULLED = 128
-#: The longest wait between two pulls, in seconds, in case a bell is not heard.
-BELL_SECONDS = 1.0
 #: How often what is held is compared with the server's account, in seconds.
 RECONCILE_SECONDS = 5.0
 #: Wait between two tries to pull while Redis is away, in seconds.
@@ -74,11 +72,8 @@ class Intake:
         self.fallbacks = fallbacks
         self.clock = clock
         self.wakeup = asyncio.Event()
-        #: The queue that a bell rang for last, until it is pulled from.
-        self._rung = ""
+        self._open_queues = OpenQueues()
         courier.on_freed = self._on_freed
-        #: Whether a queue may have messages that there was no room for.
-        self._waits_for_room = True
         #: False once the worker is to stop.
         self.pulling = True
         #: Nothing is pulled without a lease, whose end tells others that we are dead.
@@ -122,7 +117,7 @@ class Intake:
 
     def subscriptions_changed(self) -> None:
         """Look again which queues to read."""
-        self._on_loop(self.wakeup.set)
+        self._on_loop(self.ring, "")
 
     def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
         if threading.get_ident() == self.loop._thread_id:  # type: ignore[attr-defined]
@@ -133,24 +128,24 @@ class Intake:
     # On the loop.
 
     def ring(self, queue: str) -> None:
-        """There may be something to pull, from this queue first; "" is any."""
-        self._rung = queue
+        """There may be something to pull from this queue; "" is any."""
+        # Celery knows one consumer for both.
+        self._open_queues.open(CONTROL_QUEUE if queue == STEER_QUEUE else queue)
         self.wakeup.set()
 
     def _on_freed(self) -> None:
         """A place came free. Into an empty queue a bell rings."""
-        if self._waits_for_room:
+        if self._open_queues.make_room():
             self.wakeup.set()
 
     def queues(self) -> list[str]:
-        """The subscribed queues, starting with that of a bell, or another each time."""
+        """The subscribed queues that may have something, in the order of the pulls."""
         if not (self.pulling and self.leased) or self._channel is None:
             return []
         queues = sorted(self._channel.readable_queues)
         self._turn += 1
         cut = self._turn % len(queues) if queues else 0
-        rung, self._rung = self._rung, ""
-        return sorted(queues[cut:] + queues[:cut], key=lambda each: each != rung)
+        return self._open_queues.take(queues[cut:] + queues[:cut], self.loop.time())
 
     def room(self, queue: str) -> int:
         """Messages of this queue that may still be pulled."""
@@ -191,6 +186,7 @@ class Intake:
             except (RedisError, OSError) as error:
                 logger.warning("Redis away: pulling waits (%s)", error)
                 self.must_reconcile = True
+                self._open_queues.open_all()
                 await asyncio.sleep(PULL_RETRY_SECONDS)
                 continue
             if pulled:
@@ -203,15 +199,15 @@ class Intake:
         return self.loop.time() - self._reconciled_at > RECONCILE_SECONDS
 
     async def _pull_all(self) -> int:
-        pulled, self._waits_for_room = 0, False
+        pulled = 0
         for queue in self.queues():
             room = self.room(queue)
-            self._waits_for_room |= not room
+            kept = self._kept(queue, room) if room else 0
+            if kept or not room:
+                self._open_queues.wait_for_room(queue)
             if queue == CONTROL_QUEUE:
                 pulled += await self._pull_control(room)
             elif room:
-                kept = self._kept(queue, room)
-                self._waits_for_room |= kept > 0
                 deliveries = await self._pull(queue, room, kept=kept)
                 for delivery in deliveries:
                     self.courier.took(queue, delivery)
@@ -231,6 +227,8 @@ class Intake:
             self._refused_pulls.add(queue)
             return []
         self._refused_pulls.discard(queue)
+        if is_cut_short(deliveries, room):
+            self.ring(queue)
         return deliveries
 
     async def _pull_control(self, room: int) -> int:
@@ -251,11 +249,13 @@ class Intake:
 
     async def _wait(self) -> None:
         """Wait until a bell rings, room comes free or a subscription changes."""
-        again = self.roster.next_change() or BELL_SECONDS
-        with contextlib.suppress(TimeoutError):
+        again = self.roster.next_change() or LOOK_SECONDS
+        try:
             # Not wait_for: in Python 3.11 it can swallow a cancellation.
-            async with asyncio.timeout(min(BELL_SECONDS, again)):
+            async with asyncio.timeout(min(LOOK_SECONDS, again)):
                 await self.wakeup.wait()
+        except TimeoutError:
+            self._open_queues.open_all()
 
     async def _reconcile(self) -> None:
         """Agree with the server about what this worker holds.
