@@ -1,5 +1,6 @@
 """Who may come in: API keys, their limits, and the books of what they used."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -47,16 +48,19 @@ class Doorkeeper:
         #: one.
         self._is_local = is_local
         self._keys = keys
+        #: Whether there was no key at the last look.
+        self._is_open = is_local
         self._open_until = 0.0
+        self._looking: asyncio.Task[bool] | None = None
 
     async def admit(self, authorization: str) -> Visitor:
         """Who comes with this header. Raises Refused, RedisError."""
-        if time.monotonic() < self._open_until:
+        if self._is_open and await self._is_still_open():
             return Visitor()
         secret = authorization.removeprefix("Bearer ").strip()
         key, are_there_any = await find_api_key(self._client, self._keys, secret)
         if key is None and not are_there_any and self._is_local:
-            self._open_until = time.monotonic() + OPEN_SECONDS
+            self._is_open = True
             return Visitor()
         if key is not None:
             return Visitor(key)
@@ -67,6 +71,23 @@ class Doorkeeper:
                 '"Bearer sk-ms-..."; the fleet\'s operators make one'
             )
         raise Refused(Fault(401, text, code="invalid_api_key"))
+
+    async def _is_still_open(self) -> bool:
+        """Whether there is no key yet; all who ask at once go by one look."""
+        if time.monotonic() < self._open_until:
+            return True
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> bool:
+        try:
+            _, are_there_any = await find_api_key(self._client, self._keys, "")
+            self._is_open = not are_there_any
+            self._open_until = time.monotonic() + OPEN_SECONDS
+            return self._is_open
+        finally:
+            self._looking = None
 
     async def count(self, visitor: Visitor, model: str) -> Visitor:
         """Count a request for a model. Raises Refused, RedisError."""
