@@ -19,7 +19,7 @@ from celery.result import AsyncResult
 from modelserver import settings as settings_module
 from modelserver.errors import ModelserverError, ModelUnavailableError
 from modelserver.messaging.catalogue import Catalogue
-from modelserver.messaging.envelope import SERIALIZER
+from modelserver.messaging.envelope import SERIALIZER, plain
 from modelserver.messaging.forks import reset_in_forks
 from modelserver.messaging.remote_control import Control
 from modelserver.messaging.requests import (
@@ -111,6 +111,22 @@ class InferenceTask(Task):  # type: ignore[misc]
             options.setdefault("kwargsrepr", "")
         with accepted_or_unreachable(self.app), self._traced(options):
             return super().apply_async(args, kwargs, **options)
+
+    def compose(
+        self, subject: Any, kwargs: dict[str, Any], priority: int, headers: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """The queue and the message of a request that nothing follows.
+
+        ``headers`` has its id and its origin. Where results are on another server, or
+        traces are on, ``apply_async`` does more. Raises as that.
+        """
+        args, kwargs = plain_arguments(self.name, (subject,), kwargs)
+        options = {"headers": {"task": self.name, **headers}}
+        self._address(self._checked(args, kwargs), kwargs, options)
+        self._add_deadline(kwargs, options)
+        options["headers"][RESUBMISSION] = UNLESS_ANSWERED
+        message = plain(options["headers"], args, kwargs, priority)
+        return str(options.get("queue")), message
 
     def _traced(self, options: dict[str, Any]) -> AbstractContextManager[None]:
         """A span while the request is sent, where traces are on."""

@@ -2,7 +2,8 @@
 
 ``server`` has the paths; ``reading`` takes bodies in, ``bodies`` finds what is asked in
 them and joins the answers,
-``calling`` sends requests and follows them, ``inbox`` hears the parts of streams,
+``calling`` sends requests and follows them, ``direct`` without Celery's layers,
+``patience`` while Redis is away, ``inbox`` hears the parts of streams,
 ``events`` writes them, ``doorkeeper`` knows keys and limits, ``admission`` refuses what
 cannot be answered in time, by the estimate of ``waiting``, ``faults`` tells errors,
 ``openapi`` describes the paths, ``crowd`` bounds the connections.

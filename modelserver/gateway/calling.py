@@ -1,53 +1,27 @@
 """Requests of the gateway on their way through the queue: sent, awaited, called off."""
 
 import asyncio
-import time
 import uuid
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from celery import Celery
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
-from modelserver.errors import StoreUnreachableError
 from modelserver.gateway.bodies import Asked, TaskCall
+from modelserver.gateway.direct import DirectWay
 from modelserver.gateway.inbox import Arrivals, Inbox
+from modelserver.gateway.patience import patiently
 from modelserver.messaging.sending import BackgroundSender
 from modelserver.store.batch import HEDGE, SUBMITTER
 from modelserver.store.messages.streams import STREAM
 
 #: By the ids of requests that a client gave a key for, so that a repeat finds them.
 _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
-#: Where Redis does not answer, a request waits for it so long, in seconds.
-PATIENCE_SECONDS = 20.0
-#: Seconds between two tries.
-PAUSE_SECONDS = 0.25
-T = TypeVar("T")
-
-
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again while Redis does not answer, within bounds.
-
-    Only for what may be asked twice.
-    """
-    ends = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return await ask()
-        except (StoreUnreachableError, RedisError, OSError):
-            if time.monotonic() > ends:
-                raise
-        await asyncio.sleep(PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +38,8 @@ class Caller:
     idempotency_key: str = ""
     #: Whether a second engine may be asked where the first one takes long.
     may_be_hedged: bool = False
+    #: Whether its body is quick to look through.
+    is_short: bool = False
 
 
 @dataclass(slots=True)
@@ -80,9 +56,13 @@ class Told:
 class Calls:
     """Sends what bodies ask for to the fleet."""
 
-    def __init__(self, app: Celery, inbox: Inbox) -> None:
+    def __init__(
+        self, app: Celery, inbox: Inbox, direct: DirectWay | None = None
+    ) -> None:
         self._app = app
         self._inbox = inbox
+        #: Where requests need not go through Celery.
+        self._direct = direct
         self._tasks = {task.name: task for task in app.modelserver_tasks}
 
     async def answer(self, asked: Asked, caller: Caller) -> list[dict[str, Any]]:
@@ -106,14 +86,21 @@ class Calls:
         async with self._sent(call, caller, options) as result:
             return dict(await result)
 
-    @asynccontextmanager
-    async def _sent(
+    def _sent(
         self, call: TaskCall, caller: Caller, options: dict[str, Any]
-    ) -> AsyncIterator[AsyncResult]:
+    ) -> AbstractAsyncContextManager[Awaitable[Any]]:
         """A request that was accepted; left before its end it is called off."""
         arguments = dict(call.arguments)
         if caller.deadline is not None:
             arguments["deadline"] = caller.deadline
+        if self._direct is None:
+            return self._sent_by_celery(call, arguments, options)
+        return self._direct.sent(call, arguments, options, caller.is_short)
+
+    @asynccontextmanager
+    async def _sent_by_celery(
+        self, call: TaskCall, arguments: dict[str, Any], options: dict[str, Any]
+    ) -> AsyncIterator[AsyncResult]:
         task = self._tasks[call.task]
         sender: BackgroundSender = self._app.modelserver_sender
         sending: Future[Any] = Future()
@@ -201,7 +188,7 @@ class Calls:
 
 
 async def _until_answered(
-    place: int, arrivals: Arrivals, result: AsyncResult
+    place: int, arrivals: Arrivals, result: Awaitable[Any]
 ) -> AsyncIterator[Told]:
     answer = asyncio.ensure_future(_await(result))
     parts: asyncio.Task[list[dict[str, Any]]] | None = None
@@ -231,7 +218,7 @@ def _parts(done: "asyncio.Task[list[dict[str, Any]]]") -> list[dict[str, Any]]:
     return []
 
 
-async def _await(result: AsyncResult) -> Any:
+async def _await(result: Awaitable[Any]) -> Any:
     return await result
 
 

@@ -21,8 +21,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from modelserver.gateway.admission import Admission, LoadReader
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
-from modelserver.gateway.calling import Caller, Calls, Told, patiently
+from modelserver.gateway.calling import Caller, Calls, Told
 from modelserver.gateway.crowd import Crowd, allow_connections
+from modelserver.gateway.direct import DirectWay
 from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import (
     KEEP_ALIVE,
@@ -33,6 +34,7 @@ from modelserver.gateway.events import (
 from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
+from modelserver.gateway.patience import patiently
 from modelserver.gateway.reading import read_json_body
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.wire import EMBED
@@ -45,6 +47,8 @@ from modelserver.tracing import find_tracer
 
 #: The largest body that is read, in bytes.
 MOST_BODY_BYTES = 64_000_000
+#: A body of so many bytes is looked through on the loop, a larger one in a thread.
+SHORT_BODY_BYTES = 100_000
 #: A connection that asks for nothing is closed after so many seconds.
 IDLE_SECONDS = 75.0
 #: A stream that is silent for so many seconds gets a line that clients skip.
@@ -74,7 +78,10 @@ class Gateway:
         )
         self._doorkeeper = Doorkeeper(self._client, store_keys, is_local)
         self._inbox = Inbox(self._client, store_keys)
-        self._calls = Calls(app, self._inbox)
+        self._direct = None
+        if not (settings.fleet.redis.results_url or settings.is_traced):
+            self._direct = DirectWay(app, self._client, store_keys)
+        self._calls = Calls(app, self._inbox, self._direct)
         self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
         self._began = int(time.time())
@@ -107,10 +114,14 @@ class Gateway:
 
     async def _open(self, app: web.Application) -> Any:
         await self._inbox.start()
+        if self._direct is not None:
+            await self._direct.start()
         looking = asyncio.create_task(self._batches.look_after())
         yield
         looking.cancel()
         await self._inbox.stop()
+        if self._direct is not None:
+            await self._direct.stop()
         await self._client.aclose()
 
     # Every answer.
@@ -338,6 +349,7 @@ def _caller(request: web.Request, key: ApiKey | None, hedges: bool) -> Caller:
         deadline=_seconds(request),
         idempotency_key=request.headers.get("idempotency-key", ""),
         may_be_hedged=_whether(request, "x-modelserver-hedge", hedges),
+        is_short=(request.content_length or MOST_BODY_BYTES) <= SHORT_BODY_BYTES,
     )
 
 

@@ -50,6 +50,15 @@ def blocks(values: Sequence[T]) -> Iterator[Sequence[T]]:
         yield values[start : start + BLOCK]
 
 
+def silent_error(address: str, cause: str) -> StoreUnreachableError:
+    """The end of all waits for answers of a server that was silent for too long."""
+    return StoreUnreachableError(
+        f"Redis at {address} has not answered for {PATIENCE_SECONDS:.0f} s ({cause}); "
+        "requests that were accepted go on when it is back: start it, and ask for the "
+        "answer again"
+    )
+
+
 class AnswerListener:
     """Tells whoever waits for a result's key what is stored under it.
 
@@ -254,11 +263,7 @@ class AnswerListener:
     def _give_up(self, cause: Exception) -> None:
         with self._lock:
             waits, self._waits = self._waits, {}
-        error = StoreUnreachableError(
-            f"Redis at {self._address} has not answered for {PATIENCE_SECONDS:.0f} s "
-            f"({cause}); requests that were accepted go on when it is back: start it, "
-            "and ask for the answer again"
-        )
+        error = silent_error(self._address, str(cause))
         # Once for each waiter, however many results it waits for.
         for tell in {tell: None for tells in waits.values() for tell in tells}:
             with contextlib.suppress(Exception):

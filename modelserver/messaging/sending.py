@@ -83,7 +83,11 @@ class BackgroundSender:
     def revoke(self, sending: "Future[Any]") -> None:
         """Have a request revoked that was to be sent; does nothing if it was not."""
         if not sending.cancelled() and sending.exception() is None:
-            self._put(sending.result().id)
+            self.call_off(sending.result().id)
+
+    def call_off(self, task: str) -> None:
+        """Have a request revoked."""
+        self._put(task)
 
     def finish(self) -> None:
         """Send what is waiting to be sent, for a short while; a program ends."""

@@ -197,33 +197,13 @@ class Channel(redis.Channel):
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         priority = self._get_message_priority(message, reverse=False)
         prefix = self.global_keyprefix
-        key = prefix + self._q_for_pri(queue, priority)
-        keys, headers = Keys(prefix), message.get("headers") or {}
-        due = headers.get(DEADLINE)
-        # Only requests carry a deadline, and only our workers know side lists: what
-        # others read, such as a user's own worker, goes where they look.
-        request = headers.get("task") in KINDS
-        task = str(headers.get("id", "")) if request else ""
-        owner = list_name(headers.get(SUBMITTER) or headers.get("origin"))
-        again = headers.pop(RESUBMISSION, "")
-        if request:
-            message = slim(message, queue)
-            message["headers"][SENT] = round(time.time(), 2)
-        names: tuple[str, ...] = (
-            key,
-            keys.deadlines,
-            keys.result(task),
-            keys.memory_short,
-        )
-        values = (
-            *(encode(message), keys.bell(queue), task),
-            *("" if due is None else due, owner if request else "", again),
-        )
-        arguments: tuple[Any, ...] = (_script(headers), len(names), *names, *values)
+        main = prefix + self._q_for_pri(queue, priority)
+        script, names, values = put_command(Keys(prefix), main, queue, message)
         if follows := origin.get():
+            script = scripts.PUT_ONCE
             names += (follows.unacked, follows.published)
-            own = (str(headers.get("id", "")), follows.tag)
-            arguments = (scripts.PUT_ONCE, len(names), *names, *values, *own)
+            values += (_id(message), follows.tag)
+        arguments: tuple[Any, ...] = (script, len(names), *names, *values)
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:
             batch.add("eval", *arguments)
@@ -246,6 +226,33 @@ class Channel(redis.Channel):
                 )
                 purged += int(number)
         return purged
+
+
+def put_command(
+    keys: Keys, main: str, queue: str, message: dict[str, Any]
+) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
+    """How a message is put into a queue's main list: script, keys, arguments."""
+    headers = message.get("headers") or {}
+    due = headers.get(DEADLINE)
+    # Only requests carry a deadline, and only our workers know side lists: what
+    # others read, such as a user's own worker, goes where they look.
+    request = headers.get("task") in KINDS
+    task = _id(message) if request else ""
+    owner = list_name(headers.get(SUBMITTER) or headers.get("origin"))
+    again = headers.pop(RESUBMISSION, "")
+    if request:
+        message = slim(message, queue)
+        message["headers"][SENT] = round(time.time(), 2)
+    names = (main, keys.deadlines, keys.result(task), keys.memory_short)
+    values = (
+        *(encode(message), keys.bell(queue), task),
+        *("" if due is None else due, owner if request else "", again),
+    )
+    return _script(headers), names, values
+
+
+def _id(message: Mapping[str, Any]) -> str:
+    return str((message.get("headers") or {}).get("id", ""))
 
 
 def _script(headers: Mapping[str, Any]) -> str:

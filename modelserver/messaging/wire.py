@@ -103,13 +103,19 @@ class CatalogueSource:
 
     def __call__(self) -> Catalogue:
         """The models of now. Raises StoreUnreachableError."""
-        if self._read is None or (not self._fed and time.monotonic() > self._look_at):
+        if not self.is_fresh:
             text, down = self._look()
             self._take(text)
             self._take_down(down)
             self._look_at = time.monotonic() + self.FRESH_SECONDS
         assert self._read is not None
         return self._read
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a call does not look into the store."""
+        is_due = not self._fed and time.monotonic() > self._look_at
+        return self._read is not None and not is_due
 
     def feed(self, text: str) -> None:
         """Go by this applied fleet, from now on without looking into the store.

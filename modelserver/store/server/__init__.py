@@ -1,6 +1,6 @@
 """The server and the connection to it.
 
 ``state`` has ``Store``, the blocking connection, ``connections`` opens connections that
-leave a server which takes no writes, ``trouble`` says why one cannot be used,
-``keeping`` how the server keeps its data.
+leave a server which takes no writes, ``line`` is one for many commands at once,
+``trouble`` says why one cannot be used, ``keeping`` how the server keeps its data.
 """

@@ -35,12 +35,14 @@ SENTINEL_SECONDS = 1.0
 _REFUSALS = ("NOREPLICAS", "MISCONF")
 
 
-def _refuses(error: ResponseError) -> bool:
+def refuses_writes(error: ResponseError) -> bool:
+    """Whether it says that the server takes no writes now."""
     known = isinstance(error, (ReadOnlyError, MasterDownError))
     return known or str(error).startswith(_REFUSALS)
 
 
-def _lost(error: ResponseError) -> LostError:
+def lost_error(error: ResponseError) -> LostError:
+    """What is raised in its place: the connection is of no use."""
     return LostError(f"the server takes no writes now: {error}")
 
 
@@ -52,10 +54,10 @@ class LeavesDemoted:
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except ResponseError as error:
-            if not _refuses(error):
+            if not refuses_writes(error):
                 raise
             self.disconnect()  # type: ignore[attr-defined]
-            raise _lost(error) from error
+            raise lost_error(error) from error
 
 
 class StoreConnection(LeavesDemoted, redis.Connection):
@@ -105,10 +107,10 @@ class _AsyncLeavesDemoted:
         try:
             return await super().read_response(*args, **kwargs)  # type: ignore[misc]
         except ResponseError as error:
-            if not _refuses(error):
+            if not refuses_writes(error):
                 raise
             await self.disconnect()  # type: ignore[attr-defined]
-            raise _lost(error) from error
+            raise lost_error(error) from error
 
 
 class AsyncConnection(_AsyncLeavesDemoted, aioredis.Connection):

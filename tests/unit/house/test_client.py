@@ -32,8 +32,8 @@ MODULES_OF = {
 }
 #: Used where a pipeline has them.
 OPTIONAL = {"numpy", "opentelemetry", "pyarrow", "tqdm", "zstandard"}
-#: Of the host part, are not imported: a program, and what makes redis-py faster there.
-NOT_IMPORTED = {"py-spy", "redis"}
+#: Of the host part, not looked for: a program, and the client's in narrower ranges.
+NOT_IMPORTED = {"hiredis", "py-spy", "redis"}
 LOADED = "import sys, modelserver; modelserver.complete; print(*sys.modules)"
 
 FILES = {module(path): path for path in sources(*PACKAGES)}
