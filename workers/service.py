@@ -1,9 +1,6 @@
 """Everything that one worker runs on its loop, put together and taken apart."""
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import socket
 import threading
 import uuid
@@ -21,6 +18,7 @@ from redis.exceptions import RedisError
 
 from modelserver.engine_client import open_session
 from modelserver.errors import DeadlineExceededError, PoisonError
+from modelserver.garbage import tame_collection
 from modelserver.messaging.followers import Origin
 from modelserver.messaging.running_worker import set_worker
 from modelserver.messaging.wire import ROWS
@@ -50,9 +48,6 @@ T = TypeVar("T")
 
 #: How long a stopping worker tries to carry its last batch, in seconds.
 LAST_BATCH_SECONDS = 10.0
-#: For each generation of Python's garbage collection, the oldest last: so many objects
-#: more, or so many collections of the one before, set it off.
-GC_THRESHOLDS = (20_000, 20, 20)
 
 
 class Service:
@@ -69,7 +64,7 @@ class Service:
 
     async def start(self) -> None:
         """Open connections, take the lease, begin to run."""
-        _tame_garbage_collection()
+        tame_collection()
         settings = self.settings
         self.client = self._open(settings.redis_url)
         apart = settings.results_url != settings.redis_url
@@ -376,17 +371,3 @@ class Service:
                 _task_stack.pop()
 
         return bridge.wait(asyncio.to_thread(as_task))
-
-
-def _tame_garbage_collection() -> None:
-    """Leave what is loaded once out of every collection, and collect less often.
-
-    A request makes a few hundred objects that reference counting frees; with Python's
-    own thresholds a tenth of the time went into looking through all others.
-    """
-    gc.collect()
-    # What was freed while everything was loaded goes back to the system; glibc's own.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)

@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from modelserver.api import client
 from modelserver.cli.listening import listen, url_of
+from modelserver.garbage import tame_collection
 from modelserver.gateway.server import IDLE_SECONDS, Gateway
 from modelserver.logs import start_logging
 from modelserver.settings import load
@@ -69,6 +70,7 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
     )
     await runner.setup()
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
+    tame_collection()
     click.echo(f"OpenAI API at {url_of(sock)}/v1")
     assert runner.server is not None
     crowd = asyncio.create_task(gateway.crowd.keep_small(runner.server))

@@ -19,6 +19,7 @@ FLOORS = (
         "modelserver.fleet.arguments",
         "modelserver.fleet.key",
         "modelserver.fleet.names",
+        "modelserver.garbage",
         "modelserver.inventory",
         "modelserver.decoding",
         "modelserver.logs",
