@@ -6,7 +6,7 @@ application in ``tasks``. Names, arguments, checks and routing are the same in b
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import cache
@@ -113,12 +113,16 @@ class InferenceTask(Task):  # type: ignore[misc]
             return super().apply_async(args, kwargs, **options)
 
     def compose(
-        self, subject: Any, kwargs: dict[str, Any], priority: int, headers: Any
+        self,
+        subject: Any,
+        kwargs: dict[str, Any],
+        priority: int,
+        headers: Mapping[str, Any],
     ) -> tuple[str, dict[str, Any]]:
         """The queue and the message of a request that nothing follows.
 
-        ``headers`` has its id and its origin. Where results are on another server, or
-        traces are on, ``apply_async`` does more. Raises as that.
+        ``headers`` has its id and its origin. ``apply_async`` does more where traces
+        are on, prompts are shown or results are on another server. Raises as that.
         """
         args, kwargs = plain_arguments(self.name, (subject,), kwargs)
         options = {"headers": {"task": self.name, **headers}}

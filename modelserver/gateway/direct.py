@@ -2,7 +2,7 @@
 
 They are the messages and results of Celery's, without its layers and without threads. A
 result's channel is subscribed to before the message is put, on the same connection: so
-no answer comes unheard. Not for results on a server of their own, nor for traces.
+no answer comes unheard.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from modelserver.messaging.sending import BackgroundSender, accepted_or_unreacha
 from modelserver.messaging.transport import put_command
 from modelserver.messaging.wire import CatalogueSource
 from modelserver.server_address import plain_url
+from modelserver.settings import Settings
 from modelserver.store.keys import Keys, priority_step
 from modelserver.store.server.line import Line, read_error
 
@@ -31,6 +32,13 @@ from modelserver.store.server.line import Line, read_error
 MOST_LEFT = 64
 #: Seconds between two looks whether Redis is away for too long.
 LOOK_SECONDS = 1.0
+
+
+def can_go_directly(settings: Settings) -> bool:
+    """Whether no message has more to it: traces, shown prompts, results elsewhere."""
+    fleet = settings.fleet
+    is_plain = not (settings.is_traced or fleet.rules.show_prompts)
+    return is_plain and not fleet.redis.results_url
 
 
 class DirectWay:

@@ -23,7 +23,7 @@ from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
 from modelserver.gateway.calling import Caller, Calls, Told
 from modelserver.gateway.crowd import Crowd, allow_connections
-from modelserver.gateway.direct import DirectWay
+from modelserver.gateway.direct import DirectWay, can_go_directly
 from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import (
     KEEP_ALIVE,
@@ -79,7 +79,7 @@ class Gateway:
         self._doorkeeper = Doorkeeper(self._client, store_keys, is_local)
         self._inbox = Inbox(self._client, store_keys)
         self._direct = None
-        if not (settings.fleet.redis.results_url or settings.is_traced):
+        if can_go_directly(settings):
             self._direct = DirectWay(app, self._client, store_keys)
         self._calls = Calls(app, self._inbox, self._direct)
         self.crowd = Crowd(allow_connections())

@@ -102,6 +102,9 @@ class Line:
                     self.lost_at = loop.time()
                 self.lost_by = str(error)
                 self._lose(error)
+            except Exception as error:
+                logger.exception("a connection to Redis failed; opened again")
+                self._lose(LostError(repr(error)))
             finally:
                 self._connection = None
                 if watching is not None:
