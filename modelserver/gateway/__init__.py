@@ -8,5 +8,6 @@ them and joins the answers,
 cannot be answered in time, by the estimate of ``waiting``, ``faults`` tells errors,
 ``openapi`` describes the paths, ``crowd`` bounds the connections.
 ``batch_paths`` answers for files and batches: ``files`` keeps the one, ``batches``
-hands the other to the fleet as submitted runs.
+hands the other to the fleet as submitted runs. ``response_paths`` answers for
+responses, which ``responses`` keeps; ``writing`` has JSON and pages of lists.
 """

@@ -3,10 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
-import orjson
 from aiohttp import BodyPartReader, web
 from celery import Celery
 from redis.exceptions import RedisError
@@ -16,6 +14,7 @@ from modelserver.gateway.batches import BatchFolder, BatchRecord
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
 from modelserver.gateway.reading import read_chunks, read_json_body
+from modelserver.gateway.writing import LISTED, MOST_LISTED, json_response, list_page
 from modelserver.settings import Settings
 
 R = TypeVar("R", FileRecord, BatchRecord)
@@ -23,8 +22,8 @@ R = TypeVar("R", FileRecord, BatchRecord)
 #: Batches that a gateway left, or whose time is over, are looked for so often, in
 #: seconds.
 LOOK_SECONDS = 5.0
-#: A list shows so many entries, unless told otherwise, and at most.
-LISTED, MOST_LISTED = 20, 100
+#: A list of files shows so many at most, and as many unless told otherwise.
+MOST_FILES = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class BatchPathsHandler:
             for each in kept:
                 self._files.remove(each)
             raise
-        return _json(self._files.describe(kept[0]))
+        return json_response(self._files.describe(kept[0]))
 
     async def _read_form(self, request: web.Request, kept: list[FileRecord]) -> str:
         """Keep a form's files, noted in ``kept`` as they come; its purpose."""
@@ -97,29 +96,33 @@ class BatchPathsHandler:
                 elif part.name == "file":
                     name = (part.filename or "upload.jsonl")[-255:]
                     chunks = read_chunks(part)
-                    kept.append(await self._files.keep(name, _owner(request), chunks))
+                    kept.append(
+                        await self._files.keep(name, request["visitor"].owner, chunks)
+                    )
         except (ValueError, AssertionError, RuntimeError, LookupError) as error:
             raise RequestError(f"the form cannot be read: {error}") from error
         return purpose
 
     async def _list_files(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._files.all, _owner(request))
-        return await self._listed(request, found, self._files.describe)
+        found = await asyncio.to_thread(self._files.all, request["visitor"].owner)
+        if purpose := request.query.get("purpose"):
+            found = [each for each in found if each.purpose == purpose]
+        return await self._listed(request, found, self._files.describe, MOST_FILES)
 
     def _file(self, request: web.Request) -> FileRecord:
         name = request.match_info["file"]
-        found = self._files.find(name, _owner(request))
+        found = self._files.find(name, request["visitor"].owner)
         if found is None:
             raise Refused(Fault(404, f"there is no file {name!r} of yours", param="id"))
         return found
 
     async def _show_file(self, request: web.Request) -> web.Response:
-        return _json(self._files.describe(self._file(request)))
+        return json_response(self._files.describe(self._file(request)))
 
     async def _delete_file(self, request: web.Request) -> web.Response:
         record = self._file(request)
         self._files.remove(record)
-        return _json({"id": record.id, "object": "file", "deleted": True})
+        return json_response({"id": record.id, "object": "file", "deleted": True})
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
         path = self._files.content(self._file(request))
@@ -140,12 +143,12 @@ class BatchPathsHandler:
         models, least = (key.models, key.priority) if key else ((), 0)
         batches = self._batches
         record = await asyncio.to_thread(
-            batches.create, body, _owner(request), models, least
+            batches.create, body, request["visitor"].owner, models, least
         )
         validation = asyncio.create_task(asyncio.to_thread(batches.validate, record.id))
         self._validations.add(validation)
         validation.add_done_callback(self._validated)
-        return _json(await asyncio.to_thread(batches.describe, record))
+        return json_response(await asyncio.to_thread(batches.describe, record))
 
     def _validated(self, validation: "asyncio.Task[None]") -> None:
         self._validations.discard(validation)
@@ -155,7 +158,7 @@ class BatchPathsHandler:
 
     def _batch(self, request: web.Request) -> BatchRecord:
         name = request.match_info["batch"]
-        found = self._batches.find(name, _owner(request))
+        found = self._batches.find(name, request["visitor"].owner)
         if found is None:
             text = f"there is no batch {name!r} of yours"
             raise Refused(Fault(404, text, param="id"))
@@ -163,15 +166,15 @@ class BatchPathsHandler:
 
     async def _show_batch(self, request: web.Request) -> web.Response:
         record = self._batch(request)
-        return _json(await asyncio.to_thread(self._batches.describe, record))
+        return json_response(await asyncio.to_thread(self._batches.describe, record))
 
     async def _cancel(self, request: web.Request) -> web.Response:
         batches, record = self._batches, self._batch(request)
         record = await asyncio.to_thread(batches.cancel, record)
-        return _json(await asyncio.to_thread(batches.describe, record))
+        return json_response(await asyncio.to_thread(batches.describe, record))
 
     async def _list_batches(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._batches.all, _owner(request))
+        found = await asyncio.to_thread(self._batches.all, request["visitor"].owner)
         return await self._listed(request, found, self._batches.describe)
 
     async def _listed(
@@ -179,32 +182,12 @@ class BatchPathsHandler:
         request: web.Request,
         found: Sequence[R],
         describe: Callable[[R], dict[str, Any]],
+        listed: int = LISTED,
     ) -> web.Response:
-        """A page of a list: OpenAI's ``after`` and ``limit``."""
-        limit = LISTED
-        with suppress(ValueError):
-            limit = int(request.query.get("limit", LISTED))
-        limit = max(1, min(limit, MOST_LISTED))
-        ids = [each.id for each in found]
-        after = request.query.get("after")
-        first = ids.index(after) + 1 if after in ids else 0
-        page = found[first : first + limit]
-        data = await asyncio.to_thread(lambda: [describe(each) for each in page])
-        return _json(
-            {
-                "object": "list",
-                "data": data,
-                "first_id": data[0]["id"] if data else None,
-                "last_id": data[-1]["id"] if data else None,
-                "has_more": first + limit < len(found),
-            }
+        most = max(listed, MOST_LISTED)
+        ids, query = [each.id for each in found], request.query
+        return json_response(
+            await asyncio.to_thread(
+                lambda: list_page(found, ids, describe, query, listed, most)
+            )
         )
-
-
-def _owner(request: web.Request) -> str:
-    key = request["visitor"].key
-    return str(key.name) if key else ""
-
-
-def _json(body: Any) -> web.Response:
-    return web.Response(body=orjson.dumps(body), content_type="application/json")

@@ -7,7 +7,7 @@ or whose engine dies does not hold up the others.
 import base64
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelserver.engine_protocol import (
@@ -75,6 +75,8 @@ class Asked:
     names_model: bool = True
     #: Whether a stream is one of /v1/responses.
     is_response: bool = False
+    #: Fields of a response that no engine knows.
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_body(path: str, body: Any) -> Asked:
@@ -123,6 +125,7 @@ def read_body(path: str, body: Any) -> Asked:
         as_numbers=as_numbers,
         names_model=path not in (TOKENIZE_PATH, DETOKENIZE_PATH),
         is_response=path == RESPONSES_PATH,
+        beside=_beside(body) if path == RESPONSES_PATH else {},
     )
 
 
@@ -143,13 +146,23 @@ def _arguments(task: str, body: Mapping[str, Any], subject: str) -> dict[str, An
 
 def _stateless(rest: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a response that no engine need keep. Raises RequestError."""
-    for name in ("previous_response_id", "background", "conversation"):
+    for name in ("background", "conversation"):
         if rest.get(name):
             raise RequestError(
-                f"{name} is not offered: no engine keeps what another one answered; "
-                "send all that was said as input"
+                f"{name} is not offered; wait for the answer, and go on from it with "
+                "previous_response_id"
             )
-    return {**rest, "store": False}
+    passed = {k: v for k, v in rest.items() if k != "previous_response_id"}
+    return {**passed, "store": False}
+
+
+def _beside(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a response beside what its engine tells."""
+    store = body.get("store")
+    if not (store is None or isinstance(store, bool)):
+        raise RequestError(f"store must be true or false, not {store!r}")
+    name = body.get("previous_response_id")
+    return {"store": store is not False, "previous_response_id": name or None}
 
 
 def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]]:
@@ -206,6 +219,7 @@ def join(asked: Asked, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         body["model"] = asked.model
     else:
         body.pop("model", None)
+    body |= asked.beside
     if asked.calls[0].task == EMBED:
         body["data"] = [_vector(entry, asked.as_numbers) for entry in body["data"]]
         return body

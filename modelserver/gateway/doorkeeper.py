@@ -38,6 +38,11 @@ class Visitor:
     #: What the client is told of its limits.
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def owner(self) -> str:
+        """Whose files, batches and responses it sees: a key's, "" for nobody's."""
+        return self.key.name if self.key else ""
+
 
 class Doorkeeper:
     """Checks keys against the store. Lives on a loop."""

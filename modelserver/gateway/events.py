@@ -29,6 +29,16 @@ _PARTS_GONE = Fault(
 )
 
 
+#: The events with which a response is whole.
+_LAST = ("response.completed", "response.incomplete")
+
+
+def find_response(told: Told) -> dict[str, Any] | None:
+    """The whole response, if a stream of one ends with what has come."""
+    found = (part["response"] for part in told.parts if part.get("type") in _LAST)
+    return next(found, None)
+
+
 def open_events(asked: Asked) -> "Events | ResponseEvents":
     """What makes the events of a stream."""
     return ResponseEvents(asked) if asked.is_response else Events(asked)
@@ -168,7 +178,7 @@ class ResponseEvents:
             self._is_ended |= part["type"] in RESPONSE_ENDS
             self._parts += part["type"].endswith(".delta")
             if response := part.get("response"):
-                response["model"] = self.asked.model
+                response |= {"model": self.asked.model, **self.asked.beside}
                 self._usage = response.get("usage")
             yield self._event(part)
         if told.body and "output" in told.body and not self._is_ended:

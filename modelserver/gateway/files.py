@@ -41,6 +41,11 @@ class FileRecord:
     #: Where its content lies, if not beside this record.
     path: str = ""
 
+    @property
+    def purpose(self) -> str:
+        """What it is for: batches read it, or one has left it."""
+        return "batch_output" if self.path else PURPOSE
+
     def told(self, size: int) -> dict[str, Any]:
         """As OpenAI's file object."""
         return {
@@ -50,7 +55,7 @@ class FileRecord:
             "created_at": self.created_at,
             "expires_at": None,
             "filename": self.filename,
-            "purpose": PURPOSE if not self.path else "batch_output",
+            "purpose": self.purpose,
             "status": "processed",
             "status_details": None,
         }

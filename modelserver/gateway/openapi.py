@@ -107,6 +107,8 @@ _RESPONSE: Mapping[str, Schema] = {
     "instructions": _TEXT,
     "max_output_tokens": _whole(1),
     "stream": _FLAG,
+    "previous_response_id": _TEXT,
+    "store": _FLAG,
     "temperature": _number(0, 2),
     "top_p": _number(0, 1),
 }
@@ -228,6 +230,15 @@ _OTHER_PATHS: Mapping[str, Any] = {
     },
     "/v1/files/{file}/content": {
         "get": _operation("Read", path=[("file", _SOME_TEXT)])
+    },
+    "/v1/responses/{response}": {
+        "get": _operation("Show", path=[("response", _SOME_TEXT)]),
+        "delete": _operation("Remove", path=[("response", _SOME_TEXT)]),
+    },
+    "/v1/responses/{response}/input_items": {
+        "get": _operation(
+            "List what it answers", path=[("response", _SOME_TEXT)], query=_PAGE
+        )
     },
     "/v1/batches": {
         "get": _operation("List batches", query=_PAGE),

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from celery import Celery
@@ -27,8 +26,7 @@ from modelserver.gateway.direct import DirectWay, can_go_directly
 from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import (
     KEEP_ALIVE,
-    Events,
-    ResponseEvents,
+    find_response,
     open_events,
 )
 from modelserver.gateway.faults import Fault, Refused, fault_of
@@ -36,6 +34,8 @@ from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
 from modelserver.gateway.patience import patiently
 from modelserver.gateway.reading import read_json_body
+from modelserver.gateway.response_paths import ResponsePathsHandler
+from modelserver.gateway.writing import json_response
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.wire import EMBED
 from modelserver.operations.prometheus import FleetCollector
@@ -62,6 +62,13 @@ CLIENT_TIMEOUT = "x-stainless-read-timeout"
 #: What is told without a key.
 OPEN_PATHS = frozenset({"/health"})
 
+#: Sends who doubled a slash or ended with one to the path that they meant.
+_TIDY_PATHS = web.normalize_path_middleware(
+    append_slash=False,
+    remove_slash=True,
+    redirect_class=web.HTTPPermanentRedirect,
+)
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -84,6 +91,7 @@ class Gateway:
         self._calls = Calls(app, self._inbox, self._direct)
         self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
+        self._responses = ResponsePathsHandler(settings)
         self._began = int(time.time())
         self._hedges = settings.fleet.gateway.hedge
         self._registry = CollectorRegistry()
@@ -95,13 +103,14 @@ class Gateway:
     def application(self) -> web.Application:
         """The server's application; its connections open as it starts."""
         app = web.Application(
-            middlewares=[self._answer_in_form],
+            middlewares=[_TIDY_PATHS, self._answer_in_form],
             client_max_size=MOST_BODY_BYTES,
         )
         app.add_routes(
             [
                 *(web.post(path, self._infer) for path in PATHS),
                 *self._batches.routes(),
+                *self._responses.routes(),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{model:.+}", self._model),
                 web.get("/openapi.json", self._document),
@@ -116,9 +125,11 @@ class Gateway:
         await self._inbox.start()
         if self._direct is not None:
             await self._direct.start()
-        looking = asyncio.create_task(self._batches.look_after())
+        each = (self._batches.look_after(), self._responses.look_after())
+        looking = [asyncio.create_task(one) for one in each]
         yield
-        looking.cancel()
+        for task in looking:
+            task.cancel()
         await self._inbox.stop()
         if self._direct is not None:
             await self._direct.stop()
@@ -173,15 +184,15 @@ class Gateway:
     async def _models(self, request: web.Request) -> web.Response:
         models = (await self._catalogue()).models
         data = [self._described(each) for each in models]
-        return _json({"object": "list", "data": data})
+        return json_response({"object": "list", "data": data})
 
     async def _model(self, request: web.Request) -> web.Response:
-        name = request.match_info["model"]
+        name = request.match_info["model"].rstrip("/")
         entry = (await self._catalogue()).entry(name)
         if entry is None:
             text = f'the fleet has no model "{name}"; /v1/models lists those there are'
             raise Refused(Fault(404, text, param="model", code="model_not_found"))
-        return _json(self._described(entry))
+        return json_response(self._described(entry))
 
     def _described(self, entry: Any) -> dict[str, Any]:
         return {
@@ -194,12 +205,12 @@ class Gateway:
         }
 
     async def _document(self, request: web.Request) -> web.Response:
-        return _json(document((await self._catalogue()).models))
+        return json_response(document((await self._catalogue()).models))
 
     async def _health(self, request: web.Request) -> web.Response:
         models = await self._catalogue()
         down = sorted(models.down)
-        return _json({"status": "ok", "models_down": down})
+        return json_response({"status": "ok", "models_down": down})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(generate_latest, self._registry)
@@ -209,6 +220,7 @@ class Gateway:
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
         body = request["body"] = await read_json_body(request)
+        body = await self._responses.with_past(request, body)
         asked = read_body(request.path, body)
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
@@ -230,8 +242,13 @@ class Gateway:
                 headers["x-modelserver-fallback-for"] = str(fallback)
         if asked.calls[0].task == EMBED:
             # Many numbers take a while to write: not on the loop.
-            return await asyncio.to_thread(lambda: _json(join(asked, answers), headers))
-        return _json(join(asked, answers), headers)
+            return await asyncio.to_thread(
+                lambda: json_response(join(asked, answers), headers)
+            )
+        answer = join(asked, answers)
+        if asked.is_response:
+            await self._responses.keep(request, asked, answer)
+        return json_response(answer, headers)
 
     async def _stream(
         self, request: web.Request, asked: Asked, caller: Caller
@@ -246,7 +263,12 @@ class Gateway:
             response = await _open_stream(request)
             try:
                 while (told := await _kept_open(coming, response)) is not None:
-                    await self._write(response, events, told)
+                    found = b"".join(events.of(told))
+                    # Before its client knows of it, who may go on from it at once.
+                    if answer := find_response(told):
+                        await self._responses.keep(request, asked, answer)
+                    if found:
+                        await response.write(found)
                     coming = asyncio.ensure_future(anext(news, None))
                 for event in events.end():
                     await response.write(event)
@@ -262,15 +284,6 @@ class Gateway:
             await news.aclose()
             visitor = request["visitor"]
             await self._doorkeeper.note(visitor, asked.model, events.usages)
-
-    async def _write(
-        self,
-        response: web.StreamResponse,
-        events: Events | ResponseEvents,
-        told: Told,
-    ) -> None:
-        if found := b"".join(events.of(told)):
-            await response.write(found)
 
 
 async def _open_stream(request: web.Request) -> web.StreamResponse:
@@ -304,14 +317,8 @@ def _route(request: web.Request) -> str:
     return f"{request.method} {resource.canonical if resource else 'nothing'}"
 
 
-def _json(body: Any, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(body), content_type="application/json", headers=headers
-    )
-
-
 def _refusal(fault: Fault) -> web.Response:
-    response = _json(fault.body(), dict(fault.headers))
+    response = json_response(fault.body(), dict(fault.headers))
     response.set_status(fault.status)
     return response
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from modelserver.gateway.responses import ResponseFolder, ResponseRecord, items_of
 from tests.engine.openai_api import answer_text, embedding
 from tests.integration.gateway.conftest import Served
+from tests.support.workers import FleetSite
 
 
 def test_a_completion_is_the_engines_body(gateway: Served):
@@ -120,3 +122,33 @@ def test_health_and_metrics_answer(gateway: Served):
     status, page, _ = gateway.ask("/metrics")
     assert status == 200
     assert b"modelserver_up 1.0" in page
+
+
+def test_a_response_that_was_kept_is_shown_listed_and_removed(
+    gateway: Served, site: FleetSite
+):
+    yo = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
+    body = {"id": "resp_1", "object": "response", "output": [yo]}
+    responses = ResponseFolder(site.settings.files_dir / "responses")
+    responses.keep(ResponseRecord(body, items_of("hi")), "")
+    path = "/v1/responses/resp_1"
+    assert gateway.ask(path)[1] == body
+    [item] = gateway.ask(f"{path}/input_items")[1]["data"]
+    assert item == {"id": item["id"], **items_of("hi")[0]}
+    asked = {"model": "writer", "input": "more", "previous_response_id": "resp_1"}
+    # The fleet's engine, to which it is sent, does not know the path.
+    assert gateway.ask("/v1/responses", asked)[1]["error"]["code"] == "unknown_url"
+    removed = {"id": "resp_1", "object": "response", "deleted": True}
+    assert gateway.ask(path, method="DELETE")[1] == removed
+    assert gateway.ask(path)[0] == 404
+    error = gateway.ask("/v1/responses", asked)[1]["error"]
+    assert error["code"] == "previous_response_not_found"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions/", "//v1//completions"])
+def test_slashes_too_many_lead_to_the_path(gateway: Served, path: str):
+    asked = {"model": "writer", "prompt": "hello", "max_tokens": 2}
+    status, _, headers = gateway.ask(path, asked)
+    assert (status, headers["location"]) == (308, "/v1/completions")
+    assert gateway.ask("/v1/models/writer/")[1]["id"] == "writer"
+    assert gateway.ask("/v1/nothing/")[0] == 404

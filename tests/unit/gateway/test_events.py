@@ -7,7 +7,7 @@ import pytest
 
 from modelserver.gateway.bodies import read_body
 from modelserver.gateway.calling import Told
-from modelserver.gateway.events import open_events
+from modelserver.gateway.events import find_response, open_events
 from modelserver.gateway.faults import Fault, Refused
 
 ASKED = read_body("/v1/responses", {"model": "m", "input": "hi", "stream": True})
@@ -83,3 +83,16 @@ def test_an_answer_that_was_told_in_part_does_not_look_whole():
         told("/v1/completions", Told(0, [part], whole))
     with pytest.raises(Refused, match="ask without stream"):
         list(open_events(ASKED).of(Told(0, [], {"output": []})))
+
+
+def test_the_whole_response_of_a_stream_is_found_under_our_name():
+    parts: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"model": "/x"}},
+        {"type": "response.incomplete", "response": {"model": "/x", "store": False}},
+    ]
+    events = open_events(ASKED)
+    list(events.of(Told(0, parts)))
+    found = {"model": "m", "store": True, "previous_response_id": None}
+    assert find_response(Told(0, parts)) == found
+    assert find_response(Told(0, parts[:1])) is None
+    assert find_response(Told(0, [{"choices": []}], {"model": "/x"})) is None
