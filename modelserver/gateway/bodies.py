@@ -43,6 +43,8 @@ MOST_ANSWERS = 128
 COMPLETION_TOKENS = 16
 #: Fields that are ours to act on and not the engine's.
 _OURS = ("model", "stream", "stream_options")
+#: Fields that say nothing where there are no tools.
+_OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 #: What ``encoding_format`` may be.
 FORMATS = ("float", "base64")
 
@@ -112,6 +114,7 @@ def read_body(path: str, body: Any) -> Asked:
     if path in _OTHER_PATHS:
         arguments["engine_path"] = path
     if path == RESPONSES_PATH:
+        subjects = [_whole_items(body[subject])]
         arguments["extra_body"] = _stateless(arguments.get("extra_body", {}))
     each = body["n"] if is_whole(body.get("n")) else 1
     if each > MOST_ANSWERS:
@@ -137,11 +140,31 @@ def _arguments(task: str, body: Mapping[str, Any], subject: str) -> dict[str, An
         for name, value in body.items()
         if name not in (*_OURS, subject) and value is not None
     }
+    if not given.get("tools", True) and given.get("tool_choice") in (None, "auto"):
+        # Clients send an empty list where there are none, which vLLM refuses.
+        given = {k: v for k, v in given.items() if k not in _OF_TOOLS}
     arguments = {name: value for name, value in given.items() if name in known}
     rest = {name: value for name, value in given.items() if name not in known}
     if rest:
         arguments["extra_body"] = rest
     return arguments
+
+
+def _whole_items(given: Any) -> Any:
+    """The items of an input, with the type of what an assistant said.
+
+    Clients leave it out, and vLLM takes such parts of a message for a user's.
+    """
+    if not isinstance(given, list):
+        return given
+    return [
+        {"type": "message", **item}
+        if isinstance(item, Mapping)
+        and item.get("role") == "assistant"
+        and isinstance(item.get("content"), list)
+        else item
+        for item in given
+    ]
 
 
 def _stateless(rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +242,8 @@ def join(asked: Asked, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         body["model"] = asked.model
     else:
         body.pop("model", None)
-    body |= asked.beside
+    if asked.is_response:
+        return name_response(asked, body)
     if asked.calls[0].task == EMBED:
         body["data"] = [_vector(entry, asked.as_numbers) for entry in body["data"]]
         return body
@@ -234,6 +258,21 @@ def join(asked: Asked, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if usages:
         body["usage"] = add_usages(usages)
     return body
+
+
+def name_response(asked: Asked, response: Mapping[str, Any]) -> dict[str, Any]:
+    """An engine's response as the fleet's, with nothing but numbers in its usage."""
+    named = {**response, "model": asked.model, **asked.beside}
+    if usage := named.get("usage"):
+        named["usage"] = {name: _numbers(value) for name, value in usage.items()}
+    return named
+
+
+def _numbers(value: Any) -> Any:
+    """Details of a usage without what vLLM lists by turn, which clients refuse."""
+    if not isinstance(value, Mapping):
+        return value
+    return {k: each for k, each in value.items() if not isinstance(each, list)}
 
 
 def add_usages(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from modelserver.engine_protocol import RESPONSE_ENDS
-from modelserver.gateway.bodies import Asked, add_usages
+from modelserver.gateway.bodies import Asked, add_usages, name_response
 from modelserver.gateway.calling import Told
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.messaging.wire import CHAT
@@ -29,8 +29,10 @@ _PARTS_GONE = Fault(
 )
 
 
+#: The event that ends a response, unless it is told by its status to be another.
+_COMPLETED = "response.completed"
 #: The events with which a response is whole.
-_LAST = ("response.completed", "response.incomplete")
+_LAST = (_COMPLETED, "response.incomplete")
 
 
 def find_response(told: Told) -> dict[str, Any] | None:
@@ -178,7 +180,8 @@ class ResponseEvents:
             self._is_ended |= part["type"] in RESPONSE_ENDS
             self._parts += part["type"].endswith(".delta")
             if response := part.get("response"):
-                response |= {"model": self.asked.model, **self.asked.beside}
+                part["response"] = response = name_response(self.asked, response)
+                part["type"] = _type_of(part["type"], response)
                 self._usage = response.get("usage")
             yield self._event(part)
         if told.body and "output" in told.body and not self._is_ended:
@@ -198,3 +201,10 @@ class ResponseEvents:
         self._next += 1
         head = f"event: {part['type']}\ndata: ".encode()
         return head + orjson.dumps(numbered) + b"\n\n"
+
+
+def _type_of(kind: str, response: Mapping[str, Any]) -> str:
+    """An event's type; vLLM says that a response is completed where it is not."""
+    if kind == _COMPLETED and response.get("status") in ("incomplete", "failed"):
+        return f"response.{response['status']}"
+    return kind

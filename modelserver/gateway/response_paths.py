@@ -96,10 +96,10 @@ class ResponsePathsHandler:
         said = await asyncio.to_thread(
             self._folder.said, record, request["visitor"].owner
         )
-        named = [_item_id(record, place) for place in range(len(said))]
-        items = [{"id": name, **each} for name, each in zip(named, said, strict=True)]
-        if request.query.get("order") != "asc":
-            items.reverse()
+        items = [
+            {"id": _item_id(record, place), **said[place]}
+            for place in reversed(range(len(said)))
+        ]
         ids = [str(each["id"]) for each in items]
         return json_response(list_page(items, ids, lambda item: item, request.query))
 

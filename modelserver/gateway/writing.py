@@ -28,19 +28,23 @@ def list_page(
     listed: int = LISTED,
     most: int = MOST_LISTED,
 ) -> dict[str, Any]:
-    """A page of a list, by OpenAI's ``after`` and ``limit`` in ``query``.
+    """A page of a list, by OpenAI's ``after``, ``limit`` and ``order`` in ``query``.
 
-    Only what is shown is described.
+    The list has the newest first. Only what is shown is described.
 
     >>> page = list_page(["a", "b", "c"], "abc", lambda each: {"id": each},
     ...                  {"after": "a", "limit": "1"})
     >>> page["data"], page["has_more"]
     ([{'id': 'b'}], True)
+    >>> list_page("ab", "ab", lambda each: {"id": each}, {"order": "asc"})["first_id"]
+    'b'
     """
     limit = listed
     with suppress(ValueError):
         limit = int(query.get("limit", listed))
     limit = max(1, min(limit, most))
+    if query.get("order") == "asc":
+        found, ids = found[::-1], ids[::-1]
     after = query.get("after")
     first = ids.index(after) + 1 if after in ids else 0
     data = [describe(each) for each in found[first : first + limit]]

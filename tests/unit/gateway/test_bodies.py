@@ -40,6 +40,13 @@ def test_what_we_do_not_know_is_for_the_engine():
     }
 
 
+def test_an_empty_list_of_tools_is_none():
+    none: dict[str, object] = {"tools": [], "tool_choice": "auto"}
+    body = {"model": "m", "messages": HI, "parallel_tool_calls": True, **none}
+    [call] = read_body("/v1/chat/completions", body).calls
+    assert call.arguments == {"model": "m", "raw": True}
+
+
 def test_vectors_travel_as_base64_whatever_is_asked_for():
     asked = read_body("/v1/embeddings", {"model": "m", "input": ["a", "b"]})
     assert asked.as_numbers

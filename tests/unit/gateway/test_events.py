@@ -96,3 +96,19 @@ def test_the_whole_response_of_a_stream_is_found_under_our_name():
     assert find_response(Told(0, parts)) == found
     assert find_response(Told(0, parts[:1])) is None
     assert find_response(Told(0, [{"choices": []}], {"model": "/x"})) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("completed", "response.completed"),
+        ("incomplete", "response.incomplete"),
+        ("failed", "response.failed"),
+    ],
+)
+def test_the_last_event_says_how_a_response_ended(status: str, kind: str):
+    response = {"id": "r", "model": "/x", "status": status}
+    part = {"type": "response.completed", "response": response}
+    [event] = open_events(ASKED).of(Told(0, [part]))
+    name, body = parsed(event)
+    assert (name, body["type"]) == (kind, kind)

@@ -122,3 +122,17 @@ def test_an_answer_says_whether_it_is_kept_and_what_it_goes_on_from():
     assert sent == {"store": False}
     private = read_body("/v1/responses", {"model": "m", "input": "hi", "store": False})
     assert join(private, [engine])["store"] is False
+
+
+def test_details_of_the_tokens_used_are_numbers():
+    usage = {"total_tokens": 3, "details": {"cached_tokens": 1, "by_turn": []}}
+    asked = read_body("/v1/responses", {"model": "m", "input": "hi"})
+    told = join(asked, [{"id": "r", "usage": usage, "output": []}])
+    assert told["usage"] == {"total_tokens": 3, "details": {"cached_tokens": 1}}
+
+
+def test_what_an_assistant_said_has_a_type():
+    content = [{"type": "output_text", "text": "yo"}]
+    given = [{"role": "assistant", "content": content}, RESULT, {"role": "user"}, 5]
+    [call] = read_body("/v1/responses", {"model": "m", "input": given}).calls
+    assert call.payload == [{"type": "message", **given[0]}, *given[1:]]
