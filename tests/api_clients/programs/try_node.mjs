@@ -1,12 +1,9 @@
 // OpenAI's client for JavaScript: prints a line of JSON for each trial.
 import assert from "node:assert";
 import OpenAI from "openai";
+import { baseURL, chatText, embedder, exact, model, run } from "./trials.mjs";
 
-const subject = JSON.parse(process.argv[2]);
-const { base_url: baseURL, writer: model, embedder } = subject;
 const client = new OpenAI({ baseURL, apiKey: "unused", maxRetries: 0 });
-const messages = [{ role: "user", content: "hi" }];
-const exact = { model, messages, temperature: 0, max_tokens: 12 };
 const format = {
   type: "json_schema",
   json_schema: {
@@ -21,21 +18,9 @@ const format = {
   },
 };
 
-const direct = async () => {
-  const answer = await fetch(`${subject.engine_url}/v1/chat/completions`, {
-    method: "POST",
-    headers: {
-      "Content-Type": "application/json",
-      Authorization: `Bearer ${subject.engine_key}`,
-    },
-    body: JSON.stringify(exact),
-  });
-  return (await answer.json()).choices[0].message.content;
-};
-
-const trials = {
+await run({
   "chats: whole, streamed": async () => {
-    const expected = await direct();
+    const expected = await chatText();
     const told = await client.chat.completions.create(exact);
     assert.equal(told.choices[0].message.content, expected);
     const stream = await client.chat.completions.create({
@@ -98,15 +83,4 @@ const trials = {
       OpenAI.BadRequestError,
     );
   },
-};
-
-for (const [trial, run] of Object.entries(trials)) {
-  let wrong = "";
-  try {
-    await run();
-  } catch (error) {
-    console.error(error);
-    wrong = `${error.name}: ${error.message}`;
-  }
-  console.log(JSON.stringify({ trial, wrong }));
-}
+});

@@ -200,6 +200,28 @@ def responses() -> None:
 
 
 @trial
+def kept_responses() -> None:
+    """responses: gone on from, shown, listed, deleted"""
+    asked = {"model": WRITER, **RESPONSE}
+    first = client.responses.create(**asked)
+    asked["input"] = "on"
+    more = {"previous_response_id": first.id}
+    whole = client.responses.create(**asked, **more)
+    assert whole.previous_response_id == first.id
+    *_, last = client.responses.create(**asked, **more, stream=True)
+    assert last.response.output_text == whole.output_text
+    shown = client.responses.retrieve(last.response.id)
+    assert shown.output_text == whole.output_text
+    listed = client.responses.input_items.list(whole.id, order="asc", limit=2)
+    assert [each.role for each in listed] == ["user", "assistant", "user"]
+    client.responses.delete(first.id)
+    raised(openai.NotFoundError, lambda: client.responses.retrieve(first.id))
+    asked |= more
+    wrong = raised(openai.BadRequestError, lambda: client.responses.create(**asked))
+    assert wrong.code == "previous_response_not_found"
+
+
+@trial
 def response_tools() -> None:
     """responses: a tool"""
     told = client.responses.create(
