@@ -49,7 +49,8 @@ class ResponseFolder:
         path = self._find_path(record.body.get("id"), owner)
         if path is None:
             return
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._folder.parent, self._folder, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_json(path, asdict(record))
         for link in self._links(record, owner):
             link.unlink(missing_ok=True)
@@ -69,7 +70,7 @@ class ResponseFolder:
 
     def remove_old(self, now: float) -> None:
         """Remove what nobody has used for long."""
-        for path in self._folder.glob("*/*.json"):
+        for path in self._folder.glob("*/*"):
             # Another gateway may be quicker.
             with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > KEPT_SECONDS:

@@ -37,7 +37,7 @@ SECOND = record("resp_2", [RESULT], AYE, CALL, previous="resp_1")
 @pytest.fixture
 def folder(tmp_path: Path) -> ResponseFolder:
     """Two responses of ana's, of which the second goes on from the first."""
-    folder = ResponseFolder(tmp_path)
+    folder = ResponseFolder(tmp_path / "files" / "responses")
     for each in (FIRST, SECOND):
         folder.keep(each, "ana")
     return folder
@@ -91,25 +91,32 @@ def test_nobody_sees_another_keys(folder: ResponseFolder):
     assert fault(folder, "bob", input=[{"id": "msg_1"}]).status == 404
 
 
+def test_no_other_user_of_the_host_reads_responses(
+    folder: ResponseFolder, tmp_path: Path
+):
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+
+
 def test_a_response_is_removed_with_its_items(folder: ResponseFolder, tmp_path: Path):
     folder.remove(FIRST, "ana")
     assert folder.find("resp_1", "ana") is None
     assert fault(folder, input=[{"id": "msg_1"}]).status == 404
     assert fault(folder, previous_response_id="resp_2").status == 400
     folder.remove(SECOND, "ana")
-    assert not list(tmp_path.glob("*/*"))
+    assert not list(tmp_path.glob("*/*/*/*"))
 
 
 def test_what_is_used_stays(folder: ResponseFolder, tmp_path: Path):
-    for path in tmp_path.glob("*/*"):
+    for path in tmp_path.glob("*/*/*/*"):
         os.utime(path, (0, 0))
     folder.with_past({"input": [{"id": "msg_1"}]}, "ana")
-    [used] = tmp_path.glob("*/resp_1.json")
+    [used] = tmp_path.glob("*/*/*/resp_1.json")
     last_use = used.stat().st_mtime
     folder.remove_old(last_use + KEPT_SECONDS)
-    assert {path.stem for path in tmp_path.glob("*/*")} == {"resp_1", "msg_1"}
+    assert {path.stem for path in tmp_path.glob("*/*/*/*")} == {"resp_1", "msg_1"}
     folder.remove_old(last_use + KEPT_SECONDS + 1)
-    assert not list(tmp_path.glob("*/*"))
+    assert not list(tmp_path.glob("*/*/*/*"))
 
 
 def test_an_answer_says_whether_it_is_kept_and_what_it_goes_on_from():
