@@ -33,7 +33,7 @@ What is started:
 - ``batches``: what carries out submitted runs
 - ``worker_processes``: how many workers a host runs
 - ``program_group``: several programs of one host as one
-- ``slurm``: a host as a job of Slurm
+- ``slurm``: hosts as jobs of Slurm; ``slurm_steps`` where one job is several
 - ``units``: a host's programs as units of systemd
 - ``engines``: the programs that install what engines run in
 - ``weights``: the program that fetches models' files

@@ -114,10 +114,15 @@ class ProgramGroup:
             env=dict(self.environment),
             # A Ctrl-C is for this program alone, which passes it on once.
             process_group=0,
-            preexec_fn=_end_with_parent,
+            preexec_fn=self._prepare_child,
         )
         child.due, child.started_at = 0.0, time.monotonic()
         self.say(f"{child.name} is started, pid {child.process.pid}")
+
+    def _prepare_child(self) -> None:
+        _end_with_parent()
+        # What only this program understands would kill others whom it is sent to.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*self._patience} - {*STOPPING})
 
     def _obey(self, number: int, now: float) -> None:
         """First a warm shutdown; from the second signal on, or in time, a cold one."""

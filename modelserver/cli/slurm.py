@@ -1,7 +1,8 @@
 """``modelserver slurm``: a host of the fleet as a job of Slurm.
 
-Each job is one host, with a name of its own, so that many jobs may share a machine. Its
-launcher and worker keep to the job's GPUs, and leave before the job's time is over.
+Each node of a job is one host, with a name of its own, so that many jobs may share a
+machine. Its launcher and worker keep to the job's GPUs, and leave before the job's time
+is over.
 """
 
 import os
@@ -23,6 +24,7 @@ from modelserver.cli.programs import (
     programs_folder,
     python_program,
 )
+from modelserver.cli.slurm_steps import Steps, find_nodes, host_name
 from modelserver.errors import ConfigurationError, ModelserverError
 from modelserver.fleet.key import KEY_FILE, KEY_VARIABLE
 from modelserver.settings import Settings
@@ -46,10 +48,12 @@ class SlurmJob:
     time: str
     #: Seconds before its end that the job is told of it.
     warning_seconds: int
-    #: GPUs of the job, 0 for none.
+    #: GPUs of each node, 0 for none.
     gpus: int = 0
     #: How many such jobs.
     hosts: int = 1
+    #: Nodes of each job, which begin and end together.
+    nodes: int = 1
     #: Whether a job whose time is over queues up again.
     again: bool = False
     #: Further options of sbatch, each with its dashes.
@@ -60,12 +64,14 @@ def job_script(job: SlurmJob, settings: Settings) -> str:
     """The script for sbatch."""
     options = [
         "--job-name=modelserver",
-        "--nodes=1",
+        f"--nodes={job.nodes}",
+        # The others go on where one fails.
+        *(["--no-kill"] if job.nodes > 1 else []),
         f"--time={job.time}",
         # To the script alone, which has become modelserver: engines die of a USR1.
         f"--signal=B:USR1@{job.warning_seconds}",
         "--open-mode=append",
-        *([f"--gpus={job.gpus}"] if job.gpus else []),
+        *([f"--gpus-per-node={job.gpus}"] if job.gpus else []),
         *([f"--array=1-{job.hosts}"] if job.hosts > 1 else []),
         *(["--requeue"] if job.again else []),
         *([shlex.join(job.options)] if job.options else []),
@@ -85,14 +91,13 @@ def job_script(job: SlurmJob, settings: Settings) -> str:
             for name, path in variables.items()
         ),
         f"export MODELSERVER_HOME={jobs}/$SLURM_JOB_ID",
-        'export MODELSERVER_HOST="$(hostname -s)-job$SLURM_JOB_ID"',
+        f'export MODELSERVER_HOST="{host_name("$SLURMD_NODENAME", "$SLURM_JOB_ID")}"',
         # Each job has a run folder of its own, without the fleet's key.
         *(
             [f'export {KEY_VARIABLE}="$(cat {shlex.quote(str(signed_by))})"']
             if signed_by.exists()
             else []
         ),
-        # Not by srun, whose steps get every signal with all of their processes.
         f"exec {program} slurm-job --warning-seconds={job.warning_seconds}"
         + " --again" * job.again,
     ]
@@ -101,8 +106,13 @@ def job_script(job: SlurmJob, settings: Settings) -> str:
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--time", "limit", default="12:00:00", show_default=True)
-@click.option("--gpus", default=0, help="GPUs of each job.")
+@click.option("--gpus", default=0, help="GPUs of each node.")
 @click.option("--hosts", default=1, help="How many such jobs: an array.")
+@click.option(
+    "--nodes",
+    default=1,
+    help="Nodes of each job, each a host; they begin and end together.",
+)
 @click.option(
     "--warning-seconds",
     default=180,
@@ -118,6 +128,7 @@ def slurm(
     limit: str,
     gpus: int,
     hosts: int,
+    nodes: int,
     warning_seconds: int,
     again: bool,
     options: tuple[str, ...],
@@ -128,7 +139,7 @@ def slurm(
     """
     settings = load_with_fleet()
     refuse_fleet(settings)
-    job = SlurmJob(limit, warning_seconds, gpus, hosts, again, options)
+    job = SlurmJob(limit, warning_seconds, gpus, hosts, nodes, again, options)
     click.echo(job_script(job, settings), nl=False)
 
 
@@ -153,12 +164,27 @@ def refuse_fleet(settings: Settings) -> None:
 def slurm_job(warning_seconds: int, kill_wait: int, again: bool) -> None:
     """Be a host of the fleet for as long as this job may: its launcher and worker.
 
-    SIGUSR1 says that the time ends in --warning-seconds, SIGTERM that Slurm kills in
-    --kill-wait seconds, which is its KillWait or GraceTime.
+    Where the job has several nodes, each of them is one. SIGUSR1 says that the time
+    ends in --warning-seconds, SIGTERM that Slurm kills in --kill-wait seconds, which is
+    its KillWait or GraceTime.
     """
     settings = load_with_fleet()
     for folder in find_old_jobs(settings.home.parent, time.time()):
         shutil.rmtree(folder, ignore_errors=True)
+    if nodes := find_nodes(os.environ):
+        seconds = (f"--warning-seconds={warning_seconds}", f"--kill-wait={kill_wait}")
+        program = python_program("modelserver.cli", "slurm-job", *seconds)
+        steps = Steps(nodes, program, environment(settings), click.echo)
+        steps.run()
+        told_by = steps.told_by
+    else:
+        told_by = _be_host(settings, warning_seconds, kill_wait)
+    if again and told_by == [signal.SIGUSR1]:
+        _queue_again(os.environ["SLURM_JOB_ID"])
+
+
+def _be_host(settings: Settings, warning_seconds: int, kill_wait: int) -> list[int]:
+    """Run launcher and worker until they have ended; the signals that told them to."""
     group = ProgramGroup(
         {
             "launcher": python_program("launcher"),
@@ -177,8 +203,7 @@ def slurm_job(warning_seconds: int, kill_wait: int, again: bool) -> None:
         sent_to_all={signal.SIGTERM},
     )
     group.run()
-    if again and group.told_by == [signal.SIGUSR1]:
-        _queue_again(os.environ["SLURM_JOB_ID"])
+    return group.told_by
 
 
 def _queue_again(job: str) -> None:

@@ -19,6 +19,8 @@ from modelserver.settings import Settings
 SYSTEM = Path("/etc/systemd/system")
 #: What the programs of the whole machine are told.
 SYSTEM_ENVIRONMENT = Path("/etc/modelserver/environment")
+#: What the programs are told as whoever installs them is, where that is set.
+KEPT = ("MODELSERVER_HOST", "MODELSERVER_ENGINES_HOME")
 NAMES = tuple(part.name for part in PARTS)
 
 
@@ -42,6 +44,10 @@ def install(own: bool, user: str, only: tuple[str, ...], folder: Path | None) ->
 
     What stands in a file of the environment already is left as it is.
     """
+    if own and user:
+        raise ConfigurationError(
+            f"units of your own systemd run as you; leave out --as {user} or --user"
+        )
     settings = load_with_fleet()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     variables = config / "modelserver/environment" if own else SYSTEM_ENVIRONMENT
@@ -66,6 +72,11 @@ def install(own: bool, user: str, only: tuple[str, ...], folder: Path | None) ->
     systemctl = "systemctl --user" if own else "systemctl"
     click.echo(f"\nVariables, such as HF_TOKEN, are in {variables}")
     click.echo(f"{systemctl} daemon-reload && {systemctl} enable --now {TARGET}")
+    if own:
+        click.echo(
+            "They end when you log out, and start when you log in, unless you run"
+        )
+        click.echo("loginctl enable-linger")
 
 
 def choose(only: Sequence[str], settings: Settings) -> list[str]:
@@ -82,10 +93,11 @@ def _write_variables(path: Path, settings: Settings) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = {"FLEET": settings.fleet_file, "HOME": settings.home}
-    lines = [
-        f"MODELSERVER_{name}={shlex.quote(str(value))}\n"
-        for name, value in values.items()
-    ]
+    values = {
+        "MODELSERVER_FLEET": str(settings.fleet_file),
+        "MODELSERVER_HOME": str(settings.home),
+        **{name: os.environ[name] for name in KEPT if os.environ.get(name)},
+    }
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
     with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         file.writelines(lines)

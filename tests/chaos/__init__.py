@@ -14,6 +14,7 @@ What is struck:
 - ``empty_server``: the server comes back without its data
 - ``disk_full``: a host's disk is full
 - ``slurm``: hosts that are jobs of Slurm end in each way that a job may
+- ``slurm_nodes``: so do jobs of two nodes, one of which is lost
 - ``two_versions``: a rolling upgrade, and back
 - ``forked_clients``: programs that have sent before they fork
 - ``batch_runs``: all that a run of a file needs is killed in turn
@@ -33,7 +34,7 @@ What they share:
 - ``load``: requests that are all accounted for
 - ``hosts``: launchers and workers under steady load, and what became of each engine
 - ``served``: a gateway in front of a rig
-- ``slurm_cluster``: a Slurm of one machine
+- ``slurm_cluster``: a Slurm of one machine, with nodes of its own
 - ``proxy``: a TCP proxy that can stop forwarding
 - ``gpu_ground``: launchers, workers and control on simulated GPUs
 """

@@ -47,6 +47,7 @@ from tests.chaos.poisonous_requests import poison
 from tests.chaos.sentinel import sentinel
 from tests.chaos.server import clock_shifted, redis_cut_off, redis_restarted
 from tests.chaos.slurm import slurm
+from tests.chaos.slurm_nodes import slurm_nodes
 from tests.chaos.two_versions import two_versions
 from tests.chaos.workers import (
     worker_killed,
@@ -84,6 +85,7 @@ CASES = {
     "disk-full": disk_full,
     "redis-empty": redis_empty,
     "slurm": slurm,
+    "slurm-nodes": slurm_nodes,
     "two-versions": two_versions,
     "poison-messages": poison_messages,
     "poison": poison,

@@ -1,13 +1,15 @@
 """Hosts of a fleet that are jobs of Slurm, and end in each way that a job may."""
 
 import re
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmarks.report import Goal, Report
 from modelserver.store.fleet.alerts import last_alerts
 from modelserver.store.fleet.engines import read_engines
-from modelserver.store.fleet.hosts import read_host_names
+from modelserver.store.fleet.hosts import read_host_names, read_hosts
 from modelserver.store.messages.dead_letters import count_dead
 from tests.chaos.hosts import PATIENCE, Traffic, hosts_of
 from tests.chaos.slurm_cluster import KILL_WAIT, Cluster, find_missing
@@ -24,15 +26,16 @@ COLUMNS = ("the job", "state", "ended orderly", "engines died", "incidents")
 
 
 @dataclass
-class _Jobs:
-    """The jobs of one fleet."""
+class Jobs:
+    """The jobs of one fleet, each with as many hosts as the cluster has nodes."""
 
     cluster: Cluster
     hosts: Hosts
 
     def submit(self, minutes: int, *changes: tuple[str, str]) -> str:
         """Have the command line write a job script, and submit it."""
-        options = (f"--time={minutes}", "--warning-seconds=60")
+        nodes = f"--nodes={len(self.cluster.nodes)}"
+        options = (f"--time={minutes}", "--warning-seconds=60", nodes)
         written = self.hosts.run("slurm", *options)
         assert written.returncode == 0, written.stderr
         text = written.stdout
@@ -43,12 +46,18 @@ class _Jobs:
         return self.cluster.submit(script)
 
     def serves(self, job: str) -> None:
-        """Wait until a job's host has an engine that serves."""
+        """Wait until each node of a job is a host, and engines serve on one or more."""
         self.cluster.until(job, "RUNNING", within=PATIENCE)
 
         def there() -> bool:
-            engines = read_engines(self.hosts.store).values()
-            return any(each.serves for each in engines if _is_of(each.host, job))
+            store = self.hosts.store
+            live = [host.name for host in read_hosts(store) if _is_of(host.name, job)]
+            serving = [
+                each.host for each in read_engines(store).values() if each.serves
+            ]
+            return len(live) == self.cluster.count_nodes(job) and bool(
+                {*live} & {*serving}
+            )
 
         with suppress(AssertionError):
             eventually(there, PATIENCE)
@@ -59,11 +68,11 @@ class _Jobs:
         """What became of a job, once it has ended, as a row under COLUMNS."""
         self.cluster.until(job, *ENDED, within=LIMIT_SECONDS)
         said = self.cluster.said(job)
-        orderly = all(f"{part} has ended" in said for part in ("launcher", "worker"))
+        ends = [said.count(f"{part} has ended") for part in ("launcher", "worker")]
         died = len(re.findall(r"-> (BACKOFF|FATAL)", said))
-        kept = self.hosts.folder.glob(f"operator/jobs/{job}/run/*/*/incidents/*")
+        kept = self.hosts.folder.glob(f"operator/jobs/{job}/**/incidents/*")
         state = self.cluster.state(job)
-        return (name, state, int(orderly), died, len(list(kept)))
+        return (name, state, min(ends), died, len(list(kept)))
 
 
 def slurm() -> Report:
@@ -73,16 +82,21 @@ def slurm() -> Report:
     requests a second are sent all the while. One job is warned by --signal before its
     time is over, one is not; one is cancelled, one preempted. The last one serves on.
     """
+    return run_on(1, _run)
+
+
+def run_on(nodes: int, run: Callable[[Jobs], Report]) -> Report:
+    """A run with a Slurm of so many nodes, and a fleet that has its jobs as hosts."""
     missing = find_missing()
     if missing:
         note = f"skipped: no {', '.join(missing)}; apt-get install slurm-wlm munge"
         return Report(COLUMNS, (), (), (note,))
     engine = model("m", "--latency", "0.5", min_engines=2, max_engines=2)
-    with hosts_of(engine) as (hosts, _), Cluster(hosts.environment()) as cluster:
-        return _run(_Jobs(cluster, hosts))
+    with hosts_of(engine) as (hosts, _), Cluster(hosts.environment(), nodes) as cluster:
+        return run(Jobs(cluster, hosts))
 
 
-def _run(jobs: _Jobs) -> Report:
+def _run(jobs: Jobs) -> Report:
     cluster, hosts = jobs.cluster, jobs.hosts
     job = jobs.submit(1, ("#SBATCH --signal", "## --signal"))
     jobs.serves(job)
@@ -108,22 +122,31 @@ def _run(jobs: _Jobs) -> Report:
     outcomes = traffic.outcomes()
     cluster.run("scancel", job)
     rows.append(jobs.row("was cancelled, empty", job))
-    return _report(hosts, rows, traffic.sent, outcomes["right"])
+    return account(hosts, rows, outcomes, len(rows))
 
 
-def _report(
-    hosts: Hosts, rows: list[tuple[str, str, int, int, int]], sent: int, right: int
+def account(
+    hosts: Hosts,
+    rows: list[tuple[str, str, int, int, int]],
+    outcomes: Counter[str],
+    orderly: int,
+    lost: Collection[str] = (),
 ) -> Report:
+    """What became of jobs, of which so many hosts should have ended orderly.
+
+    Hosts that were ``lost`` stay on record, as any that is gone without a word.
+    """
+    sent, right = outcomes.total(), outcomes["right"]
     store = hosts.store
     alerts = [f"{each.event} {each.text}" for each in last_alerts(store, 100)]
-    left = [*read_engines(store), *read_host_names(store)]
+    left = {*read_engines(store), *read_host_names(store)} - {*lost}
     return Report(
         COLUMNS,
         tuple(rows),
         (
             Goal("requests failed", sent - right, 0, at_most=True),
             Goal("requests sent", sent, 100),
-            Goal("ended orderly", sum(row[2] for row in rows), len(rows)),
+            Goal("ended orderly", sum(row[2] for row in rows), orderly),
             Goal("engines died", sum(row[3] for row in rows), 0, at_most=True),
             Goal("incidents", sum(row[4] for row in rows), 0, at_most=True),
             Goal("set aside", count_dead(store), 0, at_most=True),

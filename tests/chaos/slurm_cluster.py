@@ -1,4 +1,4 @@
-"""A Slurm of one machine, of its own: munge, a controller and a node."""
+"""A Slurm of one machine, of its own: munge, a controller and some nodes."""
 
 import getpass
 import os
@@ -23,13 +23,12 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={controller}
-SlurmdPort={node}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -41,10 +40,10 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait={kill_wait}
 MailProg=/bin/true
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES PriorityTier=1 GraceTime={kill_wait}
-PartitionName=urgent Nodes={host} PriorityTier=2
+PartitionName=main Nodes=ALL Default=YES PriorityTier=1 GraceTime={kill_wait}
+PartitionName=urgent Nodes=ALL PriorityTier=2
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8\n"
 
 
 def find_missing() -> list[str]:
@@ -66,49 +65,56 @@ def _end(program: "subprocess.Popen[bytes]") -> None:
 class Cluster(Trial):
     """Its programs live in the foreground, and end with it. A context manager."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], nodes: int = 1) -> None:
         """``environment`` is added to this process's, for jobs too."""
         super().__init__("slurm")
+        #: The names of its nodes.
+        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.environment = {**os.environ, **environment, "PATH": _path()}
 
     def _open(self) -> None:
         self.environment["SLURM_CONF"] = str(self.folder / "slurm.conf")
-        for name in ("munge", "state", "spool"):
+        for name in ("munge", "state", *(f"spool-{each}" for each in self.nodes)):
             (self.folder / name).mkdir(mode=0o755)
         key = self.folder / "munge/key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        (self.folder / "slurm.conf").write_text(
-            CONFIGURATION.format(
-                host=socket.gethostname(),
-                user=getpass.getuser(),
-                folder=self.folder,
-                controller=free_port(),
-                node=free_port(),
-                kill_wait=KILL_WAIT,
-            )
+        host = socket.gethostname()
+        written = CONFIGURATION.format(
+            host=host,
+            user=getpass.getuser(),
+            folder=self.folder,
+            controller=free_port(),
+            kill_wait=KILL_WAIT,
         )
+        for name in self.nodes:
+            written += NODE.format(name=name, host=host, port=free_port())
+        (self.folder / "slurm.conf").write_text(written)
         names = {"socket": "socket", "key-file": "key", "pid-file": "pid"}
         munge = [f"--{each}={self.folder}/munge/{name}" for each, name in names.items()]
         log = f"--log-file={self.folder}/munge/log"
         self._start("munged", "--foreground", "--force", *munge, log)
         eventually((self.folder / "munge/socket").exists)
         self._start("slurmctld", "-D")
-        self._start("slurmd", "-D", "-N", socket.gethostname())
+        for name in self.nodes:
+            self._start("slurmd", "-D", "-N", name)
         self.keep(self._end_jobs)
-        eventually(lambda: "idle" in self.run("sinfo", "-h", "-o", "%T"))
+        idle = ["idle"] * len(self.nodes)
+        sinfo = ("sinfo", "-hN", "-p", "main", "-o", "%T")
+        eventually(lambda: self.run(*sinfo).split() == idle)
 
     def _end_jobs(self) -> None:
         """Wait for their ends, of which each slurmstepd has to tell the controller."""
         self.run("scancel", "-u", getpass.getuser(), check=False)
         eventually(lambda: not self.run("squeue", "-h", check=False), KILL_WAIT + 60)
 
-    def _start(self, *argv: str) -> None:
+    def _start(self, *argv: str) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{argv[0]}.log").open("ab") as log:
             program = subprocess.Popen(
                 argv, env=self.environment, stdout=log, stderr=log
             )
         self.keep(_end, program)
+        return program
 
     def run(self, *argv: str, check: bool = True) -> str:
         """A command of Slurm; what it printed."""
@@ -128,6 +134,10 @@ class Cluster(Trial):
         """What has become of a job: PENDING, RUNNING, COMPLETED, TIMEOUT, ..."""
         told = self.run("scontrol", "-o", "show", "job", job)
         return told.partition("JobState=")[2].partition(" ")[0]
+
+    def count_nodes(self, job: str) -> int:
+        """How many nodes a job has now."""
+        return int(self.run("squeue", "-h", "-j", job, "-o", "%D"))
 
     def until(self, job: str, *states: str, within: float) -> float:
         """Wait until a job is in one of these states; the seconds that it took."""

@@ -72,6 +72,7 @@ def test_variables_are_quoted_as_systemd_reads_them(
     (folder / "fleet.toml").write_text(MODEL)
     monkeypatch.chdir(folder)
     known = {"XDG_CONFIG_HOME": str(tmp_path), "MODELSERVER_HOME": str(tmp_path)}
+    known |= {"MODELSERVER_HOST": "the-one"}
     done = CliRunner().invoke(
         install, ["--user"], env=known | {"MODELSERVER_FLEET": None}
     )
@@ -80,6 +81,14 @@ def test_variables_are_quoted_as_systemd_reads_them(
     assert file.stat().st_mode & 0o777 == 0o600
     lines = shlex.split(file.read_text())
     assert f"MODELSERVER_FLEET={folder / 'fleet.toml'}" in lines
+    assert "MODELSERVER_HOST=the-one" in lines
+    assert "loginctl enable-linger" in done.output.splitlines()
+
+
+def test_units_of_ones_own_systemd_run_as_nobody_else():
+    done = CliRunner().invoke(install, ["--user", "--as", "ada"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "run as you" in str(done.exception)
 
 
 def test_a_users_own_systemd_has_no_user_and_no_network(tmp_path: Path):
