@@ -87,6 +87,13 @@ def list_engines(home: Path, as_json: bool) -> None:
     (console if console.is_terminal else Console(width=200)).print(table)
 
 
+@cli.command("needs")
+@click.argument("names", nargs=-1)
+def show_needs(names: tuple[str, ...]) -> None:
+    """Say in JSON how many bytes of disk each engine of NAMES takes at least."""
+    click.echo(json.dumps({name: recipe_of(name).needed_bytes for name in names}))
+
+
 def _called(found: Installed) -> str:
     """By its name alone at the version that is installed by that."""
     usual = RECIPES[found.name].version == found.version

@@ -75,7 +75,8 @@ def install(name: str, home: Path, report: ReportProgress) -> Installed:
     """Make the environment of engine `name` under `home`, or return the complete one.
 
     An incomplete environment is made anew. A second caller waits for the first. Raises
-    EngineEnvironmentError for an unknown name, a full disk or a step that fails.
+    EngineEnvironmentError for an unknown name, a full disk or a step that fails; then
+    only the log is left.
     """
     recipe = recipe_of(name)
     path = environment_path(name, home)
@@ -87,7 +88,12 @@ def install(name: str, home: Path, report: ReportProgress) -> Installed:
         log = _beside(path, ".log")
         log.write_text("", encoding="utf-8")
         children = Children(log=log, lock_descriptor=lock_descriptor, report=report)
-        return _Installation(recipe, path, children).run()
+        try:
+            return _Installation(recipe, path, children).run()
+        except EngineEnvironmentError:
+            # What is half there is of use to nobody, and may have filled the disk.
+            shutil.rmtree(path, ignore_errors=True)
+            raise
 
 
 def remove(name: str, home: Path) -> None:
@@ -265,8 +271,8 @@ class _Installation:
         )
         if not output:
             raise EngineEnvironmentError(
-                f"engine {recipe.name} is installed in {self.path} but cannot be "
-                f"imported; see {self.children.log}, then run: "
+                f"engine {recipe.name} was installed in {self.path} and could not be "
+                f"imported, so it is removed; see {self.children.log}, then run: "
                 f"modelserver engines install {recipe.requirement}"
             )
         versions = json.loads(output.splitlines()[-1])

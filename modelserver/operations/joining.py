@@ -23,8 +23,8 @@ from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.values import ModelSpec
 
-#: What an engine's environment takes at most while it is installed.
-ENVIRONMENT_BYTES = 16 * GIB
+#: What stays free on the disk beside the environments that are installed.
+MARGIN_BYTES = GIB
 
 
 def examine_host(
@@ -48,7 +48,9 @@ def examine_host(
     yield check_gpus(models, ask("launcher.host.gpu_list"))
     missing = find_missing_engines(models, settings, ask)
     if missing:
-        yield check_room(settings.engines_home, len(missing))
+        home = settings.engines_home
+        needs = ask("launcher.environments", "--home", str(home), "needs", *missing)
+        yield check_room(home, sum(needs.values()))
     yield from check_ports(settings, status)
 
 
@@ -106,12 +108,12 @@ def find_missing_engines(
     return sorted(name for name in needed if not present.get(name))
 
 
-def check_room(home: Path, environments: int) -> Check:
-    """Whether the engines' environments find room on the disk."""
+def check_room(home: Path, engines_bytes: int) -> Check:
+    """Whether the environments of engines find room on the disk."""
     folder = next(path for path in (home, *home.parents) if path.exists())
-    free, needed = shutil.disk_usage(folder).free, environments * ENVIRONMENT_BYTES
+    free, needed = shutil.disk_usage(folder).free, engines_bytes + MARGIN_BYTES
     fact = f"{gib(free)} free at {folder}"
     if free >= needed:
         return Check("disk", fact)
-    fact = f"{fact}, and engines that are to be installed may need {gib(needed)}"
+    fact = f"{fact}, and engines that are to be installed need {gib(needed)}"
     return Check("disk", fact, "make room, or set MODELSERVER_ENGINES_HOME")

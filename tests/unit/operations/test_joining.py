@@ -1,5 +1,7 @@
 """What is looked at of a host that is to be one of a fleet."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from modelserver.operations.joining import (
     check_clock,
     check_gpus,
     check_name,
+    check_room,
     find_models,
 )
 
@@ -51,3 +54,11 @@ def test_a_host_without_gpus_is_of_use_only_to_models_that_need_none():
     assert check_gpus(here, NO_GPUS).is_problem
     assert not check_gpus(here, TWO_GPUS).is_problem
     assert not check_gpus(find_models(fleet, "other"), NO_GPUS).is_problem
+
+
+def test_engines_need_the_room_that_they_take_and_no_more(tmp_path: Path):
+    home, free = tmp_path / "not" / "there", shutil.disk_usage(tmp_path).free
+    assert not check_room(home, free // 2).is_problem
+    full = check_room(home, free)
+    assert full.is_problem
+    assert str(tmp_path) in full.fact

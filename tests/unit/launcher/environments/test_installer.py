@@ -126,6 +126,20 @@ def test_environment_whose_python_is_gone_is_broken(tmp_path: Path) -> None:
         interpreter("sglang-cpu", tmp_path)
 
 
+def test_of_an_installation_that_fails_only_the_log_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(EngineEnvironmentError, match=r"failed.*127\.0\.0\.1:9"):
+        install("sglang-cpu", tmp_path, lambda progress: None)
+    path = environment_path("sglang-cpu", tmp_path)
+    assert not path.exists()
+    assert "127.0.0.1:9" in Path(f"{path}.log").read_text()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"name": "sglang"}'])
 def test_damaged_marker_counts_as_none(text: str, tmp_path: Path) -> None:
     assert paths.parse_marker(text, tmp_path, RECIPES["sglang-cpu"]) is None
