@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import psutil
@@ -20,6 +21,7 @@ from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
 from modelserver.cli.up import changes, watch
 from modelserver.control.applied_fleet import in_force, read
 from modelserver.errors import ConfigurationError, ModelserverError
+from modelserver.inventory import Host
 from modelserver.operations.joining import (
     examine_host,
     find_missing_engines,
@@ -39,6 +41,9 @@ NAME_FILE = "host"
 URL_VARIABLE = "MODELSERVER_REDIS_URL"
 #: A host without an engine after so many looks of control gets none for now.
 IDLE_LOOKS = 5
+#: A launcher that still reports by this host's name after so many seconds is another
+#: machine's: this one's own takes over sooner.
+TWIN_SECONDS = 45.0
 #: How often the fleet is looked at while this waits, in seconds.
 LOOK_SECONDS = 0.5
 FILE = """# Written by `modelserver join`. The fleet itself stands in Redis.
@@ -90,8 +95,8 @@ def join(
         click.echo(f"{settings.host} has joined already (pid {owner.pid})")
     else:
         _install_engines(settings, store)
-        owner = _start(settings)
-    _await_engines(settings, store, owner, time.monotonic() + wait)
+        _start(settings)
+    _await_engines(settings, store, time.monotonic() + wait)
 
 
 @click.command()
@@ -213,8 +218,11 @@ def _install_engines(settings: Settings, store: Store) -> None:
             raise ModelserverError(f"engine {name} was not installed; see above")
 
 
-def _start(settings: Settings) -> psutil.Process:
-    """Start launcher and worker, which outlive this command."""
+def _start(settings: Settings) -> None:
+    """Start launcher and worker, which outlive this command; wait until they are noted.
+
+    Another join may be first, and they are its own. Raises ModelserverError.
+    """
     log = settings.make_run_dir() / "join.log"
     with log.open("ab") as stream:
         child = subprocess.Popen(
@@ -227,7 +235,10 @@ def _start(settings: Settings) -> psutil.Process:
             start_new_session=True,
         )
     click.echo(f"launcher and worker start (pid {child.pid}, log {log})")
-    return psutil.Process(child.pid)
+    while _stack(settings).find_owner() is None:
+        if child.poll() is not None:
+            raise ModelserverError(f"they ended; see {log}")
+        time.sleep(LOOK_SECONDS)
 
 
 def _run(settings: Settings, store: Store) -> None:
@@ -243,35 +254,60 @@ def _run(settings: Settings, store: Store) -> None:
         stack.stop()
 
 
-def _await_engines(
-    settings: Settings, store: Store, owner: psutil.Process, until: float
-) -> None:
+def _await_engines(settings: Settings, store: Store, until: float) -> None:
     """Show what becomes of this host's engines until all are ready."""
     seen: dict[str, str] = {}
     looks: set[float] = set()
-    while time.monotonic() < until:
-        if not owner.is_running() or owner.status() == psutil.STATUS_ZOMBIE:
+    twin_since = float("inf")
+    while (now := time.monotonic()) < until:
+        stack = _stack(settings)
+        owner, launcher = stack.find_owner(), stack.find_launcher()
+        if owner is None:
             raise ModelserverError(f"they ended; see {settings.run_dir / 'join.log'}")
         status = _here(read_status(store, settings), settings.host)
+        if status.hosts and (launcher is None or launcher.pid != status.hosts[0].pid):
+            twin_since = min(twin_since, now)
+            if now - twin_since > TWIN_SECONDS:
+                _refuse_twin(owner, status.hosts[0])
+            time.sleep(LOOK_SECONDS)
+            continue
+        twin_since = float("inf")
         for line in changes(seen, status):
             click.echo(line)
         if status.hosts and status.workers:
             looks.add(status.steered_at)
-            states = {engine.state for engine in status.engines}
-            if EngineState.FATAL in states:
-                raise ModelserverError(
-                    "an engine of this host does not start; see `modelserver doctor`"
-                )
-            if states and all(state.serves for state in states):
-                click.echo(f"{settings.host} is in the fleet, and its engines serve")
-                return
-            if not states and len(looks) > IDLE_LOOKS:
-                click.echo(f"{settings.host} is in the fleet; it has no engines yet")
+            if _is_settled(status, len(looks)):
                 return
         time.sleep(LOOK_SECONDS)
     raise ModelserverError(
         f"{settings.host} is not ready yet; it goes on: see `modelserver status`"
     )
+
+
+def _refuse_twin(owner: psutil.Process, twin: Host) -> NoReturn:
+    """End what was started while another machine joined by the same name."""
+    owner.terminate()
+    owner.wait()
+    raise ModelserverError(
+        f"a launcher reports as {twin.name} already (pid {twin.pid} of its machine), "
+        "so this one is stopped; join again with another --name"
+    )
+
+
+def _is_settled(status: Status, looks: int) -> bool:
+    """Whether this host has come to where it is of use; says so."""
+    states, host = {engine.state for engine in status.engines}, status.hosts[0].name
+    if EngineState.FATAL in states:
+        raise ModelserverError(
+            "an engine of this host does not start; see `modelserver doctor`"
+        )
+    if states and all(state.serves for state in states):
+        click.echo(f"{host} is in the fleet, and its engines serve")
+        return True
+    if not states and looks > IDLE_LOOKS:
+        click.echo(f"{host} is in the fleet; it has no engines yet")
+        return True
+    return False
 
 
 def _here(status: Status, host: str) -> Status:

@@ -1,5 +1,6 @@
 """All programs of one machine, started in order, kept alive, and stopped in reverse."""
 
+import fcntl
 import json
 import os
 import signal
@@ -124,6 +125,8 @@ class Stack:
     #: Where clients of OpenAI's API look.
     api_url: str = ""
     server: embedded_valkey.Embedded | None = None
+    #: Whether the note of what runs is this stack's, and not another one's.
+    _is_owner: bool = False
 
     @property
     def logs(self) -> Path:
@@ -134,7 +137,7 @@ class Stack:
         """Start everything. Raises ModelserverError naming the program and its log."""
         self.settings.make_run_dir()
         self.logs.mkdir(exist_ok=True)
-        self._end_leftovers()
+        self._claim()
         if self.settings.embedded:
             self._start_server()
         if not self.host_only:
@@ -246,13 +249,22 @@ class Stack:
                 )
         if self.server:
             self.server.withdraw()
-        self._file.unlink(missing_ok=True)
+        if self._is_owner:
+            self._file.unlink(missing_ok=True)
 
     # A stack that was killed leaves its programs behind; the next one ends them.
 
     @property
     def _file(self) -> Path:
         return self.settings.run_dir / (HOST_FILE if self.host_only else STACK_FILE)
+
+    def _claim(self) -> None:
+        """Be the only owner. Of two that start at once, the second one is refused."""
+        with self._file.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._end_leftovers()
+            self._note()
+            self._is_owner = True
 
     def _note(self) -> None:
         entries = {}
@@ -270,6 +282,10 @@ class Stack:
     def find_owner(self) -> psutil.Process | None:
         """The process that runs these programs now, None if none does."""
         return self._read_note()[0]
+
+    def find_launcher(self) -> psutil.Process | None:
+        """The launcher that is one of these programs, None if none lives."""
+        return self._read_note()[1].get("launcher")
 
     def _read_note(self) -> tuple[psutil.Process | None, dict[str, psutil.Process]]:
         """The owner, and the programs by name, of those that live."""
