@@ -36,7 +36,7 @@ class InstallScreen:
         line = f"[{progress.index}/{progress.steps}] {progress.what}: {progress.why}"
         if progress.index != self._index:
             self._index = progress.index
-            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._bar.update(self._task, description=progress.last_line[:60])
 
 
