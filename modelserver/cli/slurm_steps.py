@@ -3,7 +3,6 @@
 Not one step for all of them: that would end with the first node that fails.
 """
 
-import os
 import signal
 import subprocess
 import time
@@ -104,4 +103,4 @@ class Steps:
         # Each step has a SIGTERM from Slurm itself; srun would kill its step for one.
         if number == signal.SIGUSR1:
             for process in self._running.values():
-                os.kill(process.pid, number)
+                process.send_signal(number)
