@@ -20,7 +20,7 @@ from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
 from modelserver.policy.troubles import Trouble
 from modelserver.settings import Settings
 from modelserver.store.fleet.applied import publish_fleet, read_applied_fleet
-from modelserver.store.fleet.control import read_steered, read_wishes
+from modelserver.store.fleet.control import read_all_wishes, read_steered
 from modelserver.store.fleet.decisions import last_decisions
 from modelserver.store.fleet.engines import (
     next_incarnation,
@@ -59,6 +59,8 @@ class StoreView:
 
     #: The wishes for this host, by engine.
     wishes: Mapping[str, Wish] = field(default_factory=dict)
+    #: The engines whose wishes another version wrote that cannot be read here.
+    unread: frozenset[str] = frozenset()
     #: The engines that are wanted on another host.
     elsewhere: frozenset[str] = frozenset()
     #: Those of them that serve there.
@@ -213,7 +215,7 @@ class StoreLink:
             nodes=self.nodes,
         )
         report_host(store, report_of_host, self.lease_seconds)
-        wishes = read_wishes(store)
+        wishes, unread = read_all_wishes(store)
         led = {k: d for k, d in wishes.items() if host in _followers(d)}
         leads = any(d.spec.host == host and d.spec.followers for d in wishes.values())
         leads = leads or any(e.host == host and e.followers for e in engines.values())
@@ -224,6 +226,7 @@ class StoreLink:
             hosts=frozenset(each.name for each in hosts),
             nodes={(each.engine, each.node): each for h in hosts for each in h.nodes},
             wishes={key: d for key, d in wishes.items() if d.spec.host == host},
+            unread=unread,
             elsewhere=frozenset(k for k, d in wishes.items() if d.spec.host != host),
             serving_elsewhere=frozenset(
                 k for k, e in engines.items() if e.host != host and e.serves

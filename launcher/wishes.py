@@ -90,6 +90,8 @@ class WishReader:
             if name in view.elsewhere:
                 if not (serves and self.is_kept(view, name, now)):
                     unwanted[name] = "moved to another host"
+            elif name in view.unread:
+                continue  # It goes on until its wish can be read.
             elif name not in view.wishes and self.says_all(view, now):
                 unwanted[name] = "wanted no longer"
         return unwanted
@@ -100,4 +102,5 @@ class WishReader:
         """The engines that only a report in the store tells of."""
         if not self.says_all(view, now):
             return set()
-        return set(view.reported) - view.wishes.keys() - set(engines)
+        wanted = view.wishes.keys() | view.unread
+        return set(view.reported) - wanted - set(engines)

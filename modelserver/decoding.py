@@ -15,12 +15,15 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 _T = TypeVar("_T")
 _Builder = Callable[[Any], Any]
 
+#: What JSON may have for a plain value: it knows one kind of number.
+PLAIN = {str: (str,), bool: (bool, int), int: (int, float), float: (int, float)}
+
 
 def decode(kind: type[_T], value: Any) -> _T:
     """A value of a type of dataclasses, tuples, mappings, enums, paths, plain values.
 
-    Raises TypeError where a field without a default is missing, and ValueError where
-    an enum does not know its value.
+    Raises TypeError where a field without a default is missing or a plain value is of
+    another type, and ValueError where an enum does not know its value.
 
     >>> from modelserver.values import EngineSpec
     >>> decode(EngineSpec, {"id": "m-0", "model": "m", "host": "h", "gpus": [1]}).gpus
@@ -45,7 +48,18 @@ def _builder(kind: Hashable) -> _Builder:
         return lambda value: None if value is None else inner(value)
     if isinstance(kind, type) and issubclass(kind, (Enum, Path)):
         return kind
+    if isinstance(kind, type) and kind in PLAIN:
+        return _plain_builder(kind, PLAIN[kind])
     return lambda value: value
+
+
+def _plain_builder(kind: type, accepted: tuple[type, ...]) -> _Builder:
+    def build(value: Any) -> Any:
+        if not isinstance(value, accepted):
+            raise TypeError(f"{value!r} is no {kind.__name__}")
+        return value
+
+    return build
 
 
 def _tuple_builder(arguments: tuple[Any, ...]) -> _Builder:

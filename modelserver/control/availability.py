@@ -4,6 +4,7 @@ The rule is in ``policy.availability``. Clients and workers read what is publish
 people are alerted when a model is down, and when it is back.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -22,6 +23,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import open_alerts
 from modelserver.store.fleet.availability import publish, read_outages, write_outages
+from modelserver.store.server.versions import recall
 from modelserver.values import split_engine_id
 
 #: Periods of control without a look after which what is published is forgotten.
@@ -43,7 +45,9 @@ def update_availability(
 
     ``waiting`` is why engines have no place, by engine. Call it under control's lock.
     """
-    before = from_json(read_outages(store))
+    before: Mapping[str, Outage] = recall(
+        store, "memory of outages", read_outages(store), _read, {}
+    )
     outages: dict[str, Outage] = {}
     found: dict[str, Availability] = {}
     for spec in snapshot.specs:
@@ -60,6 +64,10 @@ def update_availability(
     )
     publish(store, {name: asdict(each) for name, each in found.items()}, seconds)
     _alert(store, settings, found, outages, now)
+
+
+def _read(text: str) -> Mapping[str, Outage]:
+    return from_json(json.loads(text))
 
 
 def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from modelserver.store.fleet.hosts import (
     write_silences,
 )
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import recall
 
 #: The kind of alert that stands as long as a host has no worker.
 WORKER_ALERT = "worker"
@@ -40,8 +41,9 @@ def follow_silences(
     whose lease ends in between would be neither there nor silent. Hosts that the fleet
     leaves out are none of it.
     """
-    text = read_silences(store)
-    before = decode(HostSilences, json.loads(text)) if text else HostSilences()
+    before = recall(
+        store, "memory of silent hosts", read_silences(store), _read, HostSilences()
+    )
     known, live = read_host_names(store), {each.name for each in hosts}
     if allowed := {host.name for host in settings.fleet.hosts}:
         known &= allowed
@@ -49,6 +51,10 @@ def follow_silences(
     if after != before:
         write_silences(store, json.dumps(dataclasses.asdict(after)))
     return after
+
+
+def _read(text: str) -> HostSilences:
+    return decode(HostSilences, json.loads(text))
 
 
 def follow_workers(

@@ -27,6 +27,7 @@ from modelserver.store.messages.dead_letters import count_dead
 from modelserver.store.messages.memory import read_note
 from modelserver.store.server.keeping import read_failure
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import recall
 
 log = logging.getLogger(__name__)
 
@@ -115,5 +116,9 @@ def tell(
 
 
 def _read_noted(store: Store) -> dict[str, NotedTrouble]:
-    values = json.loads(read_troubles(store) or "{}")
+    return recall(store, "memory of troubles", read_troubles(store), _read, {})
+
+
+def _read(text: str) -> dict[str, NotedTrouble]:
+    values = json.loads(text)
     return {key: decode(NotedTrouble, value) for key, value in values.items()}

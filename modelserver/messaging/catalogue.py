@@ -6,15 +6,22 @@ Without pydantic: a pipeline that only sends requests need not load it.
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from modelserver.decoding import decode
 from modelserver.errors import UnknownModelError
 from modelserver.values import Json, Kind
 
 if TYPE_CHECKING:
     from modelserver.fleet.file import Fleet
+
+#: What a model's requests may do while it is down.
+ADVICE = ("wait", "fail", "fallback")
+#: What models are asked for.
+KINDS = frozenset(Kind)
 
 
 def catalogue(fleet: "Fleet") -> dict[str, Any]:
@@ -85,13 +92,20 @@ class Down:
 
 
 def read_down(text: str) -> dict[str, Down]:
-    """The models that are down, from what control published; "" is none."""
-    values = json.loads(text) if text else {}
-    return {
-        name: Down(name, each["then"], each["fallback"], each["reason"], each["since"])
-        for name, each in values.items()
-        if each["standing"] == "down"
-    }
+    """The models that are down, from what control published; "" is none.
+
+    What another version published and cannot be read keeps no request from a model.
+    """
+    found = {}
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:
+        values = None
+    for name, each in values.items() if isinstance(values, dict) else ():
+        with suppress(TypeError, AttributeError):
+            if each.get("standing") == "down" and each.get("then", "wait") in ADVICE:
+                found[name] = decode(Down, {**each, "model": name})
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,8 @@ class Catalogue:
         names = CatalogueEntry.__dataclass_fields__
         entries = []
         for model in values["models"]:
+            if model["kind"] not in KINDS:
+                continue  # Only a newer version can ask for it.
             known = {key: value for key, value in model.items() if key in names}
             known |= {
                 key: tuple(known.get(key, ())) for key in ("extra_args", "command")

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 from modelserver.inventory import Host
 from modelserver.measured import EngineLoad
-from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
+from modelserver.messaging.catalogue import (
+    KINDS,
+    Catalogue,
+    CatalogueEntry,
+    catalogue,
+)
 from modelserver.messaging.names import CONTROL_QUEUE
 from modelserver.operations.hosted_runs import RunsStatus, read_runs_status
 from modelserver.operations.traffic import Traffic, traffic
@@ -236,7 +241,11 @@ def _read_fleet(store: Store, settings: Settings) -> _FleetRead:
         windows = {each.name: each.schedule for each in settings.fleet.specs()}
         return _FleetRead(models, FleetStatus(), (), windows)
     values = json.loads(text)
-    left = [CatalogueEntry(name, Kind(kind)) for name, kind in values["left"].items()]
+    left = [
+        CatalogueEntry(name, Kind(kind))
+        for name, kind in values["left"].items()
+        if kind in KINDS
+    ]
     return _FleetRead(
         Catalogue.read(values),
         FleetStatus(values["version"], values["at"], values["by"]),

@@ -22,6 +22,7 @@ from modelserver.messaging.wire import CatalogueSource
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.fleet.engines import decode_engine
+from modelserver.store.server.versions import UNREADABLE
 from modelserver.values import EngineReport
 from workers.engines.fallbacks import Fallbacks
 from workers.engines.fleet_refusal import FleetRefusal
@@ -143,8 +144,7 @@ class FleetFollower:
         self._version = version
         for name, value in values.items():
             self._reports.pop(name.decode(), None)
-            if value:
-                engine = decode_engine(value)
+            if value and (engine := _find_report(value)):
                 self._reports[engine.id] = engine
 
     async def _read_workers(self, reports: Iterable[bytes]) -> None:
@@ -152,8 +152,9 @@ class FleetFollower:
         names: Any = await self.client.smembers(self.keys.workers)
         keys = [self.keys.worker(name.decode()) for name in names]
         values: Any = await self.client.mget(keys) if keys else []
-        alive = {orjson.loads(value).get("host") for value in values if value}
-        silent = {decode_engine(each).host for each in reports} - alive
+        alive = {_host_of(value) for value in values if value}
+        told = (_find_report(each) for each in reports)
+        silent = {each.host for each in told if each} - alive
         self._dead, self._silent = silent & self._silent, silent
 
     def _follow_fleet(self, value: bytes | None) -> None:
@@ -210,3 +211,22 @@ class FleetFollower:
         except (RedisError, OSError) as error:
             logger.warning("Redis away: bells are not heard (%s)", error)
             await asyncio.sleep(LISTEN_RETRY_SECONDS)
+
+
+def _find_report(value: bytes) -> EngineReport | None:
+    """A report, None where it is one of a newer version that cannot be read."""
+    try:
+        return decode_engine(value)
+    except UNREADABLE as error:
+        logger.warning(
+            "an engine's report cannot be read (%r): upgrade this host", error
+        )
+        return None
+
+
+def _host_of(value: bytes) -> str:
+    """The host of a worker by its report, "" where that does not say."""
+    try:
+        return str(orjson.loads(value)["host"])
+    except UNREADABLE:
+        return ""

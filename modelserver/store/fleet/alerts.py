@@ -12,6 +12,7 @@ from typing import Any
 
 from modelserver.decoding import decode
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 
 #: Alerts that the stream keeps, about.
 ALERTS_KEPT = 1000
@@ -86,14 +87,14 @@ def _field(alert: AlertRecord) -> str:
 
 def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
     """The alerts that stand, oldest first; forgets those that stood for too long."""
-    values = store.client.hgetall(store.keys.open_alerts)
+    values = store.run("HGETALL", store.keys.open_alerts)
     if not values:
         return ()
-    found = [decode(AlertRecord, json.loads(value)) for value in values.values()]
+    found = read_each(store, "alert", values, _read_open)
     oldest = store.now() - OPEN_SECONDS
-    if old := [_field(each) for each in found if each.at < oldest]:
+    if old := [name for name, each in found.items() if each.at < oldest]:
         store.client.hdel(store.keys.open_alerts, *old)
-    stand = (each for each in found if each.at >= oldest)
+    stand = (each for each in found.values() if each.at >= oldest)
     return tuple(sorted(stand, key=lambda each: each.since))
 
 
@@ -111,13 +112,16 @@ def last_alerts(store: Store, number: int) -> tuple[AlertRecord, ...]:
     """The last alerts, raised and ended, newest last."""
     client: Any = store.client
     entries = client.xrevrange(store.keys.alerts, count=number)
-    return tuple(_read(values) for _, values in reversed(entries))
+    return tuple(read_each(store, "alert", dict(reversed(entries)), _read).values())
+
+
+def _read_open(text: str) -> AlertRecord:
+    return decode(AlertRecord, json.loads(text))
 
 
 def _read(values: dict[str, str]) -> AlertRecord:
-    numbers = {name: float(values[name]) for name in ("at", "since")}
-    named: dict[str, Any] = {**values, **numbers}
-    return AlertRecord(**named)
+    numbers = {name: float(values.get(name, 0.0)) for name in ("at", "since")}
+    return decode(AlertRecord, {**values, **numbers})
 
 
 def count(store: Store, name: str) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import recall
 from modelserver.values import Json
 
 
@@ -18,8 +19,12 @@ def publish(store: Store, models: Mapping[str, Json], seconds: float) -> None:
 
 def standings(store: Store) -> dict[str, Json]:
     """How each model stood at control's last look; empty if that is long ago."""
-    value = store.client.get(store.keys.availability)
-    return dict(json.loads(str(value))) if value else {}
+    text = str(store.client.get(store.keys.availability) or "")
+    return recall(store, "standing of the models", text, _read, {})
+
+
+def _read(text: str) -> dict[str, Json]:
+    return {name: dict(each) for name, each in json.loads(text).items()}
 
 
 def fleet_and_standings(store: Store) -> tuple[str, str]:
@@ -29,10 +34,9 @@ def fleet_and_standings(store: Store) -> tuple[str, str]:
     return str(fleet or ""), str(models or "")
 
 
-def read_outages(store: Store) -> dict[str, Json]:
-    """What control remembers of each model's outage, as plain values."""
-    value = store.client.get(store.keys.outages)
-    return dict(json.loads(str(value))) if value else {}
+def read_outages(store: Store) -> str:
+    """What control remembers of each model's outage, as JSON, "" for nothing."""
+    return str(store.client.get(store.keys.outages) or "")
 
 
 def write_outages(store: Store, outages: Mapping[str, Json]) -> None:

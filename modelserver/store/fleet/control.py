@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from modelserver.decoding import decode
 from modelserver.store.scripts import state as state_scripts
 from modelserver.store.server.state import DEFLATE_LEVEL, RAW, Store
+from modelserver.store.server.versions import read_each, recall
 from modelserver.values import Wish
 
 #: Whoever is killed while holding control's lock blocks others this long, in seconds.
@@ -33,8 +34,14 @@ def hold_control(store: Store, owner: str, seconds: float) -> Iterator[int]:
 
 def read_wishes(store: Store) -> dict[str, Wish]:
     """What control wants, by engine."""
-    values = store.run("HGETALL", store.keys.desired)
-    return {key: _decode_wish(value) for key, value in sorted(values.items())}
+    return read_all_wishes(store)[0]
+
+
+def read_all_wishes(store: Store) -> tuple[dict[str, Wish], frozenset[str]]:
+    """The same, and the engines whose wishes cannot be read."""
+    values = dict(sorted(store.run("HGETALL", store.keys.desired).items()))
+    found = read_each(store, "wish for engine", values, _decode_wish)
+    return found, frozenset(values.keys() - found.keys())
 
 
 def write_wishes(
@@ -73,8 +80,7 @@ def report_steered(store: Store, owner: str) -> None:
 def read_steered(store: Store) -> tuple[float, str]:
     """When control last looked at the fleet, and who; (0, "") if it never did."""
     value = store.client.get(store.keys.steered)
-    at, owner = json.loads(str(value)) if value else (0.0, "")
-    return at, owner
+    return recall(store, "sign of control", str(value or ""), _read_sign, (0.0, ""))
 
 
 def report_waiting(store: Store, waiting: Mapping[str, str]) -> None:
@@ -90,6 +96,11 @@ def report_waiting(store: Store, waiting: Mapping[str, str]) -> None:
 def read_waiting(store: Store) -> dict[str, str]:
     """Why control found no place for an engine, by engine."""
     return dict(sorted(store.run("HGETALL", store.keys.waiting).items()))
+
+
+def _read_sign(text: str) -> tuple[float, str]:
+    at, owner = json.loads(text)[:2]
+    return float(at), str(owner)
 
 
 def _decode_wish(value: str) -> Wish:

@@ -6,6 +6,7 @@ import json
 from modelserver.decoding import decode
 from modelserver.store.scripts import state as state_scripts
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 from modelserver.values import EngineReport
 
 #: What workers do not need of a report. If nothing else changes, nobody is told.
@@ -57,7 +58,9 @@ def next_incarnation(store: Store, engine: str, last: int = 0) -> int:
 def read_engines(store: Store) -> dict[str, EngineReport]:
     """The launchers' last reports, by engine, dead hosts' engines included."""
     values = store.run("HGETALL", store.keys.engines)
-    return {key: decode_engine(value) for key, value in sorted(values.items())}
+    return read_each(
+        store, "report of engine", dict(sorted(values.items())), decode_engine
+    )
 
 
 def decode_engine(value: str | bytes) -> EngineReport:

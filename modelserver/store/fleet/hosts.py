@@ -7,6 +7,7 @@ from uuid import uuid4
 from modelserver.decoding import decode
 from modelserver.inventory import Host
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 
 
 def report_host(store: Store, host: Host, lease_seconds: float) -> None:
@@ -75,7 +76,8 @@ def read_hosts(store: Store) -> tuple[Host, ...]:
     if not names:
         return ()
     values = store.run("MGET", *[store.keys.host(name) for name in names])
-    return tuple(decode_host(value) for value in values if value)
+    found = {name: value for name, value in zip(names, values, strict=True) if value}
+    return tuple(read_each(store, "report of host", found, decode_host).values())
 
 
 def decode_host(value: str | bytes) -> Host:

@@ -1,19 +1,25 @@
 """What is measured of engines: samples of their requests, canaries, their metrics."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from modelserver.measured import Canary, Metrics, Sample
 from modelserver.store.keys import CANARIES_KEPT, SAMPLES_SECONDS
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import UNREADABLE, note_unreadable, read_each
 from modelserver.values import Outcome
+
+_T = TypeVar("_T")
 
 #: The counters of requests that an engine answered, or rightly refused.
 ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
+#: Values of a sample without its engine; newer workers may add some.
+SAMPLE_VALUES = 9
 #: Values of a canary without its engine; newer launchers may add some.
 CANARY_VALUES = len(fields(Canary)) - 1
 #: Values of an engine's metrics; newer launchers may add some.
@@ -51,11 +57,8 @@ def read_all_samples(
     store: Store, engines: Sequence[str]
 ) -> dict[str, tuple[Sample, ...]]:
     """Each engine's last requests, newest first, in one round trip."""
-    lists = _ranges(store, [store.keys.samples(engine) for engine in engines])
-    return {
-        engine: tuple(unpack_sample(engine, each) for each in values)
-        for engine, values in zip(engines, lists, strict=True)
-    }
+    keys = {engine: store.keys.samples(engine) for engine in engines}
+    return _lists(store, keys, unpack_sample)
 
 
 def read_samples(store: Store, engine: str) -> tuple[Sample, ...]:
@@ -77,11 +80,12 @@ def add_canaries(store: Store, canaries: Iterable[Canary]) -> None:
 def read_canaries(store: Store) -> dict[str, tuple[Canary, ...]]:
     """Each reported engine's last canaries, newest first, by engine."""
     engines = sorted(store.run("HKEYS", store.keys.engines))
-    lists = _ranges(store, [store.keys.canaries(engine) for engine in engines])
-    return {
-        engine: tuple(Canary(engine, *each[:CANARY_VALUES]) for each in values)
-        for engine, values in zip(engines, lists, strict=True)
-    }
+    keys = {engine: store.keys.canaries(engine) for engine in engines}
+    return _lists(store, keys, _unpack_canary)
+
+
+def _unpack_canary(engine: str, packed: list[Any]) -> Canary:
+    return Canary(engine, *packed[:CANARY_VALUES])
 
 
 def _packed(canary: Canary) -> list[Any]:
@@ -103,10 +107,11 @@ def report_metrics(store: Store, metrics: Mapping[str, Metrics | None]) -> None:
 def read_metrics(store: Store) -> dict[str, Metrics]:
     """What engines told of themselves in the last seconds, by engine."""
     values: Any = store.client.hgetall(store.keys.metrics)
-    return {
-        key: Metrics(*json.loads(each)[:METRICS_VALUES])
-        for key, each in sorted(values.items())
-    }
+    return read_each(store, "metrics of", dict(sorted(values.items())), _unpack_metrics)
+
+
+def _unpack_metrics(text: str) -> Metrics:
+    return Metrics(*json.loads(text)[:METRICS_VALUES])
 
 
 def read_counters(store: Store, engine: str) -> dict[str, int]:
@@ -148,9 +153,29 @@ def count_finished(store: Store, engines: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _ranges(store: Store, keys: Sequence[str]) -> list[list[Any]]:
+def _lists(
+    store: Store, keys: Mapping[str, str], unpack: Callable[[str, list[Any]], _T]
+) -> dict[str, tuple[_T, ...]]:
+    """By engine what stands in its list, but for what cannot be read."""
     with store.client.pipeline(transaction=False) as pipe:
-        for key in keys:
+        for key in keys.values():
             pipe.lrange(key, 0, -1)
-        # Read as one text: of 500 engines that saves a tenth of a second.
-        return [orjson.loads(f"[{','.join(values)}]") for values in pipe.execute()]
+        lists: list[list[str]] = pipe.execute()
+    found = {}
+    for engine, values in zip(keys, lists, strict=True):
+        try:
+            # Read as one text: of 500 engines that saves a tenth of a second.
+            packed = orjson.loads(f"[{','.join(values)}]")
+            found[engine] = tuple(unpack(engine, each) for each in packed)
+        except UNREADABLE as error:
+            note_unreadable(store, f"measurements of {engine}", error)
+            found[engine] = tuple(_one_by_one(engine, values, unpack))
+    return found
+
+
+def _one_by_one(
+    engine: str, values: Iterable[str], unpack: Callable[[str, list[Any]], _T]
+) -> Iterator[_T]:
+    for value in values:
+        with suppress(*UNREADABLE):
+            yield unpack(engine, orjson.loads(value))

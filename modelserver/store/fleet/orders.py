@@ -5,14 +5,19 @@ import json
 
 from modelserver.decoding import decode
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 from modelserver.values import Order
 
 
 def orders(store: Store) -> tuple[Order, ...]:
     """All orders, those whose time is over included."""
-    values = store.client.hgetall(store.keys.operator)
-    found = [decode(Order, json.loads(value)) for value in values.values()]
-    return tuple(sorted(found, key=lambda each: (each.target, each.kind)))
+    values = store.run("HGETALL", store.keys.operator)
+    found = read_each(store, "order", values, _read)
+    return tuple(sorted(found.values(), key=lambda each: (each.target, each.kind)))
+
+
+def _read(text: str) -> Order:
+    return decode(Order, json.loads(text))
 
 
 def give(store: Store, order: Order) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 from modelserver.measured import EngineLoad
 from modelserver.store.scripts import queues as queue_scripts
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 
 #: Submitters of each priority that are counted at most.
 MOST_SUBMITTERS = 100
+#: What a worker of another version need not say.
+UNTOLD: Mapping[str, Any] = {"node": "", "host": "", "pid": 0, "held": 0}
 
 
 def read_workers(store: Store) -> dict[str, dict[str, Any]]:
@@ -19,8 +22,17 @@ def read_workers(store: Store) -> dict[str, dict[str, Any]]:
     if not names:
         return {}
     values = store.run("MGET", *[store.keys.worker(name) for name in names])
-    pairs = zip(names, values, strict=True)
-    return {name: json.loads(value) for name, value in pairs if value}
+    found = {name: value for name, value in zip(names, values, strict=True) if value}
+    return read_each(store, "report of", found, _read_report)
+
+
+def _read_report(text: str) -> dict[str, Any]:
+    report = json.loads(text)
+    loads = {
+        engine: (int(inflight), float(oldest), float(idle))
+        for engine, (inflight, oldest, idle, *_) in report.get("loads", {}).items()
+    }
+    return {**UNTOLD, **report, "loads": loads}
 
 
 def read_worker_hosts(store: Store) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from modelserver.store.batch import (
 from modelserver.store.messages.embedded import later_steps, read_payload
 from modelserver.store.scripts import atomic as scripts
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 
 #: Forgets what stands at the results KEYS, but for answers.
 FORGET_ERRORS = """
@@ -55,11 +56,14 @@ class DeadLetter:
 def dead_letters(store: Store) -> tuple[DeadLetter, ...]:
     """All of them, oldest first."""
     values = store.client.hgetall(store.keys.dead)
-    letters = [
-        decode(DeadLetter, {"task": str(task), **json.loads(value)})
-        for task, value in values.items()
-    ]
+    pairs = {str(task): (str(task), value) for task, value in values.items()}
+    letters = read_each(store, "dead letter", pairs, _read).values()
     return tuple(sorted(letters, key=lambda letter: letter.at))
+
+
+def _read(pair: tuple[str, str | bytes]) -> DeadLetter:
+    task, value = pair
+    return decode(DeadLetter, {"task": task, **json.loads(value)})
 
 
 def count_dead(store: Store) -> int:

@@ -12,6 +12,7 @@ from modelserver.decoding import decode
 from modelserver.python310 import StrEnum
 from modelserver.store.scripts import hosted as scripts
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
 from modelserver.values import Json
 
 #: Whoever carries out a run renews its lease every second; it ends after this time.
@@ -158,13 +159,17 @@ def read_hosted(
 ) -> tuple[HostedRun, ...]:
     """These runs, without those that are gone; ``whole`` with progress and report."""
     names = (*_FIELDS, *_SHOWN) if whole else _FIELDS
+    ids = list(ids)
     with store.client.pipeline(transaction=False) as pipe:
         for each in ids:
             pipe.hmget(store.keys.hosted_run(each), names)
-        found = pipe.execute()
-    return tuple(
-        _decode(dict(zip(names, values, strict=True))) for values in found if values[0]
-    )
+        found = dict(zip(ids, pipe.execute(), strict=True))
+    stored = {
+        each: dict(zip(names, values, strict=True))
+        for each, values in found.items()
+        if values[0]
+    }
+    return tuple(read_each(store, "run", stored, _decode).values())
 
 
 def _decode(values: Mapping[str, str | None]) -> HostedRun:
@@ -203,7 +208,12 @@ def read_holders(store: Store) -> tuple[HolderReport, ...]:
     values = store.run("MGET", *[store.keys.holder(name) for name in names])
     if gone := [name for name, value in zip(names, values, strict=True) if not value]:
         store.run("SREM", store.keys.holders, *gone)
-    return tuple(decode(HolderReport, json.loads(value)) for value in values if value)
+    found = {name: value for name, value in zip(names, values, strict=True) if value}
+    return tuple(read_each(store, "report of", found, _read_holder).values())
+
+
+def _read_holder(text: str) -> HolderReport:
+    return decode(HolderReport, json.loads(text))
 
 
 # Submitting and ordering.

@@ -2,5 +2,6 @@
 
 ``state`` has ``Store``, the blocking connection, ``connections`` opens connections that
 leave a server which takes no writes, ``line`` is one for many commands at once,
-``trouble`` says why one cannot be used, ``keeping`` how the server keeps its data.
+``trouble`` says why one cannot be used, ``keeping`` how the server keeps its data,
+``versions`` reads what other versions may have written.
 """

@@ -64,6 +64,8 @@ class Store:
         self.client = client
         self.keys = keys
         self.url = url
+        #: The records that could not be read, which were logged.
+        self.unreadable: set[str] = set()
 
     @contextmanager
     def reachable(self) -> Iterator[None]:

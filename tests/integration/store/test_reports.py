@@ -153,3 +153,26 @@ def test_reports_of_a_newer_launcher_are_read_as_far_as_they_are_known(site: Fle
     wish = {**dataclasses.asdict(Wish(EngineSpec("m-0", "m", "a"))), "cause": "bored"}
     store.client.hset(store.keys.desired, "m-0", json.dumps(wish))
     assert read_wishes(store)["m-0"].cause is Cause.NONE
+
+
+def test_a_worker_passes_over_what_a_newer_version_wrote(site: FleetSite):
+    """One record that it cannot read keeps it from no other."""
+    store = site.store
+    report_engine(store, ENGINE)
+    store.client.hset(store.keys.engines, "writer-9", '{"name": "writer-9"}')
+    store.client.sadd(store.keys.workers, "odd")
+    store.client.set(store.keys.worker("odd"), "[]")
+    down = {"standing": "down", "then": "park", "reason": "", "since": 0.0}
+    store.client.set(store.keys.availability, json.dumps({"writer": down, "odd": 7}))
+
+    async def follow() -> int:
+        client, roster = Redis.from_url(site.settings.redis_url), Roster(HOST)
+        follower = FleetFollower(
+            *(client, site.settings, CatalogueSource(site.settings)),
+            *(roster, Fallbacks(roster), lambda queue: None),
+        )
+        await follower.look()
+        await client.aclose()
+        return roster.capacity("writer")
+
+    assert asyncio.run(follow()) == ENGINE.limit

@@ -55,6 +55,14 @@ def test_engines_of_a_store_that_lost_its_data_are_kept_for_a_while_only():
     assert reader.find_forgotten(empty, [], over) == {"m-0"}
 
 
+def test_an_engine_goes_on_while_its_wish_cannot_be_read():
+    reader = WishReader()
+    view = replace(VIEW, unread=frozenset({"m-0"}), reported=frozenset({"m-0", "m-1"}))
+    reader.note(view, 0.0)
+    assert reader.find_unwanted(view, {"m-0": True}, 0.0) == {}
+    assert reader.find_forgotten(view, [], 0.0) == {"m-1"}
+
+
 def test_a_wish_for_another_host_counts_even_just_after_the_data_was_lost():
     reader = WishReader()
     reader.note(VIEW, 0.0)

@@ -9,7 +9,13 @@ import pytest
 from modelserver.errors import UnknownModelError
 from modelserver.fleet.file import Fleet
 from modelserver.fleet.sections import DefaultsSection, ModelSection
-from modelserver.messaging.catalogue import Catalogue, CatalogueEntry, catalogue
+from modelserver.messaging.catalogue import (
+    Catalogue,
+    CatalogueEntry,
+    Down,
+    catalogue,
+    read_down,
+)
 from modelserver.values import Kind
 
 FLEET = Fleet(
@@ -49,6 +55,20 @@ def test_a_catalogue_comes_back_from_json_as_it_was():
 def test_keys_of_a_newer_version_are_ignored():
     values = {"models": [{"name": "m", "kind": "completion", "new": 1}], "defaults": {}}
     assert Catalogue.read(values).pick(Kind.COMPLETION) == "m"
+
+
+def test_models_of_a_newer_versions_kind_are_left_out():
+    values = json.loads(json.dumps(catalogue(FLEET)))
+    values["models"].append({**values["models"][0], "name": "r", "kind": "rerank"})
+    assert Catalogue.read(values) == read(FLEET)
+
+
+@pytest.mark.parametrize("odd", ['{"m": 7}', "[]", "{", '{"m": {"standing": "down"}}'])
+def test_an_outage_that_cannot_be_read_keeps_no_request(odd: str):
+    assert read_down(odd) in ({}, {"m": Down("m")})
+    newer = {"standing": "down", "then": "park", "reason": "r", "since": 1.0}
+    down = read_down(json.dumps({"m": newer, "n": {**newer, "then": "fail", "x": 1}}))
+    assert down == {"n": Down("n", "fail", reason="r", since=1.0)}
 
 
 def test_a_model_named_is_the_model_taken():
