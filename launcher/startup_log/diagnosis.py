@@ -62,6 +62,19 @@ KNOWN_CAUSES = (
         "make room on it",
         may_heal=True,
     ),
+    _cause(
+        r"exit code:? -9\b|core proc\(s\): \{.*-9\b",
+        "one of its processes was killed",
+        "if nobody did that, the kernel did for want of memory (see `dmesg`): give the "
+        "host fewer engines, or more memory",
+        may_heal=True,
+    ),
+    _cause(
+        r"Too many open files",
+        "this host allows it too few open files",
+        "raise the launcher's own limit (`ulimit -n`, LimitNOFILE of its unit)",
+        may_heal=True,
+    ),
     # Memory may be short because somebody else was quicker.
     _cause(
         r"less than desired GPU memory utilization",
@@ -70,7 +83,7 @@ KNOWN_CAUSES = (
         may_heal=True,
     ),
     _cause(
-        r"CUDA out of memory|OutOfMemoryError|Not enough memory\. Please"
+        r"CUDA (?:error: )?out of memory|OutOfMemoryError|Not enough memory\. Please"
         r"|No available memory for the cache blocks"
         r"|DefaultCPUAllocator: (?:can't|not enough)",
         "its model does not fit into what is free of the GPUs' memory",
@@ -114,6 +127,33 @@ KNOWN_CAUSES = (
         "wait, or download the model before",
         may_heal=True,
     ),
+    # Before what says that a file is not there: so says whoever cannot ask the hub.
+    _cause(
+        r"LocalEntryNotFoundError|We couldn't connect to|outgoing traffic has been"
+        r"|Max retries exceeded|Temporary failure in name resolution"
+        r"|CERTIFICATE_VERIFY_FAILED|\b5\d\d Server Error|huggingface.*Read timed out",
+        "the hub cannot be reached from here",
+        "see to this host's network, proxy and certificates, or fetch the model by "
+        "`modelserver weights pull`",
+        may_heal=True,
+    ),
+    _cause(
+        r"trust_remote_code=True",
+        "its model comes with code of its own, which engines run only when told to",
+        'give it extra_args = ["--trust-remote-code"] if you trust its authors',
+    ),
+    _cause(
+        r"No such file or directory: '(?:nvcc|ninja|gcc|g\+\+)'|\b(?:nvcc|ninja): not "
+        r"found|\blib[\w.+-]+\.so[\d.]*: cannot open shared object file",
+        "a compiler or library that the engine needs is not there",
+        "install it on this host, or run `modelserver engines install`",
+    ),
+    _cause(
+        r"No such file or directory.*(?:/\.cache/|/\.triton/|torchinductor|/dev/shm/)",
+        "a file of a cache went away while it was read",
+        "end what clears that cache; the next start writes it anew",
+        may_heal=True,
+    ),
     _cause(
         r"Model architectures? .*(?:not supported|failed to be inspected)"
         r"|Transformers does not recognize this architecture"
@@ -151,11 +191,12 @@ HARMLESS = re.compile(
     r"|resource_tracker|No such file or directory: '/(?:psm|mp|sem)[-_.]"
 )
 
-#: Errors of CUDA of which a GPU may be the cause; memory that is short, a driver that
-#: is too old, an assertion of the program and the like are none.
+#: Errors of CUDA of which a GPU may be the cause. Others are of its driver, of who else
+#: uses it, or of the program.
 CUDA_ERROR = re.compile(
-    r"CUDA error: (?!out of memory|no kernel image|invalid device|no CUDA-capable"
-    r"|device-side assert)"
+    r"CUDA error: (?:an? (?:illegal|misaligned|uncorrectable)|unspecified launch failure"
+    r"|hardware stack error|the launch timed out|unknown error|GPU is lost"
+    r"|invalid program counter|operation not supported on global)"
     r"|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_EXECUTION_FAILED"
     r"|cudaError(?:IllegalAddress|LaunchFailure|ECCUncorrectable|HardwareStackError)"
     r"|uncorrectable (?:ECC|NVLink) error",

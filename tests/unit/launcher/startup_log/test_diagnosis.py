@@ -5,6 +5,7 @@ import pytest
 from launcher.startup_log.diagnosis import (
     DIAGNOSED_LINES,
     find_cause,
+    find_cuda_error,
     last_words,
 )
 
@@ -65,6 +66,27 @@ CAUSES = {
     ": executable file not found in $PATH: OCI runtime attempted to invoke a command "
     "that was not found": "correct image",
     "Error: statfs /models/m: no such file or directory": "container_args",
+    "RuntimeError: CUDA error: out of memory": "more gpus",
+    "RuntimeError: Rank 0 scheduler died during initialization (exit code: -9). If exit "
+    "code is -9 (SIGKILL), a common cause is the OS OOM killer.": "dmesg",
+    "RuntimeError: Engine core initialization failed. See root cause above. Failed core "
+    "proc(s): {'EngineCore_DP0': -9}": "dmesg",
+    "OSError: [Errno 24] Too many open files: '/proc/self/maps'": "LimitNOFILE",
+    "huggingface_hub.errors.LocalEntryNotFoundError: An error happened while trying to "
+    "locate the file on the Hub": "weights pull",
+    "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and "
+    "couldn't find them in the cached files.": "weights pull",
+    "requests.exceptions.SSLError: HTTPSConnectionPool(host='huggingface.co', port=443)"
+    ": Max retries exceeded with url: /api (Caused by SSLError": "certificates",
+    "huggingface_hub.errors.HfHubHTTPError: 504 Server Error: Gateway": "weights pull",
+    "ValueError: Please set the option `trust_remote_code=True` to remove this error.": (
+        "--trust-remote-code"
+    ),
+    "FileNotFoundError: [Errno 2] No such file or directory: 'ninja'": "install it",
+    "ImportError: libcudart.so.12: cannot open shared object file: No such file or "
+    "directory": "engines install",
+    "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/torchinductor_u/a.so'"
+    "": "the next start",
     "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests": "wait",
     "ModuleNotFoundError: No module named 'sglang'": "engines install",
     "/opt/python: No module named vllm": "engines install",
@@ -123,10 +145,31 @@ def test_last_words_are_the_engines_own() -> None:
 
 
 @pytest.mark.parametrize("line", CAUSES)
-def test_only_memory_and_the_hub_may_heal(line: str) -> None:
+def test_what_a_change_of_the_fleet_cannot_mend_may_heal(line: str) -> None:
     cause = find_cause(line)
     assert cause
     memory = "out of memory" in line or "Not enough memory" in line
     memory = memory or "KV cache" in line
     others = ("desired GPU memory", "No available memory", "gated", "Gated", "429")
+    others += ("-9", "Errno 24", "LocalEntry", "connect", "retries", "504", "inductor")
     assert cause.may_heal == (memory or any(word in line for word in others))
+
+
+@pytest.mark.parametrize(
+    ("error", "blames_gpu"),
+    [
+        ("an illegal memory access was encountered", True),
+        ("uncorrectable ECC error encountered", True),
+        ("unspecified launch failure", True),
+        ("all CUDA-capable devices are busy or unavailable", False),
+        ("system not yet initialized", False),
+        ("system has unsupported display driver / cuda driver combination", False),
+        ("peer access is not supported between these two devices", False),
+        ("device-side assert triggered", False),
+        ("invalid configuration argument", False),
+        ("out of memory", False),
+    ],
+)
+def test_a_gpu_is_blamed_for_what_it_may_have_done(error: str, blames_gpu: bool):
+    line = f"RuntimeError: CUDA error: {error}"
+    assert find_cuda_error(line) == (line if blames_gpu else "")
