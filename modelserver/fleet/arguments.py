@@ -13,7 +13,9 @@ PLACEHOLDERS = (
     *("node", "nodes", "meeting"),
 )
 #: Variables of ``environment`` that are the launcher's to set.
-OUR_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+OUR_VARIABLES = (
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"),
+)
 #: Characters of an argument that argparse can tell from all others.
 SHORTEST = len("--ho")
 _PORT = "an engine's port is chosen by the launcher, or given by port in [[engines]]"
@@ -21,6 +23,9 @@ _HOST = "engines listen on 127.0.0.1, where their worker and launcher ask them"
 _TLS = "engines are asked on 127.0.0.1 without TLS"
 _NAME = "requests ask for an engine by name, the key of its section"
 _KEY = "every user of the host could read it; an engine gets a key by itself"
+_CONFIG = "what such a file says would go unseen; give its arguments here"
+_MODEL = "path says which model it is"
+_RAY = "processes of Ray outlive their engine; leave it out"
 _HOSTS = "say by nodes how many hosts an engine takes; the launchers see to the rest"
 #: Arguments of both engines, and why they are refused. ``*`` stands for any ending.
 _BOTH = {
@@ -31,6 +36,8 @@ _BOTH = {
     "--enable-ssl-*": _TLS,
     "--served-model-name": _NAME,
     "--api-key": _KEY,
+    "--config": _CONFIG,
+    "--model": _MODEL,
     "--nnodes": _HOSTS,
     "--node-rank": _HOSTS,
 }
@@ -40,6 +47,7 @@ REFUSED = {
     | {
         "--admin-api-key": _KEY,
         "--dist-init-addr": _HOSTS,
+        "--model-path": _MODEL,
         "--tokenizer-worker-num": "above 1 SGLang asks nobody for its key",
         "--grpc-mode": "engines are asked by HTTP",
         "--smg-grpc-mode": "engines are asked by HTTP",
@@ -50,6 +58,9 @@ REFUSED = {
         "--master-port": _HOSTS,
         "-n": _HOSTS,
         "-r": _HOSTS,
+        "--data-parallel-address": _HOSTS,
+        "--data-parallel-backend": _RAY,
+        "--distributed-executor-backend": _RAY,
         "--headless": "an engine without a server answers nobody",
         "--disable-log-stats": "its metrics show that it is alive",
     },

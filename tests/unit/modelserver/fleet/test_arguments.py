@@ -2,7 +2,10 @@
 
 import pytest
 
-from modelserver.fleet.arguments import find_argument_problems
+from modelserver.fleet.arguments import (
+    find_argument_problems,
+    find_variable_problems,
+)
 from modelserver.fleet.file import make_fleet
 
 
@@ -26,6 +29,10 @@ def refused(engine: str, *words: str) -> list[str]:
         ("--nno=2",),
         ("--uds", "/s"),
         ("--api-key", "x"),
+        ("--config", "engine.yaml"),
+        ("--conf=engine.yaml",),
+        ("--model", "/another"),
+        ("--mod=/another",),
     ],
 )
 def test_what_breaks_supervision_is_refused_by_name(
@@ -40,6 +47,9 @@ def test_each_engine_has_its_own():
     assert not refused("vllm", "--tokenizer", "/t")
     assert refused("vllm", "--headless")
     assert refused("vllm", "-n2")
+    assert refused("vllm", "--distributed-executor-backend=ray")
+    assert refused("sglang", "--model-path=/another")
+    assert not refused("vllm", "--model-impl", "transformers", "--config-format", "hf")
     assert not refused("command", "--port", "8000")
 
 
@@ -56,6 +66,14 @@ def test_each_engine_has_its_own():
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_others_are_taken(engine: str, words: tuple[str, ...]):
     assert refused(engine, *words) == []
+
+
+def test_what_gpus_an_engine_sees_is_the_launchers_to_say():
+    assert not list(find_variable_problems(["HF_TOKEN", "NVIDIA_TF32_OVERRIDE"]))
+    problems = find_variable_problems(
+        ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"]
+    )
+    assert len(list(problems)) == 2
 
 
 def test_a_command_without_a_port_is_doubted_unless_its_engines_are_pinned_to_one():
