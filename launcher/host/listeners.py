@@ -10,6 +10,9 @@ from launcher.host.process import Identity, survivors
 
 #: The tables of this host's TCP sockets.
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+#: 127.0.0.1 and any address, as these tables write them in IPv4 and in IPv6.
+LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F")
+ANY = ("0" * 8, "0" * 32)
 #: How these tables name the state of a socket that listens.
 LISTENING = "0A"
 
@@ -42,15 +45,20 @@ def command_line(pid: int) -> str:
 
 
 def _listening(port: int) -> set[str]:
-    """The sockets that listen on this port of any address, as file descriptors name
-    them."""
-    found = set()
+    """The sockets that get what is sent to this port of 127.0.0.1.
+
+    As file descriptors name them. Whoever listens on any address gets what nobody gets
+    who listens on this one; those on others get nothing.
+    """
+    found: dict[tuple[str, ...], set[str]] = {LOOPBACK: set(), ANY: set()}
     for table in TABLES:
         for fields in _rows(table):
-            here = int(fields[1].rpartition(":")[2], 16) == port
-            if here and fields[3] == LISTENING:
-                found.add(f"socket:[{fields[9]}]")
-    return found
+            address, _, there = fields[1].partition(":")
+            for addresses, sockets in found.items():
+                here = address in addresses and int(there, 16) == port
+                if here and fields[3] == LISTENING:
+                    sockets.add(f"socket:[{fields[9]}]")
+    return found[LOOPBACK] or found[ANY]
 
 
 def _rows(table: Path) -> Iterator[list[str]]:

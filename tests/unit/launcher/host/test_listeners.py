@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 
 from launcher.engine_types import Launch
 from launcher.host import process
@@ -45,6 +47,36 @@ def test_a_child_of_the_engine_listens_as_the_engine(tmp_path: Path) -> None:
         reached = {"m-0": f"0.0.0.0 port {port}"} if address == "0.0.0.0" else {}
         assert find_exposed(records) == reached
         assert engine.kill() == []
+
+
+def test_who_listens_on_another_address_is_no_stranger(tmp_path: Path) -> None:
+    port = free_port()
+    argv = (sys.executable, "-c", SERVER, "127.0.0.1", str(port))
+    engine = process.start(
+        Launch(argv), tmp_path / "log", "engine=a", process.new_identity()
+    )
+    eventually(lambda: answers(port))
+    with ExitStack() as others:
+        for address, family in (("127.0.0.2", AF_INET), ("::1", AF_INET6)):
+            server = socket.create_server((address, port), family=family)
+            others.enter_context(server)
+        assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+        assert engine.kill() == []
+        assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+
+
+def test_a_stranger_on_any_address_is_named(tmp_path: Path) -> None:
+    engine = process.start(
+        *(Launch(("/bin/sleep", "300")), tmp_path / "log", "a", process.new_identity())
+    )
+    for dual in (False, True):
+        family, address = (AF_INET6, "::") if dual else (AF_INET, "0.0.0.0")
+        with socket.create_server(
+            (address, 0), family=family, dualstack_ipv6=dual
+        ) as stranger:
+            port = stranger.getsockname()[1]
+            assert find_stranger(port, engine.identity, may_be_unseen=False)
+    assert engine.kill() == []
 
 
 def test_a_stranger_is_named(tmp_path: Path) -> None:
