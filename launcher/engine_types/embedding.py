@@ -5,6 +5,7 @@ from pathlib import Path
 from launcher import environments
 from launcher.engine_types import builtin, model_config
 from launcher.engine_types.base import interpreter
+from launcher.engine_types.hub import revision_of
 from launcher.startup_log.weights import Weights, weights_of
 from modelserver.errors import ConfigurationError
 from modelserver.values import Kind, ModelSpec
@@ -13,10 +14,17 @@ from modelserver.values import Kind, ModelSpec
 #: before, so that an encoder's vectors would depend on earlier texts.
 WHOLE_PROMPTS = ("--disable-radix-cache", "--chunked-prefill-size", "-1")
 
+#: The poolings of sentence-transformers that vLLM does, "" for its own choice; with any
+#: other it takes its own choice, too. The root changes a vector's length only.
+VLLM_POOLINGS = frozenset({"", "cls", "mean", "mean_sqrt_len", "lasttoken"})
+#: Arguments by which vLLM is told how to pool.
+POOLER_FLAGS = ("--pooler-config", "--override-pooler-config")
+
 
 def files_of(model: ModelSpec, home: Path) -> Weights:
     """The model's files, in a folder or in the cache of its engine."""
-    return weights_of(builtin.model_path(model, home), model.environment)
+    path = builtin.model_path(model, home)
+    return weights_of(path, model.environment, revision_of(model.extra_args))
 
 
 def fetch_files(model: ModelSpec, home: Path) -> None:
@@ -27,7 +35,9 @@ def fetch_files(model: ModelSpec, home: Path) -> None:
     files = files_of(model, home)
     if model.kind is Kind.EMBEDDING and not model_config.knows_modules(files):
         python = interpreter(model, home)
-        environments.fetch_model_files(python, files.path, model.environment)
+        environments.fetch_model_files(
+            python, files.path, files.revision, model.environment
+        )
 
 
 def needs_whole_prompts(model: ModelSpec, files: Weights) -> bool:
@@ -51,6 +61,7 @@ def check_pooling(model: ModelSpec, files: Weights, other: str) -> None:
     """
     if model.kind is not Kind.EMBEDDING or not model_config.is_known(files):
         return
+    check_vllm_pooling(model, files)
     asked, done = model_config.pooling(files), sglang_pooling(files)
     problem = ""
     if asked and asked != done:
@@ -58,6 +69,8 @@ def check_pooling(model: ModelSpec, files: Weights, other: str) -> None:
             f'asks for the pooling "{asked}", and SGLang does "{done}" with every '
             "model of its type"
         )
+    elif model_config.looks_ahead(files) and done == "lasttoken":
+        problem = "reads a text in both directions, and SGLang reads it in one"
     elif model_config.has_dense_layer(files) and done != "mean":
         problem = "has a dense layer after its pooling, which SGLang leaves out"
     if problem:
@@ -65,3 +78,19 @@ def check_pooling(model: ModelSpec, files: Weights, other: str) -> None:
             f'model "{model.name}" ({model.path}) {problem}: its vectors would be '
             f'wrong; set engine = "{other}", which goes by the model\'s own files'
         )
+
+
+def check_vllm_pooling(model: ModelSpec, files: Weights) -> None:
+    """Refuse a model whose pooling vLLM, which knows most, leaves out.
+
+    Raises ConfigurationError.
+    """
+    asked = model_config.pooling(files)
+    told = any(word.startswith(POOLER_FLAGS) for word in model.extra_args)
+    if model.kind is not Kind.EMBEDDING or asked in VLLM_POOLINGS or told:
+        return
+    raise ConfigurationError(
+        f'model "{model.name}" ({model.path}) asks for the pooling "{asked}", which '
+        "neither vLLM nor SGLang does: its vectors would be wrong; take another model, "
+        'or run a server of your own by engine = "command"'
+    )

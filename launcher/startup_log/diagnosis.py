@@ -194,9 +194,10 @@ HARMLESS = re.compile(
 #: Errors of CUDA of which a GPU may be the cause. Others are of its driver, of who else
 #: uses it, or of the program.
 CUDA_ERROR = re.compile(
-    r"CUDA error: (?:an? (?:illegal|misaligned|uncorrectable)|unspecified launch failure"
-    r"|hardware stack error|the launch timed out|unknown error|GPU is lost"
-    r"|invalid program counter|operation not supported on global)"
+    r"CUDA error: (?:an? (?:illegal|misaligned|uncorrectable)"
+    r"|uncorrectable|unspecified launch failure|hardware stack error"
+    r"|the launch timed out|unknown error|GPU is lost|invalid program counter"
+    r"|operation not supported on global)"
     r"|CUBLAS_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)|CUDNN_STATUS_EXECUTION_FAILED"
     r"|cudaError(?:IllegalAddress|LaunchFailure|ECCUncorrectable|HardwareStackError)"
     r"|uncorrectable (?:ECC|NVLink) error",

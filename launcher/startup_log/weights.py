@@ -21,6 +21,8 @@ class Weights:
     path: str
     #: The engine's environment, which may move the cache.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: The revision that its engine loads from the hub.
+    revision: str = "main"
 
     @property
     def place(self) -> Path:
@@ -46,15 +48,15 @@ class Weights:
 
     def lacks(self, name: str) -> bool:
         """Whether the hub has said that the model has no file of this name."""
-        return any((self.cache_folder / ".no_exist").glob(f"*/{name}"))
+        commit = self._commit(self.revision) or "*"
+        return any((self.cache_folder / ".no_exist").glob(f"{commit}/{name}"))
 
     def is_complete(self, revision: str = "main") -> bool:
         """Whether ``weights pull`` has fetched all that an engine loads of it."""
         try:
             facts = json.loads((self.cache_folder / COMPLETE).read_text())
             commit, files = str(facts["commit"]), facts["files"]
-            ref = self.cache_folder / "refs" / revision
-            current = ref.read_text().strip() if ref.is_file() else revision
+            current = self._commit(revision) or revision
         except (OSError, ValueError, KeyError):
             return False
         snapshot = self.cache_folder / "snapshots" / commit
@@ -66,7 +68,20 @@ class Weights:
         folder = Path(self.path).expanduser()
         return folder if self.path and folder.is_dir() else None
 
+    def _commit(self, revision: str) -> str:
+        """The commit that a revision stood for when it was downloaded, "" for none."""
+        try:
+            return (self.cache_folder / "refs" / revision).read_text().strip()
+        except OSError:
+            return ""
+
     def _snapshots(self) -> list[Path]:
+        commit = self._commit(self.revision)
+        own = self.cache_folder / "snapshots" / (commit or self.revision)
+        if own.is_dir():
+            return [own]
+        if commit or self.revision != "main":
+            return []  # What its engine loads is not here.
         try:
             found = list((self.cache_folder / "snapshots").iterdir())
             return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -84,9 +99,11 @@ class Weights:
         return Path(hub).expanduser() / f"models--{self.path.replace('/', '--')}"
 
 
-def weights_of(path: str, environment: Mapping[str, str]) -> Weights:
+def weights_of(
+    path: str, environment: Mapping[str, str], revision: str = "main"
+) -> Weights:
     """The weights of a model whose engine gets ``environment`` on top of ours."""
-    return Weights(path, {**os.environ, **environment})
+    return Weights(path, {**os.environ, **environment}, revision)
 
 
 def _weigh(folder: Path, suffixes: frozenset[str] | None) -> int:

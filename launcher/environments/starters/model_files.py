@@ -1,6 +1,6 @@
 """Fetch the small files that say how a model makes its vectors into the hub's cache.
 
-    ENGINE_PYTHON model_files.py MODEL_ID
+    ENGINE_PYTHON model_files.py MODEL_ID REVISION
 
 A file that the model does not have is left out. Run it with the interpreter of an
 engine environment: it needs huggingface_hub, and imports nothing of this project.
@@ -15,13 +15,16 @@ def main(arguments: list[str]) -> int:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    (model,) = arguments
-    Path(hf_hub_download(model, "config.json"))
+    model, revision = arguments
+
+    def fetch(name: str) -> Path:
+        return Path(hf_hub_download(model, name, revision=revision))
+
+    fetch("config.json")
     try:
-        modules = json.loads(Path(hf_hub_download(model, "modules.json")).read_text())
-        for module in modules:
+        for module in json.loads(fetch("modules.json").read_text()):
             if module["type"].rpartition(".")[2] == "Pooling":
-                hf_hub_download(model, f"{module['path']}/config.json")
+                fetch(f"{module['path']}/config.json")
     except LocalEntryNotFoundError:
         raise  # The hub could not be asked.
     except EntryNotFoundError:

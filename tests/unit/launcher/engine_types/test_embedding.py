@@ -27,7 +27,13 @@ def written(folder: Path, model_type: str, **pooling: object) -> Path:
     return folder
 
 
-def argv(engine: str, path: object, kind: Kind = Kind.EMBEDDING, **variables: str):
+def argv(
+    engine: str,
+    path: object,
+    kind: Kind = Kind.EMBEDDING,
+    extra_args: tuple[str, ...] = (),
+    **variables: str,
+):
     gpus = 0 if engine.endswith("cpu") else 1
     model = ModelSpec(
         name="m",
@@ -36,6 +42,7 @@ def argv(engine: str, path: object, kind: Kind = Kind.EMBEDDING, **variables: st
         engine=engine,
         gpus=gpus,
         interpreter=PYTHON,
+        extra_args=extra_args,
         environment=variables,
     )
     return adapter(engine).launch(model, Place(30_000, (0,) * gpus), HOME).argv
@@ -81,11 +88,6 @@ def test_a_decoder_that_embeds_keeps_its_cache(tmp_path: Path):
         ("bert", {"pooling_mode": "mean"}, "mean"),
         ("xlm-roberta", {"pooling_mode_mean_tokens": True}, "mean"),
         ("qwen3", {"pooling_mode_mean_tokens": True}, "mean"),
-        (
-            "bert",
-            {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
-            "cls and max",
-        ),
     ],
 )
 @pytest.mark.parametrize("engine", ["sglang", "sglang-cpu"])
@@ -99,6 +101,52 @@ def test_a_model_that_sglang_would_pool_otherwise_is_refused(
     assert f'asks for the pooling "{pooling}"' in str(refused.value)
     assert f'set engine = "{other}"' in str(refused.value)
     assert argv(other, folder)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pooling"),
+    [
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
+            "cls and max",
+        ),
+    ],
+)
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu", "vllm", "vllm-cpu"])
+def test_a_pooling_that_no_engine_does_is_refused_by_all(
+    tmp_path: Path, engine: str, asked: dict[str, object], pooling: str
+):
+    folder = written(tmp_path, "bert", **asked)
+    with pytest.raises(ConfigurationError, match=f'"{pooling}", which neither'):
+        argv(engine, folder)
+    assert argv(engine, folder, Kind.COMPLETION)
+
+
+def test_a_decoder_that_looks_ahead_is_not_for_sglang(tmp_path: Path):
+    folder = written(tmp_path, "qwen2", pooling_mode_lasttoken=True)
+    assert argv("sglang", folder)
+    config = {"model_type": "qwen2", "is_causal": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match="both directions"):
+        argv("sglang", folder)
+    assert argv("vllm", folder)
+
+
+def test_the_revision_that_is_loaded_says_how_its_vectors_are_made(tmp_path: Path):
+    cache, hub = tmp_path / "models--org--m", {"HF_HUB_CACHE": str(tmp_path)}
+    written(cache / "snapshots" / "1", "bert", pooling_mode="cls")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("1")
+    written(cache / "snapshots" / "2", "bert", pooling_mode="mean")
+    (cache / "refs" / "v2").write_text("2")
+    assert argv("sglang", "org/m", **hub)
+    for revision in ("v2", "2"):
+        with pytest.raises(ConfigurationError, match='pooling "mean"'):
+            argv("sglang", "org/m", extra_args=("--revision", revision), **hub)
+    # Of one that is not here nothing is known.
+    assert argv("sglang", "org/m", extra_args=("--revision=v3",), **hub)
 
 
 @pytest.mark.parametrize(

@@ -67,10 +67,10 @@ CAUSES = {
     "that was not found": "correct image",
     "Error: statfs /models/m: no such file or directory": "container_args",
     "RuntimeError: CUDA error: out of memory": "more gpus",
-    "RuntimeError: Rank 0 scheduler died during initialization (exit code: -9). If exit "
-    "code is -9 (SIGKILL), a common cause is the OS OOM killer.": "dmesg",
-    "RuntimeError: Engine core initialization failed. See root cause above. Failed core "
-    "proc(s): {'EngineCore_DP0': -9}": "dmesg",
+    "RuntimeError: Rank 0 scheduler died during initialization (exit code: -9). If "
+    "exit code is -9 (SIGKILL), a common cause is the OS OOM killer.": "dmesg",
+    "RuntimeError: Engine core initialization failed. See root cause above. Failed "
+    "core proc(s): {'EngineCore_DP0': -9}": "dmesg",
     "OSError: [Errno 24] Too many open files: '/proc/self/maps'": "LimitNOFILE",
     "huggingface_hub.errors.LocalEntryNotFoundError: An error happened while trying to "
     "locate the file on the Hub": "weights pull",
@@ -79,14 +79,13 @@ CAUSES = {
     "requests.exceptions.SSLError: HTTPSConnectionPool(host='huggingface.co', port=443)"
     ": Max retries exceeded with url: /api (Caused by SSLError": "certificates",
     "huggingface_hub.errors.HfHubHTTPError: 504 Server Error: Gateway": "weights pull",
-    "ValueError: Please set the option `trust_remote_code=True` to remove this error.": (
-        "--trust-remote-code"
-    ),
+    "ValueError: Please set the option `trust_remote_code=True`": "--trust-remote-code",
     "FileNotFoundError: [Errno 2] No such file or directory: 'ninja'": "install it",
     "ImportError: libcudart.so.12: cannot open shared object file: No such file or "
     "directory": "engines install",
-    "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/torchinductor_u/a.so'"
-    "": "the next start",
+    "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/torchinductor/a'": (
+        "the next start"
+    ),
     "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests": "wait",
     "ModuleNotFoundError: No module named 'sglang'": "engines install",
     "/opt/python: No module named vllm": "engines install",
