@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from dataclasses import dataclass
 
 from launcher.fleet_sync import FleetSync
 from launcher.store_link import StoreLink, StoreView
@@ -15,6 +16,16 @@ _log = logging.getLogger(__name__)
 START_BEAT = "start it on one host: modelserver beat (and at least one worker)"
 
 
+@dataclass(frozen=True, slots=True)
+class ControlSign:
+    """That control has looked at the fleet."""
+
+    #: When it says that it did, by the server's clock, which is set now and then.
+    steered_at: float
+    #: When that was seen here, by the monotonic clock.
+    seen_at: float
+
+
 class Alarms:
     """What this launcher tells; control ends the alert of its own silence."""
 
@@ -22,21 +33,17 @@ class Alarms:
         self._host = host
         self._fleet_sync = fleet_sync
         self._link = link
-        # Before its first look, control counts as silent since it could be heard.
-        self._heard_at: float | None = None
+        self._sign: ControlSign | None = None
         self._away_at: float | None = None
         self._told: AlertRecord | None = None
 
     async def look(self, view: StoreView, now: float) -> None:
         """Look at what the store said just now. Raises StoreUnreachableError."""
         self._end_outage(view.store_time(now))
-        if self._heard_at is None:
-            self._heard_at = view.store_time(now)
+        self._sign = follow_control(self._sign, view.steered_at, now)
         settings = self._fleet_sync.settings
         steer_seconds = settings.fleet.rules.steer_seconds
-        trouble = find_control_silence(
-            max(view.steered_at, self._heard_at), steer_seconds, view.store_time(now)
-        )
+        trouble = find_control_silence(self._sign.seen_at, steer_seconds, now)
         if trouble is not None:
             await self._link.raise_alert(settings, trouble, view.store_time(now))
 
@@ -44,6 +51,7 @@ class Alarms:
         """Take note that the store cannot be used; tells it without the store."""
         if self._away_at is None:
             self._away_at = now
+        self._sign = None  # Control cannot look either.
         silence = now - self._away_at
         if self._told or silence < TroubleKind.REDIS.patience_seconds:
             return
@@ -60,10 +68,19 @@ class Alarms:
             tell_without_store(self._fleet_sync.settings, ended)
 
 
+def follow_control(
+    before: ControlSign | None, steered_at: float, now: float
+) -> ControlSign:
+    """The last new sign; the first one counts as new, since it could not be heard."""
+    if before is not None and before.steered_at == steered_at:
+        return before
+    return ControlSign(steered_at, now)
+
+
 def find_control_silence(
     looked_at: float, steer_seconds: float, now: float
 ) -> Trouble | None:
-    """What is to be told of control that looked at the fleet at that time."""
+    """What is to be told of control that was last seen to look at that time."""
     ago = now - looked_at
     kind = TroubleKind.CONTROL
     if ago < max(kind.patience_seconds, 5 * steer_seconds):

@@ -102,6 +102,15 @@ class StoreView:
         """The store's clock at a time of this process's monotonic clock."""
         return monotonic + self.clock_offset
 
+    def seconds_after(self, before: "StoreView") -> float:
+        """The time since an earlier reading.
+
+        This process's clock stands still while its host is suspended, and the store's
+        may be set back.
+        """
+        there = self.store_time(self.read_at) - before.store_time(before.read_at)
+        return max(self.read_at - before.read_at, there)
+
 
 class StoreLink:
     """Calls the store from one thread, so that the loop never waits for it."""

@@ -177,7 +177,7 @@ class Supervisor:
                 # Their wishes may have been lost since an earlier launcher read them.
                 self._reader.expect_wishes(now)
                 self._reader.expect_return(now)
-            elif before.known and now - before.read_at > link.lease_seconds:
+            elif before.known and self._view.seconds_after(before) > link.lease_seconds:
                 self._reader.expect_return(now)
             await self._fleet_sync.restore(self._view)
             await self._alarms.look(self._view, now)

@@ -140,6 +140,8 @@ def follow_troubles(
     noted, due, grown = {}, [], set()
     for each in troubles:
         note = before.get(each.key, NotedTrouble(now))
+        # The server's clock may have been set back.
+        note = replace(note, since=min(note.since, now))
         if now - note.since >= each.kind.patience_seconds:
             due.append(each)
             if each.size >= 2 * note.told:

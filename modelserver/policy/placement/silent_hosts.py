@@ -69,7 +69,9 @@ def follow(
     if now - looked_at > UNWATCHED_SECONDS:
         before = HostSilences(resumed_at=now)
     silent = sorted(set(known) - set(live))
-    return replace(before, since={host: before.since.get(host, now) for host in silent})
+    # The server's clock may have been set back: nothing began after now.
+    since = {host: min(before.since.get(host, now), now) for host in silent}
+    return replace(before, since=since, resumed_at=min(before.resumed_at, now))
 
 
 def follow_workers(
@@ -79,7 +81,7 @@ def follow_workers(
     live = {host.name for host in snapshot.hosts}
     hosts = {each.host for each in snapshot.engines.values() if each.serves} & live
     idle = sorted(host for host in hosts if not snapshot.has_worker(host))
-    since = {host: before.without_worker.get(host, now) for host in idle}
+    since = {host: min(before.without_worker.get(host, now), now) for host in idle}
     return replace(before, without_worker=since)
 
 

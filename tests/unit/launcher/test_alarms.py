@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.alarms import find_control_silence
+from launcher.alarms import find_control_silence, follow_control
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,13 @@ def test_control_is_silent_after_half_a_minute_and_five_looks(
 ):
     trouble = find_control_silence(looked_at, steer_seconds, now=100.0)
     assert (trouble is not None) is is_silent
+
+
+def test_a_step_of_the_servers_clock_is_no_silence():
+    first = follow_control(None, 5000.0, now=10.0)
+    assert follow_control(first, 5000.0, now=45.0) == first
+    for steered_at in (5002.0, 9000.0, 1000.0):
+        assert follow_control(first, steered_at, now=12.0).seen_at == 12.0
 
 
 def test_what_is_told_names_the_remedy():

@@ -55,6 +55,13 @@ def test_engines_of_a_store_that_lost_its_data_are_kept_for_a_while_only():
     assert reader.find_forgotten(empty, [], over) == {"m-0"}
 
 
+@pytest.mark.parametrize(("slept", "stepped"), [(0, 600), (600, 0), (600, -3600)])
+def test_a_host_that_slept_was_silent_though_its_clock_stood_still(slept, stepped):
+    before = replace(VIEW, read_at=100.0, clock_offset=1e9)
+    after = replace(VIEW, read_at=101.0 + slept, clock_offset=1e9 + stepped)
+    assert after.seconds_after(before) == pytest.approx(601)
+
+
 def test_an_engine_goes_on_while_its_wish_cannot_be_read():
     reader = WishReader()
     view = replace(VIEW, unread=frozenset({"m-0"}), reported=frozenset({"m-0", "m-1"}))

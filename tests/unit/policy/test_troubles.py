@@ -112,6 +112,14 @@ def test_a_trouble_is_told_once_it_has_stood_for_the_time_of_its_kind():
     assert follow_troubles(told_of.noted, [], NOW + 32).noted == {}
 
 
+def test_a_clock_that_was_set_back_delays_nothing():
+    lost = Trouble(TroubleKind.HOST, "a", "host a does not report")
+    ahead = {lost.key: NotedTrouble(NOW + 3600)}
+    noted = follow_troubles(ahead, [lost], NOW).noted
+    seconds = TroubleKind.HOST.patience_seconds
+    assert follow_troubles(noted, [lost], NOW + seconds).due == (lost,)
+
+
 def test_a_trouble_is_told_again_when_it_has_doubled():
     def of(size: int) -> list[Trouble]:
         return [Trouble(TroubleKind.FATAL, "m", "engines are FATAL", size)]

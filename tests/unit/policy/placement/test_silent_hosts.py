@@ -86,6 +86,14 @@ def test_time_in_which_nobody_looked_is_no_silence():
     assert not replace(found, since={}).awaits_hosts(NOW)
 
 
+def test_a_clock_that_was_set_back_stops_no_decision():
+    ahead = HostSilences({"a": NOW + 3600}, resumed_at=NOW + 3600)
+    later = follow(ahead, ["a", "b"], ["b"], looked_at=NOW + 3601, now=NOW)
+    assert later == HostSilences({"a": NOW}, resumed_at=NOW)
+    assert not later.awaits_hosts(NOW + REPORTING_SECONDS)
+    assert later.awaits_hosts(NOW)
+
+
 @pytest.mark.parametrize(
     ("state", "alive_at", "where"),
     [
