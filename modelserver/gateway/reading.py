@@ -1,4 +1,4 @@
-"""The bodies of requests as they come in, each within bounded time."""
+"""Requests as they come in: their paths, and bodies, each within bounded time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,6 +18,12 @@ BODY_SECONDS = 300.0
 CHUNK_SECONDS = 60.0
 #: Bytes of an upload that are read at a time.
 CHUNK_BYTES = 1 << 18
+#: Sends who doubled a slash or ended with one to the path that they meant.
+TIDY_PATHS = web.normalize_path_middleware(
+    append_slash=False,
+    remove_slash=True,
+    redirect_class=web.HTTPPermanentRedirect,
+)
 
 
 async def read_json_body(request: web.Request) -> Any:

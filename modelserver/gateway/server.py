@@ -33,7 +33,7 @@ from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
 from modelserver.gateway.patience import patiently
-from modelserver.gateway.reading import read_json_body
+from modelserver.gateway.reading import TIDY_PATHS, read_json_body
 from modelserver.gateway.response_paths import ResponsePathsHandler
 from modelserver.gateway.writing import json_response
 from modelserver.messaging.catalogue import Catalogue
@@ -61,13 +61,6 @@ CLIENT_TIMEOUT = "x-stainless-read-timeout"
 
 #: What is told without a key.
 OPEN_PATHS = frozenset({"/health"})
-
-#: Sends who doubled a slash or ended with one to the path that they meant.
-_TIDY_PATHS = web.normalize_path_middleware(
-    append_slash=False,
-    remove_slash=True,
-    redirect_class=web.HTTPPermanentRedirect,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +96,7 @@ class Gateway:
     def application(self) -> web.Application:
         """The server's application; its connections open as it starts."""
         app = web.Application(
-            middlewares=[_TIDY_PATHS, self._answer_in_form],
+            middlewares=[TIDY_PATHS, self._answer_in_form],
             client_max_size=MOST_BODY_BYTES,
         )
         app.add_routes(
