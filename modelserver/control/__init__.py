@@ -5,6 +5,7 @@
 - ``silent_hosts``: which hosts have stopped reporting
 - ``troubles``: what is wrong, for people to be told
 - ``alerts``: who is told of what
+- ``hooks``: the command and the webhook that get alerts, also after they were down
 - ``applied_fleet``: which fleet is in force
 - ``doubts``: what is doubtful about a fleet that is to be applied
 - ``applying``: how another fleet comes into force

@@ -15,6 +15,7 @@ from modelserver.policy.placement.silent_hosts import (
 )
 from modelserver.policy.snapshot import Snapshot
 from modelserver.settings import Settings
+from modelserver.store.fleet.alerts import open_alerts
 from modelserver.store.fleet.hosts import (
     has_lost_data,
     read_host_names,
@@ -75,9 +76,11 @@ def follow_workers(
                 "no requests; start it there: modelserver worker"
             )
             raise_alert(store, settings, host, text, now, WORKER_ALERT)
-    for host in silences.without_worker.keys() - after.without_worker.keys():
-        text = f"host {host} has a worker again, or no engine that serves"
-        end_alert(store, settings, host, text, now, WORKER_ALERT)
+    for alert in open_alerts(store):
+        host = alert.about
+        if alert.kind == WORKER_ALERT and host not in after.without_worker:
+            text = f"host {host} has a worker again, or no engine that serves"
+            end_alert(store, settings, host, text, now, WORKER_ALERT)
 
 
 def awaits_hosts(store: Store, silences: HostSilences, now: float) -> bool:

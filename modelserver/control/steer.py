@@ -12,6 +12,7 @@ from dataclasses import replace
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.control.applied_fleet import in_force, read_unchecked
 from modelserver.control.availability import update_availability
+from modelserver.control.hooks import call_again
 from modelserver.control.silent_hosts import (
     awaits_hosts,
     follow_silences,
@@ -74,6 +75,7 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         now = store.now()
         hosts = read_hosts(store)
         silences = follow_silences(store, settings, hosts, looked_at, now)
+        call_again(store, settings, now)
         if awaits_hosts(store, silences, now):
             return []
         snapshot = read_snapshot(store, settings, hosts)

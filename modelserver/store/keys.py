@@ -284,6 +284,11 @@ class Keys:
         """Hash of totals: alerts raised, repeated, ended; hooks that failed."""
         return f"{self.prefix}alerts:counts"
 
+    @property
+    def unsent_alerts(self) -> str:
+        """Hash of alerts that a hook did not take: key -> JSON."""
+        return f"{self.prefix}alerts:unsent"
+
     def alerted(self, digest: str) -> str:
         """There as long as an alert is not to be repeated."""
         return f"{self.prefix}alerted:{digest}"

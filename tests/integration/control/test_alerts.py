@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.alerts import end_alert, raise_alert
+from modelserver.control.hooks import AGAIN_MOST_SECONDS, call_again
 from modelserver.control.silent_hosts import follow_workers
 from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet.file import Fleet, read_fleet
@@ -23,10 +24,16 @@ from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
-from modelserver.store.fleet.alerts import counts, last_alerts, open_alerts
+from modelserver.store.fleet.alerts import (
+    OPEN_SECONDS,
+    counts,
+    last_alerts,
+    open_alerts,
+)
 from modelserver.store.fleet.availability import standings
 from modelserver.store.fleet.engines import report_engine
 from modelserver.store.fleet.hosts import read_hosts, report_host
+from modelserver.store.fleet.unsent_alerts import UnsentAlert, keep_unsent, read_unsent
 from modelserver.values import EngineReport, EngineState
 from tests.support.processes import ValkeyProcess, eventually
 
@@ -139,12 +146,13 @@ def test_a_hook_that_fails_is_logged_once_and_counted(
 
 
 class Listener(BaseHTTPRequestHandler):
-    """Notes what is posted to it, or sends it elsewhere."""
+    """Notes what is posted to it, or sends it elsewhere, or refuses it."""
 
     heard: list[tuple[str, dict[str, object]]]
     #: The paths that were asked for.
     asked: list[str]
     redirect: tuple[int, str] | None = None
+    is_down = False
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -158,6 +166,9 @@ class Listener(BaseHTTPRequestHandler):
             self.send_response(code)
             self.send_header("Location", url)
             self.end_headers()
+            return
+        if self.is_down:
+            self.send_error(503)
             return
         length = int(self.headers["Content-Length"])
         body = json.loads(self.rfile.read(length))
@@ -199,6 +210,43 @@ def test_a_webhook_gets_the_alert_and_the_token_of_its_variable(
     ((token, body),) = noting.heard
     assert token == "Bearer secret"
     assert (body["about"], body["kind"]) == ("m", "down")
+
+
+def test_a_webhook_that_was_down_gets_its_alerts_later_and_once(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    listener: tuple[str, type[Listener]],
+):
+    url, noting = listener
+    noting.is_down = True
+    settings = settings_of(valkey, tmp_path, AlertsSection(webhook=url))
+    began = store.now()
+    raise_alert(store, settings, "m", "m is down", began, "down")
+    end_alert(store, settings, "m", "m is back", began, "down")
+    eventually(lambda: len(read_unsent(store)) == 2)
+    noting.is_down = False
+    call_again(store, settings, began)  # Too early.
+    later = store.now() + AGAIN_MOST_SECONDS
+    call_again(store, settings, later)
+    call_again(store, settings, later)
+    eventually(lambda: not read_unsent(store))
+    told = [str(body["event"]) for _, body in noting.heard]
+    assert sorted(told) == ["ended", "raised"]
+    assert len(noting.asked) == 4
+
+
+def test_what_a_hook_did_not_take_is_given_up_with_the_hook_or_after_a_day(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    now = store.now()
+    for key, since in (("old", now - OPEN_SECONDS - 1), ("new", now)):
+        keep_unsent(store, key, UnsentAlert("webhook", {"at": since}, due=now + 60))
+    section = AlertsSection(webhook="http://127.0.0.1:9/")
+    call_again(store, settings_of(valkey, tmp_path, section), now)
+    assert list(read_unsent(store)) == ["new"]
+    call_again(store, settings_of(valkey, tmp_path, AlertsSection()), now)
+    assert not read_unsent(store)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

@@ -1,0 +1,160 @@
+"""The fleet file's own hooks: a command and a webhook that get each alert.
+
+Control goes on while one runs: it has a thread of its own and a time limit. What a hook
+did not take is given to it again, later and later, for a day.
+"""
+
+import json
+import logging
+import subprocess
+import threading
+import urllib.request
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+
+from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.fleet.sections import AlertsSection
+from modelserver.settings import Settings, secret
+from modelserver.store import Store, connect
+from modelserver.store.fleet.alerts import OPEN_SECONDS, AlertRecord, count, is_new
+from modelserver.store.fleet.unsent_alerts import (
+    UnsentAlert,
+    drop_unsent,
+    keep_unsent,
+    read_unsent,
+)
+
+log = logging.getLogger(__name__)
+
+#: A hook that goes on failing is logged again after this time, in seconds.
+HOOK_LOG_SECONDS = 3600.0
+#: A hook that failed is tried again after so many seconds, then after twice as many,
+AGAIN_SECONDS = 15.0
+#: ... up to so many.
+AGAIN_MOST_SECONDS = 3600.0
+
+
+def call_hooks(settings: Settings, alert: AlertRecord) -> None:
+    """Give the alert to each hook of the fleet. Does not wait for them."""
+    for hook in _configured(settings.fleet.alerts):
+        _start(settings, uuid.uuid4().hex, UnsentAlert(hook, asdict(alert)))
+
+
+def call_again(store: Store, settings: Settings, now: float) -> None:
+    """Give hooks what they did not take, as far as it is due. Does not wait."""
+    configured = _configured(settings.fleet.alerts)
+    for key, unsent in read_unsent(store).items():
+        is_old = unsent.alert.get("at", now) < now - OPEN_SECONDS
+        if is_old or unsent.hook not in configured:
+            drop_unsent(store, key)
+        elif unsent.due <= now:
+            # First: a hook that takes long is not called by the next look as well.
+            again = _later(settings, unsent, now)
+            keep_unsent(store, key, again)
+            _start(settings, key, again)
+
+
+def _configured(section: AlertsSection) -> list[str]:
+    return ["command"] * bool(section.command) + ["webhook"] * bool(section.webhook)
+
+
+def _later(settings: Settings, unsent: UnsentAlert, now: float) -> UnsentAlert:
+    first = max(AGAIN_SECONDS, 2 * settings.fleet.alerts.hook_seconds)
+    pause = min(AGAIN_MOST_SECONDS, first * 2.0 ** min(unsent.tries, 10))
+    return replace(unsent, tries=unsent.tries + 1, due=now + pause)
+
+
+def _start(settings: Settings, key: str, unsent: UnsentAlert) -> None:
+    threading.Thread(
+        target=_try, args=(settings, key, unsent), name="alert", daemon=True
+    ).start()
+
+
+def _try(settings: Settings, key: str, unsent: UnsentAlert) -> None:
+    problem = ""
+    try:
+        _CALLS[unsent.hook](settings.fleet.alerts, json.dumps(unsent.alert).encode())
+    # A program that does not exist and a host that does not answer are OSErrors.
+    except (OSError, subprocess.SubprocessError, ConfigurationError) as error:
+        problem = str(error)
+    if problem or unsent.tries:
+        _note(settings, key, unsent, problem)
+
+
+def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> None:
+    """Keep an alert that was not taken, drop one that was; log once in a while."""
+    told = AlertRecord("hook", "failed", 0.0, "hook")
+    try:
+        store = connect(settings)
+        try:
+            if not problem:
+                drop_unsent(store, key)
+                return
+            if not unsent.tries:
+                keep_unsent(store, key, _later(settings, unsent, store.now()))
+            count(store, "hook_failed")
+            if not is_new(store, told, HOOK_LOG_SECONDS):
+                return
+        finally:
+            store.client.close()
+    except (redis.RedisError, StoreUnreachableError) as error:
+        log.debug("what came of a hook was not noted: %s", error)
+    if problem:
+        log.error("the hook of [alerts] failed, and is tried again: %s", problem)
+
+
+def _run_command(section: AlertsSection, body: bytes) -> None:
+    subprocess.run(
+        section.command,
+        input=body,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=section.hook_seconds,
+        check=True,
+    )
+
+
+def _post(section: AlertsSection, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    if section.webhook_token_env:
+        key = "alerts.webhook_token_env"
+        token = secret(section.webhook_token_env, key, "worker")
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(section.webhook, body, headers)
+    # No proxy leads to this host itself.
+    own = [urllib.request.ProxyHandler({})] if _is_loopback(section.webhook) else []
+    opener = urllib.request.build_opener(_NoRedirects, *own)
+    with opener.open(request, timeout=section.hook_seconds):
+        pass  # Any answer below 400 will do.
+
+
+_CALLS: Mapping[str, Callable[[AlertsSection, bytes], None]] = {
+    "command": _run_command,
+    "webhook": _post,
+}
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows none: the alert would be left out, and the token handed on.
+
+    It could also lead to what only this host can reach.
+    """
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> None:
+        """Say where to instead."""
+        raise ConfigurationError(
+            f"alerts.webhook is redirected (HTTP {code}) to {newurl}, which is not "
+            "followed; write the URL that takes the alerts"
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,49 @@
+"""Alerts that a hook of the fleet did not take, until it does."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modelserver.decoding import decode
+from modelserver.store.server.state import Store
+from modelserver.store.server.versions import read_each
+
+#: So many are kept at most: of more, nobody would read each.
+UNSENT_KEPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class UnsentAlert:
+    """An alert for one hook. Times are seconds of the store's clock."""
+
+    #: "command" or "webhook".
+    hook: str
+    #: The alert, as the hook gets it.
+    alert: dict[str, Any]
+    #: How often the hook was tried and has not taken it.
+    tries: int = 0
+    #: When it is tried again.
+    due: float = 0.0
+
+
+def keep_unsent(store: Store, key: str, unsent: UnsentAlert) -> None:
+    """Keep one under its key, as long as there are not too many."""
+    name = store.keys.unsent_alerts
+    is_known = store.client.hexists(name, key)
+    if is_known or int(store.run("HLEN", name)) < UNSENT_KEPT:
+        store.client.hset(name, key, json.dumps(asdict(unsent)))
+
+
+def drop_unsent(store: Store, key: str) -> None:
+    """It was taken, or nobody waits for it any more."""
+    store.client.hdel(store.keys.unsent_alerts, key)
+
+
+def read_unsent(store: Store) -> dict[str, UnsentAlert]:
+    """All that are kept, by key."""
+    values = store.run("HGETALL", store.keys.unsent_alerts) or {}
+    return read_each(store, "unsent alert", values, _read)
+
+
+def _read(text: str) -> UnsentAlert:
+    return decode(UnsentAlert, json.loads(text))
