@@ -333,10 +333,11 @@ def _group_is_its_own(identity: Identity) -> bool:
 
 def _may_be_marked(head: psutil.Process, identity: Identity) -> bool:
     """Whether nothing in a head's environment speaks against its identity."""
-    mark = _mark_of(head)
+    if values := _environment_of(head):
+        return values.get(MARK) == identity.mark
     # It has none while it becomes another program, or where it cleared it or another
     # user runs it: then its birth tells.
-    return mark == identity.mark or (not mark and identity.birth.known)
+    return identity.birth.known
 
 
 def find_engines() -> list[tuple[int, str, str]]:
@@ -355,10 +356,15 @@ def find_engines() -> list[tuple[int, str, str]]:
 
 
 def _mark_of(process: psutil.Process) -> str:
+    return _environment_of(process).get(MARK, "")
+
+
+def _environment_of(process: psutil.Process) -> dict[str, str]:
+    """What it was started with; empty where that cannot be read."""
     try:
-        return str(process.environ().get(MARK, ""))
+        return dict(process.environ())
     except (psutil.Error, OSError):
-        return ""
+        return {}
 
 
 def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

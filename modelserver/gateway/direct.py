@@ -30,7 +30,7 @@ from modelserver.store.server.line import Line, read_error
 
 #: Channels that nobody waits for any more are left so many at a time.
 MOST_LEFT = 64
-#: Seconds between two looks whether Redis is away for too long.
+#: Seconds between two looks whether Redis is away for too long, or all has stopped.
 LOOK_SECONDS = 1.0
 
 
@@ -69,9 +69,12 @@ class DirectWay:
 
     async def stop(self) -> None:
         """Listen no more."""
-        for part in self._parts:
-            part.cancel()
-        await asyncio.gather(*self._parts, return_exceptions=True)
+        going = set(self._parts)
+        while going:
+            for part in going:
+                part.cancel()
+            # One that was just connecting may miss it, in Python 3.11.
+            _, going = await asyncio.wait(going, timeout=LOOK_SECONDS)
 
     @asynccontextmanager
     async def sent(

@@ -32,6 +32,7 @@ def open_shared_fleet(folder: Path) -> Iterator[FleetSite]:
         for name, model in MODEL_OF.items():
             site.engine(name, model=model)
         site.worker()
+        eventually(lambda: queues(site) >= set(MODEL_OF.values()), PATIENCE)
         yield site
     valkey.stop()
 
