@@ -84,9 +84,12 @@ def lasting(body: Any) -> Any:
 def in_form(told: Any) -> Any:
     """A response of an engine, or an event with it, as OpenAI's clients read it.
 
-    vLLM lists tokens by turn in its usage, and always says that it is completed.
+    vLLM lists tokens by turn in its usage, always says that it is completed, and does
+    not say whether it is kept; the gateway keeps it, where that is asked for.
     """
     response = told.get("response", told)
+    if response.get("object") == "response":
+        response.setdefault("store", False)
     for name, details in (response.get("usage") or {}).items():
         if name.endswith("_details"):
             numbers = {k: each for k, each in details.items() if isinstance(each, int)}

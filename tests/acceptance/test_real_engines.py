@@ -135,8 +135,6 @@ def test_an_adapter_answers_by_its_name(
 def test_an_answer_through_the_gateway_is_vllms_own(
     fleet: Product, path: str, asked: dict[str, Any], stream: bool
 ) -> None:
-    if path == "responses":
-        pytest.xfail("the gateway changes what vLLM says beside OpenAI's form")
     check_same(fleet, "vllm-chat", path, asked, stream)
 
 
