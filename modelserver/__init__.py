@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelserver.errors import (
     AnswerFormError,
+    BatchFileError,
     ConfigurationError,
     DeadlineExceededError,
     EngineEnvironmentError,
@@ -30,6 +31,7 @@ from modelserver.errors import (
     ModelUnavailableError,
     PoisonError,
     RequestError,
+    StoreFullError,
     StoreUnreachableError,
     UnknownModelError,
 )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswerFormError",
+    "BatchFileError",
     "ConfigurationError",
     "DeadlineExceededError",
     "EngineEnvironmentError",
@@ -54,6 +57,7 @@ __all__ = [
     "ModelserverError",
     "PoisonError",
     "RequestError",
+    "StoreFullError",
     "StoreUnreachableError",
     "UnknownModelError",
     "chat",

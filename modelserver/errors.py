@@ -45,6 +45,13 @@ class AnswerFormError(ModelserverError):
     """An answer is not of the form that was asked for, however often it was asked."""
 
 
+class BatchFileError(ModelserverError):
+    """A file of a run cannot be read or written; what was written stays as it is."""
+
+    #: The operating system's number of what went wrong, 0 where it is not its error.
+    errno = 0
+
+
 class EngineError(ModelserverError):
     """Engines failed at a sound request for as often as was allowed; try it later."""
 

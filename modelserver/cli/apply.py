@@ -20,7 +20,7 @@ from modelserver.control.applying import (
     put_in_force,
 )
 from modelserver.errors import ModelserverError
-from modelserver.fleet.file import Fleet, read_fleet
+from modelserver.fleet.file import read_fleet
 from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 
@@ -63,7 +63,7 @@ def apply(
         version = proposal.before.version
         click.echo(f"{source} is what version {version} says; nothing to do")
         return
-    _show(source, settings.fleet, proposal)
+    _show(source, proposal)
     if dry_run:
         return
     refusal = proposal.find_refusal()
@@ -88,7 +88,7 @@ def _settings(file: Path | None) -> Settings:
     return dataclasses.replace(here, fleet=fleet)
 
 
-def _show(source: Path, fleet: Fleet, proposal: Proposal) -> None:
+def _show(source: Path, proposal: Proposal) -> None:
     before = proposal.before
     against = "no fleet applied so far"
     if before is not None:
@@ -97,8 +97,6 @@ def _show(source: Path, fleet: Fleet, proposal: Proposal) -> None:
     click.echo(f"{source} against {against}:")
     for line in proposal.lines():
         click.echo(f"  {line}")
-    for doubt in fleet.doubts():
-        click.echo(f"  Note: {doubt}")
     click.echo(f"In all: {proposal.changes.summary()}.")
 
 

@@ -1,9 +1,8 @@
 """What is doubtful about a fleet that is to be applied, though it may be meant so."""
 
-import string
 from collections.abc import Collection, Iterable, Iterator
 
-from modelserver.fleet.arguments import PLACEHOLDERS
+from modelserver.fleet.arguments import names_port
 from modelserver.fleet.file import Fleet
 from modelserver.inventory import Host
 
@@ -54,22 +53,9 @@ def _gpus(fleet: Fleet, reports: Iterable[Host]) -> Iterator[str]:
 def _commands(fleet: Fleet) -> Iterator[str]:
     pinned = {pin.model for pin in fleet.pins() if pin.port}
     for model in fleet.specs():
-        words = (*model.command, *model.extra_args) if model.command else ()
-        try:
-            found = {name for word in words for name in _placeholders(word)}
-        except ValueError as error:
-            yield f"model {model.name}: its command has braces that do not fit: {error}"
-            continue
-        for name in sorted(found - set(PLACEHOLDERS)):
-            yield f"model {model.name}: {{{name}}} in its command is no placeholder"
-        if words and "port" not in found and model.name not in pinned:
+        words = (*model.command, *model.extra_args)
+        if model.command and model.name not in pinned and not names_port(words):
             yield (
                 f"model {model.name}: its command does not say {{port}}, so its engine "
                 "does not hear on which port it is to listen"
             )
-
-
-def _placeholders(word: str) -> Iterator[str]:
-    for _, name, _, _ in string.Formatter().parse(word):
-        if name is not None:
-            yield name

@@ -20,7 +20,6 @@ from modelserver.fleet.arguments import (
     find_argument_problems,
     find_placeholder_problem,
     find_variable_problems,
-    names_port,
 )
 from modelserver.fleet.nodes import host_disagreements
 from modelserver.fleet.places import find_host_problems, find_pin_problems
@@ -72,17 +71,6 @@ class Fleet(BaseModel):
         """The models as plain values."""
         most, zone = self.defaults.max_tokens, self.rules.time_zone
         return tuple(section.spec(most, zone) for section in self.models)
-
-    def doubts(self) -> tuple[str, ...]:
-        """What can be meant as it is written, and mostly is a mistake."""
-        pinned = {pin.model for pin in self.engines if pin.port}
-        return tuple(
-            f'model "{each.name}": its command has no {{port}}, so that its engines '
-            "cannot know where they are asked"
-            for each in self.models
-            if each.engine == "command" and each.name not in pinned
-            if not names_port((*each.command, *each.extra_args))
-        )
 
     def pins(self) -> tuple[EngineSpec, ...]:
         """The pinned and external engines as plain values, numbered per model."""

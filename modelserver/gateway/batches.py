@@ -17,7 +17,7 @@ from typing import Any
 from celery import Celery
 
 from modelserver.decoding import decode
-from modelserver.errors import RequestError
+from modelserver.errors import BatchFileError, RequestError
 from modelserver.gateway.files import (
     FileFolder,
     FileRecord,
@@ -28,7 +28,6 @@ from modelserver.gateway.files import (
 )
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.files.source import Source
 from modelserver.runs.hosting.submitting import submit_run
 from modelserver.runs.hosting.telling import RunView

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
+from modelserver.errors import BatchFileError
 from modelserver.messaging.catalogue import Catalogue
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.rows import Row
 from modelserver.runs.sqlite_files import file_trouble, open_file
 

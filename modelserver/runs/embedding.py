@@ -20,7 +20,7 @@ from modelserver.runs.feeder import Feeder
 from modelserver.runs.journaled_lane import JournaledLane
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
-from modelserver.runs.prompts import check, is_empty, length_of
+from modelserver.runs.prompts import check, check_many, is_empty, length_of
 from modelserver.runs.repeats import AnswersOfRun, unsent
 from modelserver.runs.rows import Answered, Row, RowError
 
@@ -54,8 +54,7 @@ def embed_texts(
     """
     if on_error not in ("raise", "nan"):
         raise RequestError(f"on_error must be raise or nan, not {on_error!r}")
-    if isinstance(texts, (str, bytes)):
-        raise RequestError("embed_texts() takes many texts; put a text into a list")
+    check_many(texts, "embed_texts", "texts")
     app = app or default_client()
     models = app.modelserver_models
     parameters["model"] = models().pick(KINDS[EMBED], model)

@@ -108,19 +108,22 @@ def _kind(value: Any) -> str:
 
 
 def check_many(values: Any, call: str, what: str) -> None:
-    """Refuse one text, and a frame, which is no iterable of its rows."""
+    """Refuse one text, and a table, which is no iterable of its rows."""
     if isinstance(values, (str, bytes)):
         raise RequestError(f"{call}() takes many {what}; put a text into a list")
-    if type(values).__name__ == "DataFrame":
-        rows = (
-            "frame.iter_rows(named=True)"
-            if hasattr(values, "iter_rows")
-            else 'frame.to_dict("records")'
-        )
-        raise RequestError(
-            f"{call}() takes rows, and a DataFrame is iterated over by columns; pass "
-            + rows
-        )
+    is_frame = type(values).__name__ == "DataFrame"
+    if not (is_frame or isinstance(values, Mapping)):
+        return
+    if what == "texts" or not is_frame:
+        remedy = 'one column, as in table["text"]'
+    elif hasattr(values, "iter_rows"):
+        remedy = "frame.iter_rows(named=True)"
+    else:
+        remedy = 'frame.to_dict("records")'
+    raise RequestError(
+        f"{call}() takes many {what}, and a {type(values).__name__} is iterated over "
+        f"by the names of its columns; pass {remedy}"
+    )
 
 
 def length_of(rows: Iterable[Any]) -> int | None:

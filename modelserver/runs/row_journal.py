@@ -15,7 +15,7 @@ from typing import Protocol
 
 import orjson
 
-from modelserver.runs.files.problems import BatchFileError
+from modelserver.errors import BatchFileError
 from modelserver.runs.rows import Answered
 from modelserver.runs.sqlite_files import file_trouble, open_file
 

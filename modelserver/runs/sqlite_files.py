@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelserver.errors import BatchFileError
 from modelserver.python310 import sqlite_code
-from modelserver.runs.files.problems import BatchFileError, file_error
+from modelserver.runs.files.problems import file_error
 
 #: Seconds that one program waits for another that writes the same file.
 BUSY_SECONDS = 10.0

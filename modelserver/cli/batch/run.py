@@ -16,12 +16,11 @@ from modelserver.api import default_client
 from modelserver.cli.batch.panel import Panel
 from modelserver.cli.batch.report import report, show
 from modelserver.cli.output import print_json
-from modelserver.errors import RequestError
+from modelserver.errors import BatchFileError, RequestError
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.output import whole_file
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.files.source import Source, form_of, spooled
 
 #: So many reasons of bad lines are shown; with --json all of them.

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery
 
-from modelserver.errors import ModelserverError, StoreUnreachableError
+from modelserver.errors import BatchFileError, ModelserverError, StoreUnreachableError
 from modelserver.runs.answer_cache import CacheFile
 from modelserver.runs.feeder import Feeder, RowLane
 from modelserver.runs.files.batch_form import answer_line, error_line, line_head
@@ -25,7 +25,7 @@ from modelserver.runs.files.output import (
     check_place,
     whole_file,
 )
-from modelserver.runs.files.problems import BatchFileError, LineError, shown
+from modelserver.runs.files.problems import LineError, shown
 from modelserver.runs.files.sorting import sort_lines
 from modelserver.runs.files.source import Source
 from modelserver.runs.files.tally import Tally

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 from typing_extensions import Self
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.output import whole_file
-from modelserver.runs.files.problems import BatchFileError, file_error
+from modelserver.runs.files.problems import file_error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,8 @@ from typing import IO
 
 import orjson
 
-from modelserver.runs.files.problems import (
-    BatchFileError,
-    OutputBusyError,
-    file_error,
-)
+from modelserver.errors import BatchFileError
+from modelserver.runs.files.problems import OutputBusyError, file_error
 
 #: Bytes that are read and written at once.
 BLOCK_BYTES = 2**20

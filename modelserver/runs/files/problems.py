@@ -2,14 +2,7 @@
 
 import errno
 
-from modelserver.errors import ModelserverError
-
-
-class BatchFileError(ModelserverError):
-    """A file of a run cannot be read or written; what was written stays as it is."""
-
-    #: The operating system's number of what went wrong, 0 where it is not its error.
-    errno = 0
+from modelserver.errors import BatchFileError
 
 
 class OutputBusyError(BatchFileError):

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.output import BLOCK_BYTES, row_of, whole_file
-from modelserver.runs.files.problems import BatchFileError, file_error
+from modelserver.runs.files.problems import file_error
 
 #: Bytes of a row's place: where its line begins, and how long it is.
 PLACE_BYTES = 16

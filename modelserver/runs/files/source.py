@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from modelserver.runs.files.problems import BatchFileError, LineError, file_error
+from modelserver.errors import BatchFileError
+from modelserver.runs.files.problems import LineError, file_error
 
 #: A line may have so many bytes.
 MOST_LINE_BYTES = 32 * 2**20

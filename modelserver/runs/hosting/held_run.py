@@ -11,12 +11,17 @@ from typing import Any
 
 from celery import Celery
 
-from modelserver.errors import ModelserverError, StoreFullError, StoreUnreachableError
+from modelserver.errors import (
+    BatchFileError,
+    ModelserverError,
+    StoreFullError,
+    StoreUnreachableError,
+)
 from modelserver.runs.feeder import RowLane
 from modelserver.runs.files.batch_run import BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.output import detach, is_written
-from modelserver.runs.files.problems import BatchFileError, OutputBusyError
+from modelserver.runs.files.problems import OutputBusyError
 from modelserver.runs.files.source import Source
 from modelserver.runs.hosting.quota_lane import QuotaLane
 from modelserver.runs.hosting.run_lease import LeaseLostError, RunLease

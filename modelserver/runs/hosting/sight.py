@@ -4,8 +4,8 @@ import errno
 import os
 from pathlib import Path
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.journal import BatchPaths, Journal
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.store.runs.hosted import SubmittedRun
 
 #: What goes wrong where files are on another host, or another user's.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from modelserver.decoding import decode
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths, Journal
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.store import Store
 from modelserver.store.runs.hosted import (
     HostedRun,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelserver.cli.batch.run import keep_pipe
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.journal import BatchPaths, Journal
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.files.source import Source
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from modelserver.errors import BatchFileError
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.wire import CHAT, COMPLETE
 from modelserver.runs.answer_cache import AnswerCache, CacheFile, RequestKeys
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.repeats import AnswersOfRun, unsent
 from modelserver.runs.rows import Answered, Row, RowError
 from tests.support.run_lanes import MODELS

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.answer_cache import RequestKeys
 from modelserver.runs.feeder import Feeder
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.journaled_lane import JournaledLane
 from modelserver.runs.rows import Row
 from tests.support.run_lanes import MODELS, MemoryLane, rows

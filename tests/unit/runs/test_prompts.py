@@ -7,6 +7,7 @@ import pytest
 
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE
+from modelserver.runs.embedding import embed_texts
 from modelserver.runs.prompts import Template, check_many, payload_of, task_of
 
 CHAT_OF_ONE = [{"role": "user", "content": "hi"}]
@@ -82,3 +83,14 @@ def test_a_frame_is_refused_with_the_way_to_its_rows():
     with pytest.raises(RequestError, match=r"frame\.to_dict"):
         check_many(pandas.DataFrame({"a": [1]}), "map_prompts", "prompts")
     check_many(pandas.Series(["a"]), "map_prompts", "prompts")
+
+
+def test_a_table_is_not_taken_for_the_names_of_its_columns():
+    class DataFrame:
+        """As pandas': an iterable of the names of its columns."""
+
+    for table in (DataFrame(), {"text": ["a", "b"]}):
+        with pytest.raises(RequestError, match=r'by the names .* table\["text"\]'):
+            embed_texts(table)
+    with pytest.raises(RequestError, match=r'a dict is iterated .* table\["text"\]'):
+        check_many({"text": ["a"]}, "map_prompts", "prompts")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.runs.files.problems import BatchFileError
+from modelserver.errors import BatchFileError
 from modelserver.runs.row_journal import ClaimedRow, OldCall, RowJournal
 
 A, B = b"a" * 16, b"b" * 16

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelserver.errors import ModelserverError
+from modelserver.errors import BatchFileError, ModelserverError
 from modelserver.operations.hosted_runs import read_runs_status
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.hosting.orders import find_run, order_run, resume_run
 from modelserver.store.fleet.workers import read_backlog
 from modelserver.store.runs.hosted import RunOrder

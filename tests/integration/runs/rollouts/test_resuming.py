@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.runs.files.problems import BatchFileError
+from modelserver.errors import BatchFileError
 from modelserver.runs.rollouts.mapping import map_rows
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, eventually

@@ -6,7 +6,6 @@ from modelserver.fleet.arguments import (
     find_argument_problems,
     find_variable_problems,
 )
-from modelserver.fleet.file import make_fleet
 
 
 def refused(engine: str, *words: str) -> list[str]:
@@ -74,13 +73,3 @@ def test_what_gpus_an_engine_sees_is_the_launchers_to_say():
         ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"]
     )
     assert len(list(problems)) == 2
-
-
-def test_a_command_without_a_port_is_doubted_unless_its_engines_are_pinned_to_one():
-    model = {"name": "m", "engine": "command", "command": ["sleep", "100000"]}
-    (doubt,) = make_fleet("f", {"models": [model]}).doubts()
-    assert doubt.startswith('model "m": its command has no {port}')
-    pin = {"model": "m", "port": 8001}
-    assert make_fleet("f", {"models": [model], "engines": [pin]}).doubts() == ()
-    told = model | {"command": ["srv", "--port={port}"]}
-    assert make_fleet("f", {"models": [told]}).doubts() == ()

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from modelserver.errors import ModelserverError, RequestError
+from modelserver.errors import BatchFileError, ModelserverError, RequestError
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.files.source import Source
 from tests.support.batch_files import batch_line, names, read_lines, write_lines
 from tests.support.run_lanes import App, MemoryLane

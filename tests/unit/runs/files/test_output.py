@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.batch_form import answer_line, line_head
 from modelserver.runs.files.output import OutputFile, RowSet, detach, is_written
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.rows import Answered
 
 HEAD = line_head("run1")

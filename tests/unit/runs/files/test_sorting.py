@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.files.batch_form import answer_line, line_head
 from modelserver.runs.files.output import OutputFile
-from modelserver.runs.files.problems import BatchFileError
 from modelserver.runs.files.sorting import sort_lines
 from modelserver.runs.rows import Answered
 

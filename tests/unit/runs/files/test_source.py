@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.errors import BatchFileError
 from modelserver.runs.files import source as module
-from modelserver.runs.files.problems import BatchFileError, LineError
+from modelserver.runs.files.problems import LineError
 from modelserver.runs.files.source import MOST_LINE_BYTES, Source, spooled
 
 
