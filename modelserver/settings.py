@@ -194,8 +194,8 @@ class Settings:
                 ) from error
             raise StoreUnreachableError(
                 f"the embedded server of {self.fleet_file} does not run (no {path}); "
-                "start it with `modelserver up`, or set MODELSERVER_REDIS_URL to a "
-                "running Redis or Valkey"
+                "start it with `modelserver up`, or set MODELSERVER_HOME as it has "
+                "it, or MODELSERVER_REDIS_URL to a running Redis or Valkey"
             ) from error
 
 
@@ -207,6 +207,10 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
     folder = cwd or Path.cwd()
     named = environ.get("MODELSERVER_FLEET")
     path = (folder / (named or FLEET_FILE)).absolute()
+    if named and path.is_dir():
+        raise ConfigurationError(
+            f"MODELSERVER_FLEET names {path}, which is a folder; name the file in it"
+        )
     if named and not path.is_file():
         raise ConfigurationError(
             f"MODELSERVER_FLEET names {path}, which does not exist; correct it"

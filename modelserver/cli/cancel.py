@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from modelserver.control.applied_fleet import in_force
-from modelserver.errors import RequestError
+from modelserver.errors import RequestError, UnknownModelError
 from modelserver.operations.cancelling import cancel_requests
 from modelserver.settings import load
 from modelserver.store import connect
@@ -23,8 +23,14 @@ def cancel(submitter: str, model: str, also_running: bool) -> None:
     store = connect(settings)
     settings = in_force(store, settings)
     store.client.close()
-    models = [model] if model else [spec.name for spec in settings.fleet.specs()]
+    names = [spec.name for spec in settings.fleet.specs()]
+    models = [model] if model else names
     ended = asyncio.run(cancel_requests(settings, models, submitter, also_running))
+    if not (model in ("", *names) or ended.waiting or ended.running):
+        raise UnknownModelError(
+            f'nothing waits for "{model}", which is no model of the fleet; there are: '
+            + ", ".join(names)
+        )
     click.echo(f"{ended.waiting} waiting requests cancelled")
     if also_running:
         click.echo(f"{ended.running} running requests ended")

@@ -23,7 +23,6 @@ from modelserver.errors import FleetRefusedError, ModelserverError
 from modelserver.fleet.file import Fleet
 from modelserver.policy.changes import Changes, EngineMove, FleetSpec, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
-from modelserver.policy.rolling import ENGINES_PER_RESTART
 from modelserver.python310 import StrEnum
 from modelserver.settings import Settings
 from modelserver.store import Store
@@ -293,6 +292,9 @@ def still_missing(
 
 def _without_blocked(view: FleetView) -> FleetView:
     """The same without restarts that wait for engines that have failed for good."""
+    # Commands that only look read this module too, and need nothing of what decides.
+    from modelserver.policy.rolling import ENGINES_PER_RESTART
+
     wanted = Counter(wish.spec.model for wish in view.wishes.values())
     failed = Counter(
         wish.spec.model

@@ -87,7 +87,8 @@ def payload_of(prompt: Any, template: Template | None, is_chat: bool) -> Json:
             prompt = prompt._asdict()
         if not isinstance(prompt, Mapping):
             raise RequestError(
-                f"a template needs an object with columns, not {_kind(prompt)}"
+                f"a template needs an object with columns, not {_kind(prompt)}; rows "
+                'of a frame are frame.to_dict("records")'
             )
         prompt = template.fill(prompt)
     elif isinstance(prompt, Mapping):

@@ -30,6 +30,8 @@ def file_trouble(path: Path, what: str) -> Iterator[None]:
             told = f"cannot write {path}: no room on the disk; make room and go on"
         elif code == CANNOT_OPEN:
             told = f"cannot open {path}; correct the path or its permissions"
+            if path.is_dir():
+                told = f"cannot open {path}: it is a folder; name a file in it"
         elif code == READ_ONLY:
             told = f"cannot write {path}; correct its permissions, or choose another"
         else:

@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from modelserver.api import default_client
-from modelserver.cli.batch.run import keep_pipe, parse_options, prepare, run
+from modelserver.cli.batch.run import (
+    keep_pipe,
+    parse_options,
+    prepare,
+    refuse_urls,
+    run,
+)
 from modelserver.cli.operator import find_operator
 from modelserver.cli.output import print_json
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
@@ -61,6 +67,7 @@ def submit(
     is part of `modelserver up`, carries it out, also when this terminal is closed. The
     same command again submits nothing twice.
     """
+    refuse_urls(source, output)
     paths, settings = BatchPaths(absolute(output)), load()
     store, made = connect(settings), parse_options(more)
     path = Path(source)

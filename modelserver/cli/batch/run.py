@@ -1,5 +1,6 @@
 """``modelserver batch run``: a file of requests, run to its end."""
 
+import re
 import shutil
 import signal
 import sys
@@ -27,6 +28,8 @@ from modelserver.runs.files.source import Source, form_of, spooled
 MOST_REASONS = 50
 #: A number of seconds above 0.
 SECONDS = click.FloatRange(min=0, min_open=True)
+#: What a URL begins with; of several slashes a path keeps one.
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 #: The exit status of a run that was stopped.
 STOPPED = 130
 
@@ -106,6 +109,7 @@ def run(
     """
     if str(output) == "-":
         raise RequestError("-o names a file: a run is known by what stands in it")
+    refuse_urls(source, output)
     made = parse_options(options)
     with ExitStack() as stack:
         opened = _open(stack, source, output, form or "")
@@ -121,6 +125,20 @@ def run(
     if job.tally.left:
         sys.exit(STOPPED)
     sys.exit(1 if job.tally.failed else 0)
+
+
+def refuse_urls(source: str, output: Path) -> None:
+    """Refuse what is no file of this machine. Raises RequestError."""
+    if _URL.match(source):
+        raise RequestError(
+            f"{source} is a URL, and runs read files; copy it here, or send it through "
+            "a pipe, as in `aws s3 cp URL - | modelserver batch run - -o out.jsonl`"
+        )
+    if _URL.match(str(output)):
+        raise RequestError(
+            f"{output} is a URL, and runs write files, by which they go on after any "
+            "end; name a file, and copy it there at the end"
+        )
 
 
 def _sort(job: BatchRun) -> None:
@@ -218,7 +236,10 @@ def prepare(job: BatchRun, as_json: bool) -> None:
         click.echo(f"{job.torn:,} bytes of torn lines were cut off", err=True)
     if job.inspection is None:
         done, total = job.tally.answered + job.tally.failed, job.tally.total
-        click.echo(f"goes on with {total - done:,} of {total:,} rows", err=True)
+        told = f"{done:,} of {total:,} rows are done already"
+        if left := total - done:
+            told += f"; goes on with the other {left:,}"
+        click.echo(told, err=True)
 
 
 def _show_bad(job: BatchRun, told: list[str]) -> None:

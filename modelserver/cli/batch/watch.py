@@ -38,6 +38,7 @@ def watch(name: str, quiet: bool, as_json: bool) -> None:
     """
     store = connect(load())
     watched = _Watched(store, find_run(store, name))
+    watched.look()
     if not quiet and not sys.stderr.isatty():
         click.echo(line(watched.view), err=True)
     try:

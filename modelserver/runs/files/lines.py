@@ -220,6 +220,8 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _json_problem(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    if raw.strip() == b"[":
+        return "begins a JSON array; write one object in each line, without commas"
     if b"\0" in raw:
         return f"is no JSON: it has a NUL byte at byte {raw.index(0)}"
     try:

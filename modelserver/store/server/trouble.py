@@ -9,6 +9,8 @@ from modelserver.server_address import plain_url, read_address
 
 #: Where a URL is written.
 WHERE = "redis.url in the fleet file or MODELSERVER_REDIS_URL"
+#: Where user and password stand.
+_LOGIN = f"correct {WHERE}, or the password in the file of redis.password_file"
 #: How the replies begin that refuse a user or a password.
 _REFUSED = ("NOAUTH", "WRONGPASS", "invalid username-password")
 #: What is heard where only one side speaks TLS.
@@ -75,7 +77,7 @@ def _find_refusal(error: BaseException, server: str, needed: str) -> str | None:
             f"administrator say: ACL SETUSER name {needed}"
         )
     if isinstance(error, AuthenticationError) or str(error).startswith(_REFUSED):
-        return f"{server} refuses the user or the password ({error}); correct {WHERE}"
+        return f"{server} refuses the user or the password ({error}); {_LOGIN}"
     return None
 
 

@@ -80,6 +80,9 @@ def test_a_submitters_requests_are_cancelled_and_no_others(fleet: FleetSite):
     theirs = fleet.send([f"t{i}" for i in range(300)], headers={SUBMITTER: "them"})
     more = fleet.send(["m3"], headers={SUBMITTER: "me"}, priority=9)
     later = fleet.send(["t300"], headers={SUBMITTER: "them"}, countdown=3600)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        cancel(fleet, "--model", "wrtier")
+    assert 'nothing waits for "wrtier", which is no model' in refused.value.stderr
     assert "301 waiting" in cancel(fleet, "--submitter", "them")
     assert read_backlog(fleet.store, "writer") == 4
     assert_revoked([*theirs, *later], "cancelled")

@@ -94,5 +94,5 @@ def test_one_program_has_it_at_a_time(path: Path):
 
 def test_it_cannot_be_where_no_file_can_be(path: Path):
     path.mkdir()
-    with pytest.raises(BatchFileError, match=r"cannot open .*rows\.sqlite"):
+    with pytest.raises(BatchFileError, match=r"rows\.sqlite: it is a folder"):
         RowJournal(path)
