@@ -4,7 +4,6 @@ Commands show what is found here, and ask; nothing here prints.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from modelserver.control.applied_fleet import (
 from modelserver.control.doubts import find_doubts
 from modelserver.errors import FleetRefusedError, ModelserverError
 from modelserver.fleet.file import Fleet
-from modelserver.policy.changes import Changes, EngineMove, FleetSpec, changes
+from modelserver.policy.changes import Changes, EngineMove, changes
 from modelserver.policy.convergence import FleetView, OpenEnd, open_ends
 from modelserver.python310 import StrEnum
 from modelserver.settings import Settings
@@ -31,7 +30,6 @@ from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.hosts import read_hosts
 from modelserver.store.fleet.workers import read_backlog
 from modelserver.store.messages.expired import drop_expired
-from modelserver.values import EngineState
 
 #: The fleet counts as settled once nothing was missing for this long, in seconds: a
 #: wish needs a moment to reach its launcher.
@@ -275,44 +273,4 @@ def find_missing(
         )
     if steered_at <= applied.at:
         return UNSEEN
-    return still_missing(applied.spec(), applied.version, models, view)
-
-
-def still_missing(
-    fleet: FleetSpec, version: int, models: frozenset[str], view: FleetView
-) -> tuple[OpenEnd, ...]:
-    """The open ends; a restart that waits for an engine that is FATAL is hopeless."""
-    ends = open_ends(fleet, version, models, view)
-    coming = open_ends(fleet, version, models, _without_blocked(view))
-    return tuple(
-        end if end in coming else dataclasses.replace(end, hopeless=True)
-        for end in ends
-    )
-
-
-def _without_blocked(view: FleetView) -> FleetView:
-    """The same without restarts that wait for engines that have failed for good."""
-    # Commands that only look read this module too, and need nothing of what decides.
-    from modelserver.policy.rolling import ENGINES_PER_RESTART
-
-    wanted = Counter(wish.spec.model for wish in view.wishes.values())
-    failed = Counter(
-        wish.spec.model
-        for name, wish in view.wishes.items()
-        if (report := view.engines.get(name)) is not None
-        and report.state is EngineState.FATAL
-        and not report.stale
-        and wish.relaunch < report.incarnation
-    )
-    models = {
-        model
-        for model, count in failed.items()
-        if count >= max(1, wanted[model] // ENGINES_PER_RESTART)
-    }
-    engines = {
-        name: dataclasses.replace(report, stale="")
-        if report.model in models and report.state.serves
-        else report
-        for name, report in view.engines.items()
-    }
-    return dataclasses.replace(view, engines=engines)
+    return open_ends(applied.spec(), applied.version, models, view)

@@ -17,6 +17,8 @@ from modelserver.python310 import StrEnum
 from modelserver.schedules import ScheduledWindow
 from modelserver.values import EXTERNAL, EngineSpec, Json, ModelSpec, engine_id
 
+#: One of every 4 engines of a model may be away for a restart at a time.
+_ENGINES_PER_RESTART = 4
 #: The type of engines that get their limits by their own command.
 COMMAND = "command"
 #: Fields of a model that take effect while its engines run; all others restart them.
@@ -52,6 +54,11 @@ AT_START = {
 }
 #: The characters after which a value is cut in messages.
 SHOWN_CHARACTERS = 60
+
+
+def most_down(engines: int) -> int:
+    """How many of a model's engines may be away for a restart at once, at least one."""
+    return max(1, engines // _ENGINES_PER_RESTART)
 
 
 @dataclass(frozen=True, slots=True)

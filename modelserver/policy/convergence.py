@@ -1,10 +1,11 @@
 """Whether a fleet has become what was applied, and what is still missing. Pure."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from modelserver.inventory import Host
-from modelserver.policy.changes import FleetSpec
+from modelserver.policy.changes import FleetSpec, most_down
 from modelserver.values import EngineReport, EngineState, Wish
 
 
@@ -40,10 +41,10 @@ def open_ends(
         if host.fleet < version
     )
     wanted = {k: v for k, v in fleet.engines().items() if v.model in models}
-    allowed = fleet.engines_allowed()
+    allowed, stuck = fleet.engines_allowed(), _find_stuck(scene)
     return (
         *late,
-        *(end for name in wanted for end in _missing(name, scene)),
+        *(end for name in wanted for end in _missing(name, scene, stuck)),
         *(
             OpenEnd(f"{name} is still {engine.state}")
             for name, engine in scene.engines.items()
@@ -52,7 +53,19 @@ def open_ends(
     )
 
 
-def _missing(name: str, scene: FleetView) -> Iterator[OpenEnd]:
+def _find_stuck(scene: FleetView) -> set[str]:
+    """Models of which as many engines have failed for good as may be away at once."""
+    wanted, failed = Counter[str](), Counter[str]()
+    for name, wish in scene.wishes.items():
+        wanted[wish.spec.model] += 1
+        engine = scene.engines.get(name)
+        if engine and engine.state is EngineState.FATAL and not engine.stale:
+            # Unless it is to be tried again.
+            failed[wish.spec.model] += wish.relaunch < engine.incarnation
+    return {model for model, many in failed.items() if many >= most_down(wanted[model])}
+
+
+def _missing(name: str, scene: FleetView, stuck: Collection[str]) -> Iterator[OpenEnd]:
     wish, engine = scene.wishes.get(name), scene.engines.get(name)
     if wish is None:
         why = scene.waiting.get(name)
@@ -64,4 +77,6 @@ def _missing(name: str, scene: FleetView) -> Iterator[OpenEnd]:
         is_fatal = engine.state is EngineState.FATAL
         yield OpenEnd(f"{name} is {engine.state}{why}", is_fatal)
     elif engine.stale:
-        yield OpenEnd(f"{name} is still to be restarted: {engine.stale}")
+        told = f"{name} is still to be restarted: {engine.stale}"
+        # Its turn comes when others are back.
+        yield OpenEnd(told, hopeless=engine.model in stuck)

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from modelserver.policy.actions import Drop, Relaunch, Want
+from modelserver.policy.changes import most_down
 from modelserver.policy.snapshot import Snapshot
 from modelserver.values import Cause, EngineState
 
-#: One of every 4 engines of a model may be away at a time, and at least one.
-ENGINES_PER_RESTART = 4
 #: States in which a wanted engine counts as away.
 AWAY = frozenset(
     {
@@ -46,7 +45,7 @@ class Budget:
 
     def most_down(self, model: str) -> int:
         """How many engines of the model may be away at once."""
-        return max(1, self._wanted[model] // ENGINES_PER_RESTART)
+        return most_down(self._wanted[model])
 
     def serves(self, engine: str) -> bool:
         """Whether the engine serves where it is wanted, and is to go on with that."""

@@ -1,7 +1,6 @@
 """What applying a fleet file changes, refuses and waits for."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from modelserver.control.applied_fleet import compose
 from modelserver.control.applying import (
@@ -12,21 +11,10 @@ from modelserver.control.applying import (
     Proposal,
     Settling,
     difference,
-    still_missing,
 )
 from modelserver.fleet.file import Fleet
 from modelserver.fleet.sections import ModelSection
-from modelserver.inventory import Host
-from modelserver.policy.changes import FleetSpec
-from modelserver.policy.convergence import FleetView, OpenEnd
-from modelserver.values import (
-    EngineReport,
-    EngineSpec,
-    EngineState,
-    Kind,
-    ModelSpec,
-    Wish,
-)
+from modelserver.policy.convergence import OpenEnd
 
 SLOW = OpenEnd("m-0 is STARTING")
 DEAD = OpenEnd("m-0 is FATAL", hopeless=True)
@@ -97,31 +85,3 @@ def test_control_gets_a_moment_before_people_hear_that_it_has_not_looked():
     assert START.after(UNSEEN, 11.0).to_tell() == ()
     assert START.after(UNSEEN, 10.5 + UNSEEN_SECONDS).to_tell() == UNSEEN
     assert START.after((SLOW,), 11.0).to_tell() == (SLOW,)
-
-
-def changed(engines: int, failed: int, relaunch: int = 0) -> list[OpenEnd]:
-    """What is missing of a model whose first engines failed under its new section."""
-    model = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", min_engines=engines)
-    spec = FleetSpec((replace(model, max_engines=engines),))
-    names = [f"m-{n}" for n in range(engines)]
-    wishes = {n: Wish(EngineSpec(n, "m", "a"), relaunch=relaunch) for n in names}
-    fatal, ready = EngineState.FATAL, EngineState.READY
-    reports = {
-        name: EngineReport(name, "m", "a", fatal, 2)
-        if number < failed
-        else EngineReport(name, "m", "a", ready, 1, stale="gpus changed")
-        for number, name in enumerate(names)
-    }
-    view = FleetView((Host("a", fleet=2),), reports, wishes)
-    return list(still_missing(spec, 2, frozenset("m"), view))
-
-
-def test_a_restart_that_waits_for_an_engine_that_failed_for_good_never_comes():
-    assert [end.hopeless for end in changed(2, failed=1)] == [True, True]
-    # Of eight, two may be away: another one is still tried.
-    assert [end.hopeless for end in changed(8, failed=1)].count(False) == 7
-    assert all(end.hopeless for end in changed(8, failed=2))
-
-
-def test_a_failed_engine_that_is_to_be_tried_again_holds_up_no_restart_for_good():
-    assert not all(end.hopeless for end in changed(2, failed=1, relaunch=2))

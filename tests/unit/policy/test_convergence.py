@@ -80,3 +80,31 @@ def test_an_engine_that_control_may_keep_is_not_waited_for() -> None:
     assert ends(scene) == ["m-1 is still READY"]
     elastic = FleetSpec((replace(MODEL, max_engines=2),))
     assert open_ends(elastic, 2, ["m"], scene) == ()
+
+
+def changed(engines: int, failed: int, relaunch: int = 0) -> list[OpenEnd]:
+    """What is missing of a model whose first engines failed under its new section."""
+    model = ModelSpec("m", Kind.COMPLETION, "/m", "sglang", min_engines=engines)
+    spec = FleetSpec((replace(model, max_engines=engines),))
+    names = [f"m-{n}" for n in range(engines)]
+    wishes = {n: Wish(EngineSpec(n, "m", "a"), relaunch=relaunch) for n in names}
+    fatal, ready = EngineState.FATAL, EngineState.READY
+    reports = {
+        name: EngineReport(name, "m", "a", fatal, 2)
+        if number < failed
+        else EngineReport(name, "m", "a", ready, 1, stale="gpus changed")
+        for number, name in enumerate(names)
+    }
+    view = FleetView((Host("a", fleet=2),), reports, wishes)
+    return list(open_ends(spec, 2, frozenset("m"), view))
+
+
+def test_a_restart_that_waits_for_an_engine_that_failed_for_good_never_comes():
+    assert [end.hopeless for end in changed(2, failed=1)] == [True, True]
+    # Of eight, two may be away: another one is still tried.
+    assert [end.hopeless for end in changed(8, failed=1)].count(False) == 7
+    assert all(end.hopeless for end in changed(8, failed=2))
+
+
+def test_a_failed_engine_that_is_to_be_tried_again_holds_up_no_restart_for_good():
+    assert not all(end.hopeless for end in changed(2, failed=1, relaunch=2))
