@@ -235,9 +235,12 @@ def _start(settings: Settings) -> None:
             start_new_session=True,
         )
     click.echo(f"launcher and worker start (pid {child.pid}, log {log})")
+    has_ended = False
+    # One that gives way to another join ends once that one is noted.
     while _stack(settings).find_owner() is None:
-        if child.poll() is not None:
+        if has_ended:
             raise ModelserverError(f"they ended; see {log}")
+        has_ended = child.poll() is not None
         time.sleep(LOOK_SECONDS)
 
 

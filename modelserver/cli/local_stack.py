@@ -277,7 +277,10 @@ class Stack:
         pids = [pid for pid, _ in (owner, *entries.values())]
         births = {pid: asdict(find_birth(pid) or Birth()) for pid in pids}
         values = {"owner": owner, "programs": entries, "births": births}
-        self._file.write_text(json.dumps(values))
+        # In one step: other commands read it at any moment.
+        unfinished = self._file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(values))
+        unfinished.replace(self._file)
 
     def find_owner(self) -> psutil.Process | None:
         """The process that runs these programs now, None if none does."""
@@ -325,6 +328,8 @@ def _living(
 ) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
     except psutil.NoSuchProcess:
         return None
     # The versions before knew a process by an epoch time.

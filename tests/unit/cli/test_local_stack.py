@@ -1,0 +1,56 @@
+"""What a stack notes of its programs, as other commands read it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+
+from modelserver.births import find_birth
+from modelserver.cli.local_stack import HOST_FILE, Program, Stack
+from modelserver.settings import Settings, load
+from tests.support.processes import eventually
+
+
+def make_settings(folder: Path) -> Settings:
+    settings = load({"MODELSERVER_HOME": str(folder)}, folder)
+    settings.make_run_dir()
+    return settings
+
+
+def test_an_owner_that_nobody_has_waited_for_runs_nothing(tmp_path: Path):
+    settings = make_settings(tmp_path)
+    stack = Stack(settings, print, host_only=True)
+    with subprocess.Popen(["sleep", "600"]) as owner:
+        note = {
+            "owner": [owner.pid, psutil.Process(owner.pid).create_time()],
+            "programs": {},
+            "births": {owner.pid: asdict(find_birth(owner.pid) or sys.exit())},
+        }
+        (settings.run_dir / HOST_FILE).write_text(json.dumps(note))
+        found = stack.find_owner()
+        assert found is not None
+        assert found.pid == owner.pid
+        owner.kill()
+        eventually(lambda: found.status() == psutil.STATUS_ZOMBIE)
+        assert stack.find_owner() is None
+
+
+def test_who_reads_the_note_while_it_is_written_has_the_one_before(tmp_path: Path):
+    settings = make_settings(tmp_path)
+    program = Program("launcher", ("true",), tmp_path / "log", stop_seconds=1.0)
+    stack = Stack(settings, print, host_only=True, programs=[program])
+    note = settings.run_dir / HOST_FILE
+    note.write_text("the one before")
+    with note.open() as read:
+        program.start(os.environ)
+        assert program.process is not None
+        program.process.wait()
+        stack.look_after(now=0.0)
+        stack.look_after(now=60.0)
+        assert read.read() == "the one before"
+    assert json.loads(note.read_text())["owner"][0] == os.getpid()
+    program.process.wait()
