@@ -38,7 +38,6 @@ def flower() -> Report:
             argv,
             "flower",
             FLOWER_BASIC_AUTH=f"{USER}:{PASSWORD}",
-            FLOWER_PORT=str(port),
         )
         eventually(lambda: _ask(port, "workers") is not None, START_SECONDS)
         before = _megabytes(program)

@@ -64,6 +64,13 @@ class Jobs:
             return
         raise AssertionError(f"job {job} serves nothing: {self.cluster.said(job)}")
 
+    def preempt(self) -> None:
+        """Submit what takes all nodes for a moment."""
+        urgent = self.cluster.folder / "urgent.sh"
+        urgent.write_text("#!/bin/bash\nsleep 2\n")
+        nodes = f"--nodes={len(self.cluster.nodes)}"
+        self.cluster.submit(urgent, "--partition=urgent", "--exclusive", nodes)
+
     def row(self, name: str, job: str) -> tuple[str, str, int, int, int]:
         """What became of a job, once it has ended, as a row under COLUMNS."""
         self.cluster.until(job, *ENDED, within=LIMIT_SECONDS)
@@ -113,9 +120,7 @@ def _run(jobs: Jobs) -> Report:
         cluster.run("scancel", ends)
         rows.append(jobs.row("was cancelled", ends))
         jobs.serves(job)
-        urgent = cluster.folder / "urgent.sh"
-        urgent.write_text("#!/bin/bash\nsleep 2\n")
-        cluster.submit(urgent, "--partition=urgent", "--exclusive")
+        jobs.preempt()
         job, ends = jobs.submit(30), job
         rows.append(jobs.row("was preempted", ends))
         jobs.serves(job)

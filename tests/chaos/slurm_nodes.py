@@ -36,9 +36,7 @@ def _run(jobs: Jobs) -> Report:
         job, ends = jobs.submit(30), job
         rows.append(jobs.row("lost a node, reached its time", ends))
         jobs.serves(job)
-        urgent = cluster.folder / "urgent.sh"
-        urgent.write_text("#!/bin/bash\nsleep 2\n")
-        cluster.submit(urgent, "--partition=urgent", "--exclusive", "--nodes=2")
+        jobs.preempt()
         job, ends = jobs.submit(30), job
         rows.append(jobs.row("was preempted", ends))
         jobs.serves(job)
