@@ -68,6 +68,8 @@ class Steps:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         #: The signals that the job was told to end by, in order.
         self.told_by: list[int] = []
+        #: Those of them that the steps have not been told of.
+        self._untold: list[int] = []
 
     def run(self) -> None:
         """Run until all steps have ended; one that fails is not started again.
@@ -89,6 +91,8 @@ class Steps:
             self._say(f"{node} is started")
         statuses: list[int] = []
         while self._running:
+            while self._untold:
+                self._pass_on(self._untold.pop(0))
             for node, process in list(self._running.items()):
                 if (status := process.poll()) is not None:
                     del self._running[node]
@@ -100,6 +104,9 @@ class Steps:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.told_by.append(number)
+        self._untold.append(number)
+
+    def _pass_on(self, number: int) -> None:
         # Each step has a SIGTERM from Slurm itself; srun would kill its step for one.
         if number == signal.SIGUSR1:
             for process in self._running.values():

@@ -50,13 +50,13 @@ def test_a_job_of_several_nodes_outlives_one_of_them(tmp_path: Path):
 class StepsOfTwoNodes:
     """Steps whose ``srun`` runs a program of this machine in its place."""
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, on_said: str = "None") -> None:
         srun = folder / "srun"
         srun.write_text(f"#!/bin/bash\n{program}\n")
         srun.chmod(0o755)
         code = (
-            "from modelserver.cli.slurm_steps import Steps; import os\n"
-            "steps = Steps(['n1', 'n2'], [], os.environ, lambda said: None)\n"
+            "from modelserver.cli.slurm_steps import Steps; import os, signal\n"
+            f"steps = Steps(['n1', 'n2'], [], os.environ, lambda said: {on_said})\n"
             "steps.run(); print(steps.told_by)"
         )
         known = {
@@ -87,6 +87,16 @@ def test_each_step_is_warned_and_none_is_killed_by_its_srun(tmp_path: Path):
     assert {signal.SIGTERM, signal.SIGUSR1} == {*json.loads(said)}
     homes = {f"{each}-job7 {tmp_path}/home/{each}" for each in ("n1", "n2")}
     assert {*warned.read_text().splitlines()} == homes
+
+
+def test_a_step_that_is_started_after_the_warning_is_warned_too(tmp_path: Path):
+    warning = "'n1 is started' in said and signal.raise_signal(signal.SIGUSR1)"
+    steps = StepsOfTwoNodes(tmp_path, "while :; do sleep 0.05; done", warning)
+    try:
+        said, _ = steps.process.communicate(timeout=15)
+    finally:
+        steps.process.kill()
+    assert json.loads(said) == [signal.SIGUSR1]
 
 
 def test_a_job_without_a_host_has_failed(tmp_path: Path):
