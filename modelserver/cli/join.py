@@ -139,8 +139,9 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
     file = load().home / JOINED / digest / FLEET_FILE
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        # JSON's strings are TOML's.
-        file.write_text(FILE.format(url=json.dumps(plain)))
+        # JSON's strings are TOML's, but for escapes of two halves.
+        text = FILE.format(url=json.dumps(plain, ensure_ascii=False))
+        file.write_text(text, encoding="utf-8")
     _go_by(file)
     settings, noted = load(), file.with_name(NAME_FILE)
     before = noted.read_text() if noted.exists() else settings.host

@@ -63,7 +63,7 @@ def test_a_password_in_a_file_stays_there(tmp_path: Path):
 
 
 def test_a_url_with_quotes_leaves_a_fleet_file_that_can_be_read(tmp_path: Path):
-    url = 'redis://127.0.0.1:1/0?db="'
+    url = 'redis://127.0.0.1:1/0?db="\U0001f600'
     done = CliRunner().invoke(
         join, [url], env=NOTHING | {"MODELSERVER_HOME": str(tmp_path)}
     )
