@@ -108,13 +108,12 @@ class Cluster(Trial):
         self.run("scancel", "-u", getpass.getuser(), check=False)
         eventually(lambda: not self.run("squeue", "-h", check=False), KILL_WAIT + 60)
 
-    def _start(self, *argv: str) -> "subprocess.Popen[bytes]":
+    def _start(self, *argv: str) -> None:
         with (self.folder / f"{argv[0]}.log").open("ab") as log:
             program = subprocess.Popen(
                 argv, env=self.environment, stdout=log, stderr=log
             )
         self.keep(_end, program)
-        return program
 
     def run(self, *argv: str, check: bool = True) -> str:
         """A command of Slurm; what it printed."""
