@@ -24,8 +24,6 @@ SAMPLE_VALUES = 9
 CANARY_VALUES = len(fields(Canary)) - 1
 #: Values of an engine's metrics; newer launchers may add some.
 METRICS_VALUES = len(fields(Metrics))
-#: Values of a stored sample; newer workers may add some.
-SAMPLE_VALUES = 9
 #: By value: a look at 500 engines asks for 32,000 of them.
 _OUTCOMES = {each.value: each for each in Outcome}
 
