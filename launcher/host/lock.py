@@ -69,12 +69,8 @@ class HostLock:
         folder = path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.stat(follow_symlinks=False).st_uid
-        # There anybody may make it. A run folder's owner says who may write in it.
-        if folder.parent == TEMPORARY and owner != os.getuid():
-            raise ConfigurationError(
-                f"{folder} is of another user (number {owner}); remove it, or run the "
-                "launcher as that user"
-            )
+        if problem := find_owner_problem(folder, owner, os.getuid()):
+            raise ConfigurationError(problem)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)
         text = os.read(descriptor, 32).decode(errors="replace").strip()
@@ -93,6 +89,20 @@ class HostLock:
     def release(self) -> None:
         """Give up the lock; the file stays, as a deleted one could be locked twice."""
         os.close(self._descriptor)
+
+
+def find_owner_problem(folder: Path, owner: int, user: int) -> str | None:
+    """Why a user's lock is not to be in a folder of this owner.
+
+    In the folder of all anybody may make it. A run folder's owner says who may write
+    in it.
+    """
+    if folder.parent != TEMPORARY or owner == user:
+        return None
+    return (
+        f"{folder} is of another user (number {owner}); remove it, or run the launcher "
+        "as that user"
+    )
 
 
 def await_lease(store: Store, host: str, lock: HostLock, seconds: float) -> None:

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.host.lock import LOCK_FILE, HostLock, choose_lock_file, lock_file
+from launcher.host.lock import (
+    LOCK_FILE,
+    HostLock,
+    choose_lock_file,
+    find_owner_problem,
+    lock_file,
+)
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Disk
 
@@ -40,17 +46,13 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     assert precious.read_text() == "kept"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away")
-def test_another_users_folder_has_no_lock_of_ours_but_in_the_run_folder(
-    tmp_path: Path,
-) -> None:
-    run_dir, local = tmp_path / "run", Path(f"/tmp/modelserver-test-{os.getpid()}")
-    for folder in (run_dir, local):
-        folder.mkdir()
-        os.chown(folder, 12345, -1)
-    HostLock.acquire(run_dir / LOCK_FILE).release()
-    try:
-        with pytest.raises(ConfigurationError, match=r"of another user \(number 12345"):
-            HostLock.acquire(local / LOCK_FILE)
-    finally:
-        local.rmdir()
+def test_another_users_folder_has_no_lock_of_ours_but_in_the_run_folder() -> None:
+    local = Path("/tmp/modelserver-1000")
+    assert find_owner_problem(local, owner=1000, user=1000) is None
+    problem = find_owner_problem(local, owner=12345, user=1000)
+    assert problem == (
+        "/tmp/modelserver-1000 is of another user (number 12345); remove it, or run "
+        "the launcher as that user"
+    )
+    for run_dir in (Path("/srv/run"), Path("/tmp/fleet/run")):
+        assert find_owner_problem(run_dir, owner=12345, user=1000) is None
