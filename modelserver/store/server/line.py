@@ -92,34 +92,37 @@ class Line:
             try:
                 await connection.connect()
                 self._connection, self._heard_at = connection, loop.time()
-                self.lost_at = None
                 self._on_open()
+                self._ask()
                 watching = loop.create_task(self._watch(connection))
                 await self._read(connection)
-            except (RedisError, OSError) as error:
+            except Exception as error:
+                is_known = isinstance(error, (RedisError, OSError))
                 if self.lost_at is None:
-                    logger.warning("Redis away: requests wait (%s)", error)
+                    log = logger.warning if is_known else logger.exception
+                    log("Redis away: requests wait (%s)", error)
                     self.lost_at = loop.time()
                 self.lost_by = str(error)
-                self._lose(error)
-            except Exception as error:
-                logger.exception("a connection to Redis failed; opened again")
-                self._lose(LostError(repr(error)))
+                self._lose(error if is_known else LostError(repr(error)))
             finally:
                 self._connection = None
+                self._lose(LostError("the connection is closed"))
                 if watching is not None:
                     watching.cancel()
                 with suppress(RedisError, OSError):
                     await connection.disconnect()
             await asyncio.sleep(PAUSE_SECONDS)
 
+    def _ask(self) -> None:
+        """Ask for a sign of life, of which nobody asks what became of it."""
+        self.send("PING").add_done_callback(read_error)
+
     async def _watch(self, connection: Any) -> None:
         """Close the connection where the server falls silent."""
         loop = asyncio.get_running_loop()
         while (quiet := loop.time() - self._heard_at) < SILENT_SECONDS:
             if quiet > QUIET_SECONDS:
-                # Nobody asks what became of it.
-                self.send("PING").add_done_callback(read_error)
+                self._ask()
             await asyncio.sleep(QUIET_SECONDS / 2)
         connection._writer.transport.abort()
 
@@ -135,6 +138,8 @@ class Line:
             reader.feed(data)
             while (reply := reader.gets()) is not _NONE_YET:
                 self._take(reply)
+                # Not before: a server may refuse all that follows the connecting.
+                self.lost_at = None
         raise LostError("the server has closed the connection")
 
     def _take(self, reply: Any) -> None:

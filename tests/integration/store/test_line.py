@@ -23,12 +23,15 @@ class Site:
     def __init__(self, url: str) -> None:
         self.client = open_async(url, 4)
         self.opened = asyncio.Semaphore(0)
+        #: Whether the line counted as lost, at each opening.
+        self.was_lost: list[bool] = []
         self.heard: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.line = Line(
             self.client, lambda *told: self.heard.put_nowait(told), self._open
         )
 
     def _open(self) -> None:
+        self.was_lost.append(self.line.lost_at is not None)
         self.opened.release()
         self.line.subscribe("news")
 
@@ -120,5 +123,33 @@ def test_without_a_server_a_command_is_refused_at_once(valkey: ValkeyProcess):
             await asyncio.to_thread(eventually, lambda: site.line.lost_at is not None)
             with pytest.raises(LostError):
                 site.line.send("ECHO", "x")
+
+    asyncio.run(look())
+
+
+def test_who_waits_hears_that_the_line_has_ended(valkey: ValkeyProcess):
+    async def look() -> None:
+        async with site_at(valkey.url) as site:
+            waits = site.line.send("BLPOP", "nothing", "0")
+        with pytest.raises(LostError):
+            await asyncio.wait_for(waits, PATIENCE)
+
+    asyncio.run(look())
+
+
+def test_a_server_that_refuses_a_channel_is_lost_until_it_grants_it(
+    valkey: ValkeyProcess,
+):
+    async def look() -> None:
+        with redis.Redis.from_url(valkey.url) as other:
+            rules = ("on", ">secret", "~*", "+@all", "resetchannels")
+            other.execute_command("ACL", "SETUSER", "deaf", *rules)
+            url = valkey.url.replace("://", "://deaf:secret@")
+            async with site_at(url) as site:
+                await site.is_opened()
+                await site.is_opened()
+                assert site.was_lost[:3] == [False, True, True]
+                other.execute_command("ACL", "SETUSER", "deaf", "&*")
+                await asyncio.to_thread(eventually, lambda: site.line.lost_at is None)
 
     asyncio.run(look())
