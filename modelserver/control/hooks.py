@@ -12,6 +12,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,26 +38,33 @@ HOOK_LOG_SECONDS = 3600.0
 AGAIN_SECONDS = 15.0
 #: ... up to so many.
 AGAIN_MOST_SECONDS = 3600.0
+#: Alerts that are given to hooks again at one look: each takes a thread, and a program.
+AGAIN_AT_ONCE = 10
+#: What the call of a hook that does not take an alert ends with. A program that does
+#: not exist and a host that does not answer are OSErrors.
+FAILURES = (OSError, HTTPException, subprocess.SubprocessError, ConfigurationError)
 
 
 def call_hooks(settings: Settings, alert: AlertRecord) -> None:
     """Give the alert to each hook of the fleet. Does not wait for them."""
     for hook in _configured(settings.fleet.alerts):
-        _start(settings, uuid.uuid4().hex, UnsentAlert(hook, asdict(alert)))
+        _start(settings, uuid.uuid4().hex, UnsentAlert(hook, alert))
 
 
 def call_again(store: Store, settings: Settings, now: float) -> None:
     """Give hooks what they did not take, as far as it is due. Does not wait."""
     configured = _configured(settings.fleet.alerts)
+    due = []
     for key, unsent in read_unsent(store).items():
-        is_old = unsent.alert.get("at", now) < now - OPEN_SECONDS
+        is_old = unsent.alert.at < now - OPEN_SECONDS
         if is_old or unsent.hook not in configured:
             drop_unsent(store, key)
         elif unsent.due <= now:
-            # First: a hook that takes long is not called by the next look as well.
-            again = _later(settings, unsent, now)
-            keep_unsent(store, key, again)
-            _start(settings, key, again)
+            due.append((key, _later(settings, unsent, now)))
+    for key, again in sorted(due, key=lambda each: each[1].alert.at)[:AGAIN_AT_ONCE]:
+        # First: a hook that takes long is not called by the next look as well.
+        keep_unsent(store, key, again)
+        _start(settings, key, again)
 
 
 def _configured(section: AlertsSection) -> list[str]:
@@ -78,17 +86,17 @@ def _start(settings: Settings, key: str, unsent: UnsentAlert) -> None:
 def _try(settings: Settings, key: str, unsent: UnsentAlert) -> None:
     problem = ""
     try:
-        _CALLS[unsent.hook](settings.fleet.alerts, json.dumps(unsent.alert).encode())
-    # A program that does not exist and a host that does not answer are OSErrors.
-    except (OSError, subprocess.SubprocessError, ConfigurationError) as error:
-        problem = str(error)
+        body = json.dumps(asdict(unsent.alert)).encode()
+        _CALLS[unsent.hook](settings.fleet.alerts, body)
+    except FAILURES as error:
+        problem = str(error) or repr(error)
     if problem or unsent.tries:
         _note(settings, key, unsent, problem)
 
 
 def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> None:
     """Keep an alert that was not taken, drop one that was; log once in a while."""
-    told = AlertRecord("hook", "failed", 0.0, "hook")
+    told, again = AlertRecord("hook", "failed", 0.0, "hook"), "tried again"
     try:
         store = connect(settings)
         try:
@@ -104,8 +112,10 @@ def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> No
             store.client.close()
     except (redis.RedisError, StoreUnreachableError) as error:
         log.debug("what came of a hook was not noted: %s", error)
+        if not unsent.tries:
+            again = "not tried again, as Redis cannot be used"
     if problem:
-        log.error("the hook of [alerts] failed, and is tried again: %s", problem)
+        log.error("the hook of [alerts] failed, and is %s: %s", again, problem)
 
 
 def _run_command(section: AlertsSection, body: bytes) -> None:

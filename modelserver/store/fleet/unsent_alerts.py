@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from modelserver.decoding import decode
+from modelserver.store.fleet.alerts import AlertRecord
 from modelserver.store.server.state import Store
 from modelserver.store.server.versions import read_each
 
@@ -18,8 +18,7 @@ class UnsentAlert:
 
     #: "command" or "webhook".
     hook: str
-    #: The alert, as the hook gets it.
-    alert: dict[str, Any]
+    alert: AlertRecord
     #: How often the hook was tried and has not taken it.
     tries: int = 0
     #: When it is tried again.
@@ -41,7 +40,7 @@ def drop_unsent(store: Store, key: str) -> None:
 
 def read_unsent(store: Store) -> dict[str, UnsentAlert]:
     """All that are kept, by key."""
-    values = store.run("HGETALL", store.keys.unsent_alerts) or {}
+    values = store.run("HGETALL", store.keys.unsent_alerts)
     return read_each(store, "unsent alert", values, _read)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.alerts import end_alert, raise_alert
-from modelserver.control.hooks import AGAIN_MOST_SECONDS, call_again
+from modelserver.control.hooks import AGAIN_AT_ONCE, AGAIN_MOST_SECONDS, call_again
 from modelserver.control.silent_hosts import follow_workers
 from modelserver.control.steer import read_snapshot, steer
 from modelserver.fleet.file import Fleet, read_fleet
@@ -26,6 +26,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.fleet.alerts import (
     OPEN_SECONDS,
+    AlertRecord,
     counts,
     last_alerts,
     open_alerts,
@@ -152,7 +153,8 @@ class Listener(BaseHTTPRequestHandler):
     #: The paths that were asked for.
     asked: list[str]
     redirect: tuple[int, str] | None = None
-    is_down = False
+    #: What it answers while it is down.
+    down = b""
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -167,8 +169,8 @@ class Listener(BaseHTTPRequestHandler):
             self.send_header("Location", url)
             self.end_headers()
             return
-        if self.is_down:
-            self.send_error(503)
+        if self.down:
+            self.wfile.write(self.down)
             return
         length = int(self.headers["Content-Length"])
         body = json.loads(self.rfile.read(length))
@@ -212,20 +214,22 @@ def test_a_webhook_gets_the_alert_and_the_token_of_its_variable(
     assert (body["about"], body["kind"]) == ("m", "down")
 
 
+@pytest.mark.parametrize("down", [b"HTTP/1.0 503 Down\r\n\r\n", b"not HTTP\r\n"])
 def test_a_webhook_that_was_down_gets_its_alerts_later_and_once(
     valkey: ValkeyProcess,
     tmp_path: Path,
     store: Store,
     listener: tuple[str, type[Listener]],
+    down: bytes,
 ):
     url, noting = listener
-    noting.is_down = True
+    noting.down = down
     settings = settings_of(valkey, tmp_path, AlertsSection(webhook=url))
     began = store.now()
     raise_alert(store, settings, "m", "m is down", began, "down")
     end_alert(store, settings, "m", "m is back", began, "down")
     eventually(lambda: len(read_unsent(store)) == 2)
-    noting.is_down = False
+    noting.down = b""
     call_again(store, settings, began)  # Too early.
     later = store.now() + AGAIN_MOST_SECONDS
     call_again(store, settings, later)
@@ -241,12 +245,27 @@ def test_what_a_hook_did_not_take_is_given_up_with_the_hook_or_after_a_day(
 ):
     now = store.now()
     for key, since in (("old", now - OPEN_SECONDS - 1), ("new", now)):
-        keep_unsent(store, key, UnsentAlert("webhook", {"at": since}, due=now + 60))
+        alert = AlertRecord("m", "m is down", since)
+        keep_unsent(store, key, UnsentAlert("webhook", alert, due=now + 60))
     section = AlertsSection(webhook="http://127.0.0.1:9/")
     call_again(store, settings_of(valkey, tmp_path, section), now)
     assert list(read_unsent(store)) == ["new"]
     call_again(store, settings_of(valkey, tmp_path, AlertsSection()), now)
     assert not read_unsent(store)
+
+
+def test_after_a_long_outage_hooks_get_the_oldest_first_and_few_at_once(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    now = store.now()
+    for number in reversed(range(2 * AGAIN_AT_ONCE)):
+        alert = AlertRecord("m", "m is down", now - 60 + number)
+        keep_unsent(store, f"{number:02}", UnsentAlert("webhook", alert, tries=1))
+    # Nobody listens there.
+    section = AlertsSection(webhook="http://127.0.0.1:9/")
+    call_again(store, settings_of(valkey, tmp_path, section), now)
+    called = [key for key, each in read_unsent(store).items() if each.due > now]
+    assert sorted(called) == [f"{number:02}" for number in range(AGAIN_AT_ONCE)]
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
