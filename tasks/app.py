@@ -48,5 +48,7 @@ app = celery_hooks.WorkerApplication(
 )
 app.modelserver_settings = settings.load()
 app.modelserver_models = CatalogueSource(app.modelserver_settings)
+#: The records that control cannot read and has said so.
+app.modelserver_unreadable = set()
 app.add_defaults(_configuration)
 celery_hooks.install(app)

@@ -17,6 +17,8 @@ def steer() -> int:
     """Read the fleet's state, decide, publish wishes; the number of actions."""
     settings = app.modelserver_settings
     store = connect(settings)
+    # The connections of all looks count as one.
+    store.unreadable = app.modelserver_unreadable
     try:
         owner = f"{socket.gethostname()}-{os.getpid()}"
         return len(steer_once(store, settings, owner))

@@ -1,6 +1,9 @@
 """Records that cannot be read keep nobody from all the others."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +23,7 @@ from modelserver.store.messages.dead_letters import dead_letters
 from modelserver.store.runs.hosted import read_holders, read_hosted
 from modelserver.values import Order
 from tests.support.fleet_records import Records
-from tests.support.processes import ValkeyProcess
+from tests.support.processes import ROOT, ValkeyProcess
 
 #: The record that each kind has one of, by key and field.
 HASHES = {
@@ -76,6 +79,23 @@ def test_one_record_that_cannot_be_read_hides_no_other(records: Records, value: 
     assert [each.name for each in status.hosts] == ["host-0"]
     steer(store, settings, "one")
     assert read_status(store, settings).steered_by == "one"
+
+
+def test_what_control_cannot_read_is_said_once_and_not_at_each_look(records: Records):
+    store = records.store
+    store.client.hset(store.keys.engines, "m-0", "{")
+    looks = "from tasks.control import steer; steer(); steer()"
+    done = subprocess.run(
+        [sys.executable, "-c", looks],
+        cwd=ROOT,
+        env={**os.environ, **records.environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = "the report of engine m-0 in Redis cannot be read"
+    assert done.stderr.count(told) == 1
+    assert read_status(store, records.settings).steered_by
 
 
 def test_what_a_newer_version_adds_is_passed_over(records: Records):
