@@ -48,7 +48,8 @@ class Weights:
 
     def lacks(self, name: str) -> bool:
         """Whether the hub has said that the model has no file of this name."""
-        commit = self._commit(self.revision) or "*"
+        known = self.revision if self.revision != "main" else "*"
+        commit = self._commit(self.revision) or known
         return any((self.cache_folder / ".no_exist").glob(f"{commit}/{name}"))
 
     def is_complete(self, revision: str = "main") -> bool:

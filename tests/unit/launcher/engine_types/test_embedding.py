@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.engine_types import Place, adapter
+from launcher.startup_log.weights import Weights
 from modelserver.errors import ConfigurationError
 from modelserver.values import Kind, ModelSpec
 from tests.support.launches import HOME, PYTHON
@@ -147,6 +148,16 @@ def test_the_revision_that_is_loaded_says_how_its_vectors_are_made(tmp_path: Pat
             argv("sglang", "org/m", extra_args=("--revision", revision), **hub)
     # Of one that is not here nothing is known.
     assert argv("sglang", "org/m", extra_args=("--revision=v3",), **hub)
+
+
+def test_what_one_revision_lacks_another_may_have(tmp_path: Path):
+    cache = tmp_path / "models--org--m"
+    for file in ("refs/main", ".no_exist/1/modules.json", "snapshots/2/config.json"):
+        (cache / file).parent.mkdir(parents=True)
+        (cache / file).write_text("1")
+    for revision, lacks in (("main", True), ("1", True), ("2", False), ("v3", False)):
+        files = Weights("org/m", {"HF_HUB_CACHE": str(tmp_path)}, revision)
+        assert files.lacks("modules.json") is lacks
 
 
 @pytest.mark.parametrize(
