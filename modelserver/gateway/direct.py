@@ -2,13 +2,13 @@
 
 They are the messages and results of Celery's, without its layers and without threads. A
 result's channel is subscribed to before the message is put, on the same connection: so
-no answer comes unheard.
+no answer comes unheard. What is stored already is read on another one: a server closes
+a connection that listens where a reply of many megabytes waits for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from celery import Celery, states
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from modelserver.api import InferenceTask
 from modelserver.gateway.bodies import TaskCall
-from modelserver.gateway.patience import patiently
+from modelserver.gateway.patience import PAUSE_SECONDS, patiently
 from modelserver.messaging.listening import PATIENCE_SECONDS, blocks, silent_error
 from modelserver.messaging.sending import BackgroundSender, accepted_or_unreachable
 from modelserver.messaging.transport import put_command
@@ -53,19 +53,21 @@ class DirectWay:
             task.name: task for task in app.modelserver_tasks
         }
         self._origin = anon_nodename()
+        self._client = client
         self._line = Line(client, self._hear, self._listen_again)
         #: Who waits, by the result's key.
         self._waits: dict[str, list[asyncio.Future[Any]]] = {}
         #: Keys that nobody waits for any more, and that are still listened for.
         self._left: dict[str, None] = {}
+        #: Set where something may have been told that nobody heard.
+        self._missed = asyncio.Event()
         self._looking: asyncio.Task[Any] | None = None
         self._parts: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._parts = [
-            asyncio.create_task(part()) for part in (self._line.run, self._give_up)
-        ]
+        parts = (self._line.run, self._look_up, self._give_up)
+        self._parts = [asyncio.create_task(part()) for part in parts]
 
     async def stop(self) -> None:
         """Listen no more."""
@@ -132,18 +134,20 @@ class DirectWay:
             self._line.subscribe(key)
             if not await self._line.send(*command):
                 # It was sent before, and is answered.
-                self._hear(key.encode(), await self._line.send("GET", key))
+                value: Any = await self._client.get(key)
+                self._hear(key.encode(), value)
 
     async def _look_at_models(self) -> None:
         """Have the catalogue look into the store, which blocks; once for all."""
         if self._looking is None:
             self._looking = asyncio.create_task(asyncio.to_thread(self._models))
-        looking = self._looking
-        try:
-            await asyncio.shield(looking)
-        finally:
-            if looking.done():
-                self._looking = None
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)
+
+    def _looked(self, looking: "asyncio.Task[Any]") -> None:
+        # Also where nobody waits for it any more: the next one looks again.
+        self._looking = None
+        read_error(looking)
 
     def _call_off(self, task: str) -> None:
         """Revoke a request, once the server has all that was sent until now."""
@@ -194,19 +198,26 @@ class DirectWay:
         return result.maybe_throw()
 
     def _listen_again(self) -> None:
-        """Subscribe anew, and look for what was told meanwhile."""
+        """Subscribe anew, and have looked for what was told meanwhile."""
         self._left.clear()
         for keys in blocks(list(self._waits)):
             self._line.subscribe(*keys)
-            self._line.send("MGET", *keys).add_done_callback(
-                partial(self._look_through, keys)
-            )
+        self._missed.set()
 
-    def _look_through(self, keys: Sequence[str], told: "asyncio.Future[Any]") -> None:
-        # Where it fails, the connection is lost again.
-        if not told.cancelled() and told.exception() is None:
-            for key, value in zip(keys, told.result(), strict=True):
-                self._hear(key.encode(), value)
+    async def _look_up(self) -> None:
+        """Look for what was told unheard, for ever."""
+        while True:
+            await self._missed.wait()
+            self._missed.clear()
+            try:
+                await self._line.send("PING")  # By its reply all is subscribed to.
+                for keys in blocks(list(self._waits)):
+                    values: Any = await self._client.mget(keys)
+                    for key, value in zip(keys, values, strict=True):
+                        self._hear(key.encode(), value)
+            except (RedisError, OSError):
+                self._missed.set()
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def _give_up(self) -> None:
         """End all waits where Redis is away for too long, for ever."""

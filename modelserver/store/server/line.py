@@ -147,7 +147,7 @@ class Line:
             if reply[0] == b"message":
                 self._on_message(reply[1], reply[2])
             return
-        if isinstance(reply, NoPermissionError):
+        if isinstance(reply, NoPermissionError) or _is_busy(reply):
             # A subscription's, perhaps, which has no place among the replies.
             raise reply
         if isinstance(reply, ResponseError) and refuses_writes(reply):
@@ -165,6 +165,11 @@ class Line:
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+
+def _is_busy(reply: Any) -> bool:
+    """Whether a script that takes long keeps the server from all commands."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("BUSY ")
 
 
 def read_error(future: "asyncio.Future[Any]") -> None:

@@ -170,6 +170,25 @@ def test_an_answer_that_came_while_the_connection_was_lost_is_found(
     asyncio.run(look())
 
 
+def test_an_answer_for_which_the_server_closes_the_connection_is_read(
+    app: Celery, valkey: ValkeyProcess, server: redis.Redis
+):
+    server.config_set("client-output-buffer-limit", "pubsub 1000000 0 0")
+    large = "hello" * 8_000_000
+
+    async def look() -> None:
+        async with Site(app, valkey.url) as way:
+            call, given = TaskCall(COMPLETE, "hi", {}), options("r1", {})
+            async with way.sent(call, {"model": "small"}, given, True) as answer:
+                stored(server, "r1", large)
+                assert await asyncio.wait_for(answer, PATIENCE) == large
+            # One that was there before.
+            async with way.sent(call, {"model": "small"}, given, True) as answer:
+                assert await asyncio.wait_for(answer, PATIENCE) == large
+
+    asyncio.run(look())
+
+
 def test_a_request_that_is_at_fault_is_not_sent(
     app: Celery, valkey: ValkeyProcess, server: redis.Redis
 ):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import redis
@@ -114,6 +114,45 @@ def test_a_lost_connection_fails_what_waits_and_is_opened_again(valkey: ValkeyPr
             assert site.line.lost_at is None
 
     asyncio.run(look())
+
+
+def test_a_subscription_that_a_busy_server_refuses_takes_no_commands_place(
+    valkey: ValkeyProcess, caplog: pytest.LogCaptureFixture
+):
+    busy, other = redis.Redis.from_url(valkey.url), redis.Redis.from_url(valkey.url)
+    other.config_set("busy-reply-threshold", 1)
+
+    def is_busy() -> bool:
+        try:
+            other.echo("x")
+        except ResponseError as error:
+            return str(error).startswith("BUSY")
+        return False
+
+    async def look() -> None:
+        async with site_at(valkey.url) as site:
+            running = asyncio.create_task(
+                asyncio.to_thread(busy.eval, "while true do end", 0)
+            )
+            await asyncio.to_thread(eventually, is_busy)
+            site.line.subscribe("more")
+            await asyncio.to_thread(eventually, lambda: site.line.lost_at is not None)
+            other.script_kill()
+            with pytest.raises(ResponseError):
+                await running
+            while not await answers(site.line):
+                await site.is_opened()
+
+    asyncio.run(look())
+    assert "opened again" not in caplog.text
+    busy.close()
+    other.close()
+
+
+async def answers(line: Line) -> bool:
+    with suppress(LostError, ResponseError):
+        return await line.send("ECHO", "x") == b"x"
+    return False
 
 
 def test_without_a_server_a_command_is_refused_at_once(valkey: ValkeyProcess):
