@@ -9,6 +9,8 @@ from aiohttp import BodyPartReader, web
 
 from modelserver.gateway.faults import Fault, Refused
 
+#: The largest body that is read, in bytes.
+MOST_BODY_BYTES = 64_000_000
 #: A JSON body of which nothing comes for so many seconds has broken off, also where its
 #: chunks are none: then the connection stays open and brings no more.
 SILENT_BODY_SECONDS = 10.0

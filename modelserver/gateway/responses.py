@@ -7,15 +7,18 @@ well, since clients send that in the item's place.
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from modelserver.decoding import decode
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import read_json, write_json
+from modelserver.gateway.reading import MOST_BODY_BYTES
 from modelserver.values import Json
 
 #: A response is kept for so many seconds after it was last used.
@@ -87,16 +90,19 @@ class ResponseFolder:
             if previous is None:
                 raise Refused(_unknown_previous(name))
             items = (*self.said(previous, owner), *previous.body["output"], *items)
-        return {**body, "input": [self._resolved(each, owner) for each in items]}
+        whole = (self._resolved(each, owner) for each in items)
+        return {**body, "input": _bounded(whole)}
 
     def said(self, record: ResponseRecord, owner: str) -> tuple[Json, ...]:
         """All that a response answers, the first first. Raises Refused."""
-        found = record.items
+        found, names = record.items, {record.body["id"]}
         while name := record.previous:
-            before = self.find(name, owner)
+            # Engines let clients name responses: one may go on from itself.
+            before = self.find(name, owner) if name not in names else None
             if before is None:
                 raise Refused(_unknown_previous(name))
             record = before
+            names.add(name)
             found = (*record.items, *record.body["output"], *found)
         return found
 
@@ -144,6 +150,24 @@ def items_of(given: Any) -> tuple[Any, ...]:
         content = [{"type": "input_text", "text": given}]
         return ({"type": "message", "role": "user", "content": content},)
     return tuple(given) if isinstance(given, list) else ()
+
+
+def _bounded(items: Iterable[Json]) -> list[Json]:
+    """Items that are no more than a body may be. Raises Refused.
+
+    A short body may name a long item many times.
+    """
+    found, size = [], 0
+    for item in items:
+        size += len(orjson.dumps(item))
+        if size > MOST_BODY_BYTES:
+            text = (
+                f"input and what was said before are larger than {MOST_BODY_BYTES:,} "
+                "bytes; begin a new conversation, or name fewer items"
+            )
+            raise Refused(Fault(413, text, param="input", code="request_too_large"))
+        found.append(item)
+    return found
 
 
 def _has_references(given: Any) -> bool:

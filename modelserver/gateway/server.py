@@ -24,16 +24,16 @@ from modelserver.gateway.calling import Caller, Calls, Told
 from modelserver.gateway.crowd import Crowd, allow_connections
 from modelserver.gateway.direct import DirectWay, can_go_directly
 from modelserver.gateway.doorkeeper import Doorkeeper
-from modelserver.gateway.events import (
-    KEEP_ALIVE,
-    find_response,
-    open_events,
-)
+from modelserver.gateway.events import KEEP_ALIVE, find_response, open_events
 from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
 from modelserver.gateway.patience import patiently
-from modelserver.gateway.reading import TIDY_PATHS, read_json_body
+from modelserver.gateway.reading import (
+    MOST_BODY_BYTES,
+    TIDY_PATHS,
+    read_json_body,
+)
 from modelserver.gateway.response_paths import ResponsePathsHandler
 from modelserver.gateway.writing import json_response
 from modelserver.messaging.catalogue import Catalogue
@@ -45,8 +45,6 @@ from modelserver.store.fleet.api_keys import ApiKey
 from modelserver.store.server.connections import open_async
 from modelserver.tracing import find_tracer
 
-#: The largest body that is read, in bytes.
-MOST_BODY_BYTES = 64_000_000
 #: A body of so many bytes is looked through on the loop, a larger one in a thread.
 SHORT_BODY_BYTES = 100_000
 #: A connection that asks for nothing is closed after so many seconds.
@@ -217,7 +215,8 @@ class Gateway:
         asked = read_body(request.path, body)
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
-        caller = _caller(request, visitor.key, self._hedges)
+        has_past = body is not request["body"]
+        caller = _caller(request, visitor.key, self._hedges, has_past)
         # A stream is kept open meanwhile: then a client's timeout does not count.
         patience = None if asked.stream else _patience(request)
         await self._admission.check(asked, caller, patience)
@@ -339,7 +338,9 @@ def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
     return Fault(error.status, error.reason)
 
 
-def _caller(request: web.Request, key: ApiKey | None, hedges: bool) -> Caller:
+def _caller(
+    request: web.Request, key: ApiKey | None, hedges: bool, has_past: bool
+) -> Caller:
     """Who asks, by its key and the request's headers. Raises Refused."""
     urgent = _number(request, "x-modelserver-priority", 9) or 0
     name = request.headers.get("x-modelserver-submitter", "")
@@ -349,7 +350,8 @@ def _caller(request: web.Request, key: ApiKey | None, hedges: bool) -> Caller:
         deadline=_seconds(request),
         idempotency_key=request.headers.get("idempotency-key", ""),
         may_be_hedged=_whether(request, "x-modelserver-hedge", hedges),
-        is_short=(request.content_length or MOST_BODY_BYTES) <= SHORT_BODY_BYTES,
+        is_short=not has_past
+        and (request.content_length or MOST_BODY_BYTES) <= SHORT_BODY_BYTES,
     )
 
 

@@ -57,6 +57,20 @@ def test_a_response_goes_on_from_all_that_was_said_before(folder: ResponseFolder
     assert told == {**body, "input": expected}
 
 
+def test_a_response_that_goes_on_from_itself_is_told(folder: ResponseFolder):
+    folder.keep(record("resp_1", "hi", YO, previous="resp_2"), "ana")
+    found = fault(folder, previous_response_id="resp_2")
+    assert found.code == "previous_response_not_found"
+
+
+def test_a_short_input_does_not_stand_for_more_than_a_body_may_be(
+    folder: ResponseFolder,
+):
+    folder.keep(record("resp_3", "hi", message("msg_3", "x" * 1_000_000)), "ana")
+    found = fault(folder, input=[{"id": "msg_3"}] * 10_000_000)
+    assert (found.status, found.param) == (413, "input")
+
+
 def test_an_item_that_is_named_is_put_in_its_place(folder: ResponseFolder):
     named = [{"type": "item_reference", "id": "fc_1"}, {"id": "msg_1"}, RESULT]
     assert folder.with_past({"input": named}, "ana") == {"input": [CALL, YO, RESULT]}
