@@ -366,18 +366,15 @@ def test_an_engine_of_vllm_that_dies_leaves_no_process(fleet: Product) -> None:
 def test_vllm_finishes_what_it_has_when_it_is_asked_to_end(fleet: Product) -> None:
     engine = fleet.engine(VLLM)
     # It has 3 s to finish it, on a machine that may be busy.
-    asked = EXACT | {"max_tokens": 150}
-    running = fleet.complete.delay("Long", model="vllm-chat", **asked)
-
-    def is_under_way() -> bool:
-        nonlocal running
-        # Workers report twice a second: a quick answer is missed.
-        if running.ready():
-            running = fleet.complete.delay("Long", model="vllm-chat", **asked)
-        return fleet.in_flight(VLLM) == 1
-
-    eventually(is_under_way, PATIENCE)
-    psutil.Process(engine.pid).send_signal(signal.SIGTERM)
-    assert running.get(180)
+    body = EXACT | {"model": "vllm-chat", "prompt": "Long", "max_tokens": 100}
+    request = urllib.request.Request(
+        f"{fleet.api_url}/completions",
+        json.dumps(body | {"stream": True}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
+        assert stream.readline().startswith(b"data: ")  # It is under way.
+        psutil.Process(engine.pid).send_signal(signal.SIGTERM)
+        assert stream.read().endswith(b"data: [DONE]\n\n")
     assert not fleet.is_ready(engine.incarnation + 1, VLLM), "the next one answered"
     eventually(lambda: fleet.is_ready(engine.incarnation + 1, VLLM), 180)
