@@ -14,7 +14,7 @@ from kombu.utils.json import loads as kombu_loads
 
 from modelserver.messaging.encoding import encode
 from modelserver.messaging.wire import ROWS
-from modelserver.store.batch import DEADLINE, SENT, SUBMITTER, RowAnswer
+from modelserver.store.batch import DEADLINE, LEFT_BY, SENT, SUBMITTER, RowAnswer
 
 #: What a row's error is called that was taken back before it was answered.
 CANCELLED = "cancelled"
@@ -131,13 +131,21 @@ class WaitingBundle:
         due = (self.body[1].get("state") or {}).get(DEADLINE)
         return due is not None and now > due
 
-    def with_rows(self, rows: Sequence[BundleRow], **headers: Any) -> bytes:
-        """The message with these rows in place of its own, as one that comes again."""
+    def with_rows(
+        self, rows: Sequence[BundleRow], left_by: str = "", **headers: Any
+    ) -> bytes:
+        """The message with these rows in place of its own, as one that comes again.
+
+        ``left_by`` says whom it is not for.
+        """
         args, kwargs, rest = self.body
         values = [row.values() for row in rows]
         body = orjson.dumps([args, {**kwargs, "rows": values}, rest]).decode()
-        message = {
-            name: value for name, value in self.message.items() if name != "rows"
+        message: dict[str, Any] = {LEFT_BY: left_by} if left_by else {}
+        message |= {
+            name: value
+            for name, value in self.message.items()
+            if name not in ("rows", LEFT_BY)
         }
         message["body"] = body
         message["headers"] = {

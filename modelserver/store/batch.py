@@ -13,6 +13,10 @@ CRASHES = "crashes"
 SUSPECTS = "suspects"
 #: The header that tells of the attempts so far that failed.
 TRIES = "failed_tries"
+#: The first key of a message that is for other workers for now, where scripts read it:
+#: until when, in seconds of the server's clock, and who has passed it on, each name
+#: between bars. Before it goes back it is told like a header.
+LEFT_BY = "left_by"
 #: The header that counts the workers that died with the message.
 REAPS = "reaps"
 #: The header that counts how often the message could not be handed over or run.

@@ -171,6 +171,14 @@ class Courier(Carrier):
         if held := self._find(tag):
             held.is_passed_on = True
 
+    def leave(self, tag: str, until: float) -> None:
+        """When this message goes back, it is for other workers until then.
+
+        ``until`` is by the server's clock, in seconds.
+        """
+        if held := self._find(tag):
+            held.leave(self.deliveries.worker, until)
+
     def stands_back(self, queue: str) -> bool:
         """Whether nothing of a queue is to be pulled for a moment."""
         at = self._passed_on_at.get(queue)

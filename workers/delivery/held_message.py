@@ -1,12 +1,18 @@
 """A message that a worker holds, and what it becomes if it goes back."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from modelserver.store.batch import Delivery
+from modelserver.store.batch import LEFT_BY, Delivery
+
+#: How a message begins that was passed on; by whom.
+LEFT_BY_FIRST = re.compile(
+    rb'\{(?:"rows":\d+,)?"%b":"[\d.]+(\|[^"]*)"' % LEFT_BY.encode()
+)
 
 
 @dataclass(slots=True)
@@ -34,6 +40,13 @@ class HeldMessage:
     #: Makes the message anew if it goes back, None if it is as it was.
     remake: Callable[[], bytes] | None = None
 
+    def leave(self, worker: str, until: float) -> None:
+        """Leave it to others than this worker, and those that did so before."""
+        before = LEFT_BY_FIRST.match(self.delivery.raw)
+        names = before[1].decode() if before else "|"
+        names += "" if f"|{worker}|" in names else f"{worker}|"
+        self.amendments[LEFT_BY] = f"{until:.2f}{names}"
+
     @property
     def size(self) -> int:
         """Its bytes, about, where it is a row of a bundle."""
@@ -46,5 +59,10 @@ class HeldMessage:
         if not self.amendments:
             return self.delivery.raw
         message = orjson.loads(self.delivery.raw)
-        message["headers"].update(self.amendments)
-        return orjson.dumps(message)
+        headers = message["headers"] | self.amendments
+        # Scripts read what comes first: how many rows, whom it is not for.
+        first = {name: message.pop(name) for name in ("rows",) if name in message}
+        message.pop(LEFT_BY, None)
+        if LEFT_BY in headers:
+            first[LEFT_BY] = headers.pop(LEFT_BY)
+        return orjson.dumps({**first, **message, "headers": headers})

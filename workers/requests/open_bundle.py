@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelserver.messaging.bundles import BundleRow, WaitingBundle
-from modelserver.store.batch import CRASHES, SENT, Delivery
+from modelserver.store.batch import CRASHES, LEFT_BY, SENT, Delivery
 from workers.delivery.held_message import HeldMessage
 
 
@@ -98,8 +98,17 @@ def open_bundle(
 
 
 def by_suspicion(message: WaitingBundle, rows: Sequence[BundleRow]) -> list[bytes]:
-    """The messages of rows that go back: suspects of a crash alone, others together."""
+    """The messages of rows that go back: suspects of a crash alone, others together.
+
+    So are those that are for the same other hosts.
+    """
     suspects = [row for row in rows if row.state.get(CRASHES)]
-    others = [row for row in rows if not row.state.get(CRASHES)]
-    together = [message.with_rows(others)] if others else []
+    others: dict[str, list[BundleRow]] = {}
+    for row in rows:
+        left_by = row.state.pop(LEFT_BY, "")
+        if not row.state.get(CRASHES):
+            others.setdefault(left_by, []).append(row)
+    together = [
+        message.with_rows(those, left_by=left_by) for left_by, those in others.items()
+    ]
     return together + [message.with_rows([row]) for row in suspects]

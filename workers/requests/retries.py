@@ -35,6 +35,8 @@ FIRST_ATTEMPT_WAIT_SECONDS = 0.1
 LONGEST_ATTEMPT_WAIT_SECONDS = 10.0
 #: So many times a worker passes a request on to hosts whose engines are untried.
 MOST_PASSES = 5
+#: So long it is left to them each time, in seconds.
+LEFT_SECONDS = 2.0
 #: A request takes its first so many retries out of the model's budget; after that its
 #: own waits are long enough.
 MOST_FROM_BUDGET = 5
@@ -150,13 +152,13 @@ class Retries:
         if not self._is_for_others(work):
             return
         if work.is_fresh:
-            # It has just come back: others are to have time to take it.
+            # Nobody else had room for it so far.
             await self._wait_aside(work, _wait_after(work.passes))
             if not self._is_for_others(work):
                 return
         work.passes += 1
         self.keep(work)
-        self.courier.pass_on(work.tag)
+        self.courier.leave(work.tag, self.clock.now() + LEFT_SECONDS)
         raise Reject("engines of other workers have not been tried", requeue=True)
 
     def _is_for_others(self, work: Work) -> bool:

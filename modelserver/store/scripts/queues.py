@@ -93,6 +93,8 @@ return {total, 0}
 #: A bundle is taken whole where there is room for one row of it; a list that took more
 #: than its share by one owes that, and takes less at its next turns.
 #: Of the rows ARGV[5] are not for the last list, which is filler.
+#: What the worker has passed on of late stays at the head of its list: messages that
+#: begin with "left_by", a time and who passed them on, each name between bars.
 #: Tags have the worker's number of the pull ARGV[2] and the counter KEYS[2], which may
 #: go back in a failover: each delivery has its own, which fences a late answer.
 PULL = (
@@ -112,22 +114,40 @@ local function hold(list, message)
   room, bytes = room - 1 - more, bytes - #message
   return 1 + more
 end
+local now
+local function is_for_others(message)
+  if not string.find(string.sub(message, 1, 32), '"left_by":"', 1, true) then
+    return false
+  end
+  local till, names = string.match(message, '"left_by":"([%d.]+)([^"]*)')
+  if not till or not string.find(names, '|' .. ARGV[4] .. '|', 1, true) then
+    return false
+  end
+  now = now or tonumber(redis.call('TIME')[1])
+  return now < tonumber(till)
+end
 -- In small portions: a list of large messages must not be copied as a whole.
 local function take(list, most)
-  local portion = 1
+  local portion, left, spared = 1, {}, 0
   while most > 0 and room > 0 do
     local got = redis.call('RPOP', list, math.min(portion, most)) or {}
-    if #got == 0 then return end
+    if #got == 0 then break end
     for i, message in ipairs(got) do
       if i > 1 and (bytes <= 0 or most <= 0) then
         for back = #got, i, -1 do redis.call('RPUSH', list, got[back]) end
         break
       end
-      most = most - hold(list, message)
+      if #left < 64 and spared < tonumber(ARGV[3]) and is_for_others(message) then
+        left[#left + 1] = message
+        spared = spared + #message
+      else
+        most = most - hold(list, message)
+      end
     end
     if bytes <= 0 then room = 0 end
     portion = math.min(2 * portion, 16)
   end
+  for back = #left, 1, -1 do redis.call('RPUSH', list, left[back]) end
 end
 for i = 4, #KEYS do
   if i == #KEYS then room = room - tonumber(ARGV[5]) end
@@ -174,6 +194,8 @@ for i = 4, #KEYS do
       -- All that have something owe: nobody waits until it is paid.
       redis.call('DEL', debts)
       owing = false
+    elseif room == taken then
+      break  -- All that is left is for others.
     end
   end
   if lists == 1 and redis.call('LINDEX', ring, 0) == main then

@@ -159,6 +159,21 @@ def test_what_an_engine_fails_at_is_answered_by_that_of_another_host(
     assert not (outcomes(fleet) - before)[Outcome.WITHDRAWN]
 
 
+def test_what_is_passed_on_is_not_taken_back(fleet: FleetSite):
+    """The other host has a free place once in a while, its own many a second."""
+    fleet.engines["writer-0"].fault(status=500, marked=POISON)
+    fleet.engines["writer-1"].fault(slow=8.0)
+    before = outcomes(fleet)
+    texts = [
+        f"{POISON if number % 20 == 0 else 'sound'} {number}" for number in range(240)
+    ]
+    assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
+    told = outcomes(fleet) - before
+    # Each failed on the one host once, at most.
+    assert told[Outcome.ENGINE_FAULT]
+    assert not told[Outcome.REPEATED]
+
+
 def test_twenty_attempts_are_twenty_over_all_hosts(fleet: FleetSite):
     for engine in fleet.engines.values():
         engine.fault(status=429, marked=POISON)

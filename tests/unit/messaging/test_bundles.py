@@ -14,7 +14,8 @@ from modelserver.messaging.bundles import (
     write_error,
 )
 from modelserver.messaging.wire import COMPLETE, Vector
-from modelserver.store.batch import CRASHES, DEADLINE, REAPS, Delivery
+from modelserver.store.batch import CRASHES, DEADLINE, LEFT_BY, REAPS, Delivery
+from workers.requests.open_bundle import by_suspicion
 
 HEAD = BundleHead("r", 2, COMPLETE, {"model": "m"}, "team:r", 6, {DEADLINE: 9.0})
 
@@ -34,6 +35,18 @@ def test_a_bundle_comes_as_it_went():
     assert bundle.body[1]["parameters"] == {"model": "m"}
     assert bundle.message["properties"]["priority"] == 6
     assert (bundle.is_overdue(8.0), bundle.is_overdue(10.0)) == (False, True)
+
+
+def test_rows_that_are_for_others_say_so_where_scripts_read_it():
+    left = "7.00|w1|"
+    rows = [BundleRow(n, "a", None, {LEFT_BY: left} if n else {}) for n in range(3)]
+    bundle = waiting(*rows)
+    assert [
+        raw.partition(b'"run"')[0].partition(b'"body"')[0]
+        for raw in by_suspicion(bundle, bundle.rows)
+    ] == [b'{"rows":1,', b'{"rows":2,"left_by":"7.00|w1|",']
+    (again,) = by_suspicion(bundle, [BundleRow(1, "a")])
+    assert b"left_by" not in again
 
 
 def test_a_bundle_of_some_of_its_rows_says_so_first():
