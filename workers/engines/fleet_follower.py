@@ -22,6 +22,7 @@ from modelserver.messaging.wire import CatalogueSource
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.fleet.engines import decode_engine
+from modelserver.store.server.line import Line
 from modelserver.store.server.versions import UNREADABLE
 from modelserver.values import EngineReport
 from workers.engines.fallbacks import Fallbacks
@@ -36,8 +37,6 @@ REPORTS_LOOK_SECONDS = 0.5
 ALL_REPORTS_SECONDS = 5.0
 #: Where an engine that a launcher started listens.
 OWN_ENGINE = re.compile(r"http://127\.0\.0\.1:[0-9]+")
-#: Wait before the bells are listened to again after Redis was away, in seconds.
-LISTEN_RETRY_SECONDS = 0.5
 
 
 class FleetFollower:
@@ -193,24 +192,23 @@ class FleetFollower:
 
     async def listen(self) -> None:
         """Hear the bells: engines changed, or an empty queue got something."""
-        try:
-            async with self.client.pubsub() as pubsub:
-                await pubsub.subscribe(self.keys.changed)
-                await pubsub.psubscribe(self.keys.bell("*"))
-                while True:
-                    message = await pubsub.get_message(
-                        ignore_subscribe_messages=True, timeout=5
-                    )
-                    if message is None:
-                        continue
-                    if message["type"] == "message":
-                        self._look.set()
-                    else:
-                        bell = message["channel"].decode()
-                        self.ring(bell.removeprefix(self.keys.bell("")))
-        except (RedisError, OSError) as error:
-            logger.warning("Redis away: bells are not heard (%s)", error)
-            await asyncio.sleep(LISTEN_RETRY_SECONDS)
+        changed, bell = self.keys.changed.encode(), self.keys.bell("")
+
+        def hear(channel: bytes, _: bytes) -> None:
+            if channel == changed:
+                self._look.set()
+            else:
+                self.ring(channel.decode().removeprefix(bell))
+
+        def listen_again() -> None:
+            line.subscribe(self.keys.changed)
+            line.subscribe_by(self.keys.bell("*"))
+            # What rang meanwhile was not heard.
+            self._look.set()
+            self.ring("")
+
+        line = Line(self.client, hear, listen_again, "bells are not heard")
+        await line.run()
 
 
 def _find_report(value: bytes) -> EngineReport | None:

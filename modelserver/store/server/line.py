@@ -40,7 +40,8 @@ class Line:
     """A connection like those of ``client``, which is opened again where it is lost.
 
     ``on_message`` is called with what is told on a channel, ``on_open`` with each new
-    connection: it subscribes to what the one before it was subscribed to.
+    connection: it subscribes to what the one before it was subscribed to. ``without``
+    is what the log says of a line that is lost.
     """
 
     def __init__(
@@ -48,11 +49,15 @@ class Line:
         client: Redis,
         on_message: Callable[[bytes, bytes], None],
         on_open: Callable[[], None],
+        without: str = "requests wait",
     ) -> None:
         self._pool = client.connection_pool
         self._on_message = on_message
         self._on_open = on_open
+        self._without = without
         self._connection: Any = None
+        #: Commands of this turn of the loop: they go out together.
+        self._unsent: list[bytes] = []
         #: What waits for a reply, in the order of the commands.
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._heard_at = 0.0
@@ -76,10 +81,21 @@ class Line:
         """Hear these channels no more. Raises ConnectionError."""
         self._write(("UNSUBSCRIBE", *channels))
 
+    def subscribe_by(self, pattern: str) -> None:
+        """From now on hear the channels like this one. Raises ConnectionError."""
+        self._write(("PSUBSCRIBE", pattern))
+
     def _write(self, command: tuple[Any, ...]) -> None:
         if self._connection is None:
             raise LostError("not connected")
-        self._connection._writer.write(hiredis.pack_command(command))
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush, self._connection)
+        self._unsent.append(hiredis.pack_command(command))
+
+    def _flush(self, connection: Any) -> None:
+        if connection is self._connection:
+            connection._writer.write(b"".join(self._unsent))
+            self._unsent.clear()
 
     async def run(self) -> None:
         """Keep the connection open, for ever."""
@@ -100,12 +116,13 @@ class Line:
                 is_known = isinstance(error, (RedisError, OSError))
                 if self.lost_at is None:
                     log = logger.warning if is_known else logger.exception
-                    log("Redis away: requests wait (%s)", error)
+                    log("Redis away: %s (%s)", self._without, error)
                     self.lost_at = loop.time()
                 self.lost_by = str(error)
                 self._lose(error if is_known else LostError(repr(error)))
             finally:
                 self._connection = None
+                self._unsent.clear()
                 self._lose(LostError("the connection is closed"))
                 if watching is not None:
                     watching.cancel()
@@ -144,8 +161,8 @@ class Line:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
-            if reply[0] == b"message":
-                self._on_message(reply[1], reply[2])
+            if reply[0] in (b"message", b"pmessage"):
+                self._on_message(reply[-2], reply[-1])
             return
         if isinstance(reply, NoPermissionError) or _is_busy(reply):
             # A subscription's, perhaps, which has no place among the replies.

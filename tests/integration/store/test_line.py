@@ -65,6 +65,18 @@ def test_replies_come_in_the_order_of_the_commands(valkey: ValkeyProcess):
     asyncio.run(look())
 
 
+def test_channels_are_heard_by_a_pattern_too(valkey: ValkeyProcess):
+    async def look() -> None:
+        async with site_at(valkey.url) as site:
+            site.line.subscribe_by("bell:*")
+            replies = [site.line.send("PUBLISH", "bell:m", "1")]
+            replies += [site.line.send("PUBLISH", "bel", "2")]
+            assert await asyncio.gather(*replies) == [1, 0]
+            assert await site.hear() == (b"bell:m", b"1")
+
+    asyncio.run(look())
+
+
 def test_what_channels_tell_is_told_apart_from_replies(valkey: ValkeyProcess):
     async def look() -> None:
         async with site_at(valkey.url) as site:
