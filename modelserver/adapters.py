@@ -1,12 +1,7 @@
 """LoRA adapters: further models that engines of their base model answer for."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from modelserver.values import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +25,13 @@ def engine_name(base: str, adapter: str) -> str:
     return f"{base}:{adapter}"
 
 
-def find_base(name: str, models: "Iterable[ModelSpec]") -> str:
-    """The model whose engines have the adapter of this name, "" where none has."""
-    for model in models:
-        if any(adapter.name == name for adapter in model.adapters):
-            return model.name
+def find_base(name: str, adapters: Mapping[str, Sequence[LoraAdapter]]) -> str:
+    """The model, of those in ``adapters``, that has one of this name, or "".
+
+    >>> find_base("sql", {"qwen": [LoraAdapter("sql", "/lora/sql")]})
+    'qwen'
+    """
+    for model, own in adapters.items():
+        if any(adapter.name == name for adapter in own):
+            return model
     return ""

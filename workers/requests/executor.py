@@ -112,7 +112,8 @@ class Executor:
         request = build(task, args, kwargs)
         queue = (context.delivery_info or {}).get("routing_key")
         named = request.model or str(queue or "")
-        base = "" if named in self.specs else find_base(named, self.specs.values())
+        adapters = {name: spec.adapters for name, spec in self.specs.items()}
+        base = "" if named in adapters else find_base(named, adapters)
         asked = base or named
         model = self.fallbacks.model_for(asked)
         # Another model has no such adapter.
