@@ -16,6 +16,7 @@ from launcher.engine_types import Launch
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime
 from modelserver.errors import ConfigurationError
+from modelserver.fleet.container_arguments import is_privileged
 from modelserver.values import ModelSpec
 
 #: Variables of the launcher that a container gets as well, where they are set.
@@ -176,7 +177,7 @@ def _numbered(
     With ``--privileged`` it has all of its host's, by the host's indexes.
     """
     given = environment.get("CUDA_VISIBLE_DEVICES", "")
-    if not given.replace(",", "").isdigit() or "--privileged" in container.arguments:
+    if not given.replace(",", "").isdigit() or is_privileged(container.arguments):
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(container.gpus))))}
 

@@ -21,6 +21,7 @@ from modelserver.fleet.arguments import (
     find_placeholder_problem,
     find_variable_problems,
 )
+from modelserver.fleet.container_arguments import find_container_problems
 from modelserver.fleet.nodes import host_disagreements
 from modelserver.fleet.places import find_host_problems, find_pin_problems
 from modelserver.fleet.sections import (
@@ -243,6 +244,7 @@ def _place_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
 def _problems_of_model(model: ModelSection) -> Iterator[str]:
     yield from find_argument_problems(model.engine, model.extra_args)
     yield from find_variable_problems(model.environment)
+    yield from find_container_problems(model.container_args)
     if model.engine == "command":
         words = (*model.command, *model.extra_args)
         yield from filter(None, map(find_placeholder_problem, words))
