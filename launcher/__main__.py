@@ -19,6 +19,7 @@ from launcher.host.incidents import Incidents
 from launcher.host.load_turns import LoadTurns
 from launcher.host.lock import HostLock, await_lease, lock_file
 from launcher.host.logs import Logs
+from launcher.host.needed_files import NeededFiles
 from launcher.host.own_gpus import OwnGpus
 from launcher.host.process import Identity
 from launcher.host.process_owners import ProcessOwners
@@ -125,6 +126,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 ),
                 gpu_faults=gpu_faults,
                 turns=LoadTurns(),
+                files=NeededFiles(settings.engines_home),
                 addresses=lambda: fleet_sync.applied.fleet.addresses,
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),

@@ -12,6 +12,9 @@ class ModelserverError(Exception):
 class ConfigurationError(ModelserverError):
     """The fleet file or the environment is wrong: correct it and start again."""
 
+    #: Whether what is missed may still come, as with a disk that is mounted late.
+    may_come = False
+
 
 class EngineEnvironmentError(ConfigurationError):
     """An engine's own environment is missing or broken: install it again."""

@@ -14,5 +14,6 @@
 - ``liveness``: evidence of tokens
 - ``canaries``: small requests that tell how fast it is
 - ``engine_metrics``: the engine's own figures
+- ``failed_place``: on which GPUs it has failed
 - ``container``: the command for an engine in a container
 """

@@ -11,6 +11,7 @@ import time
 from launcher.engine.background import BackgroundTasks
 from launcher.engine.canaries import first_round
 from launcher.engine.checkup import Checkup
+from launcher.engine.failed_place import FailedPlace
 from launcher.engine.nodes import NodeWatch
 from launcher.engine.readiness import try_ready
 from launcher.engine.report import engine_report, log_change, with_wish
@@ -58,9 +59,6 @@ HELD_SECONDS = 1.0
 READY_PAUSE_SECONDS = 0.3
 #: Seconds after which workers have reported what they pulled before they saw a drain.
 LAST_PULL_SECONDS = 2.0
-#: An engine is tried on other GPUs after two starts that died of what those may not
-#: have: memory that somebody else holds.
-STARTS_PER_PLACE = 2
 #: An engine that somebody else runs is lost after two failed proofs of life.
 LOST_PROOFS = 2
 
@@ -85,8 +83,7 @@ class Keeper:
         self._adapter = adapter(model.engine)
         #: The last incarnation that died while it served.
         self._died_serving = 0
-        #: How often it died at its start on the GPUs that it had last, and these.
-        self._failed_here: tuple[int, tuple[str, ...]] = (0, ())
+        self._failed = FailedPlace()
         #: The last round of canaries that it was through.
         self._rounds = 0
         self._start: Start | None = None
@@ -272,6 +269,8 @@ class Keeper:
         begun = await start(self.spec, self.model, self._resources, last)
         if not isinstance(begun, Start):
             self._resources.turns.end(self.spec.id)
+            if isinstance(begun, Died):
+                self._failed = self._failed.after(begun, self.spec.uuids)
             self._move(begun)
             return
         self._start = begun
@@ -300,7 +299,7 @@ class Keeper:
         )
         self._vocabulary = await asyncio.to_thread(vocabulary, start.files)
         self._alive_at = time.monotonic()
-        self._failed_here = (0, ())
+        self._failed = FailedPlace()
         self._resources.turns.end(self.spec.id)
         self._resources.allocation.mark_loaded(self.spec.id)
         self._move(Proved())
@@ -337,10 +336,8 @@ class Keeper:
         """Give up a failed start or a dead engine; ends the rest of its processes."""
         self._background.drop_question()
         served = self.life.state.serves
-        if isinstance(event, Died) and event.may_heal and self._start:
-            times, uuids = self._failed_here
-            here = self._start.place.uuids
-            self._failed_here = (times + 1 if here == uuids else 1, here)
+        if isinstance(event, Died) and self._start:
+            self._failed = self._failed.after(event, self._start.place.uuids)
         if isinstance(event, Died) and event.cuda and self._start:
             uuids = self._start.place.uuids
             self._resources.gpu_faults.note_death(self.spec.id, uuids, event.cuda)
@@ -374,12 +371,6 @@ class Keeper:
             _log.error("engine=%s", self.spec.id, exc_info=error)
             self._fail(Died(f"the launcher failed: {error!r}"))
 
-    @property
-    def _failed_on(self) -> tuple[str, ...]:
-        """The GPUs on which it is not to be tried again, if there are others."""
-        times, uuids = self._failed_here
-        return uuids if times >= STARTS_PER_PLACE else ()
-
     def report(self, view: StoreView) -> EngineReport:
         """What the store is told of the engine."""
         alive_at = view.store_time(self._alive_at) if self._alive_at else 0.0
@@ -392,7 +383,7 @@ class Keeper:
             since=round(view.store_time(self.life.since), 3),
             alive_at=round(alive_at, 3),
             died=self._died_serving,
-            failed_on=self._failed_on,
+            failed_on=self._failed.given_up,
             hung_seconds=self._hung_seconds,
             vocabulary=self._vocabulary,
             stale=self.stale if self.life.state.serves else "",

@@ -203,14 +203,19 @@ async def start(
     resources: HostResources,
     last: int = 0,
     joining: Joining | None = None,
-) -> Start | Held | CannotHeal:
-    """Start an engine, or say why it has to wait or can never be started.
+) -> Start | Held | Died | CannotHeal:
+    """Start an engine, or say why it has to wait, failed or can never be started.
 
     ``last`` is its incarnation before, 0 where that is not known. With ``joining`` it
     is one of its nodes.
     """
     adapter = engine_types.adapter(model.engine)
     runtime = None
+    missing = ""
+    if adapter.starts_process:
+        missing = await resources.files.find_missing(model)
+    if missing:  # It gets no place, so that others may have it meanwhile.
+        return Died(missing, may_heal=True)
     if model.image:
         found = await asyncio.to_thread(resources.containers.find)
         if isinstance(found, str):
@@ -237,6 +242,8 @@ async def start(
         lend_key(model, spec.url, resources.keys)
     except ConfigurationError as error:
         _forget(spec, resources)
+        if error.may_come:
+            return Died(str(error), may_heal=True)
         return CannotHeal(str(error), incarnation)
     except OSError as error:
         # It waits until what is wrong with the host's files is over.

@@ -78,18 +78,31 @@ def interpreter(name: str, home: Path) -> Path:
     Raises EngineEnvironmentError where the environment is missing or incomplete.
     """
     path = environment_path(name, home)
-    if not path.exists():
-        fact = "does not exist"
+    may_come = True
+    if nothing_in(home):
+        fact = f"is not there: {home} has nothing in it, and may not be mounted yet"
+    elif not path.exists():
+        fact, may_come = "does not exist", False
     elif not python_of(path).exists():
         fact = "has no working interpreter"
     elif not is_installed(name, home):
         fact = "is incomplete: its installation did not finish"
     else:
         return python_of(path)
-    raise EngineEnvironmentError(
+    error = EngineEnvironmentError(
         f"the environment of engine {name} in {path} {fact}; "
         f"run: modelserver engines install {name}"
     )
+    error.may_come = may_come
+    raise error
+
+
+def nothing_in(home: Path) -> bool:
+    """Whether the home folder is empty or not there, as before its disk is mounted."""
+    try:
+        return not any(home.expanduser().iterdir())
+    except OSError:
+        return True
 
 
 def installed(home: Path) -> list[Installed]:

@@ -21,6 +21,7 @@
 - ``allocation``: which engine has which port and GPUs
 - ``logs``: bounds the logs while programs write to them
 - ``load_turns``: starts that load the same files one after another
+- ``needed_files``: whether the files that engines need are there
 - ``records``: files by which the next launcher adopts engines
 - ``secrets``: values of environments, and the API keys of engines
 - ``incidents``: what is kept of a failing engine before it is ended

@@ -8,6 +8,7 @@ An engine in a container is the client (``docker run``) that waits for it, and a
 is in the container, which outlives a client that is killed.
 """
 
+import errno
 import os
 import re
 import signal
@@ -40,6 +41,13 @@ ENGINE_VARIABLES = {
     # A log that is read while the engine lives.
     "PYTHONUNBUFFERED": "1",
 }
+#: Errors of a program that stay, unlike a disk or memory that is not there now.
+LASTING_ERRORS = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR),
+        *(errno.E2BIG, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
 #: Seconds by which two readings of one process's epoch time may differ.
 CLOCK_SLACK_SECONDS = 2.0
 #: Clock ticks by which a process may seem older than the moment before its start.
@@ -220,9 +228,14 @@ def _popen(
             start_new_session=True,
         )
     except (OSError, ValueError, IndexError) as error:
-        raise ConfigurationError(
+        refusal = ConfigurationError(
             f"{argv[0] if argv else 'an empty command'} cannot be started: {error}"
-        ) from error
+        )
+        refusal.may_come = isinstance(error, OSError) and not (
+            error.errno in LASTING_ERRORS
+            or (error.errno == errno.ENOENT and "/" not in argv[0])
+        )
+        raise refusal from error
 
 
 def rotate(log: Path) -> int:

@@ -12,6 +12,7 @@ from launcher.host.containers import Containers
 from launcher.host.gpu_faults import GpuFaults
 from launcher.host.incidents import Incidents
 from launcher.host.load_turns import LoadTurns
+from launcher.host.needed_files import NeededFiles
 from launcher.host.records import Records
 from launcher.host.secrets import Secrets
 from launcher.store_link import StoreLink
@@ -38,6 +39,7 @@ class HostResources:
     containers: Containers
     gpu_faults: GpuFaults
     turns: LoadTurns
+    files: NeededFiles
     #: Gives the address of each host of the fleet in force, "" where it has none.
     addresses: Callable[[], Mapping[str, str]]
     #: Held by the engine that writes what several may need.

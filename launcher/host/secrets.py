@@ -16,6 +16,7 @@ from launcher.engine_types import Launch, adapter
 from modelserver.errors import ConfigurationError
 from modelserver.fleet.file import Fleet, read_fleet
 from modelserver.keyring import Keyring
+from modelserver.missing_files import describe_missing
 from modelserver.settings import secret
 from modelserver.values import EngineSpec, ModelSpec
 
@@ -59,12 +60,14 @@ class Secrets:
         values = self.known(model, spec.id)
         missing = sorted(model.environment.keys() - values.keys())
         if missing:
-            raise ConfigurationError(
+            error = ConfigurationError(
                 f'model "{model.name}" needs the environment variable '
                 f"{', '.join(missing)}, whose value is neither in {self._file} on this "
                 "host nor in the launcher's environment; put it into that file, then "
                 "relaunch the engine"
             )
+            error.may_come = bool(describe_missing(str(self._file)))
+            raise error
         return dataclasses.replace(model, environment=values)
 
     def _own(self, model: str, engine: str) -> Mapping[str, str]:

@@ -34,6 +34,14 @@ def _cause(
     return KnownCause(re.compile(pattern, re.IGNORECASE), meaning, remedy, may_heal)
 
 
+#: What engines write of files and folders that are not there.
+NOT_THERE = (
+    r"No such file\b|can't open file|Can't load the (?:configuration|"
+    r"tokenizer|model)|does not appear to have (?:a|the) files? named|Invalid "
+    r"repository ID or local directory specified"
+)
+#: A path from the root, as it stands in a sentence.
+LOCAL_PATH = r"""(?:^|[\s'"`(=])~?/[\w.-]"""
 #: The causes; the first that fits a line counts.
 KNOWN_CAUSES = (
     # Of containers, first: their lines also say that a file is not there.
@@ -51,15 +59,27 @@ KNOWN_CAUSES = (
         '["--ulimit", "NAME=LIMIT"]',
     ),
     _cause(
-        r"executable file .*not found in \$PATH|crun: executable file"
-        r"|statfs .*: no such file|bind source path does not exist",
-        "its image does not have the program, or this host not the folder",
-        "correct image, interpreter, command or container_args of this model",
+        r"executable file .*not found in \$PATH|crun: executable file",
+        "its image does not have the program",
+        "correct image, interpreter or command of this model",
+    ),
+    _cause(
+        r"statfs .*: no such file|bind source path does not exist",
+        "this host does not have a folder that its container gets",
+        "see whether its disk is mounted, or correct container_args of this model",
+        may_heal=True,
     ),
     _cause(
         r"No space left on device|Disk quota exceeded",
         "a disk of this host is full",
         "make room on it",
+        may_heal=True,
+    ),
+    _cause(
+        r"Stale (?:NFS )?file handle|Transport endpoint is not connected"
+        r"|Input/output error|\[Errno 5\]|\[Errno 112\] Host is down",
+        "a disk of this host fails, or is away",
+        "see to its mount (`dmesg`)",
         may_heal=True,
     ),
     _cause(
@@ -167,14 +187,21 @@ KNOWN_CAUSES = (
         r"|contains no weights|HeaderTooLarge|InvalidHeaderDeserialization"
         r"|MetadataIncompleteBuffer|incomplete metadata",
         "its weights are not there, or not whole",
-        "download the model again, or correct path of this model in the fleet file",
+        "if nobody is copying them, download the model again, or correct path of this "
+        "model in the fleet file",
+        may_heal=True,
+    ),
+    # A path of this host, unlike the name of a model of a hub.
+    _cause(
+        rf"^(?=.*{LOCAL_PATH}).*(?:{NOT_THERE}|is not a local folder|Repo id must)",
+        "a file of this host is not there",
+        "see whether its disk is mounted, or correct path or command of this model in "
+        "the fleet file",
+        may_heal=True,
     ),
     _cause(
         r"RepositoryNotFoundError|is not a local folder and is not a valid model"
-        r"|Repo id must|does not appear to have (?:a|the) files? named"
-        r"|Can't load the (?:configuration|tokenizer|model)|Unrecognized model in"
-        r"|Invalid repository ID or local directory specified"
-        r"|No such file or directory|can't open file|EntryNotFoundError",
+        rf"|Repo id must|Unrecognized model in|EntryNotFoundError|{NOT_THERE}",
         "a file or a model is not there",
         "correct path or command of this model in the fleet file",
     ),

@@ -115,7 +115,7 @@ def propose(store: Store, settings: Settings) -> Proposal:
         queued = {model: count for model, count in backlogs.items() if count}
         found = dataclasses.replace(found, moves=_moves(store, before, settings.fleet))
         hosts = read_hosts(store)
-        doubts = find_doubts(settings.fleet, hosts)
+        doubts = find_doubts(settings.fleet, hosts, settings.host)
         alone = {each.name for each in hosts} <= {settings.host}
         if keyless and not alone:
             doubts = (*doubts, UNSIGNED.format(settings.fleet_key.file))

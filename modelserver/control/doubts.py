@@ -5,12 +5,23 @@ from collections.abc import Collection, Iterable, Iterator
 from modelserver.fleet.arguments import names_port
 from modelserver.fleet.file import Fleet
 from modelserver.inventory import Host
+from modelserver.missing_files import describe_missing, files_named
 
 
-def find_doubts(fleet: Fleet, reports: Collection[Host]) -> tuple[str, ...]:
-    """A sentence for each doubt; ``reports`` are those of the hosts."""
+def find_doubts(
+    fleet: Fleet, reports: Collection[Host], here: str = ""
+) -> tuple[str, ...]:
+    """A sentence for each doubt; ``reports`` are those of the hosts.
+
+    Where this program runs on a host of the fleet, ``here``, files are looked for.
+    """
     known = {report.name for report in reports}
-    return (*_hosts(fleet, known), *_gpus(fleet, reports), *_commands(fleet))
+    return (
+        *_hosts(fleet, known),
+        *_gpus(fleet, reports),
+        *_commands(fleet),
+        *(_files(fleet, here) if here in known else ()),
+    )
 
 
 def _hosts(fleet: Fleet, known: Collection[str]) -> Iterator[str]:
@@ -48,6 +59,19 @@ def _gpus(fleet: Fleet, reports: Iterable[Host]) -> Iterator[str]:
             told = ", ".join(map(str, lacking))
             may = ", ".join(map(str, sorted(there[host]))) or "none"
             yield f'{who} names GPU {told} of host "{host}", which reports {may}'
+
+
+def _files(fleet: Fleet, here: str) -> Iterator[str]:
+    """Files that this host's engines need and that are not on it."""
+    places = {(pin.model, pin.host) for pin in fleet.pins()}
+    for model in fleet.specs():
+        hosts = {host for name, host in places if name == model.name}
+        elsewhere = len(hosts) >= model.max_engines and not {here, ""} & hosts
+        if elsewhere or here not in (model.hosts or [here]):
+            continue
+        for key, path in files_named(model):
+            if missing := describe_missing(path):
+                yield f"model {model.name}, host {here}: {key} {missing}"
 
 
 def _commands(fleet: Fleet) -> Iterator[str]:

@@ -65,11 +65,11 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Its process ended, which nobody asked for."""
+    """Its process ended, which nobody asked for, or there could be none now."""
 
     reason: str
     #: Whether it died at its start of what may go away by itself, such as too little
-    #: free memory.
+    #: free memory, or files that are not there yet.
     may_heal: bool = False
     #: The line in its log that tells of an error of CUDA, "" for none.
     cuda: str = ""

@@ -47,11 +47,14 @@ MUTE = (
 @pytest.fixture
 def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
     late = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; exec {SERVER}"
+    read = f"cd {{path}} && cd {ROOT} && exec {SERVER}"
     mute = f"{sys.executable} -c '{MUTE}' {{port}}"
     more = (
         section("mute", command=["/bin/sh", "-c", mute]),
         section("asleep", command=["sleep", "100000"]),
         section("late", command=["/bin/sh", "-c", late]),
+        section("mounted", path=f"{tmp_path}/nfs/m", command=["/bin/sh", "-c", read]),
+        section("script", command=["/bin/sh", f"{tmp_path}/serve.sh", "{port}"]),
         section("split", command=["/bin/bash", "-c", SPLIT]),
         section("loading", command=["/bin/sh", "-c", LOADING], start_seconds=1),
         section("secretive", "--api-key", "s3cret", command=["/bin/sh", "-c", SERVER]),
@@ -159,6 +162,29 @@ def test_start_that_takes_too_long_names_its_limit_and_leaves_an_incident(
     assert (incident.engine, incident.state) == ("stuck-0", "STARTING")
     assert incident.reason == reason
     assert "tests.engine.server" in (folder / "processes.txt").read_text()
+
+
+def test_a_model_on_a_disk_that_is_mounted_late_starts_by_itself(
+    site: Site, tmp_path: Path
+) -> None:
+    site.launch()
+    site.want("mounted")
+    reason = site.reaches("mounted-0", EngineState.BACKOFF).reason
+    assert f"path {tmp_path}/nfs/m is not there: {tmp_path} has no" in reason
+    (tmp_path / "nfs" / "m").mkdir(parents=True)
+    assert site.reaches("mounted-0", EngineState.READY).incarnation == 1
+
+
+def test_a_file_that_goes_while_an_engine_starts_is_no_end_either(
+    site: Site, tmp_path: Path
+) -> None:
+    site.launch()
+    site.want("script")
+    reason = site.reaches("script-0", EngineState.BACKOFF).reason
+    assert "a file of this host is not there (" in reason
+    assert f"{tmp_path}/serve.sh" in reason
+    (tmp_path / "serve.sh").write_text(f"exec {SERVER}".format(port="$1", model="x"))
+    site.reaches("script-0", EngineState.READY)
 
 
 # Deaths.

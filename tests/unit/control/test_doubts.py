@@ -1,5 +1,6 @@
 """What is doubtful about a fleet that is to be applied."""
 
+from pathlib import Path
 from typing import Any
 
 from modelserver.control.doubts import find_doubts
@@ -56,3 +57,21 @@ def test_a_command_that_is_not_told_its_port_is_named_once():
     pin = EngineSection(model="m", host="h1", port=8000)
     fixed = Fleet(models=(model("--port", "8000"),), engines=(pin,))
     assert find_doubts(fixed, KNOWN) == ()
+
+
+def test_a_path_that_is_misspelt_is_told_on_a_host_that_needs_it(tmp_path: Path):
+    (tmp_path / "llama").mkdir()
+    at = {"path": f"{tmp_path}/lama", "engine": "sglang-cpu"}
+    fleet = Fleet(models=(ModelSection(name="m", **at),))
+    (doubt,) = find_doubts(fleet, KNOWN, "h1")
+    assert doubt == (
+        f'model m, host h1: path {tmp_path}/lama is not there: {tmp_path} has no "lama"'
+        '; did you mean "llama"?'
+    )
+    # Where no engine runs, nothing need be there.
+    assert find_doubts(fleet, KNOWN, "desk") == ()
+    far = Fleet(models=(ModelSection(name="m", hosts=("h2",), **at),))
+    assert find_doubts(far, KNOWN, "h1") == ()
+    pin = EngineSection(model="m", host="h2")
+    pinned = Fleet(models=(ModelSection(name="m", **at),), engines=(pin,))
+    assert find_doubts(pinned, KNOWN, "h1") == ()

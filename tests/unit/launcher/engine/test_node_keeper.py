@@ -13,6 +13,7 @@ from launcher.host.containers import Containers
 from launcher.host.gpu_faults import GpuFaults
 from launcher.host.incidents import Incidents
 from launcher.host.load_turns import LoadTurns
+from launcher.host.needed_files import NeededFiles
 from launcher.host.records import Records
 from launcher.host.resources import HostResources
 from launcher.host.secrets import Secrets
@@ -65,6 +66,7 @@ async def host(
             containers=Containers("", owner=str(folder)),
             gpu_faults=GpuFaults(),
             turns=LoadTurns(),
+            files=NeededFiles(folder),
             addresses=lambda: addresses,
             preparing=asyncio.Lock(),
             woken=asyncio.Event(),

@@ -1,6 +1,7 @@
 """Real processes: their start, their end, and whose they are."""
 
 import os
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -79,6 +80,20 @@ def test_an_engine_asks_its_own_address_without_a_proxy(
 def test_program_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no-such-program cannot be started"):
         run(tmp_path, "/no-such-program")
+
+
+def test_a_program_may_come_if_its_disk_or_its_copy_is_under_way(tmp_path: Path):
+    copied = tmp_path / "copied"
+    shutil.copy(shutil.which("sleep") or "", copied)
+    plain = tmp_path / "plain"
+    plain.write_text("no program")
+    with copied.open("ab"):  # Somebody still writes it.
+        programs = {"/not-mounted/python": True, str(copied): True}
+        programs |= {"no-such-program": False, str(plain): False}
+        for program, may_come in programs.items():
+            with pytest.raises(ConfigurationError) as raised:
+                run(tmp_path, program)
+            assert raised.value.may_come == may_come, program
 
 
 def test_stranger_with_a_dead_engines_number_is_left_alone() -> None:

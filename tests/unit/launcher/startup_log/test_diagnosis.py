@@ -66,6 +66,20 @@ CAUSES = {
     ": executable file not found in $PATH: OCI runtime attempted to invoke a command "
     "that was not found": "correct image",
     "Error: statfs /models/m: no such file or directory": "container_args",
+    "/bin/sh: 0: cannot open /nfs/serve.sh: No such file": "is mounted",
+    "OSError: [Errno 116] Stale file handle: '/nfs/m/config.json'": "dmesg",
+    "OSError: [Errno 107] Transport endpoint is not connected: '/nfs/m'": "dmesg",
+    "OSError: org/m does not appear to have a file named config.json. Checkout "
+    "'https://huggingface.co/org/m/tree/main' for available files.": "correct path",
+    "OSError: Can't load the configuration of 'org/m'. If you were trying to load it "
+    "from 'https://huggingface.co/models', make sure": "correct path",
+    "OSError: org/m is not a local folder and is not a valid model identifier listed "
+    "on 'https://huggingface.co/models'": "correct path",
+    "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' "
+    "or 'namespace/repo_name': '/nfs/models/m'.": "is mounted",
+    "python: can't open file '/nfs/serve.py': [Errno 2] No such file or directory": (
+        "is mounted"
+    ),
     "RuntimeError: CUDA error: out of memory": "more gpus",
     "RuntimeError: Rank 0 scheduler died during initialization (exit code: -9). If "
     "exit code is -9 (SIGKILL), a common cause is the OS OOM killer.": "dmesg",
@@ -151,6 +165,15 @@ def test_what_a_change_of_the_fleet_cannot_mend_may_heal(line: str) -> None:
     memory = memory or "KV cache" in line
     others = ("desired GPU memory", "No available memory", "gated", "Gated", "429")
     others += ("-9", "Errno 24", "LocalEntry", "connect", "retries", "504", "inductor")
+    # What is on a disk of this host may be mounted or copied yet.
+    others += (
+        ": /m does not",
+        "'/m'",
+        "`/m`",
+        "/nfs",
+        "statfs",
+        "header: ",
+    )
     assert cause.may_heal == (memory or any(word in line for word in others))
 
 

@@ -1,0 +1,102 @@
+"""What an engine needs of its host's files, and what is said where it is not there."""
+
+import asyncio
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.environments.paths import environment_path, interpreter
+from launcher.host.needed_files import NeededFiles, find_missing
+from modelserver.adapters import LoraAdapter
+from modelserver.errors import EngineEnvironmentError
+from modelserver.missing_files import describe_missing
+from modelserver.values import Kind, ModelSpec
+
+
+def model(path: str, **more: Any) -> ModelSpec:
+    more = {"engine": "sglang", "interpreter": sys.executable, **more}
+    return ModelSpec("m", Kind.COMPLETION, path, **more)
+
+
+def test_what_is_there_or_of_a_hub_is_not_missed(tmp_path: Path):
+    for path in (str(tmp_path), "Qwen/Qwen3-8B", "builtin:tiny-chat", ""):
+        assert find_missing(model(path), tmp_path) == ""
+    boxed = model("/in/the/image", image="x:1", interpreter="/opt/python")
+    assert find_missing(boxed, tmp_path) == ""
+    told = model("/a/note", engine="command", command=("serve", "{port}"))
+    assert find_missing(told, tmp_path) == ""
+    assert find_missing(model("/a", engine="external"), tmp_path) == ""
+
+
+def test_a_folder_below_an_empty_one_waits_for_a_mount(tmp_path: Path):
+    (tmp_path / "nfs").mkdir()
+    path = f"{tmp_path}/nfs/models/m"
+    said = find_missing(model(path), tmp_path)
+    assert said.startswith(f"path {path} is not there: {tmp_path}/nfs is empty")
+    assert "may be mounted late; else correct path of model" in said
+    (tmp_path / "nfs" / "models" / "m").mkdir(parents=True)
+    assert find_missing(model(path), tmp_path) == ""
+
+
+def test_a_misspelt_path_is_told_with_what_is_near(tmp_path: Path):
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    assert describe_missing(f"{tmp_path}/lama/1") == (
+        f'{tmp_path}/lama/1 is not there: {tmp_path} has no "lama"; did you mean '
+        '"llama"?'
+    )
+    said = describe_missing(f"{tmp_path}/broken")
+    assert said.endswith(f"leads to {tmp_path}/nowhere, which is not there")
+
+
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("interpreter", {"interpreter": "/not/there/python"}),
+        ("path of adapter a", {"adapters": (LoraAdapter("a", "/not/there/a"),)}),
+        ("command", {"engine": "command", "command": ("/not/there/serve", "{port}")}),
+    ],
+)
+def test_each_file_is_named_by_its_key(tmp_path: Path, key: str, more: dict[str, Any]):
+    said = find_missing(model(str(tmp_path), **more), tmp_path)
+    assert said.startswith(f"{key} /not/there")
+
+
+def test_an_environment_may_come_with_its_disk_or_its_installation(tmp_path: Path):
+    """One that nobody installs on a disk that is there does not."""
+    needs, home = model("Q/m", interpreter=""), tmp_path / "home"
+    for _ in range(2):  # Neither there nor, as a mount point, filled.
+        assert "may not be mounted yet" in find_missing(needs, home)
+        home.mkdir(exist_ok=True)
+    (home / "engines").mkdir()
+    assert find_missing(needs, home) == ""
+    with pytest.raises(EngineEnvironmentError, match="does not exist") as raised:
+        interpreter("sglang", home)
+    assert not raised.value.may_come
+    environment_path("sglang", home).mkdir()
+    assert "has no working interpreter" in find_missing(needs, home)
+
+
+def test_a_disk_that_hangs_holds_nobody_else_up(tmp_path: Path):
+    answers = threading.Event()
+
+    def hangs() -> str:
+        answers.wait()
+        return "gone"
+
+    async def look() -> None:
+        files = NeededFiles(tmp_path, look_seconds=0.05)
+        before = threading.active_count()
+        for _ in range(5):
+            assert "does not answer" in await files.look("m", hangs)
+        assert threading.active_count() == before + 1
+        assert await files.look("other", lambda: "") == ""
+        answers.set()
+        assert await files.look("m", hangs) == "gone"
+        looks = (files.look("m", lambda: "") for _ in "abc")
+        assert await asyncio.gather(*looks) == ["", "", ""]
+
+    asyncio.run(look())
