@@ -1,17 +1,23 @@
 """Tells people what control cannot tell: that it is silent, or that Redis is away."""
 
 import dataclasses
+import json
 import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from launcher.fleet_sync import FleetSync
 from launcher.store_link import StoreLink, StoreView
 from modelserver.control.alerts import tell_without_store
+from modelserver.decoding import decode
 from modelserver.policy.troubles import Trouble, TroubleKind, over
 from modelserver.store.fleet.alerts import AlertRecord
 
 _log = logging.getLogger(__name__)
 
+#: The file of a run folder that says which alert about Redis stands.
+OUTAGE_FILE = "redis-outage.json"
 #: What is to be done where control is silent.
 START_BEAT = "start it on one host: modelserver beat (and at least one worker)"
 
@@ -26,16 +32,56 @@ class ControlSign:
     seen_at: float
 
 
+class OutageNote:
+    """The alert about Redis that stands, in a file: no store knows of it.
+
+    So a launcher that starts meanwhile tells its end, and does not tell it again.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def read(self) -> AlertRecord | None:
+        """The alert, None where none stands or it cannot be read."""
+        try:
+            return decode(AlertRecord, json.loads(self._file.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            _log.warning("%s is left aside: %s", self._file, error)
+            return None
+
+    def write(self, told: AlertRecord) -> None:
+        """Note that it was told, in one step."""
+        unfinished = self._file.with_suffix(".unfinished")
+        try:
+            unfinished.write_text(json.dumps(dataclasses.asdict(told)))
+            os.replace(unfinished, self._file)
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._file, error)
+
+    def remove(self) -> None:
+        """Note that its end was told."""
+        try:
+            self._file.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s cannot be removed: %s", self._file, error)
+
+
 class Alarms:
     """What this launcher tells; control ends the alert of its own silence."""
 
-    def __init__(self, host: str, fleet_sync: FleetSync, link: StoreLink) -> None:
+    def __init__(
+        self, host: str, fleet_sync: FleetSync, link: StoreLink, note: OutageNote
+    ) -> None:
         self._host = host
         self._fleet_sync = fleet_sync
         self._link = link
         self._sign: ControlSign | None = None
         self._away_at: float | None = None
-        self._told: AlertRecord | None = None
+        self._note = note
+        #: What an earlier launcher has told stands, too.
+        self._told: AlertRecord | None = note.read()
 
     async def look(self, view: StoreView, now: float) -> None:
         """Look at what the store said just now. Raises StoreUnreachableError."""
@@ -58,11 +104,13 @@ class Alarms:
         text = f"host {self._host} cannot use Redis: {fault}"
         kind = TroubleKind.REDIS
         self._told = AlertRecord(self._host, text, wall_time, kind, since=wall_time)
+        self._note.write(self._told)
         tell_without_store(self._fleet_sync.settings, self._told)
 
     def _end_outage(self, wall_time: float) -> None:
         told, self._told, self._away_at = self._told, None, None
         if told is not None:
+            self._note.remove()
             text = over(TroubleKind.REDIS, told.about)
             ended = dataclasses.replace(told, text=text, at=wall_time, event="ended")
             tell_without_store(self._fleet_sync.settings, ended)

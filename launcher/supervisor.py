@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from launcher.alarms import Alarms
+from launcher.alarms import OUTAGE_FILE, Alarms, OutageNote
 from launcher.engine.keeper import Keeper
 from launcher.engine.node_keepers import NodeKeepers
 from launcher.engine_types import ABSENT
@@ -43,7 +43,8 @@ class Supervisor:
     def __init__(self, fleet_sync: FleetSync, resources: HostResources) -> None:
         self._fleet_sync = fleet_sync
         self._resources = resources
-        self._alarms = Alarms(resources.host, fleet_sync, resources.link)
+        note = OutageNote(resources.logs.parent / OUTAGE_FILE)
+        self._alarms = Alarms(resources.host, fleet_sync, resources.link, note)
         self._keepers: dict[str, Keeper] = {}
         #: The nodes of engines that are led from other hosts.
         self._nodes = NodeKeepers(resources)

@@ -1,8 +1,28 @@
 """When a launcher tells people that control is silent."""
 
+import asyncio
+import json
+from pathlib import Path
+
 import pytest
 
-from launcher.alarms import find_control_silence, follow_control
+from launcher.alarms import (
+    OUTAGE_FILE,
+    Alarms,
+    OutageNote,
+    find_control_silence,
+    follow_control,
+)
+from launcher.fleet_sync import FleetSync
+from launcher.store_link import StoreLink, StoreView
+from modelserver.control.applied_fleet import unknown
+from modelserver.inventory import Host
+from modelserver.settings import load
+from modelserver.store.server.state import open_store
+from tests.support.processes import eventually
+
+#: Nobody listens there.
+CLOSED = "redis://127.0.0.1:1/0"
 
 
 @pytest.mark.parametrize(
@@ -28,3 +48,49 @@ def test_what_is_told_names_the_remedy():
     assert trouble is not None
     assert "control has not looked at the fleet for 90 s" in trouble.text
     assert "modelserver beat" in trouble.text
+
+
+def say_by(folder: Path) -> tuple[FleetSync, StoreLink]:
+    """A launcher's view of a fleet whose hook writes each alert into a file."""
+    fleet = folder / "fleet.toml"
+    write = f"cat >> {folder}/told; echo >> {folder}/told"
+    fleet.write_text(
+        f'[redis]\nurl = "{CLOSED}"\n[alerts]\ncommand = ["sh", "-c", "{write}"]\n'
+    )
+    settings = load({"MODELSERVER_FLEET": str(fleet), "MODELSERVER_HOME": str(folder)})
+    link = StoreLink(open_store(CLOSED, "test:", retries=0), Host("h1", pid=1), 1.0)
+    return FleetSync(unknown(settings.fleet.redis), settings, link), link
+
+
+def told(folder: Path) -> list[str]:
+    lines = (
+        (folder / "told").read_text().split("\n") if (folder / "told").exists() else []
+    )
+    return [json.loads(line)["event"] for line in lines if line]
+
+
+def test_a_launcher_that_starts_while_redis_is_away_tells_the_end_of_the_outage(
+    tmp_path: Path,
+):
+    sync, link = say_by(tmp_path)
+    note = OutageNote(tmp_path / OUTAGE_FILE)
+    answers = StoreView(steered_at=5.0, read_at=100.0)
+    first = Alarms("h1", sync, link, note)
+    for now in (10.0, 20.0, 50.0):
+        first.note_outage("no route", now, wall_time=now)
+    eventually(lambda: told(tmp_path) == ["raised"])
+    second = Alarms("h1", sync, link, OutageNote(tmp_path / OUTAGE_FILE))
+    second.note_outage("no route", 60.0, wall_time=60.0)
+    second.note_outage("no route", 95.0, wall_time=95.0)
+    asyncio.run(second.look(answers, 100.0))
+    eventually(lambda: told(tmp_path) == ["raised", "ended"])
+    third = Alarms("h1", sync, link, note)
+    asyncio.run(third.look(answers, 101.0))
+    assert note.read() is None
+    assert told(tmp_path) == ["raised", "ended"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"about": 1}', "no json"])
+def test_a_damaged_note_of_an_outage_is_left_aside(tmp_path: Path, text: str):
+    (tmp_path / OUTAGE_FILE).write_text(text)
+    assert OutageNote(tmp_path / OUTAGE_FILE).read() is None
