@@ -16,6 +16,7 @@ from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
+from launcher.host.listeners import Listeners
 from launcher.host.load_turns import LoadTurns
 from launcher.host.lock import HostLock, await_lease, lock_file
 from launcher.host.logs import Logs
@@ -127,6 +128,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 gpu_faults=gpu_faults,
                 turns=LoadTurns(),
                 files=NeededFiles(settings.engines_home),
+                listeners=Listeners(),
                 addresses=lambda: fleet_sync.applied.fleet.addresses,
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),

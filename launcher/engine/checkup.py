@@ -1,20 +1,26 @@
 """What is asked of one engine while it serves, and where the answers go."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
 
 from launcher.engine.canaries import Canaries, CanaryPlan, EngineUse, SentCanary
 from launcher.engine.liveness import Liveness
+from launcher.engine.readiness import may_be_unseen
 from launcher.engine.start import Start
+from launcher.host.listeners import PortWatch
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
 from modelserver.measured import Canary, Metrics
 from modelserver.values import ModelSpec, Wish
 
+#: Seconds between two looks at who listens on its port.
+PORT_LOOK_SECONDS = 1.0
+
 
 class Checkup:
-    """Proofs of life, metrics and canaries of one incarnation.
+    """Proofs of life, metrics, canaries and the port of one incarnation.
 
     ``first`` are the canaries that it had before it served; ``measured`` says that it
     needs no more for a baseline; ``rounds`` is the last round of canaries that is over.
@@ -40,6 +46,16 @@ class Checkup:
         self._canaries = Canaries(
             resources.session, start.url, model, plan, self._unreported.extend
         )
+        #: Who else listens on its port, "" for nobody.
+        self.stranger = ""
+        self._port_watch: PortWatch | None = None
+        self._port_look: asyncio.Task[str] | None = None
+        if start.process is not None:
+            hidden, identity = may_be_unseen(start, model), start.process.identity
+            self._port_watch = PortWatch(
+                resources.listeners, start.record.port, identity, hidden
+            )
+        self._next_port_look = now
 
     @property
     def rounds(self) -> int:
@@ -50,6 +66,7 @@ class Checkup:
         """Do what is due; never waits."""
         load = view.loads.get(self._engine)
         self.liveness.tick(now, load, view.read_at)
+        self._look_at_port(now)
         self._queue_metrics(view)
         if not view.known:
             return
@@ -62,6 +79,15 @@ class Checkup:
         self.stop_asking()
         if self._sent is not None:
             self._resources.link.queue_metrics(self._engine, None)
+
+    def _look_at_port(self, now: float) -> None:
+        if self._port_look is not None and self._port_look.done():
+            self.stranger = self._port_look.result()
+            self._port_look = None
+        if self._port_watch and not self._port_look and now >= self._next_port_look:
+            self._next_port_look = now + PORT_LOOK_SECONDS
+            look = asyncio.to_thread(self._port_watch.find_stranger)
+            self._port_look = asyncio.create_task(look)
 
     def stop_asking(self) -> None:
         """Ask nothing more."""

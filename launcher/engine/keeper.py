@@ -83,6 +83,9 @@ class Keeper:
         self._adapter = adapter(model.engine)
         #: The last incarnation that died while it served.
         self._died_serving = 0
+        #: The last incarnation whose requests have to run elsewhere, its port being
+        #: another's as well.
+        self._called_off = 0
         self._failed = FailedPlace()
         #: The last round of canaries that it was through.
         self._rounds = 0
@@ -229,7 +232,11 @@ class Keeper:
             self._move(Degraded(why))
         elif not why:
             self._move(Recovered())
-        if not self._adapter.starts_process and liveness.failed_proofs >= LOST_PROOFS:
+        if who := self._checkup.stranger:
+            # Answers may be another's: what is under way runs elsewhere.
+            self._called_off = self.life.incarnation
+            self._drain(f"{who} listens on its port, too", Cause.CHANGED)
+        elif not self._adapter.starts_process and liveness.failed_proofs >= LOST_PROOFS:
             self._move(Lost(f"{self.spec.url} gives no token: {liveness.fault}"))
 
     def _tick_draining(self, now: float, view: StoreView) -> None:
@@ -378,11 +385,13 @@ class Keeper:
             self.spec, self.model, self._resources.host, self.life, self._start
         )
         told = self._nodes.with_followers(told, self.spec, view)
+        told = with_wish(told, self._wish, self.model)
         return dataclasses.replace(
-            with_wish(told, self._wish, self.model),
+            told,
             since=round(view.store_time(self.life.since), 3),
             alive_at=round(alive_at, 3),
             died=self._died_serving,
+            abort=max(told.abort, self._called_off),
             failed_on=self._failed.given_up,
             hung_seconds=self._hung_seconds,
             vocabulary=self._vocabulary,

@@ -94,14 +94,21 @@ def _silent(start: Start) -> str:
     return f"{start.url} listens and does not answer within {KNOCK_SECONDS:g} s"
 
 
+def may_be_unseen(start: Start, model: ModelSpec) -> bool:
+    """Whether an engine's own processes may be where this user cannot look.
+
+    Those of a container, which a command may start too, belong to another user.
+    """
+    runs_in = start.process.identity.runtime if start.process else ""
+    return bool(runs_in or model.command)
+
+
 def _find_stranger(start: Start, model: ModelSpec) -> str:
     """What is to be said of a stranger on the engine's port, "" where there is none."""
     if start.process is None:
         return ""
     identity, port = start.process.identity, start.record.port
-    # Those of a container, which a command may start too, belong to another user.
-    hidden = bool(identity.runtime or model.command)
-    if who := find_stranger(port, identity, hidden):
+    if who := find_stranger(port, identity, may_be_unseen(start, model)):
         return (
             f"port {port} was taken by {who} before the engine listened; end that "
             f"process, or wait: the engine's next start gets another port"

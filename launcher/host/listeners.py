@@ -1,6 +1,9 @@
 """Whose processes listen on a port: an engine's own, or a stranger's."""
 
 import os
+import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +18,56 @@ LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F")
 ANY = ("0" * 8, "0" * 32)
 #: How these tables name the state of a socket that listens.
 LISTENING = "0A"
+#: Seconds for which one reading of the tables serves all engines of a host.
+READING_SECONDS = 0.5
+
+
+class Listeners:
+    """The sockets that listen on this host, read once for all who ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._found: dict[int, frozenset[str]] = {}
+
+    def on(self, port: int) -> frozenset[str]:
+        """Those that get what is sent to this port of 127.0.0.1. May take 0.1 s."""
+        with self._lock:
+            if time.monotonic() - self._read_at > READING_SECONDS:
+                self._found = _read_listening()
+                self._read_at = time.monotonic()
+            return self._found.get(port, frozenset())
+
+
+class PortWatch:
+    """Whether an engine that serves still has its port for itself.
+
+    With SO_REUSEPORT another process of its user can share it at any time, and when the
+    engine no longer listens anybody can take it.
+    """
+
+    def __init__(
+        self, listeners: Listeners, port: int, engine: Identity, may_be_unseen: bool
+    ) -> None:
+        self._listeners = listeners
+        self._port = port
+        self._engine = engine
+        self._may_be_unseen = may_be_unseen
+        #: Sockets that were found to be the engine's.
+        self._known: frozenset[str] = frozenset()
+
+    def find_stranger(self) -> str:
+        """Who else listens there now, "" for nobody. May take 0.1 s."""
+        sockets = self._listeners.on(self._port)
+        if sockets <= self._known:
+            return ""
+        if who := find_stranger(self._port, self._engine, self._may_be_unseen):
+            return who
+        self._known = sockets
+        # Where its own can be seen, another one that cannot is none of them.
+        own = {process.pid for process in survivors(self._engine)}
+        self._may_be_unseen = self._may_be_unseen and not sockets <= _sockets_of(own)
+        return ""
 
 
 def find_stranger(port: int, engine: Identity, may_be_unseen: bool) -> str:
@@ -50,15 +103,19 @@ def _listening(port: int) -> set[str]:
     As file descriptors name them. Whoever listens on any address gets what nobody gets
     who listens on this one; those on others get nothing.
     """
-    found: dict[tuple[str, ...], set[str]] = {LOOPBACK: set(), ANY: set()}
+    return set(_read_listening().get(port, ()))
+
+
+def _read_listening() -> dict[int, frozenset[str]]:
+    """The same for every port."""
+    exact, wide = defaultdict[int, set[str]](set), defaultdict[int, set[str]](set)
     for table in TABLES:
         for fields in _rows(table):
-            address, _, there = fields[1].partition(":")
-            for addresses, sockets in found.items():
-                here = address in addresses and int(there, 16) == port
-                if here and fields[3] == LISTENING:
-                    sockets.add(f"socket:[{fields[9]}]")
-    return found[LOOPBACK] or found[ANY]
+            address, _, port = fields[1].partition(":")
+            if fields[3] == LISTENING and address in (*LOOPBACK, *ANY):
+                found = exact if address in LOOPBACK else wide
+                found[int(port, 16)].add(f"socket:[{fields[9]}]")
+    return {port: frozenset(each) for port, each in (wide | exact).items()}
 
 
 def _rows(table: Path) -> Iterator[list[str]]:
@@ -66,7 +123,8 @@ def _rows(table: Path) -> Iterator[list[str]]:
         lines = table.read_text().splitlines()[1:]
     except OSError:
         return
-    yield from (line.split() for line in lines)
+    # There may be tens of thousands, and few of them listen.
+    yield from (line.split() for line in lines if f" {LISTENING} " in line)
 
 
 def _sockets_of(pids: Iterable[int]) -> set[str]:

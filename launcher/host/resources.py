@@ -11,6 +11,7 @@ from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
 from launcher.host.gpu_faults import GpuFaults
 from launcher.host.incidents import Incidents
+from launcher.host.listeners import Listeners
 from launcher.host.load_turns import LoadTurns
 from launcher.host.needed_files import NeededFiles
 from launcher.host.records import Records
@@ -40,6 +41,7 @@ class HostResources:
     gpu_faults: GpuFaults
     turns: LoadTurns
     files: NeededFiles
+    listeners: Listeners
     #: Gives the address of each host of the fleet in force, "" where it has none.
     addresses: Callable[[], Mapping[str, str]]
     #: Held by the engine that writes what several may need.

@@ -44,6 +44,7 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--key-env", default="", help="names a variable with a key")
     parser.add_argument("--no-metrics", action="store_true")
     parser.add_argument("--spawn-child", action="store_true")
+    parser.add_argument("--share-port", action="store_true", help="by SO_REUSEPORT")
     parser.add_argument(
         "--sigterm", choices=("exit", "drain", "ignore"), default="exit"
     )
@@ -125,7 +126,10 @@ async def serve(options: argparse.Namespace, fault: Fault) -> None:
         await lead(options.meeting, options.nodes, hang)
     runner = _runner(app, drain=options.sigterm == "drain")
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", options.port, backlog=BACKLOG).start()
+    share = options.share_port or None
+    await web.TCPSite(
+        runner, "127.0.0.1", options.port, backlog=BACKLOG, reuse_port=share
+    ).start()
     host, port = runner.addresses[0][:2]
     print(f"listening on http://{host}:{port}", flush=True)
     async with asyncio.TaskGroup() as group:

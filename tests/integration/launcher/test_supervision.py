@@ -55,6 +55,7 @@ def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
         section("late", command=["/bin/sh", "-c", late]),
         section("mounted", path=f"{tmp_path}/nfs/m", command=["/bin/sh", "-c", read]),
         section("script", command=["/bin/sh", f"{tmp_path}/serve.sh", "{port}"]),
+        section("sharing", "--share-port", drain_seconds=60),
         section("split", command=["/bin/bash", "-c", SPLIT]),
         section("loading", command=["/bin/sh", "-c", LOADING], start_seconds=1),
         section("secretive", "--api-key", "s3cret", command=["/bin/sh", "-c", SERVER]),
@@ -185,6 +186,23 @@ def test_a_file_that_goes_while_an_engine_starts_is_no_end_either(
     assert f"{tmp_path}/serve.sh" in reason
     (tmp_path / "serve.sh").write_text(f"exec {SERVER}".format(port="$1", model="x"))
     site.reaches("script-0", EngineState.READY)
+
+
+def test_an_engine_leaves_a_port_that_another_process_shares(site: Site) -> None:
+    site.launch()
+    site.want("sharing")
+    old = site.reaches("sharing-0", EngineState.READY)
+    port = int(old.url.rpartition(":")[2])
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
+        draining = site.reaches("sharing-0", EngineState.DRAINING)
+        assert draining.is_called_off
+        assert f"pid {os.getpid()} (" in draining.reason
+        new = site.reaches("sharing-0", EngineState.READY, incarnation=2)
+        assert new.url != old.url
+        assert not new.is_called_off
 
 
 # Deaths.

@@ -12,6 +12,7 @@ from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
 from launcher.host.gpu_faults import GpuFaults
 from launcher.host.incidents import Incidents
+from launcher.host.listeners import Listeners
 from launcher.host.load_turns import LoadTurns
 from launcher.host.needed_files import NeededFiles
 from launcher.host.records import Records
@@ -67,6 +68,7 @@ async def host(
             gpu_faults=GpuFaults(),
             turns=LoadTurns(),
             files=NeededFiles(folder),
+            listeners=Listeners(),
             addresses=lambda: addresses,
             preparing=asyncio.Lock(),
             woken=asyncio.Event(),

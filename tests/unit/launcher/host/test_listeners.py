@@ -10,11 +10,20 @@ from socket import AF_INET, AF_INET6
 from launcher.engine_types import Launch
 from launcher.host import process
 from launcher.host.exposed import find_exposed
-from launcher.host.listeners import find_stranger
+from launcher.host.listeners import Listeners, PortWatch, find_stranger
 from launcher.host.records import Record, Records
 from modelserver.values import EngineSpec
 from tests.support.processes import eventually, free_port
 
+#: A server that lets others of its user listen on its port as well.
+SHARING = """
+import socket, sys, time
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+server.bind(("127.0.0.1", int(sys.argv[1])))
+server.listen()
+time.sleep(300)
+"""
 SERVER = """
 import os, socket, sys, time
 if os.fork():
@@ -92,4 +101,49 @@ def test_a_stranger_is_named(tmp_path: Path) -> None:
             who = find_stranger(port, engine.identity, unseen)
             assert who.startswith(f"pid {os.getpid()} (")
     assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+    assert engine.kill() == []
+
+
+def test_who_comes_to_listen_beside_an_engine_that_serves_is_named(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    argv = (sys.executable, "-c", SHARING, str(port))
+    born = process.new_identity()
+    engine = process.start(Launch(argv), tmp_path / "log", "engine=a", born)
+    eventually(lambda: answers(port))
+    watch = PortWatch(Listeners(), port, engine.identity, may_be_unseen=True)
+    assert watch.find_stranger() == ""
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
+        eventually(lambda: watch.find_stranger().startswith(f"pid {os.getpid()} ("))
+    eventually(lambda: watch.find_stranger() == "")
+    assert engine.kill() == []
+    with socket.create_server(("127.0.0.1", port)):
+        eventually(lambda: watch.find_stranger().startswith(f"pid {os.getpid()} ("))
+
+
+def test_a_socket_that_cannot_be_seen_is_no_engines_whose_own_can_be(
+    tmp_path: Path,
+) -> None:
+    """Another user's, which only root sees, beside one of this user."""
+    port = free_port()
+    born = process.new_identity()
+    argv = (sys.executable, "-c", SHARING, str(port))
+    engine = process.start(Launch(argv), tmp_path / "log", "engine=a", born)
+    eventually(lambda: answers(port))
+    watch = PortWatch(Listeners(), port, engine.identity, may_be_unseen=True)
+    assert watch.find_stranger() == ""
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", port))
+        stranger.listen()
+        # One whose process has no such file any more: the socket is in a message.
+        left, right = socket.socketpair()
+        with left, right:
+            socket.send_fds(left, [b"x"], [stranger.fileno()])
+            stranger.close()
+            eventually(lambda: watch.find_stranger() == "a process of another user")
     assert engine.kill() == []
