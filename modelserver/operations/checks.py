@@ -23,7 +23,12 @@ from modelserver.operations.host_checks import (
     check_limits,
 )
 from modelserver.operations.hosted_runs import START_BATCHES, RunsStatus
-from modelserver.operations.server_checks import check_rights, check_server, trouble
+from modelserver.operations.server_checks import (
+    check_kind,
+    check_rights,
+    check_server,
+    trouble,
+)
 from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
@@ -32,6 +37,8 @@ from modelserver.values import ModelSpec
 
 #: An engine's interpreter that takes longer than this to start is broken, in seconds.
 ENVIRONMENT_START_SECONDS = 30.0
+#: Seconds that Redis may take for an answer.
+ANSWER_SECONDS = 5.0
 #: Runs a program of the launcher's and returns the JSON object that it prints.
 Ask = Callable[..., Mapping[str, Any]]
 
@@ -44,7 +51,8 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
     yield check_limits()
     status: Status | None = None
     try:
-        store = connect(settings)
+        # A server that is silent is told of within seconds.
+        store = connect(settings, timeout=ANSWER_SECONDS, retries=0)
         yield from check_server(store)
         yield check_fleet_key(store, settings)
         status = read_status(store, settings)
@@ -111,8 +119,11 @@ def _results(settings: Settings) -> Iterator[Check]:
     """The server of results, where it is another."""
     if settings.fleet.redis.results_url:
         try:
-            store = connect_to(settings.results_url, settings.fleet.redis.prefix)
-            yield Check("results", f"{' '.join(store.server())} at {store.url}")
+            prefix = settings.fleet.redis.prefix
+            store = connect_to(settings.results_url, prefix, ANSWER_SECONDS, retries=0)
+            with store.reachable():
+                found = store.server()
+            yield check_kind(found, store.url, "results")
             yield from check_rights(store)
         except StoreUnreachableError as error:
             yield trouble("results", error)

@@ -1,5 +1,6 @@
 """What ``doctor`` looks at of Redis: its version, rights, memory and keeping."""
 
+import re
 from collections.abc import Iterator
 
 import redis
@@ -10,7 +11,8 @@ from modelserver.server_address import read_address
 from modelserver.store import Store
 from modelserver.store.messages.memory import Memory, read_memory, read_note
 from modelserver.store.server.keeping import ServerKeeping, read_keeping
-from modelserver.store.server.state import try_rights
+from modelserver.store.server.state import ServerKind, try_rights
+from modelserver.store.server.unfit import TESTED
 
 #: The oldest servers that everything is tested with.
 OLDEST_SERVERS = {"redis": (7, 2), "valkey": (8, 0)}
@@ -19,9 +21,18 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_server(store: Store) -> Iterator[Check]:
-    """All that is looked at of a server that answers."""
-    yield _version(store)
-    yield from check_rights(store)
+    """All that is looked at of a server that answers.
+
+    Raises StoreUnreachableError where nothing else can be found out there.
+    """
+    with store.reachable():
+        found = store.server()
+    kind = check_kind(found, store.url)
+    if found.mode in ("cluster", "sentinel"):
+        raise StoreUnreachableError(f"{kind.fact}; {kind.remedy}")
+    yield kind
+    if not kind.is_problem:
+        yield from check_rights(store)
     with store.reachable():
         memory, note = read_memory(store), read_note(store)
         keeping = read_keeping(store)
@@ -29,14 +40,26 @@ def check_server(store: Store) -> Iterator[Check]:
     yield from check_keeping(keeping, store.url)
 
 
-def _version(store: Store) -> Check:
-    with store.reachable():
-        name, version = store.server()
-    oldest = OLDEST_SERVERS.get(name, (0, 0))
-    found = tuple(int(part) for part in version.split(".")[:2])
+def check_kind(found: ServerKind, url: str, what: str = "redis") -> Check:
+    """Whether it is a server of a kind, a version and a role that a fleet can use."""
+    fact = f"{found} at {url}"
+    if found.mode == "sentinel":
+        remedy = "write sentinel://host:port/group/db, with the group that it watches"
+        return Check(what, f"{fact} is a sentinel, which keeps no data", remedy)
+    if found.mode == "cluster":
+        remedy = "use one without cluster-enabled; sentinel:// is there for failovers"
+        more = "is a node of a cluster, and a fleet needs all of its keys on one server"
+        return Check(what, f"{fact} {more}", remedy)
+    if found.role in ("replica", "slave"):
+        remedy = "name its primary in the URL, or its sentinels by sentinel://"
+        return Check(what, f"{fact} is a replica, which takes no writes", remedy)
+    oldest = OLDEST_SERVERS.get(found.name)
+    if oldest is None:
+        return Check(what, f"{fact} is none that is tested", f"use {TESTED}", True)
+    version = tuple(int(part) for part in re.findall(r"\d+", found.version)[:2])
     wanted = ".".join(map(str, oldest))
-    remedy = f"use {name} {wanted} or newer" if found < oldest else ""
-    return Check("redis", f"{name} {version} at {store.url}", remedy)
+    remedy = f"use {found.name} {wanted} or newer" if version < oldest else ""
+    return Check(what, fact, remedy)
 
 
 def check_rights(store: Store) -> Iterator[Check]:

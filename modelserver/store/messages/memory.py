@@ -43,7 +43,7 @@ class Memory:
 def read_memory(store: Store) -> Memory:
     """The memory of the server now."""
     info: Any = store.client.info("memory")
-    return Memory(int(info["used_memory"]), int(info.get("maxmemory", 0)))
+    return Memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
 
 
 def read_note(store: Store) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -16,6 +17,7 @@ from modelserver.store.keys import Keys
 from modelserver.store.scripts import state as state_scripts
 from modelserver.store.server import trouble
 from modelserver.store.server.connections import open_blocking
+from modelserver.store.server.unfit import is_unfit
 
 #: What is kept of control is deflated; a higher level costs more and saves little.
 DEFLATE_LEVEL = 1
@@ -57,6 +59,23 @@ def open_store(url: str, prefix: str, timeout: float = 10, retries: int = 2) -> 
     return Store(client, Keys(prefix), url=plain_url(url))
 
 
+@dataclass(frozen=True, slots=True)
+class ServerKind:
+    """What a server says of itself."""
+
+    #: "redis" or "valkey", or what others call themselves.
+    name: str
+    version: str
+    #: "standalone", "cluster" or "sentinel".
+    mode: str = "standalone"
+    #: "master" or "replica".
+    role: str = "master"
+
+    def __str__(self) -> str:
+        """The name and the version."""
+        return f"{self.name} {self.version}"
+
+
 class Store:
     """One connection pool to the fleet's state. Times are the server's clock."""
 
@@ -75,7 +94,8 @@ class Store:
             yield
         except redis.RedisError as error:
             lost = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
-            if not lost and not trouble.is_about_rights(error):
+            refused = trouble.is_about_rights(error) or is_unfit(error)
+            if not lost and not refused:
                 raise
             told = trouble.describe(error, self.url, self.keys.prefix)
             raise StoreUnreachableError(told) from error
@@ -85,13 +105,16 @@ class Store:
         seconds, micros = self.run("TIME")
         return int(seconds) + int(micros) / 1e6
 
-    def server(self) -> tuple[str, str]:
-        """The server's name ("redis" or "valkey") and version."""
+    def server(self) -> "ServerKind":
+        """What the server says of itself."""
         # Unlike INFO, every user may ask this.
         reply: Any = self.run("HELLO")
         if not isinstance(reply, dict):
             reply = dict(zip(reply[::2], reply[1::2], strict=True))
-        return str(reply["server"]), str(reply["version"])
+        told = (
+            str(reply.get(key, "")) for key in ("server", "version", "mode", "role")
+        )
+        return ServerKind(*told)
 
     def run(self, *command: Any, **options: Any) -> Any:
         """Run one command."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from modelserver.server_address import plain_url, read_address
+from modelserver.store.server.unfit import find_fault
 
 #: Where a URL is written.
 WHERE = "redis.url in the fleet file or MODELSERVER_REDIS_URL"
@@ -14,10 +15,7 @@ _LOGIN = f"correct {WHERE}, or the password in the file of redis.password_file"
 #: How the replies begin that refuse a user or a password.
 _REFUSED = ("NOAUTH", "WRONGPASS", "invalid username-password")
 #: What is heard where only one side speaks TLS.
-_ONLY_ONE_SPEAKS_TLS = (
-    *("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"),
-    *("Protocol Error", "Protocol error"),
-)
+_ONLY_ONE_SPEAKS_TLS = (*("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"),)
 #: What is heard where the server wants a certificate of its client as well.
 _WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA")
 
@@ -49,13 +47,21 @@ def is_about_rights(error: BaseException) -> bool:
 def describe(error: BaseException, url: str, prefix: str = "ms:") -> str:
     """One sentence: which server, what it did, what to do about it."""
     server = f"Redis at {plain_url(url)}"
-    needed = rights(prefix, read_address(url).database if url else 0)
+    database = read_address(url).database if url else 0
+    needed = rights(prefix, database)
     for each in _chain(error):
-        if told := _find_refusal(each, server, needed) or _find_tls_fault(each, server):
+        told = _find_refusal(each, server, needed)
+        told = told or find_fault(each, server, database, WHERE)
+        if told or (told := _find_tls_fault(each, server)):
             return told
     if isinstance(error, ResponseError):
         return f"{server} refuses this ({error}); correct {WHERE}"
     hint = _tls_hint(str(error), url.startswith("rediss:"))
+    if "Timeout reading" in str(error):
+        return (
+            f"{server} takes connections and does not answer ({error}); see whether it "
+            f"hangs or is stopped, or whether {WHERE} leads to something else{hint}"
+        )
     return f"{server} does not answer ({error}); start it, or correct {WHERE}{hint}"
 
 
@@ -65,7 +71,7 @@ def _tls_hint(said: str, tls: bool) -> str:
         return "; where the server speaks no TLS, write redis://"
     if tls and "closed by server" in said:
         return "; it may want ssl_certfile=...&ssl_keyfile=... in the URL"
-    if "closed by server" in said:
+    if "closed by server" in said or "reset by peer" in said:
         return "; where the server speaks TLS, write rediss://"
     return ""
 

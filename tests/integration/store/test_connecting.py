@@ -303,7 +303,7 @@ def test_the_doctor_names_a_wrong_password(
 
 
 def test_a_database_that_is_not_there_is_named(valkey: ValkeyProcess):
-    with pytest.raises(StoreUnreachableError, match=r"refuses this.*out of range"):
+    with pytest.raises(StoreUnreachableError, match=r"has no database 99.*databases"):
         connect_to(valkey.url.replace("/0", "/99"), "ms:")
 
 
