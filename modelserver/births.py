@@ -1,11 +1,18 @@
-"""When a process began, by the kernel's own count: no step of the clock moves it."""
+"""When a process began, by the kernel's own count: no step of the clock moves it.
 
+In a time namespace of its own, as a restored container has, the kernel tells each time
+since the boot with an offset. It is taken out here, so that all on a host agree.
+"""
+
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 #: Clock ticks a second.
 TICKS = os.sysconf("SC_CLK_TCK")
+#: How far this process's time namespace is from the host's time.
+TIME_OFFSETS = Path("/proc/self/timens_offsets")
 #: The place of the start among the fields of /proc/PID/stat that follow the name.
 _START_FIELD = 19
 
@@ -29,6 +36,13 @@ class Birth:
         """Whether it was since the host last booted."""
         return self.boot == _boot()
 
+    def is_that_of(self, other: "Birth | None") -> bool:
+        """Whether both are of one process, to a tick where an offset rounds them."""
+        if other is None or self.boot != other.boot:
+            return False
+        rounded = not (_offset_seconds() * TICKS).is_integer()
+        return abs(self.ticks - other.ticks) <= rounded
+
     @property
     def age_seconds(self) -> float:
         """Seconds since then, of a birth in this boot."""
@@ -42,7 +56,8 @@ def find_birth(pid: int) -> Birth | None:
     except OSError:
         return None
     # The name stands in brackets and may hold some itself.
-    return Birth(_boot(), int(text.rpartition(")")[2].split()[_START_FIELD]))
+    ticks = int(text.rpartition(")")[2].split()[_START_FIELD])
+    return Birth(_boot(), ticks - int(_offset_seconds() * TICKS))
 
 
 def present_moment() -> Birth:
@@ -58,4 +73,15 @@ def _boot() -> str:
 
 
 def _uptime() -> float:
-    return float(Path("/proc/uptime").read_text().split()[0])
+    return float(Path("/proc/uptime").read_text().split()[0]) - _offset_seconds()
+
+
+@functools.cache
+def _offset_seconds() -> float:
+    """What the kernel adds here to times since the boot; it stays for a process."""
+    try:
+        lines = [line.split() for line in TIME_OFFSETS.read_text().splitlines()]
+    except OSError:
+        return 0.0
+    found = (int(s) + int(n) / 1e9 for name, s, n in lines if name == "boottime")
+    return next(found, 0.0)

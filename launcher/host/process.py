@@ -281,7 +281,7 @@ def is_alive(pid: int, birth: Birth, created: float = 0.0) -> bool:
 
 def _is_same(process: psutil.Process, birth: Birth, created: float) -> bool:
     if birth.known:
-        return find_birth(process.pid) == birth
+        return birth.is_that_of(find_birth(process.pid))
     return bool(abs(process.create_time() - created) < CLOCK_SLACK_SECONDS)
 
 

@@ -335,5 +335,5 @@ def _living(
     # The versions before knew a process by an epoch time.
     same = abs(process.create_time() - created) < 1
     if pid in births:
-        same = find_birth(pid) == births[pid]
+        same = births[pid].is_that_of(find_birth(pid))
     return process if same else None

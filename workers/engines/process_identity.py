@@ -4,7 +4,7 @@ import os
 
 import psutil
 
-from modelserver.births import find_birth
+from modelserver.births import Birth, find_birth
 
 #: The states in which a process has given everything back.
 DEAD_STATES = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
@@ -29,7 +29,8 @@ def is_gone(process: str) -> bool:
     birth = find_birth(pid)
     if birth is None:
         return not psutil.pid_exists(pid)
-    return str(birth.ticks) != started or _is_dead(pid)
+    same = birth.is_that_of(Birth(birth.boot, int(started)))
+    return not same or _is_dead(pid)
 
 
 def _space() -> str:
