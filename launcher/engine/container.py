@@ -41,7 +41,7 @@ ULIMITS = {"memlock": -1, "stack": 67_108_864, "nofile": 1_048_576}
 
 
 #: Variables that move Hugging Face's caches; each names a folder.
-CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE")
+CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 #: The limits of this process that belong to them.
 _LIMITS = {
     "memlock": resource.RLIMIT_MEMLOCK,

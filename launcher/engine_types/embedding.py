@@ -14,11 +14,22 @@ from modelserver.values import Kind, ModelSpec
 #: before, so that an encoder's vectors would depend on earlier texts.
 WHOLE_PROMPTS = ("--disable-radix-cache", "--chunked-prefill-size", "-1")
 
+#: How SGLang pools, by the classes that it has code for and that see a whole text at
+#: once. It runs other encoders by its way for decoders, which takes the last token.
+SGLANG_POOLINGS = {
+    "BertModel": "cls",
+    "Contriever": "cls",
+    "XLMRobertaModel": "cls",
+    "Lfm2BidirectionalModel": "cls",
+    "EmbeddingGemma2Model": "mean",
+}
+#: The classes of models whose files name none.
+_USUAL_CLASSES = {"bert": "BertModel", "xlm-roberta": "XLMRobertaModel"}
 #: The poolings of sentence-transformers that vLLM does, "" for its own choice; with any
 #: other it takes its own choice, too. The root changes a vector's length only.
 VLLM_POOLINGS = frozenset({"", "cls", "mean", "mean_sqrt_len", "lasttoken"})
-#: Arguments by which vLLM is told how to pool.
-POOLER_FLAGS = ("--pooler-config", "--override-pooler-config")
+#: Arguments by which vLLM is told how to pool, and by which code.
+POOLER_FLAGS = ("--pooler-config", "--override-pooler-config", "--hf-overrides")
 
 
 def files_of(model: ModelSpec, home: Path) -> Weights:
@@ -44,14 +55,23 @@ def needs_whole_prompts(model: ModelSpec, files: Weights) -> bool:
     """Whether it gets WHOLE_PROMPTS: an encoder, or what nobody knows of yet."""
     if model.kind is not Kind.EMBEDDING or model.path.startswith(builtin.PREFIX):
         return False
-    return model_config.is_encoder(files) or not model_config.is_known(files)
+    if model_config.is_encoder(files) or not model_config.is_known(files):
+        return True
+    return _class(files) in SGLANG_POOLINGS
 
 
 def sglang_pooling(files: Weights) -> str:
     """How SGLang makes one vector of a text's tokens, whatever the model asks for."""
-    if model_config.is_encoder(files):
-        return "cls"
-    return "mean" if model_config.is_bidirectional(files) else "lasttoken"
+    # EmbeddingGemma has the class of a decoder.
+    is_gemma = model_config.model_type(files) == "gemma3_text"
+    if is_gemma and model_config.looks_ahead(files):
+        return "mean"
+    return SGLANG_POOLINGS.get(_class(files), "lasttoken")
+
+
+def _class(files: Weights) -> str:
+    usual = _USUAL_CLASSES.get(model_config.model_type(files), "")
+    return model_config.architecture(files) or usual
 
 
 def check_pooling(model: ModelSpec, files: Weights, other: str) -> None:
@@ -67,7 +87,7 @@ def check_pooling(model: ModelSpec, files: Weights, other: str) -> None:
     if asked and asked != done:
         problem = (
             f'asks for the pooling "{asked}", and SGLang does "{done}" with every '
-            "model of its type"
+            f"model of class {_class(files) or 'unknown'}"
         )
     elif model_config.looks_ahead(files) and done == "lasttoken":
         problem = "reads a text in both directions, and SGLang reads it in one"
@@ -85,12 +105,19 @@ def check_vllm_pooling(model: ModelSpec, files: Weights) -> None:
 
     Raises ConfigurationError.
     """
+    words = [word.replace("_", "-") for word in model.extra_args]
+    told = any(word.startswith(POOLER_FLAGS) for word in words)
+    if model.kind is not Kind.EMBEDDING or told:
+        return
     asked = model_config.pooling(files)
-    told = any(word.startswith(POOLER_FLAGS) for word in model.extra_args)
-    if model.kind is not Kind.EMBEDDING or asked in VLLM_POOLINGS or told:
+    if asked not in VLLM_POOLINGS:
+        what = f'the pooling "{asked}"'
+    elif part := model_config.unknown_module(files):
+        what = f'the part "{part}"'
+    else:
         return
     raise ConfigurationError(
-        f'model "{model.name}" ({model.path}) asks for the pooling "{asked}", which '
-        "neither vLLM nor SGLang does: its vectors would be wrong; take another model, "
+        f'model "{model.name}" ({model.path}) asks for {what}, which neither '
+        "vLLM nor SGLang does: its vectors would be wrong; take another model, "
         'or run a server of your own by engine = "command"'
     )

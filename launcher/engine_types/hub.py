@@ -12,6 +12,8 @@ from modelserver.values import ModelSpec
 
 #: With it, the hub's libraries ask nobody.
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
+#: Arguments by which an engine loads others than the files that are known to be here.
+OTHER_FILES = ("--download-dir", "--tokenizer-revision", "--code-revision")
 #: What may be an id of the hub, within an argument.
 _WORDS = re.compile(r"[\w./-]+")
 
@@ -51,6 +53,8 @@ def offline_once_complete(model: ModelSpec, files: Weights) -> dict[str, str]:
     words = [word for each in model.extra_args for word in _WORDS.findall(each)]
     others = [each for each in words if "/" in each and is_of_hub(each)]
     others += [each.path for each in model.adapters if is_of_hub(each.path)]
+    flags = [each.replace("_", "-") for each in model.extra_args]
+    others += [each for each in flags if each.startswith(OTHER_FILES)]
     if others or model_config.has_code_elsewhere(files):
         return {}
     return OFFLINE if files.is_complete(revision_of(model.extra_args)) else {}

@@ -20,6 +20,7 @@ from launcher.environments.paths import (
     MARKER,
     Installed,
     engines_folder,
+    hub_folder,
     installed,
     python_of,
 )
@@ -63,16 +64,6 @@ def cuda_of(environment: Path) -> str:
         found = CUDA_OF_TORCH.search(file.read_text(encoding="utf-8"))
         return found[1] if found else ""
     return ""
-
-
-def hub_folder(environ: Mapping[str, str]) -> Path:
-    """Where Hugging Face's libraries keep weights, by their own rules."""
-    if named := environ.get("HF_HUB_CACHE"):
-        return Path(named)
-    if named := environ.get("HF_HOME"):
-        return Path(named) / "hub"
-    cache = environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "huggingface/hub"
 
 
 def stale_bytes(folder: Path, before: float) -> int:

@@ -8,6 +8,7 @@ killed, and it is built again.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -158,3 +159,14 @@ def write_marker(installed: Installed) -> None:
     unfinished = installed.path / f"{MARKER}.unfinished"
     unfinished.write_text(marker_text(installed), encoding="utf-8")
     unfinished.replace(installed.path / MARKER)
+
+
+def hub_folder(environ: Mapping[str, str]) -> Path:
+    """Where Hugging Face's libraries keep weights, by their own rules."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if named := environ.get(name):
+            return Path(named).expanduser()
+    home = environ.get("HF_HOME") or (
+        (environ.get("XDG_CACHE_HOME") or "~/.cache") + "/huggingface"
+    )
+    return Path(home).expanduser() / "hub"

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launcher.environments.paths import hub_folder
+
 #: The suffix of safetensors, which engines load first.
 SAFE = frozenset({".safetensors"})
 #: The file that ``modelserver weights pull`` writes last, beside a model's snapshots.
@@ -92,12 +94,8 @@ class Weights:
     @property
     def cache_folder(self) -> Path:
         """Where the hub's libraries keep this model."""
-        value = self.environment.get
-        home = value("HF_HOME") or str(
-            Path(value("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-        )
-        hub = value("HF_HUB_CACHE") or str(Path(home) / "hub")
-        return Path(hub).expanduser() / f"models--{self.path.replace('/', '--')}"
+        hub = hub_folder(self.environment)
+        return hub / f"models--{self.path.replace('/', '--')}"
 
 
 def weights_of(

@@ -125,6 +125,86 @@ def test_a_pooling_that_no_engine_does_is_refused_by_all(
     assert argv(engine, folder, Kind.COMPLETION)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "its_class"),
+    [
+        ("modernbert", "ModernBertModel"),
+        ("roberta", "RobertaModel"),
+        ("new", "NewModel"),
+        ("bert", "BertForMaskedLM"),
+        ("camembert", "CamembertModel"),
+        ("deberta-v2", ""),
+    ],
+)
+def test_an_encoder_that_sglang_has_no_code_for_is_refused(
+    tmp_path: Path, model_type: str, its_class: str
+):
+    folder = written(tmp_path, model_type, pooling_mode_cls_token=True)
+    config = {"model_type": model_type, "architectures": [its_class] * bool(its_class)}
+    (folder / "config.json").write_text(json.dumps(config))
+    # It falls back to its way for decoders, of which it takes the last token.
+    with pytest.raises(ConfigurationError, match='SGLang does "lasttoken"'):
+        argv("sglang", folder)
+    assert argv("vllm", folder)
+
+
+def test_a_class_that_sglang_makes_see_both_ways_is_taken_and_read_whole(
+    tmp_path: Path,
+):
+    folder = written(tmp_path, "lfm2", pooling_mode_cls_token=True)
+    config = {"model_type": "lfm2", "architectures": ["Lfm2BidirectionalModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert reads_whole(argv("sglang", folder))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"use_bidirectional_attention": True},
+        {"text_config": {"is_causal": False}},
+    ],
+)
+def test_only_gemma_sees_both_ways_by_a_switch(tmp_path: Path, said: dict[str, object]):
+    folder = written(tmp_path, "qwen3", pooling_mode_lasttoken=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", **said}))
+    with pytest.raises(ConfigurationError, match="both directions"):
+        argv("sglang", folder)
+    gemma = written(tmp_path / "gemma", "gemma3_text", pooling_mode_mean_tokens=True)
+    config = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
+    (gemma / "config.json").write_text(json.dumps(config))
+    assert argv("sglang", gemma)
+
+
+@pytest.mark.parametrize(
+    "kind", ["LayerNorm", "LSTM", "WeightedLayerPooling", "Router", "SpladePooling"]
+)
+@pytest.mark.parametrize("engine", ["sglang", "sglang-cpu", "vllm", "vllm-cpu"])
+def test_a_part_that_no_engine_computes_is_refused_by_all(
+    tmp_path: Path, engine: str, kind: str
+):
+    folder = written(tmp_path, "bert", pooling_mode="cls")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"type": MODULES + kind, "path": "3"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ConfigurationError, match=f'the part "{kind}", which neither'):
+        argv(engine, folder)
+    if engine == "vllm":
+        assert argv(engine, folder, extra_args=("--hf_overrides={}",))
+
+
+def test_a_pooling_is_read_however_it_is_written(tmp_path: Path):
+    assert argv("sglang", written(tmp_path / "a", "bert", pooling_mode="CLS"))
+    both = written(tmp_path / "b", "bert", pooling_mode=["cls", "max"])
+    with pytest.raises(ConfigurationError, match='"cls and max", which neither'):
+        argv("vllm", both)
+
+
+def test_the_caches_older_variable_counts(tmp_path: Path):
+    written(tmp_path / "models--org--m" / "snapshots" / "1", "bert", pooling_mode="max")
+    with pytest.raises(ConfigurationError, match='"max"'):
+        argv("vllm", "org/m", HUGGINGFACE_HUB_CACHE=str(tmp_path))
+
+
 def test_a_decoder_that_looks_ahead_is_not_for_sglang(tmp_path: Path):
     folder = written(tmp_path, "qwen2", pooling_mode_lasttoken=True)
     assert argv("sglang", folder)

@@ -39,6 +39,8 @@ def test_a_complete_model_needs_no_hub(tmp_path: Path) -> None:
     assert not is_offline(files, "--revision", "v2")
     assert not is_offline(files, "--speculative-model=org/draft")
     assert not is_offline(files, "--speculative-config", '{"model": "org/draft"}')
+    assert not is_offline(files, "--download_dir=/data")
+    assert not is_offline(files, "--tokenizer-revision", "v2")
     assert not is_offline(files, image="vllm/vllm-openai:v0.32.0")
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from launcher.environments import findings
-from launcher.environments.check import cuda_of, hub_folder, stale_bytes
+from launcher.environments.check import cuda_of, stale_bytes
 from launcher.environments.findings import GB, Finding, Level
+from launcher.environments.paths import hub_folder
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ def test_an_environment_without_torch_has_no_cuda(tmp_path: Path):
 
 def test_weights_are_where_hugging_face_keeps_them():
     assert hub_folder({"HF_HUB_CACHE": "/a", "HF_HOME": "/b"}) == Path("/a")
+    assert hub_folder({"HUGGINGFACE_HUB_CACHE": "/a"}) == Path("/a")
     assert hub_folder({"HF_HOME": "/b"}) == Path("/b/hub")
     assert hub_folder({"XDG_CACHE_HOME": "/c"}) == Path("/c/huggingface/hub")
 
