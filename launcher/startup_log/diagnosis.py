@@ -1,6 +1,7 @@
 """Why an engine failed to start, read from its log, and whether a retry may heal it."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 #: Last lines of the log that are read; vLLM writes long tracebacks after the cause.
@@ -36,14 +37,54 @@ def _cause(
 
 #: What engines write of files and folders that are not there.
 NOT_THERE = (
-    r"No such file\b|can't open file|Can't load the (?:configuration|"
-    r"tokenizer|model)|does not appear to have (?:a|the) files? named|Invalid "
-    r"repository ID or local directory specified"
+    r"No such file\b|can't open file|Can't load (?:the )?(?:configuration|tokenizer|"
+    r"model)|does not appear to have (?:a|the) files? named|Error no file named|"
+    r"Invalid repository ID or local directory specified"
 )
 #: A path from the root, as it stands in a sentence.
 LOCAL_PATH = r"""(?:^|[\s'"`(=])~?/[\w.-]"""
+#: What comes of a hub that cannot be asked; it may hide behind later lines.
+_NO_HUB = _cause(
+    r"LocalEntryNotFoundError|We couldn't connect to|outgoing traffic has been"
+    r"|Max retries exceeded|Temporary failure in name resolution"
+    r"|Name or service not known|CERTIFICATE_VERIFY_FAILED|\b5\d\d Server Error"
+    r"|huggingface.*Read timed out|offline mode is enabled|CAS (?:service|client) error"
+    r"|Consistency check failed|Connection (?:aborted|broken)"
+    r"|\b(?:httpx|httpcore|requests\.exceptions|urllib3\.exceptions)\."
+    r"(?:\w*Timeout|Connect\w*|Read\w*|Remote\w*|Chunked\w*|Proxy\w*|SSL\w*)\b",
+    "the hub cannot be reached from here",
+    "see to this host's network, proxy and certificates, or fetch the model by "
+    "`modelserver weights pull`",
+    may_heal=True,
+)
+#: What is said of a file that is not there, also by whoever could not ask the hub.
+_MISSING = _cause(
+    r"RepositoryNotFoundError|is not a local folder and is not a valid model"
+    r"|Repo id must|Unrecognized model in|Couldn't instantiate the backend tokenizer"
+    r"|EntryNotFoundError|RevisionNotFoundError|is not a valid git identifier"
+    rf"|404 Client Error|{NOT_THERE}",
+    "a file or a model is not there",
+    "correct path or command of this model in the fleet file",
+)
+#: What the other processes of an engine say when one has died: it counts where the log
+#: has no other cause.
+_CONSEQUENCE = _cause(
+    r"\bnccl\w*Error\b|NCCL error|Dist(?:Backend|Network|Store)Error"
+    r"|gloo/transport|Connection closed by peer|Connection reset by peer",
+    "its processes did not reach each other",
+    'see to its GPUs and the network between them; environment = {NCCL_DEBUG = "INFO"} '
+    "of this model tells more",
+    may_heal=True,
+)
 #: The causes; the first that fits a line counts.
 KNOWN_CAUSES = (
+    # Before those of containers, which get GPUs once the driver is there.
+    _cause(
+        r"nvidia-container-cli: .*driver not loaded",
+        "the GPU driver of this host is not loaded yet",
+        "see `nvidia-smi` on this host",
+        may_heal=True,
+    ),
     # Of containers, first: their lines also say that a file is not there.
     _cause(
         r"could not select device driver|unresolvable CDI devices?"
@@ -67,6 +108,14 @@ KNOWN_CAUSES = (
         r"statfs .*: no such file|bind source path does not exist",
         "this host does not have a folder that its container gets",
         "see whether its disk is mounted, or correct container_args of this model",
+        may_heal=True,
+    ),
+    _cause(
+        r"/dev/shm/.*No space left|shared memory (?:segment|object).*No space left"
+        r"|unable to write to file </torch_|insufficient shared memory|\bBus error\b",
+        "shared memory (/dev/shm) of this host or container is full",
+        "make room in it, or give the container more by container_args = "
+        '["--shm-size=16g"]',
         may_heal=True,
     ),
     _cause(
@@ -95,16 +144,59 @@ KNOWN_CAUSES = (
         "raise the launcher's own limit (`ulimit -n`, LimitNOFILE of its unit)",
         may_heal=True,
     ),
+    _cause(
+        r"\bMemoryError\b|Cannot allocate memory|can't start new thread"
+        r"|Thread creation failed|BlockingIOError: \[Errno 11\]",
+        "this host is short of memory, or allows too few processes",
+        "give the host fewer engines, or raise the launcher's limits (`ulimit -u`, "
+        "TasksMax of its unit)",
+        may_heal=True,
+    ),
+    # Another host or another GPU may be able to, and a driver can be updated.
+    _cause(
+        r"NVIDIA driver on your system is too old|unsupported display driver"
+        r"|Driver/library version mismatch|NVML/RM version mismatch"
+        r"|forward compatibility was attempted",
+        "the GPU driver of this host does not fit the engine, or was just updated",
+        "update it, restart the host after an update, or set an older engine_version",
+        may_heal=True,
+    ),
+    _cause(
+        r"No CUDA GPUs are available|Found no NVIDIA driver|CUDA unknown error - "
+        r"|CUDA-capable devices? (?:are|is) (?:busy|detected)|system not yet "
+        r"initialized|invalid device ordinal|DRIVER_NOT_LOADED|driver not loaded",
+        "CUDA cannot use its GPUs now",
+        "see `nvidia-smi` on this host; with NVSwitches nvidia-fabricmanager must run",
+        may_heal=True,
+    ),
+    _cause(
+        r"only supported on GPUs with compute capability|no kernel image is available"
+        r"|not supported for the current GPU|Minimum capability: \d"
+        r"|out of resource: shared memory|requires? (?:a )?GPUs? with compute cap",
+        "its GPU is too old for how the model is run",
+        "give the model other GPUs by gpu_name or hosts, or other extra_args, such as "
+        '["--dtype", "half"]',
+        may_heal=True,
+    ),
+    _cause(
+        r"Cannot connect to the Docker daemon|toomanyrequests: |net/http: (?:request "
+        r"canceled|TLS handshake timeout)",
+        "what runs containers, or the registry of images, cannot be used now",
+        "start it (`systemctl start docker`), or pull the image before",
+        may_heal=True,
+    ),
     # Memory may be short because somebody else was quicker.
     _cause(
-        r"less than desired GPU memory utilization",
+        r"less than desired GPU memory utilization|memory capacity is unbalanced"
+        r"|Error in memory profiling",
         "its GPUs are not as empty as it needs them",
         "end what else is on them, or give the model gpu_memory_gib and share_gpu",
         may_heal=True,
     ),
     _cause(
-        r"CUDA (?:error: )?out of memory|OutOfMemoryError|Not enough memory\. Please"
-        r"|No available memory for the cache blocks"
+        r"CUDA\]?:? (?:\w+ )?(?:error: )?out of memory|OutOfMemoryError"
+        r"|Not enough (?:GPU )?memory\b|No available memory for the cache blocks"
+        r"|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)|cudaErrorMemoryAllocation"
         r"|DefaultCPUAllocator: (?:can't|not enough)",
         "its model does not fit into what is free of the GPUs' memory",
         "give it more gpus, a smaller context_length or a smaller model",
@@ -148,23 +240,18 @@ KNOWN_CAUSES = (
         may_heal=True,
     ),
     # Before what says that a file is not there: so says whoever cannot ask the hub.
-    _cause(
-        r"LocalEntryNotFoundError|We couldn't connect to|outgoing traffic has been"
-        r"|Max retries exceeded|Temporary failure in name resolution"
-        r"|CERTIFICATE_VERIFY_FAILED|\b5\d\d Server Error|huggingface.*Read timed out",
-        "the hub cannot be reached from here",
-        "see to this host's network, proxy and certificates, or fetch the model by "
-        "`modelserver weights pull`",
-        may_heal=True,
-    ),
+    _NO_HUB,
     _cause(
         r"trust_remote_code=True",
         "its model comes with code of its own, which engines run only when told to",
         'give it extra_args = ["--trust-remote-code"] if you trust its authors',
     ),
     _cause(
-        r"No such file or directory: '(?:nvcc|ninja|gcc|g\+\+)'|\b(?:nvcc|ninja): not "
-        r"found|\blib[\w.+-]+\.so[\d.]*: cannot open shared object file",
+        r"No such file or directory: '(?:[^']*/)?(?:nvcc|ninja|gcc|g\+\+|cc|c\+\+)'"
+        r"|\b(?:nvcc|ninja): not found|\w+\.h: No such file|cannot find -l"
+        r"|\blib[\w.+-]+\.so[\d.]*: (?:cannot open shared object file|version `)"
+        r"|\.so[\d.]*: undefined symbol|Failed to find C compiler|Could not find nvcc"
+        r"|CUDA_HOME environment variable is not set|Ninja is required",
         "a compiler or library that the engine needs is not there",
         "install it on this host, or run `modelserver engines install`",
     ),
@@ -184,8 +271,8 @@ KNOWN_CAUSES = (
     ),
     _cause(
         r"Cannot find any model weights with|No safetensors? weights found"
-        r"|contains no weights|HeaderTooLarge|InvalidHeaderDeserialization"
-        r"|MetadataIncompleteBuffer|incomplete metadata",
+        r"|contains no weights|Error while deserializing header"
+        r"|PytorchStreamReader failed|UnpicklingError|is not a valid JSON file",
         "its weights are not there, or not whole",
         "if nobody is copying them, download the model again, or correct path of this "
         "model in the fleet file",
@@ -199,16 +286,14 @@ KNOWN_CAUSES = (
         "the fleet file",
         may_heal=True,
     ),
+    _MISSING,
     _cause(
-        r"RepositoryNotFoundError|is not a local folder and is not a valid model"
-        rf"|Repo id must|Unrecognized model in|EntryNotFoundError|{NOT_THERE}",
-        "a file or a model is not there",
-        "correct path or command of this model in the fleet file",
-    ),
-    _cause(
-        r"ModuleNotFoundError: |: No module named [\w.]+$",
+        r"ModuleNotFoundError: |: No module named [\w.]+$"
+        r"|ImportError: (?:Please install|cannot import name)"
+        r"|packages that were not found in your environment",
         "the engine's environment is incomplete",
-        "run `modelserver engines install` for this engine, or correct interpreter",
+        "run `modelserver engines install` for this engine, or correct interpreter; "
+        "what a model's own code imports is to be installed there, too",
     ),
 )
 #: Lines of starts that go well, which look like causes.
@@ -235,16 +320,33 @@ CUDA_ERROR = re.compile(
 def find_cause(log: str) -> FoundCause | None:
     """The known cause, with its remedy.
 
-    The last line that fits decides: engines recover from earlier ones.
+    The last line that fits decides: engines recover from earlier ones. But what is not
+    there may be so because the hub could not be asked.
 
     >>> find_cause("error: unrecognized arguments: --tp").text.split(";")[0]
     'the engine does not know an argument (error: unrecognized arguments: --tp)'
     """
-    for line in reversed(log.splitlines()[-DIAGNOSED_LINES:]):
-        for cause in KNOWN_CAUSES if not HARMLESS.search(line) else ():
+    lines = log.splitlines()[-DIAGNOSED_LINES:]
+    last = [line for line in reversed(lines) if not HARMLESS.search(line)]
+    cause, line = (
+        _find(KNOWN_CAUSES, last) or _find((_CONSEQUENCE,), last) or (None, "")
+    )
+    if cause is _MISSING:
+        cause, line = _find((_NO_HUB,), last) or (cause, line)
+    if cause is None:
+        return None
+    said = f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
+    return FoundCause(said, cause.may_heal)
+
+
+def _find(
+    causes: Sequence[KnownCause], lines: Iterable[str]
+) -> tuple[KnownCause, str] | None:
+    """The first line that fits a cause, with that cause."""
+    for line in lines:
+        for cause in causes:
             if cause.pattern.search(line):
-                said = f"{cause.meaning} ({line.strip()[:200]}); {cause.remedy}"
-                return FoundCause(said, cause.may_heal)
+                return cause, line
     return None
 
 

@@ -103,6 +103,79 @@ CAUSES = {
     "requests.exceptions.HTTPError: 429 Client Error: Too Many Requests": "wait",
     "ModuleNotFoundError: No module named 'sglang'": "engines install",
     "/opt/python: No module named vllm": "engines install",
+    "safetensors_rust.SafetensorError: Error while deserializing header: header too "
+    "large": "download the model",
+    "safetensors_rust.SafetensorError: Error while deserializing header: header too "
+    "small": "download the model",
+    "safetensors_rust.SafetensorError: Error while deserializing header: invalid JSON "
+    "in header: EOF while parsing a value at line 1 column 0": "download the model",
+    "_pickle.UnpicklingError: Weights only load failed.": "download the model",
+    "OSError: It looks like the config file at '/m/config.json' is not a valid JSON "
+    "file.": "download the model",
+    "FileNotFoundError: [Errno 2] No such file or directory: '/usr/local/cuda/bin/nvcc'"
+    "": "install it on this host",
+    "/tmp/x/main.c:5:10: fatal error: Python.h: No such file or directory": "install",
+    "/usr/bin/ld: cannot find -lcuda: No such file or directory": "install it on this",
+    "RuntimeError: Failed to find C compiler. Please specify via CC": "install it on",
+    "ImportError: /lib/libstdc++.so.6: version `GLIBCXX_3.4' not found": "install it",
+    "ImportError: /opt/vllm/_C.abi3.so: undefined symbol: _ZN3c106": "install it on",
+    "ImportError: This modeling file requires the following packages that were not "
+    "found in your environment: einops.": "a model's own code imports",
+    "OSError: Can't load tokenizer for '/m'.": "correct path",
+    "huggingface_hub.errors.RevisionNotFoundError: 404 Client Error.": "correct path",
+}
+#: The same for what goes away by itself, or on another host or GPU.
+PASSING = {
+    "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:1970, "
+    "unhandled system error": "NCCL_DEBUG",
+    "RuntimeError: [gloo/transport/tcp/pair.cc:525] Read error [127.0.1.1]:13422: "
+    "Connection reset by peer": "NCCL_DEBUG",
+    "Last error: Error while creating shared memory segment /dev/shm/nccl-AbCdEf (size "
+    "33554432), error: No space left on device (28)": "--shm-size",
+    "RuntimeError: unable to write to file </torch_1234_567>": "--shm-size",
+    "MemoryError": "fewer engines",
+    "RuntimeError: can't start new thread": "ulimit -u",
+    "RuntimeError: The NVIDIA driver on your system is too old (found 12020).": (
+        "engine_version"
+    ),
+    "Failed to initialize NVML: Driver/library version mismatch": "restart the host",
+    "RuntimeError: No CUDA GPUs are available": "nvidia-smi",
+    "Error 802: system not yet initialized": "fabricmanager",
+    "RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable": (
+        "nvidia-smi"
+    ),
+    "nvidia-container-cli: initialization error: nvml error: driver not loaded": (
+        "nvidia-smi"
+    ),
+    "ValueError: Bfloat16 is only supported on GPUs with compute capability of at "
+    "least 8.0. Your Tesla T4 GPU has compute capability 7.5.": "gpu_name",
+    "torch.AcceleratorError: CUDA error: no kernel image is available for execution": (
+        "gpu_name"
+    ),
+    "ValueError: The quantization method fp8 is not supported for the current GPU.": (
+        "gpu_name"
+    ),
+    "RuntimeError: Triton Error [CUDA]: out of memory": "more gpus",
+    "RuntimeError: CUDA driver error: out of memory": "more gpus",
+    "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas`": (
+        "more gpus"
+    ),
+    "ValueError: The memory capacity is unbalanced. Some GPUs may be occupied by other "
+    "processes.": "end what else is on them",
+    "AssertionError: Error in memory profiling. Initial free memory 1.0 GiB, current "
+    "free memory 2.0 GiB.": "end what else is on them",
+    "httpx.ReadTimeout: The read operation timed out": "weights pull",
+    "requests.exceptions.ChunkedEncodingError: ('Connection broken: IncompleteRead(1 "
+    "bytes read, 2 more expected)'": "weights pull",
+    "RuntimeError: Data processing error: CAS service error : Reqwest Error: HTTP "
+    "status server error (503 Service Unavailable)": "weights pull",
+    "OSError: Consistency check failed: file should be of size 4999802720 but has size "
+    "1234 (model-00001-of-00004.safetensors).": "weights pull",
+    "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.": (
+        "systemctl start docker"
+    ),
+    "docker: Error response from daemon: toomanyrequests: You have reached your pull "
+    "rate limit.": "pull the image before",
 }
 
 
@@ -134,6 +207,33 @@ def test_known_cause_comes_with_its_remedy(line: str) -> None:
 )
 def test_line_that_a_healthy_start_writes_too_is_no_cause(line: str) -> None:
     assert find_cause(f"loading\n{line}\nbye\n") is None
+
+
+@pytest.mark.parametrize("line", PASSING)
+def test_what_passes_is_tried_again_and_comes_with_its_remedy(line: str) -> None:
+    cause = find_cause(f"loading\n{line}\nbye\n")
+    assert cause
+    assert cause.may_heal
+    assert PASSING[line] in cause.text
+
+
+def test_a_file_that_the_hub_could_not_be_asked_for_may_be_there() -> None:
+    missing = "OSError: Can't load the configuration of 'org/m'."
+    asked = "httpx.ConnectTimeout: timed out"
+    found = find_cause(f"{asked}\nDuring handling of that, another one:\n{missing}\n")
+    assert found
+    assert found.may_heal
+    assert asked in found.text
+    alone = find_cause(missing)
+    assert alone
+    assert not alone.may_heal
+
+
+def test_what_the_other_processes_say_of_a_death_does_not_hide_its_cause() -> None:
+    others = "torch.distributed.DistBackendError: NCCL error: remote process exited"
+    found = find_cause(f"CUDA out of memory\n{others}\n")
+    assert found
+    assert "more gpus" in found.text
 
 
 def test_cause_before_a_long_traceback_of_the_head_is_found() -> None:
@@ -173,6 +273,8 @@ def test_what_a_change_of_the_fleet_cannot_mend_may_heal(line: str) -> None:
         "/nfs",
         "statfs",
         "header: ",
+        "Unpickling",
+        "config.json",
     )
     assert cause.may_heal == (memory or any(word in line for word in others))
 
