@@ -25,6 +25,16 @@ def left(own: OwnGpus, number: int = 4) -> list[int]:
         ("SLURM_JOB_GPUS", "1,2", [1, 2]),
         # The driver counts only those that Slurm lets the job see.
         ("SLURM_JOB_GPUS", "1,2,5,6", [0, 1, 2, 3]),
+        # Ranges; and the driver shows more than the job was given.
+        ("SLURM_JOB_GPUS", "0-1", [0, 1]),
+        ("SLURM_JOB_GPUS", "0,2-3", [0, 2, 3]),
+        ("SLURM_JOB_GPUS", "2,5", [2]),
+        ("SLURM_JOB_GPUS", "0,1,", [0, 1]),
+        ("SLURM_JOB_GPUS", "4-7", [0, 1, 2, 3]),
+        ("SLURM_JOB_GPUS", "none", []),
+        ("CUDA_VISIBLE_DEVICES", "0,-1,1", [0]),
+        ("CUDA_VISIBLE_DEVICES", "NoDevFiles", []),
+        ("CUDA_VISIBLE_DEVICES", "GPU-", []),
         ("", "", [0, 1, 2, 3]),
     ],
 )
