@@ -258,7 +258,7 @@ def _host(environ: Mapping[str, str]) -> str:
 def _given_key(environ: Mapping[str, str], folder: Path) -> str:
     named = environ.get(KEY_FILE_VARIABLE)
     if KEY_VARIABLE in environ or not named:
-        return environ.get(KEY_VARIABLE, "")
+        return environ.get(KEY_VARIABLE, "").strip()
     try:
         return (folder / named).read_text().strip()
     except OSError as error:
@@ -284,13 +284,19 @@ def secret(
 ) -> str:
     """The value of a variable that the fleet file names by ``key``, for a program.
 
-    Raises ConfigurationError where it is not set.
+    Raises ConfigurationError where it is not set, or can stand in no header.
     """
-    value = environ.get(variable, "")
+    # Secrets of files often end with a line break.
+    value = environ.get(variable, "").strip()
+    about = f"the environment variable {variable}, which the fleet file names by {key},"
     if not value:
         raise ConfigurationError(
-            f"the environment variable {variable}, which the fleet file names by "
-            f"{key}, is not set for this {program}; set it and restart the {program}"
+            f"{about} is not set for this {program}; set it and restart the {program}"
+        )
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigurationError(
+            f"{about} holds characters that no key has (line breaks, or others than "
+            f"ASCII); correct it and restart the {program}"
         )
     return value
 

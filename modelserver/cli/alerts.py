@@ -6,11 +6,16 @@ import click
 from rich.markup import escape
 
 from modelserver.cli.output import console, print_json, table
-from modelserver.control.alerts import close_alerts
 from modelserver.operations.words import clock
 from modelserver.settings import load
 from modelserver.store import connect
-from modelserver.store.fleet.alerts import AlertRecord, counts, last_alerts, open_alerts
+from modelserver.store.fleet.alerts import (
+    AlertRecord,
+    close_alerts,
+    counts,
+    last_alerts,
+    open_alerts,
+)
 
 
 @click.command()

@@ -4,7 +4,6 @@ import logging
 from dataclasses import replace
 
 from modelserver.control.hooks import call_hooks
-from modelserver.errors import ModelserverError
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import (
@@ -66,22 +65,6 @@ def end_alert(
     log.warning("alert about=%s ended: %s", about, text)
     call_hooks(settings, alert)
     return True
-
-
-def close_alerts(store: Store, about: str) -> tuple[AlertRecord, ...]:
-    """End what stands about something, or about "all", without telling people.
-
-    Returns what nobody else has ended meanwhile; ModelserverError if nothing stood.
-    """
-    found = [each for each in open_alerts(store) if about in (each.about, "all")]
-    if not found:
-        raise ModelserverError(
-            f"there is no open alert about {about}; `modelserver alerts` lists them"
-        )
-    now = store.now()
-    return tuple(
-        each for each in found if end(store, replace(each, event="ended", at=now))
-    )
 
 
 def tell_without_store(settings: Settings, alert: AlertRecord) -> None:

@@ -8,19 +8,16 @@ import json
 import logging
 import subprocess
 import threading
-import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from http.client import HTTPException
-from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 
+from modelserver.control.webhook import post
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.fleet.sections import AlertsSection
-from modelserver.settings import Settings, secret
+from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.fleet.alerts import OPEN_SECONDS, AlertRecord, count, is_new
 from modelserver.store.fleet.unsent_alerts import (
@@ -41,8 +38,11 @@ AGAIN_MOST_SECONDS = 3600.0
 #: Alerts that are given to hooks again at one look: each takes a thread, and a program.
 AGAIN_AT_ONCE = 10
 #: What the call of a hook that does not take an alert ends with. A program that does
-#: not exist and a host that does not answer are OSErrors.
-FAILURES = (OSError, HTTPException, subprocess.SubprocessError, ConfigurationError)
+#: not exist and a host that does not answer are OSErrors, what is no URL a ValueError.
+FAILURES = (
+    *(OSError, ValueError, OverflowError),
+    *(subprocess.SubprocessError, ConfigurationError),
+)
 
 
 def call_hooks(settings: Settings, alert: AlertRecord) -> None:
@@ -129,42 +129,7 @@ def _run_command(section: AlertsSection, body: bytes) -> None:
     )
 
 
-def _post(section: AlertsSection, body: bytes) -> None:
-    headers = {"Content-Type": "application/json"}
-    if section.webhook_token_env:
-        key = "alerts.webhook_token_env"
-        token = secret(section.webhook_token_env, key, "worker")
-        headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(section.webhook, body, headers)
-    # No proxy leads to this host itself.
-    own = [urllib.request.ProxyHandler({})] if _is_loopback(section.webhook) else []
-    opener = urllib.request.build_opener(_NoRedirects, *own)
-    with opener.open(request, timeout=section.hook_seconds):
-        pass  # Any answer below 400 will do.
-
-
 _CALLS: Mapping[str, Callable[[AlertsSection, bytes], None]] = {
     "command": _run_command,
-    "webhook": _post,
+    "webhook": post,
 }
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows none: the alert would be left out, and the token handed on.
-
-    It could also lead to what only this host can reach.
-    """
-
-    def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> None:
-        """Say where to instead."""
-        raise ConfigurationError(
-            f"alerts.webhook is redirected (HTTP {code}) to {newurl}, which is not "
-            "followed; write the URL that takes the alerts"
-        )
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

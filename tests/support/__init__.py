@@ -13,6 +13,7 @@
 - ``celery_tasks``: tasks of a user's own beside the requests
 - ``fault_simulation``: requests on engines that fail, in simulated time
 - ``control``: engines as control sees them
+- ``alerts``: settings of a fleet that alerts people
 - ``placement``: hosts and models to be placed
 - ``rebalance``: two models with their engines on one host
 - ``sentinels``: servers that sentinels watch, and failovers among them

@@ -7,10 +7,11 @@ an earlier one if it is about the same and its text differs in numbers only.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from modelserver.decoding import decode
+from modelserver.errors import ModelserverError
 from modelserver.store.server.state import Store
 from modelserver.store.server.versions import read_each
 
@@ -96,6 +97,22 @@ def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
         store.client.hdel(store.keys.open_alerts, *old)
     stand = (each for each in found.values() if each.at >= oldest)
     return tuple(sorted(stand, key=lambda each: each.since))
+
+
+def close_alerts(store: Store, about: str) -> tuple[AlertRecord, ...]:
+    """End what stands about something, or about "all", without telling people.
+
+    Returns what nobody else has ended meanwhile; ModelserverError if nothing stood.
+    """
+    found = [each for each in open_alerts(store) if about in (each.about, "all")]
+    if not found:
+        raise ModelserverError(
+            f"there is no open alert about {about}; `modelserver alerts` lists them"
+        )
+    now = store.now()
+    return tuple(
+        each for each in found if end(store, replace(each, event="ended", at=now))
+    )
 
 
 def read_troubles(store: Store) -> str:
