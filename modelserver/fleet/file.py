@@ -9,6 +9,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,16 @@ from modelserver.fleet.arguments import (
     find_placeholder_problem,
     find_variable_problems,
 )
+from modelserver.fleet.bounds import find_bound_problems
 from modelserver.fleet.container_arguments import find_container_problems
 from modelserver.fleet.nodes import host_disagreements
-from modelserver.fleet.places import find_host_problems, find_pin_problems
+from modelserver.fleet.places import (
+    find_engine_url_problem,
+    find_host_problems,
+    find_pin_problems,
+    find_replica_problem,
+    find_url_problem,
+)
 from modelserver.fleet.sections import (
     AlertsSection,
     DefaultsSection,
@@ -207,7 +215,8 @@ def read_fleet(path: Path) -> Fleet:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     fleet = make_fleet(str(path), values)
     # Not of a fleet in force: an earlier version may have taken what is refused now.
-    for where, problem in (*_argument_problems(fleet), *_place_problems(fleet)):
+    problems = (_argument_problems, _place_problems, _bound_problems)
+    for where, problem in chain.from_iterable(find(fleet) for find in problems):
         raise ConfigurationError(
             f"{path}: the fleet file is not valid\n  {where}: {problem}"
         )
@@ -236,9 +245,30 @@ def _place_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
         for problem in find_host_problems(host.name, host.gpus or (), is_known):
             yield f"hosts[{number}]", problem
         listed[host.name] = host.gpus
+    for number, model in enumerate(fleet.models):
+        for name, times in Counter(model.hosts).items():
+            if times > 1:
+                yield f"models[{number}]", f'hosts has "{name}" twice'
+    models = {model.name: model for model in fleet.models}
     for number, pin in enumerate(fleet.engines):
-        for problem in find_pin_problems(pin.host, pin.gpus, listed):
+        replicas = models[pin.model].data_parallel
+        for problem in chain(
+            find_pin_problems(pin.host, pin.gpus, listed),
+            find_replica_problem(pin.gpus, replicas),
+            find_engine_url_problem(pin.url),
+        ):
             yield f"engines[{number}]", problem
+    for problem in find_url_problem(fleet.alerts.webhook):
+        yield "alerts.webhook", problem
+
+
+def _bound_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """Which numbers cannot be meant, with where they stand."""
+    for name, part in fleet:
+        many = isinstance(part, tuple)
+        for number, section in enumerate(part if many else (part,)):
+            for problem in find_bound_problems(section):
+                yield f"{name}[{number}]" if many else name, problem
 
 
 def _problems_of_model(model: ModelSection) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What hosts and GPUs of the fleet file cannot be. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
 
 
 def find_gpu_problems(gpus: Sequence[int]) -> Iterator[str]:
@@ -34,3 +35,45 @@ def find_pin_problems(
         return
     told, may = ", ".join(map(str, others)), ", ".join(map(str, own)) or "none"
     yield f'GPU {told} of host "{host}" is not the fleet\'s; [[hosts]] gives it {may}'
+
+
+def find_replica_problem(gpus: Sequence[int], replicas: int) -> Iterator[str]:
+    """Whether a pin's GPUs cannot be shared out among its model's replicas."""
+    if len(gpus) % replicas:
+        yield (
+            f"gpus has {len(gpus)}, which cannot be shared out evenly among "
+            f"data_parallel {replicas} of its model"
+        )
+
+
+def find_engine_url_problem(url: str) -> Iterator[str]:
+    """What is wrong with the URL of an engine that somebody else runs.
+
+    >>> list(find_engine_url_problem("http://h:8000/v1/"))
+    ['url ends with /v1, which requests add; leave it out']
+    """
+    yield from find_url_problem(url)
+    if url.rstrip("/").endswith("/v1"):
+        yield "url ends with /v1, which requests add; leave it out"
+
+
+def find_url_problem(url: str) -> Iterator[str]:
+    """What is wrong with a URL that engines or alerts are asked at, or "" for none.
+
+    >>> list(find_url_problem("http://h:8000")), list(find_url_problem("http://"))
+    ([], ['the URL names no host'])
+    """
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        _ = parts.port  # Read, it is checked.
+    except ValueError as error:
+        yield f"it is no URL ({error})"
+        return
+    if url and not host:
+        yield "the URL names no host"
+    if parts.username or parts.password:
+        yield (
+            "the URL must hold no name or password, which everybody could read in "
+            "Redis and status; give it by the variable of a key or token"
+        )

@@ -274,7 +274,7 @@ def test_what_a_change_of_the_fleet_cannot_mend_may_heal(line: str) -> None:
         "statfs",
         "header: ",
         "Unpickling",
-        "config.json",
+        "'/m/config.json",
     )
     assert cause.may_heal == (memory or any(word in line for word in others))
 

@@ -47,3 +47,46 @@ def test_places_that_can_be_are_taken(tmp_path: Path):
     hosts = '[[hosts]]\nname = "a"\ngpus = [0, 1]\n[[hosts]]\nname = "b"\ngpus = []\n'
     path.write_text(f"{hosts}{MODEL}{PIN}gpus = [1]\n")
     assert read_fleet(path).engines[0].gpus == (1,)
+
+
+EXTERNAL = '[[models]]\nname = "e"\nengine = "external"\n[[engines]]\nmodel = "e"\n'
+REPLICAS = """
+[[models]]
+name = "r"
+path = "org/r"
+gpus = 2
+data_parallel = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f'{EXTERNAL}url = "http://h:8000/v1"', "engines[0]: url ends with /v1"),
+        (f'{EXTERNAL}url = "http://u:p@h:1"', "engines[0]: the URL must hold no name"),
+        (f'{EXTERNAL}url = "http://h:99999"', "engines[0]: it is no URL (Port out"),
+        (
+            '[alerts]\nwebhook = "https://u:p@h/"',
+            "alerts.webhook: the URL must hold no",
+        ),
+        ('[alerts]\nwebhook = "http://a..b/"', "alerts.webhook: it is no URL"),
+        ('[alerts]\nwebhook = "http:///x"', "alerts.webhook: the URL names no host"),
+        (
+            f'{REPLICAS}[[engines]]\nmodel = "r"\ngpus = [0]',
+            "engines[0]: gpus has 1, which cannot be shared out evenly",
+        ),
+        (f'{REPLICAS}hosts = ["a", "b", "a"]', 'models[0]: hosts has "a" twice'),
+        ("[rules]\nsteer_seconds = 1e12", "rules: steer_seconds is 1e+12"),
+        ("[alerts]\nhook_seconds = 1e10", "alerts: hook_seconds is 1e+10"),
+        (f"{REPLICAS}min_engines = 100000000", "models[0]: min_engines is 1e+08"),
+        (f"{REPLICAS}max_engines = {10**20}", "models[0]: max_engines is 1e+20"),
+        (f"{REPLICAS}context_length = {2**40}", "models[0]: context_length is"),
+        (f"{REPLICAS}min_gpu_gib = 1e300", "models[0]: min_gpu_gib is 1e+300"),
+    ],
+)
+def test_what_could_not_be_done_is_refused(tmp_path: Path, text: str, told: str):
+    path = tmp_path / "fleet.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as refused:
+        read_fleet(path)
+    assert told in str(refused.value)
