@@ -40,6 +40,16 @@ TAKEN_DEVICES = (
     " (a container whose devices were taken away, as a reload of systemd does: start "
     "it anew, with --device for each of /dev/nvidia*, or docker with cgroupfs)"
 )
+#: What is said with an update of the driver: its library stays loaded in a process.
+NEW_DRIVER = (
+    " (the driver was updated: restart this host; or end its launcher and start it "
+    "anew, once `nvidia-smi` works)"
+)
+#: What is said with errors of NVML.
+_HINTS = {
+    pynvml.NVML_ERROR_UNKNOWN: TAKEN_DEVICES,
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: NEW_DRIVER,
+}
 #: Why a GPU's clocks are lower than they could be, by NVML's bits. That it is idle, or
 #: has its clocks set, is no such reason.
 THROTTLE_REASONS = {
@@ -243,9 +253,8 @@ class GpuInventory:
 
 
 def _explain(error: pynvml.NVMLError) -> str:
-    """An error of NVML in words, with what containers suffer from."""
-    unknown = error.value == pynvml.NVML_ERROR_UNKNOWN
-    return f"{error}{TAKEN_DEVICES}" if unknown else str(error)
+    """An error of NVML in words, with what is known of it."""
+    return f"{error}{_HINTS.get(error.value, '')}"
 
 
 def _is_unified(device: _Device, missing: Mapping[str, str]) -> bool:

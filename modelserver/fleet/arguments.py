@@ -26,6 +26,9 @@ _KEY = "every user of the host could read it; an engine gets a key by itself"
 _CONFIG = "what such a file says would go unseen; give its arguments here"
 _MODEL = "path says which model it is"
 _RAY = "processes of Ray outlive their engine; leave it out"
+_GPUS = "say by gpus how many an engine gets, or which by gpus in [[engines]]"
+_PROTOCOL = "engines are asked by HTTP"
+_RANK = "an engine does not wait for others; say by data_parallel how many it has"
 _HOSTS = "say by nodes how many hosts an engine takes; the launchers see to the rest"
 #: Arguments of both engines, and why they are refused. ``*`` stands for any ending.
 _BOTH = {
@@ -49,8 +52,12 @@ REFUSED = {
         "--dist-init-addr": _HOSTS,
         "--model-path": _MODEL,
         "--tokenizer-worker-num": "above 1 SGLang asks nobody for its key",
-        "--grpc-mode": "engines are asked by HTTP",
-        "--smg-grpc-mode": "engines are asked by HTTP",
+        "--grpc-mode": _PROTOCOL,
+        "--smg-grpc-mode": _PROTOCOL,
+        "--grpc-port": _PROTOCOL,
+        "--use-ray": _RAY,
+        "--base-gpu-id": _GPUS,
+        "--gpu-id-step": _GPUS,
     },
     "vllm": _BOTH
     | {
@@ -59,7 +66,21 @@ REFUSED = {
         "-n": _HOSTS,
         "-r": _HOSTS,
         "--data-parallel-address": _HOSTS,
+        "-dpa": _HOSTS,
         "--data-parallel-backend": _RAY,
+        "-dpb": _RAY,
+        "--data-parallel-rank": _RANK,
+        "-dpn": _RANK,
+        "--data-parallel-start-rank": _RANK,
+        "-dpr": _RANK,
+        "--data-parallel-hybrid-lb": _RANK,
+        "-dph": _RANK,
+        "--data-parallel-external-lb": _RANK,
+        "-dpe": _RANK,
+        "--data-parallel-multi-port-external-lb": _RANK,
+        "-dpm": _RANK,
+        "--grpc": _PROTOCOL,
+        "--grpc-port": _PROTOCOL,
         "--distributed-executor-backend": _RAY,
         "--headless": "an engine without a server answers nobody",
         "--disable-log-stats": "its metrics show that it is alive",

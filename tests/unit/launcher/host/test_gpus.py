@@ -115,6 +115,14 @@ def test_an_unknown_error_names_the_containers_remedy(stub: StubNvml) -> None:
     assert gpu.left_out == ""
 
 
+def test_an_updated_driver_is_named_with_its_remedy(stub: StubNvml) -> None:
+    stub.unknown = ("nvmlDeviceGetCount_v2",)
+    stub.code = 18
+    with Reader(stub.write()) as reader:
+        driver = reader.host().driver
+    assert "the driver was updated: restart this host" in driver
+
+
 def test_a_gpu_without_memory_of_its_own_is_left_out(stub: StubNvml) -> None:
     stub.unknown = ("nvmlDeviceGetMemoryInfo",)
     with Reader(stub.write()) as reader:

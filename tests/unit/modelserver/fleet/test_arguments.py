@@ -48,6 +48,12 @@ def test_each_engine_has_its_own():
     assert refused("vllm", "-n2")
     assert refused("vllm", "--distributed-executor-backend=ray")
     assert refused("sglang", "--model-path=/another")
+    assert refused("sglang", "--base-gpu-id", "3")
+    assert refused("sglang", "--use-ray")
+    for words in (("-dpb", "ray"), ("-dpa=10.0.0.1",), ("-dpn1",), ("-dph",)):
+        assert refused("vllm", *words)
+    assert refused("vllm", "--data-parallel-rank", "1", "--grpc")
+    assert not refused("vllm", "-dp", "2", "-dpl", "1", "-tp=2", "--data-parallel-size")
     assert not refused("vllm", "--model-impl", "transformers", "--config-format", "hf")
     assert not refused("command", "--port", "8000")
 
