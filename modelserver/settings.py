@@ -133,7 +133,11 @@ class Settings:
 
     def make_run_dir(self) -> Path:
         """The run folder, there from now on, and closed to other users."""
-        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed(self.run_dir.parents):
+            # Whoever could write there could put another run folder in its place.
+            if not folder.exists():
+                folder.mkdir(mode=0o775, exist_ok=True)
+        self.run_dir.mkdir(mode=0o700, exist_ok=True)
         with suppress(PermissionError):  # It is another user's, who decides.
             self.run_dir.chmod(0o700)
         return self.run_dir
