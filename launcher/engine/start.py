@@ -48,6 +48,8 @@ class Start:
     """A start under way. Times are monotonic."""
 
     record: Record
+    #: Its model, as it was when it was started.
+    model: ModelSpec
     #: None where somebody else runs the engine.
     process: EngineProcess | None
     url: str
@@ -135,7 +137,7 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
         said = f"{how}; the disk of {log.parent} is full: make room on it"
         return Died(said, may_heal=True)
     text = process.read_tail(log, start.record.log_offset)
-    if starting and (cause := diagnosis.find_cause(text)):
+    if starting and (cause := diagnosis.find_cause(text, start.model)):
         said = f"{cause.text}; see {log}"
         return Died(said, may_heal=True) if cause.may_heal else CannotHeal(said)
     words = diagnosis.last_words(text)
@@ -166,6 +168,7 @@ def _started(
     files = weights.weights_of(path, resources.secrets.known(model))
     return Start(
         record,
+        model,
         running,
         _url(record.spec, record.port),
         StartProgress(resources.log_of(record.spec.id), record.log_offset, files),

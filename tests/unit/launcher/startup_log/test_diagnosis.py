@@ -1,5 +1,7 @@
 """Causes of a failed start, by what SGLang and vLLM really write."""
 
+from dataclasses import replace
+
 import pytest
 
 from launcher.startup_log.diagnosis import (
@@ -8,6 +10,9 @@ from launcher.startup_log.diagnosis import (
     find_cuda_error,
     last_words,
 )
+from modelserver.values import Kind, ModelSpec
+
+MODEL = ModelSpec("m", Kind.COMPLETION, "/m", "vllm")
 
 CORE = "(EngineCore pid=3709) ERROR 09-18 21:38:02 [core.py:1374] "
 #: A line, and a word of the remedy that it comes with.
@@ -120,7 +125,7 @@ CAUSES = {
     "ImportError: /lib/libstdc++.so.6: version `GLIBCXX_3.4' not found": "install it",
     "ImportError: /opt/vllm/_C.abi3.so: undefined symbol: _ZN3c106": "install it on",
     "ImportError: This modeling file requires the following packages that were not "
-    "found in your environment: einops.": "a model's own code imports",
+    "found in your environment: einops.": "the model's own code imports",
     "OSError: Can't load tokenizer for '/m'.": "correct path",
     "huggingface_hub.errors.RevisionNotFoundError: 404 Client Error.": "correct path",
 }
@@ -181,11 +186,51 @@ PASSING = {
 
 @pytest.mark.parametrize("line", CAUSES)
 def test_known_cause_comes_with_its_remedy(line: str) -> None:
-    cause = find_cause(f"loading\n{line}\nbye\n")
+    cause = find_cause(f"loading\n{line}\nbye\n", MODEL)
     assert cause
     found = cause.text
     assert line.strip()[:60] in found
     assert CAUSES[line] in found
+
+
+#: What a log says where an environment lacks something.
+LACKS = (
+    "ModuleNotFoundError: No module named 'sglang'",
+    "ImportError: libcudart.so.12: cannot open shared object file: No such file",
+)
+
+
+@pytest.mark.parametrize("line", LACKS)
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        (MODEL, "run `modelserver engines install vllm`"),
+        (
+            replace(MODEL, engine_version="0.33.0"),
+            "run `modelserver engines install vllm==0.33.0`",
+        ),
+        (
+            replace(MODEL, interpreter="/opt/vllm/bin/python"),
+            "install it for /opt/vllm/bin/python, or correct interpreter",
+        ),
+        (
+            replace(MODEL, image="vllm/vllm-openai"),
+            "put it into the image vllm/vllm-openai, or correct image",
+        ),
+        (
+            replace(MODEL, engine="command", command=("/opt/py/python", "serve.py")),
+            "install it where this model's command runs (/opt/py/python), "
+            "or correct command",
+        ),
+    ],
+)
+def test_what_is_missing_is_to_be_put_into_the_environment_that_lacks_it(
+    line: str, model: ModelSpec, remedy: str
+) -> None:
+    cause = find_cause(line, model)
+    assert cause
+    assert cause.text.endswith(remedy)
+    assert ("engines install" in cause.text) is ("engines install" in remedy)
 
 
 @pytest.mark.parametrize(
@@ -206,12 +251,12 @@ def test_known_cause_comes_with_its_remedy(line: str) -> None:
     ],
 )
 def test_line_that_a_healthy_start_writes_too_is_no_cause(line: str) -> None:
-    assert find_cause(f"loading\n{line}\nbye\n") is None
+    assert find_cause(f"loading\n{line}\nbye\n", MODEL) is None
 
 
 @pytest.mark.parametrize("line", PASSING)
 def test_what_passes_is_tried_again_and_comes_with_its_remedy(line: str) -> None:
-    cause = find_cause(f"loading\n{line}\nbye\n")
+    cause = find_cause(f"loading\n{line}\nbye\n", MODEL)
     assert cause
     assert cause.may_heal
     assert PASSING[line] in cause.text
@@ -220,18 +265,20 @@ def test_what_passes_is_tried_again_and_comes_with_its_remedy(line: str) -> None
 def test_a_file_that_the_hub_could_not_be_asked_for_may_be_there() -> None:
     missing = "OSError: Can't load the configuration of 'org/m'."
     asked = "httpx.ConnectTimeout: timed out"
-    found = find_cause(f"{asked}\nDuring handling of that, another one:\n{missing}\n")
+    found = find_cause(
+        f"{asked}\nDuring handling of that, another one:\n{missing}\n", MODEL
+    )
     assert found
     assert found.may_heal
     assert asked in found.text
-    alone = find_cause(missing)
+    alone = find_cause(missing, MODEL)
     assert alone
     assert not alone.may_heal
 
 
 def test_what_the_other_processes_say_of_a_death_does_not_hide_its_cause() -> None:
     others = "torch.distributed.DistBackendError: NCCL error: remote process exited"
-    found = find_cause(f"CUDA out of memory\n{others}\n")
+    found = find_cause(f"CUDA out of memory\n{others}\n", MODEL)
     assert found
     assert "more gpus" in found.text
 
@@ -239,14 +286,14 @@ def test_what_the_other_processes_say_of_a_death_does_not_hide_its_cause() -> No
 def test_cause_before_a_long_traceback_of_the_head_is_found() -> None:
     cause = f"{CORE}ValueError: No available memory for the cache blocks."
     tail = '(APIServer pid=1)   File "x.py", line 1, in run\n' * (DIAGNOSED_LINES - 10)
-    found = find_cause(f"{cause}\n{tail}")
+    found = find_cause(f"{cause}\n{tail}", MODEL)
     assert found
     assert "more gpus" in found.text
 
 
 def test_last_telling_line_decides() -> None:
     log = "OSError: You are trying to access a gated repo.\nCUDA out of memory\n"
-    found = find_cause(log)
+    found = find_cause(log, MODEL)
     assert found
     assert "more gpus" in found.text
 
@@ -259,7 +306,7 @@ def test_last_words_are_the_engines_own() -> None:
 
 @pytest.mark.parametrize("line", CAUSES)
 def test_what_a_change_of_the_fleet_cannot_mend_may_heal(line: str) -> None:
-    cause = find_cause(line)
+    cause = find_cause(line, MODEL)
     assert cause
     memory = "out of memory" in line or "Not enough memory" in line
     memory = memory or "KV cache" in line
