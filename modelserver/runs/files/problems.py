@@ -1,6 +1,7 @@
 """What is wrong with a file, as an error."""
 
 import errno
+from pathlib import Path
 
 from modelserver.errors import BatchFileError
 
@@ -54,10 +55,22 @@ def file_error(doing: str, path: object, error: OSError) -> BatchFileError:
     >>> print(file_error("write", "out.jsonl", OSError(2, "No such file")))
     cannot write out.jsonl: No such file; correct the path
     """
+    said = error.strerror or str(error)
     remedy = _REMEDIES.get(
         error.errno or 0, "see to that and run the same command again"
     )
-    told = f"cannot {doing} {path}: {error.strerror or error}; {remedy}"
+    if folder := _find_missing(error):
+        said = f"there is no folder {folder}"
+        remedy = "make it, or correct the path"
+    told = f"cannot {doing} {path}: {said}; {remedy}"
     made = BatchFileError(told)
     made.errno = error.errno or 0
     return made
+
+
+def _find_missing(error: OSError) -> Path | None:
+    """The first folder on the way to the file that is not there."""
+    if error.errno != errno.ENOENT or not isinstance(error.filename, (str, Path)):
+        return None
+    ways = reversed(Path(error.filename).parents)
+    return next((each for each in ways if not each.exists()), None)
