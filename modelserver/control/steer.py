@@ -196,7 +196,7 @@ def _record(
             raise_alert(store, settings, action.engine, action.reason, now)
     for reason in decision.scaling.reasons:
         values = {"engine": "", "action": "rebalance", "at": f"{now:.3f}"}
-        values |= {"model": reason.model, "reason": str(reason)}
+        values |= {"model": reason.model, "reason": reason.sentence, **reason.shown}
         log_decision(store, values)
         _log(values)
 

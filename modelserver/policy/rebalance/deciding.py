@@ -131,6 +131,8 @@ def _heat(scene: RebalanceScene) -> None:
         hot = _is_hot(scene, name)
         ticks = scene.meters[name].hot_ticks + 1 if hot else 0
         scene.update(name, hot_ticks=ticks)
+        if not hot:
+            scene.update(name, refused="")
 
 
 def _is_hot(scene: RebalanceScene, name: str) -> bool:
@@ -220,7 +222,9 @@ def _grow_one(scene: RebalanceScene, name: str) -> None:
     pressure = scene.pressure(name, len(planned))
     if len(planned | set(scene.own(name))) >= spec.max_engines and not unplaced:
         most = spec.max_engines
-        scene.say(name, f"is hot and has its max_engines {most}", **pressure.figures())
+        scene.refuse(
+            name, f"is hot and has its max_engines {most}", **pressure.figures()
+        )
         return
     gave = scene.meters[name].ledger.gained < 0
     if _since_growth(scene, name) < scene.rules.pause_seconds and not gave:
@@ -242,7 +246,7 @@ def _grow_one(scene: RebalanceScene, name: str) -> None:
         _begin(scene, name, allowed[0], why)
     else:
         why_not = _why_not(scene, name, places)
-        scene.say(name, f"{why}; {why_not}", **pressure.figures())
+        scene.refuse(name, f"{why}; {why_not}", **pressure.figures())
 
 
 def _why_grow(scene: RebalanceScene, name: str) -> str:

@@ -1,5 +1,6 @@
 """One run over the fleet: what the view shows, what is remembered, what is decided."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,6 +23,8 @@ from modelserver.policy.rebalance.timetable import Lead, find_due_window
 from modelserver.schedules import ScheduledWindow
 from modelserver.values import EXTERNAL, EngineState, engine_id, split_engine_id
 
+#: Numbers change from tick to tick where nothing else does.
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 #: Seconds for which a move is remembered after it was decided.
 PAST_SECONDS = 14_400.0
 
@@ -124,6 +127,13 @@ class RebalanceScene:
     def say(self, name: str, what: str, **figures: float | str) -> None:
         """Give a reason, with its figures."""
         self.reasons.append(Reason(name, what, figures))
+
+    def refuse(self, name: str, what: str, **figures: float | str) -> None:
+        """Say why a model gets no more, unless that was said, but for its numbers."""
+        refused = _NUMBER.sub("", what)
+        if refused != self.meters[name].refused:
+            self.say(name, what, **figures)
+            self.update(name, refused=refused)
 
     def new_id(self, name: str) -> str:
         """The first number that no engine has, not even one that is ending."""
@@ -238,6 +248,7 @@ class RebalanceScene:
     def begin(self, move: GpuMove) -> None:
         """Remember a move; its donors end from now on."""
         self.moves.append(move)
+        self.update(move.model, refused="")
         for engine in move.donors:
             self.unwant(self.engines[engine].model, engine)
         givers = dict.fromkeys(move.donor_models or ("",))

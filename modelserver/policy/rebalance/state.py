@@ -173,6 +173,8 @@ class Meter:
     full: tuple[str, ...] = ()
     #: For how many ticks in a row it has been hot.
     hot_ticks: int = 0
+    #: Why it is not given more, without numbers; "" where it needs no more.
+    refused: str = ""
     #: Since when it has had nothing to do, None while it has.
     quiet_since: float | None = None
     #: Since when it has had an engine too many, None while it has not.
@@ -212,13 +214,23 @@ class Reason:
     #: The figures that it was decided from, by name.
     figures: Mapping[str, float | str] = field(default_factory=dict)
 
+    @property
+    def sentence(self) -> str:
+        """Without its figures: "a: starts a-1 ..."."""
+        return f"{self.model}: {self.what}"
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The figures as people read them."""
+        return {
+            key: f"{value:.4g}" if isinstance(value, float) else value
+            for key, value in self.figures.items()
+        }
+
     def __str__(self) -> str:
         """ "a: starts a-1 ...; Q=700, G=87.5 s"."""
-        shown = (
-            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in self.figures.items()
-        )
-        return "; ".join(filter(None, (f"{self.model}: {self.what}", ", ".join(shown))))
+        figures = ", ".join(f"{key}={value}" for key, value in self.shown.items())
+        return "; ".join(filter(None, (self.sentence, figures)))
 
 
 @dataclass(frozen=True, slots=True)

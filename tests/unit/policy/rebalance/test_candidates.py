@@ -98,6 +98,45 @@ def test_nobody_is_asked_where_no_other_model_has_a_gpu() -> None:
     assert "no other model has a GPU that it could give" in said(outcome)
 
 
+def test_a_refusal_is_said_once_and_again_when_it_is_another() -> None:
+    held = engines("a", 0, 1, 2, 3)
+    memory = remembered(held, a=HOT, b=BUSY)
+    view = scene(A, replace(B, min_engines=0), 2000, held, gpus=4)
+    first = rebalance(view, memory, RULES, NOW)
+    assert "no other model has a GPU" in said(first)
+    assert said(rebalance(view, first.memory, RULES, NOW + 30)) == ""
+    full = replace(view, models=(ModelView(replace(A, max_engines=4), 2000),))
+    told = said(rebalance(full, first.memory, RULES, NOW + 30))
+    assert "has its max_engines" in told
+
+
+def test_a_refusal_in_which_only_numbers_changed_is_not_said_again() -> None:
+    past = (PastMove(NOW - 200, "a", "b"),)
+    memory = replace(remembered(FULL, a=HOT, b=BUSY), past=past)
+    view = scene(A, B, 1500, FULL)
+    first = rebalance(view, memory, RULES, NOW)
+    assert "a gave b an engine 200 s ago" in said(first)
+    later = rebalance(view, first.memory, RULES, NOW + 30)
+    assert said(later) == ""
+    forgot = {**first.memory.meters, "a": replace(first.memory.meters["a"], refused="")}
+    again = rebalance(view, replace(first.memory, meters=forgot), RULES, NOW + 30)
+    assert "a gave b an engine 230 s ago" in said(again)
+
+
+def test_a_model_that_was_not_hot_in_between_is_told_again() -> None:
+    held = engines("a", 0, 1, 2, 3)
+    memory = remembered(held, a=HOT, b=BUSY)
+    hot, calm = (scene(A, B, waiting, held, gpus=4) for waiting in (2000, 0))
+    first = rebalance(hot, memory, RULES, NOW)
+    idle = replace(first.memory.meters["a"], arrivals=0.0, recent=0.0, held=0.0)
+    meters = {**first.memory.meters, "a": idle}
+    quiet = replace(first.memory, meters=meters, ticked_at=NOW)
+    calmed = rebalance(calm, quiet, RULES, NOW + 30)
+    assert calmed.memory.meters["a"].hot_ticks == 0
+    assert calmed.memory.meters["a"].refused == ""
+    assert first.memory.meters["a"].refused
+
+
 def test_models_without_gpus_take_none_from_others() -> None:
     a = model("a", 1, 7, gpus=0)
     held = [EngineView("a-0", "a", "h", EngineState.READY), *engines("b", 0, 1)]
