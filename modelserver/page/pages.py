@@ -9,6 +9,8 @@ from modelserver.values import Outcome
 
 _T = TypeVar("_T")
 
+#: Alerts that are shown at once, the oldest; the others are folded up.
+ALERTS_OPEN = 6
 #: Decisions in the time line of the whole fleet.
 DECISIONS_SHOWN = 40
 #: Decisions in the time line of one engine or model.
@@ -26,9 +28,8 @@ class FleetPage:
 
 def fleet_page(view: FleetReading) -> FleetPage:
     """The page of the whole fleet."""
-    return FleetPage(
-        "fleet.html", "Fleet", {"decisions": view.decisions[:DECISIONS_SHOWN]}
-    )
+    values = {"decisions": view.decisions[:DECISIONS_SHOWN], "alerts_open": ALERTS_OPEN}
+    return FleetPage("fleet.html", "Fleet", values)
 
 
 def _model(view: FleetReading, name: str) -> FleetPage | None:

@@ -14,6 +14,7 @@ from modelserver.page.figures import KeyUse, QueueHistory, Waiting, answer_rate
 from modelserver.policy.health.memory import engine_memories
 from modelserver.runs.hosting.choosing import find_obstacle
 from modelserver.runs.hosting.telling import RunView
+from modelserver.runs.waiting import find_wait
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import AlertRecord, open_alerts
@@ -23,6 +24,7 @@ from modelserver.store.fleet.decisions import recent_decisions, subjects_of
 from modelserver.store.fleet.measurements import read_all_samples
 from modelserver.store.fleet.workers import read_oldest
 from modelserver.store.runs.hosted import (
+    HolderReport,
     HostedRun,
     ended_ids,
     open_ids,
@@ -68,7 +70,7 @@ class RunCard:
 
     found: HostedRun
     state: str
-    #: Why it waits, "" where it does not.
+    #: What it waits for, "" where it gets on.
     obstacle: str
     view: RunView
     is_held: bool
@@ -171,15 +173,16 @@ def _run_cards(store: Store, now: float) -> tuple[RunCard, ...]:
     ids = [*open_ids(store), *ended_ids(store)[:ENDED_SHOWN]]
     holders = read_holders(store)
     return tuple(
-        RunCard(
-            found,
-            str(found.state(now)),
-            find_obstacle(found, holders, now),
-            RunView(found),
-            found.is_held(now),
-        )
-        for found in read_hosted(store, ids, whole=True)
+        _run_card(found, holders, now) for found in read_hosted(store, ids, whole=True)
     )
+
+
+def _run_card(found: HostedRun, holders: Sequence[HolderReport], now: float) -> RunCard:
+    view = RunView(found)
+    obstacle = find_obstacle(found, holders, now)
+    if found.is_held(now):
+        obstacle = obstacle or find_wait(view)
+    return RunCard(found, str(found.state(now)), obstacle, view, found.is_held(now))
 
 
 def _key_cards(store: Store, now: float) -> tuple[KeyCard, ...]:

@@ -5,9 +5,10 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.cli.output import FittingTable, console, print_json, seconds, table
 from modelserver.runs.hosting.choosing import find_obstacle
 from modelserver.runs.hosting.telling import RunView
+from modelserver.runs.waiting import find_wait
 from modelserver.settings import load
 from modelserver.store import connect
 from modelserver.store.runs.hosted import (
@@ -21,6 +22,8 @@ from modelserver.store.runs.hosted import (
 
 #: Runs that have ended and are listed, the last ones.
 MOST_LISTED = 20
+#: What runs are listed without first where a screen is narrow.
+SPARE_COLUMNS = ("holder", "age", "failed", "requests/s", "ETA")
 
 
 @click.command("list")
@@ -46,14 +49,17 @@ def list_runs(is_all: bool, as_json: bool) -> None:
 def _entry(
     found: HostedRun, holders: tuple[HolderReport, ...], now: float
 ) -> dict[str, Any]:
-    run, tally = found.run, RunView(found).tally
-    is_held = found.is_held(now)
+    run, view = found.run, RunView(found)
+    tally, is_held = view.tally, found.is_held(now)
+    reason = find_obstacle(found, holders, now)
+    if is_held:
+        reason = reason or find_wait(view)
     return {
         "id": run.id,
         "file": run.source,
         "output": run.output,
         "state": found.state(now),
-        "reason": find_obstacle(found, holders, now),
+        "reason": reason,
         "rows": run.rows,
         "answered": tally.answered,
         "failed": tally.failed,
@@ -71,22 +77,22 @@ def _entry(
 
 def _show(listed: list[dict[str, Any]]) -> None:
     numbers = ("done", "failed", "all", "requests/s", "ETA", "age")
-    columns = ("id", "file", "state", *numbers[:5], "holder", "age")
+    columns = ("id", "state", *numbers[:5], "age", "holder", "file")
     made = table("Runs", *columns, numbers=numbers)
     for each in listed:
         rate = each["requests_per_second"]
         made.add_row(
             each["id"],
-            escape(each["file"]),
             each["state"],
             *(f"{each[name]:,}" for name in ("answered", "failed", "rows")),
             "-" if rate is None else f"{rate:,.1f}",
             seconds(each["eta_seconds"]),
-            each["holder"] or "-",
             seconds(each["age_seconds"]),
+            each["holder"] or "-",
+            escape(each["file"]),
         )
     screen = console()
-    screen.print(made)
+    screen.print(FittingTable(made, SPARE_COLUMNS))
     for each in listed:
         if each["reason"]:
             told = f"{each['id']} {each['state']}: {each['reason']}"

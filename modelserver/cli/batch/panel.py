@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sized
-from typing import Any, Protocol
+from typing import Any
 
 import click
 from rich.console import Console, Group
@@ -16,6 +15,7 @@ from rich.text import Text
 from modelserver.cli.output import seconds, table
 from modelserver.runs.files.batch_run import NO_MODEL
 from modelserver.runs.files.tally import Tally
+from modelserver.runs.waiting import ShownRun, count_ready, find_wait
 
 #: The panel is drawn anew after so many seconds.
 DRAWN_SECONDS = 0.5
@@ -23,41 +23,6 @@ DRAWN_SECONDS = 0.5
 LINE_SECONDS = 30.0
 #: Columns of the panel's bar.
 BAR_WIDTH = 40
-
-
-class ShownWindow(Protocol):
-    """What is shown of what a run has under way."""
-
-    @property
-    def under_way(self) -> Sized:
-        """The rows that are under way."""
-
-    @property
-    def places(self) -> Mapping[str, int]:
-        """Places of ready engines, by model."""
-
-    @property
-    def engines(self) -> Mapping[str, tuple[int, int]]:
-        """By model: how many of its engines are ready, and how many there are."""
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing is sent or received now, "" where it is."""
-
-
-class ShownRun(Protocol):
-    """What is shown of a run, whoever carries it out."""
-
-    @property
-    def tally(self) -> Tally:
-        """What came of its rows."""
-
-    @property
-    def feeder(self) -> ShownWindow | None:
-        """What it has under way, None before its first row."""
-
-    def models_under_way(self) -> set[str]:
-        """The models that rows are under way to."""
 
 
 class Panel:
@@ -102,7 +67,7 @@ def render(run: ShownRun) -> Group:
     bar = ProgressBar(total=max(1, tally.total), completed=done, width=BAR_WIDTH)
     head.add_row(bar, *told)
     parts: list[Any] = [head, Text(_speed(run)), Text(_engines(run)), _models(run)]
-    if waits := _waits(run):
+    if waits := find_wait(run):
         parts.append(Text(f"waits: {waits}", style="yellow"))
     return Group(*parts)
 
@@ -111,7 +76,7 @@ def line(run: ShownRun) -> str:
     """The same in one line."""
     tally = run.tally
     done = f"{tally.answered + tally.failed:,}/{tally.total:,}"
-    waits = f"; waits: {waits}" if (waits := _waits(run)) else ""
+    waits = f"; waits: {waits}" if (waits := find_wait(run)) else ""
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     return f"{done}{failed}, ETA {_eta(tally)}; {_speed(run)}, {_engines(run)}{waits}"
 
@@ -135,7 +100,7 @@ def _speed(run: ShownRun) -> str:
 
 def _engines(run: ShownRun) -> str:
     models = run.models_under_way() | (run.tally.models.keys() - {NO_MODEL})
-    return f"{_ready(run, models)} engines ready"
+    return f"{count_ready(run, models)} engines ready"
 
 
 def _models(run: ShownRun) -> Table:
@@ -148,27 +113,6 @@ def _models(run: ShownRun) -> Table:
         counts = (each.answered, each.failed, each.cut_off)
         tokens = (each.prompt_tokens, each.completion_tokens)
         shown = [f"{count:,}" for count in (*counts, *tokens)]
-        shown += [_ready(run, [name]), f"{places.get(name, 0):,}"]
+        shown += [count_ready(run, [name]), f"{places.get(name, 0):,}"]
         made.add_row(escape(name), *shown)
     return made
-
-
-def _waits(run: ShownRun) -> str:
-    """What a run waits for, "" where it gets on."""
-    feeder = run.feeder
-    if feeder is None:
-        return ""
-    if feeder.trouble:
-        return feeder.trouble
-    without = sorted(run.models_under_way() - set(feeder.places))
-    if without:
-        told = ", ".join(f"{_ready(run, [name])} engines of {name}" for name in without)
-        return f"{told} are ready; see `modelserver why {without[0]}`"
-    return ""
-
-
-def _ready(run: ShownRun, models: Iterable[str]) -> str:
-    """How many engines of these models are ready: "2 of 3"."""
-    engines = run.feeder.engines if run.feeder else {}
-    counts = [engines.get(model, (0, 0)) for model in models]
-    return f"{sum(ready for ready, _ in counts)} of {sum(there for _, there in counts)}"

@@ -25,8 +25,15 @@ function putIn(old, fresh) {
   if (again) again.focus({ preventScroll: true });
 }
 
-async function refetch() {
+function tellStale(reason) {
   const stale = document.getElementById("stale");
+  const told = `${reason} What is shown is old.`;
+  // It is read aloud when it changes.
+  if (stale.textContent !== told) stale.textContent = told;
+  stale.hidden = false;
+}
+
+async function refetch() {
   try {
     const asked = { signal: AbortSignal.timeout(FETCH_SECONDS * 1000) };
     const answer = await fetch(location.pathname + "?part", asked);
@@ -36,14 +43,18 @@ async function refetch() {
     const parts = [...fresh.querySelectorAll("[data-part]")];
     const ids = parts.map((part) => part.id).join();
     const shown = [...document.querySelectorAll("main [data-part]")];
+    const failure = fresh.querySelector("#failure [role=alert]");
+    if (answer.status >= 500 && failure && shown.every((part) => part.id !== "failure")) {
+      return tellStale(`${failure.textContent}.`);
+    }
     if (shown.map((part) => part.id).join() === ids) {
       shown.forEach((part, place) => putIn(part, parts[place]));
     } else {
       document.getElementById("main").replaceChildren(...fresh.body.childNodes);
     }
-    stale.hidden = true;
+    document.getElementById("stale").hidden = true;
   } catch {
-    stale.hidden = false;
+    tellStale("No answer from the page.");
   }
 }
 

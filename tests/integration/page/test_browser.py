@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from modelserver.page.server import PageOptions
+from modelserver.store.fleet.alerts import AlertRecord
+from modelserver.store.fleet.alerts import add as add_alert
 from modelserver.store.fleet.orders import orders
 from tests.support.browser import BROWSER, Tab, open_browser
 from tests.support.fleet_records import Records
@@ -26,6 +28,13 @@ AXE = find_spec("axe_core_python")
 FOUND = """axe.run().then(found => found.violations.map(
     each => `${each.id} (${each.impact}): ${each.nodes.map(n => n.html).join(" ")}`))"""
 PAGES = ("/", "/engines/chat-0")
+SHOWN = "document.body.innerText"
+#: Links of at most 10 letters that take more than one line.
+SQUEEZED = """[...document.querySelectorAll("td a, th a")].filter(
+    each => each.innerText.length <= 10 && each.getClientRects().length > 1)
+    .map(each => each.innerText)"""
+#: Where a part begins, in pixels from the page's top.
+TOP = "document.getElementById('{}').getBoundingClientRect().top + scrollY"
 FOCUSED = "document.activeElement.getAttribute('href')"
 
 
@@ -86,6 +95,65 @@ def test_a_page_is_read_and_ordered_from_without_scripts(
 
     with serve_page(records.settings, PASSWORD, PageOptions("ada", True)) as page:
         asyncio.run(visit(f"http://127.0.0.1:{page.port}"))
+
+
+def test_what_was_read_stays_while_redis_is_away(tmp_path: Path):
+    (tmp_path / "server").mkdir()
+    valkey = ValkeyProcess(tmp_path / "server").start()
+    records = Records.open(tmp_path, valkey.url, ("chat", "absent"))
+    records.write(engines=2)
+
+    async def visit(url: str) -> Tab:
+        async with open_browser(tmp_path / "profile") as tab:
+            await tab.log_in(url, PASSWORD)
+            valkey.stop()
+            await tab.wait_for("!document.getElementById('stale').hidden")
+            told = await tab.run("document.getElementById('stale').innerText")
+            assert "Redis at redis://" in told
+            assert told.endswith("What is shown is old.")
+            assert "no ready engine: 120 wait" in await tab.run(SHOWN)
+            await tab.open(f"{url}/")
+            assert "does not answer" in await tab.run(SHOWN)
+            valkey.start()
+            await tab.wait_for("document.getElementById('models')")
+            assert await tab.run("document.getElementById('stale').hidden")
+            return tab
+
+    with serve_page(records.settings, PASSWORD, PageOptions("ada")) as page:
+        tab = asyncio.run(visit(f"http://127.0.0.1:{page.port}"))
+    assert tab.complaints == []
+    records.store.client.close()
+    valkey.stop()
+
+
+@pytest.mark.parametrize("width", [390, 920, 1024, 1280])
+def test_many_models_with_long_names_stay_readable(tmp_path: Path, width: int):
+    """No column is squeezed to letters, nothing stands beyond the window."""
+    (tmp_path / "server").mkdir()
+    valkey = ValkeyProcess(tmp_path / "server").start()
+    long = "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"
+    records = Records.open(tmp_path, valkey.url, ("vectors", long, "absent"))
+    records.write(engines=4)
+    now = records.store.now()
+    for number in range(20):
+        text = f"m{number} is down: {'its engine is FATAL ' * 12}"
+        alert = AlertRecord(f"m{number}", text, now - number, "down", "raised")
+        add_alert(records.store, alert)
+
+    async def visit(url: str) -> None:
+        async with open_browser(tmp_path / "profile") as tab:
+            await tab.look(width, 900)
+            await tab.log_in(url, PASSWORD)
+            assert await tab.run("document.documentElement.scrollWidth") == width
+            assert await tab.run(SQUEEZED) == []
+            assert await tab.run(TOP.format("models")) < 3 * 900
+            assert "15 more" in await tab.run(SHOWN)
+            assert "root@vm.Control" not in await tab.run(SHOWN)
+
+    with serve_page(records.settings, PASSWORD, PageOptions("ada")) as page:
+        asyncio.run(visit(f"http://127.0.0.1:{page.port}"))
+    records.store.client.close()
+    valkey.stop()
 
 
 async def press(tab: Tab, action: str, token: str = "") -> None:
