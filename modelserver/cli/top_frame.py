@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,8 +20,10 @@ from modelserver.page.reading import EngineCard, FleetReading, ModelCard, RunCar
 NAME_WIDTH = 24
 #: Columns of a run's bar.
 BAR_WIDTH = 12
-#: From so many columns on, all columns of a table are shown.
+#: From so many columns on, columns stand two letters apart.
 WIDE = 120
+#: The share of the width that notes get, if need be in place of other columns.
+NOTE_SHARE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ class Column:
 
     title: str
     is_number: bool = False
-    #: Whether it is left out where the terminal is not ``WIDE``.
-    is_extra: bool = False
+    #: Where a terminal is narrow, the column with the greatest is left out first, and
+    #: those with 0 never.
+    spare: int = 0
     #: Whether it takes what width is left over.
     is_note: bool = False
 
@@ -47,9 +51,7 @@ class Section:
         is_wide = width >= WIDE
         table = Table(box=None, expand=True, padding=(0, 1 + is_wide, 0, 0))
         table.pad_edge = False
-        shown = [
-            n for n, each in enumerate(self.columns) if is_wide or not each.is_extra
-        ]
+        shown = self._find_shown(width, 1 + is_wide)
         for column in (self.columns[n] for n in shown):
             table.add_column(
                 column.title.upper(),
@@ -65,6 +67,28 @@ class Section:
             left_out = len(self.rows) - most_rows + 1
             table.add_row(Text(f"... {left_out} more", style="dim"))
         return table
+
+    def _find_shown(self, width: int, gap: int) -> list[int]:
+        """The columns that are shown, so that notes can be read."""
+        note = int(NOTE_SHARE * width)
+        widths = [self._width(n, note) + gap for n in range(len(self.columns))]
+        shown = list(range(len(self.columns)))
+        while sum(widths[n] for n in shown) - gap > width:
+            spare = max(shown, key=lambda n: self.columns[n].spare)
+            if not self.columns[spare].spare:
+                break
+            shown.remove(spare)
+        return shown
+
+    def _width(self, place: int, note: int) -> int:
+        column = self.columns[place]
+        cells = [column.title, *(row[place] for row in self.rows)]
+        widest = max(map(_width, cells))
+        return min(widest, note if column.is_note else NAME_WIDTH)
+
+
+def _width(cell: RenderableType) -> int:
+    return BAR_WIDTH if isinstance(cell, ProgressBar) else cell_len(str(cell))
 
 
 def share_rows(wanted: Sequence[int], room: int) -> list[int]:
@@ -142,7 +166,11 @@ def _alerts(view: FleetReading) -> Section:
     rows += [
         (Text(o.target, "yellow"), "-", Text(ordered(o))) for o in view.status.orders
     ]
-    columns = (Column("alert"), Column("since", True), Column("", is_note=True))
+    columns = (
+        Column("alert"),
+        Column("since", True, spare=1),
+        Column("", is_note=True),
+    )
     return Section(columns, rows)
 
 
@@ -155,10 +183,10 @@ def _models(view: FleetReading) -> Section:
         Column("model"),
         Column("ready", True),
         Column("wait", True),
-        Column("oldest", True),
-        Column("empty in", True, is_extra=True),
-        Column("answers/s", True),
-        Column("cut off", True, is_extra=True),
+        Column("oldest", True, spare=2),
+        Column("empty in", True, spare=3),
+        Column("answers/s", True, spare=1),
+        Column("cut off", True, spare=4),
         Column("note", is_note=True),
     )
     cards = sorted(view.models, key=trouble_first)
@@ -188,12 +216,12 @@ def _engines(view: FleetReading) -> Section:
     columns = (
         Column("engine"),
         Column("state"),
-        Column("host"),
-        Column("in flight", True),
-        Column("p50", True),
-        Column("p95", True),
-        Column("tokens/s", True),
-        Column("to peers", True),
+        Column("host", spare=3),
+        Column("in flight", True, spare=1),
+        Column("p50", True, spare=2),
+        Column("p95", True, spare=6),
+        Column("tokens/s", True, spare=4),
+        Column("to peers", True, spare=5),
         Column("reason", is_note=True),
     )
     cards = sorted(view.engines, key=trouble_first)
@@ -239,12 +267,12 @@ def _gpus(view: FleetReading) -> Section:
     columns = (
         Column("gpu"),
         Column("host"),
-        Column("name", is_extra=True),
-        Column("ours", True),
-        Column("others", True),
-        Column("memory", True),
-        Column("util", True),
-        Column("°C", True),
+        Column("name", spare=6),
+        Column("ours", True, spare=2),
+        Column("others", True, spare=3),
+        Column("memory", True, spare=1),
+        Column("util", True, spare=4),
+        Column("°C", True, spare=5),
         Column("fault, or who holds it", is_note=True),
     )
     return Section(columns, rows)
@@ -254,11 +282,11 @@ def _runs(view: FleetReading) -> Section:
     columns = (
         Column("run"),
         Column("state"),
-        Column("progress"),
+        Column("progress", spare=4),
         Column("done", True),
-        Column("failed", True),
-        Column("rows/s", True),
-        Column("left", True),
+        Column("failed", True, spare=3),
+        Column("rows/s", True, spare=2),
+        Column("left", True, spare=1),
         Column("waits for", is_note=True),
     )
     return Section(columns, [_run_row(card) for card in view.runs])

@@ -59,6 +59,17 @@ def test_frames_fit_their_terminal_and_show_trouble_first(records: Records):
     assert all(f"chat-{number} " in every for number in range(20))
 
 
+def test_notes_can_be_read_where_columns_have_to_go_for_them(records: Records):
+    for width in (40, 60, 80):
+        lines = drawn(records, width, 40)
+        assert max(map(len, lines)) <= width
+        heads = [line for line in lines if line.startswith(("MODEL", "ENGINE", "RUN"))]
+        assert all("…" not in head for head in heads), heads
+        (starting,) = (line for line in lines if "STARTING" in line)
+        assert "loading weights" in starting, lines
+        assert any("no ready engine; 1" in line for line in lines), lines
+
+
 @dataclass
 class Terminal:
     """A command in a terminal of its own."""
