@@ -49,6 +49,8 @@ command listens, ``stopping`` ends it at a signal, ``operator`` who runs it,
 when they are asked for, and ``__main__`` is for ``python -m modelserver.cli``.
 """
 
+import io
+import os
 import sys
 
 import click
@@ -201,10 +203,15 @@ def cli() -> None:
 
     The fleet file is fleet.toml in this folder, or what MODELSERVER_FLEET names.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def main() -> None:
     """Run the command line: exit 2 for a wrong configuration, 1 for other errors."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a reason or an answer says may be more than this terminal can show.
+        sys.stdout.reconfigure(errors="replace")
     try:
         cli()
     except ConfigurationError as error:

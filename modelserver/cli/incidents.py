@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from modelserver.cli.output import console, print_json, table
+from modelserver.cli.output import FittingTable, console, print_json, table
 from modelserver.errors import ModelserverError
 from modelserver.operations.incidents import INCIDENTS_FOLDER, Incident, read_incidents
 from modelserver.settings import load
@@ -16,6 +16,8 @@ from modelserver.settings import load
 SHOWN_LOG_LINES = 12
 #: How many letters of a reason are listed.
 REASON_LETTERS = 90
+#: What incidents are listed without first where a screen is narrow: ids tell it too.
+SPARE_COLUMNS = ("inc", "time", "engine")
 #: How many letters of a line ``show`` prints.
 LINE_LETTERS = 160
 
@@ -35,13 +37,13 @@ def incidents(context: click.Context, as_json: bool) -> None:
     if not found:
         click.echo("There are no incidents on this host.")
         return
-    made = table("Incidents", "time", "engine", "inc", "reason", "id", numbers=("inc",))
+    made = table("Incidents", "time", "engine", "inc", "id", "reason", numbers=("inc",))
     for each in found:
         # `show` says where the log is.
         reason = escape(each.reason.partition("; see ")[0][:REASON_LETTERS])
         inc = str(each.incarnation)
-        made.add_row(_when(each), each.engine, inc, reason, each.id)
-    console().print(made)
+        made.add_row(_when(each), each.engine, inc, each.id, reason)
+    console().print(FittingTable(made, SPARE_COLUMNS))
     click.echo(f"\nEach is a folder in {run_dir / INCIDENTS_FOLDER}")
 
 

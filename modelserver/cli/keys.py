@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from modelserver.cli.output import console, print_json, table
+from modelserver.cli.output import FittingTable, console, print_json, table
 from modelserver.errors import ConfigurationError
 from modelserver.operations.words import clock
 from modelserver.settings import load
@@ -86,13 +86,14 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json([dataclasses.asdict(key) for key in found])
         return
-    columns = ("models", "priority", "requests/min", "tokens/min", "tokens/day")
-    made = table("API keys", "name", *columns, "made", numbers=columns[1:])
+    numbers = ("priority", "requests/min", "tokens/min", "tokens/day")
+    made = table("API keys", "name", *numbers, "made", "models", numbers=numbers)
     for key in found:
         limits = [f"{most:,}" if most else "-" for most in _limits(key)]
         models = ", ".join(key.models) or "all"
-        made.add_row(key.name, models, str(key.priority), *limits, clock(key.made_at))
-    console().print(made if found else "There are no API keys.")
+        made.add_row(key.name, str(key.priority), *limits, clock(key.made_at), models)
+    listed = FittingTable(made, ("made", "priority"))
+    console().print(listed if found else "There are no API keys.")
 
 
 def _limits(key: ApiKey) -> tuple[int, int, int]:

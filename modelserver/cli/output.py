@@ -2,20 +2,19 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 
 from modelserver.operations.words import seconds as seconds
 
 #: The last column of a table may be folded to so many letters.
 FOLDED_WIDTH = 24
-#: Letters between two columns.
-GAP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +32,41 @@ class FittingTable:
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         """The table with the columns that fit, and the names of the others."""
-        made = copy.copy(self.table)
-        left_out: list[str] = []
-        while (name := self._find_spare(made, console, options)) is not None:
-            made.columns = [each for each in made.columns if each.header != name]
+        columns, left_out = list(self.table.columns), []
+        while not (fits := self._fits(columns, console, options)):
+            shown = {each.header for each in columns}
+            name = next((each for each in self.spare if each in shown), None)
+            if name is None:
+                break
+            columns = [each for each in columns if each.header != name]
             left_out.append(name)
-        yield made
+        yield self._of(columns, fits)
         if left_out:
             yield f"[dim](no room for {', '.join(left_out)})[/dim]"
 
-    def _find_spare(
-        self, made: Table, console: Console, options: ConsoleOptions
-    ) -> str | None:
-        """What is to be left out next, None where all fits or nothing is spare."""
-        whole = copy.copy(made)
-        whole.columns = made.columns[:-1]
-        for column in whole.columns:
-            column.no_wrap = True
+    def _of(self, columns: Sequence[Column], is_whole: bool) -> Table:
+        """A table of these columns; ``is_whole`` keeps words of all but the last."""
+        made = copy.copy(self.table)
+        made.columns, made.rows = [], []
+        for each in columns:
+            made.add_column(
+                each.header,
+                justify=each.justify,
+                overflow=each.overflow,
+                no_wrap=is_whole and each is not columns[-1],
+            )
+        for cells in zip(*(each.cells for each in columns), strict=True):
+            made.add_row(*cells)
+        return made
+
+    def _fits(
+        self, columns: Sequence[Column], console: Console, options: ConsoleOptions
+    ) -> bool:
+        """Whether there is room for these columns, and a folded last one."""
         free = options.update(width=1000)
-        width = Measurement.get(console, free, whole).maximum + GAP + FOLDED_WIDTH
-        if width <= options.max_width:
-            return None
-        shown = {each.header for each in made.columns}
-        return next((name for name in self.spare if name in shown), None)
+        whole = Measurement.get(console, free, self._of(columns, True)).maximum
+        last = Measurement.get(console, free, self._of(columns[-1:], True)).maximum
+        return whole - max(0, last - FOLDED_WIDTH) <= options.max_width
 
 
 def console() -> Console:

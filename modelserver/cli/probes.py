@@ -6,12 +6,15 @@ from dataclasses import asdict
 import click
 from rich.markup import escape
 
-from modelserver.cli.output import console, print_json, seconds, table
+from modelserver.cli.output import FittingTable, console, print_json, seconds, table
 from modelserver.operations import probe
 from modelserver.operations.status import EngineStatus, read_status
 from modelserver.operations.traffic import Traffic
 from modelserver.settings import load
 from modelserver.store import connect
+
+#: What engines are shown without first where a screen is narrow.
+SPARE_COLUMNS = ("host", "gpus", "p95", "url", "tokens/s", "p50")
 
 
 @click.command()
@@ -47,7 +50,7 @@ def latency(model: str | None, as_json: bool) -> None:
             "-" if rate is None else f"{rate:.1f}",
             escape(" ".join((each.error or each.answer).split())[:80]),
         )
-    console().print(made)
+    console().print(FittingTable(made, SPARE_COLUMNS))
 
 
 def _traffic(each: probe.Probe, engines: dict[str, EngineStatus]) -> Traffic:

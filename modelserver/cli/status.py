@@ -29,6 +29,10 @@ STATUS_WATCH_SECONDS = 2.0
 HOLD_WIDTH = 30
 #: What engines are shown without first where a screen is narrow.
 SPARE_COLUMNS = ("inc", "errors", "p95", "requests", "since", "host", "tokens/s", "p50")
+#: The same of models.
+SPARE_OF_MODELS = ("cut off", "kind", "workers", "wanted")
+#: The same of GPUs.
+SPARE_OF_GPUS = ("name", "temp", "util")
 #: Colours of engines' states; others have none.
 STATE_COLOURS = {
     EngineState.READY: "green",
@@ -155,7 +159,7 @@ def engine_reason(engine: EngineStatus) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _models(found: Status) -> Table:
+def _models(found: Status) -> FittingTable:
     numbers = ("ready", "wanted", "backlog", "workers", "cut off")
     made = table("Models", "model", "kind", *numbers, "note", numbers=numbers)
     for model in found.models:
@@ -163,7 +167,7 @@ def _models(found: Status) -> Table:
         counts = (model.ready, model.wanted, queue.backlog, queue.workers)
         cells = (*map(str, (*counts, model.cut_off)), model_note(model))
         made.add_row(model.name, model.kind, *cells)
-    return made
+    return FittingTable(made, SPARE_OF_MODELS)
 
 
 def model_note(model: ModelStatus) -> str:
@@ -202,7 +206,7 @@ def _hosts(found: Status) -> Table:
     return made
 
 
-def _gpus(found: Status) -> Table:
+def _gpus(found: Status) -> FittingTable:
     numbers = ("memory", "util", "temp")
     columns = ("host", "gpu", "name", *numbers, "held by", "fault")
     made = table("GPUs", *columns, numbers=numbers)
@@ -220,7 +224,7 @@ def _gpus(found: Status) -> Table:
                 escape(gpu.holders or "-"),
                 fault,
             )
-    return made
+    return FittingTable(made, SPARE_OF_GPUS)
 
 
 def _workers(found: Status) -> Table:

@@ -32,3 +32,18 @@ def test_a_narrow_screen_shows_fewer_columns_and_whole_words(
     assert any(line.startswith(header) for line in lines), lines
     assert all(len(line) <= width for line in lines)
     assert (told in lines) if told else not any("no room" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", range(40, 90))
+def test_what_is_shown_beside_a_long_reason_is_whole(width: int):
+    numbers = ("inc", "errors", "in-flight", "p50")
+    made = table("Engines", "engine", "host", *numbers, "reason", numbers=numbers)
+    made.add_row("m-0", "gpu-1", "12", "9,876", "0/64", "0.216 s", "waits " * 40)
+    screen = Console(width=width, color_system=None)
+    with screen.capture() as captured:
+        screen.print(FittingTable(made, ("inc", "host", "errors", "p50")))
+    header, row = captured.get().splitlines()[1:3]
+    whole = {"m-0", "gpu-1", "12", "9,876", "0/64", "0.216", "s", "waits"}
+    assert set(row.split()) <= whole
+    assert row.count("0.216 s ") == row.count("0.2")
+    assert set(header.split()) <= {"engine", "host", *numbers, "reason"}
