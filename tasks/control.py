@@ -1,7 +1,6 @@
 """The beat job."""
 
 import os
-import socket
 
 from modelserver.control.steer import steer as steer_once
 from modelserver.messaging.wire import STEER
@@ -20,7 +19,7 @@ def steer() -> int:
     # The connections of all looks count as one.
     store.unreadable = app.modelserver_unreadable
     try:
-        owner = f"{socket.gethostname()}-{os.getpid()}"
+        owner = f"{settings.host}-{os.getpid()}"
         return len(steer_once(store, settings, owner))
     finally:
         store.client.close()

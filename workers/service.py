@@ -1,7 +1,6 @@
 """Everything that one worker runs on its loop, put together and taken apart."""
 
 import asyncio
-import socket
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -69,7 +68,7 @@ class Service:
         self.client = self._open(settings.redis_url)
         apart = settings.results_url != settings.redis_url
         self.results = self._open(settings.results_url) if apart else None
-        worker = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        worker = f"{settings.host}-{uuid.uuid4().hex[:12]}"
         keys = Keys(settings.fleet.redis.prefix)
         self.deliveries = Deliveries(self.client, keys, worker, self.results)
         self.courier = Courier(self.deliveries)

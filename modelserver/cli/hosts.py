@@ -25,12 +25,19 @@ def drain_host(host: str, reason: str) -> None:
     store = connect(settings)
     found = read_status(store, settings)
     engines = orders.drain_host(store, found, host, find_operator(), reason)
-    names = ", ".join(each.id for each in engines) or "none"
+    kept = orders.find_kept(found, host)
+    names = ", ".join(each.id for each in engines if each.id not in kept) or "none"
     click.echo(
         f"{host} gets no engines, and those that it has go elsewhere: {names}; "
         f"`modelserver why {host}` shows what is left, `modelserver undrain-host "
         f"{host}` ends that"
     )
+    for each in engines:
+        if each.id in kept:
+            click.echo(
+                f"{each.id} was moved to {host} and stays there, with nothing new; "
+                f"`modelserver move {each.id} --anywhere` lets it go"
+            )
 
 
 @click.command("undrain-host")

@@ -136,6 +136,12 @@ def drain_host(
     return tuple(each for each in found.engines if host in each.hosts and each.wanted)
 
 
+def find_kept(found: Status, host: str) -> frozenset[str]:
+    """The engines that operators have moved to a host, and that stay there."""
+    kept = (each for each in found.orders if each.kind == MOVE and each.host == host)
+    return frozenset(each.target for each in kept)
+
+
 def move(
     store: Store,
     found: Status,

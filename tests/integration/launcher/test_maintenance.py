@@ -28,6 +28,10 @@ def test_a_drained_host_gives_its_engine_away_and_it_moves_back_by_order(
         say(hosts, "move", "m-0", drained)
         eventually(lambda: read_wishes(hosts.store)["m-0"].spec.host == drained)
         assert f"to host {drained} by" in say(hosts, "why", "m-0")
+        told = say(hosts, "drain-host", drained)
+        assert "go elsewhere: none" in told
+        assert f"m-0 was moved to {drained} and stays there" in told
+        say(hosts, "undrain-host", drained)
         say(hosts, "move", "m-0", "--anywhere")
         assert hosts.run("move", "m-0", "c").returncode == 1
 
