@@ -56,11 +56,16 @@ class Orders:
         return bool({engine, model} & self._paused)
 
     def left_alone(self) -> frozenset[str]:
-        """The engines that are not judged: paused, drained, or just released."""
+        """The engines that are not judged: paused, held by order, or just released."""
         known = self._snapshot.wishes.keys() | self._snapshot.engines.keys()
         paused = {engine for engine in known if self.is_paused(engine)}
+        held = {
+            name
+            for name, wish in self._snapshot.wishes.items()
+            if self._hold(name, wish)
+        }
         changed = {treat.engine for treat in self.treats()}
-        return frozenset(paused | self._drained.keys() | changed)
+        return frozenset(paused | self._drained.keys() | held | changed)
 
     def treats(self) -> tuple[Treat, ...]:
         """The holds to be set or lifted so that wishes are as operators ordered."""

@@ -156,6 +156,17 @@ def test_what_fits_nowhere_else_is_held_until_the_host_is_open_again():
     assert freed.hold == ""
 
 
+def test_control_does_not_end_the_hold_of_what_fits_nowhere_else():
+    """Nor judges it: it was held and released in turn, at every look."""
+    held = hosts_of(look(hold="drained"), "a")
+    wish = replace(held.wishes["m-0"], hold="host a is drained by ada: new disk")
+    memory = HealthMemory(engines={"m-0": EngineMemory(3, "a", Health.HEALTHY)})
+    snapshot = replace(held, wishes={"m-0": wish}, memory=memory)
+    assert decide(snapshot, RULES, NOW) == ()
+    silent = replace(snapshot.engines["m-0"], since=NOW - 90, alive_at=NOW - 90)
+    assert decide(replace(snapshot, engines={"m-0": silent}), RULES, NOW) == ()
+
+
 def test_a_pinned_engine_of_a_drained_host_is_held():
     snapshot = hosts_of(look(), "a", "b")
     pinned = replace(snapshot, pins=(EngineSpec("m-0", "m", "a"),))
