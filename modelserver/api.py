@@ -82,6 +82,11 @@ class InferenceTask(Task):  # type: ignore[misc]
     models: Callable[[], Catalogue]
     settings: Settings
 
+    def __reduce__(self) -> Any:
+        if isinstance(self.app, ClientApplication):
+            return _task_of, (self.app, self.name)
+        return super().__reduce__()
+
     def apply_async(
         self, args: Any = None, kwargs: Any = None, **options: Any
     ) -> AsyncResult:
@@ -286,6 +291,12 @@ Arguments: ``input`` (a text or a list of texts), by name ``model``, ``deadline`
 """
 
 
+def _task_of(app: Celery, name: str) -> InferenceTask:
+    """A task that was pickled."""
+    task: InferenceTask = app.tasks[name]
+    return task
+
+
 def _call_from_a_client(task: InferenceTask, args: Any, kwargs: Any) -> Any:
     """A plain call in a client sends the request and waits for its answer."""
     return task.apply_async(args, kwargs).get()
@@ -309,4 +320,6 @@ def client(settings: Settings | None = None) -> Celery:
 @cache
 def default_client() -> Celery:
     """The application of this process's fleet, made once."""
-    return client()
+    app = client()
+    app.found_by = default_client
+    return app

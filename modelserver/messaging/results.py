@@ -46,6 +46,10 @@ async def arrived(backend: Any, results: Sequence[Any]) -> None:
 class Answer(AsyncResult):  # type: ignore[misc]
     """A result: ``.get()`` waits for it in a thread, ``await`` on an asyncio loop."""
 
+    def __reduce__(self) -> Any:
+        args = (self.id, None, None, None, self.parent)
+        return _result_of, (self.app, "AsyncResult", args)
+
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """The answer, once it is there; see Celery's."""
         try:
@@ -136,6 +140,11 @@ def _flat(results: Sequence[Any]) -> Iterator[Any]:
             yield result
 
 
+def _result_of(app: Celery, kind: str, args: tuple[Any, ...]) -> Any:
+    """A result that was pickled."""
+    return getattr(app, kind)(*args)
+
+
 def _nothing(_: Any) -> None:
     """A callback for a result that is only to be listened for."""
 
@@ -143,25 +152,47 @@ def _nothing(_: Any) -> None:
 class Answers(_Many, ResultSet):  # type: ignore[misc]
     """A set of results."""
 
+    def __reduce__(self) -> Any:
+        return _result_of, (self.app, "ResultSet", (self.results,))
+
 
 class GroupAnswers(_Many, GroupResult):  # type: ignore[misc]
     """What a group returns."""
 
+    def __reduce__(self) -> Any:
+        args = (self.id, self.results, self.parent)
+        return _result_of, (self.app, "GroupResult", args)
+
 
 class ClientApplication(Celery):  # type: ignore[misc]
-    """An application whose results can be awaited, and which survives a fork."""
+    """An application whose results can be awaited, and which survives a fork.
+
+    It is never the current application, which is what Celery pickles tasks and results
+    for: a task would be unknown there, and a result would be looked for elsewhere.
+    """
+
+    #: What gives it in any process of the fleet, where there is such a function.
+    found_by: Callable[[], Celery] | None = None
+
+    def __reduce__(self) -> Any:
+        if self.found_by is None:
+            raise TypeError(
+                f"{self!r} has settings of its own, so neither it nor what is its own "
+                "can be pickled; pass ids, and read results by app.AsyncResult(id)"
+            )
+        return self.found_by, ()
 
     @cached_property
     def AsyncResult(self) -> Any:
         """The class of one result."""
-        return self.subclass_with_self(Answer, reverse="AsyncResult")
+        return self.subclass_with_self(Answer, keep_reduce=True)
 
     @cached_property
     def ResultSet(self) -> Any:
         """The class of a set of results."""
-        return self.subclass_with_self(Answers, reverse="ResultSet")
+        return self.subclass_with_self(Answers, keep_reduce=True)
 
     @cached_property
     def GroupResult(self) -> Any:
         """The class of a group's result."""
-        return self.subclass_with_self(GroupAnswers, reverse="GroupResult")
+        return self.subclass_with_self(GroupAnswers, keep_reduce=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,38 @@ thread.join()
 os.waitpid(child, 0)
 print(complete.delay("after").get(timeout=60) != "", flush=True)
 """
+#: Tasks and results go to other processes and come back, as pools and schedulers of
+#: jobs send them; another application is the current one there.
+PICKLES = """
+import copy, multiprocessing, pickle, sys
+from celery import Celery, group
+from modelserver import chat, complete, embed
+
+Celery("of the pipeline", broker="redis://127.0.0.1:1/0").set_current()
+
+def send(prompt):
+    return complete.delay(prompt)
+
+def send_group(prompts):
+    return group(complete.s(prompt) for prompt in prompts)()
+
+if __name__ == "__main__":
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            texts = pool.map_async(complete, ["a", "b"]).get(timeout=60)
+            sent = pool.map_async(send, ["c"]).get(timeout=60)
+            sent += pool.map_async(complete.delay, ["d"]).get(timeout=60)
+            groups = pool.map_async(send_group, [["e", "f"]]).get(timeout=60)
+        texts += [each.get(timeout=60) for each in sent]
+        texts += groups[0].get(timeout=60)
+        texts += copy.copy(groups[0]).get(timeout=60)
+        many = complete.app.ResultSet(sent)
+        texts += pickle.loads(pickle.dumps(many)).get(timeout=60)
+        texts += [copy.deepcopy(sent[0]).get(timeout=60)]
+        print(len([text for text in texts if isinstance(text, str)]))
+    same = [pickle.loads(pickle.dumps(task)) for task in (complete, chat, embed)]
+    print(*(task.name for task in same), all(task.app is complete.app for task in same))
+"""
 #: A program that waits until it is interrupted; the last line says when.
 WAITS = """
 import asyncio
@@ -89,11 +122,13 @@ print("waits", flush=True)
 """
 
 
-def run(fleet: FleetSite, program: str) -> subprocess.CompletedProcess[str]:
+def run(
+    fleet: FleetSite, program: str, option: str = "-c"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, option, program],
         cwd=ROOT,
-        env={**os.environ, **fleet.environment},
+        env={**os.environ, **fleet.environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -110,6 +145,15 @@ def test_children_of_a_parent_that_has_sent_get_their_answers(fleet: FleetSite):
 def test_a_child_is_not_held_up_by_locks_of_its_parents_threads(fleet: FleetSite):
     done = run(fleet, LOCKS)
     assert done.stdout.split() == ["True", "True", "True"], done.stderr
+    assert not done.stderr
+
+
+def test_tasks_and_results_travel_between_processes(fleet: FleetSite, tmp_path: Path):
+    program = tmp_path / "pickles.py"
+    program.write_text(PICKLES)
+    done = run(fleet, str(program), option="--")
+    names = "modelserver.complete modelserver.chat modelserver.embed True"
+    assert done.stdout.splitlines() == ["11", "11", names], done.stderr
     assert not done.stderr
 
 
