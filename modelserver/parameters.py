@@ -157,6 +157,31 @@ def check_values(given: Mapping[str, Any]) -> None:
         )
 
 
+def check_deadline(deadline: Any) -> None:
+    """Refuse a deadline that is no time to come. Raises RequestError.
+
+    >>> check_deadline(None), check_deadline(0.5)
+    (None, None)
+    """
+    if deadline is not None and not (is_number(deadline) and deadline > 0):
+        raise RequestError(
+            f"deadline must be a number of seconds above 0, not {deadline!r}"
+        )
+
+
+def check_priority(priority: Any) -> None:
+    """Refuse a message's priority that there is not. Raises RequestError.
+
+    >>> check_priority(None), check_priority(9)
+    (None, None)
+    """
+    if priority is not None and not (is_whole(priority) and 0 <= priority <= 9):
+        raise RequestError(
+            "priority must be a whole number from 0, the most urgent, to 9, "
+            f"not {priority!r}"
+        )
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a number, and not true or false."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -19,7 +19,13 @@ from modelserver.engine_protocol import (
 from modelserver.errors import RequestError
 from modelserver.media_urls import find_forbidden_media
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
-from modelserver.parameters import check_names, check_values, is_number, is_whole, plain
+from modelserver.parameters import (
+    check_deadline,
+    check_names,
+    check_values,
+    is_whole,
+    plain,
+)
 from modelserver.values import Kind
 
 #: Value of ``deadline_from``: a deadline's seconds count from when the request is sent.
@@ -173,10 +179,7 @@ def _with_options(
         raise RequestError(f"model must be a model's name, not {model!r}")
     raw = given.pop("raw", False)
     deadline = given.pop("deadline", None)
-    if deadline is not None and not (is_number(deadline) and deadline > 0):
-        raise RequestError(
-            f"deadline must be a number of seconds above 0, not {deadline!r}"
-        )
+    check_deadline(deadline)
     since = given.pop("deadline_from", FROM_SUBMISSION)
     if since not in (FROM_SUBMISSION, FROM_START):
         raise RequestError(

@@ -14,13 +14,20 @@ from modelserver.api import default_client
 from modelserver.errors import RequestError
 from modelserver.messaging.answers import MOST_TEXTS_TOLD
 from modelserver.messaging.wire import EMBED, KINDS
-from modelserver.parameters import plain
+from modelserver.parameters import check_priority, plain
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
 from modelserver.runs.journaled_lane import JournaledLane
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
-from modelserver.runs.prompts import check, check_many, is_empty, length_of
+from modelserver.runs.prompts import (
+    SOUND_TEXTS,
+    check,
+    check_call,
+    check_many,
+    is_empty,
+    length_of,
+)
 from modelserver.runs.repeats import AnswersOfRun, unsent
 from modelserver.runs.rows import Answered, Row, RowError
 
@@ -55,11 +62,13 @@ def embed_texts(
     if on_error not in ("raise", "nan"):
         raise RequestError(f"on_error must be raise or nan, not {on_error!r}")
     check_many(texts, "embed_texts", "texts")
+    check_priority(priority)
     app = app or default_client()
     models = app.modelserver_models
     parameters["model"] = models().pick(KINDS[EMBED], model)
     if deadline is not None:
         parameters["deadline"] = deadline
+    check_call(SOUND_TEXTS, EMBED, parameters, models())
     file = None
     if not isinstance(cache, bool):
         file = CacheFile(Path(cache), cache_max_bytes, cache_max_age_seconds)

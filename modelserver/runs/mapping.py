@@ -13,12 +13,9 @@ from typing import Any
 from celery import Celery
 
 from modelserver.api import default_client
-from modelserver.errors import (
-    AnswerFormError,
-    ConfigurationError,
-    RequestError,
-)
+from modelserver.errors import AnswerFormError, RequestError
 from modelserver.messaging.wire import KINDS
+from modelserver.parameters import check_priority
 from modelserver.runs.answer import PromptAnswer, answer_of
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
@@ -27,8 +24,10 @@ from modelserver.runs.journaled_lane import JournaledLane
 from modelserver.runs.lane import Lane
 from modelserver.runs.progress import open_bar
 from modelserver.runs.prompts import (
+    SOUND_PROMPTS,
     Template,
     check,
+    check_call,
     check_many,
     length_of,
     payload_of,
@@ -81,6 +80,7 @@ def map_prompts(
             f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}"
         )
     check_many(prompts, "map_prompts", "prompts")
+    check_priority(priority)
     form = Form.of(response_format)
     parameters: dict[str, Any] = {**sampling, "raw": True}
     for name, value in (("model", model), ("deadline", deadline)):
@@ -245,19 +245,23 @@ class PromptRun:
     # From prompts to rows.
 
     def _rows(self) -> Iterator[Row | Answered]:
-        parameters = dict(self._parameters)
+        parameters, is_checked = dict(self._parameters), False
         for number, prompt in enumerate(self._prompts):
             self._open[number] = prompt
             try:
                 payload = payload_of(prompt, self._template, self._is_chat)
-                task = task_of(payload)
+            except RequestError as error:
+                yield Answered(unsent(number), error=RowError.of(error))
+                continue
+            task = task_of(payload)
+            if not is_checked:
+                models = self._app.modelserver_models()
+                check_call(SOUND_PROMPTS, task, parameters, models)
+                # So that all go to the same one.
+                parameters.setdefault("model", models.pick(KINDS[task]))
+                is_checked = True
+            try:
                 check(task, payload, parameters)
-                if "model" not in parameters:
-                    # So that all go to the same one.
-                    models = self._app.modelserver_models()
-                    parameters["model"] = models.pick(KINDS[task])
-            except ConfigurationError:
-                raise
             except RequestError as error:
                 yield Answered(unsent(number), error=RowError.of(error))
                 continue

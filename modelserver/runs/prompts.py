@@ -6,10 +6,18 @@ from string import Formatter
 from typing import Any
 
 from modelserver.errors import RequestError
-from modelserver.messaging.requests import build
-from modelserver.messaging.wire import CHAT, COMPLETE
+from modelserver.messaging.catalogue import Catalogue
+from modelserver.messaging.requests import build, check_context, with_model
+from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.parameters import plain
 from modelserver.values import Json
+
+#: What may be in the place of a prompt, by task: all tasks of a call.
+SOUND_PROMPTS: Mapping[str, Json] = {
+    COMPLETE: "a",
+    CHAT: [{"role": "user", "content": "a"}],
+}
+SOUND_TEXTS: Mapping[str, Json] = {EMBED: "a"}
 
 
 class Template:
@@ -143,3 +151,26 @@ def task_of(payload: Json) -> str:
 def check(task: str, payload: Json, parameters: Mapping[str, Json]) -> None:
     """Refuse what no engine takes. Raises RequestError."""
     build(task, (payload,), parameters)
+
+
+def check_call(
+    sound: Mapping[str, Json], task: str, parameters: Mapping[str, Json], now: Catalogue
+) -> None:
+    """Refuse what is wrong with a call, whatever its prompts are.
+
+    ``sound`` has a prompt for each task of the call, ``task`` is that of its first
+    prompt. What only another task takes (``tools``) is a fault of the prompts that are
+    of this one. Raises RequestError, UnknownModelError.
+    """
+    errors: dict[str, RequestError] = {}
+    for each, prompt in sound.items():
+        try:
+            request = build(each, (prompt,), parameters)
+            model = now.pick(request.kind, request.model)
+            entry = now.entry(model)
+            length = entry.context_length if entry else None
+            check_context(with_model(request, model), length)
+        except RequestError as error:
+            errors[each] = error
+    if len(errors) == len(sound):
+        raise errors[task]

@@ -43,6 +43,14 @@ def test_bad_texts_are_named_by_their_places(fleet: FleetSite):
         embed_texts(fleet, texts)
 
 
+@pytest.mark.parametrize("wrong", [{"dimension": 8}, {"deadline": 0}, {"priority": 10}])
+def test_what_is_wrong_with_the_call_gives_no_vectors_of_nan(
+    fleet: FleetSite, wrong: dict[str, Any]
+):
+    with pytest.raises(RequestError, match=r"dimension|deadline|priority"):
+        embed_texts(fleet, TEXTS[:3], on_error="nan", **wrong)
+
+
 def test_a_bad_text_may_have_a_vector_of_nan(fleet: FleetSite):
     fleet.engines["vectors-0"].fault(shape="nan", marked="spoiled")
     vectors = embed_texts(fleet, ["fine", "spoiled", "", "fine"], on_error="nan")

@@ -162,6 +162,35 @@ def test_an_unknown_parameter_is_refused_before_anything_is_sent(fleet: FleetSit
     assert json.dumps(City.model_json_schema())
 
 
+WRONG_CALLS: list[dict[str, Any]] = [
+    {"model": "wrter"},
+    {"model": "vectors"},
+    {"temprature": 0},
+    {"max_tokens": "many"},
+    {"max_tokens": 5_000_000},
+    {"deadline": -1},
+    {"stream": True},
+    {"priority": -1},
+]
+
+
+@pytest.mark.parametrize("on_error", ["return", "skip"])
+@pytest.mark.parametrize("wrong", WRONG_CALLS, ids=str)
+def test_what_is_wrong_with_the_call_is_raised_and_no_error_of_prompts(
+    fleet: FleetSite, wrong: dict[str, Any], on_error: str
+):
+    prompts = [None, *PROMPTS[:3]]
+    with pytest.raises(RequestError, match=r"^(?!prompt \d)"):
+        list(map_prompts(fleet, prompts, on_error=on_error, **wrong))
+
+
+def test_a_stray_text_among_messages_fails_alone(fleet: FleetSite):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    chat = [{"role": "user", "content": "hello"}]
+    run = map_prompts(fleet, ["stray", chat], tools=tools, on_error="return")
+    assert [each.error is None for each in run] == [False, True]
+
+
 def hanging(fleet: FleetSite) -> bool:
     stats = fleet.engines["writer-0"].stats()
     ended = stats["completed"] + stats["aborted"] + stats["refused"]

@@ -213,12 +213,17 @@ def test_what_cannot_be_kept_is_an_error_of_its_row(fleet: FleetSite, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "more", "words"),
     [
-        ((len, [1]), "takes an async function"),
-        ((fussy, "text"), "put a text into a list"),
+        ((len, [1]), {}, "takes an async function"),
+        ((fussy, "text"), {}, "put a text into a list"),
+        ((fussy, [1]), {"priority": "high"}, "from 0, the most urgent, to 9"),
+        ((fussy, [1]), {"deadline": -1}, "seconds above 0"),
+        ((fussy, [1]), {"at_once": "many"}, "at_once must be 1 or more"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(arguments: Any, words: str):
+def test_wrong_arguments_are_refused_at_once(
+    arguments: Any, more: dict[str, Any], words: str
+):
     with pytest.raises(RequestError, match=words):
-        map_any(*arguments)
+        map_any(*arguments, **more)
