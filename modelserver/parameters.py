@@ -182,6 +182,18 @@ def check_priority(priority: Any) -> None:
         )
 
 
+def check_task_id(task_id: Any) -> None:
+    """Refuse an id that is no text, as a row's number. Raises RequestError.
+
+    >>> check_task_id(None), check_task_id("row-17")
+    (None, None)
+    """
+    if task_id is not None and not isinstance(task_id, str):
+        raise RequestError(
+            f'task_id must be a text, as in task_id=f"row-{{number}}", not {task_id!r}'
+        )
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a number, and not true or false."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ import pytest
 from celery import chain, chord, group
 
 from modelserver.api import client
-from modelserver.errors import DeadlineExceededError
+from modelserver.errors import DeadlineExceededError, RequestError
 from modelserver.messaging.wire import COMPLETE
 from tests.support.processes import end, eventually
 from tests.support.workers import PATIENCE, FleetSite
@@ -31,6 +31,17 @@ def save(text):
 
 def executed(fleet: FleetSite, prompt: str) -> int:
     return int(fleet.engines["writer-0"].stats()["executed"].get(prompt, 0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"priority": 10}, {"priority": -1}, {"priority": "high"}, {"task_id": 17}],
+    ids=str,
+)
+def test_a_wrong_option_is_refused(fleet: FleetSite, wrong: dict[str, object]):
+    (name,) = wrong
+    with pytest.raises(RequestError, match=f"^{name} must be"):
+        fleet.complete.apply_async(("a",), **wrong)
 
 
 # The same id again.
