@@ -205,7 +205,7 @@ def is_whole(value: Any) -> bool:
 
 
 def plain(value: Any, place: str, depth: int = 0) -> Any:
-    """The value as JSON can carry it; NumPy's numbers and arrays become plain ones.
+    """The value as JSON can carry it; what is NumPy's or Arrow's becomes plain.
 
     ``place`` names the value in an error. Raises RequestError for what JSON has no form
     for, at any depth: not a number, infinity, other objects, half of a surrogate pair;
@@ -236,10 +236,17 @@ def plain(value: Any, place: str, depth: int = 0) -> Any:
         ]
     if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
         return plain(value.tolist(), place, depth)
+    if hasattr(value, "as_py"):
+        return plain(value.as_py(), place, depth)
     raise RequestError(
         f"{place} is of type {type(value).__name__}, which cannot be sent as JSON; "
         "pass text, numbers, booleans, lists and objects"
     )
+
+
+def held(value: Any) -> Any:
+    """What a scalar of Arrow holds; any other value as it is."""
+    return value.as_py() if hasattr(value, "as_py") else value
 
 
 def _entries(

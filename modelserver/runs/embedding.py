@@ -14,7 +14,7 @@ from modelserver.api import default_client
 from modelserver.errors import RequestError
 from modelserver.messaging.answers import MOST_TEXTS_TOLD
 from modelserver.messaging.wire import EMBED, KINDS
-from modelserver.parameters import check_priority, plain
+from modelserver.parameters import check_priority, held, plain
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
 from modelserver.runs.journaled_lane import JournaledLane
@@ -145,7 +145,8 @@ class _Embedding:
         return lane.told(told) if isinstance(lane, JournaledLane) else told
 
     def _rows(self) -> Iterator[Row | Answered]:
-        for number, text in enumerate(self._texts):
+        for number, given in enumerate(self._texts):
+            text = held(given)
             try:
                 if is_empty(text) or (isinstance(text, str) and not text):
                     raise RequestError(f"it is empty ({text!r})")

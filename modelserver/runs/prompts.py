@@ -1,6 +1,7 @@
 """From prompts to rows: texts, chats, objects with a template. Pure."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sized
 from string import Formatter
 from typing import Any
@@ -9,7 +10,7 @@ from modelserver.errors import RequestError
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import build, check_context, with_model
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
-from modelserver.parameters import plain
+from modelserver.parameters import held, plain
 from modelserver.values import Json
 
 #: What may be in the place of a prompt, by task: all tasks of a call.
@@ -18,6 +19,9 @@ SOUND_PROMPTS: Mapping[str, Json] = {
     CHAT: [{"role": "user", "content": "a"}],
 }
 SOUND_TEXTS: Mapping[str, Json] = {EMBED: "a"}
+
+#: How Python shows what has no text: ``<object object at 0x7f3c...>``.
+_TEXT_OF_NONE = re.compile(r"<.* at 0x[0-9A-Fa-f]+>+", re.DOTALL)
 
 
 class Template:
@@ -57,17 +61,21 @@ def _cell(row: Mapping[str, Any], name: str) -> Any:
     if name not in row:
         there = ", ".join(map(str, list(row)[:20])) or "none"
         raise RequestError(f'there is no column "{name}"; there are: {there}')
-    value = row[name]
+    value = held(row[name])
     if is_empty(value):
         raise RequestError(f'column "{name}" is empty ({value}); leave such rows out')
     return value
 
 
 def _formatted(value: Any, form: str, name: str) -> str:
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         raise RequestError(f'column "{name}" is binary; make it a text')
     try:
-        return format(value, form)
+        text = format(value, form)
+        if not isinstance(value, str) and _TEXT_OF_NONE.fullmatch(text):
+            kind = type(value).__name__
+            raise RequestError(f'column "{name}" is of type {kind}; make it a text')
+        return text
     except (ValueError, TypeError) as error:
         raise RequestError(
             f'column "{name}" cannot be written as {{{name}:{form}}}: {error}'
@@ -90,13 +98,15 @@ def payload_of(prompt: Any, template: Template | None, is_chat: bool) -> Json:
 
     A text is a message of a user where ``is_chat``. Raises RequestError.
     """
+    prompt = held(prompt)
     if template is not None:
         if hasattr(prompt, "_asdict"):
             prompt = prompt._asdict()
         if not isinstance(prompt, Mapping):
             raise RequestError(
                 f"a template needs an object with columns, not {_kind(prompt)}; rows "
-                'of a frame are frame.to_dict("records")'
+                'of a frame are frame.to_dict("records"), of one of polars '
+                "frame.iter_rows(named=True)"
             )
         prompt = template.fill(prompt)
     elif isinstance(prompt, Mapping):
@@ -120,13 +130,20 @@ def check_many(values: Any, call: str, what: str) -> None:
     """Refuse one text, and a table, which is no iterable of its rows."""
     if isinstance(values, (str, bytes)):
         raise RequestError(f"{call}() takes many {what}; put a text into a list")
-    is_frame = type(values).__name__ == "DataFrame"
+    if hasattr(values, "__aiter__"):
+        raise RequestError(
+            f"{call}() reads an iterable, and {type(values).__name__} is one for "
+            "`async for` only; pass a list, or a generator without async"
+        )
+    is_frame = type(values).__name__ in ("DataFrame", "Table", "RecordBatch")
     if not (is_frame or isinstance(values, Mapping)):
         return
     if what == "texts" or not is_frame:
         remedy = 'one column, as in table["text"]'
     elif hasattr(values, "iter_rows"):
         remedy = "frame.iter_rows(named=True)"
+    elif hasattr(values, "to_pylist"):
+        remedy = "table.to_pylist()"
     else:
         remedy = 'frame.to_dict("records")'
     raise RequestError(

@@ -78,6 +78,62 @@ def test_cells_of_pandas_and_numpy_are_taken():
         payload_of(pandas.NA, None, False)
 
 
+class Scalar:
+    """As Arrow's: what it holds is asked for."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def as_py(self) -> object:
+        return self._value
+
+
+def test_scalars_of_arrow_are_what_they_hold():
+    assert payload_of(Scalar("hi"), None, False) == "hi"
+    assert Template("{n}").fill({"n": Scalar(7)}) == "7"
+    with pytest.raises(RequestError, match="is empty"):
+        payload_of(Scalar(None), None, False)
+    with pytest.raises(RequestError, match='"n" is empty'):
+        Template("{n}").fill({"n": Scalar(None)})
+
+
+def test_columns_and_tables_of_arrow():
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"text": ["a", "b"]})
+    check_many(table["text"], "map_prompts", "prompts")
+    assert [payload_of(each, None, False) for each in table["text"]] == ["a", "b"]
+    for value in (table, table.to_batches()[0]):
+        with pytest.raises(RequestError, match=r"table\.to_pylist\(\)"):
+            check_many(value, "map_prompts", "prompts")
+        with pytest.raises(RequestError, match=r'table\["text"\]'):
+            check_many(value, "embed_texts", "texts")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"a",
+        bytearray(b"a"),
+        memoryview(b"a"),
+        object(),
+        (n for n in "a"),
+        Scalar(0).as_py,
+        Scalar(b""),
+    ],
+)
+def test_a_cell_that_is_no_text_is_refused_by_its_column(value: object):
+    with pytest.raises(RequestError, match=r'^column "a" is .*; make it a text$'):
+        Template("{a}").fill({"a": value})
+
+
+def test_an_asynchronous_iterable_is_refused():
+    async def prompts() -> Any:
+        yield "a"
+
+    with pytest.raises(RequestError, match="async_generator"):
+        check_many(prompts(), "map_prompts", "prompts")
+
+
 def test_a_frame_is_refused_with_the_way_to_its_rows():
     pandas = pytest.importorskip("pandas")
     with pytest.raises(RequestError, match=r"frame\.to_dict"):
