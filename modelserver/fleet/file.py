@@ -44,7 +44,7 @@ from modelserver.fleet.sections import (
     RulesSection,
     WorkersSection,
 )
-from modelserver.fleet.variables import read_variables, with_variables
+from modelserver.fleet.variables import find_variable, read_variables, with_variables
 from modelserver.python310 import tomllib
 from modelserver.values import EXTERNAL, EngineSpec, Kind, ModelSpec, engine_id
 
@@ -312,7 +312,7 @@ def environment_defaults() -> dict[str, Any]:
 
 
 def _explain(source: str, error: ValidationError) -> str:
-    lines = []
+    lines, variables = [], []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "the fleet"
         where = re.sub(r"\.(\d+)", r"[\1]", where)
@@ -321,8 +321,13 @@ def _explain(source: str, error: ValidationError) -> str:
             what = f"is not a key{_close(str(problem['loc'][-1]), known)}"
         else:
             what = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {what}")
-    return f"{source}: " + "\n  ".join(["the fleet file is not valid", *lines])
+        variables.append(find_variable(Fleet, problem["loc"]))
+        by = f"; {variables[-1]} says so" if variables[-1] else ""
+        lines.append(f"{where}: {what}{by}")
+    head = f"{source}: the fleet file is not valid"
+    return "\n  ".join(
+        ["the environment is not valid" if all(variables) else head, *lines]
+    )
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

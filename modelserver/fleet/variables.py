@@ -6,7 +6,7 @@ of ``[[hosts]]`` in JSON.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, get_origin
 
@@ -31,7 +31,7 @@ def read_variables(fleet: type[BaseModel]) -> dict[str, Any]:
     """What the environment says, by section. Others' variables are left out."""
     found: dict[str, Any] = {}
     # A whole section comes before its keys.
-    for section, key, text in sorted(_variables(fleet)):
+    for section, key, text, _ in sorted(_variables(fleet)):
         if not key:
             found[section] = _from_json(text)
         elif isinstance(keys := found.setdefault(section, {}), dict):
@@ -41,8 +41,18 @@ def read_variables(fleet: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def _variables(fleet: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    """Section, key ("" for all of it) and text of each variable that is set."""
+def find_variable(fleet: type[BaseModel], place: Sequence[str | int]) -> str:
+    """The variable that says what stands at a place of the fleet; "" for none.
+
+    A place is the section and the names and numbers below it.
+    """
+    names = {(section, key): name for section, key, _, name in _variables(fleet)}
+    section, key = map(str, (*place, "", "")[:2])
+    return names.get((section, key)) or names.get((section, ""), "")
+
+
+def _variables(fleet: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    """Section, key ("" for all of it), text and name of each variable that is set."""
     for variable, text in os.environ.items():
         name = variable.lower()
         if not text or not name.startswith(_PREFIX):
@@ -50,7 +60,7 @@ def _variables(fleet: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
         section, _, key = name.removeprefix(_PREFIX).partition("_")
         # Lists of sections have no keys: MODELSERVER_ENGINES_HOME is a folder.
         if section in fleet.model_fields and (not key or _keys_of(fleet, section)):
-            yield section, key, text
+            yield section, key, text, variable
 
 
 def _keys_of(fleet: type[BaseModel], section: str) -> dict[str, Any]:

@@ -79,3 +79,35 @@ def test_a_wrong_variable_is_refused_by_its_key(
     with pytest.raises(ConfigurationError) as refused:
         fleet_of(monkeypatch, **{name: text})
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("MODELSERVER_REDIS_URL", "localhost:6379", "redis.url"),
+        ("modelserver_rules_hang_seconds", "soon", "rules.hang_seconds"),
+        ("MODELSERVER_REDIS", '{"url": "localhost"}', "redis.url"),
+        ("MODELSERVER_MODELS", "[{}]", "models[0].name"),
+        ("MODELSERVER_RULES_HANG_SECOND", "9", "rules.hang_second"),
+    ],
+)
+def test_the_variable_is_named_and_not_the_file_that_has_no_such_mistake(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, key: str
+):
+    with pytest.raises(ConfigurationError) as refused:
+        fleet_of(monkeypatch, **{name: text})
+    said = str(refused.value)
+    assert said.startswith(f"the environment is not valid\n  {key}: ")
+    assert said.endswith(f"; {name} says so")
+
+
+def test_mistakes_of_both_are_told_apart(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MODELSERVER_REDIS_URL", "localhost")
+    with pytest.raises(ConfigurationError) as refused:
+        make_fleet("fleet.toml", {"redis": {"prefx": "x"}})
+    head, *lines = str(refused.value).splitlines()
+    assert head == "fleet.toml: the fleet file is not valid"
+    assert [line.endswith("MODELSERVER_REDIS_URL says so") for line in lines] == [
+        line.startswith("  redis.url: ") for line in lines
+    ]
+    assert len(lines) == 2
