@@ -189,18 +189,18 @@ class Settings:
         path = self.run_dir / EMBEDDED_FILE
         try:
             return str(json.loads(path.read_text())["url"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError):
             if not self.fleet_file.is_file():
                 raise StoreUnreachableError(
                     f"there is no fleet file {self.fleet_file}, so it is not known "
                     "which fleet is meant; set MODELSERVER_FLEET to the fleet file, or "
                     "MODELSERVER_REDIS_URL to the fleet's Redis"
-                ) from error
+                ) from None
             raise StoreUnreachableError(
                 f"the embedded server of {self.fleet_file} does not run (no {path}); "
                 "start it with `modelserver up`, or set MODELSERVER_HOME as it has "
                 "it, or MODELSERVER_REDIS_URL to a running Redis or Valkey"
-            ) from error
+            ) from None
 
 
 def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Settings:

@@ -302,7 +302,7 @@ def make_fleet(source: str, values: dict[str, Any]) -> Fleet:
     try:
         return Fleet(**with_variables(Fleet, values))
     except ValidationError as error:
-        raise ConfigurationError(_explain(source, error)) from error
+        raise ConfigurationError(_explain(source, error)) from None
 
 
 def environment_defaults() -> dict[str, Any]:

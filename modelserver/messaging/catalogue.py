@@ -122,6 +122,8 @@ class Catalogue:
     defaults: Mapping[str, Json] = field(default_factory=dict)
     #: By name: the models that are down.
     down: Mapping[str, Down] = field(default_factory=dict)
+    #: What a request is told where there is no fleet whose models these are, else "".
+    no_fleet: str = ""
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Catalogue":
@@ -161,6 +163,8 @@ class Catalogue:
 
         Raises UnknownModelError, which says which names there are.
         """
+        if self.no_fleet:
+            raise UnknownModelError(self.no_fleet)
         names = [entry.name for entry in self.models if entry.kind is kind]
         name = model or str(self.defaults.get(kind.value) or "")
         if name in names:

@@ -46,9 +46,9 @@ def accepted_or_unreachable(app: Celery) -> Iterator[None]:
                 f"the request was not accepted: the memory of Redis at {url} is short "
                 f"({cause}); wait until answers are read and forgotten, set "
                 "defaults.result_expires_seconds lower, or raise its maxmemory"
-            ) from error
+            ) from None
         told = trouble.describe(cause, app.conf.broker_url, prefix)
-        raise StoreUnreachableError(f"the request was not accepted: {told}") from error
+        raise StoreUnreachableError(f"the request was not accepted: {told}") from None
 
 
 def no_second_wait(error: Exception, _: float) -> None:

@@ -9,7 +9,7 @@ import json
 import time
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kombu.utils.json import register_type
@@ -25,7 +25,7 @@ from modelserver.messaging.names import KINDS as KINDS
 from modelserver.messaging.names import ROWS as ROWS
 from modelserver.messaging.names import STEER as STEER
 from modelserver.messaging.names import STEER_QUEUE as STEER_QUEUE
-from modelserver.server_address import read_address
+from modelserver.server_address import plain_url, read_address
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.fleet.availability import fleet_and_standings
@@ -133,7 +133,20 @@ class CatalogueSource:
             values["defaults"] |= environment_defaults()
         else:
             values = catalogue(self._settings.fleet)
-        self._text, self._down, self._read = text, "", Catalogue.read(values)
+        read = Catalogue.read(values)
+        if not (text or read.models or self._settings.fleet_file.is_file()):
+            read = replace(read, no_fleet=self._no_fleet())
+        self._text, self._down, self._read = text, "", read
+
+    def _no_fleet(self) -> str:
+        prefix = self._settings.fleet.redis.prefix
+        where = plain_url(self._settings.redis_url)
+        return (
+            f'Redis at {where} knows of no fleet with the prefix "{prefix}", and there '
+            "is no fleet file here; correct MODELSERVER_REDIS_URL (the number at its "
+            "end is the database) or MODELSERVER_REDIS_PREFIX, or start the fleet's "
+            "launcher first"
+        )
 
     def _take_down(self, down: str) -> None:
         if self._read is not None and down != self._down:

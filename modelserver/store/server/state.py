@@ -43,7 +43,7 @@ def connect_to(url: str, prefix: str, timeout: float = 10, retries: int = 2) -> 
         except redis.ResponseError as error:
             # Of what a connection begins with: its user, and its database.
             told = trouble.describe(error, store.url, prefix)
-            raise StoreUnreachableError(told) from error
+            raise StoreUnreachableError(told) from None
     return store
 
 
@@ -89,7 +89,8 @@ class Store:
     @contextmanager
     def reachable(self) -> Iterator[None]:
         """Turn a lost connection, or a right that is missing, into an error with its
-        remedy, StoreUnreachableError."""
+        remedy, StoreUnreachableError. It quotes the cause, whose frames are redis-py's.
+        """
         try:
             yield
         except redis.RedisError as error:
@@ -98,7 +99,7 @@ class Store:
             if not lost and not refused:
                 raise
             told = trouble.describe(error, self.url, self.keys.prefix)
-            raise StoreUnreachableError(told) from error
+            raise StoreUnreachableError(told) from None
 
     def now(self) -> float:
         """Seconds since the epoch by the server's clock, the same on all hosts."""
