@@ -234,7 +234,7 @@ def _check_prompt(prompt: Any) -> None:
             return
         raise RequestError(
             f"prompt must be one text, not a {type(prompt).__name__}; send one request "
-            "for each prompt: group(complete.s(p) for p in prompts)"
+            "for each prompt, as map_prompts(prompts) does"
         )
     if not isinstance(prompt, str):
         raise RequestError(

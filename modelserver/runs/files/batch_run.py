@@ -22,6 +22,7 @@ from modelserver.runs.files.lines import BatchLine, LineReader
 from modelserver.runs.files.output import (
     OutputFile,
     RowSet,
+    check_name,
     check_place,
     whole_file,
 )
@@ -108,6 +109,7 @@ class BatchRun:
                 f"{source.name} has whole requests; --prompt is for tables (.csv, "
                 ".parquet)"
             )
+        check_name(paths.output)
         for path in paths.all:
             if source.is_same_file(path):
                 raise BatchFileError(

@@ -13,6 +13,14 @@ from modelserver.errors import BatchFileError
 from modelserver.runs.files.output import whole_file
 from modelserver.runs.files.problems import file_error
 
+#: By which options of the command its options are given.
+_OPTIONS = {
+    "model": "--model",
+    "prompt": "--prompt",
+    "chat": "--chat",
+    "parameters": "--set",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPaths:
@@ -142,7 +150,8 @@ class Journal:
             )
         names = sorted(self.options.keys() | options.keys())
         changed = [
-            f"{name} was {self.options.get(name)!r} and is {options.get(name)!r}"
+            f"{_OPTIONS.get(name, name)} was {_value(self.options.get(name))} and is "
+            f"{_value(options.get(name))} now"
             for name in names
             if self.options.get(name) != options.get(name)
         ]
@@ -151,3 +160,10 @@ class Journal:
                 f"{output} was begun with other options: {'; '.join(changed)}; say "
                 "the same, or choose another output"
             )
+
+
+def _value(value: Any) -> str:
+    """What was given by an option, as it is given."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return "not given" if value is None else "given" if value is True else repr(value)

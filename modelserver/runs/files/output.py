@@ -20,6 +20,8 @@ BLOCK_BYTES = 2**20
 _HEAD_BYTES = 200
 #: What a line that holds a whole object ends with.
 _END = b"}\n"
+#: How files are called that are packed, or tables.
+_NOT_PLAIN = (".gz", ".zst", ".zstd", ".csv", ".parquet")
 
 
 class RowSet:
@@ -93,6 +95,19 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that says of an output what it is not. Raises BatchFileError."""
+    name = path.name
+    while name.lower().endswith(_NOT_PLAIN):
+        name = name.rpartition(".")[0]
+    if name != path.name:
+        plain = path.with_name(name.removesuffix(".jsonl") + ".jsonl")
+        raise BatchFileError(
+            f"{path} is named as what it would not be: answers are written as plain "
+            f"JSONL; say -o {plain}"
+        )
 
 
 def check_place(path: Path) -> None:

@@ -91,7 +91,8 @@ class Tally:
         """One more row without an answer."""
         self.models.setdefault(model, ModelTally()).failed += 1
         self.faults[error.fault] += 1
-        self.examples.setdefault(error.fault, f"{shown(custom_id)}: {error.message}")
+        name = "" if custom_id is None else f"{shown(custom_id)}: "
+        self.examples.setdefault(error.fault, f"{name}{error.message}")
 
     def mark(self, now: float) -> None:
         """Note where it stands, for rates."""

@@ -22,7 +22,7 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (COMPLETE, (), {}, r"complete\(\) needs its prompt"),
     (COMPLETE, ("a", "b"), {}, r"one positional argument, the prompt, and got 2; pass"),
     (COMPLETE, ("a",), {"prompt": "b"}, r"complete\(\) got its prompt twice"),
-    (COMPLETE, (["a", "b"],), {}, r"one text, not a list; .*group\(complete\.s"),
+    (COMPLETE, (["a", "b"],), {}, r"one text, not a list; .*map_prompts\(prompts\)"),
     (COMPLETE, (b"a",), {}, r"prompt must be text or .* ids, not bytes"),
     (COMPLETE, (None,), {}, r"prompt must be text or a list of token ids"),
     (COMPLETE, ("",), {}, r"prompt is empty; .* at least one character"),

@@ -65,6 +65,14 @@ def test_a_report_has_one_line_for_each_thing():
     ]
 
 
+def test_a_bad_line_without_a_name_is_told_without_one():
+    tally = Tally(1)
+    tally.error("", None, RowError("EngineError", "line 7: is no JSON"))
+    lines: list[str] = []
+    show(Run(tally), FOUND, lines.append)
+    assert "1 failed by engine, as line 7: is no JSON" in lines
+
+
 def test_models_and_engines_stand_in_the_same_columns():
     table = told(Tally(1))[4:8]
     assert table[1].split()[:2] == ["a-model-of-a-name", "2,000,000"]

@@ -215,8 +215,9 @@ def test_output_of_another_run_is_left_as_it_is(tmp_path: Path):
 def test_another_input_or_other_options_are_told(tmp_path: Path):
     written(tmp_path)
     run_whole(tmp_path, model="writer")
-    with pytest.raises(BatchFileError, match="model was 'writer' and is None"):
-        prepared(tmp_path)
+    told = "--model was 'writer' and is not given now; --set was not given and is "
+    with pytest.raises(BatchFileError, match=told + "max_tokens=5 now; say the same"):
+        prepared(tmp_path, parameters={"max_tokens": 5})
     written(tmp_path, 13)
     with pytest.raises(BatchFileError, match=r"another input \(.*in.jsonl, 12 rows\)"):
         prepared(tmp_path, model="writer")
@@ -373,3 +374,18 @@ def test_a_table_needs_a_prompt_and_lines_take_none(tmp_path: Path):
         prepared(tmp_path, "in.csv", prompt="{")
     run = run_whole(tmp_path, name="in.csv", prompt="Say {text}")
     assert run.tally.answered == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["out.jsonl.gz", "out.zst", "out.parquet", "OUT.CSV", "out.csv.gz"]
+)
+def test_an_output_is_not_named_for_what_it_is_not(tmp_path: Path, name: str):
+    written(tmp_path)
+    with pytest.raises(BatchFileError, match=r"(?i)plain JSONL.*out\.jsonl$"):
+        BatchRun(
+            App(),
+            Source(tmp_path / "in.jsonl"),
+            BatchPaths(tmp_path / name),
+            BatchOptions(),
+        )
+    assert not (tmp_path / name).exists()
