@@ -238,9 +238,19 @@ def plain(value: Any, place: str, depth: int = 0) -> Any:
         return plain(value.tolist(), place, depth)
     if hasattr(value, "as_py"):
         return plain(value.as_py(), place, depth)
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        name = value.__name__
+        raise RequestError(
+            f"{place} is the class {name}, as map_prompts() takes it; here pass "
+            f'{{"type": "json_schema", "json_schema": {{"name": "{name}", "schema": '
+            f"{name}.model_json_schema()}}}}"
+        )
+    remedy = "text, numbers, booleans, lists and objects"
+    if hasattr(value, "model_dump"):
+        remedy = "its .model_dump()"
     raise RequestError(
         f"{place} is of type {type(value).__name__}, which cannot be sent as JSON; "
-        "pass text, numbers, booleans, lists and objects"
+        f"pass {remedy}"
     )
 
 

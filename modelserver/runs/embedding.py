@@ -165,9 +165,10 @@ def _told(errors: dict[int, RowError]) -> str:
     first = sorted(errors.items())[:MOST_TEXTS_TOLD]
     told = "; ".join(f"text {number}: {error.message}" for number, error in first)
     more = f"; and {len(errors) - len(first)} more" if len(errors) > len(first) else ""
+    have = "has" if len(errors) == 1 else "have"
     return (
-        f"{len(errors)} of the texts have no vector: {told}{more}; leave them out, or "
-        'say on_error="nan" for vectors of NaN in their places'
+        f"{len(errors)} of the texts {have} no vector: {told}{more}; leave them out, "
+        'or say on_error="nan" for vectors of NaN in their places'
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from modelserver.errors import RequestError
 from modelserver.messaging.requests import (
@@ -215,3 +216,21 @@ def test_numbers_and_arrays_of_numpy_are_plain_ones():
         EMBED, (FromNumpy(["a", "b"]),), {"dimensions": FromNumpy(64)}
     )
     assert (args, kwargs) == ((["a", "b"],), {"dimensions": 64})
+
+
+class City(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("messages", "form", "remedy"),
+    [
+        (HELLO, City, r'map_prompts\(\) takes .*"schema": City\.model_json_schema\(\)'),
+        ([City(name="Rome")], None, r"messages\[0\] is of type City, .*model_dump\(\)"),
+    ],
+)
+def test_what_is_pydantics_is_refused_with_its_way_to_json(
+    messages: Any, form: Any, remedy: str
+):
+    with pytest.raises(RequestError, match=remedy):
+        plain_arguments(CHAT, (messages,), {"response_format": form})
