@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from modelserver.errors import StoreUnreachableError
 from modelserver.gateway.bodies import Asked
-from modelserver.gateway.calling import Caller
 from modelserver.gateway.faults import Fault, Refused
+from modelserver.gateway.headers import Caller
 from modelserver.gateway.waiting import (
     ModelLoad,
     Newcomer,

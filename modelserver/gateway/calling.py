@@ -14,32 +14,17 @@ from redis.exceptions import RedisError
 
 from modelserver.gateway.bodies import Asked, TaskCall
 from modelserver.gateway.direct import DirectWay
+from modelserver.gateway.headers import Caller
 from modelserver.gateway.inbox import Arrivals, Inbox
 from modelserver.gateway.patience import patiently
 from modelserver.messaging.sending import BackgroundSender
-from modelserver.store.batch import HEDGE, SUBMITTER
+from modelserver.store.batch import HEDGE, ONCE_SECONDS, SUBMITTER
 from modelserver.store.messages.streams import STREAM
 
 #: By the ids of requests that a client gave a key for, so that a repeat finds them.
 _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and how its requests stand in their queues."""
-
-    #: Submitters of one queue take turns.
-    name: str = ""
-    #: 0 is the most urgent, 9 the least.
-    priority: int = 0
-    #: Seconds within which an answer is due; None leaves it to the fleet.
-    deadline: float | None = None
-    #: What the client calls this request, so that a repeat is none.
-    idempotency_key: str = ""
-    #: Whether a second engine may be asked where the first one takes long.
-    may_be_hedged: bool = False
-    #: Whether its body is quick to look through.
-    is_short: bool = False
+#: The gateway itself may send a request again within so many seconds, with a margin.
+AGAIN_SECONDS = 60
 
 
 @dataclass(slots=True)
@@ -94,12 +79,16 @@ class Calls:
         if caller.deadline is not None:
             arguments["deadline"] = caller.deadline
         if self._direct is None:
-            return self._sent_by_celery(call, arguments, options)
-        return self._direct.sent(call, arguments, options, caller.is_short)
+            return self._sent_by_celery(call, arguments, options, caller)
+        return self._direct.sent(call, arguments, options, caller)
 
     @asynccontextmanager
     async def _sent_by_celery(
-        self, call: TaskCall, arguments: dict[str, Any], options: dict[str, Any]
+        self,
+        call: TaskCall,
+        arguments: dict[str, Any],
+        options: dict[str, Any],
+        caller: Caller,
     ) -> AsyncIterator[AsyncResult]:
         task = self._tasks[call.task]
         sender: BackgroundSender = self._app.modelserver_sender
@@ -117,14 +106,15 @@ class Calls:
         try:
             yield await patiently(send)
         except (asyncio.CancelledError, GeneratorExit):
-            sending.add_done_callback(sender.revoke)
+            if not caller.idempotency_key:
+                sending.add_done_callback(sender.revoke)
             raise
 
     def _options(self, place: int, call: TaskCall, caller: Caller) -> dict[str, Any]:
         # Sent twice, where Redis did not say that it had it, it is the same request.
         options: dict[str, Any] = {
             "priority": caller.priority,
-            "headers": {},
+            "headers": {ONCE_SECONDS: AGAIN_SECONDS},
             "task_id": str(uuid.uuid4()),
         }
         if caller.name:
@@ -136,6 +126,9 @@ class Calls:
             asked = repr((call.task, call.payload, sorted(call.arguments.items())))
             name = f"{caller.name}\n{caller.idempotency_key}\n{place}\n{asked}"
             options["task_id"] = str(uuid.uuid5(_IDS, name))
+            # No longer than the answer is kept: without both nobody would answer.
+            once_seconds = int(self._app.conf.result_expires)
+            options["headers"][ONCE_SECONDS] = once_seconds
         return options
 
     async def stream(self, asked: Asked, caller: Caller) -> AsyncGenerator[Told]:
@@ -184,7 +177,7 @@ class Calls:
                 async for news in _until_answered(place, arrivals, result):
                     yield news
         finally:
-            self._inbox.forget(task_id)
+            self._inbox.forget(task_id, arrivals)
 
 
 async def _until_answered(

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from modelserver.api import InferenceTask
 from modelserver.gateway.bodies import TaskCall
+from modelserver.gateway.headers import Caller
 from modelserver.gateway.patience import PAUSE_SECONDS, patiently
 from modelserver.messaging.listening import PATIENCE_SECONDS, blocks, silent_error
 from modelserver.messaging.sending import BackgroundSender, accepted_or_unreachable
@@ -84,12 +85,11 @@ class DirectWay:
         call: TaskCall,
         arguments: dict[str, Any],
         options: dict[str, Any],
-        is_short: bool,
+        caller: Caller,
     ) -> "AsyncIterator[asyncio.Future[Any]]":
         """The answer of a request that was accepted; left before, it is called off.
 
-        Not ``is_short`` is what takes long to look through. Raises errors of
-        modelserver.errors.
+        One that its client may repeat goes on. Raises errors of modelserver.errors.
         """
         key = self._keys.result(options["task_id"])
         answer = asyncio.get_running_loop().create_future()
@@ -102,14 +102,15 @@ class DirectWay:
         async def put() -> None:
             if not self._models.is_fresh:
                 await self._look_at_models()
-            made = command() if is_short else await asyncio.to_thread(command)
+            made = command() if caller.is_short else await asyncio.to_thread(command)
             await self._put(key, made)
 
         try:
             await patiently(put)
             yield answer
         except (asyncio.CancelledError, GeneratorExit):
-            self._call_off(options["task_id"])
+            if not caller.idempotency_key:
+                self._call_off(options["task_id"])
             raise
         finally:
             self._forget(key, answer)
@@ -133,7 +134,7 @@ class DirectWay:
                 self._left.clear()
             self._line.subscribe(key)
             if not await self._line.send(*command):
-                # It was sent before, and is answered.
+                # It was sent before, and is answered or under way.
                 value: Any = await self._client.get(key)
                 self._hear(key.encode(), value)
 

@@ -7,6 +7,7 @@ stand for a while.
 import asyncio
 import logging
 import uuid
+from collections import defaultdict
 from contextlib import suppress
 from typing import Any
 
@@ -80,7 +81,8 @@ class Inbox:
         self.gateway = uuid.uuid4().hex[:16]
         self._client = client
         self._keys = keys
-        self._open: dict[str, Arrivals] = {}
+        #: By task; a repeat of a request has the same.
+        self._open: defaultdict[str, list[Arrivals]] = defaultdict(list)
         self._listening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -96,12 +98,15 @@ class Inbox:
 
     def expect(self, task: str) -> Arrivals:
         """From now on keep what is told of this answer."""
-        arrivals = self._open[task] = Arrivals(self, task)
+        arrivals = Arrivals(self, task)
+        self._open[task].append(arrivals)
         return arrivals
 
-    def forget(self, task: str) -> None:
-        """Nobody waits for this answer any more."""
-        self._open.pop(task, None)
+    def forget(self, task: str, arrivals: Arrivals) -> None:
+        """What was expected so is not waited for any more."""
+        self._open[task].remove(arrivals)
+        if not self._open[task]:
+            del self._open[task]
 
     async def read(self, task: str, first: int) -> list[Parts]:
         """The additions to an answer from a place on. Raises RedisError."""
@@ -112,8 +117,9 @@ class Inbox:
             try:
                 async with self._client.pubsub() as channel:
                     await channel.subscribe(self._keys.gateway(self.gateway))
-                    for arrivals in self._open.values():
-                        arrivals.look_up()
+                    for each in self._open.values():
+                        for arrivals in each:
+                            arrivals.look_up()
                     async for message in channel.listen():
                         if message["type"] == "message":
                             self._hand_over(message["data"])
@@ -123,5 +129,6 @@ class Inbox:
 
     def _hand_over(self, data: bytes) -> None:
         task, place, parts = read_message(data)
-        if arrivals := self._open.get(task):
-            arrivals.tell(place, parts)
+        for arrivals in self._open.get(task, ()):
+            # Each its own: what makes events of parts changes them.
+            arrivals.tell(place, [dict(part) for part in parts])

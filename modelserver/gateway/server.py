@@ -8,7 +8,6 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -20,12 +19,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from modelserver.gateway.admission import Admission, LoadReader
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
-from modelserver.gateway.calling import Caller, Calls, Told
+from modelserver.gateway.calling import Calls, Told
 from modelserver.gateway.crowd import Crowd, allow_connections
 from modelserver.gateway.direct import DirectWay, can_go_directly
 from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.events import KEEP_ALIVE, find_response, open_events
 from modelserver.gateway.faults import Fault, Refused, fault_of
+from modelserver.gateway.headers import Caller, find_caller, find_patience
 from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
 from modelserver.gateway.patience import patiently
@@ -41,21 +41,13 @@ from modelserver.messaging.wire import EMBED
 from modelserver.operations.prometheus import FleetCollector
 from modelserver.settings import Settings
 from modelserver.store import Keys
-from modelserver.store.fleet.api_keys import ApiKey
 from modelserver.store.server.connections import open_async
 from modelserver.tracing import find_tracer
 
-#: A body of so many bytes is looked through on the loop, a larger one in a thread.
-SHORT_BODY_BYTES = 100_000
 #: A connection that asks for nothing is closed after so many seconds.
 IDLE_SECONDS = 75.0
 #: A stream that is silent for so many seconds gets a line that clients skip.
 SILENT_SECONDS = 15.0
-#: The longest deadline that a client may ask for, in seconds.
-LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
-
-#: The header by which OpenAI's client says how long it waits, in seconds.
-CLIENT_TIMEOUT = "x-stainless-read-timeout"
 
 #: What is told without a key.
 OPEN_PATHS = frozenset({"/health"})
@@ -216,9 +208,9 @@ class Gateway:
         visitor = await self._doorkeeper.count(request["visitor"], asked.model)
         request["visitor"] = visitor
         has_past = body is not request["body"]
-        caller = _caller(request, visitor.key, self._hedges, has_past)
+        caller = find_caller(request, visitor.key, self._hedges, has_past)
         # A stream is kept open meanwhile: then a client's timeout does not count.
-        patience = None if asked.stream else _patience(request)
+        patience = None if asked.stream else find_patience(request)
         await self._admission.check(asked, caller, patience)
         if asked.stream:
             return await self._stream(request, asked, caller)
@@ -336,64 +328,3 @@ def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
         text = f"the body is larger than {MOST_BODY_BYTES:,} bytes; send less at once"
         return Fault(413, text, code="request_too_large")
     return Fault(error.status, error.reason)
-
-
-def _caller(
-    request: web.Request, key: ApiKey | None, hedges: bool, has_past: bool
-) -> Caller:
-    """Who asks, by its key and the request's headers. Raises Refused."""
-    urgent = _number(request, "x-modelserver-priority", 9) or 0
-    name = request.headers.get("x-modelserver-submitter", "")
-    return Caller(
-        name=key.name if key else name,
-        priority=max(urgent, key.priority) if key else urgent,
-        deadline=_seconds(request),
-        idempotency_key=request.headers.get("idempotency-key", ""),
-        may_be_hedged=_whether(request, "x-modelserver-hedge", hedges),
-        is_short=not has_past
-        and (request.content_length or MOST_BODY_BYTES) <= SHORT_BODY_BYTES,
-    )
-
-
-def _seconds(request: web.Request) -> float | None:
-    name = "x-modelserver-deadline"
-    value = request.headers.get(name)
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if 0 < seconds <= LONGEST_DEADLINE_SECONDS:
-        return seconds
-    text = f"{name} must be a number of seconds above 0, not {value!r}"
-    raise Refused(Fault(400, text, param=name))
-
-
-def _patience(request: web.Request) -> float | None:
-    """How long the client itself waits for an answer, in seconds, if it says so."""
-    with suppress(ValueError):
-        seconds = float(request.headers.get(CLIENT_TIMEOUT, ""))
-        return seconds if seconds > 0 else None
-    return None
-
-
-def _whether(request: web.Request, name: str, default: bool) -> bool:
-    value = request.headers.get(name)
-    if value is None:
-        return default
-    if value in ("true", "false"):
-        return value == "true"
-    raise Refused(
-        Fault(400, f"{name} must be true or false, not {value!r}", param=name)
-    )
-
-
-def _number(request: web.Request, name: str, most: int) -> int | None:
-    value = request.headers.get(name)
-    if value is None:
-        return None
-    if value.isdecimal() and int(value) <= most:
-        return int(value)
-    text = f"{name} must be a whole number from 0 to {most}, not {value!r}"
-    raise Refused(Fault(400, text, param=name))

@@ -24,7 +24,13 @@ from modelserver.messaging.followers import defer, origin
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.messaging.wire import KINDS, STEER
 from modelserver.server_address import SENTINELS
-from modelserver.store.batch import DEADLINE, RESUBMISSION, SENT, SUBMITTER
+from modelserver.store.batch import (
+    DEADLINE,
+    ONCE_SECONDS,
+    RESUBMISSION,
+    SENT,
+    SUBMITTER,
+)
 from modelserver.store.keys import Keys, list_name
 from modelserver.store.scripts import atomic as scripts
 from modelserver.store.scripts import queues as queue_scripts
@@ -240,13 +246,14 @@ def put_command(
     task = _id(message) if request else ""
     owner = list_name(headers.get(SUBMITTER) or headers.get("origin"))
     again = headers.pop(RESUBMISSION, "")
+    once = headers.pop(ONCE_SECONDS, "")
     if request:
         message = slim(message, queue)
         message["headers"][SENT] = round(time.time(), 2)
-    names = (main, keys.deadlines, keys.result(task), keys.memory_short)
+    names = (main, keys.deadlines, keys.result(task), keys.memory_short, keys.put(task))
     values = (
         *(encode(message), keys.bell(queue), task),
-        *("" if due is None else due, owner if request else "", again),
+        *("" if due is None else due, owner if request else "", again, once),
     )
     return _script(headers), names, values
 

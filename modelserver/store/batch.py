@@ -42,6 +42,9 @@ RESUBMISSION = "resubmission"
 UNLESS_ANSWERED = "unless answered"
 #: Value of RESUBMISSION: an error is forgotten, and the message is put anyway.
 ALWAYS = "always"
+#: The header of a request that is not put again while it is under way, for so many
+#: whole seconds. It is taken off as the message is put.
+ONCE_SECONDS = "once_seconds"
 
 
 #: How the message of a bundle begins.

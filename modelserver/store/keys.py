@@ -75,6 +75,10 @@ class Keys:
         """A task's result, as Celery's backend names it."""
         return f"{self.prefix}celery-task-meta-{task}"
 
+    def put(self, task: str) -> str:
+        """There while a repeat of a task, for which that is asked, is not put again."""
+        return f"{self.prefix}put:{task}"
+
     def bell(self, name: str) -> str:
         """Channel that rings when something comes into an empty queue."""
         return f"{self.prefix}bell:{name}"

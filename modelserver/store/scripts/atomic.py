@@ -62,11 +62,12 @@ end
 
 #: Puts a message into its submitter's list and rings the bell if that was empty.
 #: Without a submitter it goes into the main list, which others than our workers read.
-#: KEYS main list, deadlines, result, the note that memory is short; ARGV message, bell,
-#: task, deadline ('' for none), submitter, what an older result means ('' for a new
-#: id). Returns the list's length, 0 if nothing was put because the answer is there; an
-#: error where memory is short. PUT_ON is for work that was accepted before, and heeds
-#: no note.
+#: KEYS main list, deadlines, result, the note that memory is short, the note that it
+#: was put; ARGV message, bell, task, deadline ('' for none), submitter, what an older
+#: result means ('' for a new id), seconds for which it is put once ('' for each time).
+#: Returns the list's length, 0 if nothing was put because the answer is there or under
+#: way; an error where memory is short. PUT_ON is for work that was accepted before, and
+#: heeds no note of memory.
 PUT_ON = (
     ALLOW_OOM
     + ARRIVED
@@ -78,6 +79,10 @@ if ARGV[6] ~= '' then
   else
     redis.call('DEL', KEYS[3])
   end
+  if head ~= '' then redis.call('DEL', KEYS[5]) end
+end
+if ARGV[7] ~= '' and not redis.call('SET', KEYS[5], 1, 'NX', 'EX', ARGV[7]) then
+  return 0
 end
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3]) end
 local list = KEYS[1]

@@ -183,6 +183,18 @@ def test_more_connections_than_it_may_have_keep_nobody_out(site: FleetSite):
         assert gateway.ask("/v1/completions", asked)[0] == 200
 
 
+@pytest.mark.parametrize("name", ["x-modelserver-submitter", "idempotency-key"])
+def test_a_header_that_is_no_text_is_refused(gateway: Served, name: str):
+    asked = {"model": "writer", "prompt": "hello", "max_tokens": 2}
+    for value in (b"\xe9", b"\xff" * 500):
+        status, body, _ = gateway.ask(
+            "/v1/completions", asked, headers={name: value.decode("latin-1")}
+        )
+        assert (status, body["error"]["param"]) == (400, name), body
+    sound = {name: "\u00e9".encode().decode("latin-1")}
+    assert gateway.ask("/v1/completions", asked, headers=sound)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("headers", "content"),
     [

@@ -16,6 +16,7 @@ from modelserver.errors import RequestError
 from modelserver.gateway.bodies import TaskCall
 from modelserver.gateway.direct import DirectWay
 from modelserver.gateway.doorkeeper import Doorkeeper
+from modelserver.gateway.headers import Caller
 from modelserver.messaging.wire import CHAT, COMPLETE
 from modelserver.store import Keys
 from modelserver.store.batch import DEADLINE, SUBMITTER
@@ -24,6 +25,8 @@ from tests.support.processes import ValkeyProcess, eventually
 
 #: How long anything here may take, in seconds.
 PATIENCE = 20.0
+#: Whose bodies are looked through on the loop.
+SHORT = Caller(is_short=True)
 KEYS = Keys("t:")
 FLEET = """
 [[models]]
@@ -126,7 +129,7 @@ def test_a_message_is_the_one_that_celery_sends(
         async with Site(app, valkey.url) as way:
             call = TaskCall(task, payload, arguments)
             given = options("r1", headers, priority)
-            async with way.sent(call, dict(arguments), given, True):
+            async with way.sent(call, dict(arguments), given, SHORT):
                 assert taken(server, arguments["model"]) == expected
 
     asyncio.run(send())
@@ -139,7 +142,7 @@ def test_an_answer_comes_to_each_that_waits_for_it(
 
     async def ask(way: DirectWay) -> Any:
         given = options("r1", {})
-        async with way.sent(call, {"model": "small"}, given, False) as answer:
+        async with way.sent(call, {"model": "small"}, given, Caller()) as answer:
             return await asyncio.wait_for(answer, PATIENCE)
 
     async def look() -> None:
@@ -161,7 +164,7 @@ def test_an_answer_that_came_while_the_connection_was_lost_is_found(
     async def look() -> None:
         async with Site(app, valkey.url) as way:
             call, given = TaskCall(COMPLETE, "hi", {}), options("r1", {})
-            async with way.sent(call, {"model": "small"}, given, True) as answer:
+            async with way.sent(call, {"model": "small"}, given, SHORT) as answer:
                 server.client_kill_filter(_type="pubsub")
                 meta = {"status": "SUCCESS", "result": "hello", "task_id": "r1"}
                 server.set(KEYS.result("r1"), orjson.dumps(meta))
@@ -179,11 +182,11 @@ def test_an_answer_for_which_the_server_closes_the_connection_is_read(
     async def look() -> None:
         async with Site(app, valkey.url) as way:
             call, given = TaskCall(COMPLETE, "hi", {}), options("r1", {})
-            async with way.sent(call, {"model": "small"}, given, True) as answer:
+            async with way.sent(call, {"model": "small"}, given, SHORT) as answer:
                 stored(server, "r1", large)
                 assert await asyncio.wait_for(answer, PATIENCE) == large
             # One that was there before.
-            async with way.sent(call, {"model": "small"}, given, True) as answer:
+            async with way.sent(call, {"model": "small"}, given, SHORT) as answer:
                 assert await asyncio.wait_for(answer, PATIENCE) == large
 
     asyncio.run(look())
@@ -196,7 +199,7 @@ def test_a_request_that_is_at_fault_is_not_sent(
         async with Site(app, valkey.url) as way:
             call, given = TaskCall(COMPLETE, "", {}), options("r1", {})
             with pytest.raises(RequestError, match="prompt is empty"):
-                async with way.sent(call, {"model": "small"}, given, True):
+                async with way.sent(call, {"model": "small"}, given, SHORT):
                     pass
             assert not server.exists(*KEYS.queue("small"))
 

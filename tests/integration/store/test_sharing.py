@@ -35,8 +35,8 @@ class Shared:
             if rows:
                 body = f'{{"rows":{rows},"name":"{body}"}}'
             keys = (main, KEYS.deadlines, KEYS.result(""), KEYS.memory_short)
-            arguments = (body, KEYS.bell(QUEUE), "", "", submitter, "")
-            self.client.eval(scripts.PUT, 4, *keys, *arguments)
+            arguments = (body, KEYS.bell(QUEUE), "", "", submitter, "", "")
+            self.client.eval(scripts.PUT, 5, *keys, KEYS.put(""), *arguments)
 
     def pull(self, room: int, give_back: bool = False) -> list[str]:
         """What a worker with so much room gets, in order."""

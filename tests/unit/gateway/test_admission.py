@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from modelserver.gateway.admission import OLD_SECONDS, Admission
 from modelserver.gateway.bodies import read_body
-from modelserver.gateway.calling import Caller
 from modelserver.gateway.faults import Refused
+from modelserver.gateway.headers import Caller
 from modelserver.gateway.waiting import ModelLoad
 
 #: What ought to come at once may take so long, in seconds.
