@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from modelserver.api import client
 from modelserver.cli.listening import listen, url_of
 from modelserver.garbage import tame_collection
+from modelserver.gateway.connection import Connection
 from modelserver.gateway.server import IDLE_SECONDS, Gateway
 from modelserver.logs import start_logging
 from modelserver.settings import load
@@ -62,20 +63,29 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     runner = web.AppRunner(
         gateway.application(),
-        access_log=None,
         # A client that goes away cancels its request.
         handler_cancellation=True,
-        keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=LAST_SECONDS,
     )
     await runner.setup()
-    await web.SockSite(runner, sock, backlog=BACKLOG).start()
+    server, loop = runner.server, asyncio.get_running_loop()
+    assert server is not None
+
+    def connect() -> Connection:
+        return Connection(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type] # None is for no such log.
+            keepalive_timeout=IDLE_SECONDS,
+        )
+
+    listening = await loop.create_server(connect, sock=sock, backlog=BACKLOG)
     tame_collection()
     click.echo(f"OpenAI API at {url_of(sock)}/v1")
-    assert runner.server is not None
-    crowd = asyncio.create_task(gateway.crowd.keep_small(runner.server))
+    crowd = asyncio.create_task(gateway.crowd.keep_small(server))
     await stopped.wait()
     crowd.cancel()
+    listening.close()
     await runner.cleanup()
 
 

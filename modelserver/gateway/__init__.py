@@ -6,7 +6,8 @@ them and joins the answers, ``headers`` reads what stands beside them,
 ``patience`` while Redis is away, ``inbox`` hears the parts of streams,
 ``events`` writes them, ``doorkeeper`` knows keys and limits, ``admission`` refuses what
 cannot be answered in time, by the estimate of ``waiting``, ``faults`` tells errors,
-``openapi`` describes the paths, ``crowd`` bounds the connections.
+``openapi`` describes the paths, ``crowd`` bounds the connections, each of which is a
+``connection``.
 ``batch_paths`` answers for files and batches: ``files`` keeps the one, ``batches``
 hands the other to the fleet as submitted runs. ``response_paths`` answers for
 responses, which ``responses`` keeps; ``writing`` has JSON and pages of lists.

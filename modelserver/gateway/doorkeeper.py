@@ -43,6 +43,22 @@ class Visitor:
         """Whose files, batches and responses it sees: a key's, "" for nobody's."""
         return self.key.name if self.key else ""
 
+    def may_ask(self, model: str) -> bool:
+        """Whether it may ask for a model."""
+        return not (self.key and self.key.models) or model in self.key.models
+
+
+def find_secret(authorization: str) -> str:
+    """The key in a header Authorization, after the word Bearer in any case, or alone.
+
+    >>> find_secret("bearer  a"), find_secret("a"), find_secret("Bearer ")
+    ('a', 'a', '')
+    """
+    scheme, _, secret = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return secret.strip()
+    return authorization.strip()
+
 
 class Doorkeeper:
     """Checks keys against the store. Lives on a loop."""
@@ -62,7 +78,7 @@ class Doorkeeper:
         """Who comes with this header. Raises Refused, RedisError."""
         if self._is_open and await self._is_still_open():
             return Visitor()
-        secret = authorization.removeprefix("Bearer ").strip()
+        secret = find_secret(authorization)
         key, are_there_any = await find_api_key(self._client, self._keys, secret)
         if key is None and not are_there_any and self._is_local:
             self._is_open = True
@@ -99,7 +115,7 @@ class Doorkeeper:
         key = visitor.key
         if key is None:
             return visitor
-        if key.models and model not in key.models:
+        if not visitor.may_ask(model):
             text = (
                 f'the key "{key.name}" may not ask for "{model}"; it may for '
                 f"{', '.join(key.models)}"

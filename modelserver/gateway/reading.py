@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import BodyPartReader, web
 
+from modelserver.gateway.connection import find_encoding_fault
 from modelserver.gateway.faults import Fault, Refused
 
 #: The largest body that is read, in bytes.
@@ -30,6 +31,9 @@ TIDY_PATHS = web.normalize_path_middleware(
 
 async def read_json_body(request: web.Request) -> Any:
     """The body's JSON. Raises Refused."""
+    encoding = request.headers.get("Content-Encoding", "")
+    if fault := find_encoding_fault(encoding):
+        raise Refused(fault)
     content = await read_body(request)
     try:
         return orjson.loads(content)

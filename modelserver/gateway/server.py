@@ -166,13 +166,14 @@ class Gateway:
 
     async def _models(self, request: web.Request) -> web.Response:
         models = (await self._catalogue()).models
-        data = [self._described(each) for each in models]
+        may_ask = request["visitor"].may_ask
+        data = [self._described(each) for each in models if may_ask(each.name)]
         return json_response({"object": "list", "data": data})
 
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"].rstrip("/")
         entry = (await self._catalogue()).entry(name)
-        if entry is None:
+        if entry is None or not request["visitor"].may_ask(name):
             text = f'the fleet has no model "{name}"; /v1/models lists those there are'
             raise Refused(Fault(404, text, param="model", code="model_not_found"))
         return json_response(self._described(entry))

@@ -128,7 +128,8 @@ class Count:
 
 def digest(secret: str) -> str:
     """What is stored of a secret. Random as it is, it needs no slow hash."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    # What comes from outside may be no text.
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
 # By operators.

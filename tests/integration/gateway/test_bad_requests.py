@@ -1,6 +1,7 @@
 """What the gateway refuses, and what it stands."""
 
 import http.client
+import json
 import random
 import re
 import socket
@@ -202,6 +203,7 @@ def test_a_header_that_is_no_text_is_refused(gateway: Served, name: str):
         ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello"),
         (f"Content-Encoding: gzip\r\nContent-Length: 5\r\n{IN_TWO}", b"hello"),
         ("A: \x00\r\nContent-Length: 2", b"{}"),
+        (f"A: {'a' * 10_000}\r\nContent-Length: 2", b"{}"),
     ],
 )
 def test_what_is_no_http_is_refused_and_not_logged(
@@ -218,8 +220,17 @@ def test_what_is_no_http_is_refused_and_not_logged(
         else:
             # Chunks that go wrong after their head are waited for, for 10 s.
             connection.sendall(head.encode() + content)
-        assert connection.recv(4096).split()[1] == b"400"
+        told, _, body = connection.recv(4096).partition(b"\r\n\r\n")
+        assert told.split()[1] == b"400"
+        assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert log.read_text() == logged
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "odd", "gzip, gzip"])
+def test_a_body_that_nobody_can_unpack_is_refused(gateway: Served, encoding: str):
+    headers = {"Content-Encoding": encoding}
+    status, body, _ = gateway.ask("/v1/completions", {}, headers=headers)
+    assert (status, body["error"]["code"]) == (415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,33 @@ def test_a_bad_batch_is_refused(gateway: Served, change: dict[str, Any], param: 
     assert (status, body["error"]["param"]) == (400, param)
 
 
+def test_a_list_is_gone_through_in_pages(gateway: Served):
+    for _ in range(3):
+        upload(gateway, b"{}")
+    ids = [each["id"] for each in gateway.ask("/v1/files")[1]["data"]]
+    for order, expected in (("desc", ids), ("asc", ids[::-1])):
+        found, after, more = [], "", True
+        while more:
+            path = f"/v1/files?limit=2&order={order}" + (after and f"&after={after}")
+            page = gateway.ask(path)[1]
+            found += [each["id"] for each in page["data"]]
+            after, more = page["last_id"], page["has_more"]
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        *((f"limit={value}", "limit") for value in ("0", "-1", "a", "101", "9" * 900)),
+        ("after=batch_gone", "after"),
+        ("order=up", "order"),
+    ],
+)
+def test_a_page_that_is_none_is_refused(gateway: Served, query: str, param: str):
+    status, body, _ = gateway.ask(f"/v1/batches?{query}")
+    assert (status, body["error"]["param"]) == (400, param)
+
+
 def test_files_that_are_none_are_refused(gateway: Served):
     assert upload(gateway, b"", "batch")[0] == 400
     assert upload(gateway, b"{}", "fine-tune")[1]["error"]["param"] == "purpose"

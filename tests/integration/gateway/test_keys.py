@@ -92,6 +92,30 @@ def test_a_key_is_held_to_its_models(guarded: Served, fleet: FleetSite):
     assert ask(guarded, secret)[0] == 200
     status, body, _ = ask(guarded, secret, model="other")
     assert (status, body["error"]["code"]) == (403, "model_not_allowed")
+    own = {"Authorization": f"Bearer {secret}"}
+    listed = guarded.ask("/v1/models", headers=own)[1]["data"]
+    assert [each["id"] for each in listed] == ["writer"]
+    assert guarded.ask("/v1/models/writer", headers=own)[0] == 200
+    assert guarded.ask("/v1/models/other", headers=own)[0] == 404
+
+
+def test_a_key_is_found_in_every_form_of_its_header(guarded: Served, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana")
+    for form, status in (
+        ("bearer {}", 200),
+        ("BEARER   {} ", 200),
+        ("{}", 200),
+        ("Bearer Bearer {}", 401),
+        ("Basic {}", 401),
+        ("Bearer ", 401),
+        ("", 401),
+        ("Bearer \xe9\xff", 401),
+        ("Bearer \u00e9".encode().decode("latin-1"), 401),
+    ):
+        headers = {"Authorization": form.format(secret)}
+        told, body, _ = guarded.ask("/v1/models", headers=headers)
+        assert told == status, form
+        assert status == 200 or body["error"]["code"] == "invalid_api_key"
 
 
 def test_a_key_does_not_see_what_is_anothers(guarded: Served, fleet: FleetSite):
