@@ -18,6 +18,7 @@ from celery import Celery
 
 from modelserver.decoding import decode
 from modelserver.errors import BatchFileError, RequestError
+from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import (
     FileFolder,
     FileRecord,
@@ -167,15 +168,24 @@ class BatchFolder:
             yield decode(BatchRecord, values)
 
     def cancel(self, record: BatchRecord) -> BatchRecord:
-        """End a batch; what is answered stays. Raises StoreUnreachableError."""
-        if record.failed_at or record.cancelled_at:
-            return record
-        record = replace(record, cancelled_at=int(time.time()))
-        self._write(record)
+        """End a batch; what is answered stays.
+
+        Raises Refused where it is over, StoreUnreachableError.
+        """
+        status, _ = self._status(record, self._run(record))
+        if status in ("completed", "failed", "expired"):
+            text = f"the batch {record.id} is {status}; there is nothing to cancel"
+            raise Refused(Fault(409, text))
+        if not record.cancelled_at:
+            record = self._change(record.id, cancelled_at=int(time.time()))
+        self._call_off(record)
+        return record
+
+    def _call_off(self, record: BatchRecord) -> None:
+        """Have a batch's run cancelled, if there is one by now."""
         if record.run:
             with self._store.reachable():
                 give_run_order(self._store, record.run, RunOrder.CANCEL)
-        return record
 
     # What gateways do by themselves.
 
@@ -192,9 +202,7 @@ class BatchFolder:
         found = self._run(record)
         if found is None or found.state(self._store.now()) in _STATUS:
             return
-        self._write(replace(record, is_expired=True))
-        with self._store.reachable():
-            give_run_order(self._store, record.run, RunOrder.CANCEL)
+        self._call_off(self._change(record.id, is_expired=True))
 
     def validate(self, batch: str) -> None:
         """Look at a batch's input and hand it to the fleet, unless somebody does."""
@@ -204,7 +212,7 @@ class BatchFolder:
                 return
             now = int(time.time())
             if record.cancelled_at:
-                self._write(replace(record, failed_at=now))
+                self._change(record.id, failed_at=now)
                 return
             try:
                 run = self._submit(record)
@@ -212,14 +220,18 @@ class BatchFolder:
                 errors = [problem.to_json() for problem in error.found.problems]
                 self._fail(record, errors)
             except (BatchFileError, RequestError, OSError) as error:
-                told = {"code": "invalid_file", "line": None, "message": str(error)}
+                # Where it lies is nobody's business outside.
+                text = str(error).replace(f"{self._files.folder}/", "")
+                told = {"code": "invalid_file", "line": None, "message": text}
                 self._fail(record, [told])
             else:
-                self._write(replace(record, run=run, submitted_at=now))
+                record = self._change(record.id, run=run, submitted_at=now)
+                if record.cancelled_at:
+                    self._call_off(record)
 
     def _fail(self, record: BatchRecord, errors: list[dict[str, Any]]) -> None:
         told = tuple({"param": None, **each} for each in errors)
-        self._write(replace(record, failed_at=int(time.time()), errors=told))
+        self._change(record.id, failed_at=int(time.time()), errors=told)
 
     def _submit(self, record: BatchRecord) -> str:
         upload = self._files.find(record.input_file_id, record.owner)
@@ -314,7 +326,9 @@ class BatchFolder:
             return ended, record.failed_at
         if found is None:
             # Its run is kept for thirty days after its end.
-            return ("expired" if record.run else "validating"), None
+            if record.run:
+                return "expired", None
+            return ("cancelling" if record.cancelled_at else "validating"), None
         status = _STATUS.get(RunState(found.state(self._store.now())), "in_progress")
         if record.is_expired and status in ("cancelling", "cancelled"):
             status = "expired" if status == "cancelled" else "in_progress"
@@ -330,6 +344,14 @@ class BatchFolder:
 
     def _path(self, batch: str, suffix: str) -> Path:
         return self._files.folder / f"{batch}{suffix}"
+
+    def _change(self, batch: str, **changes: Any) -> BatchRecord:
+        """Change what is known of a batch, of which others may change other things."""
+        with _locked(self._path(batch, ".change"), waits=True):
+            found = decode(BatchRecord, read_json(self._path(batch, ".json")))
+            record = replace(found, **changes)
+            self._write(record)
+            return record
 
     def _write(self, record: BatchRecord) -> None:
         write_json(self._path(record.id, ".json"), asdict(record))
@@ -361,11 +383,11 @@ def _check_models(record: BatchRecord, models: Mapping[str, int]) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Whether nobody else has this lock; it is held meanwhile."""
+def _locked(path: Path, waits: bool = False) -> Iterator[bool]:
+    """Whether nobody else has this lock, if it is not waited for; held meanwhile."""
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except OSError:
             yield False
             return

@@ -144,6 +144,33 @@ def test_a_batch_is_cancelled(
     ended(gateway, batch, "cancelled")
 
 
+def test_a_batch_is_cancelled_while_its_input_is_looked_at(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    fleet.engines["writer-0"].fault(status=503)
+    batch = begin(gateway, [line(f"v{number}") for number in range(5_000)])
+    told = gateway.ask(f"/v1/batches/{batch['id']}/cancel", {})[1]
+    assert told["status"] == "cancelling"
+    done = ended(gateway, batch, "cancelled")
+    assert not done["request_counts"]["completed"]
+
+
+def test_a_batch_that_is_done_is_not_cancelled(gateway: Served, holding: HolderProcess):
+    batch = begin(gateway, [line("done")])
+    ended(gateway, batch, "completed")
+    assert gateway.ask(f"/v1/batches/{batch['id']}/cancel", {})[0] == 409
+
+
+def test_a_file_that_is_no_input_is_told_by_its_name(
+    gateway: Served, holding: HolderProcess
+):
+    _, file = upload(gateway, "no text".encode("utf-16"))
+    asked = {"input_file_id": file["id"], "endpoint": URL, "completion_window": "24h"}
+    batch = gateway.ask("/v1/batches", asked)[1]
+    [error] = ended(gateway, batch, "failed")["errors"]["data"]
+    assert error["message"] == f"{file['id']}.jsonl is UTF-16; save it as UTF-8"
+
+
 def test_a_batch_expires(gateway: Served, holding: HolderProcess, fleet: FleetSite):
     fleet.engines["writer-0"].fault(status=503)
     lines = [line(f"e{number}") for number in range(3)]
