@@ -353,6 +353,8 @@ class GatewaySection(_Section):
 
     #: Whether whole answers may get a second engine where the first one takes long.
     hedge: bool = False
+    #: Responses are kept for 7 days, and of more than so many GiB the latest used ones.
+    responses_gib: float = Field(default=10.0, gt=0)
 
 
 class ProbeSection(_Section):

@@ -5,6 +5,7 @@ well, since clients send that in the item's place.
 """
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,10 +20,14 @@ from modelserver.decoding import decode
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import read_json, write_json
 from modelserver.gateway.reading import MOST_BODY_BYTES
+from modelserver.operations.kept_responses import (
+    STEP_SECONDS,
+    find_cutoff,
+    read_entries,
+    read_kept,
+)
 from modelserver.values import Json
 
-#: A response is kept for so many seconds after it was last used.
-KEPT_SECONDS = 7 * 86_400.0
 #: What an engine, or a client, may call a response or an item.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 #: The type of an item that stands for another one.
@@ -47,17 +52,21 @@ class ResponseFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, record: ResponseRecord, owner: str) -> None:
-        """Keep a response, if its id is one that can be asked for. Raises OSError."""
+    def keep(self, record: ResponseRecord, owner: str) -> int:
+        """Keep a response, if its id is one that can be asked for; its bytes.
+
+        Raises OSError.
+        """
         path = self._find_path(record.body.get("id"), owner)
         if path is None:
-            return
+            return 0
         for folder in (self._folder.parent, self._folder, path.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_json(path, asdict(record))
         for link in self._links(record, owner):
             link.unlink(missing_ok=True)
             os.link(path, link)
+        return path.stat().st_size
 
     def find(self, response: str, owner: str) -> ResponseRecord | None:
         """One response of this owner."""
@@ -71,13 +80,23 @@ class ResponseFolder:
         if path := self._find_path(record.body["id"], owner):
             path.unlink(missing_ok=True)
 
-    def remove_old(self, now: float) -> None:
-        """Remove what nobody has used for long."""
-        for path in self._folder.glob("*/*"):
+    def remove_old(self, now: float, most_bytes: float = math.inf) -> float:
+        """Remove what nobody has used for long, and the oldest of what is too much.
+
+        Returns the bytes that are left. Raises OSError.
+        """
+        kept = read_kept(self._folder)
+        cutoff = find_cutoff(kept, most_bytes, now)
+        if min(kept.sizes, default=math.inf) * STEP_SECONDS >= cutoff:
+            return kept.size
+        for path, found in read_entries(self._folder):
             # Another gateway may be quicker.
             with suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > KEPT_SECONDS:
-                    path.unlink()
+                if found.st_mtime < cutoff:
+                    os.unlink(path)
+        return sum(
+            size for at, size in kept.sizes.items() if at * STEP_SECONDS >= cutoff
+        )
 
     def with_past(self, body: Mapping[str, Any], owner: str) -> Mapping[str, Any]:
         """The body with all that was said before in its input. Raises Refused."""

@@ -74,11 +74,11 @@ class Gateway:
         self._calls = Calls(app, self._inbox, self._direct)
         self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
-        self._responses = ResponsePathsHandler(settings)
         self._began = int(time.time())
         self._hedges = settings.fleet.gateway.hedge
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
+        self._responses = ResponsePathsHandler(settings, self._registry)
         loads = LoadReader(settings, app)
         self._admission = Admission(loads, loads.find_default, self._registry)
         self._tracer = find_tracer(settings.is_traced)

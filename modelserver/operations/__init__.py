@@ -7,6 +7,7 @@
 - ``prometheus``: the same as metrics
 - ``checks``: what stands in the way of a fleet, with remedies; ``check`` is one,
   ``server_checks`` are those of Redis, ``host_checks`` those of beat and the hosts
+- ``kept_responses``: what responses of the gateways take, and which of them have to go
 - ``joining``: what stands in the way of a host that is to be one of a fleet's
 - ``probe``: asks engines side by side
 - ``incidents``: what was kept of engines that hung, died or never got ready

@@ -15,6 +15,7 @@ from typing import Any
 
 from modelserver.control.applied_fleet import read_unchecked
 from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.inventory import GIB
 from modelserver.operations.check import Check
 from modelserver.operations.host_checks import (
     check_engines,
@@ -23,6 +24,7 @@ from modelserver.operations.host_checks import (
     check_limits,
 )
 from modelserver.operations.hosted_runs import START_BATCHES, RunsStatus
+from modelserver.operations.kept_responses import check_kept, folder_of
 from modelserver.operations.server_checks import (
     check_kind,
     check_rights,
@@ -49,6 +51,8 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
     yield _fleet_file(settings)
     yield check_run_dir(settings.run_dir)
     yield check_limits()
+    most_bytes = settings.fleet.gateway.responses_gib * GIB
+    yield check_kept(folder_of(settings.files_dir), most_bytes)
     status: Status | None = None
     try:
         # A server that is silent is told of within seconds.

@@ -122,6 +122,7 @@ def test_health_and_metrics_answer(gateway: Served):
     status, page, _ = gateway.ask("/metrics")
     assert status == 200
     assert b"modelserver_up 1.0" in page
+    assert b"modelserver_gateway_responses_bytes 0.0" in page
 
 
 def test_a_response_that_was_kept_is_shown_listed_and_removed(

@@ -9,12 +9,8 @@ import pytest
 
 from modelserver.gateway.bodies import join, read_body
 from modelserver.gateway.faults import Fault, Refused
-from modelserver.gateway.responses import (
-    KEPT_SECONDS,
-    ResponseFolder,
-    ResponseRecord,
-    items_of,
-)
+from modelserver.gateway.responses import ResponseFolder, ResponseRecord, items_of
+from modelserver.operations.kept_responses import KEPT_SECONDS, check_kept
 
 
 def message(name: str, text: str) -> dict[str, Any]:
@@ -131,6 +127,26 @@ def test_what_is_used_stays(folder: ResponseFolder, tmp_path: Path):
     assert {path.stem for path in tmp_path.glob("*/*/*/*")} == {"resp_1", "msg_1"}
     folder.remove_old(last_use + KEPT_SECONDS + 1)
     assert not list(tmp_path.glob("*/*/*/*"))
+
+
+def test_of_too_many_the_latest_used_stay(tmp_path: Path):
+    folder = ResponseFolder(tmp_path / "responses")
+    text, now = "x" * 40_000, 1e6
+    for number in range(20):
+        each = record(f"resp_{number}", text, message(f"msg_{number}", "yo"))
+        size = folder.keep(each, "ana" if number % 2 else "bob")
+        for path in tmp_path.glob(f"*/*/*_{number}.json"):
+            os.utime(path, (now + 60 * number,) * 2)
+    assert folder.remove_old(now) > 20 * size
+    left = folder.remove_old(now, 10 * 1.1 * size)
+    assert left <= 10 * size
+    names = {path.stem for path in tmp_path.glob("*/*/*")}
+    stayed = len(names) // 2
+    assert 8 <= stayed <= 9
+    expected = range(20 - stayed, 20)
+    assert names == {f"{kind}_{n}" for kind in ("resp", "msg") for n in expected}
+    assert check_kept(tmp_path / "responses", 20 * size).remedy == ""
+    assert check_kept(tmp_path / "responses", 9 * size).is_note
 
 
 def test_an_answer_says_whether_it_is_kept_and_what_it_goes_on_from():
