@@ -47,7 +47,7 @@ def raise_alert(
     alert = replace(alert, since=next(since, now))
     log.warning("alert about=%s %s", about, text)
     add(store, alert)
-    call_hooks(settings, alert)
+    call_hooks(settings, alert, store)
     return True
 
 
@@ -63,7 +63,7 @@ def end_alert(
     if not end(store, alert):
         return False
     log.warning("alert about=%s ended: %s", about, text)
-    call_hooks(settings, alert)
+    call_hooks(settings, alert, store)
     return True
 
 

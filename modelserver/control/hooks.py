@@ -45,10 +45,31 @@ FAILURES = (
 )
 
 
-def call_hooks(settings: Settings, alert: AlertRecord) -> None:
-    """Give the alert to each hook of the fleet. Does not wait for them."""
+def call_hooks(
+    settings: Settings, alert: AlertRecord, store: Store | None = None
+) -> None:
+    """Give the alert to each hook of the fleet. Does not wait for them.
+
+    With a store each is noted there first: where this process is killed meanwhile,
+    another one calls the hook again.
+    """
     for hook in _configured(settings.fleet.alerts):
-        _start(settings, uuid.uuid4().hex, UnsentAlert(hook, alert))
+        key, unsent = uuid.uuid4().hex, UnsentAlert(hook, alert)
+        if store is not None:
+            unsent = _noted(store, settings, key, unsent)
+        _start(settings, key, unsent)
+
+
+def _noted(
+    store: Store, settings: Settings, key: str, unsent: UnsentAlert
+) -> UnsentAlert:
+    """The first try, noted as one that failed, if the store can be used."""
+    try:
+        again = _later(settings, unsent, store.now())
+        keep_unsent(store, key, again)
+    except (redis.RedisError, StoreUnreachableError):
+        return unsent
+    return again
 
 
 def call_again(store: Store, settings: Settings, now: float) -> None:

@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from modelserver.operations.host_checks import find_no_worker
 from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
 from modelserver.settings import Settings
-from modelserver.store import Store, connect
+from modelserver.store import Store
 from modelserver.store.fleet.alerts import (
     counts,
     last_alerts,
@@ -34,18 +33,6 @@ from tests.support.processes import ValkeyProcess, eventually
 
 #: Reads its standard input into a file beside which it may sleep or fail.
 HOOK = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.stdin.read())"
-
-
-@pytest.fixture
-def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
-    return alert_settings(valkey, tmp_path, AlertsSection())
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    store = connect(settings)
-    yield store
-    store.client.close()
 
 
 def test_an_alert_is_logged_kept_and_counted(

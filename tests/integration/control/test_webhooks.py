@@ -10,21 +10,14 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.alerts import end_alert, raise_alert
-from modelserver.control.hooks import AGAIN_AT_ONCE, AGAIN_MOST_SECONDS, call_again
+from modelserver.control.hooks import AGAIN_MOST_SECONDS, call_again
 from modelserver.fleet.file import read_fleet
 from modelserver.fleet.sections import AlertsSection
-from modelserver.store import Store, connect
-from modelserver.store.fleet.alerts import OPEN_SECONDS, AlertRecord
-from modelserver.store.fleet.unsent_alerts import UnsentAlert, keep_unsent, read_unsent
+from modelserver.store import Store
+from modelserver.store.fleet.alerts import counts
+from modelserver.store.fleet.unsent_alerts import read_unsent
 from tests.support.alerts import alert_settings
 from tests.support.processes import ValkeyProcess, eventually
-
-
-@pytest.fixture
-def store(valkey: ValkeyProcess, tmp_path: Path) -> Iterator[Store]:
-    store = connect(alert_settings(valkey, tmp_path, AlertsSection()))
-    yield store
-    store.client.close()
 
 
 class Listener(BaseHTTPRequestHandler):
@@ -115,7 +108,8 @@ def test_a_webhook_that_was_down_gets_its_alerts_later_and_once(
     began = store.now()
     raise_alert(store, settings, "m", "m is down", began, "down")
     end_alert(store, settings, "m", "m is back", began, "down")
-    eventually(lambda: len(read_unsent(store)) == 2)
+    eventually(lambda: counts(store).get("hook_failed") == 2)
+    assert len(read_unsent(store)) == 2
     noting.down = b""
     call_again(store, settings, began)  # Too early.
     later = store.now() + AGAIN_MOST_SECONDS
@@ -175,34 +169,6 @@ def test_a_token_that_no_header_can_hold_is_a_failure_that_does_not_show_it(
     raise_alert(store, settings, "m", "m is down", 100.0)
     eventually(lambda: "ALERTS_TOKEN" in caplog.text)
     assert "secret" not in caplog.text
-
-
-def test_what_a_hook_did_not_take_is_given_up_with_the_hook_or_after_a_day(
-    valkey: ValkeyProcess, tmp_path: Path, store: Store
-):
-    now = store.now()
-    for key, since in (("old", now - OPEN_SECONDS - 1), ("new", now)):
-        alert = AlertRecord("m", "m is down", since)
-        keep_unsent(store, key, UnsentAlert("webhook", alert, due=now + 60))
-    section = AlertsSection(webhook="http://127.0.0.1:9/")
-    call_again(store, alert_settings(valkey, tmp_path, section), now)
-    assert list(read_unsent(store)) == ["new"]
-    call_again(store, alert_settings(valkey, tmp_path, AlertsSection()), now)
-    assert not read_unsent(store)
-
-
-def test_after_a_long_outage_hooks_get_the_oldest_first_and_few_at_once(
-    valkey: ValkeyProcess, tmp_path: Path, store: Store
-):
-    now = store.now()
-    for number in reversed(range(2 * AGAIN_AT_ONCE)):
-        alert = AlertRecord("m", "m is down", now - 60 + number)
-        keep_unsent(store, f"{number:02}", UnsentAlert("webhook", alert, tries=1))
-    # Nobody listens there.
-    section = AlertsSection(webhook="http://127.0.0.1:9/")
-    call_again(store, alert_settings(valkey, tmp_path, section), now)
-    called = [key for key, each in read_unsent(store).items() if each.due > now]
-    assert sorted(called) == [f"{number:02}" for number in range(AGAIN_AT_ONCE)]
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
