@@ -4,6 +4,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
@@ -328,11 +329,8 @@ class Service:
         held.published = keys.published(task)
         return Origin(keys.unacked(self.deliveries.worker), tag, held.published)
 
-    def store(
-        self, tag: str, key: str, value: bytes, seconds: int, final: bool
-    ) -> Stored:
+    def store(self, result: StoreResult) -> Stored:
         """Store a result in the batch of the moment and wait for it."""
-        result = StoreResult(tag, key, value, seconds, final)
         return bridge.wait(self.courier.store(result))
 
     def is_on_loop(self) -> bool:
@@ -340,15 +338,13 @@ class Service:
         ident: int | None = self.loop._thread_id  # type: ignore[attr-defined]
         return threading.get_ident() == ident
 
-    def store_from_thread(
-        self, tag: str, key: str, value: bytes, seconds: int, final: bool
-    ) -> Stored:
+    def store_from_thread(self, result: StoreResult) -> Stored:
         """Store a result of a task in a thread, and wait for it there."""
         # Celery acknowledges some failures before it stores them: the tag cannot fence.
-        result = StoreResult("", key, value, seconds, final)
+        unfenced = replace(result, tag="")
 
         async def store() -> Stored:
-            return await self.courier.store(result)
+            return await self.courier.store(unfenced)
 
         return asyncio.run_coroutine_threadsafe(store(), self.loop).result()
 

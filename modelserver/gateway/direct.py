@@ -2,8 +2,8 @@
 
 They are the messages and results of Celery's, without its layers and without threads. A
 result's channel is subscribed to before the message is put, on the same connection: so
-no answer comes unheard. What is stored already is read on another one: a server closes
-a connection that listens where a reply of many megabytes waits for it.
+no answer comes unheard. What is stored already, or large, is read on another one: a
+server closes a connection that listens where many megabytes wait for it.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from modelserver.messaging.transport import put_command
 from modelserver.messaging.wire import CatalogueSource
 from modelserver.server_address import plain_url
 from modelserver.settings import Settings
+from modelserver.store.batch import BY_NOTICE
 from modelserver.store.keys import Keys, priority_step
 from modelserver.store.server.line import Line, read_error
 
@@ -63,6 +64,7 @@ class DirectWay:
         #: Set where something may have been told that nobody heard.
         self._missed = asyncio.Event()
         self._looking: asyncio.Task[Any] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
         self._parts: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -118,7 +120,7 @@ class DirectWay:
     def _command(
         self, call: TaskCall, arguments: dict[str, Any], options: dict[str, Any]
     ) -> tuple[Any, ...]:
-        headers = {"id": options["task_id"], "origin": self._origin}
+        headers = {"id": options["task_id"], "origin": self._origin, BY_NOTICE: True}
         headers |= options["headers"]
         priority = options["priority"]
         compose = self._tasks[call.task].compose
@@ -172,9 +174,14 @@ class DirectWay:
     # What the line tells.
 
     def _hear(self, key: bytes, value: bytes | None) -> None:
-        """A state of a result, or None for none."""
+        """A state of a result, empty for one that is to be read, or None for none."""
         waits = self._waits.get(key.decode())
         if not waits or value is None:
+            return
+        if not value:
+            reading = asyncio.create_task(self._read(key))
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
             return
         try:
             meta = self._app.backend.decode_meta(value)
@@ -189,6 +196,15 @@ class DirectWay:
             for wait in waits:
                 if not wait.done():
                     wait.set_result(answer)
+
+    async def _read(self, key: bytes) -> None:
+        """Read a result that is too large for the connection that listens."""
+        try:
+            value: Any = await self._client.get(key)
+        except (RedisError, OSError):
+            self._missed.set()
+        else:
+            self._hear(key, value)
 
     def _answer_of(self, meta: dict[str, Any]) -> Any:
         """The answer of a task that has ended. Raises its error."""

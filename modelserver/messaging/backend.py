@@ -29,7 +29,7 @@ from modelserver.messaging.followers import give_all_ids, published_for
 from modelserver.messaging.listening import AnswerListener, Wait, blocks
 from modelserver.messaging.running_worker import find_worker, find_worker_of_thread
 from modelserver.server_address import plain_url
-from modelserver.store.batch import Stored, StoreResult
+from modelserver.store.batch import BY_NOTICE, NOTICE_BYTES, Stored, StoreResult
 from modelserver.store.messages.embedded import later_steps
 from modelserver.store.server.connections import blocking_arguments
 
@@ -214,7 +214,13 @@ class Backend(RedisBackend):  # type: ignore[misc]
         key = self.backend_key(task_id)
         final = state in states.READY_STATES
         value = encode(meta)
-        request.stored = store(tag, key, value, self._lifetime(state), final)
+        reads_itself = getattr(request, BY_NOTICE, None)
+        by_notice = bool(reads_itself) and len(value) > NOTICE_BYTES
+        request.stored = store(
+            StoreResult(
+                tag, key, value, self._lifetime(state), final, by_notice=by_notice
+            )
+        )
         if request.stored is Stored.REFUSED and state == states.SUCCESS:
             # Celery makes the failure of the task of it.
             raise EncodeError(

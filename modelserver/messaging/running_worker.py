@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from celery import Celery
 
 from modelserver.messaging.followers import Origin
-from modelserver.store.batch import Stored
+from modelserver.store.batch import Stored, StoreResult
 
 T = TypeVar("T")
 
@@ -30,14 +30,10 @@ class RunningWorker(Protocol):
     def execute_rows(self, bundle: Any, context: Any) -> None:
         """Answer the rows of a bundle; ``context`` is Celery's request."""
 
-    def store(
-        self, tag: str, key: str, value: bytes, seconds: int, final: bool
-    ) -> Stored:
+    def store(self, result: StoreResult) -> Stored:
         """Store a result and wait until it is written; says what became of it."""
 
-    def store_from_thread(
-        self, tag: str, key: str, value: bytes, seconds: int, final: bool
-    ) -> Stored:
+    def store_from_thread(self, result: StoreResult) -> Stored:
         """The same for a task in one of the worker's threads."""
 
     def run_in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -45,6 +45,11 @@ ALWAYS = "always"
 #: The header of a request that is not put again while it is under way, for so many
 #: whole seconds. It is taken off as the message is put.
 ONCE_SECONDS = "once_seconds"
+#: The header of a request whose waiter reads an answer of many bytes itself.
+BY_NOTICE = "by_notice"
+#: A result of more bytes is told to such a waiter by an empty notice: a server closes a
+#: connection that listens where much waits for it, and who else waits there loses time.
+NOTICE_BYTES = 1_000_000
 
 
 #: How the message of a bundle begins.
@@ -101,6 +106,8 @@ class StoreResult:
     final: bool
     #: The task whose deadline this settles, if its message is elsewhere.
     settles: str = ""
+    #: Whether it is told by an empty notice, and whoever waits reads it.
+    by_notice: bool = False
 
 
 @dataclass(frozen=True, slots=True)

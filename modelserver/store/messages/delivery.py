@@ -170,7 +170,8 @@ class Deliveries:
         arguments: list[Any] = []
         for result in results:
             tag = "" if self.results else result.tag
-            arguments += (tag, result.value, result.seconds, int(result.final))
+            arguments += (tag, result.value, result.seconds)
+            arguments += (int(result.final), int(result.by_notice))
         pipe.eval(
             scripts.STORE,
             2 + len(keys),

@@ -162,9 +162,9 @@ return 1
 
 #: Stores results, each unless its delivery is no longer the worker's or a final result
 #: is there. KEYS unacked hash, totals, then the results' keys; ARGV for each result its
-#: tag, value, seconds kept, 1 if its state is final. An empty tag leaves the delivery
-#: unchecked (results on a server of their own cannot see it). Returns for each: 1
-#: stored, 0 not the worker's delivery, -1 answered before.
+#: tag, value, seconds kept, 1 if its state is final, 1 to tell it by an empty notice.
+#: An empty tag leaves the delivery unchecked (results on a server of their own cannot
+#: see it). Returns for each: 1 stored, 0 not the worker's delivery, -1 answered before.
 STORE = (
     ALLOW_OOM
     + """
@@ -173,7 +173,7 @@ local totals = {}
 local function count(name)
   totals[name] = (totals[name] or 0) + 1
 end
-local function store(key, tag, value, seconds, final)
+local function store(key, tag, value, seconds, final, by_notice)
   if tag ~= '' and redis.call('HEXISTS', KEYS[1], tag) == 0 then
     count('fenced')
     return 0
@@ -186,13 +186,12 @@ local function store(key, tag, value, seconds, final)
     return -1
   end
   redis.call('SET', key, value, 'EX', seconds)
-  redis.call('PUBLISH', key, value)
+  redis.call('PUBLISH', key, by_notice == '1' and '' or value)
   if final == '1' then count('stored') end
   return 1
 end
 for i = 3, #KEYS do
-  local at = (i - 3) * 4
-  out[i - 2] = store(KEYS[i], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+  out[i - 2] = store(KEYS[i], unpack(ARGV, (i - 3) * 5 + 1, (i - 2) * 5))
 end
 for name, number in pairs(totals) do redis.call('HINCRBY', KEYS[2], name, number) end
 return out

@@ -10,7 +10,8 @@ import pytest
 from modelserver.gateway.responses import ResponseFolder, ResponseRecord, items_of
 from tests.engine.openai_api import answer_text, embedding
 from tests.integration.gateway.conftest import Served
-from tests.support.workers import FleetSite
+from tests.support.processes import eventually
+from tests.support.workers import PATIENCE, FleetSite
 
 
 def test_a_completion_is_the_engines_body(gateway: Served):
@@ -115,6 +116,28 @@ def test_a_repeat_with_the_same_key_finds_the_answer(gateway: Served, fleet: Any
     assert told["choices"] == first["choices"]
     other = {"model": "vectors", "input": "only once"}
     assert gateway.ask("/v1/embeddings", other, headers=key)[1]["data"]
+
+
+def test_a_large_answer_is_not_told_where_others_listen(
+    gateway: Served, fleet: FleetSite
+):
+    texts = [f"text {number}" for number in range(20_000)]
+    told: list[int] = []
+    with fleet.store.client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.psubscribe("*celery-task-meta-*")
+        for number in (1, len(texts)):
+            asked = {"model": "vectors", "input": texts[:number]}
+            answer = gateway.ask("/v1/embeddings", asked)[1]
+            assert len(answer["data"]) == number
+
+        def heard() -> int:
+            if message := channel.get_message():
+                told.append(len(message["data"]))
+            return len(told) == 2
+
+        eventually(heard, PATIENCE)
+    assert told[0] > 0
+    assert told[1] == 0
 
 
 def test_health_and_metrics_answer(gateway: Served):

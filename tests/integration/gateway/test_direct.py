@@ -19,7 +19,7 @@ from modelserver.gateway.doorkeeper import Doorkeeper
 from modelserver.gateway.headers import Caller
 from modelserver.messaging.wire import CHAT, COMPLETE
 from modelserver.store import Keys
-from modelserver.store.batch import DEADLINE, SUBMITTER
+from modelserver.store.batch import BY_NOTICE, DEADLINE, SUBMITTER
 from modelserver.store.server.connections import open_async
 from tests.support.processes import ValkeyProcess, eventually
 
@@ -102,6 +102,7 @@ def taken(server: redis.Redis, model: str) -> dict[str, Any]:
     message: dict[str, Any] = orjson.loads(server.lpop(key))
     assert message["headers"].pop("sent_at")
     message["headers"].pop("origin", None)
+    message["headers"].pop(BY_NOTICE, None)
     if message["headers"].pop(DEADLINE, None):
         ((_, due),) = server.zrange(KEYS.deadlines, 0, -1, withscores=True)
         assert due > 0
