@@ -225,15 +225,16 @@ class AnswerListener:
 
     def _hear(self, connection: Any) -> bool:
         """Read all that has come; says whether anything has."""
-        heard, subscribed = False, []
+        heard, unread = False, []
         while connection.can_read(timeout=0):
             heard = True
             kind, key, *rest = connection.read_response()
-            if kind == b"subscribe":
-                subscribed.append(key.decode())
+            if kind == b"subscribe" or (kind == b"message" and not rest[0]):
+                # A large answer is told by an empty notice, where that was asked for.
+                unread.append(key.decode())
             elif kind == b"message":
                 self._tell(key.decode(), rest[0])
-        for block in blocks(subscribed):
+        for block in blocks(unread):
             values: Any = self._client().mget(block)
             for name, value in zip(block, values, strict=True):
                 if value is not None:
