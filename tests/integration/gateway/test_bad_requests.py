@@ -184,6 +184,24 @@ def test_more_connections_than_it_may_have_keep_nobody_out(site: FleetSite):
         assert gateway.ask("/v1/completions", asked)[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("x-modelserver-priority", ("10", "-1", "1.0", "\u0663", "", "9" * 5_000)),
+        ("x-modelserver-deadline", ("0", "-1", "nan", "inf", "a", "9" * 5_000)),
+        ("x-modelserver-hedge", ("yes", "1", "True")),
+    ],
+)
+def test_a_header_with_a_senseless_value_is_refused(
+    gateway: Served, name: str, values: tuple[str, ...]
+):
+    asked = {"model": "writer", "prompt": "hello", "max_tokens": 2}
+    for value in values:
+        headers = {name: value.encode().decode("latin-1")}
+        status, body, _ = gateway.ask("/v1/completions", asked, headers=headers)
+        assert (status, body["error"]["param"]) == (400, name), value
+
+
 @pytest.mark.parametrize("name", ["x-modelserver-submitter", "idempotency-key"])
 def test_a_header_that_is_no_text_is_refused(gateway: Served, name: str):
     asked = {"model": "writer", "prompt": "hello", "max_tokens": 2}
