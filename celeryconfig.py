@@ -41,6 +41,7 @@ def configuration(settings: Settings, models: CatalogueSource) -> dict[str, Any]
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_failure_or_timeout": True,
+        "beat_scheduler": "modelserver.control.scheduler:SteadyScheduler",
         "beat_schedule_filename": str(settings.run_dir / "beat-schedule"),
         "beat_schedule": {
             "steer": {

@@ -14,19 +14,26 @@ from celery import Celery, bootsteps, signals
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
 from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
+from celery.worker.state import maybe_shutdown
 
 from modelserver.logs import JsonLines
 from modelserver.messaging.envelope import shown
 from modelserver.messaging.inheritance import inherit
 from modelserver.messaging.wire import CONTROL_QUEUE, KINDS
+from modelserver.store.server.away_log import AwayLog
 from modelserver.tracing import start_exporting
+
+logger = get_logger(__name__)
 
 #: How often collected task events are published, in one message, in seconds.
 EVENT_FLUSH_SECONDS = 0.25
 #: Task events that may collect until they are published.
 MOST_BUFFERED_EVENTS = 10_000
+#: How often a connection to a server that is away is tried, in seconds.
+CONNECT_AGAIN_SECONDS = 1.0
 #: Events that end a task; after one of them its events are no longer followed.
 FINAL_EVENTS = frozenset(
     {"task-succeeded", "task-failed", "task-rejected", "task-revoked", "task-retried"}
@@ -84,6 +91,23 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
 
     Celery itself would log the message and drop it without an answer.
     """
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes, and say so no more than others do.
+
+        Celery itself tries more and more seldom, up to every 30 s, while requests that
+        could be executed wait; and ends the worker after 100 tries.
+        """
+        log = AwayLog(logger, "Celery's own connection")
+        connection = conn.ensure_connection(
+            lambda error, _: log.away(error, time.monotonic()),
+            interval_start=CONNECT_AGAIN_SECONDS,
+            interval_step=0,
+            callback=maybe_shutdown,
+        )
+        log.back(time.monotonic())
+        self.first_connection_attempt = False
+        return connection
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Raise InvalidTaskError."""

@@ -19,6 +19,7 @@ from modelserver.messaging.wire import CONTROL_QUEUE, STEER_QUEUE
 from modelserver.store.batch import ANSWERED, DEADLINE, FAULTS, Delivery
 from modelserver.store.messages.delivery import Deliveries
 from modelserver.store.messages.embedded import find_followers
+from modelserver.store.server.away_log import AwayLog
 from workers.delivery.courier import FAULT_WAIT_SECONDS, Courier
 from workers.delivery.server_clock import ServerClock
 from workers.delivery.task_times import find_due, has_expired
@@ -73,6 +74,7 @@ class Intake:
         self.clock = clock
         self.wakeup = asyncio.Event()
         self._open_queues = OpenQueues()
+        self._away_log = AwayLog(logger, "pulling")
         courier.on_freed = self._on_freed
         #: False once the worker is to stop.
         self.pulling = True
@@ -184,11 +186,12 @@ class Intake:
                     await self._reconcile()
                 pulled = await self._pull_all()
             except (RedisError, OSError) as error:
-                logger.warning("Redis away: pulling waits (%s)", error)
+                self._away_log.away(error, self.loop.time())
                 self.must_reconcile = True
                 self._open_queues.open_all()
                 await asyncio.sleep(PULL_RETRY_SECONDS)
                 continue
+            self._away_log.back(self.loop.time())
             if pulled:
                 # What was handed over goes to its engine before more is asked for.
                 await asyncio.sleep(0)

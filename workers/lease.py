@@ -15,6 +15,7 @@ from modelserver.store.batch import Delivery, Stored
 from modelserver.store.messages.delivery import Deliveries
 from modelserver.store.messages.memory import watch_memory
 from modelserver.store.messages.reaps import reap
+from modelserver.store.server.away_log import AwayLog
 from workers.delivery.server_clock import ServerClock
 from workers.engines.process_identity import find_own_process
 from workers.engines.roster import Roster
@@ -59,6 +60,7 @@ class Lease:
         #: Called when the lease is taken, for the first time or again.
         self.on_taken: Callable[[], None] = lambda: None
         self._renewed = False
+        self._away_log = AwayLog(logger, "renewing the lease")
         self._process = find_own_process()
 
     async def run(self) -> None:
@@ -66,8 +68,9 @@ class Lease:
         while True:
             try:
                 await self.once()
+                self._away_log.back(time.monotonic())
             except (RedisError, OSError) as error:
-                logger.warning("Redis away: lease not renewed (%s)", error)
+                self._away_log.away(error, time.monotonic())
                 if time.monotonic() < self.roster.shares_until:
                     # Nor can others take anything: what is here may still begin.
                     self.roster.trust_shares(math.inf)

@@ -1,5 +1,6 @@
 """Control, the periodic job of beat: read the fleet's state, decide, publish.
 
+- ``scheduler``: what has beat start it
 - ``steer``: one look at the fleet
 - ``availability``: which models are down, and what their requests do meanwhile
 - ``silent_hosts``: which hosts have stopped reporting

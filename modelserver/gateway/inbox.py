@@ -6,6 +6,7 @@ stand for a while.
 
 import asyncio
 import logging
+import time
 import uuid
 from collections import defaultdict
 from contextlib import suppress
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 
 from modelserver.store.keys import Keys
 from modelserver.store.messages.streams import read_message, read_parts
+from modelserver.store.server.away_log import AwayLog
 
 #: A stream that nothing was told of for so many seconds is looked up.
 QUIET_SECONDS = 5.0
@@ -83,6 +85,7 @@ class Inbox:
         self._keys = keys
         #: By task; a repeat of a request has the same.
         self._open: defaultdict[str, list[Arrivals]] = defaultdict(list)
+        self._away_log = AwayLog(logger, "what is told of streams")
         self._listening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -117,6 +120,7 @@ class Inbox:
             try:
                 async with self._client.pubsub() as channel:
                     await channel.subscribe(self._keys.gateway(self.gateway))
+                    self._away_log.back(time.monotonic())
                     for each in self._open.values():
                         for arrivals in each:
                             arrivals.look_up()
@@ -124,7 +128,7 @@ class Inbox:
                         if message["type"] == "message":
                             self._hand_over(message["data"])
             except (RedisError, OSError) as error:
-                logger.warning("Redis away: streams wait (%s)", error)
+                self._away_log.away(error, time.monotonic())
                 await asyncio.sleep(AWAY_SECONDS)
 
     def _hand_over(self, data: bytes) -> None:

@@ -22,6 +22,7 @@ from modelserver.messaging.wire import CatalogueSource
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.fleet.engines import decode_engine
+from modelserver.store.server.away_log import AwayLog
 from modelserver.store.server.line import Line
 from modelserver.store.server.versions import UNREADABLE
 from modelserver.values import EngineReport
@@ -81,6 +82,7 @@ class FleetFollower:
         self._version = 0
         #: When all reports were read last, by the monotonic clock.
         self._read_all_at = -ALL_REPORTS_SECONDS
+        self._looks = AwayLog(logger, "what is told of engines")
 
     async def watch(self) -> None:
         """Go by what is published, for ever."""
@@ -88,8 +90,9 @@ class FleetFollower:
             self._look = asyncio.Event()
             try:
                 await self.look()
+                self._looks.back(time.monotonic())
             except (RedisError, OSError) as error:
-                logger.warning("Redis away: engines stay as they were (%s)", error)
+                self._looks.away(error, time.monotonic())
             self.announce()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REPORTS_LOOK_SECONDS):
@@ -207,7 +210,7 @@ class FleetFollower:
             self._look.set()
             self.ring("")
 
-        line = Line(self.client, hear, listen_again, "bells are not heard")
+        line = Line(self.client, hear, listen_again, "what rings for requests")
         await line.run()
 
 

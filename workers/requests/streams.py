@@ -26,6 +26,7 @@ from modelserver.messaging.stream_parts import Assembly, says_broken_off
 from modelserver.messaging.wire import CHAT
 from modelserver.store.messages.delivery import Deliveries
 from modelserver.store.messages.streams import NOT_OURS, Addition, add_parts, read_parts
+from modelserver.store.server.away_log import AwayLog
 
 logger = get_logger(__name__)
 
@@ -72,6 +73,7 @@ class Streams:
         self.session = session
         self._waiting: deque[Stream] = deque()
         self._work = asyncio.Event()
+        self._away_log = AwayLog(logger, "telling parts of answers")
 
     async def open(
         self, tag: str, task: str, gateway: str, request: InferenceRequest
@@ -182,9 +184,10 @@ class Streams:
                     deliveries.worker,
                     [addition for _, addition in additions],
                 )
+                self._away_log.back(time.monotonic())
                 break
             except (RedisError, OSError) as error:
-                logger.warning("Redis away: parts of answers wait (%s)", error)
+                self._away_log.away(error, time.monotonic())
                 await asyncio.sleep(AWAY_SECONDS)
         for (stream, _), listeners in zip(additions, taken, strict=True):
             stream.place += 1

@@ -20,6 +20,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from modelserver.store.server.away_log import AwayLog
 from modelserver.store.server.connections import lost_error, refuses_writes
 
 #: A server that says nothing for so many seconds is asked for a sign of life.
@@ -40,8 +41,8 @@ class Line:
     """A connection like those of ``client``, which is opened again where it is lost.
 
     ``on_message`` is called with what is told on a channel, ``on_open`` with each new
-    connection: it subscribes to what the one before it was subscribed to. ``without``
-    is what the log says of a line that is lost.
+    connection: it subscribes to what the one before it was subscribed to. ``what``
+    waits, the log says, while it is lost.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class Line:
         client: Redis,
         on_message: Callable[[bytes, bytes], None],
         on_open: Callable[[], None],
-        without: str = "requests wait",
+        what: str = "each request",
     ) -> None:
         self._pool = client.connection_pool
         self._on_message = on_message
         self._on_open = on_open
-        self._without = without
+        self._log = AwayLog(logger, what)
         self._connection: Any = None
         #: Commands of this turn of the loop: they go out together.
         self._unsent: list[bytes] = []
@@ -114,9 +115,10 @@ class Line:
                 await self._read(connection)
             except Exception as error:
                 is_known = isinstance(error, (RedisError, OSError))
+                if not is_known and self.lost_at is None:
+                    logger.exception("the connection is opened again")
+                self._log.away(error, loop.time())
                 if self.lost_at is None:
-                    log = logger.warning if is_known else logger.exception
-                    log("Redis away: %s (%s)", self._without, error)
                     self.lost_at = loop.time()
                 self.lost_by = str(error)
                 self._lose(error if is_known else LostError(repr(error)))
@@ -157,6 +159,7 @@ class Line:
                 self._take(reply)
                 # Not before: a server may refuse all that follows the connecting.
                 self.lost_at = None
+                self._log.back(self._heard_at)
         raise LostError("the server has closed the connection")
 
     def _take(self, reply: Any) -> None:

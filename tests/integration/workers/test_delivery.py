@@ -280,6 +280,30 @@ def test_killed_server_loses_no_request(tmp_path: Path):
     valkey.stop()
 
 
+def test_after_a_long_absence_work_goes_on_at_once_and_few_lines_tell_of_it(
+    tmp_path: Path,
+):
+    folder = tmp_path / "valkey"
+    folder.mkdir()
+    valkey = DurableValkey(folder).start()
+    with rules(tmp_path, valkey.url, lease_seconds=LEASE_SECONDS) as fleet:
+        fleet.engine("writer-0")
+        worker = fleet.worker()
+        assert answers(fleet.send(prompts(1))) == [answer_text(prompts(1)[0])]
+        said = worker.said()
+        valkey.stop()
+        time.sleep(13)
+        valkey.start()
+        began = time.monotonic()
+        assert answers(fleet.send(prompts(1))) == [answer_text(prompts(1)[0])]
+        assert time.monotonic() - began < 5
+        lines = worker.said().removeprefix(said).splitlines()
+        assert len([line for line in lines if "Redis away" in line]) < 8, lines
+        assert len(lines) < 40, lines
+        eventually(lambda: "Redis back after 13." in worker.said(), PATIENCE)
+    valkey.stop()
+
+
 def test_a_starting_worker_takes_what_waits_without_stumbling(fleet: FleetSite):
     fleet.engine("writer-0")
     names = [f"early {place}" for place in range(200)]
