@@ -13,7 +13,7 @@ from launcher.engine.turns import find_turn
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
-from launcher.host.disks import is_full, with_remedy
+from launcher.host.disks import is_full, try_writing, with_remedy
 from launcher.host.process import (
     RUN,
     EngineProcess,
@@ -39,6 +39,8 @@ FIRST_TOKEN_SECONDS = 60.0
 #: How long a start waits for something is told in steps of 10 seconds, so that not
 #: every second is news.
 WAIT_STEP_SECONDS = 10
+#: What is said of an engine whose files cannot be written now.
+NOT_PREPARED = "this host cannot prepare its files"
 #: Seconds after which an engine that lost a process that it needs counts as dead.
 LOST_PROCESS_SECONDS = 1.0
 
@@ -219,6 +221,11 @@ async def start(
         missing = await resources.files.find_missing(model)
     if missing:  # It gets no place, so that others may have it meanwhile.
         return Died(missing, may_heal=True)
+    try:
+        # Before it is given a number, which every try would use up.
+        await asyncio.to_thread(try_writing, resources.logs)
+    except OSError as error:
+        return Held(f"{NOT_PREPARED}: {with_remedy(error)}")
     if model.image:
         found = await asyncio.to_thread(resources.containers.find)
         if isinstance(found, str):
@@ -251,8 +258,8 @@ async def start(
     except OSError as error:
         # It waits until what is wrong with the host's files is over.
         _forget(spec, resources)
-        _log.warning("engine=%s cannot be prepared", spec.id, exc_info=True)
-        return Held(f"this host cannot prepare its files: {with_remedy(error)}")
+        _log.debug("engine=%s cannot be prepared", spec.id, exc_info=True)
+        return Held(f"{NOT_PREPARED}: {with_remedy(error)}")
     nobody = Identity(0, 0.0, "")
     record = Record(spec, incarnation, nobody, 0, (), 0, time.time(), model=model)
     return _started(record, None, model, resources)

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from modelserver.inventory import Disk
 
@@ -60,6 +61,17 @@ def read_disks(folders: Iterable[Path]) -> Iterator[Disk]:
         usable = found.f_bavail if found.f_favail or not found.f_files else 0
         size = found.f_frsize
         yield Disk(str(folder), usable * size, found.f_blocks * size, _kind(there))
+
+
+def try_writing(folder: Path) -> None:
+    """Write a little into a folder, and take it away. Raises OSError with its name."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        # Not the file's own name, which is another one each time.
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def with_remedy(error: OSError) -> str:

@@ -64,6 +64,12 @@ def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
         yield site
 
 
+def mount(site: Site, *arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounts nothing here: {done.stderr.decode().strip()}")
+
+
 def the_incident(site: Site) -> tuple[Incident, Path]:
     """The only incident there is, once it is complete, and its folder."""
 
@@ -203,6 +209,25 @@ def test_an_engine_leaves_a_port_that_another_process_shares(site: Site) -> None
         new = site.reaches("sharing-0", EngineState.READY, incarnation=2)
         assert new.url != old.url
         assert not new.is_called_off
+
+
+def test_a_log_folder_that_becomes_read_only_is_waited_for(site: Site) -> None:
+    site.launch()
+    site.want("good")
+    old = site.reaches("good-0", EngineState.READY)
+    logs = site.run_dir / "logs"
+    mount(site, "--bind", str(logs), str(logs))
+    try:
+        mount(site, "-o", "remount,bind,ro", str(logs))
+        os.kill(old.pid, signal.SIGKILL)
+        reason = site.reaches("good-0", EngineState.PENDING).reason
+        assert "Read-only file system" in reason
+        assert "Traceback" not in site.said()
+        mount(site, "-o", "remount,bind,rw", str(logs))
+        site.reaches("good-0", EngineState.READY, incarnation=2)
+        assert site.said().count("cannot prepare") == 1
+    finally:
+        subprocess.run(["umount", "--lazy", str(logs)], check=False)
 
 
 # Deaths.

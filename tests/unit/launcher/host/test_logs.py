@@ -1,10 +1,16 @@
 """Logs that are set aside while programs write to them."""
 
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from launcher.host.logs import bound
+import pytest
+
+from launcher.host.logs import Logs, bound, find_moved
 from launcher.host.process import read_tail
 from launcher.startup_log.progress import StartProgress
 from launcher.startup_log.weights import Weights
@@ -81,3 +87,78 @@ def test_a_log_that_cannot_be_copied_is_cut_all_the_same(tmp_path: Path):
 
 def test_a_log_that_is_not_there_is_left(tmp_path: Path):
     assert not bound(tmp_path / "none.log")
+
+
+#: Writes as fast as argv says, in bytes a second, until it is ended.
+FLOOD = """
+import sys, time
+piece, rate = b"x" * 99_999 + b"\\n", float(sys.argv[1])
+began, written = time.monotonic(), 0
+while True:
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+    written += len(piece)
+    time.sleep(max(0.0, began + written / rate - time.monotonic()))
+"""
+
+
+@contextmanager
+def flood(log: Path, rate: float = 50e6) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that floods its log."""
+    with log.open("ab") as output:
+        argv = [sys.executable, "-c", FLOOD, str(rate)]
+        writer = subprocess.Popen(argv, stdout=output)
+    try:
+        yield writer
+    finally:
+        end(writer)
+
+
+def test_a_log_that_grows_by_50_megabytes_a_second_stays_bounded(tmp_path: Path):
+    log, limit = tmp_path / "m-0.log", 20_000_000
+    logs = Logs(tmp_path, limit_bytes=limit)
+    with flood(log):
+        logs.start()
+        sizes, until = [], time.monotonic() + 8
+        while time.monotonic() < until:
+            sizes.append(sum(each.stat().st_size for each in tmp_path.iterdir()))
+            time.sleep(0.05)
+        logs.close()
+    # The log, what comes between two looks, and the copy of at most two limits.
+    assert max(sizes) < 3 * limit + 2 * 50_000_000 + limit
+
+
+def test_a_copy_ends_though_its_log_grows_faster(tmp_path: Path):
+    log = tmp_path / "m-0.log"
+    with flood(log, rate=1e12):
+        eventually(lambda: log.stat().st_size > 30_000_000)
+        assert bound(log, limit_bytes=20_000_000)
+    assert log.with_name("m-0.log.1").stat().st_size <= 40_000_000
+
+
+def test_a_log_that_was_moved_or_deleted_is_cut_where_it_is(tmp_path: Path):
+    logs = Logs(tmp_path, limit_bytes=1_000_000)
+    moved, deleted = tmp_path / "m-0.log", tmp_path / "m-1.log"
+    with flood(moved, rate=2e6) as one, flood(deleted, rate=2e6) as two:
+        eventually(lambda: moved.stat().st_size and deleted.stat().st_size)
+        assert list(find_moved(tmp_path)) == []
+        moved.rename(tmp_path / "m-0.log-20261130")
+        moved.touch()  # As logrotate makes a new one.
+        deleted.unlink()
+        outputs = [f"/proc/{each.pid}/fd/1" for each in (one, two)]
+        eventually(lambda: all(os.stat(out).st_size > 1_000_000 for out in outputs))
+        assert sorted(find_moved(tmp_path)) == sorted(outputs)
+        logs.look(search=True)
+        assert all(os.stat(out).st_size < 1_000_000 for out in outputs)
+
+
+def test_a_log_that_cannot_be_bounded_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    logs = Logs(tmp_path, limit_bytes=10)
+    (tmp_path / "m-0.log").mkdir()
+    (tmp_path / "m-0.log" / "large").write_bytes(b"x" * 100)
+    for _ in range(3):
+        logs.look(search=True)
+    (said,) = caplog.messages
+    assert "m-0.log cannot be set aside" in said
