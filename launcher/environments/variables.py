@@ -16,6 +16,7 @@ NAMES = frozenset(
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
         *("LD_LIBRARY_PATH", "LD_PRELOAD", "LIBRARY_PATH", "CPATH", "CC", "CXX"),
+        *("C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "MAX_JOBS"),
         *("VIRTUAL_ENV", "CONDA_PREFIX"),
     }
 )
@@ -23,11 +24,14 @@ NAMES = frozenset(
 #: runs containers.
 PREFIXES = (
     *("PYTHON", "LC_", "XDG_", "MALLOC_", "DBUS_"),
-    *("CUDA", "NVIDIA_", "NVCC_", "NCCL_", "NVSHMEM_", "UCX_", "FI_", "GLOO_"),
+    *("CUDA", "CUDNN_", "CUBLAS_", "NVIDIA_", "NVCC_", "NCCL_", "NVSHMEM_"),
+    *("UCX_", "FI_", "GLOO_"),
     *("HIP_", "ROCM_", "HSA_", "ROCR_", "RCCL_", "ONEAPI_", "ZE_", "SYCL_"),
     *("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMBA_", "NUMEXPR_"),
     *("TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "FLASH_ATTENTION_", "DG_"),
     *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "SAFETENSORS_"),
+    # HUGGING_FACE_HUB_TOKEN is what HF_TOKEN was called.
+    *("HUGGING_FACE_", "MODELSCOPE_"),
     *("SGLANG_", "SGL_", "VLLM_"),
     *("DOCKER_", "CONTAINER_", "CONTAINERS_", "BUILDAH_"),
 )
@@ -38,6 +42,8 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
     >>> inherited({"HF_TOKEN": "x", "MODELSERVER_REDIS_URL": "y", "http_proxy": "z"})
     {'HF_TOKEN': 'x', 'http_proxy': 'z'}
+    >>> inherited({"HUGGING_FACE_HUB_TOKEN": "x", "MODELSERVER_FLEET_KEY": "y"})
+    {'HUGGING_FACE_HUB_TOKEN': 'x'}
     """
     return {
         name: value
