@@ -41,8 +41,7 @@ def _builder(kind: Hashable) -> _Builder:
     if origin is tuple:
         return _tuple_builder(arguments)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        inner = _builder(arguments[1])
-        return lambda value: {key: inner(each) for key, each in value.items()}
+        return _mapping_builder(_builder(arguments[1]))
     if origin in (Union, UnionType):
         (inner,) = (_builder(each) for each in arguments if each is not type(None))
         return lambda value: None if value is None else inner(value)
@@ -58,6 +57,15 @@ def _plain_builder(kind: type, accepted: tuple[type, ...]) -> _Builder:
         if not isinstance(value, accepted):
             raise TypeError(f"{value!r} is no {kind.__name__}")
         return value
+
+    return build
+
+
+def _mapping_builder(inner: _Builder) -> _Builder:
+    def build(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{value!r} is no object")
+        return {key: inner(each) for key, each in value.items()}
 
     return build
 

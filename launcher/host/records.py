@@ -89,6 +89,8 @@ class Records:
                 records.append(decode(Record, values))
             except FileNotFoundError:
                 continue  # It has just been removed.
+            except OSError as error:
+                self._leave(path, f"cannot be read ({error})", "see to its disk")
             except (ValueError, KeyError, TypeError) as error:
                 self._set_aside(path, values, error)
         return tuple(records)
@@ -101,12 +103,15 @@ class Records:
                 *(path, error),
             )
             path.unlink(missing_ok=True)
-        elif path not in self._told:
+        else:
+            self._leave(path, "is of a newer modelserver", "upgrade this host")
+
+    def _leave(self, path: Path, why: str, remedy: str) -> None:
+        if path not in self._told:
             self._told.add(path)
             _log.warning(
-                "record %s is of a newer modelserver and left alone; its engine is not "
-                "adopted: upgrade this host",
-                path,
+                "record %s %s and is left alone; its engine is not adopted: %s",
+                *(path, why, remedy),
             )
 
 

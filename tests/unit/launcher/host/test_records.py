@@ -33,7 +33,13 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert records.read_all() == ()
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"spec": {"gpus": []}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "{}", "[]", '{"spec": {"gpus": []}}'),
+        '{"spec": {"id": "m-0", "model": "m", "host": "h", "environment": null}}',
+    ],
+)
 def test_damaged_record_is_dropped_and_the_others_stay(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -45,6 +51,18 @@ def test_damaged_record_is_dropped_and_the_others_stay(
         assert records.read_all() == (RECORD,)
     assert "broken.json is damaged" in caplog.text
     assert not damaged.exists()
+
+
+def test_a_record_that_the_disk_does_not_give_is_left_and_hides_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = Records(tmp_path)
+    records.write(RECORD)
+    unreadable = tmp_path / "m-0.json"
+    unreadable.mkdir()
+    assert records.read_all() == records.read_all() == (RECORD,)
+    assert unreadable.exists()
+    assert caplog.text.count("m-0.json cannot be read") == 1
 
 
 def test_what_a_newer_launcher_wrote_of_a_start_is_kept(tmp_path: Path) -> None:
