@@ -171,7 +171,8 @@ def plain_url(url: str) -> str:
         # A password holds a ? that should have been written as %3F.
         place, kept = f"{place}?{'&'.join(kept)}", []
     head, at, tail = place.rpartition("@")
-    shown = f"{head.split('://')[0]}://***@{tail}" if at else place
+    scheme, named, _ = head.partition("://")
+    shown = f"{scheme}{named}***@{tail}" if named else f"***@{tail}" if at else place
     return f"{shown}?{'&'.join(kept)}" if kept else shown
 
 

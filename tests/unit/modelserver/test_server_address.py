@@ -85,6 +85,9 @@ def test_messages_hold_no_password():
 def test_a_question_mark_in_a_password_shows_nothing_of_it():
     assert plain_url("redis://:se?cret@h:1/0?db=2") == "redis://***@h:1/0?db=2"
     assert plain_url("redis://:s?e=cret@h") == "redis://***@h"
+    # Somebody forgot how a URL begins.
+    assert plain_url("me:secret@h:1/0") == "***@h:1/0"
+    assert plain_url("secret@h") == "***@h"
     url = "rediss://h?ssl_ca_certs=/a@b.pem&ssl_check_hostname=no"
     assert plain_url(url) == url
 
