@@ -15,6 +15,7 @@ from modelserver.inventory import gib
 from modelserver.operations.words import clock, ordered
 from modelserver.page.figures import ours_and_others
 from modelserver.page.reading import EngineCard, FleetReading, ModelCard, RunCard
+from modelserver.store.runs.programs import ProgramRun, ProgramRunState
 
 #: Letters of a name that are shown at most.
 NAME_WIDTH = 24
@@ -289,7 +290,12 @@ def _runs(view: FleetReading) -> Section:
         Column("left", True, spare=1),
         Column("waits for", is_note=True),
     )
-    return Section(columns, [_run_row(card) for card in view.runs])
+    at, going = view.status.at, [each for each in view.programs if not each.end]
+    ended = [each for each in view.programs if each.end]
+    rows = [_program_row(each, at) for each in going]
+    rows += [_run_row(card) for card in view.runs]
+    rows += [_program_row(each, at) for each in ended]
+    return Section(columns, rows)
 
 
 def _run_row(card: RunCard) -> tuple[RenderableType, ...]:
@@ -304,4 +310,22 @@ def _run_row(card: RunCard) -> tuple[RenderableType, ...]:
         f"{tally.rates[0]:,.1f}" if card.is_held else "-",
         seconds(tally.eta_seconds) if card.is_held else "-",
         Text(card.obstacle),
+    )
+
+
+def _program_row(run: ProgramRun, now: float) -> tuple[RenderableType, ...]:
+    state, total = run.state(now), run.total
+    is_running = state is ProgramRunState.RUNNING
+    bar: RenderableType = ""
+    if total is not None:
+        bar = ProgressBar(max(1, total), run.done, width=BAR_WIDTH)
+    return (
+        Text(run.id),
+        state,
+        bar,
+        f"{run.done:,}" if total is None else f"{run.done / max(1, total):.1%}",
+        f"{run.failed:,}",
+        f"{run.rate:,.1f}" if is_running else "-",
+        seconds(run.eta_seconds) if is_running else "-",
+        Text(""),
     )

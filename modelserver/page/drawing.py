@@ -38,6 +38,8 @@ TONES: Mapping[str, str] = {
     "waiting": "warn",
     "cancelling": "warn",
     "failed": "bad",
+    "silent": "bad",
+    "stopped": "warn",
     "down": "bad",
 }
 

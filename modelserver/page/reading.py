@@ -31,9 +31,12 @@ from modelserver.store.runs.hosted import (
     read_holders,
     read_hosted,
 )
+from modelserver.store.runs.programs import ProgramRun, read_program_runs
 
 #: Runs that have ended and are shown, the last ones.
 ENDED_SHOWN = 10
+#: Runs of programs that are shown, the last ones.
+PROGRAMS_SHOWN = 10
 #: Days of the books that are summed up.
 BOOK_DAYS = 7
 
@@ -96,6 +99,8 @@ class FleetReading:
     #: Engines of models that left as well.
     engines: tuple[EngineCard, ...] = ()
     runs: tuple[RunCard, ...] = ()
+    #: Runs that programs carry out themselves, the last to begin first.
+    programs: tuple[ProgramRun, ...] = ()
     keys: tuple[KeyCard, ...] = ()
     #: Alerts that stand, oldest first.
     alerts: tuple[AlertRecord, ...] = ()
@@ -125,6 +130,7 @@ class FleetReader:
                 models=self._model_cards(store, status, engines),
                 engines=engines,
                 runs=_run_cards(store, status.at),
+                programs=read_program_runs(store)[:PROGRAMS_SHOWN],
                 keys=_key_cards(store, status.at),
                 alerts=open_alerts(store),
                 decisions=tuple(recent_decisions(store)),

@@ -12,6 +12,7 @@ Its rows are numbered in the order of its input. From the caller down:
 - ``repeats``: identical rows asked once, answers of the wrong form again
 - ``answer_cache``: answers in a file, for identical requests of later runs
 - ``progress``: how far it is, in a terminal and in a notebook
+- ``telling``: tells in Redis how far a run of a program is
 - ``waiting``: what one that is carried out waits for
 - ``feeder``: keeps a window of rows under way
 - ``journaled_lane``: the lane of a call whose answers a journal keeps

@@ -30,6 +30,8 @@ from modelserver.runs.prompts import (
 )
 from modelserver.runs.repeats import AnswersOfRun, unsent
 from modelserver.runs.rows import Answered, Row, RowError
+from modelserver.runs.telling import RunTeller
+from modelserver.settings import Settings
 
 #: So many vectors are kept for identical texts that come later.
 MOST_VECTORS_KEPT = 1_000
@@ -77,7 +79,9 @@ def embed_texts(
     journaled = JournaledLane.of(app, path, ("embed", "texts"), parameters, priority)
     run = f"embed-{uuid.uuid4().hex[:12]}"
     lane = journaled or Lane(app, run, priority=priority)
-    return _Embedding(texts, parameters, lane, known).vectors(on_error, progress)
+    embedding = _Embedding(texts, parameters, lane, known)
+    settings = app.modelserver_tasks[0].settings
+    return embedding.vectors(settings, on_error, progress)
 
 
 class _Embedding:
@@ -100,11 +104,13 @@ class _Embedding:
         self._errors: dict[int, RowError] = {}
         self._done = 0
 
-    def vectors(self, on_error: str, progress: bool | None) -> Any:
+    def vectors(self, settings: Settings, on_error: str, progress: bool | None) -> Any:
         """All of them, as ``embed_texts`` returns them."""
         if isinstance(self._lane, JournaledLane):
             self._lane.open()
         bar, is_over = open_bar("texts", self._total, progress), False
+        rows, look = ("texts", self._total), lambda: (self._done, len(self._errors))
+        teller = RunTeller(settings, self._lane.run, rows, look)
         is_ended = False
         try:
             self._known.open()
@@ -123,6 +129,7 @@ class _Embedding:
                 self._take_back()
             if isinstance(self._lane, JournaledLane):
                 self._lane.close(is_over)
+            teller.end(is_over)
         if self._errors and on_error == "raise":
             raise RequestError(_told(self._errors))
         return self._vectors.whole()

@@ -35,6 +35,7 @@ from modelserver.runs.prompts import (
 )
 from modelserver.runs.repeats import AnswersOfRun, Form, unsent
 from modelserver.runs.rows import Answered, Row, RowError
+from modelserver.runs.telling import RunTeller
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +211,8 @@ class PromptRun:
         if self._journaled:
             self._journaled.open()
         bar = open_bar("prompts", self.total, self._progress)
+        settings, of = self._app.modelserver_tasks[0].settings, ("prompts", self.total)
+        teller = RunTeller(settings, self.id, of, lambda: (self.done, self.failed))
         is_over = is_ended = False
         try:
             self._answers.open()
@@ -235,6 +238,7 @@ class PromptRun:
                 self._said = self._take_back()
             if self._journaled:
                 self._journaled.close(is_over)
+            teller.end(is_over)
 
     def _take_back(self) -> str:
         """Take back what has not begun; says what is done."""

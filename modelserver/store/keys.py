@@ -339,6 +339,15 @@ class Keys:
         return f"{self.prefix}hosted:run:{run}"
 
     @property
+    def program_runs(self) -> str:
+        """Sorted set of runs of programs, by when they last said how far they are."""
+        return f"{self.prefix}program:runs"
+
+    def program_run(self, run: str) -> str:
+        """What such a run last said of itself."""
+        return f"{self.prefix}program:run:{run}"
+
+    @property
     def holders(self) -> str:
         """Set of processes that have carried out submitted runs."""
         return f"{self.prefix}hosted:holders"

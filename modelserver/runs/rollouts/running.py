@@ -30,6 +30,7 @@ from modelserver.runs.rollouts.rows import (
 )
 from modelserver.runs.rollouts.stalls import StallWatch
 from modelserver.runs.row_journal import ClaimedRow, RowJournal
+from modelserver.runs.telling import RunTeller
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class RowFunctions:
         self._name = name_of(function)
         self._journal: RowJournal | None = None
         self._courier: CallCourier | None = None
+        self._teller: RunTeller | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeding: asyncio.Task[None] | None = None
         #: Outcomes that nobody has taken, those that wait for earlier ones, by number.
@@ -106,6 +108,9 @@ class RowFunctions:
                 *(self._app, self._journal, self._priority, self._watch.look, fail)
             )
             self._courier.start()
+            settings = self._app.modelserver_tasks[0].settings
+            of = (self._courier.run, ("rows", self.total))
+            self._teller = RunTeller(settings, *of, lambda: (self.done, self.failed))
             return self._courier
 
         courier = await loop.run_in_executor(self._thread, start)
@@ -165,6 +170,8 @@ class RowFunctions:
         self._thread.shutdown(wait=False)
 
     def _close(self, cancel: bool) -> None:
+        if self._teller is not None:
+            self._teller.end(not cancel)
         if self._courier is not None:
             self._courier.close(cancel)
         if self._journal is not None:

@@ -21,6 +21,7 @@ from rich.console import Console
 from modelserver.cli import cli
 from modelserver.cli.top_frame import draw_frame
 from modelserver.page.reading import FleetReader
+from modelserver.store.runs.programs import ProgramRun, tell_program_run
 from tests.support.fleet_records import WICKED, Records
 from tests.support.fleets import CLI
 from tests.support.processes import ROOT, ValkeyProcess, end, eventually
@@ -68,6 +69,15 @@ def test_notes_can_be_read_where_columns_have_to_go_for_them(records: Records):
         (starting,) = (line for line in lines if "STARTING" in line)
         assert "loading weights" in starting, lines
         assert any("no ready engine; 1" in line for line in lines), lines
+
+
+def test_runs_of_programs_are_shown_first_while_they_go_on(records: Records):
+    run = ProgramRun("map-1", "prompts", 80, 20, program="night.py")
+    tell_program_run(records.store, run)
+    lines = drawn(records, 120, 60)
+    place = next(n for n, line in enumerate(lines) if line.startswith("RUN"))
+    assert lines[place + 1].split()[:2] == ["map-1", "running"]
+    assert "25.0%" in lines[place + 1]
 
 
 @dataclass

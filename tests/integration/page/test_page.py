@@ -11,6 +11,7 @@ from modelserver.page.door import MOST_TRIES
 from modelserver.page.server import PageOptions
 from modelserver.store.fleet.control import read_wishes
 from modelserver.store.fleet.orders import orders
+from modelserver.store.runs.programs import ProgramRun, tell_program_run
 from tests.support.fleet_records import WICKED, Records
 from tests.support.page_visits import STRANGER, PageVisit, open_page, serve_page
 from tests.support.processes import ValkeyProcess, eventually
@@ -66,6 +67,15 @@ def test_what_is_shown_of_the_fleet(page: PageVisit):
         *("takes 1.62x", "23 of 64", "2 min"),
     ):
         assert told in text
+
+
+def test_runs_of_programs_are_shown(page: PageVisit, records: Records):
+    run = ProgramRun("map-1", "prompts", None, 20, 3, user=WICKED, program="night.py")
+    tell_program_run(records.store, run)
+    eventually(lambda: "map-1" in page.ask("/").text)
+    text = page.ask("/").text
+    assert "prompts of night.py" in text
+    assert WICKED not in text
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -1,0 +1,91 @@
+"""Tells in Redis how far a run of this program is, so that others see it."""
+
+import getpass
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from modelserver.errors import ModelserverError
+from modelserver.settings import Settings
+from modelserver.store import Store, connect
+from modelserver.store.runs.programs import (
+    ProgramRun,
+    ProgramRunState,
+    tell_program_run,
+)
+
+#: It is told so often, in seconds; a run that is over sooner is not told of.
+TOLD_SECONDS = 2.0
+#: Seconds that one command may take.
+COMMAND_SECONDS = 2.0
+#: The end of a run waits no longer until that is told, in seconds.
+END_SECONDS = 3.0
+
+
+class RunTeller:
+    """Tells of one run in a thread of its own, also while its caller is busy.
+
+    ``look`` gives how many rows are done, and how many of these failed; from another
+    thread. Where Redis does not answer nothing is told, and the run goes on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        run: str,
+        rows: tuple[str, int | None],
+        look: Callable[[], tuple[int, int]],
+    ) -> None:
+        what, total = rows
+        self._settings = settings
+        self._look = look
+        program = Path(sys.argv[0]).name if sys.argv else ""
+        own = (settings.host, _find_user(), os.getpid(), program)
+        self._run = ProgramRun(run, what, total, 0, 0, *own)
+        self._ended = threading.Event()
+        self._store: Store | None = None
+        self._thread = threading.Thread(
+            target=self._work, name="modelserver telling", daemon=True
+        )
+        self._thread.start()
+
+    def end(self, is_over: bool) -> None:
+        """Say that the run has ended, to its end or before."""
+        stopped, completed = ProgramRunState.STOPPED, ProgramRunState.COMPLETED
+        self._run = replace(self._run, end=str(completed if is_over else stopped))
+        self._ended.set()
+        self._thread.join(END_SECONDS)
+
+    def _work(self) -> None:
+        is_told = False
+        try:
+            while not (is_over := self._ended.wait(TOLD_SECONDS)) or is_told:
+                with suppress(ModelserverError, RedisError):
+                    self._tell()
+                    is_told = True
+                if is_over:
+                    return
+        finally:
+            if self._store is not None:
+                self._store.client.close()
+
+    def _tell(self) -> None:
+        if self._store is None:
+            self._store = connect(self._settings, COMMAND_SECONDS, 0)
+        began_at = self._run.began_at or self._store.now() - TOLD_SECONDS
+        done, failed = self._look()
+        self._run = replace(self._run, began_at=began_at, done=done, failed=failed)
+        tell_program_run(self._store, self._run)
+
+
+def _find_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # In a container its number may have no name.
+        return f"user {os.getuid()}"
