@@ -1,7 +1,8 @@
 """The fleet file's own hooks: a command and a webhook that get each alert.
 
 Control goes on while one runs: it has a thread of its own and a time limit. What a hook
-did not take is given to it again, later and later, for a day.
+did not take is given to it again, later and later, for a day. It comes in order: no end
+of a trouble is told before its beginning was taken.
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 import redis
@@ -55,37 +57,69 @@ def call_hooks(
     """
     for hook in _configured(settings.fleet.alerts):
         key, unsent = uuid.uuid4().hex, UnsentAlert(hook, alert)
+        first: UnsentAlert | None = unsent
         if store is not None:
-            unsent = _noted(store, settings, key, unsent)
-        _start(settings, key, unsent)
+            with suppress(redis.RedisError, StoreUnreachableError):
+                first = _noted(store, settings, key, unsent)
+        if first is not None:
+            _start(settings, key, first)
 
 
 def _noted(
     store: Store, settings: Settings, key: str, unsent: UnsentAlert
-) -> UnsentAlert:
-    """The first try, noted as one that failed, if the store can be used."""
-    try:
-        again = _later(settings, unsent, store.now())
-        keep_unsent(store, key, again)
-    except (redis.RedisError, StoreUnreachableError):
+) -> UnsentAlert | None:
+    """The first try, noted as one that failed; None where others come before it."""
+    before, at = _earlier(read_unsent(store), unsent), unsent.alert.at
+    if not before:
+        unsent = _later(settings, unsent, store.now())
+        keep_unsent(store, key, unsent)
         return unsent
-    return again
+    keep_unsent(store, key, replace(unsent, due=at))
+    next_key, next_one = before[0]
+    if next_one.tries > 1:
+        # Not in the midst of its first try; perhaps the hook is back.
+        keep_unsent(store, next_key, replace(next_one, due=at))
+    return None
+
+
+def _earlier(
+    kept: Mapping[str, UnsentAlert], unsent: UnsentAlert
+) -> list[tuple[str, UnsentAlert]]:
+    """What a hook has not taken of the same trouble; those of no kind have no end."""
+    found = [
+        (key, each)
+        for key, each in kept.items()
+        if _trouble(each) == _trouble(unsent) and unsent.alert.kind
+    ]
+    # What was raised and ended at once was raised first.
+    return sorted(found, key=lambda e: (e[1].alert.at, e[1].alert.event == "ended"))
+
+
+def _trouble(unsent: UnsentAlert) -> tuple[str, str, str]:
+    return unsent.hook, unsent.alert.about, unsent.alert.kind
 
 
 def call_again(store: Store, settings: Settings, now: float) -> None:
     """Give hooks what they did not take, as far as it is due. Does not wait."""
     configured = _configured(settings.fleet.alerts)
     due = []
-    for key, unsent in read_unsent(store).items():
+    kept = read_unsent(store)
+    for key, unsent in kept.items():
         is_old = unsent.alert.at < now - OPEN_SECONDS
         if is_old or unsent.hook not in configured:
             drop_unsent(store, key)
-        elif unsent.due <= now:
+        elif unsent.due <= now and _is_next(kept, key, unsent):
             due.append((key, _later(settings, unsent, now)))
     for key, again in sorted(due, key=lambda each: each[1].alert.at)[:AGAIN_AT_ONCE]:
         # First: a hook that takes long is not called by the next look as well.
         keep_unsent(store, key, again)
         _start(settings, key, again)
+
+
+def _is_next(kept: Mapping[str, UnsentAlert], key: str, unsent: UnsentAlert) -> bool:
+    """Whether a hook has taken all that came before of the same trouble."""
+    before = _earlier(kept, unsent)
+    return not before or before[0][0] == key
 
 
 def _configured(section: AlertsSection) -> list[str]:

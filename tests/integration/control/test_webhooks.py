@@ -108,17 +108,19 @@ def test_a_webhook_that_was_down_gets_its_alerts_later_and_once(
     began = store.now()
     raise_alert(store, settings, "m", "m is down", began, "down")
     end_alert(store, settings, "m", "m is back", began, "down")
-    eventually(lambda: counts(store).get("hook_failed") == 2)
+    eventually(lambda: counts(store).get("hook_failed") == 1)
     assert len(read_unsent(store)) == 2
     noting.down = b""
     call_again(store, settings, began)  # Too early.
     later = store.now() + AGAIN_MOST_SECONDS
-    call_again(store, settings, later)
-    call_again(store, settings, later)
-    eventually(lambda: not read_unsent(store))
+    for left in (1, 0):
+        call_again(store, settings, later)
+        call_again(store, settings, later)
+        eventually(lambda left=left: len(read_unsent(store)) == left)
+    # An end that came first would leave what pages people with a trouble for ever.
     told = [str(body["event"]) for _, body in noting.heard]
-    assert sorted(told) == ["ended", "raised"]
-    assert len(noting.asked) == 4
+    assert told == ["raised", "ended"]
+    assert len(noting.asked) == 3
 
 
 def test_a_webhook_that_answers_byte_by_byte_has_its_time_and_no_more(
