@@ -109,7 +109,7 @@ def test_where_there_is_no_room_whole_lines_stand(tmp_path: Path, extra: int):
 
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path):
-    with pytest.raises(BatchFileError, match="No such file"):
+    with pytest.raises(BatchFileError, match="there is no folder"):
         OutputFile(tmp_path / "nowhere" / "out")
     with pytest.raises(BatchFileError, match="directory"):
         OutputFile(tmp_path)
