@@ -46,7 +46,7 @@ def tell_troubles(
     now: float,
 ) -> None:
     """Find all that is wrong and tell it; ``waiting`` is as in a ``Decision``."""
-    before = _read_noted(store)
+    before = {key: note for key, note in _read_noted(store).items() if not note.away}
     # A host that is drained may be taken down.
     drained = with_orders(snapshot, now).drained_hosts
     silent = [host for host in silences.since if host not in drained]
@@ -107,7 +107,10 @@ def tell(
             again=each.key in telling.grown,
         )
     for alert in open_alerts(store):
-        if alert.kind in KINDS and f"{alert.kind}:{alert.about}" not in telling.noted:
+        if (
+            alert.kind in KINDS
+            and f"{alert.kind}:{alert.about}" not in telling.standing
+        ):
             text = over(TroubleKind(alert.kind), alert.about)
             end_alert(store, settings, alert.about, text, now, alert.kind)
     if telling.noted != before:

@@ -1,7 +1,8 @@
 """What people are told of: troubles that stand for a while, until they are over. Pure.
 
 A trouble is told once it has stood for the time of its kind, again once it has grown
-to twice its size, and when it is over.
+to twice its size, and when it is over. One that comes and goes all the time is told
+three times; then it stands until it has stayed away for a while.
 """
 
 from collections import defaultdict
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 #: Engines that a text names; it counts the others.
 NAMED = 3
+#: A trouble that was told so often within an hour comes and goes ...
+FLAPS = 3
+#: ... so that its end is told only once it has been away for 300 seconds.
+CALM_SECONDS = 300.0
+#: Seconds for which a trouble that is over is remembered.
+REMEMBERED_SECONDS = 3600.0
 #: A host's clock is wrong when it differs so much from Redis' clock, in seconds.
 CLOCK_SECONDS = 2.0
 
@@ -112,8 +119,17 @@ class NotedTrouble:
 
     #: Since when it stands, in seconds of the store's clock.
     since: float
-    #: Its size when people were told, 0 before they were.
+    #: Its size when people were told, 0 before they were and once it is over.
     told: int = 0
+    #: How often people were told that it began, as long as it is remembered.
+    times: int = 0
+    #: Since when it is away, 0 while it stands.
+    away: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether people were told that it is over; it is remembered."""
+        return self.away > 0 and not self.told
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +142,11 @@ class Telling:
     grown: frozenset[str] = frozenset()
     #: What is remembered, by ``Trouble.key``.
     noted: Mapping[str, NotedTrouble] = field(default_factory=dict)
+
+    @property
+    def standing(self) -> frozenset[str]:
+        """Those that are not over, also those that are away for a moment."""
+        return frozenset(key for key, note in self.noted.items() if not note.is_over)
 
 
 def over(kind: TroubleKind, about: str) -> str:
@@ -140,15 +161,33 @@ def follow_troubles(
     noted, due, grown = {}, [], set()
     for each in troubles:
         note = before.get(each.key, NotedTrouble(now))
+        if note.away:
+            note = replace(note, since=now)
         # The server's clock may have been set back.
-        note = replace(note, since=min(note.since, now))
+        note = replace(note, since=min(note.since, now), away=0.0)
         if now - note.since >= each.kind.patience_seconds:
             due.append(each)
             if each.size >= 2 * note.told:
                 grown |= {each.key} if note.told else set()
-                note = replace(note, told=each.size)
+                times = note.times + (not note.told)
+                note = replace(note, told=each.size, times=times)
         noted[each.key] = note
+    for key in before.keys() - noted.keys():
+        if left := _when_away(before[key], now):
+            noted[key] = left
     return Telling(tuple(due), frozenset(grown), noted)
+
+
+def _when_away(note: NotedTrouble, now: float) -> NotedTrouble | None:
+    """What is remembered of a trouble that is not there now, None for nothing."""
+    if not note.times:
+        return None  # It went before anybody was told.
+    note = replace(note, away=min(note.away or now, now))
+    if note.told and note.times >= FLAPS and now - note.away < CALM_SECONDS:
+        return note  # It will be back: people are left alone.
+    if now - note.away > REMEMBERED_SECONDS:
+        return None
+    return replace(note, told=0)
 
 
 def find_troubles(

@@ -18,7 +18,12 @@ from modelserver.fleet.sections import ModelSection, RedisSection
 from modelserver.inventory import GIB, Disk, Gpu, Host
 from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
-from modelserver.policy.troubles import Trouble, TroubleKind
+from modelserver.policy.troubles import (
+    CALM_SECONDS,
+    FLAPS,
+    Trouble,
+    TroubleKind,
+)
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from modelserver.store.fleet.alerts import last_alerts, open_alerts, write_troubles
@@ -61,6 +66,20 @@ def test_a_fatal_engine_is_told_at_once_and_its_end_too(
     report_engine(store, ready)
     steer(store, settings, "one")
     assert events(store, "fatal") == ["raised", "ended"]
+
+
+def test_what_comes_and_goes_is_told_three_times_and_then_stands(
+    store: Store, settings: Settings
+):
+    short = Trouble(TroubleKind.MEMORY, "redis", "the memory of Redis is short")
+    began = store.now()
+    for look in range(40):
+        tell(store, settings, [short] if look % 2 == 0 else [], began + 2 * look)
+    told = ["raised", "ended"] * (FLAPS - 1)
+    assert events(store, "memory") == [*told, "raised"]
+    assert [each.kind for each in open_alerts(store)] == ["memory"]
+    tell(store, settings, [], began + 80 + CALM_SECONDS)
+    assert events(store, "memory") == [*told, "raised", "ended"]
 
 
 def test_what_launchers_tell_of_control_ends_with_its_next_look(

@@ -6,6 +6,9 @@ import pytest
 
 from modelserver.inventory import GIB, Disk, Gpu, Host
 from modelserver.policy.troubles import (
+    CALM_SECONDS,
+    FLAPS,
+    REMEMBERED_SECONDS,
     NotedTrouble,
     Trouble,
     TroubleKind,
@@ -104,12 +107,44 @@ def test_a_trouble_is_told_once_it_has_stood_for_the_time_of_its_kind():
     lost = Trouble(TroubleKind.HOST, "h2", "host h2 does not report")
     first = follow_troubles({}, [lost], NOW)
     assert first.due == ()
+    assert follow_troubles(first.noted, [], NOW + 2).noted == {}
     later = follow_troubles(first.noted, [lost], NOW + 29)
     assert later.due == ()
     told_of = follow_troubles(later.noted, [lost], NOW + 30)
     assert told_of.due == (lost,)
-    assert told_of.noted == {"host:h2": NotedTrouble(NOW, told=1)}
-    assert follow_troubles(told_of.noted, [], NOW + 32).noted == {}
+    assert told_of.noted == {"host:h2": NotedTrouble(NOW, told=1, times=1)}
+    assert told_of.standing == {"host:h2"}
+    assert follow_troubles(told_of.noted, [], NOW + 32).standing == frozenset()
+
+
+def test_a_trouble_that_comes_and_goes_is_told_a_few_times_and_then_stands():
+    full = Trouble(TroubleKind.DISK, "h2", "a disk is nearly full")
+    noted, stood, changes = {}, False, 0
+    for look in range(1800):  # An hour, in which it is there for 20 s of 40.
+        there = look % 20 < 10
+        telling = follow_troubles(noted, [full] if there else [], NOW + 2 * look)
+        noted = telling.noted
+        stands = full.key in telling.standing and noted[full.key].told > 0
+        changes += stands != stood
+        stood = stands
+    assert stood
+    assert changes == 2 * FLAPS - 1
+    calm = follow_troubles(noted, [], NOW + 3600)
+    assert calm.standing
+    later = follow_troubles(calm.noted, [], NOW + 3600 + CALM_SECONDS)
+    assert not later.standing
+    # After an hour of peace it is told as if it were new.
+    at = NOW + 3600 + CALM_SECONDS + REMEMBERED_SECONDS
+    assert follow_troubles(later.noted, [], at).noted == {}
+
+
+def test_a_trouble_that_returns_has_to_stand_again_before_it_is_told():
+    lost = Trouble(TroubleKind.HOST, "h2", "host h2 does not report")
+    told_of = follow_troubles({lost.key: NotedTrouble(NOW)}, [lost], NOW + 30)
+    over = follow_troubles(told_of.noted, [], NOW + 32)
+    back = follow_troubles(over.noted, [lost], NOW + 34)
+    assert back.due == ()
+    assert follow_troubles(back.noted, [lost], NOW + 64).due == (lost,)
 
 
 def test_a_clock_that_was_set_back_delays_nothing():
