@@ -16,7 +16,7 @@ from modelserver.cli.demo_batch import DemoFile, FileOutcome
 from modelserver.cli.demo_load import Load, LoadOutcome
 from modelserver.cli.flower_options import tell_login
 from modelserver.cli.local_stack import Stack
-from modelserver.cli.output import console
+from modelserver.cli.output import console, printer
 from modelserver.cli.programs import environment, programs_folder, python_program
 from modelserver.cli.status import render
 from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
@@ -84,9 +84,7 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
     settings = _settings(model, embedding_model, engine)
     _install(settings, engine)
     began = time.monotonic()
-    stack = Stack(
-        settings, lambda line: screen.print(line, markup=False, highlight=False)
-    )
+    stack = Stack(settings, printer(screen, markup=False, highlight=False))
     stop_by_signal()
     try:
         screen.rule("Programs")
@@ -105,7 +103,8 @@ def demo(model: str, embedding_model: str, engine: str) -> None:
     if outcome is None:
         sys.exit(1)
     load, file = outcome
-    screen.print(f"Processes left behind: {len(left)}. Logs are in {stack.logs}.")
+    say = printer(screen)
+    say(f"Processes left behind: {len(left)}. Logs are in {stack.logs}.")
     screen.print(file.line(), highlight=False)
     screen.print(load.line(), highlight=False)
     sys.exit(0 if load.perfect and file.perfect and not left else 1)

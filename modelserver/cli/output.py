@@ -2,8 +2,9 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
@@ -73,6 +74,11 @@ def console() -> Console:
     """A console as wide as the terminal; into a pipe, wide enough for every column."""
     wide = Console()
     return wide if wide.is_terminal else Console(width=200)
+
+
+def printer(screen: Console, **options: Any) -> Callable[[str], None]:
+    """Prints whole lines, for who copies from them or looks for something in them."""
+    return partial(screen.print, soft_wrap=True, **options)
 
 
 def print_json(value: Any) -> None:

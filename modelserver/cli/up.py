@@ -10,7 +10,7 @@ import click
 
 from modelserver.cli.flower_options import find_basic_login, tell_login
 from modelserver.cli.local_stack import Stack
-from modelserver.cli.output import console
+from modelserver.cli.output import console, printer
 from modelserver.cli.programs import load_with_fleet
 from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
 from modelserver.errors import ModelserverError
@@ -38,10 +38,11 @@ def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
     """Start all programs of a fleet here; stop them on Ctrl-C."""
     settings = load_with_fleet()
     screen = console()
+    say = printer(screen)
     password = find_password(settings) if flower or page else None
     stack = Stack(
         settings,
-        lambda line: screen.print(line, markup=False, highlight=False),
+        printer(screen, markup=False, highlight=False),
         flower,
         gateway,
         page,
@@ -50,22 +51,22 @@ def up(flower: bool, gateway: bool, page: bool, actions: bool) -> None:
     stop_by_signal()
     try:
         stack.start()
-        screen.print(f"\nFleet file {settings.fleet_file}")
+        say(f"\nFleet file {settings.fleet_file}")
         if gateway:
-            screen.print(f"OpenAI API at {stack.api_url}")
+            say(f"OpenAI API at {stack.api_url}")
         if flower and password:
             told = tell_login(password, screen.is_terminal, (), os.environ)
-            screen.print(f"Flower at {stack.flower_url}, {told}")
+            say(f"Flower at {stack.flower_url}, {told}")
         if page and password:
             told = password.told(screen.is_terminal)
-            screen.print(f"Fleet page at {stack.page_url}, {told}")
-        screen.print("Ctrl-C stops everything.\n")
+            say(f"Fleet page at {stack.page_url}, {told}")
+        say("Ctrl-C stops everything.\n")
         watch(stack)
     except StoppedBySignal as stopped:
-        screen.print(f"{stopped}: stopping")
+        say(f"{stopped}: stopping")
     finally:
         stack.stop()
-    screen.print("Everything is stopped.")
+    say("Everything is stopped.")
 
 
 def watch(stack: Stack) -> None:

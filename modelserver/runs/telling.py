@@ -4,7 +4,7 @@ import getpass
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +45,7 @@ class RunTeller:
         what, total = rows
         self._settings = settings
         self._look = look
-        program = Path(sys.argv[0]).name if sys.argv else ""
-        own = (settings.host, _find_user(), os.getpid(), program)
+        own = (settings.host, _find_user(), os.getpid(), _find_program(sys.argv))
         self._run = ProgramRun(run, what, total, 0, 0, *own)
         self._ended = threading.Event()
         self._store: Store | None = None
@@ -82,6 +81,16 @@ class RunTeller:
         done, failed = self._look()
         self._run = replace(self._run, began_at=began_at, done=done, failed=failed)
         tell_program_run(self._store, self._run)
+
+
+def _find_program(argv: Sequence[str]) -> str:
+    """The name of a program's file, "" where it was typed in.
+
+    >>> _find_program(["/srv/night.py", "x"]), _find_program(["-c"]), _find_program([])
+    ('night.py', '', '')
+    """
+    name = argv[0] if argv else ""
+    return "" if name.startswith("-") else Path(name).name
 
 
 def _find_user() -> str:

@@ -38,10 +38,10 @@ SPARE_COLUMNS = ("holder", "age", "failed", "requests/s", "ETA")
 @click.option("--all", "is_all", is_flag=True, help="All that ended in 30 days, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_runs(is_all: bool, as_json: bool) -> None:
-    """List submitted runs, and the last ones that have ended; and those of programs.
+    """List submitted runs, and the last ones that have ended.
 
-    Runs of map_prompts, map_rows and embed_texts tell how far they are every 2 seconds,
-    and are listed for a day. One that is "silent" has not told for 15 seconds: its
+    So are runs of map_prompts, map_rows and embed_texts, which tell how far they are,
+    for a day. One that is "silent" has not told for 15 seconds: its
     program was killed or stopped, or cannot reach Redis.
     """
     store = connect(load())

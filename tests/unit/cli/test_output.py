@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from modelserver.cli.output import FittingTable, table
+from modelserver.cli.output import FittingTable, printer, table
 
 
 def drawn(width: int) -> list[str]:
@@ -47,3 +47,11 @@ def test_what_is_shown_beside_a_long_reason_is_whole(width: int):
     assert set(row.split()) <= whole
     assert row.count("0.216 s ") == row.count("0.2")
     assert set(header.split()) <= {"engine", "host", *numbers, "reason"}
+
+
+def test_what_programs_say_stays_in_one_line():
+    screen = Console(width=40, color_system=None)
+    told = "engine m-0 is FATAL, incarnation 1: see /var/lib/modelserver/logs/m-0.log"
+    with screen.capture() as captured:
+        printer(screen, markup=False, highlight=False)(told)
+    assert captured.get() == f"{told}\n"
