@@ -40,9 +40,9 @@ SPARE_COLUMNS = ("holder", "age", "failed", "requests/s", "ETA")
 def list_runs(is_all: bool, as_json: bool) -> None:
     """List submitted runs, and the last ones that have ended.
 
-    So are runs of map_prompts, map_rows and embed_texts, which tell how far they are,
-    for a day. One that is "silent" has not told for 15 seconds: its
-    program was killed or stopped, or cannot reach Redis.
+    Runs of map_prompts, map_rows and embed_texts are listed for a day. One that is
+    "silent" has not told for 15 seconds how far it is: its program was killed or
+    stopped, or cannot reach Redis.
     """
     store = connect(load())
     with store.reachable():
