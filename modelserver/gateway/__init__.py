@@ -9,6 +9,7 @@ cannot be answered in time, by the estimate of ``waiting``, ``faults`` tells err
 ``openapi`` describes the paths, ``crowd`` bounds the connections, each of which is a
 ``connection``.
 ``batch_paths`` answers for files and batches: ``files`` keeps the one, ``batches``
-hands the other to the fleet as submitted runs. ``response_paths`` answers for
+hands the other to the fleet as submitted runs; ``unanswered`` tells what they did not
+come to. ``response_paths`` answers for
 responses, which ``responses`` keeps; ``writing`` has JSON and pages of lists.
 """

@@ -4,12 +4,11 @@ What is known of a batch stands in a file; how far it is, its run tells. A gatew
 dies while it looks at an input leaves that to the next one.
 """
 
-import fcntl
 import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,12 @@ from modelserver.gateway.files import (
     FileFolder,
     FileRecord,
     is_id,
+    locked,
     read_all,
     read_json,
     write_json,
 )
+from modelserver.gateway.unanswered import UNANSWERED, write_errors
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
 from modelserver.runs.files.source import Source
@@ -206,7 +207,7 @@ class BatchFolder:
 
     def validate(self, batch: str) -> None:
         """Look at a batch's input and hand it to the fleet, unless somebody does."""
-        with _locked(self._path(batch, ".lock")) as is_ours:
+        with locked(self._path(batch, ".lock")) as is_ours:
             record = decode(BatchRecord, read_json(self._path(batch, ".json")))
             if not is_ours or record.run or record.failed_at:
                 return
@@ -252,8 +253,7 @@ class BatchFolder:
         options = BatchOptions(
             priority=record.priority, skip_bad=skip_bad, api_key=record.owner
         )
-        paths = BatchPaths(self._path(record.id, ".out.jsonl"))
-        job = BatchRun(self._app, Source(source), paths, options)
+        job = BatchRun(self._app, Source(source), self._paths(record), options)
         try:
             job.prepare()
             if job.inspection is not None:
@@ -285,6 +285,9 @@ class BatchFolder:
                 "total_tokens": tally.prompt_tokens + tally.completion_tokens,
             }
         is_over = status in ("completed", "cancelled", "expired")
+        answers = None
+        if is_over:
+            answers = self._left(record, "output", self._paths(record).output)
         told = {"object": "list", "data": list(record.errors)}
         return {
             "id": record.id,
@@ -294,8 +297,8 @@ class BatchFolder:
             "input_file_id": record.input_file_id,
             "completion_window": record.completion_window,
             "status": status,
-            "output_file_id": self._left(record, "output") if is_over else None,
-            "error_file_id": self._left(record, "errors") if is_over else None,
+            "output_file_id": answers,
+            "error_file_id": self._errors_left(record, status) if is_over else None,
             "created_at": record.created_at,
             "in_progress_at": record.submitted_at or None,
             "expires_at": record.expires_at,
@@ -334,10 +337,25 @@ class BatchFolder:
             status = "expired" if status == "cancelled" else "in_progress"
         return status, int(found.standing.since)
 
-    def _left(self, record: BatchRecord, kind: str) -> str | None:
-        """The id of a file that it left, None if it left none."""
-        paths = BatchPaths(self._path(record.id, ".out.jsonl"))
-        path = paths.output if kind == "output" else paths.errors
+    def _paths(self, record: BatchRecord) -> BatchPaths:
+        return BatchPaths(self._path(record.id, ".out.jsonl"))
+
+    def _errors_left(self, record: BatchRecord, status: str) -> str | None:
+        """The id of the file of its errors, None if there are none."""
+        path = self._paths(record).errors
+        upload = self._files.find(record.input_file_id, record.owner)
+        if status in UNANSWERED and record.run and upload is not None:
+            whole = self._path(record.id, ".errors.jsonl")
+            lock = locked(self._path(record.id, ".change"), waits=True)
+            # Where the input is gone, what is known is told.
+            with lock, suppress(BatchFileError):
+                if not whole.exists():
+                    source, paths = self._files.content(upload), self._paths(record)
+                    write_errors(whole, source, paths, record.run, status)
+                path = whole
+        return self._left(record, "errors", path)
+
+    def _left(self, record: BatchRecord, kind: str, path: Path) -> str | None:
         if not path.exists() or not path.stat().st_size:
             return None
         return self._files.adopt(record.id, kind, path, record.owner).id
@@ -347,7 +365,7 @@ class BatchFolder:
 
     def _change(self, batch: str, **changes: Any) -> BatchRecord:
         """Change what is known of a batch, of which others may change other things."""
-        with _locked(self._path(batch, ".change"), waits=True):
+        with locked(self._path(batch, ".change"), waits=True):
             found = decode(BatchRecord, read_json(self._path(batch, ".json")))
             record = replace(found, **changes)
             self._write(record)
@@ -380,15 +398,3 @@ def _check_models(record: BatchRecord, models: Mapping[str, int]) -> None:
             f'the key "{record.owner}" may not ask for {", ".join(wrong)}; it may for '
             f"{', '.join(record.models)}"
         )
-
-
-@contextmanager
-def _locked(path: Path, waits: bool = False) -> Iterator[bool]:
-    """Whether nobody else has this lock, if it is not waited for; held meanwhile."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except OSError:
-            yield False
-            return
-        yield True

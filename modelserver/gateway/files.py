@@ -5,12 +5,14 @@ the files. Nobody sees another key's.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,15 @@ def read_all(folder: Path, head: str) -> Iterator[dict[str, Any]]:
     for path in folder.glob(f"{head}*.json"):
         if is_id(path.stem, head) and (found := read_json(path)):
             yield found
+
+
+@contextmanager
+def locked(path: Path, waits: bool = False) -> Iterator[bool]:
+    """Whether nobody else has this lock, if it is not waited for; held meanwhile."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except OSError:
+            yield False
+            return
+        yield True

@@ -10,6 +10,8 @@ from modelserver.values import Json
 
 #: What a row's error is called whose request was taken back before it was answered.
 CANCELLED = "cancelled"
+#: What it is called of a row whose run's time was over.
+EXPIRED = "expired"
 #: What Celery calls the error of a request that was revoked, or expired.
 _REVOKED = "TaskRevokedError"
 #: By an error's class: whose fault it is, in one word.
@@ -21,6 +23,7 @@ _FAULTS = {
     "PoisonError": "poison",
     "ModelUnavailableError": "model",
     CANCELLED: CANCELLED,
+    EXPIRED: EXPIRED,
     _REVOKED: CANCELLED,
 }
 

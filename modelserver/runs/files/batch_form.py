@@ -11,6 +11,7 @@ _CODES = {
     "answer": "invalid_answer",
     "deadline": "request_timeout",
     "cancelled": "batch_cancelled",
+    "expired": "batch_expired",
     "engine": "engine_error",
     "poison": "poison",
     "model": "model_unavailable",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
 from tests.integration.gateway.conftest import Served, open_gateway
 from tests.support.hosted_runs import HolderProcess, holder
@@ -177,6 +178,31 @@ def test_a_batch_expires(gateway: Served, holding: HolderProcess, fleet: FleetSi
     batch = begin(gateway, lines, completion_window="2s")
     done = ended(gateway, batch, "expired")
     assert done["expired_at"]
+    told = {
+        each["custom_id"]: each["error"]["code"]
+        for each in read(gateway, done["error_file_id"])
+    }
+    assert told == dict.fromkeys(("e0", "e1", "e2"), "batch_expired")
+
+
+def test_each_row_of_a_cancelled_batch_is_told_once(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    fleet.engine("writer-1", "--latency", "0.3", limit=2)
+    fleet.report("writer-0", EngineState.STARTING)
+    lines = [line(f"p{number}") for number in range(200)]
+    batch = begin(gateway, [line("bad", temperature=-1), *lines])
+    eventually(lambda: show(gateway, batch)["request_counts"]["completed"] > 2, WITHIN)
+    gateway.ask(f"/v1/batches/{batch['id']}/cancel", {})
+    done = ended(gateway, batch, "cancelled")
+    answers = read(gateway, done["output_file_id"])
+    errors = read(gateway, done["error_file_id"])
+    [refused] = [each for each in errors if each["response"]]
+    assert refused["custom_id"] == "bad"
+    codes = {each["error"]["code"] for each in errors if each["error"]}
+    assert codes == {"batch_cancelled"}
+    told = [each["custom_id"] for each in (*answers, *errors)]
+    assert sorted(told) == sorted(["bad", *(each["custom_id"] for each in lines)])
 
 
 def test_a_file_is_kept_shown_and_removed(gateway: Served):
