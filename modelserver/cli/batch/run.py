@@ -43,9 +43,9 @@ STOPPED = 130
     help="Where answers are written, as in out.jsonl.",
 )
 @click.option("--model", default="", help="The model of all rows, whatever they say.")
-@click.option("--prompt", help='For tables: "Translate: {text}", with their columns.')
+@click.option("--prompt", help='For rows of columns: "Translate: {text}", with these.')
 @click.option(
-    "--chat", "is_chat", is_flag=True, help="For tables: as a user's message."
+    "--chat", "is_chat", is_flag=True, help="For rows of columns: as a user's message."
 )
 @click.option(
     *("--set", "settings"),
@@ -101,8 +101,8 @@ def run(
 ) -> None:
     """Answer every request of a file; the same command again goes on after any end.
 
-    INPUT is a JSONL file of OpenAI's Batch API, or with --prompt a table (.csv,
-    .parquet); gzip and zstd are unpacked, - is a pipe. Beside out.jsonl stand
+    INPUT is a JSONL file of OpenAI's Batch API, or with --prompt rows of columns (.csv,
+    .parquet, or JSONL); gzip and zstd are unpacked, - is a pipe. Beside out.jsonl stand
     out.errors.jsonl with rows that failed, out.retry.jsonl with their requests, to be
     run again, and out.run.json, which the run is known by. Exits with 0 only if every
     row was answered.

@@ -63,7 +63,7 @@ class BatchOptions:
 
     #: The model of all rows, "" for that of each.
     model: str = ""
-    #: What makes a prompt of a table's row.
+    #: What makes a prompt of a row of columns.
     prompt: str | None = None
     is_chat: bool = False
     #: Parameters of all rows.
@@ -103,11 +103,6 @@ class BatchRun:
             raise BatchFileError(
                 f"{source.name} is a table: say which prompt its rows make, as in "
                 '--prompt "Translate: {text}"'
-            )
-        if self._template is not None and not source.is_table:
-            raise BatchFileError(
-                f"{source.name} has whole requests; --prompt is for tables (.csv, "
-                ".parquet)"
             )
         check_name(paths.output)
         for path in paths.all:

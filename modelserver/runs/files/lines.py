@@ -49,7 +49,7 @@ class BatchLine:
 
     custom_id: str
     row: Row
-    #: The line, as the file has it or as a table's row would be written.
+    #: The line, as the file has it or as a row of columns would be written.
     raw: bytes
 
 
@@ -62,7 +62,7 @@ class LineReader:
     model: str = ""
     #: Parameters of all rows, whatever they say.
     parameters: Mapping[str, Json] = field(default_factory=dict)
-    #: What makes a prompt of a table's row.
+    #: What makes a prompt of a row of columns.
     template: Template | None = None
     is_chat: bool = False
     #: Parameters that no engine is known to take.
@@ -72,14 +72,28 @@ class LineReader:
     _known: dict[bytes, Mapping[str, Json]] = field(default_factory=dict)
 
     def read(self, number: int, raw: bytes | Mapping[str, Any]) -> BatchLine:
-        """A row from a line or a table's row. Raises LineError."""
-        if isinstance(raw, bytes):
-            return self._read_line(number, raw)
-        return self._read_columns(number, raw)
+        """A row from a line or a table's row. Raises LineError.
 
-    def _read_line(self, number: int, raw: bytes) -> BatchLine:
+        With a template a line is a row of columns, as a table's.
+        """
+        if not isinstance(raw, bytes):
+            return self._read_columns(number, raw)
         line = _loaded(raw)
+        if self.template is None:
+            return self._read_line(number, raw, line)
+        if "url" in line and "body" in line:
+            told = "has a whole request, and no columns; leave --prompt out"
+            raise LineError("invalid_row", told)
+        return self._read_columns(number, line)
+
+    def _read_line(self, number: int, raw: bytes, line: dict[str, Any]) -> BatchLine:
         name = line.get("custom_id")
+        if line and line.keys().isdisjoint(("custom_id", "url", "body")):
+            raise LineError(
+                "invalid_custom_id",
+                "has no custom_id, url and body; where its columns make a prompt, say "
+                f'which by --prompt "... {{{next(iter(line))}}} ..."',
+            )
         if not isinstance(name, str) or not name:
             what = "no custom_id" if name is None else f"the custom_id {name!r}"
             raise LineError(

@@ -368,24 +368,18 @@ def test_a_table_needs_a_prompt_and_lines_take_none(tmp_path: Path):
     (tmp_path / "in.csv").write_text("text\nhi\n")
     with pytest.raises(BatchFileError, match="is a table"):
         prepared(tmp_path, "in.csv")
-    with pytest.raises(BatchFileError, match="has whole requests"):
+    with pytest.raises(BadLinesError) as refused:
         prepared(tmp_path, prompt="{text}")
+    (told,) = refused.value.found.told()
+    assert told.startswith("lines 1-12 (12 lines): has a whole request, ")
     with pytest.raises(RequestError, match="template"):
         prepared(tmp_path, "in.csv", prompt="{")
     run = run_whole(tmp_path, name="in.csv", prompt="Say {text}")
     assert run.tally.answered == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["out.jsonl.gz", "out.zst", "out.parquet", "OUT.CSV", "out.csv.gz"]
-)
-def test_an_output_is_not_named_for_what_it_is_not(tmp_path: Path, name: str):
-    written(tmp_path)
-    with pytest.raises(BatchFileError, match=r"(?i)plain JSONL.*out\.jsonl$"):
-        BatchRun(
-            App(),
-            Source(tmp_path / "in.jsonl"),
-            BatchPaths(tmp_path / name),
-            BatchOptions(),
-        )
-    assert not (tmp_path / name).exists()
+def test_lines_of_columns_are_a_table(tmp_path: Path):
+    lines = ['{"text": "hi"}', '{"text": null}', '{"custom_id": "b", "text": ""}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    run_whole(tmp_path, prompt="Say {text}", skip_bad=True)
+    assert names(tmp_path / "out.jsonl") == {"row-0": 1, "b": 1}

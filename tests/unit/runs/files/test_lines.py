@@ -66,6 +66,7 @@ def test_a_line_is_a_row():
         (body(messages=nested(900)), "invalid_json", "more than 200 lists"),
         (changed(custom_id="-"), "invalid_custom_id", "no custom_id"),
         (changed(custom_id=7), "invalid_custom_id", "the custom_id 7"),
+        (b'{"text": "a"}', "invalid_custom_id", r'--prompt "\.\.\. \{text\} \.\.\."'),
         (changed(method="GET"), "invalid_method", "must be POST"),
         (changed(url="/v1/responses"), "invalid_url", "/v1/chat/completions"),
         (changed(url="-"), "invalid_url", "no url"),

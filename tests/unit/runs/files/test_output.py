@@ -8,7 +8,13 @@ import pytest
 
 from modelserver.errors import BatchFileError
 from modelserver.runs.files.batch_form import answer_line, line_head
-from modelserver.runs.files.output import OutputFile, RowSet, detach, is_written
+from modelserver.runs.files.output import (
+    OutputFile,
+    RowSet,
+    check_name,
+    detach,
+    is_written,
+)
 from modelserver.runs.rows import Answered
 
 HEAD = line_head("run1")
@@ -173,3 +179,12 @@ def test_an_empty_file_of_another_program_is_not_removed(tmp_path: Path):
     second.append([b'{"id":"r-2"}\n'])
     second.close()
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["out.jsonl.gz", "out.zst", "out.parquet", "OUT.CSV", "out.csv.gz"]
+)
+def test_an_output_is_not_named_for_what_it_is_not(name: str):
+    with pytest.raises(BatchFileError, match=r"(?i)plain JSONL; say -o out\.jsonl$"):
+        check_name(Path(name))
+    check_name(Path("gz.of.csv.jsonl"))
