@@ -71,14 +71,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Made on first use: `import modelserver.errors` must not read a fleet file, and the
-    # fleet file may be named after this import.
+    # Imported on first use: `import modelserver.errors` is to be light.
     if name in ("complete", "chat", "embed"):
-        from modelserver.api import default_client
+        from modelserver.api import default_task
 
-        tasks = default_client().modelserver_tasks
-        globals().update(zip(("complete", "chat", "embed"), tasks, strict=True))
-        return globals()[name]
+        return globals().setdefault(name, default_task(f"modelserver.{name}"))
     if name == "map_prompts":
         from modelserver.runs.mapping import map_prompts
 

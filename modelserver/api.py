@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from functools import cache
 from typing import Any, Protocol
 
 from celery import Celery, Task, states
 from celery._state import get_current_worker_task
+from celery.local import Proxy
 from celery.result import AsyncResult
 
 from modelserver import settings as settings_module
@@ -267,11 +267,8 @@ def declare(
         )
         return bound
 
-    return (
-        bind(COMPLETE, COMPLETE_DOC),
-        bind(CHAT, CHAT_DOC),
-        bind(EMBED, EMBED_DOC),
-    )
+    complete, chat, embed = (bind(name, doc) for name, doc in DOCS.items())
+    return complete, chat, embed
 
 
 COMPLETE_DOC = """Complete a prompt: ``complete.delay("Once upon a time").get()``.
@@ -292,6 +289,9 @@ EMBED_DOC = """Embed a text: ``embed.delay("text").get()`` is a list of floats.
 Arguments: ``input`` (a text or a list of texts), by name ``model``, ``deadline``,
 ``raw``. A list of texts gives a list of vectors in the same order.
 """
+
+#: What each task is, for whoever asks for help.
+DOCS = {COMPLETE: COMPLETE_DOC, CHAT: CHAT_DOC, EMBED: EMBED_DOC}
 
 
 def _task_of(app: Celery, name: str) -> InferenceTask:
@@ -320,9 +320,28 @@ def client(settings: Settings | None = None) -> Celery:
     return app
 
 
-@cache
+#: The application of this process's fleet, once there is one.
+_FOUND: dict[str, Celery] = {}
+
+
 def default_client() -> Celery:
-    """The application of this process's fleet, made once."""
-    app = client()
-    app.found_by = default_client
-    return app
+    """The application of this process's fleet, the same from its first use on.
+
+    Raises ConfigurationError, and StoreUnreachableError where it is not known which
+    server is the fleet's. What was missing may be set then: the next call looks again.
+    """
+    if "app" not in _FOUND:
+        app = client()
+        app.found_by = default_client
+        # Celery reads its settings late, and where it fails a task stays half bound.
+        str(app.conf.broker_url)
+        _FOUND.setdefault("app", app)  # Another thread may have been quicker.
+    return _FOUND["app"]
+
+
+def default_task(name: str) -> InferenceTask:
+    """A task of that application, which is looked for at each use until it is there."""
+    task: InferenceTask = Proxy(
+        lambda: default_client().tasks[name], name=name, __doc__=DOCS[name]
+    )
+    return task

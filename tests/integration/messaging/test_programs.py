@@ -110,6 +110,39 @@ if __name__ == "__main__":
     same = [pickle.loads(pickle.dumps(task)) for task in (complete, chat, embed)]
     print(*(task.name for task in same), all(task.app is complete.app for task in same))
 """
+#: A notebook: what is missing at first is set later, and the cell is run again.
+NOTEBOOK = """
+import os
+given = {n: os.environ.pop(n) for n in list(os.environ) if n.startswith("MODELSERVER_")}
+from threading import Thread
+from modelserver import ModelserverError, chat, complete, embed
+from modelserver import embed_texts, map_prompts
+
+calls = (
+    lambda: complete("a"),
+    lambda: complete.delay("a").get(timeout=60),
+    lambda: chat([{"role": "user", "content": "a"}]),
+    lambda: embed("a"),
+    lambda: embed_texts(["a"]),
+    lambda: [answer.text for answer in map_prompts(["a"])],
+)
+
+def run():
+    for call in calls:
+        try:
+            print(len(call()) > 0)
+        except ModelserverError as error:
+            print(type(error).__name__)
+
+run()
+os.environ["MODELSERVER_FLEET"] = "/nowhere/fleet.toml"
+run()
+os.environ.update(given)
+threads = [Thread(target=complete, args=(f"in thread {n}",)) for n in range(8)]
+[thread.start() for thread in threads]
+run()
+[thread.join() for thread in threads]
+"""
 #: A program that waits until it is interrupted; the last line says when.
 WAITS = """
 import asyncio
@@ -145,6 +178,17 @@ def test_children_of_a_parent_that_has_sent_get_their_answers(fleet: FleetSite):
 def test_a_child_is_not_held_up_by_locks_of_its_parents_threads(fleet: FleetSite):
     done = run(fleet, LOCKS)
     assert done.stdout.split() == ["True", "True", "True"], done.stderr
+    assert not done.stderr
+
+
+def test_what_was_missing_can_be_set_later(fleet: FleetSite, tmp_path: Path):
+    program = tmp_path / "notebook.py"
+    program.write_text(f"import os; os.chdir({str(tmp_path)!r})\n{NOTEBOOK}")
+    done = run(fleet, str(program), option="--")
+    said = done.stdout.splitlines()
+    assert said[:6] == ["StoreUnreachableError"] * 6, done.stderr
+    assert said[6:12] == ["ConfigurationError"] * 6, done.stderr
+    assert said[12:] == ["True"] * 6, done.stderr
     assert not done.stderr
 
 
