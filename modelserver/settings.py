@@ -28,6 +28,7 @@ from modelserver.fleet.file import Fleet, make_fleet, read_fleet
 from modelserver.fleet.key import KEY_FILE_VARIABLE, KEY_VARIABLE, FleetKey
 from modelserver.fleet.names import check_host_name
 from modelserver.fleet.sections import EMBEDDED
+from modelserver.joined import find_joined, find_name
 from modelserver.keyring import FOLDER, Keyring
 from modelserver.server_address import plain_url, with_password
 
@@ -206,6 +207,7 @@ class Settings:
 def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Settings:
     """Read the fleet file and the environment.
 
+    Without one in the folder, it is that of the fleet that this machine has joined.
     Raises ConfigurationError, which names the file, the key and the remedy.
     """
     folder = cwd or Path.cwd()
@@ -219,13 +221,18 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         raise ConfigurationError(
             f"MODELSERVER_FLEET names {path}, which does not exist; correct it"
         )
-    home = environ.get("MODELSERVER_HOME") or _default_home(environ)
+    home = Path(environ.get("MODELSERVER_HOME") or _default_home(environ))
+    home = home.expanduser().absolute()
+    joined = ""
+    if not path.is_file():
+        path = find_joined(home, environ.get("MODELSERVER_REDIS_URL", "")) or path
+        joined = find_name(path)
     engines = environ.get("MODELSERVER_ENGINES_HOME")
     return Settings(
         fleet=read_fleet(path) if path.is_file() else make_fleet(str(path), {}),
         fleet_file=path,
-        home=Path(home).expanduser().absolute(),
-        host=_host(environ),
+        home=home,
+        host=_host(environ, joined or MACHINE),
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
         gpu_variable=_gpu_variable(environ),
         given_key=_given_key(environ, folder),
@@ -249,10 +256,10 @@ def _is_set_to(value: str, variable: str, environ: Mapping[str, str]) -> bool:
     return given == value
 
 
-def _host(environ: Mapping[str, str]) -> str:
+def _host(environ: Mapping[str, str], otherwise: str) -> str:
     name = environ.get("MODELSERVER_HOST")
     if not name:
-        return MACHINE
+        return otherwise
     try:
         return check_host_name(name)
     except ValueError as error:

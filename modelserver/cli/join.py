@@ -1,7 +1,6 @@
 """``modelserver join``: makes this machine a host of a fleet; ``leave`` ends it."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
@@ -22,6 +21,14 @@ from modelserver.cli.up import changes, watch
 from modelserver.control.applied_fleet import in_force, read
 from modelserver.errors import ConfigurationError, ModelserverError
 from modelserver.inventory import Host
+from modelserver.joined import (
+    JOINED,
+    JOINED_FILE,
+    NAME_FILE,
+    find_name,
+    joined_file,
+    without_password,
+)
 from modelserver.operations.joining import (
     examine_host,
     find_missing_engines,
@@ -29,14 +36,10 @@ from modelserver.operations.joining import (
 )
 from modelserver.operations.status import Status, read_status
 from modelserver.server_address import plain_url, read_address
-from modelserver.settings import FLEET_FILE, Settings, load
+from modelserver.settings import Settings, load
 from modelserver.store import Store, connect
 from modelserver.values import EngineState
 
-#: The folder of the fleet files that this command writes, in the home.
-JOINED = "joined"
-#: The file beside each of them with this host's name in that fleet.
-NAME_FILE = "host"
 #: The variable that may hold the URL with its password.
 URL_VARIABLE = "MODELSERVER_REDIS_URL"
 #: A host without an engine after so many looks of control gets none for now.
@@ -103,7 +106,7 @@ def join(
 def leave() -> None:
     """Stop what join started on this machine; its work goes to other hosts."""
     named = os.environ.get("MODELSERVER_FLEET")
-    written = sorted((load().home / JOINED).glob(f"*/{FLEET_FILE}"))
+    written = sorted((load().home / JOINED).glob(f"*/{JOINED_FILE}"))
     stopped = 0
     for file in [Path(named)] if named else written:
         _go_by(file)
@@ -134,9 +137,8 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
         raise ConfigurationError(
             "say where the fleet's Redis is: modelserver join redis://HOST:6379/0"
         )
-    plain = _without_password(url or given)
-    digest = hashlib.sha256(plain.encode()).hexdigest()[:8]
-    file = load().home / JOINED / digest / FLEET_FILE
+    plain = without_password(url or given)
+    file = joined_file(load().home, plain)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         # JSON's strings are TOML's, but for escapes of two halves.
@@ -156,9 +158,8 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
 def _go_by(file: Path) -> None:
     """Have this process, and those that it starts, be the host that joined so."""
     os.environ["MODELSERVER_FLEET"] = str(file)
-    name = file.with_name(NAME_FILE)
-    if name.exists():
-        os.environ.setdefault("MODELSERVER_HOST", name.read_text())
+    if name := find_name(file):
+        os.environ.setdefault("MODELSERVER_HOST", name)
 
 
 def _read_secret(file: Path) -> str:
@@ -181,16 +182,11 @@ def _refuse_other(url: str, given: str) -> None:
             "everybody on this machine can read a password on a command line (ps); put "
             f"the URL into {URL_VARIABLE} or into a file, and say --url-file FILE"
         )
-    if given and _without_password(given) != _without_password(url):
+    if given and without_password(given) != without_password(url):
         raise ConfigurationError(
             f"{URL_VARIABLE} is {plain_url(given)}, and the command says {url}; leave "
             "one out"
         )
-
-
-def _without_password(url: str) -> str:
-    """The URL as it may stand in a file that others read."""
-    return plain_url(url).replace("://***@", "://", 1)
 
 
 def _stack(settings: Settings, say: Callable[[str], None] = click.echo) -> Stack:

@@ -10,12 +10,14 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from modelserver.control.applied_fleet import read_unchecked
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.inventory import GIB
+from modelserver.joined import is_joined
 from modelserver.operations.check import Check
 from modelserver.operations.host_checks import (
     check_engines,
@@ -58,15 +60,19 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
         # A server that is silent is told of within seconds.
         store = connect(settings, timeout=ANSWER_SECONDS, retries=0)
         yield from check_server(store)
-        yield check_fleet_key(store, settings)
+        # Who runs nothing here needs no key.
+        is_note = not settings.fleet_file.is_file()
+        yield replace(check_fleet_key(store, settings), is_note=is_note)
         status = read_status(store, settings)
+        if is_joined(settings.fleet_file):
+            settings = _in_force(store, settings)
         yield from _fleet_checks(status, settings)
     except StoreUnreachableError as error:
         yield trouble("redis", error)
     yield from _results(settings)
     if ask is None:
         yield Check("engines", "only modelserver[host] runs any here")
-    elif _runs_engines(settings):
+    elif settings.fleet_file.is_file() and _runs_engines(settings):
         yield from _environments(settings, ask)
         for pid, fact in ask("launcher.host.unowned").items():
             remedy = f"start the launcher of that fleet, or end it: kill {pid}"
@@ -82,7 +88,12 @@ def _python() -> Check:
 
 
 def _fleet_file(settings: Settings) -> Check:
+    if is_joined(settings.fleet_file):
+        fact = f"the one in Redis, which this host has joined as {settings.host}"
+        return Check("fleet file", fact)
     if not settings.fleet_file.is_file():
+        if not settings.embedded:
+            return Check("fleet file", "none; what is in force stands in Redis")
         remedy = f"go to the folder of your {FLEET_FILE}, or set MODELSERVER_FLEET"
         return Check("fleet file", f"{settings.fleet_file} does not exist", remedy)
     names = ", ".join(model.name for model in settings.fleet.models)
@@ -117,6 +128,12 @@ def check_fleet_key(store: Store, settings: Settings) -> Check:
         return Check(what, fact, "run: modelserver apply, which makes one or says how")
     signed = f"version {applied.version} is signed with it" if applied else "no fleet"
     return Check(what, f"{key.source}; {signed}")
+
+
+def _in_force(store: Store, settings: Settings) -> Settings:
+    """The fleet that this host obeys; one that it does not is told of by its key."""
+    applied, _ = read_unchecked(store, settings)
+    return replace(settings, fleet=applied.fleet) if applied else settings
 
 
 def _results(settings: Settings) -> Iterator[Check]:

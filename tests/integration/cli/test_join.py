@@ -25,13 +25,15 @@ def hosts(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Hosts]:
         yield hosts
 
 
-def on_new_host(hosts: Hosts, *command: str, key: str) -> tuple[int, str]:
+def on_new_host(
+    hosts: Hosts, *command: str, key: str, cwd: Path = ROOT
+) -> tuple[int, str]:
     """A command on a machine that has neither a fleet file nor more than the key."""
     known = hosts.environment("new") | {KEY_VARIABLE: key}
     del known["MODELSERVER_FLEET"], known["MODELSERVER_HOST"]
     done = subprocess.run(
         [*CLI, *command],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **known},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -42,7 +44,9 @@ def on_new_host(hosts: Hosts, *command: str, key: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_host_joins_by_one_line_and_leaves(hosts: Hosts, valkey: ValkeyProcess):
+def test_a_host_joins_by_one_line_and_leaves(
+    hosts: Hosts, valkey: ValkeyProcess, tmp_path: Path
+):
     join = ("join", valkey.url, "--name", "new", "--wait", "120")
     hosts.apply(model("m", hosts=["new"]), options=("--wait", "0"))
 
@@ -61,6 +65,17 @@ def test_a_host_joins_by_one_line_and_leaves(hosts: Hosts, valkey: ValkeyProcess
     assert len(read_workers(hosts.store)) == 1
     before = hosts.ready("m-0")
     assert hosts.complete.delay("hi", max_tokens=2).get(timeout=60)
+
+    # What concerns this host knows which one it is, in any folder without a fleet file.
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    here = partial(on_new_host, hosts, key=hosts.fleet_key, cwd=elsewhere)
+    for part in ("launcher", "worker"):
+        code, said = here("alive", part)
+        assert code == 0, said
+    code, said = here("doctor")
+    assert code == 0, said
+    assert "which this host has joined as new" in said
+    assert "run/new/" in said
 
     code, said = on_new_host(hosts, *join, key=hosts.fleet_key)
     assert code == 0, said

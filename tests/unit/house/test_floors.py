@@ -36,6 +36,7 @@ FLOORS = (
         "modelserver.fleet",
         "modelserver.settings",
         "modelserver.keyring",
+        "modelserver.joined",
     ),
     ("modelserver.policy",),
     (
