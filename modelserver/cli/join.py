@@ -47,6 +47,8 @@ IDLE_LOOKS = 5
 #: A launcher that still reports by this host's name after so many seconds is another
 #: machine's: this one's own takes over sooner.
 TWIN_SECONDS = 45.0
+#: A launcher of this host that has not reported for so many seconds is named.
+SILENT_SECONDS = 30.0
 #: How often the fleet is looked at while this waits, in seconds.
 LOOK_SECONDS = 0.5
 FILE = """# Written by `modelserver join`. The fleet itself stands in Redis.
@@ -99,7 +101,7 @@ def join(
     else:
         _install_engines(settings, store)
         _start(settings)
-    _await_engines(settings, store, time.monotonic() + wait)
+    _await_engines(settings, store, time.monotonic() + wait, bool(owner))
 
 
 @click.command()
@@ -254,11 +256,13 @@ def _run(settings: Settings, store: Store) -> None:
         stack.stop()
 
 
-def _await_engines(settings: Settings, store: Store, until: float) -> None:
+def _await_engines(
+    settings: Settings, store: Store, until: float, has_joined: bool
+) -> None:
     """Show what becomes of this host's engines until all are ready."""
     seen: dict[str, str] = {}
     looks: set[float] = set()
-    twin_since = float("inf")
+    twin_since, heard_at, log = float("inf"), time.monotonic(), ""
     while (now := time.monotonic()) < until:
         stack = _stack(settings)
         owner, launcher = stack.find_owner(), stack.find_launcher()
@@ -272,9 +276,16 @@ def _await_engines(settings: Settings, store: Store, until: float) -> None:
             time.sleep(LOOK_SECONDS)
             continue
         twin_since = float("inf")
+        if not status.hosts:
+            # What Redis has of its engines is of before.
+            if now - heard_at > SILENT_SECONDS and not log:
+                log = str(settings.run_dir / "logs" / "launcher.log")
+                _tell_silence(settings.host, log, has_joined)
+            time.sleep(LOOK_SECONDS)
+            continue
         for line in changes(seen, status):
             click.echo(line)
-        if status.hosts and status.workers:
+        if status.workers:
             looks.add(status.steered_at)
             if _is_settled(status, len(looks)):
                 return
@@ -282,6 +293,21 @@ def _await_engines(settings: Settings, store: Store, until: float) -> None:
     raise ModelserverError(
         f"{settings.host} is not ready yet; it goes on: see `modelserver status`"
     )
+
+
+def _tell_silence(host: str, log: str, has_joined: bool) -> None:
+    """Say that the launcher of this host does not report.
+
+    Raises ModelserverError where it was not started just now: it may go by a password
+    or a key of before.
+    """
+    if has_joined:
+        raise ModelserverError(
+            f"{host} has joined, and its launcher does not report; see {log}. Where "
+            "the password of Redis or the fleet's key is a new one: run `modelserver "
+            "leave`, then join again"
+        )
+    click.echo(f"the launcher does not report yet; see {log}")
 
 
 def _refuse_twin(owner: psutil.Process, twin: Host) -> NoReturn:

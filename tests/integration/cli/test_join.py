@@ -1,6 +1,7 @@
 """A machine becomes a host of a fleet by one line."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,6 +87,17 @@ def test_a_host_joins_by_one_line_and_leaves(
     code, said = on_new_host(hosts, *join[:2], "--name", "other", key=hosts.fleet_key)
     assert code == 2, said
     assert "joined as new; run `modelserver leave` first" in said
+
+    # As one is that goes by a password of before.
+    (launcher,) = (host.pid for host in read_hosts(hosts.store))
+    os.kill(launcher, signal.SIGSTOP)
+    eventually(lambda: not read_hosts(hosts.store))
+    code, said = on_new_host(hosts, *join, key=hosts.fleet_key)
+    os.kill(launcher, signal.SIGCONT)
+    assert code == 1, said
+    assert "its launcher does not report; see " in said
+    assert "run `modelserver leave`, then join again" in said
+    assert "engine m-0 is" not in said
 
     code, said = on_new_host(hosts, "leave", key=hosts.fleet_key)
     assert code == 0, said
