@@ -50,6 +50,10 @@ CAUSES = {
     "RuntimeError: Cannot find any model weights with `/m`": "download the model",
     "safetensors_rust.SafetensorError: Error while deserializing header: "
     "incomplete metadata, file not fully covered": "download the model",
+    "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: "
+    "invalid header length": "download the model",
+    "safetensors_rust.SafetensorError: Error while deserializing header: invalid JSON "
+    "in header: expected value at line 1 column 9": "download the model",
     "OSError: /m does not appear to have a file named config.json": "correct path",
     "OSError: Can't load the configuration of '/m'.": "correct path",
     "  Value error, Invalid repository ID or local directory specified: '/m'.": (
