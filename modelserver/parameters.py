@@ -128,7 +128,8 @@ def check_values(given: Mapping[str, Any]) -> None:
         raise RequestError("stream is not offered: a task has one result; leave it out")
     # To score a prompt, nothing is generated and the prompt comes back.
     least = {"max_tokens": 0 if given.get("echo") else 1}
-    for name in ("n", "max_tokens", "max_completion_tokens"):
+    # Engines take true for 1, and would give vectors of one number.
+    for name in ("n", "max_tokens", "max_completion_tokens", "dimensions"):
         value, lowest = given.get(name), least.get(name, 1)
         if value is not None and not (is_whole(value) and value >= lowest):
             hint = ""

@@ -47,6 +47,8 @@ def write(folder: Path, tokenizer: Any, model: Any, pooling: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     # As every published encoder says; transformers 5 leaves it out.
     config["position_embedding_type"] = "absolute"
+    # As those say that were trained for vectors of several lengths.
+    config["matryoshka_dimensions"] = [16, 64, 128]
     (folder / "config.json").write_text(json.dumps(config))
     kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     modules = [

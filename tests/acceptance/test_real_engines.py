@@ -21,6 +21,7 @@ import redis
 from launcher import environments
 from launcher.engine_types import adapter
 from launcher.host.process import MARK
+from modelserver import RequestError
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.runs.mapping import map_prompts
 from modelserver.values import Kind
@@ -169,6 +170,27 @@ def test_an_encoders_vectors_are_its_own_alone_and_among_others(
     assert min(map(cosine, together, right)) >= 0.999
     again = fleet.embed.delay(TEXTS[100], model=model).get(PATIENCE)
     assert cosine(again, right[100]) >= 0.999
+
+
+@pytest.mark.parametrize("model", ["vllm-embed", "sglang-embed"])
+def test_shorter_vectors_are_the_beginnings_of_the_whole_ones(
+    fleet: Product, model: str
+) -> None:
+    whole = fleet.embed.delay(TEXTS[:32], model=model).get(PATIENCE)
+    # Of several lengths at once, so that they meet in one batch of the engine.
+    lengths = [(16, 64, 128, None)[number % 4] for number in range(32)]
+    asked = [
+        fleet.embed.delay(text, model=model, **({"dimensions": each} if each else {}))
+        for text, each in zip(TEXTS, lengths, strict=False)
+    ]
+    for vector, long, each in zip(asked, whole, lengths, strict=True):
+        short = vector.get(PATIENCE)
+        assert len(short) == (each or 128)
+        assert math.hypot(*short) == pytest.approx(1.0, abs=1e-4)
+        assert cosine(short, long[:each]) >= 0.9999
+    for wrong in (8, 256):
+        with pytest.raises(RequestError, match=f"{model} refused the request: .*"):
+            fleet.embed.delay("x", model=model, dimensions=wrong).get(PATIENCE)
 
 
 def cosine(one: list[float], other: list[float]) -> float:

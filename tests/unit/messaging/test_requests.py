@@ -36,6 +36,9 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (COMPLETE, ("a",), {"n": 0}, r"n must be a whole number from 1, not 0"),
     (COMPLETE, ("a",), {"n": "2"}, r"n must be a whole number from 1, not '2'"),
     (COMPLETE, ("a",), {"n": 1.5}, r"n must be a whole number from 1, not 1\.5"),
+    (EMBED, ("a",), {"dimensions": 0}, r"dimensions must be .* from 1, not 0"),
+    (EMBED, ("a",), {"dimensions": True}, r"dimensions must be .* from 1, not True"),
+    (EMBED, ("a",), {"dimensions": "64"}, r"dimensions must be .* from 1, not '64'"),
     (COMPLETE, ("a",), {"max_tokens": -1}, r"max_tokens must be .* from 1, not -1"),
     (
         CHAT,
