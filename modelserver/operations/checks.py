@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from modelserver.control.applied_fleet import read_unchecked
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.inventory import GIB
@@ -37,6 +39,7 @@ from modelserver.operations.status import Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
 from modelserver.store.server.state import connect_to
+from modelserver.store.server.trouble import describe
 from modelserver.values import ModelSpec
 
 #: An engine's interpreter that takes longer than this to start is broken, in seconds.
@@ -69,6 +72,9 @@ def examine(settings: Settings, ask: Ask | None) -> Iterator[Check]:
         yield from _fleet_checks(status, settings)
     except StoreUnreachableError as error:
         yield trouble("redis", error)
+    except redis.RedisError as error:
+        told = describe(error, settings.redis_url)
+        yield trouble("redis", StoreUnreachableError(told))
     yield from _results(settings)
     if ask is None:
         yield Check("engines", "only modelserver[host] runs any here")

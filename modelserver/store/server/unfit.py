@@ -90,6 +90,11 @@ _FAULTS = (
         "see its log: its disk may be full, or its folder not writable",
     ),
     _fault(
+        r"wrong kind of value|^WRONGTYPE",
+        "has a key of another program where the fleet has one ({said})",
+        "give the fleet another redis.prefix, or a database of its own",
+    ),
+    _fault(
         r"max number of clients",
         "has as many clients as it takes",
         "raise its maxclients, and the files that it may have open",

@@ -20,6 +20,7 @@ from modelserver.operations.check import Check
 from modelserver.operations.checks import examine
 from modelserver.operations.server_checks import check_kind
 from modelserver.settings import load
+from modelserver.store.fleet.engines import read_engines
 from modelserver.store.server.state import ServerKind, connect_to
 from tests.support.processes import end, eventually, free_port
 
@@ -229,3 +230,15 @@ def _refusal(url: str) -> str:
     except StoreUnreachableError as error:
         return str(error)
     return ""
+
+
+def test_a_key_of_another_program_among_ours_is_told(opened: ExitStack, tmp_path: Path):
+    url = valkey(opened, tmp_path)
+    store = connect_to(url, "ms:")
+    store.client.set(store.keys.engines, "a text where a hash is expected")
+    check = the_problem(tmp_path, url)
+    assert "wrong kind of value" in check.fact
+    assert "redis.prefix" in check.remedy
+    unusable = pytest.raises(StoreUnreachableError, match=r"redis\.prefix")
+    with unusable, store.reachable():
+        read_engines(store)
