@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import math
 import os
 import signal
 import subprocess
@@ -21,7 +20,6 @@ import redis
 from launcher import environments
 from launcher.engine_types import adapter
 from launcher.host.process import MARK
-from modelserver import RequestError
 from modelserver.engine_client import generated_tokens, open_session, prove
 from modelserver.runs.mapping import map_prompts
 from modelserver.values import Kind
@@ -29,6 +27,7 @@ from tests.acceptance.bad_requests import BAD_REQUESTS, refusal
 from tests.acceptance.both_engines import FLEET
 from tests.acceptance.matrix import MATRIX, check_same
 from tests.acceptance.product import EXACT, PATIENCE, Product
+from tests.acceptance.shorter_vectors import check_shorter, cosine
 from tests.support.processes import carriers, eventually
 
 LORA_ADAPTER = Path(__file__).with_name("lora_adapter.py")
@@ -176,26 +175,7 @@ def test_an_encoders_vectors_are_its_own_alone_and_among_others(
 def test_shorter_vectors_are_the_beginnings_of_the_whole_ones(
     fleet: Product, model: str
 ) -> None:
-    whole = fleet.embed.delay(TEXTS[:32], model=model).get(PATIENCE)
-    # Of several lengths at once, so that they meet in one batch of the engine.
-    lengths = [(16, 64, 128, None)[number % 4] for number in range(32)]
-    asked = [
-        fleet.embed.delay(text, model=model, **({"dimensions": each} if each else {}))
-        for text, each in zip(TEXTS, lengths, strict=False)
-    ]
-    for vector, long, each in zip(asked, whole, lengths, strict=True):
-        short = vector.get(PATIENCE)
-        assert len(short) == (each or 128)
-        assert math.hypot(*short) == pytest.approx(1.0, abs=1e-4)
-        assert cosine(short, long[:each]) >= 0.9999
-    for wrong in (8, 256):
-        with pytest.raises(RequestError, match=f"{model} refused the request: .*"):
-            fleet.embed.delay("x", model=model, dimensions=wrong).get(PATIENCE)
-
-
-def cosine(one: list[float], other: list[float]) -> float:
-    product = sum(a * b for a, b in zip(one, other, strict=True))
-    return product / math.hypot(*one) / math.hypot(*other)
+    check_shorter(fleet, model, TEXTS[:32])
 
 
 @pytest.mark.parametrize("name", [VLLM, VECTORS, SGLANG])
