@@ -165,6 +165,29 @@ def found(
     return scenario
 
 
+def half_failing(
+    errors: float, share: float, late: bool = False
+) -> Callable[[int], Got]:
+    """Half of the engines fail: each is taken away, the well ones never.
+
+    A model has three relaunches; who gets none serves less, and people know.
+    """
+
+    def scenario(seed: int) -> Got:
+        fleet = warm(seed)
+        names = sorted(fleet.slots)[::2]
+        steps = [(20 * MINUTE, both(poisoned(share, late), failing(errors, *names)))]
+        oracle, got = run(fleet, steps, Way.ORACLE), run(fleet, steps)
+        text, ok = compared(got, oracle)
+        delays = [first_drain(got.fleet, got.began, name) for name in names]
+        others = others_touched(got.fleet, got.began, *names)
+        text += f", {max(delays):.0f} s, {got.relaunches} relaunches, {others} others"
+        ok = ok and max(delays) <= 5 * MINUTE and 3 <= got.relaunches <= 4
+        return conclude(got.fleet, text, ok and not others)
+
+    return scenario
+
+
 def single(load: float) -> Callable[[int], Got]:
     """One poisonous request at little load, and eight hosts with an engine each."""
 
@@ -253,6 +276,16 @@ POISON = (
         "m-3 fails at 20 %, 15 % poison",
         "<= 180 s, 1 relaunch",
         found([(LASTING, both(poisoned(0.15), failing(0.2, "m-3")))], seconds=180.0),
+    ),
+    Scenario(
+        "half of the engines fail at 20 %",
+        "<= 300 s, 3 or 4 relaunches",
+        half_failing(0.2, 0.0),
+    ),
+    Scenario(
+        "the same at 50 %, 15 % poison",
+        "<= 300 s, 3 or 4 relaunches",
+        half_failing(0.5, 0.15, late=True),
     ),
     Scenario("50 %, places held", "< 0.5 good: it is seen", held_places),
 )

@@ -14,6 +14,7 @@ from modelserver.policy.health.failures import (
     is_recent,
     wilson_bound,
 )
+from modelserver.policy.health.leaving import passed_lately
 from modelserver.policy.health.memory import EngineMemory, ModelMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import RECENT_SECONDS
@@ -38,12 +39,14 @@ def count_failing(
 ) -> list[FailingTogether]:
     """How many requests of each model failed in the last minute, wherever they ran.
 
-    Leaves out engines that fail more often than the others or are taken away.
+    Leaves out engines that fail more often than the others, unless canaries cleared
+    them of that lately, and those that are taken away.
     """
     counts = {model: Counter[str]() for model in models}
     for name, observation in observations.items():
         own = engines[name]
-        if own.health.is_held or any(own.error_ticks[-1:]):
+        fails = any(own.error_ticks[-1:]) and not passed_lately(own, now)
+        if own.health.is_held or fails:
             continue
         every = observation.fresh_samples(own)
         found = counts[observation.spec.name]

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from modelserver.measured import Sample
 from modelserver.policy.health.memory import EngineMemory
@@ -19,6 +19,9 @@ ERROR_SHARE = 0.05
 ERROR_PEERS = 3.0
 #: Its share is beyond that of its peers by at least 3.3 standard errors.
 ERROR_CERTAIN = 3.3
+#: The normal quantile of Wilson's upper bound for the half of its peers that fails
+#: least: 95 % sure.
+BEST_Z = 1.64
 #: An engine without peers may fail at half: nothing tells whether its requests do.
 ERROR_ALONE = 0.5
 #: Fewer than 10 requests say nothing about errors.
@@ -27,6 +30,9 @@ ERROR_FEWEST = 10
 ROUNDING_SECONDS = 0.01
 #: The outcomes that tell how an engine does.
 SAY_SOMETHING = frozenset(each for each in Outcome if each.says_something)
+
+#: The requests of an engine that failed, and all.
+Counts = tuple[int, int]
 
 
 class Failures:
@@ -42,17 +48,15 @@ class Failures:
             name: count_failures(observation.fresh_samples(engines[name]), now)
             for name, observation in observations.items()
         }
-        self._of_model: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        for name, (failed, requests) in self._own.items():
-            model = observations[name].spec.name
-            more = self._of_model[model]
-            self._of_model[model] = (more[0] + failed, more[1] + requests)
+        self._of_model: defaultdict[str, list[str]] = defaultdict(list)
+        for name, observation in observations.items():
+            self._of_model[observation.spec.name].append(name)
 
     def find_errors_of(self, observation: Observation) -> Errors | None:
         """The verdict that an engine fails too often."""
-        report, own = observation.report, self._own[observation.report.id]
-        failed, requests = self._of_model[observation.spec.name]
-        peers = (failed - own[0], requests - own[1])
+        report, of_model = observation.report, self._of_model[observation.spec.name]
+        peers = [self._own[name] for name in of_model if name != report.id]
+        own = self._own[report.id]
         return find_errors(report.id, report.incarnation, own, peers)
 
 
@@ -107,22 +111,46 @@ def answers_nothing(samples: Iterable[Sample]) -> bool:
 
 
 def find_errors(
-    engine: str, incarnation: int, own: tuple[int, int], peers: tuple[int, int]
+    engine: str,
+    incarnation: int,
+    own: Counts,
+    peers: Collection[Counts],
 ) -> Errors | None:
-    """The verdict that an engine fails too often; counts are (failed, requests)."""
+    """The verdict that an engine fails too often.
+
+    Where many do, it may do so beside the better half of its peers only.
+    """
     failed, requests = own
     if requests < ERROR_FEWEST:
         return None
-    allowed = ERROR_ALONE
-    if peers[1]:
-        allowed = max(ERROR_SHARE, ERROR_PEERS * peers[0] / peers[1])
-    least = wilson_bound(failed, requests)
-    if least <= allowed or not _is_beyond_chance(own, peers):
+    least, every = wilson_bound(failed, requests), _added(peers)
+    allowed, best = ERROR_ALONE, every
+    if every[1]:
+        allowed = max(ERROR_SHARE, ERROR_PEERS * every[0] / every[1])
+        best = _added(_better_half(peers))
+    if least > allowed and _is_beyond_chance(own, every):
+        return Errors(engine, incarnation, failed, requests, least, allowed)
+    if not best[1]:
         return None
-    return Errors(engine, incarnation, failed, requests, least, allowed)
+    allowed = max(ERROR_SHARE, ERROR_PEERS * wilson_bound(*best, -BEST_Z))
+    if least <= allowed or not _is_beyond_chance(own, best):
+        return None
+    return Errors(engine, incarnation, failed, requests, least, allowed, of_many=True)
 
 
-def _is_beyond_chance(own: tuple[int, int], peers: tuple[int, int]) -> bool:
+def _better_half(peers: Collection[Counts]) -> list[Counts]:
+    """The half that fails least, of those that had enough requests to tell."""
+    told = [each for each in peers if each[1] >= ERROR_FEWEST]
+    told.sort(key=lambda each: each[0] / each[1])
+    return told[: math.ceil(len(told) / 2)]
+
+
+def _added(counts: Iterable[Counts]) -> Counts:
+    every = list(counts)
+    return sum(each[0] for each in every), sum(each[1] for each in every)
+
+
+def _is_beyond_chance(own: Counts, peers: Counts) -> bool:
     """Whether it fails more often than its peers by more than few requests may differ.
 
     This is the pooled test of two shares; without peers there is nothing to compare.

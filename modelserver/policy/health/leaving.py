@@ -6,7 +6,7 @@ from dataclasses import replace
 from modelserver.policy.health.blame import residual_of
 from modelserver.policy.health.case import EngineCase, Transition
 from modelserver.policy.health.guards import cooldown_seconds
-from modelserver.policy.health.memory import Health
+from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.verdicts import (
     AnySlow,
     Errors,
@@ -42,19 +42,24 @@ def cause_of(slow: AnySlow) -> Cause:
 
 
 def drain_for_errors(case: EngineCase, errors: Errors) -> Transition:
-    """Drain it, but not for ever the last engine of a model, whose canaries pass."""
+    """Drain it, but not for ever where its canaries pass and its requests may fail.
+
+    So it may be with the last engine of a model, and with many that fail alike.
+    """
     report, own = case.observation.report, case.memory
-    if passed_lately(case) and not case.guard.others_serve(report):
-        why = "its canaries passed, and without peers its requests may be to blame"
+    is_last = not case.guard.others_serve(report)
+    if passed_lately(own, case.now) and (is_last or errors.of_many):
+        peers = "without peers" if is_last else "as others fail, too,"
+        why = f"its canaries passed, and {peers} its requests may be to blame"
         return Transition(replace(own, blocked=why))
     residual = min(MOST_RESIDUAL, -math.log(max(1e-9, 1 - errors.at_least)))
     return drain(case, Cause.ERRORS, errors.text, residual)
 
 
-def passed_lately(case: EngineCase) -> bool:
+def passed_lately(own: EngineMemory, now: float) -> bool:
     """Whether its canaries passed after it was drained for errors, not long ago."""
-    passed_at = case.memory.errors_passed_at
-    return bool(passed_at) and case.now - passed_at <= ERRORS_AGAIN_SECONDS
+    passed_at = own.errors_passed_at
+    return bool(passed_at) and now - passed_at <= ERRORS_AGAIN_SECONDS
 
 
 def drain(case: EngineCase, cause: Cause, reason: str, residual: float) -> Transition:

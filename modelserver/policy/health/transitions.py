@@ -221,7 +221,7 @@ def _is_surely_broken(case: EngineCase) -> bool:
     if not case.guard.others_serve(case.observation.report):
         return False
     samples = case.observation.fresh_samples(case.memory)
-    return passed_lately(case) or answers_nothing(samples)
+    return passed_lately(case.memory, case.now) or answers_nothing(samples)
 
 
 def _verify(case: EngineCase) -> Transition:

@@ -77,13 +77,17 @@ class Errors:
     at_least: float
     #: The share that it may fail at.
     allowed: float
+    #: Whether so many of its peers fail, too, that only their better half tells.
+    of_many: bool = False
 
     @property
     def text(self) -> str:
         """The verdict in words."""
+        many = ", by the better half of its peers" if self.of_many else ""
         return (
             f"errors: {self.failed} of {self.requests} requests failed, surely more "
             f"than {100 * self.at_least:.0f} %; allowed are {100 * self.allowed:.0f} %"
+            f"{many}"
         )
 
 

@@ -1,5 +1,6 @@
 """What follows when an engine fails at too many requests: canaries, then a relaunch."""
 
+from dataclasses import replace
 from typing import Any
 
 from modelserver.policy.health.memory import Health
@@ -102,3 +103,15 @@ def test_failures_on_probation_count_as_well():
     scene.remember("m-0", health=Health.PROBATION, since=scene.now)
     scene.looks(2)
     assert scene.own.health is Health.DRAINING
+
+
+def test_many_that_fail_alike_and_whose_canaries_pass_are_left_alone():
+    """It may be the kind of request, which half of the hosts cannot bear."""
+    scene = failing(errors_passed_at=NOW - 1000)
+    scene.samples["m-1"] = tuple(
+        replace(each, engine="m-1") for each in scene.samples["m-0"]
+    )
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    assert scene.own.blocked.startswith("its canaries passed, and as others fail, too")
+    assert scene.memory.engines["m-1"].health is Health.DRAINING

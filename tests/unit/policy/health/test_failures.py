@@ -17,7 +17,7 @@ from tests.support.control import NOW, sample
 
 
 def test_an_engine_that_fails_more_than_others_is_told():
-    verdict = find_errors("m-0", 1, (20, 50), (1, 100))
+    verdict = find_errors("m-0", 1, (20, 50), [(1, 100)])
     assert verdict
     assert verdict.text == (
         "errors: 20 of 50 requests failed, surely more than 24 %; allowed are 5 %"
@@ -35,17 +35,36 @@ def test_an_engine_that_fails_more_than_others_is_told():
     ],
 )
 def test_few_requests_little_share_or_failing_peers_are_no_error(own, peers):
-    assert find_errors("m-0", 1, own, peers) is None
+    assert find_errors("m-0", 1, own, [peers]) is None
 
 
 def test_peers_with_few_requests_prove_nothing():
-    assert find_errors("m-0", 1, (10, 40), (0, 3)) is None
-    assert find_errors("m-0", 1, (10, 40), (0, 60))
+    assert find_errors("m-0", 1, (10, 40), [(0, 3)]) is None
+    assert find_errors("m-0", 1, (10, 40), [(0, 60)])
 
 
 def test_an_engine_without_peers_may_fail_at_half():
-    assert find_errors("m-0", 1, (38, 60), (0, 0)) is None
-    assert find_errors("m-0", 1, (50, 60), (0, 0))
+    assert find_errors("m-0", 1, (38, 60), []) is None
+    assert find_errors("m-0", 1, (50, 60), [(0, 0)])
+
+
+def test_half_of_the_engines_are_told_by_the_other_half():
+    """Beside all its peers together each fails at less than three times their share."""
+    broken, well = [(13, 64)] * 3, [(0, 64)] * 4
+    verdict = find_errors("m-0", 1, (13, 64), broken + well)
+    assert verdict
+    assert verdict.of_many
+    assert verdict.text.endswith("allowed are 5 %, by the better half of its peers")
+    one = find_errors("m-0", 1, (13, 64), well)
+    assert one
+    assert not one.of_many
+
+
+def test_the_better_half_by_chance_tells_nothing():
+    alike = [(2, 64), (3, 64), (5, 64), (6, 64), (7, 64), (8, 64), (9, 64)]
+    assert find_errors("m-0", 1, (13, 64), alike) is None
+    few = [(0, 9)] * 4 + [(9, 9)] * 3
+    assert find_errors("m-0", 1, (13, 64), few) is None
 
 
 def test_a_withdrawn_fault_is_a_request_that_did_not_fail():
