@@ -7,7 +7,7 @@ event.
 
 from collections import deque
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from random import Random
 from typing import Any
 
@@ -274,6 +274,16 @@ class SimEngine:
         self.prefill.clear()
         self.waiting.clear()
         return had
+
+    def drop(self, request: Request) -> None:
+        """Abort one request that it has begun to answer."""
+        for entry in self.running:
+            if entry[2] is request:
+                left = entry[0] - self.steps
+                self.context -= request.prompt + request.completion - left
+                self.running.remove(entry)
+                heapify(self.running)
+                return
 
     def canary(self, crowd: int) -> float:
         """Seconds of a canary among ``crowd`` of them on the empty engine."""

@@ -12,7 +12,7 @@ from random import Random
 
 from tests.scenarios.engine import Request
 from tests.scenarios.fleet import Fleet
-from tests.scenarios.slots import host, model
+from tests.scenarios.slots import Slot, host, model
 from tests.scenarios.staging import (
     HOUR,
     LOAD,
@@ -36,6 +36,8 @@ WAITING = 90
 LASTING = 6 * MINUTE
 #: ... and poison that ends.
 ENDING = 10 * MINUTE
+#: Seconds after which a request that does not end is called off.
+DEADLINE = 2 * MINUTE
 
 Change = Callable[[Fleet], None]
 
@@ -188,6 +190,49 @@ def half_failing(
     return scenario
 
 
+class _Endless(Fleet):
+    """Poisonous requests do not fail: they run until their deadlines."""
+
+    def _begin(self, slot: Slot, request: Request) -> None:
+        if request.poisonous:
+            request.completion = 10**6
+        super()._begin(slot, request)
+        request.fails = False
+
+    def _look(self) -> None:
+        for slot in self.slots.values():
+            overdue = [
+                each
+                for each in slot.inflight.values()
+                if each.poisonous and self.now - each.began >= DEADLINE
+            ]
+            for request in overdue:
+                if not slot.sim.chunk:
+                    slot.sim.advance(self.now)
+                slot.sim.drop(request)
+                del slot.inflight[request.id]
+                self.counts["own faults"] += 1
+                self._reschedule(slot)
+        super()._look()
+
+
+def endless(share: float, engines: int, counter: bool) -> Callable[[int], Got]:
+    """Requests that never end take all places: nobody is relaunched for that."""
+
+    def scenario(seed: int) -> Got:
+        fleet = warm(seed, engines, LOAD * engines / 16)
+        fleet.__class__, fleet.token_counter = _Endless, counter
+        began, stream = fleet.now, fleet.streams[0]
+        stream.poison = share
+        fleet.run(20 * MINUTE)
+        drains, relaunches = fleet.store.drains(began), fleet.store.relaunches(began)
+        waiting = fleet.workers.waiting
+        text = f"{len(drains)} drains, {len(relaunches)} relaunches, {waiting} wait"
+        return Got(text, not drains and not relaunches and not fleet.lost())
+
+    return scenario
+
+
 def single(load: float) -> Callable[[int], Got]:
     """One poisonous request at little load, and eight hosts with an engine each."""
 
@@ -287,5 +332,8 @@ POISON = (
         "<= 300 s, 3 or 4 relaunches",
         half_failing(0.5, 0.15, late=True),
     ),
+    Scenario("15 % never end", "0 drains", endless(0.15, 8, counter=True)),
+    Scenario("90 % never end, no counter", "0 drains", endless(0.9, 8, counter=False)),
+    Scenario("the same, lone", "0 drains", endless(0.9, 1, counter=False)),
     Scenario("50 %, places held", "< 0.5 good: it is seen", held_places),
 )

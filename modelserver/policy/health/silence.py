@@ -1,7 +1,8 @@
 """Whether an engine is silent for longer than its requests explain. Pure.
 
 With a counter of tokens a silence is measured against the longest prefill, without one
-by suspicion that accrues over the usual gaps between answers.
+by suspicion that accrues over the usual gaps between answers. An engine that gives a
+token whenever its launcher asks for one is not silent: all its requests may be endless.
 """
 
 import math
@@ -40,6 +41,8 @@ def find_hang(
     if tokens_at:
         # Answers that come are tokens, whatever the counter says.
         silent = min(now - tokens_at, silent)
+    else:
+        silent = min(now - engine.alive_at, silent)
     # Silence from before its oldest request is that of an empty engine.
     silent = min(silent, load.oldest_seconds)
     if silent <= (STALL_SECONDS if tokens_at else HANG_SECONDS):

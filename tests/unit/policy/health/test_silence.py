@@ -1,5 +1,7 @@
 """Whether an engine hangs."""
 
+from dataclasses import replace
+
 from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.health.silence import find_hang
 from modelserver.values import EngineReport, EngineState
@@ -49,6 +51,15 @@ def test_without_a_counter_a_minute_without_an_answer():
     assert verdict.sign == "answer"
     assert hang(EngineLoad(3, 80.0, 60.0), None, samples()) is None
     assert hang(EngineLoad(3, 80.0, 61.0), Metrics(), ())
+
+
+def test_without_a_counter_an_engine_that_gives_a_token_when_asked_does_not_hang():
+    """All that it has may run until their deadlines."""
+    asked = replace(ENGINE, alive_at=NOW - 10)
+    endless = EngineLoad(32, 300.0, 300.0)
+    assert find_hang(asked, endless, None, samples(), FIT, NOW) is None
+    silent = replace(ENGINE, alive_at=NOW - 70)
+    assert find_hang(silent, endless, None, samples(), FIT, NOW)
 
 
 def test_long_requests_explain_long_silence():
