@@ -93,7 +93,8 @@ def with_tallies(
         if old.since < own.fresh_from:
             old = Tallies()
         new: list[Counted] = []
-        if kind and kind.fit and not own.health.is_held:
+        # No canary could disprove a stutter, so no young fit tells what is late.
+        if kind and kind.fit and kind.frozen and not own.health.is_held:
             late = late_from(kind.fit.sigma, kind.wander)
             new = [
                 *_requests(observation, own, kind.fit, late),

@@ -279,7 +279,8 @@ class _Judge:
             return tail
         own, wander = self.engines[report.id], self._wander(observation)
         slow = find_slow(report, speeds, self.trusted[model], wander, self.tracks)
-        if slow:
+        # Without peers, a fit that is not frozen is no measure yet; canaries are.
+        if slow and (slow.peers or self.types[observation.type].frozen):
             return replace(slow, accepted=own.accepted)
         return self._find_slow_canary(observation) or tail
 

@@ -48,14 +48,14 @@ class Tail:
         kind = self.types.get(observation.type)
         seems_well = not own.tallies.pauses and not is_slow_somewhere(own.tallies)
         # Known to be slow for some requests: others that wait for these are late, too.
-        if kind is None or kind.fit is None or seems_well or own.accepted:
+        if kind is None or not kind.frozen or kind.fit is None:
+            return None
+        if seems_well or own.accepted:
             return None
         report, peers = observation.report, list(self._peers(observation))
-        band = None
-        if kind.frozen:
-            band = find_slow_band(
-                report, own.tallies, peers, kind.fit.sigma, kind.wander, self.now
-            )
+        band = find_slow_band(
+            report, own.tallies, peers, kind.fit.sigma, kind.wander, self.now
+        )
         others = own.tallies
         if band:
             others = without_kind(others, band)

@@ -103,10 +103,11 @@ def test_what_has_been_counted_or_says_nothing_does_not_count():
     assert weight(count(made, known(fresh_from=NOW - 30))) == 1
 
 
-def test_a_held_engine_or_one_without_a_fit_has_no_counts():
+def test_a_held_engine_or_one_without_a_sure_fit_has_no_counts():
     held = known(health=Health.VERIFY)
     assert count([sample()], held) == Tallies()
     assert count([sample()], kind=TypeMemory()) == Tallies()
+    assert count([sample()], kind=replace(KIND, frozen=False)) == Tallies()
     assert count([]) == Tallies()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.decide import consider
+from modelserver.policy.health.memory import Health
 from modelserver.values import Outcome
 from tests.support.control import (
     NOW,
@@ -53,6 +54,19 @@ def test_slowness_of_all_is_over_when_it_is_well_below_not_just_below():
         told = alerts(scene.look())
         assert bool(scene.memory.models["m"].common) is stands
         assert len(told) == (scene.now == NOW + 10)
+
+
+def test_alone_it_is_not_slow_by_a_fit_that_is_not_frozen():
+    """That one rests on its first requests, and no peer says what is usual."""
+    scene = Scene(1)
+    kind = replace(scene.memory.types["m@"], frozen=False)
+    scene.memory = replace(scene.memory, types={"m@": kind})
+    scene.slow()
+    scene.looks(4)
+    assert scene.own.health is Health.HEALTHY
+    scene.memory = replace(scene.memory, types={"m@": replace(kind, frozen=True)})
+    scene.looks(1)
+    assert scene.own.health is Health.SUSPECT
 
 
 def test_an_engine_without_a_sign_of_life_is_a_hang():
