@@ -7,7 +7,7 @@ from dataclasses import replace
 from modelserver.policy.health.memory import Health
 from tests.scenarios.engine import Fault, Request
 from tests.scenarios.fleet import Fleet
-from tests.scenarios.slots import host, model
+from tests.scenarios.slots import Slot, host, model
 from tests.scenarios.staging import (
     HOUR,
     MINUTE,
@@ -31,6 +31,8 @@ SHAPES = (
 )
 #: One token each: all that these requests need is their prompt read.
 ONE_TOKEN = Lengths(300, 0.7, 1, 0.01, completion_most=1)
+#: The standard deviation of the logarithm of how many steps a token takes by luck.
+LUCK = 0.4
 
 
 def _wavering(
@@ -127,6 +129,29 @@ def _one_token(factor: float) -> Callable[[int], Got]:
     return scenario
 
 
+class _Lucky(Fleet):
+    """How many tokens a step gives is a matter of luck, as with speculation."""
+
+    def _begin(self, slot: Slot, request: Request) -> None:
+        super()._begin(slot, request)
+        request.times *= math.exp(self.random.gauss(0.0, LUCK))
+
+
+def _lucky(engines: int, factor: float) -> Callable[[int], Got]:
+    """Answers of the same length take quite different times: nobody is blamed."""
+
+    def scenario(seed: int) -> Got:
+        hosts = [host(f"h{place}", 2) for place in range((engines + 1) // 2)]
+        stream = Stream("m", 1.5 * engines, wander=0.2)
+        fleet = _Lucky(hosts, (model(engines=engines),), [stream], seed)
+        if factor == 1.0:
+            return untouched(fleet, 2 * HOUR)
+        fleet.run(25 * MINUTE)
+        return judge(fleet, 120, {"factor": factor})
+
+    return scenario
+
+
 def _and_alerts(got: Got, alerts: int) -> Got:
     text = f"{got.text}, {alerts} alerts"
     return replace(got, text=text, ok=got.ok and not alerts)
@@ -212,6 +237,9 @@ WEATHER = (
     Scenario("long prompts to a 2x slow one", "<= 120 s, 1 relaunch", _homing(2.0)),
     Scenario("one token each", "0 drains, 0 alerts", _one_token(1.0)),
     Scenario("one token each, one 2x slow", "<= 120 s, 1 relaunch", _one_token(2.0)),
+    Scenario("tokens by luck, 2 h", "0 drains", _lucky(8, 1.0)),
+    Scenario("tokens by luck, lone, 2 h", "0 drains", _lucky(1, 1.0)),
+    Scenario("tokens by luck, one 2x slow", "<= 120 s, 1 relaunch", _lucky(8, 2.0)),
     Scenario("early steps of load", "0 drains, 0 alerts", _early_steps),
     Scenario("3x slow after 2 min", "<= 90 s, 1 relaunch", _early(3.0, 90)),
     Scenario("2x slow after 2 min", "<= 180 s, 1 relaunch", _early(2.0, 180)),

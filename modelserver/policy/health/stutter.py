@@ -29,6 +29,8 @@ LOST_SHARE = 0.06
 LOST_ALONE = 0.12
 #: An engine is busy from 100 requests within some five minutes on.
 BUSY = 100
+#: A pause of a busy engine makes at least 2 requests late: one may be slow by itself.
+SHARED_BY = 2.0
 #: Both may also be 3 times those of the better half of its peers.
 LATE_PEERS = 3.0
 #: A stutter takes at least three pauses within three minutes; older ones have faded.
@@ -65,9 +67,9 @@ def find_stutter(
     least = wilson_bound(late, requests, STILL_Z if known else STUTTER_Z)
     lost = _lost_share(own, now)
     # Of an engine that stands still few requests are late: it gets no more than its
-    # limit. Of a busy one the silences are sure.
-    is_busy = requests >= BUSY
-    if least <= allowed and not (is_busy and lost > lost_allowed):
+    # limit. Of a busy one the silences are sure, if several requests met each.
+    is_sure = requests >= BUSY and late >= SHARED_BY * own.pauses
+    if least <= allowed and not (is_sure and lost > lost_allowed):
         return None
     return Stutter(
         engine=engine.id,

@@ -63,6 +63,13 @@ def test_a_busy_engine_of_which_few_requests_are_late_loses_time():
     assert find(busy, tallies(12, requests=600.0)) is None
 
 
+def test_requests_that_are_slow_one_at_a_time_are_no_pauses():
+    """As where how many tokens a step gives is a matter of luck."""
+    well = tallies(0, requests=600.0, pauses=0.0)
+    assert find(tallies(5, requests=600.0), well) is None
+    assert find(tallies(8, requests=600.0), well)
+
+
 def test_without_peers_more_is_needed():
     assert find(tallies(12, pauses=2.5)) is None
     assert find(tallies(7)) is None
