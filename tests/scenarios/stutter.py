@@ -26,6 +26,8 @@ from tests.scenarios.traffic import Lengths, Stream
 HEAVY = Lengths(800, 1.6, 300, 1.3, prompt_most=30_000, completion_most=16_000)
 #: Prompts that fill the KV cache before an engine has 32 of them.
 FULL = Lengths(20_000, 0.4, 400, 0.5, prompt_most=30_000)
+#: One that stands still for such a share of its time is slow as a whole, too.
+SLOWER = 0.3
 #: Seconds within which a stutter is found, and where few requests show it.
 FOUND_SECONDS = 300.0
 FOUND_LATE_SECONDS = 900.0
@@ -54,7 +56,8 @@ def _one(
         text = f"{delay:.0f} s, {'+'.join(why)}, {relaunches} relaunch, "
         text += f"{others} others, p95 {before:.0f} {during:.0f} {after:.0f} s"
         within = FOUND_SECONDS if load > 1 else FOUND_LATE_SECONDS
-        ok = delay <= within and why == ["stutters"] and relaunches == 1
+        named = why == ["stutters"] or (stutter >= SLOWER * every and why == ["slow"])
+        ok = delay <= within and named and relaunches == 1
         return conclude(fleet, text, ok and not others and after < 1.5 * before)
 
     return scenario
@@ -170,6 +173,8 @@ STUTTER = (
     Scenario("20 s of 60", "<= 300 s, 1 relaunch", _one(20, 60)),
     Scenario("28 s of 60", "<= 300 s, 1 relaunch", _one(28, 60)),
     Scenario("10 s of 28", "<= 300 s, 1 relaunch", _one(10, 28)),
+    Scenario("3 s of 10", "<= 300 s, 1 relaunch", _one(3, 10)),
+    Scenario("3 s of 10, 4/s", "<= 300 s, 1 relaunch", _one(3, 10, 4.0)),
     Scenario("10 s of 60, 4/s", "<= 300 s, 1 relaunch", _one(10, 60, 4.0)),
     Scenario("5 s of 30, 4/s", "<= 300 s, 1 relaunch", _one(5, 30, 4.0)),
     Scenario("10 s of 60, 0.8/s", "<= 900 s, 1 relaunch", _one(10, 60, 0.8)),

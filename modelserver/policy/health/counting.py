@@ -21,6 +21,8 @@ from modelserver.values import Outcome
 
 #: A late request took at least 2 seconds more than expected, ...
 LATE_SECONDS = 2.0
+#: ... of which reading prompts explains all but 1 second at most, ...
+UNEXPLAINED_SECONDS = 1.0
 #: ... 1.25 times as long, ...
 LATE_TIMES = 1.25
 #: ... and longer by 3 standard deviations of the fit.
@@ -40,10 +42,16 @@ SILENT_TIMES = 4.0
 class Reading:
     """How long an engine may take to read the prompts that it has got of late."""
 
-    #: Seconds for one prompt.
-    prompt_seconds: float
+    #: The requests that are known.
+    samples: Sequence[Sample]
+    #: Seconds for one token.
+    token_seconds: float
     #: Seconds beyond what the fit expects, for each token.
     more_seconds: float
+    #: Seconds for one prompt, with both.
+    prompt_seconds: float
+    #: Seconds for a token of an answer, on an engine that has nothing else.
+    answer_seconds: float
 
     @classmethod
     def of(cls, samples: Sequence[Sample], fit: Fit) -> "Reading":
@@ -53,7 +61,11 @@ class Reading:
         share = fit.shares[1] + fit.shares[4]
         more = share * sum(each * each for each in prompts) / CURVED_TOKENS
         return cls(
-            (share * tokens + more) / max(1, len(prompts)), more / max(1, tokens)
+            samples=samples,
+            token_seconds=share,
+            more_seconds=more / max(1, tokens),
+            prompt_seconds=(share * tokens + more) / max(1, len(prompts)),
+            answer_seconds=fit.shares[2],
         )
 
     def unforeseen(self, sample: Sample) -> float:
@@ -62,8 +74,25 @@ class Reading:
         Its engine may first have read what it had got before, and all the prompts that
         it read may have been longer than the fit is good for.
         """
-        backlog = self.prompt_seconds * sample.inflight_start
-        return backlog + self.more_seconds * sample.prompt_admitted
+        return self._backlog(sample) + self.more_seconds * sample.prompt_admitted
+
+    def _backlog(self, sample: Sample) -> float:
+        """Seconds to read what its engine had got before and had not read yet.
+
+        What is answered had been read by the time that its answer took at least. Of
+        what has no answer yet nobody knows.
+        """
+        began, seconds = sample.ended_at - sample.seconds, 0.0
+        unknown = sample.inflight_start
+        for each in self.samples:
+            if each.ended_at - each.seconds < began < each.ended_at:
+                unknown -= 1
+                answer = each.completion_tokens * self.answer_seconds
+                if each.ended_at - answer > began:
+                    tokens = each.prompt_tokens
+                    more = self.token_seconds * tokens / CURVED_TOKENS
+                    seconds += tokens * (self.token_seconds + more)
+        return seconds + max(0, unknown) * self.prompt_seconds
 
     def lessened(self, log: float, sample: Sample) -> float:
         """A logarithm of measured over expected seconds without what is so explained.
@@ -130,8 +159,10 @@ def _requests(
             continue
         log = fit.log_ratio(row(each, most)) - offset
         by = each.seconds * (1 - math.exp(-log)) if log >= late else 0.0
-        by = max(0.0, by - reading.unforeseen(each)) if by else 0.0
         if by < LATE_SECONDS or not _was_silent(each, by, answered):
+            by = 0.0
+        by -= reading.unforeseen(each) if by else 0.0
+        if by < UNEXPLAINED_SECONDS:
             by = 0.0
         log = reading.lessened(log, each)
         size = size_of(each.prompt_tokens, each.completion_tokens)

@@ -78,6 +78,24 @@ def test_a_backlog_of_long_prompts_makes_nobody_late():
     assert late(count(made, kind=kind)) == 1
 
 
+def test_prompts_that_had_been_read_before_are_no_backlog():
+    """Those of answers that took longer than they had since are read by then."""
+    reads = Fit((0.0, 0.0001, 0.01, 0.0, 0.0001), 0.05, 1000)
+    kind = replace(KIND, fit=reads)
+
+    def met(other: Sample) -> Tallies:
+        """A pause of three seconds, and one that was in flight when it began."""
+        late = replace(sample(age=1, seconds=4.0), inflight_start=1)
+        return count([late, other], kind=kind)
+
+    # A hundred tokens take a second at least: it was read one second before its end.
+    long = replace(sample(age=4.2, seconds=6.0), prompt_tokens=8000)
+    assert met(replace(long, completion_tokens=50)).pauses == 0
+    assert met(long).pauses == 1
+    # Nobody knows of one that has no answer yet.
+    assert met(replace(long, ended_at=NOW - 5.5)).pauses == 0
+
+
 def test_prompts_longer_than_the_fit_is_good_for_slow_nobody():
     reads = Fit((0.0, 0.0001, 0.01, 0.0, 0.0), 0.05, 1000)
     kind = replace(KIND, fit=reads)
