@@ -265,8 +265,8 @@ KNOWN_CAUSES = (
     ),
     _cause(
         r"Cannot find any model weights with|No safetensors? weights found"
-        r"|contains no weights|Error while deserializing header"
-        r"|SafetensorError: |PytorchStreamReader failed|UnpicklingError|is not a valid JSON file",
+        r"|contains no weights|Error while deserializing header|SafetensorError: "
+        r"|PytorchStreamReader failed|UnpicklingError|is not a valid JSON file",
         "its weights are not there, or not whole",
         "if nobody is copying them, download the model again, or correct path of this "
         "model in the fleet file",
