@@ -29,8 +29,9 @@ def put(url: str, submitter: str, *names: str, rows: int = 0) -> None:
         for name in names:
             message = ({"rows": rows} if rows else {}) | MESSAGE | {"name": name}
             keys = (KEYS.queue(QUEUE)[0], KEYS.deadlines, KEYS.result(""), "short")
-            arguments = (orjson.dumps(message), KEYS.bell(QUEUE), "", "", submitter, "")
-            client.eval(scripts.PUT, 4, *keys, *arguments)
+            keys += (KEYS.put(""),)
+            told = (KEYS.bell(QUEUE), "", "", submitter, "", "")
+            client.eval(scripts.PUT, 5, *keys, orjson.dumps(message), *told)
 
 
 def depth(url: str) -> int:
