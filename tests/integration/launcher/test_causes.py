@@ -93,3 +93,22 @@ def test_a_changed_variable_with_the_name_of_a_fault_restarts_and_keeps_no_incid
     assert "environment.X_ERROR_LIMIT changed" in said
     assert hosts.ready("m-0", incarnation=2).pid != old.pid
     assert read_incidents(load(hosts.environment("a")).run_dir) == ()
+
+
+def test_a_host_that_cannot_write_says_so_once_and_goes_on_by_itself(
+    site: Site,
+) -> None:
+    launcher = site.launch()
+    eventually(lambda: "launcher up" in launcher.said())
+    # As on a full disk: the record of an engine cannot be written.
+    in_the_way = site.run_dir / "engines" / "patient-0.unfinished"
+    in_the_way.mkdir(parents=True)
+    site.want("patient")
+    eventually(lambda: "this host cannot prepare its files" in launcher.said())
+    began = site.store.now()
+    eventually(lambda: site.store.now() - began > 4)
+    said = launcher.said()
+    assert "Traceback" not in said
+    assert said.count("this host cannot prepare its files") == 1
+    in_the_way.rmdir()
+    site.reaches("patient-0", EngineState.READY)
