@@ -190,8 +190,15 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
             yield Check(f"{gpu.label} of {host}", note, remedy)
     for model in status.models:
         if model.waiting_for:
-            remedy = "free GPUs, add a host, or ask for less in the fleet file"
-            yield Check(f"model {model.name}", f"waits: {model.waiting_for}", remedy)
+            yield check_waiting(model.name, model.waiting_for)
+
+
+def check_waiting(model: str, waiting_for: str) -> Check:
+    """A model without a place for all of its engines."""
+    remedy = "free GPUs, add a host, or ask for less in the fleet file"
+    if "the launcher of host " in waiting_for:
+        remedy = "start that launcher, or wait: its engines get other places then"
+    return Check(f"model {model}", f"waits: {waiting_for}", remedy)
 
 
 def _batches(runs: RunsStatus) -> Check:

@@ -103,9 +103,12 @@ def check_engines(status: Status) -> Iterator[Check]:
     """Engines that do not get ready."""
     for engine in status.engines:
         if engine.state in (EngineState.FATAL, EngineState.BACKOFF):
-            fact = f"{engine.state}: {engine.reason}"
-            remedy = f"see {engine.log or 'its log'} on host {engine.host}"
-            yield Check(f"engine {engine.id}", fact, remedy)
+            # A reason has its remedy, or its log, behind it. One that was never started
+            # has no log.
+            reason, _, remedy = engine.reason.partition("; ")
+            remedy = remedy or f"see {engine.log or 'its log'}"
+            where = f"on host {engine.host}: {remedy}"
+            yield Check(f"engine {engine.id}", f"{engine.state}: {reason}", where)
 
 
 def check_exposed(engine: str, where: str, status: Status | None) -> Check:

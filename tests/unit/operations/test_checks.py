@@ -1,13 +1,22 @@
 """What doctor says of what it was told, each with its remedy."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from modelserver.inventory import GIB, Disk, Host
-from modelserver.operations.host_checks import check_beat, check_hosts, check_report
+from modelserver.operations.checks import check_waiting
+from modelserver.operations.host_checks import (
+    check_beat,
+    check_engines,
+    check_hosts,
+    check_report,
+)
 from modelserver.operations.server_checks import check_keeping, check_memory
 from modelserver.operations.status import FleetStatus, QueueStatus, Status
 from modelserver.store.messages.memory import Memory
 from modelserver.store.server.keeping import ServerKeeping
+from modelserver.values import EngineState
 
 NEAR, FAR = "redis://127.0.0.1:6379/0", "redis://state-host:6379/0"
 
@@ -38,6 +47,37 @@ def test_a_host_that_was_here_and_is_gone_is_named():
     (check,) = [each for each in checks if each.what == "host h2"]
     assert check.is_problem
     assert "start it on h2: modelserver launcher" in check.remedy
+
+
+def test_what_waits_for_a_silent_host_needs_no_gpus():
+    silent = "m-0: the launcher of host h3 is silent; the engine keeps its place there"
+    assert "start that launcher, or wait" in check_waiting("m", silent).remedy
+    assert "free GPUs" in check_waiting("m", "m-0: needs 1 free GPU").remedy
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        (
+            "it needs X; put it there",
+            "put it there",
+        ),
+        ("exit code 1", "see /m-0.log"),
+    ],
+)
+def test_an_engine_that_does_not_start_has_the_remedy_of_its_reason(
+    reason: str, remedy: str
+):
+    engine = SimpleNamespace(
+        id="m-0",
+        state=EngineState.FATAL,
+        reason=reason,
+        host="h",
+        log="/m-0.log",
+    )
+    (check,) = check_engines(status(engines=(engine,)))
+    assert check.fact == f"FATAL: {reason.split('; ')[0]}"
+    assert check.remedy == f"on host h: {remedy}"
 
 
 def test_disks_and_clocks_of_hosts():
