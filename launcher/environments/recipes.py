@@ -82,7 +82,8 @@ class Recipe:
         if not self.any_version:
             raise EngineEnvironmentError(
                 f"engine {self.name} is known at version {self.version} only; "
-                f"run: modelserver engines install {self.name}"
+                f"leave out engine_version, and run: modelserver engines install "
+                f"{self.name}"
             )
         if () < read_version(version) < read_version(self.oldest):
             raise EngineEnvironmentError(

@@ -54,6 +54,17 @@ def test_missing_environment_is_named_with_its_remedy(
         adapter(engine).prepare(model, tmp_path)
 
 
+@pytest.mark.parametrize("engine", ["sglang-cpu", "vllm-cpu"])
+def test_another_version_of_what_is_known_at_one_says_what_is_to_go(
+    engine: str, tmp_path: Path
+) -> None:
+    model = ModelSpec(
+        name="m", kind=Kind.COMPLETION, path="/m", engine=engine, engine_version="0.9"
+    )
+    with pytest.raises(EngineEnvironmentError, match="; leave out engine_version"):
+        adapter(engine).prepare(model, tmp_path)
+
+
 def test_unknown_builtin_model_is_refused() -> None:
     model = ModelSpec(
         name="m",
