@@ -33,10 +33,11 @@ def describe_host(
         yield from _report(found, host)
     engines = [each for each in found.engines if each.host == name]
     for engine in engines:
+        state = f"{engine.state}" + ("" if engine.host_live else "?")
         since = f" for {seconds(found.at - engine.since)}" if engine.since else ""
         said = engine.hold or engine.reason or engine.progress
         load = f", {engine.inflight} in flight" if engine.inflight else ""
-        yield engine.id, f"{engine.state}{since}{load}" + (f": {said}" if said else "")
+        yield engine.id, f"{state}{since}{load}" + (f": {said}" if said else "")
     nodes = host.nodes if host else ()
     for node in nodes:
         yield node.engine, f"node {node.node}, {describe_node(node)}"
