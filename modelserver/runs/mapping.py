@@ -262,7 +262,8 @@ class PromptRun:
                 models = self._app.modelserver_models()
                 check_call(SOUND_PROMPTS, task, parameters, models)
                 # So that all go to the same one.
-                parameters.setdefault("model", models.pick(KINDS[task]))
+                model = parameters.get("model")
+                parameters["model"] = models.pick(KINDS[task], model)
                 is_checked = True
             try:
                 check(task, payload, parameters)

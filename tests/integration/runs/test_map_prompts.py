@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from modelserver.errors import AnswerFormError, RequestError
+from modelserver.api import client
+from modelserver.errors import AnswerFormError, RequestError, UnknownModelError
 from modelserver.runs.mapping import PromptRun
 from modelserver.runs.mapping import map_prompts as map_any
 from modelserver.runs.rollouts.mapping import map_rows
+from modelserver.settings import load
 from tests.engine.openai_api import answer_text
 from tests.support.processes import ROOT, end, eventually
 from tests.support.workers import PATIENCE, FleetSite
@@ -37,6 +39,19 @@ def test_answers_come_in_order(fleet: FleetSite):
     assert [answer.text for answer in answers] == [answer_text(p) for p in PROMPTS]
     assert {answer.engine for answer in answers} == {"writer-0"}
     assert all(answer.usage["completion_tokens"] for answer in answers)
+
+
+def test_a_model_is_named_where_none_of_several_is_the_default(
+    fleet: FleetSite, tmp_path: Path
+):
+    path = tmp_path / "fleet.toml"
+    text = fleet.settings.fleet_file.read_text()
+    path.write_text(text.replace('completion = "writer"\n', ""))
+    app = client(load(fleet.environment | {"MODELSERVER_FLEET": str(path)}))
+    run = map_any(PROMPTS[:3], model="writer", app=app)
+    assert [each.text for each in run] == [answer_text(p) for p in PROMPTS[:3]]
+    with pytest.raises(UnknownModelError, match="none is the default"):
+        list(map_any(PROMPTS, app=app))
 
 
 def test_answers_come_in_any_order_where_that_is_asked(fleet: FleetSite):
