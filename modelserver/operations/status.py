@@ -26,7 +26,12 @@ from modelserver.store.fleet.availability import standings
 from modelserver.store.fleet.control import read_steered, read_waiting, read_wishes
 from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.hosts import read_host_names, read_hosts
-from modelserver.store.fleet.measurements import read_all_counters, read_all_samples
+from modelserver.store.fleet.measurements import (
+    CUT_OFF,
+    read_all_counters,
+    read_all_samples,
+    read_model_times,
+)
 from modelserver.store.fleet.orders import orders
 from modelserver.store.fleet.workers import (
     read_backlog,
@@ -268,6 +273,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
     takers = Counter(model for worker in workers for model in worker.models)
     steered_at, steered_by = read_steered(store)
     waiting, found, now = read_waiting(store), standings(store), store.now()
+    counted = read_model_times(store, [each.name for each in (*models.models, *left)])
 
     def queue(name: str, takers: int) -> QueueStatus:
         backlog = read_backlog(store, name)
@@ -292,7 +298,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 else _waiting_for(entry.name, waiting),
                 standing=found.get(entry.name, {}).get("standing", ""),
                 because=found.get(entry.name, {}).get("reason", ""),
-                cut_off=sum(e.cut_off for e in engines if e.model == entry.name),
+                cut_off=counted[entry.name].get(CUT_OFF, 0),
                 schedule=str(find_window(windows.get(entry.name, ()), now) or ""),
             )
             for entry in (*models.models, *left)

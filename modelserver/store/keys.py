@@ -201,7 +201,7 @@ class Keys:
         return f"{self.prefix}counters:{engine}"
 
     def model_times(self, model: str) -> str:
-        """Hash of counters of how long a model's requests waited."""
+        """Hash of what is counted of a model: its requests' times, cut off answers."""
         return f"{self.prefix}times:{model}"
 
     def canaries(self, engine: str) -> str:

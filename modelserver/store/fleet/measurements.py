@@ -16,6 +16,8 @@ from modelserver.values import Outcome
 
 _T = TypeVar("_T")
 
+#: The counter of answers that max_tokens ended, of an engine and of a model.
+CUT_OFF = "cut_off"
 #: The counters of requests that an engine answered, or rightly refused.
 ANSWERED = (Outcome.OK.value, Outcome.REQUEST_FAULT.value)
 #: Values of a sample without its engine; newer workers may add some.
@@ -126,7 +128,7 @@ def read_all_counters(
 
 
 def read_model_times(store: Store, models: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Each model's counters of how long its requests waited."""
+    """What is counted of each model: times of its requests, answers cut off."""
     found = _hashes(store, [store.keys.model_times(model) for model in models])
     return dict(zip(models, found, strict=True))
 

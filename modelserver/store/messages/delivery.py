@@ -24,7 +24,7 @@ from modelserver.store.batch import (
     Stored,
     StoreResult,
 )
-from modelserver.store.fleet.measurements import pack_sample
+from modelserver.store.fleet.measurements import CUT_OFF, pack_sample
 from modelserver.store.histograms import FIRST_TOKEN, TOOK, WAITED
 from modelserver.store.keys import SAMPLES_KEPT, SAMPLES_SECONDS, Keys
 from modelserver.store.scripts import atomic as scripts
@@ -188,9 +188,9 @@ class Deliveries:
             sample.completion_tokens for sample in samples
         )
         if cut_off := sum(sample.cut_off for sample in samples):
-            totals["cut_off"] = cut_off
+            totals[CUT_OFF] = cut_off
         totals.update(TOOK.count(s.seconds for s in samples if s.outcome is Outcome.OK))
-        times = _count_times(samples)
+        of_model = _count_of_model(samples)
         pipe.eval(
             RECORD,
             3,
@@ -199,9 +199,9 @@ class Deliveries:
             self.keys.model_times(split_engine_id(engine)[0]),
             SAMPLES_KEPT,
             SAMPLES_SECONDS,
-            len(totals) + len(times),
-            len(times),
-            *[part for pair in (*totals.items(), *times.items()) for part in pair],
+            len(totals) + len(of_model),
+            len(of_model),
+            *[part for pair in (*totals.items(), *of_model.items()) for part in pair],
             *[orjson.dumps(pack_sample(sample)) for sample in samples[-SAMPLES_KEPT:]],
         )
 
@@ -334,11 +334,14 @@ class Deliveries:
         return total
 
 
-def _count_times(samples: Iterable[Sample]) -> Counter[str]:
-    """What the samples add to the times of their model."""
+def _count_of_model(samples: Iterable[Sample]) -> Counter[str]:
+    """What the samples add to what is counted of their model, whose engines may go."""
     waited = [s.waited_seconds for s in samples if s.waited_seconds is not None]
     first = [s.first_token_seconds for s in samples]
-    return WAITED.count(waited) + FIRST_TOKEN.count(s for s in first if s is not None)
+    found = WAITED.count(waited) + FIRST_TOKEN.count(s for s in first if s is not None)
+    if cut_off := sum(sample.cut_off for sample in samples):
+        found[CUT_OFF] = cut_off
+    return found
 
 
 async def _bytes(reply: Any) -> Any:

@@ -98,6 +98,10 @@ def test_prometheus_reads_engines_queues_answers_and_alerts(
             assert page[tokens] == 40
             cut_off = named("modelserver_answers_cut_off_total", model="m")
             assert page[cut_off] == 5
+            # What is counted of the model stays where its engine goes.
+            hosts.store.client.delete(hosts.store.keys.counters("m-0"))
+            assert scrape(url)[cut_off] == 5
+            assert total not in scrape(url) or not scrape(url)[total]
             assert page[named(f"{took}_bucket", **engine, le="+Inf")] == 5
             assert page[named(f"{took}_count", **engine)] == 5
             assert page[named(f"{took}_sum", **engine)] > 0
