@@ -53,7 +53,8 @@ class Client:
             return str(json.loads((package / "package.json").read_text())["version"])
         if self.command:
             return _said(self.command, "--version").split()[1]
-        package = "vllm" if self.engine else self.packages[0]
+        # The engine's package has the name of its type.
+        package = self.engine or self.packages[0]
         name = package.split(">=")[0].split("[")[0]
         asks = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
         return _said(start[0], "-c", asks, name).strip()
