@@ -220,8 +220,14 @@ def test_a_log_folder_that_becomes_read_only_is_waited_for(site: Site) -> None:
     try:
         mount(site, "-o", "remount,bind,ro", str(logs))
         os.kill(old.pid, signal.SIGKILL)
-        reason = site.reaches("good-0", EngineState.PENDING).reason
-        assert "Read-only file system" in reason
+
+        # Between its death and its next start the reason is that it was killed.
+        eventually(
+            lambda: (
+                "Read-only file system"
+                in site.reaches("good-0", EngineState.PENDING).reason
+            )
+        )
         assert "Traceback" not in site.said()
         mount(site, "-o", "remount,bind,rw", str(logs))
         site.reaches("good-0", EngineState.READY, incarnation=2)
