@@ -8,7 +8,7 @@ import pytest
 
 from launcher import environments
 from modelserver.values import EngineState
-from tests.support.containers import ContainerHost, open_containers
+from tests.support.containers import ContainerHost, container_host, containers_end
 from tests.support.launchers import Site, open_site, section
 from tests.support.processes import (
     LauncherProcess,
@@ -21,12 +21,9 @@ pytestmark = pytest.mark.sglang
 
 
 @pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerHost]:
-    found = open_containers(tmp_path_factory.mktemp("containers"))
-    if isinstance(found, str):
-        pytest.skip(f"nothing runs containers here: {found}")
-    yield found
-    found.close()
+def containers() -> Iterator[ContainerHost]:
+    with container_host() as host:
+        yield host
 
 
 @pytest.fixture
@@ -48,9 +45,8 @@ def site(
     )
     # The image is empty, so this machine's stand-ins have to be named to it.
     text += f'environment = {{ PYTHONPATH = "{environments.standins_path()}" }}\n'
-    with open_site(tmp_path, valkey, text) as site:
+    with open_site(tmp_path, valkey, text) as site, containers_end(site, containers):
         yield site
-    containers.clear()
 
 
 def test_real_sglang_in_a_container_generates_and_leaves_nothing(

@@ -11,11 +11,17 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-from tests.support.processes import ROOT
+import pytest
+
+from tests.support.launchers import Site
+from tests.support.processes import ROOT, end
 
 #: What programs of this machine need of it.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
@@ -86,8 +92,32 @@ class ContainerHost:
         self.call("rmi", "--force", self.image)
 
 
-def open_containers(folder: Path) -> ContainerHost | str:
-    """Docker or podman, whichever runs a container here, or why none does."""
+@contextmanager
+def container_host() -> Iterator[ContainerHost]:
+    """Docker or podman, whichever runs a container here; else the test is skipped."""
+    # Sockets lie in it, whose paths are at most 107 bytes long.
+    with TemporaryDirectory(prefix="pods-", dir="/tmp") as folder:
+        found = _find(Path(folder))
+        if isinstance(found, str):
+            pytest.skip(f"nothing runs containers here: {found}")
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+@contextmanager
+def containers_end(site: Site, host: ContainerHost) -> Iterator[None]:
+    """End a site's containers while podman's own processes still live to do it."""
+    try:
+        yield
+    finally:
+        for launcher in site.launchers:
+            end(launcher.process)
+        host.clear()
+
+
+def _find(folder: Path) -> ContainerHost | str:
     faults = []
     for program in ("docker", "podman"):
         if not shutil.which(program):

@@ -12,7 +12,7 @@ import pytest
 
 from modelserver.settings import load
 from modelserver.values import EngineReport, EngineState
-from tests.support.containers import ContainerHost, open_containers
+from tests.support.containers import ContainerHost, container_host, containers_end
 from tests.support.launchers import Site, in_flight, open_site, section
 from tests.support.processes import (
     LauncherProcess,
@@ -23,12 +23,9 @@ from tests.support.processes import (
 
 
 @pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerHost]:
-    found = open_containers(tmp_path_factory.mktemp("containers"))
-    if isinstance(found, str):
-        pytest.skip(f"nothing runs containers here: {found}")
-    yield found
-    found.close()
+def containers() -> Iterator[ContainerHost]:
+    with container_host() as host:
+        yield host
 
 
 @pytest.fixture
@@ -43,9 +40,11 @@ def site(
     boxed = section("boxed", "--spawn-child", "--key-env", "ENGINE_KEY", **keys)
     absent = section("absent", image="modelserver-test:never-made")
     failing = section("failing", "--no-such-option", **keys)
-    with open_site(tmp_path, valkey, boxed, absent, failing) as site:
+    with (
+        open_site(tmp_path, valkey, boxed, absent, failing) as site,
+        containers_end(site, containers),
+    ):
         yield site
-    containers.clear()
 
 
 def launch(site: Site, containers: ContainerHost) -> LauncherProcess:
@@ -226,6 +225,9 @@ def test_program_that_does_not_work_is_told(site: Site) -> None:
     program = {"MODELSERVER_CONTAINER_PROGRAM": "/no/such/podman"}
     site.launchers.append(LauncherProcess(site.folder, site.environment | program))
     site.want("boxed")
-    engine = site.reaches("boxed-0", EngineState.PENDING)
-    assert "/no/such/podman is not installed" in engine.reason
-    assert "MODELSERVER_CONTAINER_PROGRAM" in engine.reason
+
+    def reason() -> str:
+        return site.reaches("boxed-0", EngineState.PENDING).reason
+
+    eventually(lambda: "/no/such/podman is not installed" in reason())
+    assert "MODELSERVER_CONTAINER_PROGRAM" in reason()
