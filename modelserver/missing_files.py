@@ -16,7 +16,9 @@ def describe_missing(path: str) -> str:
 
     Reads the disk that it is on, which may not answer.
     """
-    whole = Path(path).expanduser()
+    whole = Path(os.path.expanduser(path))
+    if not whole.is_absolute():
+        return f"{path} is not there: this host has no user {whole.parts[0][1:]}"
     try:
         if os.path.exists(whole):
             return ""
@@ -24,11 +26,15 @@ def describe_missing(path: str) -> str:
         names = os.listdir(there)
     except OSError as error:
         return f"{path} cannot be looked for: {error.strerror}"
-    if whole.is_symlink():
-        return f"{path} leads to {os.readlink(whole)}, which is not there"
     if not names:
         return f"{path} is not there: {there} is empty, so nothing may be mounted there"
     name = whole.relative_to(there).parts[0]
+    part = there / name
+    if os.path.exists(part):
+        return f"{path} is not there: {part} is no folder"
+    if part.is_symlink():
+        what = path if part == whole else f"{path} is not there: {part}"
+        return f"{what} leads to {os.readlink(part)}, which is not there"
     near = difflib.get_close_matches(name, names, n=1)
     hint = f'; did you mean "{near[0]}"?' if near else ""
     return f'{path} is not there: {there} has no "{name}"{hint}'

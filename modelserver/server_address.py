@@ -5,6 +5,7 @@ here, once, and each is told what it means in its own way.
 """
 
 import difflib
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -295,7 +296,7 @@ def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _existing(name: str, value: str) -> Path:
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))
     if not path.exists():
         raise ValueError(f"{name} names {path}, which is not on this host; correct it")
     return path

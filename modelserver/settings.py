@@ -221,13 +221,11 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         raise ConfigurationError(
             f"MODELSERVER_FLEET names {path}, which does not exist; correct it"
         )
-    home = Path(environ.get("MODELSERVER_HOME") or _default_home(environ))
-    home = home.expanduser().absolute()
+    home = _folder("MODELSERVER_HOME", environ) or _default_home(environ)
     joined = ""
     if not path.is_file():
         path = find_joined(home, environ.get("MODELSERVER_REDIS_URL", "")) or path
         joined = find_name(path)
-    engines = environ.get("MODELSERVER_ENGINES_HOME")
     return Settings(
         fleet=read_fleet(path) if path.is_file() else make_fleet(str(path), {}),
         fleet_file=path,
@@ -236,7 +234,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         container_program=environ.get("MODELSERVER_CONTAINER_PROGRAM", ""),
         gpu_variable=_gpu_variable(environ),
         given_key=_given_key(environ, folder),
-        shared_home=Path(engines).expanduser().absolute() if engines else None,
+        shared_home=_folder("MODELSERVER_ENGINES_HOME", environ),
         password=environ.get("MODELSERVER_PASSWORD", ""),
         password_file=(folder / file).absolute()
         if (file := environ.get("MODELSERVER_PASSWORD_FILE"))
@@ -310,6 +308,18 @@ def secret(
             f"ASCII); correct it and restart the {program}"
         )
     return value
+
+
+def _folder(variable: str, environ: Mapping[str, str]) -> Path | None:
+    """The folder that a variable names. Raises ConfigurationError."""
+    if not (named := environ.get(variable)):
+        return None
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{variable} names {named}, and this machine has no such user; correct it"
+        ) from None
 
 
 def _default_home(environ: Mapping[str, str]) -> Path:

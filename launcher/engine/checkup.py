@@ -51,7 +51,7 @@ class Checkup:
         self._port_watch: PortWatch | None = None
         self._port_look: asyncio.Task[str] | None = None
         if start.process is not None:
-            hidden, identity = may_be_unseen(start, model), start.process.identity
+            hidden, identity = may_be_unseen(start), start.process.identity
             self._port_watch = PortWatch(
                 resources.listeners, start.record.port, identity, hidden
             )
@@ -81,13 +81,14 @@ class Checkup:
             self._resources.link.queue_metrics(self._engine, None)
 
     def _look_at_port(self, now: float) -> None:
-        if self._port_look is not None and self._port_look.done():
-            self.stranger = self._port_look.result()
+        look = self._port_look
+        if look is not None and look.done():
             self._port_look = None
+            self.stranger = look.result()
         if self._port_watch and not self._port_look and now >= self._next_port_look:
             self._next_port_look = now + PORT_LOOK_SECONDS
-            look = asyncio.to_thread(self._port_watch.find_stranger)
-            self._port_look = asyncio.create_task(look)
+            looking = asyncio.to_thread(self._port_watch.find_stranger)
+            self._port_look = asyncio.create_task(looking)
 
     def stop_asking(self) -> None:
         """Ask nothing more."""

@@ -83,7 +83,7 @@ class ContainerSpec:
 
 def with_absolute_path(model: ModelSpec) -> ModelSpec:
     """The model with a path that means the same wherever a command runs."""
-    folder = Path(model.path).expanduser()
+    folder = Path(os.path.expanduser(model.path))
     if not model.path or not folder.is_dir():
         return model
     return replace(model, path=str(folder.absolute()))
@@ -187,7 +187,9 @@ def _caches(environ: Mapping[str, str]) -> dict[str, Path]:
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     named = {"HF_HOME": f"{cache}/huggingface"}
     named |= {name: environ[name] for name in CACHE_VARIABLES if environ.get(name)}
-    found = {name: Path(each).expanduser().absolute() for name, each in named.items()}
+    found = {
+        name: Path(os.path.expanduser(each)).absolute() for name, each in named.items()
+    }
     for name, folder in found.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -83,8 +83,7 @@ class Keeper:
         self._adapter = adapter(model.engine)
         #: The last incarnation that died while it served.
         self._died_serving = 0
-        #: The last incarnation whose requests have to run elsewhere, its port being
-        #: another's as well.
+        #: The last incarnation on whose port somebody else listened.
         self._called_off = 0
         self._failed = FailedPlace()
         #: The last round of canaries that it was through.
@@ -106,9 +105,10 @@ class Keeper:
 
     def adopt(self, record: Record) -> None:
         """Go on with an engine that an earlier launcher started."""
-        self._tried = record.model or self.model
         self._rounds = record.canary
         self._start = adopt_start(record, self.model, self._resources)
+        self._tried = self._start.model
+        self._adapter = adapter(self._tried.engine)
         place = self._start.place
         self._resources.allocation.adopt(self.spec, self._tried, place, record.ready)
         self._move(Started(record.incarnation, "adopted"))
@@ -287,7 +287,7 @@ class Keeper:
         self._move(Started(begun.record.incarnation))
 
     async def _prove(self, start: Start) -> None:
-        if not await try_ready(self._resources.session, start, self.model):
+        if not await try_ready(self._resources.session, start):
             self._next_try = time.monotonic() + READY_PAUSE_SECONDS
             return
         known, first = start.record.ready, []

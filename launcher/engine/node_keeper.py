@@ -65,8 +65,8 @@ class NodeKeeper:
         """Go on with what an earlier launcher started, or report that it has ended."""
         self._incarnation = record.incarnation
         self._start = adopt_start(record, self.model, self._resources)
-        place, spec = self._start.place, self.spec
-        self._resources.allocation.adopt(spec, self.model, place, record.ready)
+        place, model = self._start.place, self._start.model
+        self._resources.allocation.adopt(self.spec, model, place, record.ready)
         if head_lives(record.process):
             self._move(EngineState.STARTING, "adopted")
         else:

@@ -50,7 +50,7 @@ class Start:
     """A start under way. Times are monotonic."""
 
     record: Record
-    #: Its model, as it was when it was started.
+    #: Its model as it was when it was started; the fleet may have another by now.
     model: ModelSpec
     #: None where somebody else runs the engine.
     process: EngineProcess | None
@@ -135,8 +135,8 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
         if lost is None or now - start.lost_at < LOST_PROCESS_SECONDS:
             return None
         how = f"its process {lost.title} (pid {lost.pid}) ended"
-    if is_full(log.parent):
-        said = f"{how}; the disk of {log.parent} is full: make room on it"
+    if is_full(folder := log.resolve().parent):
+        said = f"{how}; the disk of {folder} is full: make room on it"
         return Died(said, may_heal=True)
     text = process.read_tail(log, start.record.log_offset)
     if starting and (cause := diagnosis.find_cause(text, start.model)):
@@ -148,8 +148,12 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
 
 
 def adopt_start(record: Record, model: ModelSpec, resources: HostResources) -> Start:
-    """Take over the start that an earlier launcher made."""
+    """Take over the start that an earlier launcher made.
+
+    ``model`` is how the fleet has it now, for records that do not say how it was.
+    """
     age = record.process.birth.age_seconds if record.process.birth.known else 0.0
+    model = record.model or model
     begun = _started(record, EngineProcess(record.process), model, resources)
     begun.began = time.monotonic() - age
     if record.ready:
@@ -216,16 +220,8 @@ async def start(
     """
     adapter = engine_types.adapter(model.engine)
     runtime = None
-    missing = ""
-    if adapter.starts_process:
-        missing = await resources.files.find_missing(model)
-    if missing:  # It gets no place, so that others may have it meanwhile.
-        return Died(missing, may_heal=True)
-    try:
-        # Before it is given a number, which every try would use up.
-        await asyncio.to_thread(try_writing, resources.logs)
-    except OSError as error:
-        return Held(f"{NOT_PREPARED}: {with_remedy(error)}")
+    if adapter.starts_process and (obstacle := await _find_obstacle(model, resources)):
+        return obstacle
     if model.image:
         found = await asyncio.to_thread(resources.containers.find)
         if isinstance(found, str):
@@ -248,7 +244,8 @@ async def start(
         async with resources.preparing:
             await asyncio.to_thread(_prepare, spec, model, runtime, resources)
         if adapter.starts_process:
-            return _begin(_Plan(spec, model, incarnation, place, runtime), resources)
+            plan = _Plan(spec, model, incarnation, place, runtime)
+            return await asyncio.to_thread(_begin, plan, resources)
         lend_key(model, spec.url, resources.keys)
     except ConfigurationError as error:
         _forget(spec, resources)
@@ -263,6 +260,19 @@ async def start(
     nobody = Identity(0, 0.0, "")
     record = Record(spec, incarnation, nobody, 0, (), 0, time.time(), model=model)
     return _started(record, None, model, resources)
+
+
+async def _find_obstacle(
+    model: ModelSpec, resources: HostResources
+) -> Died | Held | None:
+    """What of this host's files keeps a start from a place, and from a number."""
+    if missing := await resources.files.find_missing(model):
+        return Died(missing, may_heal=True)
+    try:
+        await asyncio.to_thread(try_writing, resources.logs)
+    except OSError as error:
+        return Held(f"{NOT_PREPARED}: {with_remedy(error)}")
+    return None
 
 
 async def _find_place(
@@ -308,6 +318,7 @@ def _prepare(
 
 
 def _begin(plan: _Plan, resources: HostResources) -> Start:
+    """Start its process. Reads and writes disks, which may not answer for long."""
     spec, model, place = plan.spec, plan.model, plan.place
     adapter = engine_types.adapter(model.engine)
     filled = resources.secrets.fill(model, spec)

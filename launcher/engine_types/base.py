@@ -1,5 +1,6 @@
 """What the launcher must know to run an engine of some type, and what types share."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +161,7 @@ def interpreter(model: ModelSpec, home: Path) -> Path:
     if model.image:
         return Path(model.interpreter or IMAGE_PYTHON)
     if model.interpreter:
-        return Path(model.interpreter).expanduser()
+        return Path(os.path.expanduser(model.interpreter))
     return environments.interpreter(model.environment_name, home)
 
 

@@ -1,6 +1,7 @@
 """How engines are told of a model's LoRA adapters."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def vllm_adapters(model: ModelSpec) -> list[str]:
 
 
 def _path(path: str) -> str:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     return str(folder) if folder.is_dir() else path
 
 

@@ -8,6 +8,7 @@ killed, and it is built again.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -165,8 +166,8 @@ def hub_folder(environ: Mapping[str, str]) -> Path:
     """Where Hugging Face's libraries keep weights, by their own rules."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := environ.get(name):
-            return Path(named).expanduser()
+            return Path(os.path.expanduser(named))
     home = environ.get("HF_HOME") or (
         (environ.get("XDG_CACHE_HOME") or "~/.cache") + "/huggingface"
     )
-    return Path(home).expanduser() / "hub"
+    return Path(os.path.expanduser(home)) / "hub"

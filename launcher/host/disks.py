@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from modelserver.inventory import Disk
+from modelserver.missing_files import describe_missing
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ def try_writing(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(4096))
+    except FileExistsError as error:
+        # A link that leads nowhere, or a file.
+        why = describe_missing(str(folder)) or f"{folder} is no folder"
+        raise OSError(errno.ENOTDIR, why) from error
     except OSError as error:
         # Not the file's own name, which is another one each time.
         raise OSError(error.errno, error.strerror, str(folder)) from error

@@ -3,6 +3,7 @@
 The end of a large log is copied, and then it is cut to nothing. Programs hold it open
 to append, so they go on at its new beginning; what they write in between is lost. A log
 that somebody else has moved or deleted meanwhile is still written to, and is cut too.
+The folder and each log may be a symbolic link: then a log is where that leads.
 """
 
 import logging
@@ -83,15 +84,20 @@ def find_moved(folder: Path) -> Iterator[str]:
     As names in /proc, by which it can be cut although it may have no other. Leaves out
     programs of other users.
     """
+    home = os.path.realpath(folder)
+    logs = [os.path.realpath(log) for log in folder.glob("*.log")]
+    # One that a link leads to is among what is not of the folder.
+    elsewhere = tuple(log for log in logs if os.path.dirname(log) != home)
     # A log that is in place is bounded as that.
-    seen = {_key(log) for log in folder.glob("*.log")} | {None}
+    seen = {_key(log) for log in logs} | {None}
     for pid in psutil.pids():
         for number in OUTPUTS:
             name = f"/proc/{pid}/fd/{number}"
-            place, _, called = _target(name).rpartition("/")
-            if place != str(folder) or ".log" not in called:
+            place, _, called = (target := _target(name)).rpartition("/")
+            ours = place == home and ".log" in called
+            if not (ours or target.startswith(elsewhere)):
                 continue
-            if (key := _key(Path(name))) not in seen:
+            if (key := _key(name)) not in seen:
                 seen.add(key)
                 yield name
 
@@ -104,7 +110,7 @@ def _target(name: str) -> str:
         return ""
 
 
-def _key(file: Path) -> tuple[int, int] | None:
+def _key(file: str) -> tuple[int, int] | None:
     """What tells a plain file from others, whatever it is called."""
     try:
         found = os.stat(file)
@@ -116,8 +122,10 @@ def _key(file: Path) -> tuple[int, int] | None:
 def bound(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> bool:
     """Set a log aside as ``NAME.log.1`` if it is large; whether it was.
 
-    Where the disk has no room for that, what the log held is dropped.
+    Where the disk has no room for that, what the log held is dropped. Of a link it is
+    beside what that leads to: somebody has chosen that disk.
     """
+    log = Path(os.path.realpath(log))
     try:
         size = log.stat().st_size
         if size <= limit_bytes:

@@ -7,6 +7,8 @@ under way. So its absence is no end, and it is looked for again.
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from launcher.engine_types.base import interpreter
@@ -39,12 +41,11 @@ class NeededFiles:
         running = self._looks.get(name)
         if running is None:
             running = self._looks[name] = _Look(find)
-        found = await running.wait(self._seconds)
-        if found is None:
+        if not await running.is_over(self._seconds):
             since = f"{running.seconds():.0f} s"
             return f"a disk with its files does not answer for {since}"
         self._looks.pop(name, None)
-        return found
+        return running.result()
 
 
 class _Look:
@@ -58,18 +59,22 @@ class _Look:
 
     def _run(self, find: Callable[[], str]) -> None:
         try:
-            found = find()
+            tell = partial(self._found.set_result, find())
         except OSError as error:
-            found = str(error)
-        try:
-            self._loop.call_soon_threadsafe(self._found.set_result, found)
-        except RuntimeError:
-            return  # The loop has ended.
+            tell = partial(self._found.set_result, str(error))
+        except Exception as error:
+            tell = partial(self._found.set_exception, error)  # Whoever waits has it.
+        with suppress(RuntimeError):  # The loop has ended.
+            self._loop.call_soon_threadsafe(tell)
 
-    async def wait(self, seconds: float) -> str | None:
-        """What was found, None where it is not over within these seconds."""
+    async def is_over(self, seconds: float) -> bool:
+        """Whether it is over now or within these seconds."""
         await asyncio.wait([self._found], timeout=seconds)
-        return self._found.result() if self._found.done() else None
+        return self._found.done()
+
+    def result(self) -> str:
+        """What was found, once it is over. Raises what the look has raised."""
+        return self._found.result()
 
     def seconds(self) -> float:
         """How long it has taken so far."""

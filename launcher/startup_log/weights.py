@@ -68,7 +68,7 @@ class Weights:
 
     @property
     def _folder(self) -> Path | None:
-        folder = Path(self.path).expanduser()
+        folder = Path(os.path.expanduser(self.path))
         return folder if self.path and folder.is_dir() else None
 
     def _commit(self, revision: str) -> str:

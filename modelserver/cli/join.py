@@ -256,19 +256,34 @@ def _run(settings: Settings, store: Store) -> None:
         stack.stop()
 
 
+class Silence:
+    """For how long no launcher has reported by a host's name. Times are monotonic."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+
+    def note(self, reports: bool, now: float) -> bool:
+        """Note whether one does now; whether none has for SILENT_SECONDS."""
+        if reports:
+            self._since = now
+        return now - self._since > SILENT_SECONDS
+
+
 def _await_engines(
     settings: Settings, store: Store, until: float, has_joined: bool
 ) -> None:
     """Show what becomes of this host's engines until all are ready."""
     seen: dict[str, str] = {}
     looks: set[float] = set()
-    twin_since, heard_at, log = float("inf"), time.monotonic(), ""
+    twin_since, log = float("inf"), ""
+    silence = Silence(time.monotonic())
     while (now := time.monotonic()) < until:
         stack = _stack(settings)
         owner, launcher = stack.find_owner(), stack.find_launcher()
         if owner is None:
             raise ModelserverError(f"they ended; see {settings.run_dir / 'join.log'}")
         status = _here(read_status(store, settings), settings.host)
+        is_silent = silence.note(bool(status.hosts), now)
         if status.hosts and (launcher is None or launcher.pid != status.hosts[0].pid):
             twin_since = min(twin_since, now)
             if now - twin_since > TWIN_SECONDS:
@@ -278,7 +293,7 @@ def _await_engines(
         twin_since = float("inf")
         if not status.hosts:
             # What Redis has of its engines is of before.
-            if now - heard_at > SILENT_SECONDS and not log:
+            if is_silent and not log:
                 log = str(settings.run_dir / "logs" / "launcher.log")
                 _tell_silence(settings.host, log, has_joined)
             time.sleep(LOOK_SECONDS)

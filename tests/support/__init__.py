@@ -7,6 +7,7 @@
 - ``runs``: rows of runs, and their answers by number
 - ``launches``: commands of engines, as adapters give them
 - ``launchers``: launchers of one host, and engines that fail on demand
+- ``launcher_resources``: what a launcher has of its host, in a folder
 - ``fragile``: an engine that dies of a certain prompt
 - ``fleets``: several hosts on this machine, with control and a client
 - ``containers``: real containers with this machine's own programs

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from modelserver.cli.join import URL_VARIABLE, join
+from modelserver.cli.join import SILENT_SECONDS, URL_VARIABLE, Silence, join
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 
 #: No setting of the tests' own reaches a command.
@@ -60,6 +60,14 @@ def test_a_password_in_a_file_stays_there(tmp_path: Path):
     assert isinstance(done.exception, StoreUnreachableError)
     (written,) = tmp_path.glob("joined/*/fleet.toml")
     assert 'url = "redis://127.0.0.1:1/0"' in written.read_text()
+
+
+def test_a_launchers_silence_begins_with_its_last_report():
+    silence, late = Silence(100.0), 100.0 + 10 * SILENT_SECONDS
+    assert not silence.note(False, 100.0 + SILENT_SECONDS)
+    assert not silence.note(True, late)
+    assert not silence.note(False, late + SILENT_SECONDS)
+    assert silence.note(False, late + SILENT_SECONDS + 1)
 
 
 def test_a_url_with_quotes_leaves_a_fleet_file_that_can_be_read(tmp_path: Path):

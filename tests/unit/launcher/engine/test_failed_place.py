@@ -15,7 +15,3 @@ def test_gpus_are_given_up_after_the_second_death_that_others_may_not_have():
     # On others it begins anew, and what would happen anywhere counts for nothing.
     assert twice.after(MISSING, THERE).given_up == ()
     assert once.after(Died("exit code 1"), HERE).given_up == ()
-
-
-def test_an_engine_without_gpus_has_none_to_give_up():
-    assert FailedPlace().after(MISSING, ()).after(MISSING, ()).given_up == ()

@@ -3,7 +3,8 @@
 import os
 import socket
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 
@@ -11,6 +12,7 @@ from launcher.engine_types import Launch
 from launcher.host import process
 from launcher.host.exposed import find_exposed
 from launcher.host.listeners import Listeners, PortWatch, find_stranger
+from launcher.host.process import EngineProcess
 from launcher.host.records import Record, Records
 from modelserver.values import EngineSpec
 from tests.support.processes import eventually, free_port
@@ -31,6 +33,28 @@ if os.fork():
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
 time.sleep(300)
 """
+
+
+@contextmanager
+def sharing_engine(folder: Path, port: int) -> Iterator[EngineProcess]:
+    """An engine that lets others share its port, from when it listens."""
+    launch = Launch((sys.executable, "-c", SHARING, str(port)))
+    born = process.new_identity()
+    engine = process.start(launch, folder / "log", "engine=a", born)
+    try:
+        eventually(lambda: answers(port))
+        yield engine
+    finally:
+        assert engine.kill() == []
+
+
+def share(port: int) -> socket.socket:
+    """A socket of this process that listens there, too."""
+    stranger = socket.socket()
+    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    stranger.bind(("127.0.0.1", port))
+    stranger.listen()
+    return stranger
 
 
 def answers(port: int) -> bool:
@@ -107,22 +131,15 @@ def test_a_stranger_is_named(tmp_path: Path) -> None:
 def test_who_comes_to_listen_beside_an_engine_that_serves_is_named(
     tmp_path: Path,
 ) -> None:
-    port = free_port()
-    argv = (sys.executable, "-c", SHARING, str(port))
-    born = process.new_identity()
-    engine = process.start(Launch(argv), tmp_path / "log", "engine=a", born)
-    eventually(lambda: answers(port))
-    watch = PortWatch(Listeners(), port, engine.identity, may_be_unseen=True)
-    assert watch.find_stranger() == ""
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        stranger.bind(("127.0.0.1", port))
-        stranger.listen()
-        eventually(lambda: watch.find_stranger().startswith(f"pid {os.getpid()} ("))
-    eventually(lambda: watch.find_stranger() == "")
-    assert engine.kill() == []
+    port, own = free_port(), f"pid {os.getpid()} ("
+    with sharing_engine(tmp_path, port) as engine:
+        watch = PortWatch(Listeners(), port, engine.identity, may_be_unseen=True)
+        assert watch.find_stranger() == ""
+        with share(port):
+            eventually(lambda: watch.find_stranger().startswith(own))
+        eventually(lambda: watch.find_stranger() == "")
     with socket.create_server(("127.0.0.1", port)):
-        eventually(lambda: watch.find_stranger().startswith(f"pid {os.getpid()} ("))
+        eventually(lambda: watch.find_stranger().startswith(own))
 
 
 def test_a_socket_that_cannot_be_seen_is_no_engines_whose_own_can_be(
@@ -130,20 +147,11 @@ def test_a_socket_that_cannot_be_seen_is_no_engines_whose_own_can_be(
 ) -> None:
     """Another user's, which only root sees, beside one of this user."""
     port = free_port()
-    born = process.new_identity()
-    argv = (sys.executable, "-c", SHARING, str(port))
-    engine = process.start(Launch(argv), tmp_path / "log", "engine=a", born)
-    eventually(lambda: answers(port))
-    watch = PortWatch(Listeners(), port, engine.identity, may_be_unseen=True)
-    assert watch.find_stranger() == ""
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        stranger.bind(("127.0.0.1", port))
-        stranger.listen()
-        # One whose process has no such file any more: the socket is in a message.
-        left, right = socket.socketpair()
-        with left, right:
+    left, right = socket.socketpair()
+    with sharing_engine(tmp_path, port) as engine, left, right:
+        watch = PortWatch(Listeners(), port, engine.identity, may_be_unseen=True)
+        assert watch.find_stranger() == ""
+        with share(port) as stranger:
+            # No process has such a file any more: the socket is in a message.
             socket.send_fds(left, [b"x"], [stranger.fileno()])
-            stranger.close()
-            eventually(lambda: watch.find_stranger() == "a process of another user")
-    assert engine.kill() == []
+        eventually(lambda: watch.find_stranger() == "a process of another user")

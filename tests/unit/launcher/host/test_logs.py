@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -121,7 +121,8 @@ def test_a_log_that_grows_by_50_megabytes_a_second_stays_bounded(tmp_path: Path)
         logs.start()
         sizes, until = [], time.monotonic() + 8
         while time.monotonic() < until:
-            sizes.append(sum(each.stat().st_size for each in tmp_path.iterdir()))
+            with suppress(FileNotFoundError):  # The copy has just been removed.
+                sizes.append(sum(each.stat().st_size for each in tmp_path.iterdir()))
             time.sleep(0.05)
         logs.close()
     # The log, what comes between two looks, and the copy of at most two limits.
@@ -150,6 +151,42 @@ def test_a_log_that_was_moved_or_deleted_is_cut_where_it_is(tmp_path: Path):
         assert sorted(find_moved(tmp_path)) == sorted(outputs)
         logs.look(search=True)
         assert all(os.stat(out).st_size < 1_000_000 for out in outputs)
+
+
+def test_logs_in_a_folder_that_a_link_leads_to_are_cut_too(tmp_path: Path):
+    folder = tmp_path / "logs"
+    (tmp_path / "disk").mkdir()
+    folder.symlink_to(tmp_path / "disk")
+    logs = Logs(folder, limit_bytes=1_000_000)
+    with flood(folder / "m-0.log", rate=2e6) as writer:
+        output = f"/proc/{writer.pid}/fd/1"
+        eventually(lambda: os.stat(output).st_size > 1_000_000)
+        (folder / "m-0.log").unlink()
+        logs.look(search=True)
+        assert os.stat(output).st_size < 1_000_000
+
+
+def test_a_log_that_is_a_link_is_set_aside_and_cut_where_it_leads(tmp_path: Path):
+    disk, folder = tmp_path / "disk", tmp_path / "logs"
+    disk.mkdir()
+    folder.mkdir()
+    log, there, others = folder / "m-0.log", disk / "m-0.log", disk / "other.log"
+    log.symlink_to(there)
+    logs = Logs(folder, limit_bytes=1_000_000)
+    with flood(log, rate=2e6) as writer, flood(others, rate=2e6):
+        output = f"/proc/{writer.pid}/fd/1"
+        eventually(lambda: there.stat().st_size > 1_000_000)
+        logs.look(search=True)
+        assert there.stat().st_size < 1_000_000
+        assert there.with_name("m-0.log.1").exists()
+        assert [each.name for each in folder.iterdir()] == ["m-0.log"]
+        there.rename(disk / "m-0.log.moved")
+        eventually(lambda: os.stat(output).st_size > 1_000_000)
+        eventually(lambda: others.stat().st_size > 1_000_000)
+        logs.look(search=True)
+        assert os.stat(output).st_size < 1_000_000
+        # What somebody else has beside it is none of the launcher's.
+        assert others.stat().st_size > 1_000_000
 
 
 def test_a_log_that_cannot_be_bounded_is_told_once(

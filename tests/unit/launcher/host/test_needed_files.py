@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from launcher.environments.paths import environment_path, interpreter
+from launcher.environments.paths import environment_path, hub_folder, interpreter
 from launcher.host.needed_files import NeededFiles, find_missing
+from launcher.startup_log.weights import Weights
 from modelserver.adapters import LoraAdapter
 from modelserver.errors import EngineEnvironmentError
 from modelserver.missing_files import describe_missing
@@ -50,6 +51,32 @@ def test_a_misspelt_path_is_told_with_what_is_near(tmp_path: Path):
     )
     said = describe_missing(f"{tmp_path}/broken")
     assert said.endswith(f"leads to {tmp_path}/nowhere, which is not there")
+    said = describe_missing(f"{tmp_path}/broken/m")
+    assert said.endswith(
+        f"{tmp_path}/broken leads to {tmp_path}/nowhere, which is not there"
+    )
+    (tmp_path / "file").touch()
+    said = describe_missing(f"{tmp_path}/file/m")
+    assert said.endswith(f"{tmp_path}/file is no folder")
+
+
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("path", {}),
+        ("interpreter", {"path": "Q/m", "interpreter": "~no-such-user/python"}),
+    ],
+)
+def test_the_home_of_an_unknown_user_is_missed_as_a_file_is(
+    tmp_path: Path, key: str, more: dict[str, Any]
+):
+    named = model(**{"path": "~no-such-user/m", **more})
+    said = find_missing(named, tmp_path)
+    assert said.startswith(f"{key} ~no-such-user/")
+    assert "is not there: this host has no user no-such-user;" in said
+    # What reads files that may be there finds none, and raises nothing.
+    assert Weights(named.path).folders() == []
+    hub_folder({"HF_HOME": "~no-such-user/cache"})
 
 
 @pytest.mark.parametrize(
@@ -78,6 +105,15 @@ def test_an_environment_may_come_with_its_disk_or_its_installation(tmp_path: Pat
     assert not raised.value.may_come
     environment_path("sglang", home).mkdir()
     assert "has no working interpreter" in find_missing(needs, home)
+
+
+def test_a_fault_of_a_look_is_no_disk_that_hangs(tmp_path: Path):
+    def fails() -> str:
+        raise ValueError("a fault")
+
+    files = NeededFiles(tmp_path, look_seconds=60)
+    with pytest.raises(ValueError, match="a fault"):
+        asyncio.run(files.look("m", fails))
 
 
 def test_a_disk_that_hangs_holds_nobody_else_up(tmp_path: Path):
