@@ -13,6 +13,7 @@ from launcher.host.allocation import Allocation
 from launcher.host.containers import Containers
 from launcher.host.disks import Disks
 from launcher.host.gpu_faults import FAULTS_FILE, GpuFaults
+from launcher.host.gpu_turns import GpuTurns
 from launcher.host.gpus import GpuInventory
 from launcher.host.host_watch import HostWatch
 from launcher.host.incidents import Incidents
@@ -95,9 +96,10 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     link = StoreLink(store, host, applied.fleet.rules.lease_seconds)
     fleet_sync = FleetSync(applied, settings, link)
     gpu_faults = GpuFaults(settings.run_dir / FAULTS_FILE)
+    gpu_turns = GpuTurns()
     inventory = GpuInventory(
         ProcessOwners(started),
-        lambda: OwnGpus.of(fleet_sync.applied.fleet, settings),
+        lambda: OwnGpus.of(fleet_sync.applied.fleet, settings, gpu_turns.find_kept()),
         gpu_faults,
     )
     watch = HostWatch(host, inventory)
@@ -116,7 +118,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 logs=settings.run_dir / "logs",
                 host=settings.host,
                 records=records,
-                allocation=Allocation(settings.host, inventory.read),
+                allocation=Allocation(settings.host, inventory.read, gpu_turns),
                 session=session,
                 keys=keys,
                 link=link,

@@ -14,7 +14,7 @@
 - ``gpu_faults``: what happened to them since the host booted
 - ``own_gpus``: which of them are this launcher's
 - ``device_kinds``: what is said of devices that are not supported
-- ``gpu_turns``: one launcher at a time loads an engine on a GPU
+- ``gpu_turns``: one launcher at a time loads an engine on a GPU, or keeps it
 - ``process_owners``: whose processes hold memory of a GPU
 - ``host_watch``: reads the GPUs and the use of the processors every second
 - ``disks``: how much room the disks have

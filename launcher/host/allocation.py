@@ -81,14 +81,18 @@ class Allocation:
     ) -> None:
         """Note the place of an engine that an earlier launcher started."""
         self._allocated[spec.id] = _Allocated(place, Need.of(spec, model), loaded)
-        if not loaded:
+        if loaded:
+            self.mark_loaded(spec.id)
+        else:
             self._turns.find_other(spec.id, place.uuids)
 
     def mark_loaded(self, engine: str) -> None:
         """Note that an engine has taken its memory."""
-        if engine in self._allocated:
-            self._allocated[engine].loaded = True
-        self._turns.give_back(engine)
+        if given := self._allocated.get(engine):
+            given.loaded = True
+            if not given.need.shares:
+                self._turns.keep(engine, given.place.uuids)
+        self._turns.end_loading(engine)
 
     def release(self, engine: str) -> None:
         """Take an engine's place back."""

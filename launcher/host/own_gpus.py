@@ -1,8 +1,8 @@
 """Which GPUs of its host a launcher gives to engines. Pure."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from modelserver.fleet.file import Fleet
@@ -23,13 +23,15 @@ class OwnGpus:
     variable: str = ""
     #: The value of that variable.
     value: str = ""
+    #: The UUIDs of GPUs that other launchers of this host keep, and who these are.
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, fleet: Fleet, settings: Settings) -> Self:
+    def of(cls, fleet: Fleet, settings: Settings, kept: Mapping[str, str]) -> Self:
         """What this launcher keeps to by the fleet in force and its environment."""
         hosts = {host.name: host for host in fleet.hosts}
         host = hosts.get(settings.host)
-        return cls(host.gpus if host else None, *settings.gpu_variable)
+        return cls(host.gpus if host else None, *settings.gpu_variable, kept)
 
     def mark(self, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         """The GPUs, each that is not this launcher's with why it is left out."""
@@ -41,6 +43,11 @@ class OwnGpus:
     def _why_not(self, gpu: Gpu, gpus: Sequence[Gpu]) -> str:
         if self.listed is not None and gpu.index not in self.listed:
             return f"gpus of this host in [[hosts]] are {list(self.listed)}"
+        if who := self.kept.get(gpu.uuid):
+            return (
+                f"the launcher {who} has an engine on it that needs all of it; give "
+                "each launcher GPUs of its own by gpus in [[hosts]], or end one"
+            )
         names = _names(self.value)
         if not self.variable or any(_means(name, gpu) for name in names):
             return ""

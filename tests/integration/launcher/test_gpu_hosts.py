@@ -34,12 +34,15 @@ def uuid(host: str, index: int) -> str:
 
 @pytest.fixture
 def make(tmp_path: Path, valkey: ValkeyProcess, library: Path) -> Iterator[Make]:
-    """Makes a fleet: sections of its file, and numbers of GPUs by host."""
+    """Makes a fleet: sections of its file, and numbers of GPUs by host.
+
+    Hosts of one ``machine`` have the same GPUs.
+    """
     made: list[GpuFleet] = []
 
-    def fleet(*sections: str, **hosts: int) -> GpuFleet:
+    def fleet(*sections: str, machine: str = "", **hosts: int) -> GpuFleet:
         gpus = {
-            host: [StubGpu(uuid(host, index)) for index in range(number)]
+            host: [StubGpu(uuid(machine or host, index)) for index in range(number)]
             for host, number in hosts.items()
         }
         made.append(GpuFleet(tmp_path, valkey.url, library, gpus, sections))
@@ -194,6 +197,33 @@ def test_a_launcher_keeps_to_the_gpus_that_its_host_lists(make: Make) -> None:
     with console() as shown, shown.capture() as text:
         shown.print(render(status(fleet)))
     assert "left out: gpus of this host in" in text.get()
+
+
+def test_launchers_of_one_machine_do_not_take_each_others_gpus(make: Make) -> None:
+    """However little of a GPU an engine takes that needs all of it."""
+    fleet = make(section("m", gpus=1, min_engines=2), machine="one", a=1, b=1)
+    eventually(fleet.seen)
+
+    def ready() -> list[str]:
+        fleet.steer()
+        return sorted(fleet.ready())
+
+    (first,) = eventually(ready)
+    engine = fleet.ready()[first]
+    other = "b" if engine.host == "a" else "a"
+    launcher = fleet.launchers[engine.host].process
+    said = f"the launcher pid {launcher.pid} ("
+
+    def reason() -> str:
+        fleet.steer()
+        return fleet.gpus(other)[0].left_out
+
+    eventually(lambda: reason().startswith(said))
+    eventually(lambda: "left out: the launcher pid" in waits_for(fleet, "m"))
+    assert ready() == [first]
+    # Once that one ends, the other host may have it.
+    launcher.terminate()
+    eventually(lambda: ready() and fleet.ready()[ready()[0]].host == other)
 
 
 def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:

@@ -5,7 +5,10 @@ import dataclasses
 import getpass
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -246,6 +249,56 @@ def test_launchers_of_one_host_load_on_a_gpu_one_at_a_time() -> None:
     assert isinstance(theirs.choose(spec(1, "GPU-1"), shared), Place)
     ours.allocation.mark_loaded("m-0")
     assert isinstance(theirs.choose(spec(0, "GPU-0"), shared), Place)
+
+
+#: Another launcher, which keeps GPU-0 until it is told to end.
+KEEPER = """
+import sys
+from launcher.host.gpu_turns import GpuTurns
+turns = GpuTurns(sys.argv[1])
+turns.keep("other-0", ["GPU-0"])
+print("kept", turns.find_kept(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_gpu_that_an_engine_of_another_launcher_needs_whole_is_known_by_name() -> (
+    None
+):
+    turns = GpuTurns(TURNS)
+    argv = [sys.executable, "-c", KEEPER, TURNS.replace("\0", "")]
+    argv[2] = argv[2].replace("sys.argv[1]", '"\\0" + sys.argv[1]')
+    with subprocess.Popen(argv, stdin=-1, stdout=-1, cwd=processes.ROOT) as other:
+        assert other.stdout
+        # Who keeps one sees itself as no other.
+        assert other.stdout.readline() == b"kept {}\n"
+        kept = {"GPU-0": f"pid {other.pid} ({getpass.getuser()})"}
+        assert turns.find_kept() == kept
+        turns.keep("m-0", ["GPU-0", "GPU-1"])
+        assert turns.find_kept() == kept
+        other.communicate()
+    assert turns.find_kept() == {}
+    turns.give_back("m-0")
+
+
+def test_an_engine_keeps_whole_gpus_from_its_load_to_its_end() -> None:
+    site = Site()
+    for share in (False, True):
+        place = site.choose(spec(0, "GPU-0"), model(share=share, gib=20))
+        assert isinstance(place, Place)
+        assert not names_of_kept()
+        site.allocation.mark_loaded("m-0")
+        assert len(names_of_kept()) == (not share)
+        site.allocation.release("m-0")
+        assert not names_of_kept()
+        site.allocation.adopt(spec(0), model(share=share), place, loaded=True)
+        assert len(names_of_kept()) == (not share)
+        site.allocation.release("m-0")
+
+
+def names_of_kept() -> list[str]:
+    sockets = Path("/proc/net/unix").read_text().split()
+    return [name for name in sockets if name.startswith(f"@{TURNS[1:]}has-")]
 
 
 def test_what_another_launcher_has_loaded_before_its_turn_ended_is_seen() -> None:

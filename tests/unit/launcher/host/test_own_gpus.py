@@ -58,13 +58,20 @@ def test_cudas_variable_goes_before_slurms_and_counts_though_it_is_empty():
 
 def test_a_host_of_the_fleet_lists_its_gpus_and_both_count():
     fleet = Fleet(hosts=(HostSection(name="h1", gpus=(0, 1)), HostSection(name="h2")))
-    own = OwnGpus.of(fleet, settings(CUDA_VISIBLE_DEVICES="1,2"))
+    own = OwnGpus.of(fleet, settings(CUDA_VISIBLE_DEVICES="1,2"), {})
     assert left(own) == [1]
     assert [gpu.left_out for gpu in own.mark(gpus(3))] == [
         "the launcher has CUDA_VISIBLE_DEVICES=1,2",
         "",
         "gpus of this host in [[hosts]] are [0, 1]",
     ]
-    assert left(OwnGpus.of(Fleet(), settings())) == [0, 1, 2, 3]
+    assert left(OwnGpus.of(Fleet(), settings(), {})) == [0, 1, 2, 3]
     nothing = Fleet(hosts=(HostSection(name="h1", gpus=()),))
-    assert left(OwnGpus.of(nothing, settings())) == []
+    assert left(OwnGpus.of(nothing, settings(), {})) == []
+
+
+def test_a_gpu_that_another_launcher_keeps_is_left_out_with_who_does():
+    own = OwnGpus(kept={"GPU-1": "pid 4711 (anna)"})
+    assert left(own) == [0, 2, 3]
+    (_, gpu) = own.mark(gpus(2))
+    assert gpu.left_out.startswith("the launcher pid 4711 (anna) has an engine on it")
