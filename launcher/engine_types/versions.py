@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from launcher.environments import RECIPES, Version, read_version
+from launcher.environments import RECIPES
 from modelserver.errors import ConfigurationError
+from modelserver.fleet.engine_versions import OLDEST_VERSIONS, Version, read_version
 from modelserver.values import ModelSpec
 
 #: The names of each engine's distributions.
@@ -35,15 +36,16 @@ def version_of(model: ModelSpec, python: Path) -> Version:
 def require_version(model: ModelSpec, python: Path) -> Version:
     """The engine's version. Raises ConfigurationError for one that is too old."""
     found = version_of(model, python)
-    recipe = RECIPES[model.engine]
-    if found and found < read_version(recipe.oldest):
+    oldest = OLDEST_VERSIONS[model.engine]
+    if found and found < read_version(oldest):
         where = f"image {model.image}" if model.image else str(python)
         remedy = f"run: modelserver engines install {model.engine}, and set no other"
         if model.image:
             remedy = "name a newer image"
+        named = f"{RECIPES[model.engine].package} {'.'.join(map(str, found))}"
         raise ConfigurationError(
-            f'model "{model.name}": {recipe.package} {".".join(map(str, found))} of '
-            f"{where} is older than {recipe.oldest}, the oldest that is run; {remedy}"
+            f'model "{model.name}": {named} of {where} is older than {oldest}, the '
+            f"oldest that is run; {remedy}"
         )
     return found
 

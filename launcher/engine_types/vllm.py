@@ -21,8 +21,8 @@ from launcher.engine_types.hub import offline_once_complete, offline_with_folder
 from launcher.engine_types.lora import vllm_adapters
 from launcher.engine_types.model_config import is_encoder
 from launcher.engine_types.versions import known_flag, require_version
-from launcher.environments import Version
 from modelserver.errors import ConfigurationError
+from modelserver.fleet.engine_versions import Version
 from modelserver.values import Kind, ModelSpec
 
 #: vLLM's own variable for its API key.

