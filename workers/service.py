@@ -192,7 +192,7 @@ class Service:
             logger.error(
                 "Redis away at the end (%s): other workers give back what was held "
                 "when this worker's lease ends",
-                error,
+                str(error) or f"it took nothing within {LAST_BATCH_SECONDS:g} s",
             )
         set_worker(self.app, None)
         await self.session.close()

@@ -205,3 +205,34 @@ def test_many_large_messages_are_answered(fleet: FleetSite):
     fleet.worker()
     assert answers(results) == [answer_text(text) for text in texts]
     eventually(lambda: fleet.held() == 0, PATIENCE)
+
+
+# A password that is changed under a worker.
+
+
+def test_a_worker_that_redis_refuses_ends_within_its_grace_and_loses_nothing(
+    valkey: ValkeyProcess, tmp_path: Path
+):
+    rules = "[rules]\nlease_seconds = 2\ngrace_seconds = 1\n"
+    with (
+        open_fleet(tmp_path, valkey.url, rules) as fleet,
+        redis.Redis(port=valkey.port) as admin,
+    ):
+        engine = fleet.engine("writer-0")
+        engine.fault(hang=True)
+        worker = fleet.worker()
+        results = fleet.send(["held"])
+        eventually(lambda: fleet.in_flight("writer-0") == 1, PATIENCE)
+        admin.config_set("requirepass", "new")
+        admin.auth("new")
+        admin.client_kill_filter(_type="normal", skipme=True)
+        admin.client_kill_filter(_type="pubsub")
+        engine.fault()
+        eventually(lambda: "1 results" in worker.said())
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "Redis away at the end (it took nothing within 10 s)" in worker.said()
+        admin.config_set("requirepass", "")
+        fleet.report("writer-0")
+        fleet.worker()
+        assert answers(results) == [answer_text("held")]
