@@ -75,7 +75,7 @@ async def _serve(gateway: Gateway, sock: socket.socket) -> None:
         return Connection(
             server,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type] # None is for no such log.
+            access_log=None,  # No such log.
             keepalive_timeout=IDLE_SECONDS,
         )
 

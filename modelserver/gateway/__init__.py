@@ -1,7 +1,8 @@
 """OpenAI's HTTP in front of the queues: ``modelserver serve``.
 
-``server`` has the paths; ``reading`` takes bodies in, ``bodies`` finds what is asked in
-them and joins the answers, ``headers`` reads what stands beside them,
+``server`` has the paths; ``reading`` takes bodies in, ``unpacking`` those that came
+packed, ``bodies`` finds what is asked in them and joins the answers, ``headers`` reads
+what stands beside them,
 ``calling`` sends requests and follows them, ``direct`` without Celery's layers,
 ``patience`` while Redis is away, ``inbox`` hears the parts of streams,
 ``events`` writes them, ``doorkeeper`` knows keys and limits, ``admission`` refuses what

@@ -14,6 +14,7 @@ from modelserver.gateway.batches import BatchFolder, BatchRecord
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
 from modelserver.gateway.reading import read_chunks, read_json_body
+from modelserver.gateway.unpacking import find_packing
 from modelserver.gateway.writing import LISTED, MOST_LISTED, json_response, list_page
 from modelserver.settings import Settings
 
@@ -64,10 +65,16 @@ class BatchPathsHandler:
     # Files.
 
     async def _upload(self, request: web.Request) -> web.Response:
-        if not request.content_type.startswith("multipart/"):
+        if request.content_type != "multipart/form-data":
             raise Refused(
                 Fault(400, "file is missing; send it as a multipart form", param="file")
             )
+        if find_packing(request.headers.getall("Content-Encoding", [])):
+            text = (
+                "a form is taken as it is; pack the file in it by gzip, if at all, and "
+                "leave Content-Encoding out"
+            )
+            raise Refused(Fault(415, text, code="unsupported_media_type"))
         kept: list[FileRecord] = []
         try:
             purpose = await self._read_form(request, kept)

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from modelserver.gateway.faults import Fault, Refused
-from modelserver.gateway.reading import MOST_BODY_BYTES
+from modelserver.gateway.reading import IS_SHORT
 from modelserver.store.fleet.api_keys import ApiKey
 
-#: A body of so many bytes is looked through on the loop, a larger one in a thread.
-SHORT_BODY_BYTES = 100_000
 #: The longest deadline that a client may ask for, in seconds.
 LONGEST_DEADLINE_SECONDS = 7 * 86_400.0
 
@@ -49,8 +47,7 @@ def find_caller(
         deadline=_seconds(request),
         idempotency_key=_text(request, "idempotency-key"),
         may_be_hedged=_whether(request, "x-modelserver-hedge", hedges),
-        is_short=not has_past
-        and (request.content_length or MOST_BODY_BYTES) <= SHORT_BODY_BYTES,
+        is_short=request[IS_SHORT] and not has_past,
     )
 
 

@@ -7,11 +7,15 @@ from typing import Any
 import orjson
 from aiohttp import BodyPartReader, web
 
-from modelserver.gateway.connection import find_encoding_fault
 from modelserver.gateway.faults import Fault, Refused
+from modelserver.gateway.unpacking import find_packing, unpack
 
-#: The largest body that is read, in bytes.
+#: The largest body that is read, in bytes, also of what it unpacks to.
 MOST_BODY_BYTES = 64_000_000
+#: A body of so many bytes is looked through on the loop, a larger one in a thread.
+SHORT_BODY_BYTES = 100_000
+#: Of a request whose body was read: whether it is such a short one.
+IS_SHORT = web.RequestKey("is_short", bool)
 #: A JSON body of which nothing comes for so many seconds has broken off, also where its
 #: chunks are none: then the connection stays open and brings no more.
 SILENT_BODY_SECONDS = 10.0
@@ -30,11 +34,12 @@ TIDY_PATHS = web.normalize_path_middleware(
 
 
 async def read_json_body(request: web.Request) -> Any:
-    """The body's JSON. Raises Refused."""
-    encoding = request.headers.get("Content-Encoding", "")
-    if fault := find_encoding_fault(encoding):
-        raise Refused(fault)
+    """The body's JSON. Notes IS_SHORT. Raises Refused, HTTPRequestEntityTooLarge."""
+    packing = find_packing(request.headers.getall("Content-Encoding", []))
     content = await read_body(request)
+    if packing:
+        content = await _unpacked(content, packing, request.client_max_size)
+    request[IS_SHORT] = len(content) <= SHORT_BODY_BYTES
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -59,6 +64,14 @@ async def read_body(
                     raise web.HTTPRequestEntityTooLarge(most, len(body))
     except TimeoutError:
         raise _late(BODY_SECONDS if clock.time() >= end else silent_seconds) from None
+
+
+async def _unpacked(packed: bytes, packing: str, most: int) -> bytes:
+    # A few bytes may hold millions: in a thread, and no more than may come unpacked.
+    found = await asyncio.to_thread(unpack, packed, packing, most)
+    if found is None:
+        raise web.HTTPRequestEntityTooLarge(most, most + 1)
+    return found
 
 
 async def read_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

@@ -35,7 +35,7 @@ from modelserver.gateway.reading import (
     read_json_body,
 )
 from modelserver.gateway.response_paths import ResponsePathsHandler
-from modelserver.gateway.writing import json_response
+from modelserver.gateway.writing import error_response, json_response
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.wire import EMBED
 from modelserver.operations.prometheus import FleetCollector
@@ -146,14 +146,14 @@ class Gateway:
                 )
             response = await handler(request)
         except web.HTTPException as error:
-            response = _refusal(_http_fault(request, error))
+            response = error_response(_http_fault(request, error))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except (web.RequestPayloadError, HttpProcessingError) as error:
             text = f"the body cannot be read: {error}"
-            response = _refusal(Fault(400, text, code="invalid_body"))
+            response = error_response(Fault(400, text, code="invalid_body"))
         except Exception as error:
-            response = _refusal(_fault(request, error))
+            response = error_response(_fault(request, error))
         if not response.prepared:
             response.headers["x-request-id"] = request["id"]
         return response
@@ -300,12 +300,6 @@ def _route(request: web.Request) -> str:
     """What is asked, without the ids of files and batches."""
     resource = request.match_info.route.resource
     return f"{request.method} {resource.canonical if resource else 'nothing'}"
-
-
-def _refusal(fault: Fault) -> web.Response:
-    response = json_response(fault.body(), dict(fault.headers))
-    response.set_status(fault.status)
-    return response
 
 
 def _fault(request: web.Request, error: Exception) -> Fault:

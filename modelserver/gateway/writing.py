@@ -21,6 +21,13 @@ def json_response(body: Any, headers: Mapping[str, str] | None = None) -> web.Re
     )
 
 
+def error_response(fault: Fault) -> web.Response:
+    """An error as an answer."""
+    response = json_response(fault.body(), dict(fault.headers))
+    response.set_status(fault.status)
+    return response
+
+
 def list_page(
     found: Sequence[T],
     ids: Sequence[str],

@@ -1,5 +1,6 @@
 """What the gateway refuses, and what it stands."""
 
+import gzip
 import http.client
 import json
 import random
@@ -249,6 +250,35 @@ def test_a_body_that_nobody_can_unpack_is_refused(gateway: Served, encoding: str
     headers = {"Content-Encoding": encoding}
     status, body, _ = gateway.ask("/v1/completions", {}, headers=headers)
     assert (status, body["error"]["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_packed_body_is_answered_and_one_that_is_too_large_refused(gateway: Served):
+    asked = json.dumps({"model": "writer", "prompt": "packed", "max_tokens": 2})
+    for packed, status in (
+        (gzip.compress(asked.encode()), 200),
+        (gzip.compress(b" " * 65_000_000), 413),
+    ):
+        with gateway.connected() as connection:
+            headers = {"Content-Encoding": "gzip"}
+            connection.request("POST", "/v1/completions", packed, headers)
+            response = connection.getresponse()
+            assert response.status == status, response.read()
+
+
+def test_a_packed_form_is_refused_and_leaves_no_file(gateway: Served):
+    files = gateway.ask("/v1/files")[1]["data"]
+    form = (
+        b'--m\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        b'--m\r\nContent-Disposition: form-data; name="file"\r\n\r\n{}\r\n--m--\r\n'
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=m"}
+    for encoding in ("gzip", "br"):
+        with gateway.connected() as connection:
+            headers = kind | {"Content-Encoding": encoding}
+            connection.request("POST", "/v1/files", gzip.compress(form), headers)
+            response = connection.getresponse()
+            assert response.status == 415, response.read()
+    assert gateway.ask("/v1/files")[1]["data"] == files
 
 
 @pytest.mark.parametrize(
