@@ -2,6 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+#: How the fields of a request begin by which engines take an adapter beside the model:
+#: SGLang's ``lora_path``, and what others have.
+_FIELDS = ("lora", "adapter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,19 @@ def engine_name(base: str, adapter: str) -> str:
     SGLang finds it by what follows the colon, vLLM by the whole name.
     """
     return f"{base}:{adapter}"
+
+
+def find_adapter_field(body: Mapping[str, Any]) -> str:
+    """The field by which a request names an adapter beside its model, "" for none.
+
+    >>> find_adapter_field({"top_k": 5, "extra_body": {"lora_path": "sql"}})
+    'lora_path'
+    """
+    for name, value in body.items():
+        if name.lower().startswith(_FIELDS) and value is not None:
+            return name
+    extra = body.get("extra_body")
+    return find_adapter_field(extra) if isinstance(extra, Mapping) else ""
 
 
 def find_base(name: str, adapters: Mapping[str, Sequence[LoraAdapter]]) -> str:

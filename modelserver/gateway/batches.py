@@ -30,6 +30,7 @@ from modelserver.gateway.files import (
 from modelserver.gateway.unanswered import UNANSWERED, write_errors
 from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths
+from modelserver.runs.files.lines import LineBounds
 from modelserver.runs.files.source import Source
 from modelserver.runs.hosting.submitting import submit_run
 from modelserver.runs.hosting.telling import RunView
@@ -251,13 +252,14 @@ class BatchFolder:
         self, record: BatchRecord, source: Path, skip_bad: bool = False
     ) -> str:
         options = BatchOptions(
-            priority=record.priority, skip_bad=skip_bad, api_key=record.owner
+            priority=record.priority,
+            skip_bad=skip_bad,
+            api_key=record.owner,
+            bounds=LineBounds(record.endpoint, record.models),
         )
         job = BatchRun(self._app, Source(source), self._paths(record), options)
         try:
             job.prepare()
-            if job.inspection is not None:
-                _check_models(record, job.inspection.models)
             submitter = (self._settings.host, record.owner)
             return submit_run(self._store, job, submitter).id
         finally:
@@ -389,12 +391,3 @@ def _metadata(given: Any) -> dict[str, Json]:
                 "characters at most"
             )
     return dict(given)
-
-
-def _check_models(record: BatchRecord, models: Mapping[str, int]) -> None:
-    wrong = sorted(set(models) - set(record.models)) if record.models else []
-    if wrong:
-        raise RequestError(
-            f'the key "{record.owner}" may not ask for {", ".join(wrong)}; it may for '
-            f"{', '.join(record.models)}"
-        )

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from modelserver.adapters import find_adapter_field
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.messaging.answers import tokens as tokens_used
 from modelserver.store import Keys
@@ -110,11 +111,19 @@ class Doorkeeper:
         finally:
             self._looking = None
 
-    async def count(self, visitor: Visitor, model: str) -> Visitor:
+    async def count(
+        self, visitor: Visitor, model: str, body: Mapping[str, Any]
+    ) -> Visitor:
         """Count a request for a model. Raises Refused, RedisError."""
         key = visitor.key
         if key is None:
             return visitor
+        if key.models and (field := find_adapter_field(body)):
+            text = (
+                f'{field} names an adapter, and the key "{key.name}" may ask for some '
+                "models only; name the adapter as the model"
+            )
+            raise Refused(Fault(403, text, param=field, code="model_not_allowed"))
         if not visitor.may_ask(model):
             text = (
                 f'the key "{key.name}" may not ask for "{model}"; it may for '

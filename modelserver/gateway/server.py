@@ -206,7 +206,7 @@ class Gateway:
         body = request["body"] = await read_json_body(request)
         body = await self._responses.with_past(request, body)
         asked = read_body(request.path, body)
-        visitor = await self._doorkeeper.count(request["visitor"], asked.model)
+        visitor = await self._doorkeeper.count(request["visitor"], asked.model, body)
         request["visitor"] = visitor
         has_past = body is not request["body"]
         caller = find_caller(request, visitor.key, self._hedges, has_past)

@@ -18,7 +18,7 @@ from modelserver.runs.answer_cache import CacheFile
 from modelserver.runs.feeder import Feeder, RowLane
 from modelserver.runs.files.batch_form import answer_line, error_line, line_head
 from modelserver.runs.files.journal import BatchPaths, Journal
-from modelserver.runs.files.lines import BatchLine, LineReader
+from modelserver.runs.files.lines import BatchLine, LineBounds, LineReader
 from modelserver.runs.files.output import (
     OutputFile,
     RowSet,
@@ -76,6 +76,7 @@ class BatchOptions:
     cache: CacheFile | None = None
     #: The API key whose limits its rows count against, "" for none.
     api_key: str = ""
+    bounds: LineBounds = field(default_factory=LineBounds)
 
     def kept(self) -> dict[str, Json]:
         """What the answers depend on, where it is said."""
@@ -209,6 +210,7 @@ class BatchRun:
             self._template,
             self.options.is_chat,
             deadline=self.options.deadline,
+            bounds=self.options.bounds,
         )
 
     # While rows are under way.

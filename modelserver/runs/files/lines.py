@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from modelserver.adapters import find_adapter_field
 from modelserver.engine_protocol import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from modelserver.errors import ModelserverError, RequestError, UnknownModelError
 from modelserver.messaging.catalogue import Catalogue
@@ -53,6 +54,16 @@ class BatchLine:
     raw: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LineBounds:
+    """What the lines of a file may ask for."""
+
+    #: The url of all lines, "" for any.
+    url: str = ""
+    #: The models that they may name; none are all.
+    models: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class LineReader:
     """Makes rows of lines, or says what is wrong with them."""
@@ -69,6 +80,7 @@ class LineReader:
     unknown: set[str] = field(default_factory=set)
     #: Seconds within which each row is to be answered once it was sent.
     deadline: float | None = None
+    bounds: LineBounds = LineBounds()
     _known: dict[bytes, Mapping[str, Json]] = field(default_factory=dict)
 
     def read(self, number: int, raw: bytes | Mapping[str, Any]) -> BatchLine:
@@ -109,6 +121,9 @@ class LineReader:
                 raise LineError(
                     "invalid_url", f"has {told}; there are {', '.join(URLS)}"
                 )
+            if url != (self.bounds.url or url):
+                told = f"has the url {url!r}, and its batch is for {self.bounds.url}"
+                raise LineError("invalid_url", f"{told}; make a batch for each")
             if not isinstance(body, dict):
                 raise LineError("invalid_body", "has no body; it must be an object")
             task, subject = URLS[url]
@@ -162,6 +177,8 @@ class LineReader:
                 self._known[key] = parameters
             else:
                 check_subject(task, payload)
+        except LineError:
+            raise
         except UnknownModelError as error:
             raise LineError("invalid_model", str(error)) from None
         except ModelserverError as error:
@@ -174,12 +191,22 @@ class LineReader:
         parameters = self._as_arguments(task, body)
         request = build(task, (payload,), parameters)
         model = self.models.pick(KINDS[task], request.model)
+        self._check_allowed(model, body)
         entry = self.models.entry(model)
         length = entry.context_length if entry else None
         check_context(with_model(request, model), length)
         if self.deadline is not None:
             parameters["deadline"] = self.deadline
         return {**parameters, "model": model}
+
+    def _check_allowed(self, model: str, body: Mapping[str, Any]) -> None:
+        allowed = self.bounds.models
+        if allowed and model not in allowed:
+            told = f"asks for {model}, and its key may for {', '.join(allowed)} only"
+            raise LineError("model_not_allowed", f"{told}; leave it out")
+        if allowed and (name := find_adapter_field(body)):
+            told = f"names an adapter by {name}, and its key may ask for some models"
+            raise LineError("model_not_allowed", f"{told}; name it as the model")
 
     def _as_arguments(self, task: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A body as ``delay`` takes it: what we do not know goes to the engine."""

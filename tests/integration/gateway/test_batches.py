@@ -106,9 +106,11 @@ def test_a_batch_is_answered(gateway: Served, holding: HolderProcess):
 
 
 def test_a_batch_with_bad_lines_fails_in_words(gateway: Served, holding: HolderProcess):
-    batch = begin(gateway, [line("a"), line("a"), {"custom_id": "b"}])
+    other = line("c") | {"url": "/v1/embeddings"}
+    batch = begin(gateway, [line("a"), line("a"), {"custom_id": "b"}, other])
     done = ended(gateway, batch, "failed")
-    assert {each["line"] for each in done["errors"]["data"]} == {2, 3}
+    assert {each["line"] for each in done["errors"]["data"]} == {2, 3, 4}
+    assert done["errors"]["data"][-1]["code"] == "invalid_url"
     assert all(each["message"] for each in done["errors"]["data"])
 
 

@@ -92,6 +92,13 @@ def test_a_key_is_held_to_its_models(guarded: Served, fleet: FleetSite):
     assert ask(guarded, secret)[0] == 200
     status, body, _ = ask(guarded, secret, model="other")
     assert (status, body["error"]["code"]) == (403, "model_not_allowed")
+    status, body, _ = ask(guarded, secret, lora_path="sql")
+    error = body["error"]
+    assert (status, error["param"], error["code"]) == (
+        403,
+        "lora_path",
+        "model_not_allowed",
+    )
     own = {"Authorization": f"Bearer {secret}"}
     listed = guarded.ask("/v1/models", headers=own)[1]["data"]
     assert [each["id"] for each in listed] == ["writer"]
@@ -136,6 +143,26 @@ def test_a_key_does_not_see_what_is_anothers(guarded: Served, fleet: FleetSite):
     }
     status, body, _ = guarded.ask("/v1/batches", asked, headers=other)
     assert (status, body["error"]["param"]) == (400, "input_file_id")
+
+
+def test_a_key_is_held_to_its_models_in_batches(guarded: Served, fleet: FleetSite):
+    secret = command(fleet, "keys", "add", "ana", "--models", "writer")
+    own = {"Authorization": f"Bearer {secret}"}
+    url, odd = "/v1/completions", ({}, {"model": "other"}, {"lora_path": "sql"})
+    lines = b"".join(
+        orjson.dumps({"custom_id": f"{n}", "url": url, "body": ASKED | change}) + b"\n"
+        for n, change in enumerate(odd)
+    )
+    asked = {"endpoint": url, "completion_window": "24h"}
+    asked["input_file_id"] = upload(guarded, lines, own)
+    batch = guarded.ask("/v1/batches", asked, headers=own)[1]["id"]
+
+    def show() -> Any:
+        return guarded.ask(f"/v1/batches/{batch}", headers=own)[1]
+
+    eventually(lambda: show()["status"] == "failed", PATIENCE)
+    told = [(each["line"], each["code"]) for each in show()["errors"]["data"]]
+    assert told == [(2, "model_not_allowed"), (3, "model_not_allowed")]
 
 
 def test_a_key_is_held_to_its_requests_a_minute(guarded: Served, fleet: FleetSite):

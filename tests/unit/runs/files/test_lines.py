@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.runs.files.lines import LineReader
+from modelserver.runs.files.lines import LineBounds, LineReader
 from modelserver.runs.files.problems import LineError
 from modelserver.runs.prompts import Template
 from tests.support.batch_files import batch_line
@@ -86,6 +86,28 @@ def test_a_bad_line_is_named(line: Any, code: str, words: str):
     with pytest.raises(LineError, match=words) as caught:
         read(line)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (changed(url="/v1/completions"), "invalid_url", "batch is for /v1/chat"),
+        (body(lora_path="sql"), "model_not_allowed", "an adapter by lora_path"),
+        (body(adapter_id="sql"), "model_not_allowed", "an adapter by adapter_id"),
+        (body(extra_body={"lora": [1]}), "model_not_allowed", "an adapter by lora,"),
+    ],
+)
+def test_a_line_beyond_the_bounds_of_its_batch_is_named(
+    line: Any, code: str, words: str
+):
+    bounds = LineBounds("/v1/chat/completions", ("writer",))
+    with pytest.raises(LineError, match=words) as caught:
+        read(line, bounds=bounds)
+    assert caught.value.code == code
+    with pytest.raises(LineError, match="asks for writer, and its key may for other"):
+        read(GOOD, bounds=LineBounds(models=("other",)))
+    assert read(GOOD, bounds=bounds).row == read(GOOD).row
+    assert read(body(lora_path="sql")).row.parameters["lora_path"] == "sql"
 
 
 def test_a_parameter_that_no_engine_is_known_to_take_goes_there():
