@@ -10,7 +10,8 @@ from celery import Celery
 from redis.exceptions import RedisError
 
 from modelserver.errors import ModelserverError, RequestError
-from modelserver.gateway.batches import BatchFolder, BatchRecord
+from modelserver.gateway.batch_records import BatchRecord
+from modelserver.gateway.batches import BatchFolder
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
 from modelserver.gateway.reading import read_chunks, read_json_body
@@ -35,7 +36,8 @@ class BatchPathsHandler:
     def __init__(self, settings: Settings, app: Celery) -> None:
         self._files = FileFolder(settings.files_dir)
         self._batches = BatchFolder(settings, app, self._files)
-        self._validations: set[asyncio.Task[None]] = set()
+        #: By batch: what is done about it beside the requests.
+        self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """The paths."""
@@ -148,20 +150,30 @@ class BatchPathsHandler:
         request["body"] = body
         key = request["visitor"].key
         models, least = (key.models, key.priority) if key else ((), 0)
-        batches = self._batches
         record = await asyncio.to_thread(
-            batches.create, body, request["visitor"].owner, models, least
+            self._batches.create, body, request["visitor"].owner, models, least
         )
-        validation = asyncio.create_task(asyncio.to_thread(batches.validate, record.id))
-        self._validations.add(validation)
-        validation.add_done_callback(self._validated)
-        return json_response(await asyncio.to_thread(batches.describe, record))
+        self._begin(self._batches.validate, record.id)
+        return await self._described(record)
 
-    def _validated(self, validation: "asyncio.Task[None]") -> None:
-        self._validations.discard(validation)
-        if not validation.cancelled() and (error := validation.exception()):
+    def _begin(self, work: Callable[[str], None], batch: str) -> None:
+        """Have something done about a batch, unless something is."""
+        if batch not in self._under_way:
+            task = asyncio.create_task(asyncio.to_thread(work, batch))
+            self._under_way[batch] = task
+            task.add_done_callback(lambda done: self._done(batch, done))
+
+    def _done(self, batch: str, task: "asyncio.Task[None]") -> None:
+        del self._under_way[batch]
+        if not task.cancelled() and (error := task.exception()):
             # It is tried again, here or by another gateway.
-            logger.warning("a batch could not be submitted yet: %s", error)
+            logger.warning("the batch %s waits: %s", batch, error)
+
+    async def _described(self, record: BatchRecord) -> web.Response:
+        told = await asyncio.to_thread(self._batches.describe, record)
+        if told["status"] in ("cancelling", "finalizing"):
+            self._begin(self._batches.finish, record.id)
+        return json_response(told)
 
     def _batch(self, request: web.Request) -> BatchRecord:
         name = request.match_info["batch"]
@@ -172,13 +184,13 @@ class BatchPathsHandler:
         return found
 
     async def _show_batch(self, request: web.Request) -> web.Response:
-        record = self._batch(request)
-        return json_response(await asyncio.to_thread(self._batches.describe, record))
+        return await self._described(self._batch(request))
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        batches, record = self._batches, self._batch(request)
-        record = await asyncio.to_thread(batches.cancel, record)
-        return json_response(await asyncio.to_thread(batches.describe, record))
+        found = self._batch(request)
+        return await self._described(
+            await asyncio.to_thread(self._batches.cancel, found)
+        )
 
     async def _list_batches(self, request: web.Request) -> web.Response:
         found = await asyncio.to_thread(self._batches.all, request["visitor"].owner)

@@ -4,12 +4,10 @@ What is known of a batch stands in a file; how far it is, its run tells. A gatew
 dies while it looks at an input leaves that to the next one.
 """
 
-import re
+import logging
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ from celery import Celery
 
 from modelserver.decoding import decode
 from modelserver.errors import BatchFileError, RequestError
+from modelserver.gateway.batch_records import HEAD, BatchRecord, new_record
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import (
     FileFolder,
-    FileRecord,
     is_id,
     locked,
     read_all,
@@ -43,18 +41,9 @@ from modelserver.store.runs.hosted import (
     give_run_order,
     read_hosted,
 )
-from modelserver.values import Json
 
-#: How the ids of batches begin.
-HEAD = "batch_"
-#: The urgency of a batch's rows, unless a key's are less urgent: filler.
-PRIORITY = 9
-#: Most fields of a batch's metadata, and most characters of a name and of a value.
-MOST_METADATA, MOST_NAME, MOST_VALUE = 16, 64, 512
 #: What a line is called whose request an engine would refuse.
 OF_ROW = "invalid_request"
-_WINDOW = re.compile(r"([1-9]\d{0,4})([smhd])")
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: OpenAI's word for how a run stands.
 _STATUS = {
     RunState.CANCELLING: "cancelling",
@@ -62,33 +51,10 @@ _STATUS = {
     RunState.COMPLETED: "completed",
     RunState.FAILED: "failed",
 }
+#: Those after which no more comes. Who sees to a run that failed may go on with it.
+_ENDED = ("completed", "cancelled", "expired")
 
-
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """What is known of one batch."""
-
-    id: str
-    endpoint: str
-    input_file_id: str
-    completion_window: str
-    created_at: int
-    expires_at: int
-    #: The API key that it belongs to, "" for none.
-    owner: str = ""
-    #: Models that it may ask for; none are all.
-    models: tuple[str, ...] = ()
-    priority: int = PRIORITY
-    metadata: Mapping[str, Json] = field(default_factory=dict)
-    #: Its run, "" until the input was looked at.
-    run: str = ""
-    submitted_at: int = 0
-    cancelled_at: int = 0
-    failed_at: int = 0
-    #: Whether its time was over before it was done.
-    is_expired: bool = False
-    #: What is wrong with the input.
-    errors: tuple[Mapping[str, Json], ...] = ()
+logger = logging.getLogger(__name__)
 
 
 class BatchFolder:
@@ -112,45 +78,15 @@ class BatchFolder:
         self, body: Mapping[str, Any], owner: str, models: tuple[str, ...], least: int
     ) -> BatchRecord:
         """A new batch, to be looked at by ``validate``. Raises RequestError."""
-        endpoint = body.get("endpoint")
-        if endpoint not in (
-            "/v1/chat/completions",
-            "/v1/completions",
-            "/v1/embeddings",
-        ):
-            raise RequestError(
-                f"endpoint must be a path like /v1/chat/completions, not {endpoint!r}"
-            )
-        window = body.get("completion_window")
-        found = _WINDOW.fullmatch(window) if isinstance(window, str) else None
-        if found is None:
-            raise RequestError(
-                f'completion_window must be a time like "24h" or "30m", not {window!r}'
-            )
-        now = int(time.time())
-        record = BatchRecord(
-            id=f"{HEAD}{uuid.uuid4().hex}",
-            endpoint=endpoint,
-            input_file_id=self._input(body.get("input_file_id"), owner).id,
-            completion_window=found[0],
-            created_at=now,
-            expires_at=now + int(found[1]) * _UNITS[found[2]],
-            owner=owner,
-            models=models,
-            priority=max(PRIORITY, least),
-            metadata=_metadata(body.get("metadata")),
-        )
-        self._write(record)
-        return record
-
-    def _input(self, name: Any, owner: str) -> FileRecord:
-        found = self._files.find(name, owner) if isinstance(name, str) else None
-        if found is None:
+        record = new_record(body, int(time.time()), owner, models, least)
+        if self._files.find(record.input_file_id, owner) is None:
+            name = body.get("input_file_id")
             raise RequestError(
                 f"input_file_id names no file of yours: {name!r}; upload one to "
                 "/v1/files"
             )
-        return found
+        self._write(record)
+        return record
 
     def find(self, batch: str, owner: str) -> BatchRecord | None:
         """One batch of this owner."""
@@ -175,7 +111,7 @@ class BatchFolder:
         Raises Refused where it is over, StoreUnreachableError.
         """
         status, _ = self._status(record, self._run(record))
-        if status in ("completed", "failed", "expired"):
+        if status in ("completed", "failed", "expired", "finalizing"):
             text = f"the batch {record.id} is {status}; there is nothing to cancel"
             raise Refused(Fault(409, text))
         if not record.cancelled_at:
@@ -193,18 +129,47 @@ class BatchFolder:
 
     def look_after(self) -> None:
         """Take up what a gateway left, and end what is out of time."""
-        now = time.time()
         for record in self._records():
-            if not record.run and not record.failed_at:
-                self.validate(record.id)
-            elif record.run and not record.is_expired and now > record.expires_at:
-                self._expire(record)
+            try:
+                self._look_after(record)
+            except (BatchFileError, OSError) as error:
+                # Others need not wait for what one of them lacks.
+                logger.warning("the batch %s waits: %s", record.id, error)
 
-    def _expire(self, record: BatchRecord) -> None:
-        found = self._run(record)
-        if found is None or found.state(self._store.now()) in _STATUS:
+    def _look_after(self, record: BatchRecord) -> None:
+        if record.failed_at or record.ended:
             return
-        self._call_off(self._change(record.id, is_expired=True))
+        if not record.run:
+            self.validate(record.id)
+            return
+        found = self._run(record)
+        if self._outcome(record, found)[0] in _ENDED:
+            self.finish(record.id)
+        elif found is not None and not record.is_expired:
+            self._expire(record, found)
+
+    def _expire(self, record: BatchRecord, found: HostedRun) -> None:
+        is_over = found.state(self._store.now()) in _STATUS
+        if time.time() > record.expires_at and not is_over:
+            self._call_off(self._change(record.id, is_expired=True))
+
+    def finish(self, batch: str) -> None:
+        """Tell what a batch that has ended did not come to, unless somebody does.
+
+        Raises OSError, BatchFileError, StoreUnreachableError.
+        """
+        with locked(self._path(batch, ".lock")) as is_ours:
+            record = decode(BatchRecord, read_json(self._path(batch, ".json")))
+            found = self._run(record) if is_ours and record.run else None
+            ended, at = self._outcome(record, found)
+            if not is_ours or not record.run or record.ended or ended not in _ENDED:
+                return
+            whole = self._whole_errors(record)
+            if ended in UNANSWERED and found is not None and not whole.exists():
+                upload = self._files.find(record.input_file_id, record.owner)
+                source = self._files.content(upload) if upload else None
+                write_errors(whole, source, self._paths(record), ended)
+            self._change(batch, ended=ended, ended_at=at)
 
     def validate(self, batch: str) -> None:
         """Look at a batch's input and hand it to the fleet, unless somebody does."""
@@ -286,10 +251,13 @@ class BatchFolder:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": tally.prompt_tokens + tally.completion_tokens,
             }
-        is_over = status in ("completed", "cancelled", "expired")
-        answers = None
+        is_over = status in _ENDED
+        paths, answers, errors = self._paths(record), None, None
         if is_over:
-            answers = self._left(record, "output", self._paths(record).output)
+            answers = self._left(record, "output", paths.output)
+            whole = self._whole_errors(record)
+            path = whole if status in UNANSWERED else paths.errors
+            errors = self._left(record, "errors", path)
         told = {"object": "list", "data": list(record.errors)}
         return {
             "id": record.id,
@@ -300,11 +268,11 @@ class BatchFolder:
             "completion_window": record.completion_window,
             "status": status,
             "output_file_id": answers,
-            "error_file_id": self._errors_left(record, status) if is_over else None,
+            "error_file_id": errors,
             "created_at": record.created_at,
             "in_progress_at": record.submitted_at or None,
             "expires_at": record.expires_at,
-            "finalizing_at": at if status == "completed" else None,
+            "finalizing_at": at if status in ("finalizing", "completed") else None,
             "completed_at": at if status == "completed" else None,
             "failed_at": at if status == "failed" else None,
             "expired_at": at if status == "expired" else None,
@@ -326,6 +294,18 @@ class BatchFolder:
         self, record: BatchRecord, found: HostedRun | None
     ) -> tuple[str, int | None]:
         """OpenAI's word for how it stands, and since when."""
+        if record.ended:
+            return record.ended, record.ended_at
+        status, at = self._outcome(record, found)
+        if record.run and status in UNANSWERED:
+            # What it did not come to is still written down.
+            return "finalizing" if status == "expired" else "cancelling", at
+        return status, at
+
+    def _outcome(
+        self, record: BatchRecord, found: HostedRun | None
+    ) -> tuple[str, int | None]:
+        """How it stands by its run alone."""
         if record.failed_at:
             ended = "cancelled" if record.cancelled_at else "failed"
             return ended, record.failed_at
@@ -342,20 +322,9 @@ class BatchFolder:
     def _paths(self, record: BatchRecord) -> BatchPaths:
         return BatchPaths(self._path(record.id, ".out.jsonl"))
 
-    def _errors_left(self, record: BatchRecord, status: str) -> str | None:
-        """The id of the file of its errors, None if there are none."""
-        path = self._paths(record).errors
-        upload = self._files.find(record.input_file_id, record.owner)
-        if status in UNANSWERED and record.run and upload is not None:
-            whole = self._path(record.id, ".errors.jsonl")
-            lock = locked(self._path(record.id, ".change"), waits=True)
-            # Where the input is gone, what is known is told.
-            with lock, suppress(BatchFileError):
-                if not whole.exists():
-                    source, paths = self._files.content(upload), self._paths(record)
-                    write_errors(whole, source, paths, record.run, status)
-                path = whole
-        return self._left(record, "errors", path)
+    def _whole_errors(self, record: BatchRecord) -> Path:
+        """The errors of one that was ended early, with what it did not come to."""
+        return self._path(record.id, ".errors.jsonl")
 
     def _left(self, record: BatchRecord, kind: str, path: Path) -> str | None:
         if not path.exists() or not path.stat().st_size:
@@ -375,19 +344,3 @@ class BatchFolder:
 
     def _write(self, record: BatchRecord) -> None:
         write_json(self._path(record.id, ".json"), asdict(record))
-
-
-def _metadata(given: Any) -> dict[str, Json]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping) or len(given) > MOST_METADATA:
-        told = f"metadata must be an object of {MOST_METADATA} texts at most"
-        raise RequestError(told)
-    for name, value in given.items():
-        is_text = isinstance(value, str) and len(value) <= MOST_VALUE
-        if not is_text or len(name) > MOST_NAME:
-            raise RequestError(
-                f"metadata[{name[:MOST_NAME]!r}] must be a text of {MOST_VALUE} "
-                "characters at most"
-            )
-    return dict(given)

@@ -1,17 +1,20 @@
 """OpenAI's files and batches through the gateway."""
 
+import fcntl
 import json
 import signal
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from modelserver.values import EngineState
 from tests.engine.openai_api import answer_text
 from tests.integration.gateway.conftest import Served, open_gateway
-from tests.support.hosted_runs import HolderProcess, holder
+from tests.support.hosted_runs import HolderProcess, holder, state
 from tests.support.processes import eventually
 from tests.support.workers import FleetSite
 
@@ -205,6 +208,66 @@ def test_each_row_of_a_cancelled_batch_is_told_once(
     assert codes == {"batch_cancelled"}
     told = [each["custom_id"] for each in (*answers, *errors)]
     assert sorted(told) == sorted(["bad", *(each["custom_id"] for each in lines)])
+
+
+def test_the_errors_of_a_batch_stay_removed(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    fleet.engines["writer-0"].fault(status=503)
+    batch = begin(gateway, [line("r0"), line("r1")], completion_window="1s")
+    path = f"/v1/files/{ended(gateway, batch, 'expired')['error_file_id']}"
+    assert gateway.ask(path, method="DELETE")[1]["deleted"] is True
+    assert show(gateway, batch)["error_file_id"] is None
+    assert gateway.ask(path)[0] == 404
+
+
+def test_a_batch_is_shown_while_what_it_did_not_come_to_is_written(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    fleet.engines["writer-0"].fault(status=503)
+    batch = begin(gateway, [line("w0")])
+    eventually(lambda: show(gateway, batch)["status"] == "in_progress", WITHIN)
+    record = record_of(fleet, batch)
+    # As another gateway has it that writes.
+    with record.with_suffix(".lock").open("a") as lock:
+        eventually(lambda: has_lock(lock), WITHIN)
+        gateway.ask(f"/v1/batches/{batch['id']}/cancel", {})
+        run = json.loads(record.read_text())["run"]
+        eventually(lambda: state(fleet.store, run) == "cancelled", WITHIN)
+        told = show(gateway, batch)
+        assert (told["status"], told["error_file_id"]) == ("cancelling", None)
+    done = ended(gateway, batch, "cancelled")
+    [error] = read(gateway, done["error_file_id"])
+    assert error["custom_id"] == "w0"
+
+
+def test_how_a_batch_ended_is_known_once_its_run_is_forgotten(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    batch = begin(gateway, [line("f0")])
+    done, record = ended(gateway, batch, "completed"), record_of(fleet, batch)
+    eventually(lambda: json.loads(record.read_text())["ended"], WITHIN)
+    run = json.loads(record.read_text())["run"]
+    fleet.store.client.delete(fleet.store.keys.hosted_run(run))
+    told = show(gateway, batch)
+    assert (told["status"], told["output_file_id"]) == (
+        "completed",
+        done["output_file_id"],
+    )
+
+
+def record_of(fleet: FleetSite, batch: dict[str, Any]) -> Path:
+    """What its gateway keeps of a batch."""
+    [found] = fleet.folder.rglob(f"{batch['id']}.json")
+    return found
+
+
+def has_lock(file: IO[str]) -> bool:
+    """Whether the lock is ours by now."""
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def test_a_file_is_kept_shown_and_removed(gateway: Served):
