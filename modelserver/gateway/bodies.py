@@ -58,6 +58,8 @@ class TaskCall:
     payload: Any
     #: Arguments by name, the model among them.
     arguments: Mapping[str, Any]
+    #: The task's id where a repeat of the body has the same, else "".
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

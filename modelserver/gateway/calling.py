@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celery import Celery
@@ -25,6 +25,19 @@ from modelserver.store.messages.streams import STREAM
 _IDS = uuid.UUID("5e5aa3d1-0f0e-4a43-9d3d-6f3f4f0b9f54")
 #: The gateway itself may send a request again within so many seconds, with a margin.
 AGAIN_SECONDS = 60
+
+
+def identified(asked: Asked, caller: Caller) -> Asked:
+    """The same with ids by which a repeat finds the first one's answers."""
+    if not caller.idempotency_key:
+        return asked
+    calls = []
+    for place, call in enumerate(asked.calls):
+        # Something else with the same key is no repeat, and has another answer.
+        content = repr((call.task, call.payload, sorted(call.arguments.items())))
+        name = f"{caller.name}\n{caller.idempotency_key}\n{place}\n{content}"
+        calls.append(replace(call, id=str(uuid.uuid5(_IDS, name))))
+    return replace(asked, calls=tuple(calls))
 
 
 @dataclass(slots=True)
@@ -56,18 +69,15 @@ class Calls:
         Raises errors of modelserver.errors.
         """
         answers = [
-            asyncio.create_task(self._answer(place, call, caller))
-            for place, call in enumerate(asked.calls)
+            asyncio.create_task(self._answer(call, caller)) for call in asked.calls
         ]
         try:
             return list(await asyncio.gather(*answers))
         finally:
             await _end(answers)
 
-    async def _answer(
-        self, place: int, call: TaskCall, caller: Caller
-    ) -> dict[str, Any]:
-        options = self._options(place, call, caller)
+    async def _answer(self, call: TaskCall, caller: Caller) -> dict[str, Any]:
+        options = self._options(call, caller)
         async with self._sent(call, caller, options) as result:
             return dict(await result)
 
@@ -110,22 +120,18 @@ class Calls:
                 sending.add_done_callback(sender.revoke)
             raise
 
-    def _options(self, place: int, call: TaskCall, caller: Caller) -> dict[str, Any]:
+    def _options(self, call: TaskCall, caller: Caller) -> dict[str, Any]:
         # Sent twice, where Redis did not say that it had it, it is the same request.
         options: dict[str, Any] = {
             "priority": caller.priority,
             "headers": {ONCE_SECONDS: AGAIN_SECONDS},
-            "task_id": str(uuid.uuid4()),
+            "task_id": call.id or str(uuid.uuid4()),
         }
         if caller.name:
             options["headers"][SUBMITTER] = caller.name
         if caller.may_be_hedged:
             options["headers"][HEDGE] = True
-        if caller.idempotency_key:
-            # Something else with the same key is no repeat, and has another answer.
-            asked = repr((call.task, call.payload, sorted(call.arguments.items())))
-            name = f"{caller.name}\n{caller.idempotency_key}\n{place}\n{asked}"
-            options["task_id"] = str(uuid.uuid5(_IDS, name))
+        if call.id:
             # No longer than the answer is kept: without both nobody would answer.
             once_seconds = int(self._app.conf.result_expires)
             options["headers"][ONCE_SECONDS] = once_seconds
@@ -168,7 +174,7 @@ class Calls:
     async def _news(
         self, place: int, call: TaskCall, caller: Caller
     ) -> AsyncIterator[Told]:
-        options = self._options(place, call, caller)
+        options = self._options(call, caller)
         task_id = options["task_id"]
         options["headers"][STREAM] = self._inbox.gateway
         arrivals = self._inbox.expect(task_id)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from modelserver.adapters import find_adapter_field
+from modelserver.gateway.bodies import Asked
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.messaging.answers import tokens as tokens_used
 from modelserver.store import Keys
@@ -21,6 +22,7 @@ from modelserver.store.fleet.api_keys import (
     Use,
     count_request,
     find_api_key,
+    find_uncounted,
     note_use,
 )
 
@@ -64,12 +66,16 @@ def find_secret(authorization: str) -> str:
 class Doorkeeper:
     """Checks keys against the store. Lives on a loop."""
 
-    def __init__(self, client: Redis, keys: Keys, is_local: bool) -> None:
+    def __init__(
+        self, client: Redis, keys: Keys, is_local: bool, counted_seconds: int
+    ) -> None:
         self._client = client
         #: Whether only this machine can come: then nobody needs a key before there is
         #: one.
         self._is_local = is_local
         self._keys = keys
+        #: So long repeats of a request may come.
+        self._counted_seconds = counted_seconds
         #: Whether there was no key at the last look.
         self._is_open = is_local
         self._open_until = 0.0
@@ -138,17 +144,26 @@ class Doorkeeper:
         return Visitor(key, headers)
 
     async def note(
-        self, visitor: Visitor, model: str, usages: Sequence[Mapping[str, Any]]
+        self, visitor: Visitor, asked: Asked, usages: Mapping[int, Mapping[str, Any]]
     ) -> None:
-        """Enter what answers used into the books."""
+        """Enter what calls used into the books; what has an id is counted once."""
         if visitor.key is None:
             return
-        found = [tokens_used({"usage": usage}) for usage in usages]
-        prompt, completion = (sum(each[at] or 0 for each in found) for at in (0, 1))
-        use, name = Use(1, prompt, completion), visitor.key.name
         # The answer is there: its client gets it, whatever Redis says.
         with suppress(RedisError, OSError):
-            await note_use(self._client, self._keys, name, model, use, time.time())
+            ids = {place: asked.calls[place].id for place in usages}
+            if any(ids.values()):
+                is_new = await find_uncounted(
+                    self._client, self._keys, [*ids.values()], self._counted_seconds
+                )
+                news = zip(usages.items(), is_new, strict=True)
+                usages = dict(item for item, is_first in news if is_first)
+                if not usages:
+                    return
+            found = [tokens_used({"usage": usage}) for usage in usages.values()]
+            prompt, completion = (sum(each[at] or 0 for each in found) for at in (0, 1))
+            use, name, now = Use(1, prompt, completion), visitor.key.name, time.time()
+            await note_use(self._client, self._keys, name, asked.model, use, now)
 
 
 def _headers(key: ApiKey, count: Count, now: float) -> dict[str, str]:

@@ -71,11 +71,12 @@ class Events:
         return self.asked.calls[0].task == CHAT
 
     @property
-    def usages(self) -> list[dict[str, Any]]:
+    def usages(self) -> dict[int, dict[str, Any]]:
         """The tokens of each call, about a part each where it broke off."""
-        broken = self._parts.keys() - self._usages.keys()
-        found = [{"completion_tokens": self._parts[place]} for place in broken]
-        return [*self._usages.values(), *found]
+        found = {
+            place: {"completion_tokens": parts} for place, parts in self._parts.items()
+        }
+        return found | self._usages
 
     def of(self, told: Told) -> Iterator[bytes]:
         """The events of what has come. Raises Refused."""
@@ -170,9 +171,9 @@ class ResponseEvents:
     _next: int = 0
 
     @property
-    def usages(self) -> list[dict[str, Any]]:
+    def usages(self) -> dict[int, dict[str, Any]]:
         """The tokens used, about a part each where the answer broke off."""
-        return [self._usage or {"output_tokens": self._parts}]
+        return {0: self._usage or {"output_tokens": self._parts}}
 
     def of(self, told: Told) -> Iterator[bytes]:
         """The events of what has come. Raises Refused."""

@@ -19,10 +19,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from modelserver.gateway.admission import Admission, LoadReader
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
-from modelserver.gateway.calling import Calls, Told
+from modelserver.gateway.calling import Calls, Told, identified
 from modelserver.gateway.crowd import Crowd, allow_connections
 from modelserver.gateway.direct import DirectWay, can_go_directly
-from modelserver.gateway.doorkeeper import Doorkeeper
+from modelserver.gateway.doorkeeper import Doorkeeper, Visitor
 from modelserver.gateway.events import KEEP_ALIVE, find_response, open_events
 from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.headers import Caller, find_caller, find_patience
@@ -42,6 +42,7 @@ from modelserver.operations.prometheus import FleetCollector
 from modelserver.settings import Settings
 from modelserver.store import Keys
 from modelserver.store.server.connections import open_async
+from modelserver.store.server.line import read_error
 from modelserver.tracing import find_tracer
 
 #: A connection that asks for nothing is closed after so many seconds.
@@ -66,7 +67,9 @@ class Gateway:
         self._client = open_async(
             settings.redis_url, settings.fleet.redis.max_connections, queues=True
         )
-        self._doorkeeper = Doorkeeper(self._client, store_keys, is_local)
+        self._doorkeeper = Doorkeeper(
+            self._client, store_keys, is_local, int(app.conf.result_expires)
+        )
         self._inbox = Inbox(self._client, store_keys)
         self._direct = None
         if can_go_directly(settings):
@@ -75,6 +78,8 @@ class Gateway:
         self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
         self._began = int(time.time())
+        #: What goes on after its client has gone away.
+        self._left: set[asyncio.Task[Any]] = set()
         self._hedges = settings.fleet.gateway.hedge
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(settings))
@@ -213,11 +218,19 @@ class Gateway:
         # A stream is kept open meanwhile: then a client's timeout does not count.
         patience = None if asked.stream else find_patience(request)
         await self._admission.check(asked, caller, patience)
-        if asked.stream:
-            return await self._stream(request, asked, caller)
-        answers = await self._calls.answer(asked, caller)
-        usages = [answer.get("usage") or {} for answer in answers]
-        await self._doorkeeper.note(visitor, asked.model, usages)
+        asked = identified(asked, caller)
+        try:
+            if asked.stream:
+                return await self._stream(request, asked, caller)
+            answers = await self._answers(visitor, asked, caller)
+        except (ConnectionError, asyncio.CancelledError):
+            if caller.idempotency_key and visitor.key:
+                # It goes on, and counts even if nobody comes for its answer.
+                left = asyncio.create_task(self._answers(visitor, asked, caller))
+                self._left.add(left)
+                left.add_done_callback(self._left.discard)
+                left.add_done_callback(read_error)
+            raise
         engines = [str(answer.pop("engine", "")) for answer in answers]
         headers = {"x-modelserver-engine": ",".join(dict.fromkeys(engines))}
         headers |= visitor.headers
@@ -235,11 +248,19 @@ class Gateway:
             await self._responses.keep(request, asked, answer)
         return json_response(answer, headers)
 
+    async def _answers(
+        self, visitor: Visitor, asked: Asked, caller: Caller
+    ) -> list[dict[str, Any]]:
+        answers = await self._calls.answer(asked, caller)
+        usages = {place: each.get("usage") or {} for place, each in enumerate(answers)}
+        await self._doorkeeper.note(visitor, asked, usages)
+        return answers
+
     async def _stream(
         self, request: web.Request, asked: Asked, caller: Caller
     ) -> web.StreamResponse:
         news = self._calls.stream(asked, caller)
-        events = open_events(asked)
+        events, is_whole = open_events(asked), False
         coming = asyncio.ensure_future(anext(news, None))
         try:
             await asyncio.wait({coming}, timeout=SILENT_SECONDS)
@@ -255,6 +276,7 @@ class Gateway:
                     if found:
                         await response.write(found)
                     coming = asyncio.ensure_future(anext(news, None))
+                is_whole = True
                 for event in events.end():
                     await response.write(event)
             except (ConnectionError, asyncio.CancelledError):
@@ -267,8 +289,9 @@ class Gateway:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
             await news.aclose()
-            visitor = request["visitor"]
-            await self._doorkeeper.note(visitor, asked.model, events.usages)
+            # What is counted once is counted whole.
+            if is_whole or not caller.idempotency_key:
+                await self._doorkeeper.note(request["visitor"], asked, events.usages)
 
 
 async def _open_stream(request: web.Request) -> web.StreamResponse:

@@ -369,6 +369,10 @@ class Keys:
         """Hash of what an API key used on a day, by model."""
         return f"{self.prefix}api:day:{day}:{name}"
 
+    def counted(self, task: str) -> str:
+        """There while what a request used is not counted again."""
+        return f"{self.prefix}api:counted:{task}"
+
     @property
     def in_books(self) -> str:
         """Set of the API keys that ever used anything."""

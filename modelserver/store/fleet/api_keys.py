@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -210,6 +210,19 @@ async def count_request(client: Redis, keys: Keys, key: ApiKey, now: float) -> C
     """Count a request, unless a limit is reached. Raises RedisError."""
     found: Any = await client.eval(_COUNT, 2, *_counting(keys, key, now, 1))
     return _count_of(found)
+
+
+async def find_uncounted(
+    client: Redis, keys: Keys, tasks: Sequence[str], seconds: int
+) -> list[bool]:
+    """Which requests were not counted in the last seconds; from now on they are.
+
+    Raises RedisError.
+    """
+    async with client.pipeline(transaction=False) as pipe:
+        for task in tasks:
+            pipe.set(keys.counted(task), 1, nx=True, ex=seconds)
+        return [bool(is_first) for is_first in await pipe.execute()]
 
 
 async def note_use(

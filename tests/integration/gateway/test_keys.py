@@ -17,6 +17,7 @@ from modelserver.store.fleet.api_keys import (
     read_books,
     revoke_api_key,
 )
+from modelserver.values import EngineState
 from tests.integration.gateway.conftest import Served, open_gateway
 from tests.support.hosted_runs import holder
 from tests.support.processes import ROOT, eventually
@@ -233,6 +234,47 @@ def test_the_books_say_what_was_used(guarded: Served, fleet: FleetSite):
     [head, row] = command(fleet, "usage", "--csv", "--days", "1").splitlines()
     assert head.startswith("key,day,model")
     assert row.startswith("ana,")
+
+
+def tokens_of(fleet: FleetSite, key: str) -> int:
+    """The tokens that the books have of a key."""
+    found = (each for each in read_books(fleet.store, 2) if each.key == key)
+    return sum(each.prompt_tokens + each.completion_tokens for each in found)
+
+
+def test_what_is_repeated_is_counted_once(guarded: Served, fleet: FleetSite):
+    own = {
+        "Authorization": f"Bearer {command(fleet, 'keys', 'add', 'ana')}",
+        "Idempotency-Key": "counted once",
+    }
+    several = ASKED | {"prompt": ["one two", "three four"]}
+    for body, tokens in (
+        (ASKED, 5),
+        (ASKED, 5),
+        (ASKED | {"stream": True}, 5),
+        (several, 10),
+        (several | {"stream": True}, 10),
+        (ASKED | {"prompt": "other words"}, 15),
+    ):
+        assert guarded.ask("/v1/completions", body, headers=own)[0] == 200
+        assert tokens_of(fleet, "ana") == tokens, body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_goes_on_after_its_client_is_counted_once(
+    guarded: Served, fleet: FleetSite, stream: bool
+):
+    engine = fleet.engine("writer-1", "--latency", "1")
+    fleet.report("writer-0", EngineState.STARTING)
+    secret = command(fleet, "keys", "add", "ana")
+    own = {"Authorization": f"Bearer {secret}", "Idempotency-Key": f"left {stream}"}
+    body = ASKED | {"stream": stream}
+    with guarded.connected() as connection:
+        connection.request("POST", "/v1/completions", json.dumps(body), own)
+        eventually(lambda: engine.stats()["received"], PATIENCE)
+    eventually(lambda: tokens_of(fleet, "ana") == 5, PATIENCE)
+    assert guarded.ask("/v1/completions", body, headers=own)[0] == 200
+    assert tokens_of(fleet, "ana") == 5
 
 
 def test_at_another_address_every_request_needs_a_key(site: FleetSite):

@@ -31,7 +31,7 @@ def test_events_of_a_response_are_the_engines_under_our_name():
     assert [body["sequence_number"] for _, body in told] == [0, 1, 2]
     assert told[0][1]["response"]["model"] == "m"
     assert told[1][1]["delta"] == "a"
-    assert events.usages == [usage]
+    assert events.usages == {0: usage}
     assert list(events.end()) == []
 
 
@@ -43,7 +43,7 @@ def test_an_error_in_a_response_is_found_in_either_form():
     assert (name, body["type"], body["sequence_number"]) == ("error", "error", 2)
     assert (body["message"], body["code"]) == ("gone", "engine_error")
     assert body["error"]["message"] == "gone"
-    assert events.usages == [{"output_tokens": 2}]
+    assert events.usages == {0: {"output_tokens": 2}}
 
 
 def told(path: str, *news: Told) -> list[dict[str, Any]]:
