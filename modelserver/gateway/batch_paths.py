@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from celery import Celery
 from redis.exceptions import RedisError
 
@@ -14,7 +14,12 @@ from modelserver.gateway.batch_records import BatchRecord
 from modelserver.gateway.batches import BatchFolder
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.files import PURPOSE, FileFolder, FileRecord
-from modelserver.gateway.reading import read_chunks, read_json_body
+from modelserver.gateway.reading import (
+    read_chunks,
+    read_field,
+    read_json_body,
+    read_parts,
+)
 from modelserver.gateway.unpacking import find_packing
 from modelserver.gateway.writing import LISTED, MOST_LISTED, json_response, list_page
 from modelserver.settings import Settings
@@ -84,7 +89,7 @@ class BatchPathsHandler:
                 text = f"file is there {len(kept)} times in the form; send one"
                 raise Refused(Fault(400, text, param="file"))
             if purpose != PURPOSE:
-                text = f'purpose must be "{PURPOSE}", not {purpose!r}'
+                text = f'purpose must be "{PURPOSE}", not {purpose[:64]!r}'
                 raise Refused(Fault(400, text, param="purpose"))
         except BaseException:
             for each in kept:
@@ -96,18 +101,17 @@ class BatchPathsHandler:
         """Keep a form's files, noted in ``kept`` as they come; its purpose."""
         purpose = ""
         try:
-            async for part in await request.multipart():
-                if not isinstance(part, BodyPartReader):
-                    continue
-                if part.name == "purpose":
-                    async for chunk in read_chunks(part):
-                        purpose = (purpose + chunk.decode(errors="replace"))[:64]
-                elif part.name == "file":
+            async for part in read_parts(request):
+                if part.name == "file":
                     name = (part.filename or "upload.jsonl")[-255:]
                     chunks = read_chunks(part)
                     kept.append(
                         await self._files.keep(name, request["visitor"].owner, chunks)
                     )
+                    continue
+                text = await read_field(part)
+                if part.name == "purpose":
+                    purpose = text
         except (ValueError, AssertionError, RuntimeError, LookupError) as error:
             raise RequestError(f"the form cannot be read: {error}") from error
         return purpose

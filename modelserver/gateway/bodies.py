@@ -199,6 +199,11 @@ def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]
             'stream_options must be an object like {"include_usage": true}, not '
             f"{_kind(options)}"
         )
+    usage = (options or {}).get("include_usage")
+    if not (usage is None or isinstance(usage, bool)):
+        raise RequestError(
+            f"stream_options must have true or false as include_usage, not {usage!r}"
+        )
     if options and not stream:
         raise RequestError("stream_options is only for stream=true; leave it out")
     if stream and path not in _STREAMED:

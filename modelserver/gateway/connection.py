@@ -30,7 +30,8 @@ class Connection(RequestHandler):
         if not 400 <= status < 500:
             fault = Fault(status, "an error of ours", "server_error")
         else:
-            text = f"the request is no HTTP: {(message or plain.text).splitlines()[0]}"
+            told = (message or plain.text).splitlines()[0].rstrip(" :")
+            text = f"the request is no HTTP: {told}"
             fault = Fault(status, text, code="invalid_http")
         response = error_response(fault)
         response.force_close()

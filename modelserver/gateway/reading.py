@@ -1,8 +1,8 @@
 """Requests as they come in: their paths, and bodies, each within bounded time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import BodyPartReader, web
@@ -23,8 +23,11 @@ SILENT_BODY_SECONDS = 10.0
 BODY_SECONDS = 300.0
 #: The next bytes of a file may take so many seconds.
 CHUNK_SECONDS = 60.0
+#: Most parts of a form, and most bytes of one that is no file.
+MOST_PARTS, MOST_FIELD_BYTES = 64, 10_000
 #: Bytes of an upload that are read at a time.
 CHUNK_BYTES = 1 << 18
+T = TypeVar("T")
 #: Sends who doubled a slash or ended with one to the path that they meant.
 TIDY_PATHS = web.normalize_path_middleware(
     append_slash=False,
@@ -74,17 +77,51 @@ async def _unpacked(packed: bytes, packing: str, most: int) -> bytes:
     return found
 
 
-async def read_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
-    """The content of a file in a form. Raises Refused."""
-    while True:
-        try:
-            async with asyncio.timeout(CHUNK_SECONDS):
-                chunk = await part.read_chunk(CHUNK_BYTES)
-        except TimeoutError:
-            raise _late(CHUNK_SECONDS) from None
-        if not chunk:
+async def read_parts(
+    request: web.Request, silent_seconds: float = CHUNK_SECONDS
+) -> AsyncIterator[BodyPartReader]:
+    """The parts of a form; each is to be read before the next. Raises Refused."""
+    form = await request.multipart()
+    for _ in range(MOST_PARTS):
+        part = await _in_time(form.next(), silent_seconds)
+        if part is None:
             return
+        if not isinstance(part, BodyPartReader):
+            text = "the form has a form in it; send the file as a part of its own"
+            raise Refused(Fault(400, text, code="invalid_body"))
+        yield part
+    text = f"the form has more than {MOST_PARTS} parts; send the file and its purpose"
+    raise Refused(Fault(400, text, code="invalid_body"))
+
+
+async def read_field(
+    part: BodyPartReader, silent_seconds: float = CHUNK_SECONDS
+) -> str:
+    """The text of a part that is no file. Raises Refused."""
+    found = b""
+    async for chunk in read_chunks(part, silent_seconds):
+        found += chunk
+        if len(found) > MOST_FIELD_BYTES:
+            name = (part.name or "")[:64]
+            text = f"{name} has more than {MOST_FIELD_BYTES:,} bytes; leave it out"
+            raise Refused(Fault(400, text, param=name))
+    return found.decode(errors="replace")
+
+
+async def read_chunks(
+    part: BodyPartReader, silent_seconds: float = CHUNK_SECONDS
+) -> AsyncIterator[bytes]:
+    """The content of a part of a form. Raises Refused."""
+    while chunk := await _in_time(part.read_chunk(CHUNK_BYTES), silent_seconds):
         yield part.decode(chunk)
+
+
+async def _in_time(coming: Awaitable[T], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await coming
+    except TimeoutError:
+        raise _late(seconds) from None
 
 
 def _late(seconds: float) -> Refused:

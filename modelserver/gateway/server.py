@@ -155,7 +155,9 @@ class Gateway:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except (web.RequestPayloadError, HttpProcessingError) as error:
-            text = f"the body cannot be read: {error}"
+            # The text of aiohttp's own errors has a head for logs.
+            why = getattr(error, "message", "") or str(error)
+            text = f"the body cannot be read: {why}"
             response = error_response(Fault(400, text, code="invalid_body"))
         except Exception as error:
             response = error_response(_fault(request, error))

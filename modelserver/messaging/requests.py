@@ -291,12 +291,12 @@ def _check_texts(texts: Any) -> None:
         texts = [texts]
     if not isinstance(texts, (list, tuple)):
         raise RequestError(
-            f"embed() takes a text or a list of texts, not {type(texts).__name__}"
+            f"input must be a text or a list of texts, not {type(texts).__name__}"
         )
     if not texts:
-        raise RequestError("embed() got an empty list; there is nothing to embed")
+        raise RequestError("input is an empty list; there is nothing to embed")
     if all(map(is_whole, texts)):
-        _check_token_ids(texts, "the text")
+        _check_token_ids(texts, "input")
         return
     of_ids = isinstance(texts[0], (list, tuple))
     bad = [
@@ -312,12 +312,12 @@ def _check_texts(texts: Any) -> None:
 def _find_problem(text: Any, place: int, of_ids: bool) -> str:
     if of_ids:
         if not isinstance(text, (list, tuple)) or not all(map(is_whole, text)):
-            return f"text {place} must be a list of token ids, as text 0 is"
+            return f"input[{place}] must be a list of token ids, as input[0] is"
         if text and min(text) < 0:
-            return f"text {place} has the token id {min(text)}; ids begin at 0"
+            return f"input[{place}] has the token id {min(text)}; ids begin at 0"
     elif not isinstance(text, str):
-        return f"text {place} must be text, not {type(text).__name__}"
-    return "" if text else f"text {place} is empty; leave it out"
+        return f"input[{place}] must be text, not {type(text).__name__}"
+    return "" if text else f"input[{place}] is empty; leave it out"
 
 
 _CHECKS: Mapping[str, Callable[[Any], None]] = {

@@ -194,7 +194,7 @@ FOUND_BY_THE_CLIENT: dict[str, tuple[Send, type[RequestError], str]] = {
     "no text to embed": (
         lambda fleet: fleet.embed.delay([]),
         RequestError,
-        "embed() got an empty list; there is nothing to embed",
+        "input is an empty list; there is nothing to embed",
     ),
     "what JSON cannot hold": (
         lambda fleet: fleet.complete.delay("x", stop=object()),

@@ -54,6 +54,18 @@ REFUSED: list[tuple[str, Any, int, str | None, str | None]] = [
     ),
     (
         "completions",
+        {
+            "prompt": "a",
+            "stream": True,
+            "stream_options": {"include_usage": "yes"},
+            "model": "writer",
+        },
+        400,
+        "stream_options",
+        None,
+    ),
+    (
+        "completions",
         {"prompt": "a", "max_tokens": 40_000, "model": "writer"},
         400,
         None,
@@ -78,8 +90,9 @@ REFUSED: list[tuple[str, Any, int, str | None, str | None]] = [
         "response_format",
         None,
     ),
-    ("embeddings", {"model": "vectors", "input": []}, 400, None, None),
-    ("embeddings", {"model": "vectors", "input": 5}, 400, None, None),
+    ("embeddings", {"model": "vectors", "input": []}, 400, "input", None),
+    ("embeddings", {"model": "vectors", "input": 5}, 400, "input", None),
+    ("embeddings", {"model": "vectors", "input": ["a", ""]}, 400, "input", None),
     (
         "embeddings",
         {"model": "vectors", "input": "a", "encoding_format": "hex"},
@@ -241,7 +254,9 @@ def test_what_is_no_http_is_refused_and_not_logged(
             connection.sendall(head.encode() + content)
         told, _, body = connection.recv(4096).partition(b"\r\n\r\n")
         assert told.split()[1] == b"400"
-        assert json.loads(body)["error"]["type"] == "invalid_request_error"
+        error = json.loads(body)["error"]
+        assert error["type"] == "invalid_request_error"
+        assert not error["message"].endswith(":"), error
     assert log.read_text() == logged
 
 
@@ -290,6 +305,8 @@ def test_a_packed_form_is_refused_and_leaves_no_file(gateway: Served):
         + b"--m--\r\n",
         b'--m\r\nContent-Disposition: form-data; name="file"\r\n'
         b"Content-Transfer-Encoding: odd\r\n\r\na\r\n--m--\r\n",
+        b'--m\r\nContent-Disposition: form-data; name="file"; filename="\x00"\r\n\r\n'
+        b"a\r\n--m--\r\n",
         b"",
     ],
 )
@@ -301,7 +318,9 @@ def test_a_form_that_is_none_is_refused_and_leaves_no_file(
         kind = {"Content-Type": "multipart/form-data; boundary=m"}
         connection.request("POST", "/v1/files", form, kind)
         response = connection.getresponse()
-        assert response.status == 400, response.read()
+        told = response.read()
+        assert response.status == 400, told
+        assert b"\\n" not in told
     assert gateway.ask("/v1/files")[1]["data"] == files
 
 

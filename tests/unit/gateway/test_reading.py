@@ -8,7 +8,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
 from modelserver.gateway.faults import Refused
-from modelserver.gateway.reading import read_body
+from modelserver.gateway.reading import read_body, read_field, read_parts
 
 
 def begun(most: int = 100) -> tuple[web.Request, StreamReader]:
@@ -52,6 +52,67 @@ def test_a_body_is_only_so_large():
         await read_body(request)
 
     with pytest.raises(web.HTTPRequestEntityTooLarge):
+        asyncio.run(read())
+
+
+def form(*parts: bytes) -> tuple[web.Request, StreamReader]:
+    """A request whose body is a form of which these parts have come."""
+    loop = asyncio.get_running_loop()
+    protocol = BaseProtocol(loop)
+    protocol.connection_made(asyncio.Transport())
+    stream = StreamReader(protocol, 2**16, loop=loop)
+    for part in parts:
+        stream.feed_data(b"--m\r\n" + part + b"\r\n")
+    kind = {"Content-Type": "multipart/form-data; boundary=m"}
+    return make_mocked_request("POST", "/", headers=kind, payload=stream), stream
+
+
+def field(name: str, value: bytes) -> bytes:
+    return f'Content-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value
+
+
+async def read_form(request: web.Request) -> dict[str | None, str]:
+    parts = read_parts(request, silent_seconds=0.2)
+    return {part.name: await read_field(part, 0.2) async for part in parts}
+
+
+def test_a_form_is_read_by_its_parts():
+    async def read() -> dict[str | None, str]:
+        request, stream = form(field("a", b"1"), field("b", b"2"))
+        stream.feed_data(b"--m--\r\n")
+        stream.feed_eof()
+        return await read_form(request)
+
+    assert asyncio.run(read()) == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("part", [b"Content-Disp", b"", field("b", b"2")])
+def test_a_form_that_breaks_off_between_its_parts_is_not_waited_for(part: bytes):
+    async def read() -> None:
+        request, _ = form(field("a", b"1"), part)
+        await read_form(request)
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(asyncio.wait_for(read(), 30))
+    assert refused.value.fault.status == 408
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ([field("a", b"1")] * 65, "more than 64 parts"),
+        ([field("a", b"1" * 20_000)], "a has more than 10,000 bytes"),
+        ([b"Content-Type: multipart/mixed; boundary=n\r\n\r\n--n--"], "a form in it"),
+    ],
+)
+def test_a_form_is_only_so_large(parts: list[bytes], told: str):
+    async def read() -> None:
+        request, stream = form(*parts)
+        stream.feed_data(b"--m--\r\n")
+        stream.feed_eof()
+        await read_form(request)
+
+    with pytest.raises(Refused, match=told):
         asyncio.run(read())
 
 
