@@ -62,7 +62,7 @@ def _seconds(request: web.Request) -> float | None:
         seconds = 0.0
     if 0 < seconds <= LONGEST_DEADLINE_SECONDS:
         return seconds
-    text = f"{name} must be a number of seconds above 0, not {value!r}"
+    text = f"{name} must be a number of seconds above 0, not {value[:64]!r}"
     raise Refused(Fault(400, text, param=name))
 
 
@@ -81,7 +81,7 @@ def _whether(request: web.Request, name: str, default: bool) -> bool:
     if value in ("true", "false"):
         return value == "true"
     raise Refused(
-        Fault(400, f"{name} must be true or false, not {value!r}", param=name)
+        Fault(400, f"{name} must be true or false, not {value[:64]!r}", param=name)
     )
 
 
@@ -92,7 +92,7 @@ def _number(request: web.Request, name: str, most: int) -> int | None:
     # Python refuses numbers of thousands of digits.
     if value.isascii() and value.isdecimal() and len(value) < 10 and int(value) <= most:
         return int(value)
-    text = f"{name} must be a whole number from 0 to {most}, not {value!r}"
+    text = f"{name} must be a whole number from 0 to {most}, not {value[:64]!r}"
     raise Refused(Fault(400, text, param=name))
 
 

@@ -10,7 +10,7 @@ import orjson
 from modelserver.store.batch import LEFT_BY, Delivery
 
 #: How a message begins that was passed on; by whom.
-LEFT_BY_FIRST = re.compile(
+_LEFT_BY_FIRST = re.compile(
     rb'\{(?:"rows":\d+,)?"%b":"[\d.]+(\|[^"]*)"' % LEFT_BY.encode()
 )
 
@@ -42,7 +42,7 @@ class HeldMessage:
 
     def leave(self, worker: str, until: float) -> None:
         """Leave it to others than this worker, and those that did so before."""
-        before = LEFT_BY_FIRST.match(self.delivery.raw)
+        before = _LEFT_BY_FIRST.match(self.delivery.raw)
         names = before[1].decode() if before else "|"
         names += "" if f"|{worker}|" in names else f"{worker}|"
         self.amendments[LEFT_BY] = f"{until:.2f}{names}"
@@ -61,7 +61,7 @@ class HeldMessage:
         message = orjson.loads(self.delivery.raw)
         headers = message["headers"] | self.amendments
         # Scripts read what comes first: how many rows, whom it is not for.
-        first = {name: message.pop(name) for name in ("rows",) if name in message}
+        first = {"rows": message.pop("rows")} if "rows" in message else {}
         message.pop(LEFT_BY, None)
         if LEFT_BY in headers:
             first[LEFT_BY] = headers.pop(LEFT_BY)

@@ -112,8 +112,10 @@ class Executor:
         request = build(task, args, kwargs)
         queue = (context.delivery_info or {}).get("routing_key")
         named = request.model or str(queue or "")
-        adapters = {name: spec.adapters for name, spec in self.specs.items()}
-        base = "" if named in adapters else find_base(named, adapters)
+        base = ""
+        if named not in self.specs:
+            adapters = {name: spec.adapters for name, spec in self.specs.items()}
+            base = find_base(named, adapters)
         asked = base or named
         model = self.fallbacks.model_for(asked)
         # Another model has no such adapter.

@@ -106,7 +106,7 @@ class Store:
         seconds, micros = self.run("TIME")
         return int(seconds) + int(micros) / 1e6
 
-    def server(self) -> "ServerKind":
+    def server(self) -> ServerKind:
         """What the server says of itself."""
         # Unlike INFO, every user may ask this.
         reply: Any = self.run("HELLO")

@@ -15,7 +15,7 @@ _LOGIN = f"correct {WHERE}, or the password in the file of redis.password_file"
 #: How the replies begin that refuse a user or a password.
 _REFUSED = ("NOAUTH", "WRONGPASS", "invalid username-password")
 #: What is heard where only one side speaks TLS.
-_ONLY_ONE_SPEAKS_TLS = (*("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"),)
+_ONLY_ONE_SPEAKS_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 #: What is heard where the server wants a certificate of its client as well.
 _WANTS_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA")
 

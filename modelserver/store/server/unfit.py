@@ -27,7 +27,7 @@ def _fault(pattern: str, fact: str, remedy: str) -> _Fault:
     return _Fault(re.compile(pattern, re.IGNORECASE), fact, remedy)
 
 
-#: The kinds; the first that fits counts. {0} is what the pattern's group found.
+#: The kinds; the first that fits counts. {said} is the reply, {where} what to correct.
 _FAULTS = (
     _fault(
         r"running in protected mode",
@@ -59,8 +59,8 @@ _FAULTS = (
         "use a server without cluster-enabled; sentinel:// is there for failovers",
     ),
     _fault(
-        r"unknown command ['`]?(\w+)|unknown subcommand ['`]?(\w+)"
-        r"|Unknown (?:Redis|Valkey) (?:command called from script)",
+        r"unknown (?:sub)?command ['`]?\w"
+        r"|Unknown (?:Redis|Valkey) command called from script",
         "does not know a command that a fleet needs ({said})",
         f"use {TESTED}, without rename-command for it",
     ),
