@@ -12,6 +12,9 @@ from modelserver.gateway.unpacking import find_packing, unpack
 
 #: The largest body that is read, in bytes, also of what it unpacks to.
 MOST_BODY_BYTES = 64_000_000
+#: Most lists and objects in a body; brackets in its texts count. To make a value of
+#: 64 MB of lists takes seconds, in which nobody else is answered.
+MOST_CONTAINERS = 2_000_000
 #: A body of so many bytes is looked through on the loop, a larger one in a thread.
 SHORT_BODY_BYTES = 100_000
 #: Of a request whose body was read: whether it is such a short one.
@@ -43,6 +46,12 @@ async def read_json_body(request: web.Request) -> Any:
     if packing:
         content = await _unpacked(content, packing, request.client_max_size)
     request[IS_SHORT] = len(content) <= SHORT_BODY_BYTES
+    if content.count(b"[") + content.count(b"{") > MOST_CONTAINERS:
+        text = (
+            f"the body has more than {MOST_CONTAINERS:,} lists and objects; send it in "
+            "several requests"
+        )
+        raise Refused(Fault(413, text, code="request_too_large"))
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
