@@ -1,6 +1,7 @@
 """Requests of the gateway on their way through the queue: sent, awaited, called off."""
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from concurrent.futures import Future
@@ -8,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
 from celery import Celery
 from celery.result import AsyncResult
 from redis.exceptions import RedisError
@@ -34,9 +36,12 @@ def identified(asked: Asked, caller: Caller) -> Asked:
     calls = []
     for place, call in enumerate(asked.calls):
         # Something else with the same key is no repeat, and has another answer.
-        content = repr((call.task, call.payload, sorted(call.arguments.items())))
-        name = f"{caller.name}\n{caller.idempotency_key}\n{place}\n{content}"
-        calls.append(replace(call, id=str(uuid.uuid5(_IDS, name))))
+        asks = [call.task, call.payload, sorted(call.arguments.items())]
+        with suppress(orjson.JSONEncodeError):  # Too deep: refused as it is sent.
+            content = hashlib.sha256(orjson.dumps(asks)).hexdigest()
+            name = f"{caller.name}\n{caller.idempotency_key}\n{place}\n{content}"
+            call = replace(call, id=str(uuid.uuid5(_IDS, name)))
+        calls.append(call)
     return replace(asked, calls=tuple(calls))
 
 

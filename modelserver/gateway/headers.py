@@ -35,9 +35,7 @@ class Caller:
     is_short: bool = False
 
 
-def find_caller(
-    request: web.Request, key: ApiKey | None, hedges: bool, has_past: bool
-) -> Caller:
+def find_caller(request: web.Request, key: ApiKey | None, hedges: bool) -> Caller:
     """Who asks, by its key and the request's headers. Raises Refused."""
     urgent = _number(request, "x-modelserver-priority", 9) or 0
     name = _text(request, "x-modelserver-submitter")
@@ -47,7 +45,7 @@ def find_caller(
         deadline=_seconds(request),
         idempotency_key=_text(request, "idempotency-key"),
         may_be_hedged=_whether(request, "x-modelserver-hedge", hedges),
-        is_short=request[IS_SHORT] and not has_past,
+        is_short=request[IS_SHORT],
     )
 
 

@@ -1,7 +1,7 @@
 """Requests as they come in: their paths, and bodies, each within bounded time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -76,6 +76,11 @@ async def read_body(
                     raise web.HTTPRequestEntityTooLarge(most, len(body))
     except TimeoutError:
         raise _late(BODY_SECONDS if clock.time() >= end else silent_seconds) from None
+
+
+async def look_through(request: web.Request, look: Callable[[], T]) -> T:
+    """What is found in a body: of a short one at once, else beside other requests."""
+    return look() if request[IS_SHORT] else await asyncio.to_thread(look)
 
 
 async def _unpacked(packed: bytes, packing: str, most: int) -> bytes:

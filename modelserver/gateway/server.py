@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -30,8 +31,10 @@ from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
 from modelserver.gateway.patience import patiently
 from modelserver.gateway.reading import (
+    IS_SHORT,
     MOST_BODY_BYTES,
     TIDY_PATHS,
+    look_through,
     read_json_body,
 )
 from modelserver.gateway.response_paths import ResponsePathsHandler
@@ -212,15 +215,16 @@ class Gateway:
     async def _infer(self, request: web.Request) -> web.StreamResponse:
         body = request["body"] = await read_json_body(request)
         body = await self._responses.with_past(request, body)
-        asked = read_body(request.path, body)
+        if body is not request["body"]:
+            request[IS_SHORT] = False
+        asked = await look_through(request, lambda: read_body(request.path, body))
         visitor = await self._doorkeeper.count(request["visitor"], asked.model, body)
         request["visitor"] = visitor
-        has_past = body is not request["body"]
-        caller = find_caller(request, visitor.key, self._hedges, has_past)
+        caller = find_caller(request, visitor.key, self._hedges)
         # A stream is kept open meanwhile: then a client's timeout does not count.
         patience = None if asked.stream else find_patience(request)
         await self._admission.check(asked, caller, patience)
-        asked = identified(asked, caller)
+        asked = await look_through(request, partial(identified, asked, caller))
         try:
             if asked.stream:
                 return await self._stream(request, asked, caller)

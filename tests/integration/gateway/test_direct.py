@@ -212,7 +212,7 @@ def test_all_who_come_at_once_go_by_one_look_for_keys(
 ):
     async def look() -> None:
         client = open_async(valkey.url, 50)
-        doorkeeper = Doorkeeper(client, KEYS, is_local=True)
+        doorkeeper = Doorkeeper(client, KEYS, True, counted_seconds=60)
         await asyncio.gather(*(doorkeeper.admit("") for _ in range(50)))
         await client.aclose()
 

@@ -1,6 +1,7 @@
 """Bodies that come slowly, and those that break off."""
 
 import asyncio
+from threading import get_ident
 
 import pytest
 from aiohttp import StreamReader, web
@@ -8,7 +9,13 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
 from modelserver.gateway.faults import Refused
-from modelserver.gateway.reading import read_body, read_field, read_parts
+from modelserver.gateway.reading import (
+    IS_SHORT,
+    look_through,
+    read_body,
+    read_field,
+    read_parts,
+)
 
 
 def begun(most: int = 100) -> tuple[web.Request, StreamReader]:
@@ -114,6 +121,16 @@ def test_a_form_is_only_so_large(parts: list[bytes], told: str):
 
     with pytest.raises(Refused, match=told):
         asyncio.run(read())
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+def test_a_long_body_is_looked_through_beside_the_loop(is_short: bool):
+    async def look() -> bool:
+        request, _ = begun()
+        request[IS_SHORT] = is_short
+        return await look_through(request, get_ident) == get_ident()
+
+    assert asyncio.run(look()) == is_short
 
 
 def test_a_closed_connection_ends_its_body_at_once():
