@@ -89,7 +89,7 @@ clean:  ## what make made here; engine environments and models stay in their hom
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
-	@echo "Setting up $(VENV): modelserver and its libraries (about 15 s and 380 MB)"
+	@echo "Setting up $(VENV): modelserver and its libraries (about 15 s and 630 MB)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "modelserver needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
