@@ -14,8 +14,8 @@ from modelserver.cli.status import STATE_COLOURS, engine_reason, model_note
 from modelserver.inventory import gib
 from modelserver.operations.words import clock, ordered
 from modelserver.page.figures import ours_and_others
-from modelserver.page.reading import EngineCard, FleetReading, ModelCard, RunCard
-from modelserver.store.runs.programs import ProgramRun, ProgramRunState
+from modelserver.page.reading import EngineCard, FleetReading, ModelCard
+from modelserver.runs.listed import ListedRun
 
 #: Letters of a name that are shown at most.
 NAME_WIDTH = 24
@@ -290,42 +290,23 @@ def _runs(view: FleetReading) -> Section:
         Column("left", True, spare=1),
         Column("waits for", is_note=True),
     )
-    at, going = view.status.at, [each for each in view.programs if not each.end]
-    ended = [each for each in view.programs if each.end]
-    rows = [_program_row(each, at) for each in going]
-    rows += [_run_row(card) for card in view.runs]
-    rows += [_program_row(each, at) for each in ended]
-    return Section(columns, rows)
+    return Section(columns, [_run_row(run) for run in view.listed_runs])
 
 
-def _run_row(card: RunCard) -> tuple[RenderableType, ...]:
-    run, tally = card.found.run, card.view.tally
-    done = tally.answered + tally.failed
-    return (
-        Text(run.id),
-        card.state,
-        ProgressBar(max(1, run.rows), done, width=BAR_WIDTH),
-        f"{done / max(1, run.rows):.1%}",
-        f"{tally.failed:,}",
-        f"{tally.rates[0]:,.1f}" if card.is_held else "-",
-        seconds(tally.eta_seconds) if card.is_held else "-",
-        Text(card.obstacle),
-    )
-
-
-def _program_row(run: ProgramRun, now: float) -> tuple[RenderableType, ...]:
-    state, total = run.state(now), run.total
-    is_running = state is ProgramRunState.RUNNING
+def _run_row(run: ListedRun) -> tuple[RenderableType, ...]:
     bar: RenderableType = ""
-    if total is not None:
-        bar = ProgressBar(max(1, total), run.done, width=BAR_WIDTH)
+    done = f"{run.done:,}"
+    if run.total is not None:
+        whole = max(1, run.total)
+        bar = ProgressBar(whole, run.done, width=BAR_WIDTH)
+        done = f"{run.done / whole:.1%}"
     return (
         Text(run.id),
-        state,
+        run.state,
         bar,
-        f"{run.done:,}" if total is None else f"{run.done / max(1, total):.1%}",
+        done,
         f"{run.failed:,}",
-        f"{run.rate:,.1f}" if is_running else "-",
-        seconds(run.eta_seconds) if is_running else "-",
-        Text(""),
+        "-" if run.rate is None else f"{run.rate:,.1f}",
+        seconds(run.eta_seconds),
+        Text(run.note),
     )

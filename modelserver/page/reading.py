@@ -12,9 +12,13 @@ from modelserver.operations.incidents import Incident, read_incidents
 from modelserver.operations.status import EngineStatus, ModelStatus, Status, read_status
 from modelserver.page.figures import KeyUse, QueueHistory, Waiting, answer_rate
 from modelserver.policy.health.memory import engine_memories
-from modelserver.runs.hosting.choosing import find_obstacle
 from modelserver.runs.hosting.telling import RunView
-from modelserver.runs.waiting import find_wait
+from modelserver.runs.listed import (
+    ListedRun,
+    in_order,
+    list_program_run,
+    list_submitted,
+)
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import AlertRecord, open_alerts
@@ -24,19 +28,16 @@ from modelserver.store.fleet.decisions import recent_decisions, subjects_of
 from modelserver.store.fleet.measurements import read_all_samples
 from modelserver.store.fleet.workers import read_oldest
 from modelserver.store.runs.hosted import (
-    HolderReport,
     HostedRun,
     ended_ids,
     open_ids,
     read_holders,
     read_hosted,
 )
-from modelserver.store.runs.programs import ProgramRun, read_program_runs
+from modelserver.store.runs.programs import read_program_runs
 
 #: Runs that have ended and are shown, the last ones.
 ENDED_SHOWN = 10
-#: Runs of programs that are shown, the last ones.
-PROGRAMS_SHOWN = 10
 #: Days of the books that are summed up.
 BOOK_DAYS = 7
 
@@ -72,11 +73,8 @@ class RunCard:
     """A submitted run with how far it is."""
 
     found: HostedRun
-    state: str
-    #: What it waits for, "" where it gets on.
-    obstacle: str
     view: RunView
-    is_held: bool
+    listed: ListedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +97,8 @@ class FleetReading:
     #: Engines of models that left as well.
     engines: tuple[EngineCard, ...] = ()
     runs: tuple[RunCard, ...] = ()
-    #: Runs that programs carry out themselves, the last to begin first.
-    programs: tuple[ProgramRun, ...] = ()
+    #: The same, and those that programs carry out themselves, as a list shows them.
+    listed_runs: tuple[ListedRun, ...] = ()
     keys: tuple[KeyCard, ...] = ()
     #: Alerts that stand, oldest first.
     alerts: tuple[AlertRecord, ...] = ()
@@ -123,14 +121,15 @@ class FleetReader:
         """All of it as it is now. Raises StoreUnreachableError."""
         status, rules = read_status(store, self.settings), self.settings.fleet.rules
         with store.reachable():
+            runs = _run_cards(store, status.at)
             engines = _engine_cards(store, self.settings, status)
             return FleetReading(
                 status,
                 check_beat(status.at, status.steered_at, rules.steer_seconds),
                 models=self._model_cards(store, status, engines),
                 engines=engines,
-                runs=_run_cards(store, status.at),
-                programs=read_program_runs(store)[:PROGRAMS_SHOWN],
+                runs=runs,
+                listed_runs=_listed_runs(store, runs, status.at),
                 keys=_key_cards(store, status.at),
                 alerts=open_alerts(store),
                 decisions=tuple(recent_decisions(store)),
@@ -177,18 +176,18 @@ def _engine_cards(
 
 def _run_cards(store: Store, now: float) -> tuple[RunCard, ...]:
     ids = [*open_ids(store), *ended_ids(store)[:ENDED_SHOWN]]
-    holders = read_holders(store)
-    return tuple(
-        _run_card(found, holders, now) for found in read_hosted(store, ids, whole=True)
-    )
+    holders, cards = read_holders(store), []
+    for found in read_hosted(store, ids, whole=True):
+        view = RunView(found)
+        cards.append(RunCard(found, view, list_submitted(found, view, holders, now)))
+    return tuple(cards)
 
 
-def _run_card(found: HostedRun, holders: Sequence[HolderReport], now: float) -> RunCard:
-    view = RunView(found)
-    obstacle = find_obstacle(found, holders, now)
-    if found.is_held(now):
-        obstacle = obstacle or find_wait(view)
-    return RunCard(found, str(found.state(now)), obstacle, view, found.is_held(now))
+def _listed_runs(
+    store: Store, cards: Sequence[RunCard], now: float
+) -> tuple[ListedRun, ...]:
+    programs = (list_program_run(each, now) for each in read_program_runs(store))
+    return tuple(in_order([*(each.listed for each in cards), *programs], ENDED_SHOWN))
 
 
 def _key_cards(store: Store, now: float) -> tuple[KeyCard, ...]:

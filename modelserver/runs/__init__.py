@@ -14,6 +14,7 @@ Its rows are numbered in the order of its input. From the caller down:
 - ``progress``: how far it is, in a terminal and in a notebook
 - ``telling``: tells in Redis how far a run of a program is
 - ``waiting``: what one that is carried out waits for
+- ``listed``: runs as lists show them, whoever carries them out
 - ``feeder``: keeps a window of rows under way
 - ``journaled_lane``: the lane of a call whose answers a journal keeps
 - ``row_journal``: results and answers in a file, for the next time

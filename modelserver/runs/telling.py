@@ -4,6 +4,8 @@ import getpass
 import os
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,10 +24,32 @@ from modelserver.store.runs.programs import (
 
 #: It is told so often, in seconds; a run that is over sooner is not told of.
 TOLD_SECONDS = 2.0
+#: Its rate is that of so many of these times.
+RATE_TIMES = 30
 #: Seconds that one command may take.
 COMMAND_SECONDS = 2.0
 #: The end of a run waits no longer until that is told, in seconds.
 END_SECONDS = 3.0
+
+
+class Pace:
+    """How fast rows are done of late, whatever a journal had of them at the beginning.
+
+    >>> pace = Pace(0.0)
+    >>> pace.note(2.0, 900), pace.note(4.0, 920)
+    (450.0, 230.0)
+    >>> [pace.note(4.0 + 2 * n, 920 + 20 * n) for n in range(1, RATE_TIMES)][-1]
+    10.0
+    """
+
+    def __init__(self, now: float) -> None:
+        self._marks = deque([(now, 0)], maxlen=RATE_TIMES + 1)
+
+    def note(self, now: float, done: int) -> float:
+        """Rows a second, now that so many are done."""
+        self._marks.append((now, done))
+        since, before = self._marks[0]
+        return (done - before) / max(now - since, 1e-6)
 
 
 class RunTeller:
@@ -47,7 +71,10 @@ class RunTeller:
         self._look = look
         own = (settings.host, _find_user(), os.getpid(), _find_program(sys.argv))
         self._run = ProgramRun(run, what, total, 0, 0, *own)
+        #: How it has ended, "" before.
+        self._end = ""
         self._ended = threading.Event()
+        self._pace = Pace(time.monotonic())
         self._store: Store | None = None
         self._thread = threading.Thread(
             target=self._work, name="modelserver telling", daemon=True
@@ -57,7 +84,7 @@ class RunTeller:
     def end(self, is_over: bool) -> None:
         """Say that the run has ended, to its end or before."""
         stopped, completed = ProgramRunState.STOPPED, ProgramRunState.COMPLETED
-        self._run = replace(self._run, end=str(completed if is_over else stopped))
+        self._end = str(completed if is_over else stopped)
         self._ended.set()
         self._thread.join(END_SECONDS)
 
@@ -77,9 +104,17 @@ class RunTeller:
     def _tell(self) -> None:
         if self._store is None:
             self._store = connect(self._settings, COMMAND_SECONDS, 0)
-        began_at = self._run.began_at or self._store.now() - TOLD_SECONDS
         done, failed = self._look()
-        self._run = replace(self._run, began_at=began_at, done=done, failed=failed)
+        now = self._store.now()
+        self._run = replace(
+            self._run,
+            done=done,
+            failed=failed,
+            rate=self._pace.note(time.monotonic(), done),
+            began_at=self._run.began_at or now - TOLD_SECONDS,
+            told_at=now,
+            end=self._end,
+        )
         tell_program_run(self._store, self._run)
 
 

@@ -5,7 +5,7 @@ Only to be shown. Nothing of their prompts is kept here.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from modelserver.decoding import decode
 from modelserver.python310 import StrEnum
@@ -17,8 +17,8 @@ KEPT_SECONDS = 86_400
 #: A run that has said nothing for so many seconds is silent: its program is dead, was
 #: stopped, or cannot reach the server.
 SILENT_SECONDS = 15.0
-#: Most runs that are read, the last ones that said something.
-MOST_READ = 100
+#: Most runs that are listed, the last ones that said something.
+MOST_LISTED = 100
 
 
 class ProgramRunState(StrEnum):
@@ -47,6 +47,8 @@ class ProgramRun:
     pid: int = 0
     #: The name of the program's file, "" for none.
     program: str = ""
+    #: Rows a second of late.
+    rate: float = 0.0
     began_at: float = 0.0
     told_at: float = 0.0
     #: "completed" or "stopped", "" before the end.
@@ -60,12 +62,6 @@ class ProgramRun:
         return ProgramRunState.SILENT if is_silent else ProgramRunState.RUNNING
 
     @property
-    def rate(self) -> float:
-        """Rows a second since it began."""
-        seconds = self.told_at - self.began_at
-        return self.done / seconds if seconds > 0 else 0.0
-
-    @property
     def eta_seconds(self) -> float | None:
         """Seconds until all are done at this rate, None where nobody can say."""
         if self.total is None or not self.rate:
@@ -74,28 +70,25 @@ class ProgramRun:
 
 
 def tell_program_run(store: Store, run: ProgramRun) -> None:
-    """Say how far a run is now."""
-    now = store.now()
-    told = replace(run, told_at=now, began_at=run.began_at or now)
+    """Say how far a run is at its ``told_at``."""
     keys = store.keys
     with store.client.pipeline(transaction=False) as pipe:
-        pipe.set(keys.program_run(run.id), json.dumps(asdict(told)), ex=KEPT_SECONDS)
-        pipe.zadd(keys.program_runs, {run.id: now})
-        pipe.zremrangebyscore(keys.program_runs, 0, now - KEPT_SECONDS)
+        pipe.set(keys.program_run(run.id), json.dumps(asdict(run)), ex=KEPT_SECONDS)
+        pipe.zadd(keys.program_runs, {run.id: run.told_at})
+        pipe.zremrangebyrank(keys.program_runs, 0, -MOST_LISTED - 1)
         pipe.expire(keys.program_runs, KEPT_SECONDS)
         pipe.execute()
 
 
 def read_program_runs(store: Store) -> tuple[ProgramRun, ...]:
-    """The runs that said something within a day, the last to begin first."""
+    """The runs that said something within a day."""
     keys = store.keys
-    ids = list(store.run("ZRANGE", keys.program_runs, 0, MOST_READ - 1, "REV"))
+    ids = list(store.run("ZRANGE", keys.program_runs, 0, -1))
     if not ids:
         return ()
     values = store.run("MGET", *map(keys.program_run, ids))
     stored = {name: text for name, text in zip(ids, values, strict=True) if text}
-    found = read_each(store, "program's run", stored, _decode).values()
-    return tuple(sorted(found, key=lambda each: -each.began_at))
+    return tuple(read_each(store, "program's run", stored, _decode).values())
 
 
 def _decode(text: str) -> ProgramRun:

@@ -72,7 +72,8 @@ def test_notes_can_be_read_where_columns_have_to_go_for_them(records: Records):
 
 
 def test_runs_of_programs_are_shown_first_while_they_go_on(records: Records):
-    run = ProgramRun("map-1", "prompts", 80, 20, program="night.py")
+    now = records.store.now()
+    run = ProgramRun("map-1", "prompts", 80, 20, began_at=now, told_at=now)
     tell_program_run(records.store, run)
     lines = drawn(records, 120, 60)
     place = next(n for n, line in enumerate(lines) if line.startswith("RUN"))

@@ -3,6 +3,7 @@
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_what_is_shown_of_the_fleet(page: PageVisit):
 
 def test_runs_of_programs_are_shown(page: PageVisit, records: Records):
     run = ProgramRun("map-1", "prompts", None, 20, 3, user=WICKED, program="night.py")
-    tell_program_run(records.store, run)
+    tell_program_run(records.store, replace(run, told_at=records.store.now()))
     eventually(lambda: "map-1" in page.ask("/").text)
     text = page.ask("/").text
     assert "prompts of night.py" in text

@@ -15,7 +15,11 @@ from modelserver.runs.mapping import map_prompts
 from modelserver.runs.rollouts.mapping import map_rows
 from modelserver.runs.telling import RunTeller
 from modelserver.settings import load
-from modelserver.store.runs.programs import ProgramRun, read_program_runs
+from modelserver.store.runs.programs import (
+    ProgramRun,
+    read_program_runs,
+    tell_program_run,
+)
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import PATIENCE, FleetSite
 
@@ -86,12 +90,22 @@ def test_batch_list_has_programs_too(fleet: FleetSite):
 
 
 def test_a_program_that_is_gone_is_silent():
-    run = ProgramRun("map-1", "prompts", 100, 50, began_at=100.0, told_at=200.0)
+    run = ProgramRun("map-1", "prompts", 100, 50, rate=0.5, told_at=200.0)
     assert run.state(210.0) == "running"
-    assert (run.rate, run.eta_seconds) == (0.5, 100.0)
+    assert run.eta_seconds == 100.0
     assert run.state(216.0) == "silent"
     assert replace(run, end="stopped").state(216.0) == "stopped"
     assert replace(run, total=None).eta_seconds is None
+
+
+def test_no_more_runs_are_kept_than_are_listed(fleet: FleetSite):
+    runs = [ProgramRun(f"map-{n}", "old", told_at=1.0 + n) for n in range(120)]
+    for run in runs:
+        tell_program_run(fleet.store, run)
+    kept = {each.id for each in read_program_runs(fleet.store) if each.what == "old"}
+    assert len(kept) <= 100
+    assert "map-0" not in kept
+    assert "map-119" in kept
 
 
 def test_a_run_is_held_up_by_no_server_that_is_away(fleet: FleetSite, tmp_path: Any):
