@@ -23,9 +23,11 @@ from launcher.environments.install_lock import exclusive
 from launcher.environments.paths import STARTERS
 from launcher.host.secrets import Secrets
 from launcher.startup_log.weights import Weights, weights_of
+from modelserver.control.applied_fleet import read
 from modelserver.errors import ConfigurationError, ModelserverError
 from modelserver.inventory import GIB
 from modelserver.settings import Settings, load
+from modelserver.store import connect
 from modelserver.values import Json, ModelSpec
 
 #: The script that fetches them.
@@ -40,7 +42,7 @@ LINE_SECONDS = 5.0
 def pull(name: str, refresh: bool) -> None:
     """Fetch the files of model NAME, unless they are complete."""
     settings = load()
-    model = _model(name, settings)
+    model = _find_model(name, settings)
     files = weights_of(
         builtin.model_path(model, settings.engines_home),
         Secrets(settings.fleet, settings.fleet_file).known(model),
@@ -56,14 +58,25 @@ def pull(name: str, refresh: bool) -> None:
     click.echo(f"{name} is complete: {_gib(files.size())} of weights in {files.path}")
 
 
-def _model(name: str, settings: Settings) -> ModelSpec:
-    models = {model.name: model for model in settings.fleet.specs()}
-    if name not in models:
-        there_are = ", ".join(sorted(models)) or "none"
+def _find_model(name: str, settings: Settings) -> ModelSpec:
+    """The model of this host's fleet file, which may be ahead of what is in force.
+
+    Else of the fleet in force, which a host that has joined goes by.
+    """
+    own = {model.name: model for model in settings.fleet.specs()}
+    if name in own:
+        return own[name]
+    applied = read(connect(settings), settings)
+    there = {model.name: model for model in applied.fleet.specs()} if applied else {}
+    if name not in there:
+        in_force = ", ".join(sorted(there)) or "none"
+        in_file = ", ".join(sorted(own)) or "none"
         raise ConfigurationError(
-            f'{settings.fleet_file} has no model "{name}"; there are: {there_are}'
+            f'there is no model "{name}" in the fleet in force (it has: {in_force}), '
+            f"nor in {settings.fleet_file} ({in_file}); correct the name, or write it "
+            "into that file"
         )
-    return models[name]
+    return there[name]
 
 
 def _python(model: ModelSpec, home: Path) -> Path:
