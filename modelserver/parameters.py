@@ -205,6 +205,14 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+#: What to pass in place of a value that has such a method, the last one counts.
+_REMEDIES = {
+    "__next__": "list(...) of it",
+    "tolist": "its .tolist()",
+    "model_dump": "its .model_dump()",
+}
+
+
 def plain(value: Any, place: str, depth: int = 0) -> Any:
     """The value as JSON can carry it; what is NumPy's or Arrow's becomes plain.
 
@@ -246,13 +254,33 @@ def plain(value: Any, place: str, depth: int = 0) -> Any:
             f'{{"type": "json_schema", "json_schema": {{"name": "{name}", "schema": '
             f"{name}.model_json_schema()}}}}"
         )
+    if is_empty(value):
+        raise RequestError(f"{place} is empty ({value}); leave it out there")
     remedy = "text, numbers, booleans, lists and objects"
-    if hasattr(value, "model_dump"):
-        remedy = "its .model_dump()"
+    for name, told in _REMEDIES.items():
+        if hasattr(value, name):
+            remedy = told
     raise RequestError(
         f"{place} is of type {type(value).__name__}, which cannot be sent as JSON; "
         f"pass {remedy}"
     )
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell has no value: None, any NaN, pandas' NA and NaT.
+
+    >>> is_empty(None), is_empty(float("nan")), is_empty(""), is_empty(0)
+    (True, True, False, False)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, (str, list, tuple, Mapping)):
+        return False
+    try:
+        # So are NumPy's and the decimal ones, which are no float.
+        return bool(value != value)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError):
+        return False  # An array, which is neither.
 
 
 def held(value: Any) -> Any:
@@ -268,7 +296,7 @@ def _entries(
             raise RequestError(
                 f"{place} has the key {key!r}; keys must be text or whole numbers"
             )
-        name = _text(str(key), f"a key of {place}")
+        name = _text(key if isinstance(key, str) else str(key), f"a key of {place}")
         yield name, plain(each, f"{place}[{name!r}]", depth + 1)
 
 
@@ -280,7 +308,8 @@ def _text(value: str, place: str) -> str:
             f"{place} has half of a surrogate pair at character {error.start}, which "
             "is no text; repair it, as by text.encode(errors='replace').decode()"
         ) from None
-    return str(value)
+    # What it holds, whatever a class of texts says of itself (an enumeration's name).
+    return str.__str__(value)
 
 
 def _whole(value: int, place: str) -> int:

@@ -272,7 +272,10 @@ def _check_messages(messages: Any) -> None:
 
 def _check_content(message: Mapping[str, Any], place: int) -> None:
     content = message.get("content")
-    if isinstance(content, (str, list, tuple)):
+    if isinstance(content, str):
+        return
+    if isinstance(content, (list, tuple)):
+        _check_parts(content, f"messages[{place}]['content']")
         return
     if content is None and any(message.get(name) for name in _INSTEAD_OF_CONTENT):
         return
@@ -284,6 +287,16 @@ def _check_content(message: Mapping[str, Any], place: int) -> None:
         f"messages[{place}] must have text or a list of parts as content, not "
         f"{type(content).__name__}"
     )
+
+
+def _check_parts(parts: Sequence[Any], where: str) -> None:
+    for place, part in enumerate(parts):
+        # Some engines take texts as parts.
+        if not isinstance(part, (str, Mapping)):
+            raise RequestError(
+                f'{where}[{place}] must be a part like {{"type": "text", "text": '
+                f'"hi"}}, not {type(part).__name__}'
+            )
 
 
 def _check_texts(texts: Any) -> None:

@@ -14,7 +14,7 @@ from modelserver.api import default_client
 from modelserver.errors import RequestError
 from modelserver.messaging.answers import MOST_TEXTS_TOLD
 from modelserver.messaging.wire import EMBED, KINDS
-from modelserver.parameters import check_priority, held, plain
+from modelserver.parameters import check_priority, held, is_empty, plain
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
 from modelserver.runs.journaled_lane import JournaledLane
@@ -25,7 +25,6 @@ from modelserver.runs.prompts import (
     check,
     check_call,
     check_many,
-    is_empty,
     length_of,
 )
 from modelserver.runs.repeats import AnswersOfRun, unsent
@@ -67,9 +66,10 @@ def embed_texts(
     check_priority(priority)
     app = app or default_client()
     models = app.modelserver_models
-    parameters["model"] = models().pick(KINDS[EMBED], model)
     if deadline is not None:
         parameters["deadline"] = deadline
+    parameters = {name: plain(value, name) for name, value in parameters.items()}
+    parameters["model"] = models().pick(KINDS[EMBED], model)
     check_call(SOUND_TEXTS, EMBED, parameters, models())
     file = None
     if not isinstance(cache, bool):

@@ -15,7 +15,7 @@ from celery import Celery
 from modelserver.api import default_client
 from modelserver.errors import AnswerFormError, RequestError
 from modelserver.messaging.wire import KINDS
-from modelserver.parameters import check_priority
+from modelserver.parameters import check_priority, plain
 from modelserver.runs.answer import PromptAnswer, answer_of
 from modelserver.runs.answer_cache import MAX_AGE_SECONDS, MAX_BYTES, CacheFile
 from modelserver.runs.feeder import Feeder
@@ -91,9 +91,10 @@ def map_prompts(
         parameters["response_format"] = form.schema
     elif response_format is not None:
         parameters["response_format"] = response_format
+    parameters = {name: plain(value, name) for name, value in parameters.items()}
     file = None
     if cache is None:
-        cache = sampling.get("temperature") == 0 and (sampling.get("n") or 1) == 1
+        cache = parameters.get("temperature") == 0 and (parameters.get("n") or 1) == 1
     elif not isinstance(cache, bool):
         file = CacheFile(Path(cache), cache_max_bytes, cache_max_age_seconds)
     app = app or default_client()

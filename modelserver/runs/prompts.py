@@ -1,6 +1,5 @@
 """From prompts to rows: texts, chats, objects with a template. Pure."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sized
 from string import Formatter
@@ -10,7 +9,7 @@ from modelserver.errors import RequestError
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import build, check_context, with_model
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
-from modelserver.parameters import held, plain
+from modelserver.parameters import held, is_empty, plain
 from modelserver.values import Json
 
 #: What may be in the place of a prompt, by task: all tasks of a call.
@@ -32,6 +31,11 @@ class Template:
     """
 
     def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise RequestError(
+                'a template is a text with columns\' names, as in "Translate: {text}", '
+                f"not {text!r}"
+            )
         try:
             self._parts = list(Formatter().parse(text))
         except ValueError as error:
@@ -82,17 +86,6 @@ def _formatted(value: Any, form: str, name: str) -> str:
         ) from None
 
 
-def is_empty(value: Any) -> bool:
-    """Whether a cell has no value: None, NaN, pandas' NA and NaT.
-
-    >>> is_empty(None), is_empty(float("nan")), is_empty(""), is_empty(0)
-    (True, True, False, False)
-    """
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, float) and math.isnan(value)
-
-
 def payload_of(prompt: Any, template: Template | None, is_chat: bool) -> Json:
     """The text or the messages of one row, as JSON can carry them.
 
@@ -137,6 +130,7 @@ def check_many(values: Any, call: str, what: str) -> None:
         )
     is_frame = type(values).__name__ in ("DataFrame", "Table", "RecordBatch")
     if not (is_frame or isinstance(values, Mapping)):
+        _check_iterable(values, call, what)
         return
     if what == "texts" or not is_frame:
         remedy = 'one column, as in table["text"]'
@@ -155,6 +149,16 @@ def check_many(values: Any, call: str, what: str) -> None:
 def length_of(rows: Iterable[Any]) -> int | None:
     """How many there are, None where that is known only at the end."""
     return len(rows) if isinstance(rows, Sized) else None
+
+
+def _check_iterable(values: Any, call: str, what: str) -> None:
+    try:
+        iter(values)
+    except TypeError:
+        raise RequestError(
+            f"{call}() takes many {what}, as a list or a generator has them, not "
+            f"{values!r:.80}"
+        ) from None
 
 
 def task_of(payload: Json) -> str:

@@ -19,9 +19,9 @@ from modelserver.messaging.requests import (
     with_model,
 )
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, KINDS
-from modelserver.parameters import KNOWN, MOST_DEPTH, OURS, plain
+from modelserver.parameters import KNOWN, MOST_DEPTH, OURS, is_empty, plain
 from modelserver.runs.files.problems import LineError
-from modelserver.runs.prompts import Template, is_empty, payload_of, task_of
+from modelserver.runs.prompts import Template, payload_of, task_of
 from modelserver.runs.rows import Row
 from modelserver.values import Json, Kind
 
@@ -261,8 +261,10 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _json_problem(raw: bytes, error: orjson.JSONDecodeError) -> str:
-    if raw.strip() == b"[":
+    if raw.lstrip().startswith(b"["):
         return "begins a JSON array; write one object in each line, without commas"
+    if raw.strip() == b"{":
+        return "begins an object of several lines; write each object in one line"
     if b"\0" in raw:
         return f"is no JSON: it has a NUL byte at byte {raw.index(0)}"
     try:

@@ -171,6 +171,13 @@ def test_an_answer_of_the_wrong_form_is_asked_for_again(fleet: FleetSite):
     assert received == (1 if answer.cut_off else 3)
 
 
+def test_parameters_of_numpy_are_taken(fleet: FleetSite):
+    numpy = pytest.importorskip("numpy")
+    given = {"max_tokens": numpy.int64(3), "temperature": numpy.float32(0.5)}
+    (answer,) = map_prompts(fleet, ["hi"], **given)
+    assert answer.usage["completion_tokens"] == 3
+
+
 def test_an_unknown_parameter_is_refused_before_anything_is_sent(fleet: FleetSite):
     with pytest.raises(RequestError, match="temperature"):
         list(map_prompts(fleet, ["a"], temprature=0))

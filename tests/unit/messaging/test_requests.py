@@ -90,6 +90,12 @@ BAD_REQUESTS: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     (EMBED, ([[1], "a"],), {}, r"input\[1\] must be a list of token ids"),
     (CHAT, ([{"role": "user", "content": 3}],), {}, r"text or a list of parts .* int"),
     (CHAT, ([{"role": "user", "content": None}],), {}, r"messages\[0\] has no content"),
+    (
+        CHAT,
+        ([{"role": "user", "content": [1]}],),
+        {},
+        r"'\]\[0\] must be a part",
+    ),
 ]
 
 

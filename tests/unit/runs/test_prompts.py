@@ -1,12 +1,17 @@
 """From what a caller iterates over to rows."""
 
+import math
 from collections import namedtuple
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE
+from modelserver.parameters import plain
 from modelserver.runs.embedding import embed_texts
 from modelserver.runs.prompts import Template, check_many, payload_of, task_of
 
@@ -126,12 +131,61 @@ def test_a_cell_that_is_no_text_is_refused_by_its_column(value: object):
         Template("{a}").fill({"a": value})
 
 
+@pytest.mark.parametrize("value", [None, 3, Path("/x")], ids=str)
+def test_what_cannot_be_iterated_over_is_refused(value: object):
+    with pytest.raises(RequestError, match=r"^map_prompts\(\) takes many prompts"):
+        check_many(value, "map_prompts", "prompts")
+    with pytest.raises(RequestError, match=r"^embed_texts\(\) takes many texts"):
+        check_many(value, "embed_texts", "texts")
+
+
+def test_a_template_that_is_no_text_is_refused():
+    with pytest.raises(RequestError, match=r"^a template is a text .* not \['x'\]$"):
+        Template(["x"])  # type: ignore[arg-type]
+
+
+def test_a_cell_that_is_not_a_number_is_empty_whatever_its_type():
+    numpy = pytest.importorskip("numpy")
+    nothing = (
+        *(numpy.float32("nan"), numpy.datetime64("NaT"), Decimal("nan"), math.nan),
+        numpy.float16("nan"),
+    )
+    for value in nothing:
+        with pytest.raises(RequestError, match=r'^column "a" is empty'):
+            Template("{a}").fill({"a": value})
+    assert Template("{a}").fill({"a": numpy.float32(0.5)}) == "0.5"
+
+
+def test_a_text_of_a_class_of_its_own_is_what_it_holds():
+    class Tone(str, Enum):  # As before StrEnum: str() of it is its name.
+        KIND = "kind"
+
+        def __str__(self) -> str:
+            return "Tone.KIND"
+
+    assert payload_of(Tone.KIND, None, False) == "kind"
+    found = payload_of([{"role": "user", Tone.KIND: Tone.KIND}], None, False)
+    assert found == [{"role": "user", "kind": "kind"}]
+
+
 def test_an_asynchronous_iterable_is_refused():
     async def prompts() -> Any:
         yield "a"
 
     with pytest.raises(RequestError, match="async_generator"):
         check_many(prompts(), "map_prompts", "prompts")
+
+
+def test_a_value_that_holds_others_is_refused_with_the_way_to_them():
+    pandas = pytest.importorskip("pandas")
+    for value, remedy in (
+        (pandas.Series(["a"]), r"its \.tolist\(\)"),
+        ((n for n in "a"), r"list\(\.\.\.\) of it"),
+    ):
+        with pytest.raises(RequestError, match=f"pass {remedy}$"):
+            plain(value, "input")
+    with pytest.raises(RequestError, match=r"^input\[1\] is empty \(<NA>\)"):
+        plain(["a", pandas.NA], "input")
 
 
 def test_a_frame_is_refused_with_the_way_to_its_rows():

@@ -52,6 +52,8 @@ def test_a_line_is_a_row():
         (b"{broken", "invalid_json", "character 1"),
         (b"[1]", "invalid_json", "is no object"),
         (b"[", "invalid_json", "begins a JSON array"),
+        (b'[{"custom_id": "a"},', "invalid_json", "begins a JSON array"),
+        (b"{", "invalid_json", "begins an object of several lines"),
         (b'{"a": "\0"}', "invalid_json", "NUL byte at byte 7"),
         (b'{"a": NaN}', "invalid_json", "character 6"),
         (b'{"a": "\\ud800"}', "invalid_json", "surrogate"),
