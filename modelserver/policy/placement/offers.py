@@ -1,16 +1,20 @@
 """What hosts have to give, looked at anew where they have changed. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from modelserver.policy.placement.needs import Need
 from modelserver.policy.placement.rooms import HostRoom, RoomOffer, why_nowhere
 
 
 class Offers:
-    """Remembers for each need what each host offers, and why none does."""
+    """Remembers for each need what each host offers, and why none does.
 
-    def __init__(self, hosts: Mapping[str, HostRoom]) -> None:
+    ``drained`` are other hosts, which are not to offer anything.
+    """
+
+    def __init__(self, hosts: Mapping[str, HostRoom], drained: Collection[str]) -> None:
         self._hosts = hosts
+        self._drained = drained
         self._known: dict[Need, dict[str, RoomOffer]] = {}
         self._changed: dict[Need, set[str]] = {}
         self._nowhere: dict[Need, str] = {}
@@ -36,5 +40,6 @@ class Offers:
     def why_nowhere(self, need: Need) -> str:
         """Why no host has room, as it was when that was first asked."""
         if need not in self._nowhere:
-            self._nowhere[need] = why_nowhere(need, list(self._hosts.values()))
+            hosts = list(self._hosts.values())
+            self._nowhere[need] = why_nowhere(need, hosts, self._drained)
         return self._nowhere[need]

@@ -98,7 +98,7 @@ class _Planner:
                     room.claims[taker.id] = need
         self._failed = {each.id for each in self.wanted if self._gave_up(each)}
         self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._offers = Offers(self._hosts)
+        self._offers = Offers(self._hosts, snapshot.drained_hosts)
         turn = turns(self.wanted, models, demand.minimums if demand else {})
         self._by_need = sorted(
             self.wanted, key=lambda each: (turn[each.id], self._needs[each.id].rank)

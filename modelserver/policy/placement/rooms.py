@@ -1,6 +1,6 @@
 """What hosts and their GPUs still have to give, and why an engine fits nowhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -265,9 +265,18 @@ def _slot(room: GpuRoom) -> tuple[int, str]:
     return (room.gpu.index, room.gpu.uuid)
 
 
-def why_nowhere(need: Need, hosts: Sequence[HostRoom]) -> str:
-    """Why none of these hosts can take an engine with this need."""
+def why_nowhere(
+    need: Need, hosts: Sequence[HostRoom], drained: Collection[str] = ()
+) -> str:
+    """Why none of these hosts can take an engine with this need, nor a drained one."""
     hosts = [host for host in hosts if need.allows(host.name)]
+    closed = sorted(filter(need.allows, drained))
+    if not hosts and closed:
+        whose = " of its model's hosts" * bool(need.hosts)
+        return (
+            f"no other launcher{whose} reports; add a host, or say "
+            f"`modelserver undrain-host {closed[0]}`"
+        )
     if not hosts and need.hosts:
         return f"no launcher of its model's hosts reports: {', '.join(need.hosts)}"
     if not hosts:
