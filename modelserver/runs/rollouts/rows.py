@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,12 +141,26 @@ def _with_columns(value: Any) -> Any:
 def as_json(value: Any, name: str) -> bytes:
     """A result as it is kept. Raises RequestError for what JSON cannot carry."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        said = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        # It writes those as null, in place of refusing them.
+        if b"null" in said and _has_no_number(value):
+            raise TypeError("NaN or infinity")
+        return said
     except TypeError as error:
         raise RequestError(
             f"{name}() returned what a journal cannot keep ({error}): return texts, "
             "numbers, lists and objects with texts as keys, or leave journal= out"
         ) from None
+
+
+def _has_no_number(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_no_number, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_no_number, value))
+    if hasattr(value, "tolist"):
+        return _has_no_number(value.tolist())
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def is_async(function: Callable[..., Any]) -> bool:

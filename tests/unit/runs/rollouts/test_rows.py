@@ -1,6 +1,7 @@
 """One row's calls, and what they are known by."""
 
 import asyncio
+import math
 from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +93,19 @@ def test_rows_of_any_json_have_a_digest():
     assert row_digest({"n": numpy.int64(7)}) == row_digest({"n": 7})
     with pytest.raises(RequestError, match="leave journal= out"):
         row_digest(object())
+
+
+def test_a_result_that_json_would_change_is_refused():
+    numpy = pytest.importorskip("numpy")
+    nan = float("nan")
+    for value in (
+        *(nan, [1, (nan,)], {"a": {"b": -math.inf}}),
+        *(numpy.float32(nan), {"a": numpy.array([1.0, nan])}),
+    ):
+        with pytest.raises(RequestError, match=r"solve\(\) returned .* \(NaN or infin"):
+            as_json(value, "solve")
+    kept = {"a": None, "b": [numpy.array([1.5]), "null"]}
+    assert as_json(kept, "solve") == b'{"a":null,"b":[[1.5],"null"]}'
 
 
 async def solve(row: Any) -> Any:
