@@ -12,7 +12,7 @@ from modelserver.cli.batch.run import (
     keep_pipe,
     parse_options,
     prepare,
-    refuse_urls,
+    refuse_places,
     run,
 )
 from modelserver.cli.operator import find_operator
@@ -67,7 +67,7 @@ def submit(
     is part of `modelserver up`, carries it out, also when this terminal is closed. The
     same command again submits nothing twice.
     """
-    refuse_urls(source, output)
+    refuse_places(source, output)
     paths, settings = BatchPaths(absolute(output)), load()
     store, made = connect(settings), parse_options(more)
     path = Path(source)
@@ -92,7 +92,8 @@ def submit(
     submitter = (settings.host, find_operator())
     submitted = submit_run(store, job, submitter, weight, is_sorted)
     found = HostedRun(submitted)
-    _say(found, f"is submitted, {submitted.rows:,} rows", as_json)
+    rows = f"{submitted.rows:,} row{'s' * (submitted.rows != 1)}"
+    _say(found, f"is submitted, {rows}", as_json)
     if reason := find_obstacle(found, read_holders(store), store.now()):
         click.echo(f"it waits: {reason}", err=True)
 

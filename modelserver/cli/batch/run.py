@@ -107,9 +107,7 @@ def run(
     run again, and out.run.json, which the run is known by. Exits with 0 only if every
     row was answered.
     """
-    if str(output) == "-":
-        raise RequestError("-o names a file: a run is known by what stands in it")
-    refuse_urls(source, output)
+    refuse_places(source, output)
     made = parse_options(options)
     with ExitStack() as stack:
         opened = _open(stack, source, output, form or "")
@@ -127,8 +125,14 @@ def run(
     sys.exit(1 if job.tally.failed else 0)
 
 
-def refuse_urls(source: str, output: Path) -> None:
+def refuse_places(source: str, output: Path) -> None:
     """Refuse what is no file of this machine. Raises RequestError."""
+    for name, what in (("INPUT", source), ("-o", output.name)):
+        # As a variable gives it that is not set.
+        if not what:
+            raise RequestError(f"{name} is empty; name a file")
+    if str(output) == "-":
+        raise RequestError("-o names a file: a run is known by what stands in it")
     if _URL.match(source):
         raise RequestError(
             f"{source} is a URL, and runs read files; copy it here, or send it through "
