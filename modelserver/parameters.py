@@ -208,6 +208,7 @@ def is_whole(value: Any) -> bool:
 #: What to pass in place of a value that has such a method, the last one counts.
 _REMEDIES = {
     "__next__": "list(...) of it",
+    "to_list": "its .to_list()",
     "tolist": "its .tolist()",
     "model_dump": "its .model_dump()",
 }

@@ -19,6 +19,8 @@ SOUND_PROMPTS: Mapping[str, Json] = {
 }
 SOUND_TEXTS: Mapping[str, Json] = {EMBED: "a"}
 
+#: What iterates over the names of its columns, or over nothing.
+_FRAMES = ("DataFrame", "LazyFrame", "Table", "RecordBatch")
 #: How Python shows what has no text: ``<object object at 0x7f3c...>``.
 _TEXT_OF_NONE = re.compile(r"<.* at 0x[0-9A-Fa-f]+>+", re.DOTALL)
 
@@ -128,10 +130,15 @@ def check_many(values: Any, call: str, what: str) -> None:
             f"{call}() reads an iterable, and {type(values).__name__} is one for "
             "`async for` only; pass a list, or a generator without async"
         )
-    is_frame = type(values).__name__ in ("DataFrame", "Table", "RecordBatch")
+    is_frame = type(values).__name__ in _FRAMES
     if not (is_frame or isinstance(values, Mapping)):
         _check_iterable(values, call, what)
         return
+    if hasattr(values, "collect"):
+        raise RequestError(
+            f"{call}() takes many {what}, and a {type(values).__name__} has none "
+            "before it is collected; pass those of frame.collect()"
+        )
     if what == "texts" or not is_frame:
         remedy = 'one column, as in table["text"]'
     elif hasattr(values, "iter_rows"):

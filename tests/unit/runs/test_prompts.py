@@ -176,10 +176,33 @@ def test_an_asynchronous_iterable_is_refused():
         check_many(prompts(), "map_prompts", "prompts")
 
 
+class Column:
+    """As polars' Series."""
+
+    def to_list(self) -> list[str]:
+        return ["a"]
+
+
+def test_a_frame_that_is_not_collected_has_no_rows_yet():
+    class LazyFrame:
+        """As polars': it has columns by their names, and nothing to iterate over."""
+
+        def __getitem__(self, name: object) -> object:
+            raise TypeError("not subscriptable")
+
+        def collect(self) -> list[str]:
+            return []
+
+    for call in ("map_prompts", "embed_texts"):
+        with pytest.raises(RequestError, match=r"pass those of frame\.collect\(\)$"):
+            check_many(LazyFrame(), call, "rows")
+
+
 def test_a_value_that_holds_others_is_refused_with_the_way_to_them():
     pandas = pytest.importorskip("pandas")
     for value, remedy in (
         (pandas.Series(["a"]), r"its \.tolist\(\)"),
+        (Column(), r"its \.to_list\(\)"),
         ((n for n in "a"), r"list\(\.\.\.\) of it"),
     ):
         with pytest.raises(RequestError, match=f"pass {remedy}$"):
