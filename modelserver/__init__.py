@@ -6,9 +6,9 @@
 
 ``api`` is for callers, ``fleet`` reads the fleet file and signs it, ``settings`` reads
 the environment, ``joined`` what `join` wrote, ``server_address`` a Redis URL,
-``keyring`` keeps engines' API keys, ``births`` tells processes apart, ``logs`` is how
-programs log, ``tracing`` how requests are followed through them, ``errors`` are what
-callers catch. ``values``,
+``keyring`` keeps engines' API keys, ``births`` tells processes apart, ``user`` is who
+runs one, ``logs`` is how programs log, ``tracing`` how requests are followed through
+them, ``errors`` are what callers catch. ``values``,
 ``measured``, ``adapters``, ``schedules`` and ``inventory`` are passed around,
 ``decoding`` makes them from JSON, ``parameters`` and ``media_urls`` check a request,
 ``engine_client`` asks one engine, ``engine_protocol`` is what both sides say there,

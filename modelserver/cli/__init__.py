@@ -44,7 +44,7 @@ What is started:
 - ``local_stack``: the programs of ``up`` and ``demo``
 
 What the others share: ``output`` prints tables and JSON, ``listening`` is where a
-command listens, ``stopping`` ends it at a signal, ``operator`` who runs it,
+command listens, ``stopping`` ends it at a signal,
 ``host_part`` which commands need more than the client, ``lazy_group`` imports commands
 when they are asked for, and ``__main__`` is for ``python -m modelserver.cli``.
 """

@@ -4,7 +4,6 @@ import re
 
 import click
 
-from modelserver.cli.operator import find_operator
 from modelserver.errors import RequestError
 from modelserver.operations import orders
 from modelserver.operations.status import Status, read_status
@@ -12,6 +11,7 @@ from modelserver.operations.words import clock
 from modelserver.policy.orders import DRAIN, PAUSE
 from modelserver.settings import load
 from modelserver.store import Store, connect
+from modelserver.user import find_user
 
 #: Seconds by the letter of a duration.
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -26,7 +26,7 @@ def drain(engine: str, reason: str) -> None:
     It runs on, is not judged and not restarted for what changed in the fleet.
     """
     store, found = _open()
-    drained = orders.drain(store, found, engine, find_operator(), reason)
+    drained = orders.drain(store, found, engine, find_user(), reason)
     click.echo(
         f"{engine} gets nothing new and finishes the {drained.engine.inflight} that it "
         f"has; `modelserver undrain {engine}` ends that"
@@ -58,7 +58,7 @@ def pause(target: str | None, duration: str, reason: str) -> None:
         _list(found)
         return
     seconds = _seconds(duration) if duration else 0.0
-    who = find_operator()
+    who = find_user()
     until = orders.pause(store, found, target, who, seconds=seconds, reason=reason)
     ends = f"until {clock(until)}" if until else "until then"
     click.echo(

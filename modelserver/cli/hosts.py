@@ -2,7 +2,6 @@
 
 import click
 
-from modelserver.cli.operator import find_operator
 from modelserver.control.applied_fleet import in_force
 from modelserver.errors import ModelserverError
 from modelserver.operations import orders
@@ -10,6 +9,7 @@ from modelserver.operations.status import read_status
 from modelserver.policy.orders import DRAIN_HOST, MOVE
 from modelserver.settings import load
 from modelserver.store import connect
+from modelserver.user import find_user
 
 
 @click.command("drain-host")
@@ -24,7 +24,7 @@ def drain_host(host: str, reason: str) -> None:
     settings = load()
     store = connect(settings)
     found = read_status(store, settings)
-    engines = orders.drain_host(store, found, host, find_operator(), reason)
+    engines = orders.drain_host(store, found, host, find_user(), reason)
     kept = orders.find_kept(found, host)
     names = ", ".join(each.id for each in engines if each.id not in kept) or "none"
     click.echo(
@@ -67,7 +67,7 @@ def move(engine: str, host: str | None, anywhere: bool) -> None:
         return
     found = read_status(store, settings)
     pins = in_force(store, settings).fleet.pins()
-    before = orders.move(store, found, engine, host, find_operator(), pins)
+    before = orders.move(store, found, engine, host, find_user(), pins)
     click.echo(
         f"{engine} moves from {before.host} to {host} and stays there; "
         f"`modelserver move {engine} --anywhere` ends that"

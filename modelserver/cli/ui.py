@@ -8,10 +8,10 @@ from aiohttp import web
 from modelserver.api import client
 from modelserver.cli.listening import listen, url_of
 from modelserver.cli.local_stack import PAGE_PORT
-from modelserver.cli.operator import find_operator
 from modelserver.logs import start_logging
 from modelserver.page.password import find_password
 from modelserver.settings import load
+from modelserver.user import find_user
 
 
 @click.command()
@@ -47,7 +47,7 @@ def ui(port: int, address: str, actions: bool, flower_url: str) -> None:
     start_logging(settings.json_logs)
     password = find_password(settings)
     sock = listen(address, port)
-    options = PageOptions(find_operator(), actions, flower_url)
+    options = PageOptions(find_user(), actions, flower_url)
     page = PageServer(settings, client(settings), password.text, options)
     known = password.told(sys.stdout.isatty())
     click.echo(f"Fleet page at {url_of(sock)}, {known}")

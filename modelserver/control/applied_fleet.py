@@ -8,7 +8,6 @@ takes the values from the file of its own host.
 
 import dataclasses
 import functools
-import getpass
 import hashlib
 import json
 import secrets
@@ -26,6 +25,7 @@ from modelserver.policy.changes import FleetSpec
 from modelserver.settings import Settings
 from modelserver.store.fleet.applied import publish_fleet, read_applied_fleet
 from modelserver.store.server.state import Store
+from modelserver.user import find_user
 
 #: Sections that the store holds. ``[redis]`` is each program's own: it leads there.
 #: ``[workers]`` and ``[gateway]`` are each host's.
@@ -121,7 +121,7 @@ def compose(
     head: dict[str, Any] = {
         "version": last + 1,
         "at": round(now, 3),
-        "by": f"{getpass.getuser()}@{socket.gethostname()}",
+        "by": f"{find_user()}@{socket.gethostname()}",
         "salt": salt,
         "left": dict(left),
     }

@@ -1,6 +1,5 @@
 """Tells in Redis how far a run of this program is, so that others see it."""
 
-import getpass
 import os
 import sys
 import threading
@@ -21,6 +20,7 @@ from modelserver.store.runs.programs import (
     ProgramRunState,
     tell_program_run,
 )
+from modelserver.user import find_user
 
 #: It is told so often, in seconds; a run that is over sooner is not told of.
 TOLD_SECONDS = 2.0
@@ -69,7 +69,7 @@ class RunTeller:
         what, total = rows
         self._settings = settings
         self._look = look
-        own = (settings.host, _find_user(), os.getpid(), _find_program(sys.argv))
+        own = (settings.host, find_user(), os.getpid(), _find_program(sys.argv))
         self._run = ProgramRun(run, what, total, 0, 0, *own)
         #: How it has ended, "" before.
         self._end = ""
@@ -126,10 +126,3 @@ def _find_program(argv: Sequence[str]) -> str:
     """
     name = argv[0] if argv else ""
     return "" if name.startswith("-") else Path(name).name
-
-
-def _find_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # In a container its number may have no name.
-        return f"user {os.getuid()}"

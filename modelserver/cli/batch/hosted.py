@@ -15,7 +15,6 @@ from modelserver.cli.batch.run import (
     refuse_places,
     run,
 )
-from modelserver.cli.operator import find_operator
 from modelserver.cli.output import print_json
 from modelserver.runs.files.batch_run import BatchOptions, BatchRun
 from modelserver.runs.files.journal import BatchPaths, Journal
@@ -32,6 +31,7 @@ from modelserver.store.runs.hosted import (
     read_holders,
     read_hosted,
 )
+from modelserver.user import find_user
 
 #: Options of ``batch run`` that are about its terminal.
 TERMINAL_OPTIONS = ("quiet", "as_json")
@@ -89,7 +89,7 @@ def submit(
         raise
     finally:
         job.close()
-    submitter = (settings.host, find_operator())
+    submitter = (settings.host, find_user())
     submitted = submit_run(store, job, submitter, weight, is_sorted)
     found = HostedRun(submitted)
     rows = f"{submitted.rows:,} row{'s' * (submitted.rows != 1)}"

@@ -31,6 +31,7 @@ FLOORS = (
         "modelserver.schedules",
         "modelserver.server_address",
         "modelserver.tracing",
+        "modelserver.user",
     ),
     (
         "modelserver.fleet",

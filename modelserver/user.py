@@ -1,11 +1,11 @@
-"""Who runs a command."""
+"""Who runs this program."""
 
 import getpass
 import os
 
 
-def find_operator() -> str:
-    """The name of this user; in a container the number may have none."""
+def find_user() -> str:
+    """The name of this user; in a container its number may have none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
