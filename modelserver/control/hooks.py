@@ -1,8 +1,9 @@
 """The fleet file's own hooks: a command and a webhook that get each alert.
 
 Control goes on while one runs: it has a thread of its own and a time limit. What a hook
-did not take is given to it again, later and later, for a day. It comes in order: no end
-of a trouble is told before its beginning was taken.
+did not take is given to it again, later and later: what began for a day, what ended
+until it is taken. It comes in order: no end of a trouble is told before its beginning
+was taken or given up.
 """
 
 import json
@@ -10,9 +11,11 @@ import logging
 import subprocess
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import PurePath
 
 import redis
 
@@ -39,12 +42,13 @@ AGAIN_SECONDS = 15.0
 AGAIN_MOST_SECONDS = 3600.0
 #: Alerts that are given to hooks again at one look: each takes a thread, and a program.
 AGAIN_AT_ONCE = 10
-#: What the call of a hook that does not take an alert ends with. A program that does
-#: not exist and a host that does not answer are OSErrors, what is no URL a ValueError.
-FAILURES = (
-    *(OSError, ValueError, OverflowError),
-    *(subprocess.SubprocessError, ConfigurationError),
-)
+#: Where so many wait, only ends are added: of more, nobody would read each.
+UNSENT_KEPT = 200
+#: What the call of a hook that does not take an alert ends with.
+FAILURES = (OSError, ConfigurationError)
+
+#: What waits for one hook about one trouble, by its key, in the order of telling.
+_Line = list[tuple[str, UnsentAlert]]
 
 
 def call_hooks(
@@ -69,57 +73,86 @@ def _noted(
     store: Store, settings: Settings, key: str, unsent: UnsentAlert
 ) -> UnsentAlert | None:
     """The first try, noted as one that failed; None where others come before it."""
-    before, at = _earlier(read_unsent(store), unsent), unsent.alert.at
-    if not before:
-        unsent = _later(settings, unsent, store.now())
-        keep_unsent(store, key, unsent)
-        return unsent
-    keep_unsent(store, key, replace(unsent, due=at))
-    next_key, next_one = before[0]
-    if next_one.tries > 1:
+    kept = read_unsent(store)
+    line = _lines(kept).get(_trouble(key, unsent), [])
+    if not line:
+        return _as_tried(store, settings, key, unsent, kept)
+    first_key, first = line[0]
+    last_key, last = line[-1]
+    if len(line) > 1 and last.alert.event == unsent.alert.event:
+        # Nobody has heard the one before, and this one says it as well.
+        keep_unsent(store, last_key, replace(last, alert=unsent.alert))
+    elif _has_room(kept, unsent):
+        at, place = unsent.alert.at, last.place + 1
+        keep_unsent(store, key, replace(unsent, due=at, place=place))
+    if first.tries > 1:
         # Not in the midst of its first try; perhaps the hook is back.
-        keep_unsent(store, next_key, replace(next_one, due=at))
+        keep_unsent(store, first_key, replace(first, due=unsent.alert.at))
     return None
 
 
-def _earlier(
-    kept: Mapping[str, UnsentAlert], unsent: UnsentAlert
-) -> list[tuple[str, UnsentAlert]]:
-    """What a hook has not taken of the same trouble; those of no kind have no end."""
-    found = [
-        (key, each)
-        for key, each in kept.items()
-        if _trouble(each) == _trouble(unsent) and unsent.alert.kind
-    ]
-    # What was raised and ended at once was raised first.
-    return sorted(found, key=lambda e: (e[1].alert.at, e[1].alert.event == "ended"))
+def _as_tried(
+    store: Store,
+    settings: Settings,
+    key: str,
+    unsent: UnsentAlert,
+    kept: Mapping[str, UnsentAlert],
+) -> UnsentAlert:
+    """One that is tried first, kept as if that had failed; as it was without room."""
+    if not _has_room(kept, unsent):
+        return unsent
+    unsent = _later(settings, unsent, store.now())
+    keep_unsent(store, key, unsent)
+    return unsent
 
 
-def _trouble(unsent: UnsentAlert) -> tuple[str, str, str]:
-    return unsent.hook, unsent.alert.about, unsent.alert.kind
+def _has_room(kept: Mapping[str, UnsentAlert], unsent: UnsentAlert) -> bool:
+    """Whether one more is kept. A trouble that lasts is told again, an end is not."""
+    return unsent.alert.event == "ended" or len(kept) < UNSENT_KEPT
+
+
+def _lines(
+    kept: Mapping[str, UnsentAlert],
+) -> dict[tuple[str, str, str], _Line]:
+    """What waits, by hook and trouble, each in the order of telling."""
+    lines: defaultdict[tuple[str, str, str], _Line] = defaultdict(list)
+    # By place first: the server's clock may have been set back in between.
+    for key, each in sorted(kept.items(), key=lambda e: (e[1].place, e[1].alert.at)):
+        lines[_trouble(key, each)].append((key, each))
+    return lines
+
+
+def _trouble(key: str, unsent: UnsentAlert) -> tuple[str, str, str]:
+    """What is told in order. An alert of no kind has no end, and is one by itself."""
+    alert = unsent.alert
+    return unsent.hook, alert.about if alert.kind else key, alert.kind
 
 
 def call_again(store: Store, settings: Settings, now: float) -> None:
     """Give hooks what they did not take, as far as it is due. Does not wait."""
     configured = _configured(settings.fleet.alerts)
-    due = []
     kept = read_unsent(store)
-    for key, unsent in kept.items():
-        is_old = unsent.alert.at < now - OPEN_SECONDS
-        if is_old or unsent.hook not in configured:
+    for key, unsent in list(kept.items()):
+        if unsent.hook not in configured or _is_given_up(unsent, now):
             drop_unsent(store, key)
-        elif unsent.due <= now and _is_next(kept, key, unsent):
-            due.append((key, _later(settings, unsent, now)))
-    for key, again in sorted(due, key=lambda each: each[1].alert.at)[:AGAIN_AT_ONCE]:
+            del kept[key]
+    firsts = [line[0] for line in _lines(kept).values()]
+    due = [(key, unsent) for key, unsent in firsts if _is_due(unsent, now)]
+    for key, unsent in sorted(due, key=lambda e: e[1].alert.at)[:AGAIN_AT_ONCE]:
+        again = _later(settings, unsent, now)
         # First: a hook that takes long is not called by the next look as well.
         keep_unsent(store, key, again)
         _start(settings, key, again)
 
 
-def _is_next(kept: Mapping[str, UnsentAlert], key: str, unsent: UnsentAlert) -> bool:
-    """Whether a hook has taken all that came before of the same trouble."""
-    before = _earlier(kept, unsent)
-    return not before or before[0][0] == key
+def _is_given_up(unsent: UnsentAlert, now: float) -> bool:
+    """Whether it is too old; an end never is, or people would be paged for ever."""
+    return unsent.alert.event == "raised" and unsent.alert.at < now - OPEN_SECONDS
+
+
+def _is_due(unsent: UnsentAlert, now: float) -> bool:
+    """Whether it is tried now, also where the server's clock was set back."""
+    return not now < unsent.due <= now + AGAIN_MOST_SECONDS
 
 
 def _configured(section: AlertsSection) -> list[str]:
@@ -144,7 +177,7 @@ def _try(settings: Settings, key: str, unsent: UnsentAlert) -> None:
         body = json.dumps(asdict(unsent.alert)).encode()
         _CALLS[unsent.hook](settings.fleet.alerts, body)
     except FAILURES as error:
-        problem = str(error) or repr(error)
+        problem = str(error)
     if problem or unsent.tries:
         _note(settings, key, unsent, problem)
 
@@ -159,7 +192,10 @@ def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> No
                 drop_unsent(store, key)
                 return
             if not unsent.tries:
-                keep_unsent(store, key, _later(settings, unsent, store.now()))
+                kept = read_unsent(store)
+                unsent = _as_tried(store, settings, key, unsent, kept)
+            if not unsent.tries:
+                again = f"not tried again, as {UNSENT_KEPT} alerts wait for hooks"
             count(store, "hook_failed")
             if not is_new(store, told, HOOK_LOG_SECONDS):
                 return
@@ -174,14 +210,37 @@ def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> No
 
 
 def _run_command(section: AlertsSection, body: bytes) -> None:
-    subprocess.run(
-        section.command,
-        input=body,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=section.hook_seconds,
-        check=True,
-    )
+    """Run the program. Raises OSError or ConfigurationError where it does not take it.
+
+    Its arguments may hold a secret, such as a URL, so only its name is told.
+    """
+    program = f"alerts.command ({PurePath(section.command[0]).name})"
+    try:
+        # It goes its own way with what it says: one that leaves a program of its own
+        # behind would not end until that one does.
+        subprocess.run(
+            section.command,
+            input=body,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=section.hook_seconds,
+            check=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        seconds = f"{section.hook_seconds:g} s"
+        raise TimeoutError(f"{program} took longer than {seconds}") from error
+    except subprocess.CalledProcessError as error:
+        code = error.returncode
+        ended = f"by signal {-code}" if code < 0 else f"with exit status {code}"
+        raise ConfigurationError(
+            f"{program} ended {ended}; run it by hand with an alert on its standard "
+            "input"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{program} cannot be run: {error.strerror}; correct it in [alerts], or "
+            "install it where control runs"
+        ) from error
 
 
 _CALLS: Mapping[str, Callable[[AlertsSection, bytes], None]] = {

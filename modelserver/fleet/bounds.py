@@ -11,6 +11,8 @@ from pydantic import BaseModel
 MOST_SECONDS = 1e9
 #: The most by the ends of keys' names: engines of a model, tokens, requests, GiB.
 MOST = {
+    # A program that runs cannot be waited for much longer: its timer would overflow.
+    "hook_seconds": 86_400,
     "_seconds": MOST_SECONDS,
     "_engines": 10_000,
     "context_length": 2**31 - 1,

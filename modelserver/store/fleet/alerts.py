@@ -87,15 +87,16 @@ def _field(alert: AlertRecord) -> str:
 
 
 def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
-    """The alerts that stand, oldest first; forgets those that stood for too long."""
+    """The alerts that stand, oldest first; forgets those that nobody has ended."""
     values = store.run("HGETALL", store.keys.open_alerts)
     if not values:
         return ()
     found = read_each(store, "alert", values, _read_open)
     oldest = store.now() - OPEN_SECONDS
-    if old := [name for name, each in found.items() if each.at < oldest]:
+    old = {name for name, each in found.items() if not each.kind and each.at < oldest}
+    if old:
         store.client.hdel(store.keys.open_alerts, *old)
-    stand = (each for each in found.values() if each.at >= oldest)
+    stand = (each for name, each in found.items() if name not in old)
     return tuple(sorted(stand, key=lambda each: each.since))
 
 

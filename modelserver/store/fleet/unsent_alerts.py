@@ -8,9 +8,6 @@ from modelserver.store.fleet.alerts import AlertRecord
 from modelserver.store.server.state import Store
 from modelserver.store.server.versions import read_each
 
-#: So many are kept at most: of more, nobody would read each.
-UNSENT_KEPT = 200
-
 
 @dataclass(frozen=True, slots=True)
 class UnsentAlert:
@@ -23,14 +20,13 @@ class UnsentAlert:
     tries: int = 0
     #: When it is tried again.
     due: float = 0.0
+    #: How many of the same trouble were put before it.
+    place: int = 0
 
 
 def keep_unsent(store: Store, key: str, unsent: UnsentAlert) -> None:
-    """Keep one under its key, as long as there are not too many."""
-    name = store.keys.unsent_alerts
-    is_known = store.client.hexists(name, key)
-    if is_known or int(store.run("HLEN", name)) < UNSENT_KEPT:
-        store.client.hset(name, key, json.dumps(asdict(unsent)))
+    """Keep one under its key, in place of what is there."""
+    store.client.hset(store.keys.unsent_alerts, key, json.dumps(asdict(unsent)))
 
 
 def drop_unsent(store: Store, key: str) -> None:

@@ -1,9 +1,7 @@
-"""Alerts on a real server, with real hooks."""
+"""Alerts on a real server."""
 
 import json
 import logging
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +27,7 @@ from modelserver.store.fleet.engines import report_engine
 from modelserver.store.fleet.hosts import read_hosts, report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.alerts import alert_settings
-from tests.support.processes import ValkeyProcess, eventually
-
-#: Reads its standard input into a file beside which it may sleep or fail.
-HOOK = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.stdin.read())"
+from tests.support.processes import ValkeyProcess
 
 
 def test_an_alert_is_logged_kept_and_counted(
@@ -70,54 +65,6 @@ def test_what_is_over_is_told_and_may_begin_again(store: Store, settings: Settin
         ("ended", "m is back"),
         ("raised", "m is down"),
     ]
-
-
-def test_a_command_gets_the_alert_on_its_standard_input(
-    valkey: ValkeyProcess, tmp_path: Path, store: Store
-):
-    told = tmp_path / "told.json"
-    section = AlertsSection(command=(sys.executable, "-c", HOOK, str(told)))
-    settings = alert_settings(valkey, tmp_path, section)
-    raise_alert(store, settings, "m-0", "it is slow", 100.0)
-    eventually(lambda: told.exists() and told.read_text())
-    assert json.loads(told.read_text()) == {
-        "about": "m-0",
-        "text": "it is slow",
-        "at": 100.0,
-        "kind": "",
-        "event": "raised",
-        "since": 100.0,
-    }
-
-
-def test_a_hook_that_hangs_holds_nobody_up_and_is_ended(
-    valkey: ValkeyProcess,
-    tmp_path: Path,
-    store: Store,
-    caplog: pytest.LogCaptureFixture,
-):
-    sleeps = (sys.executable, "-c", "import time; time.sleep(600)")
-    section = AlertsSection(command=sleeps, hook_seconds=2.0)
-    settings = alert_settings(valkey, tmp_path, section)
-    began = time.monotonic()
-    raise_alert(store, settings, "m-0", "it is slow", 100.0)
-    assert time.monotonic() - began < 1.5
-    eventually(lambda: "timed out after 2.0 seconds" in caplog.text)
-
-
-def test_a_hook_that_fails_is_logged_once_and_counted(
-    valkey: ValkeyProcess,
-    tmp_path: Path,
-    store: Store,
-    caplog: pytest.LogCaptureFixture,
-):
-    section = AlertsSection(command=(str(tmp_path / "missing"),))
-    settings = alert_settings(valkey, tmp_path, section)
-    for engine in ("m-0", "m-1", "m-2"):
-        raise_alert(store, settings, engine, "it is slow", 100.0)
-    eventually(lambda: counts(store).get("hook_failed") == 3)
-    eventually(lambda: caplog.text.count("the hook of [alerts] failed") == 1)
-    assert len(last_alerts(store, 10)) == 3
 
 
 def ready(store: Store) -> None:

@@ -77,7 +77,7 @@ data_parallel = 2
         ),
         (f'{REPLICAS}hosts = ["a", "b", "a"]', 'models[0]: hosts has "a" twice'),
         ("[rules]\nsteer_seconds = 1e12", "rules: steer_seconds is 1e+12"),
-        ("[alerts]\nhook_seconds = 1e10", "alerts: hook_seconds is 1e+10"),
+        ("[alerts]\nhook_seconds = 1e7", "alerts: hook_seconds is 1e+07"),
         (f"{REPLICAS}min_engines = 100000000", "models[0]: min_engines is 1e+08"),
         (f"{REPLICAS}max_engines = {10**20}", "models[0]: max_engines is 1e+20"),
         (f"{REPLICAS}context_length = {2**40}", "models[0]: context_length is"),

@@ -1,4 +1,4 @@
-"""The webhook of [alerts], on real HTTP."""
+"""The webhook of [alerts], on real HTTP: who takes alerts, and who does not."""
 
 import json
 import threading
@@ -153,7 +153,66 @@ def test_a_webhook_that_no_host_can_have_is_a_failure_as_others(
     settings = alert_settings(valkey, tmp_path, AlertsSection(webhook=url))
     raise_alert(store, settings, "m", "m is down", 100.0)
     eventually(lambda: "the hook of [alerts] failed" in caplog.text)
+    assert "is no URL that can be asked; correct it" in caplog.text
+    assert url not in caplog.text
     assert len(read_unsent(store)) == 1
+
+
+def test_a_webhook_that_takes_an_alert_is_not_read_to_its_end(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    listener: tuple[str, type[Listener]],
+):
+    url, noting = listener
+    # As a page of so many bytes, which never come.
+    noting.down = b"HTTP/1.0 200 Well\r\nContent-Length: 1000000000000\r\n\r\n"
+    settings = alert_settings(valkey, tmp_path, AlertsSection(webhook=url))
+    raise_alert(store, settings, "m", "m is down", 100.0)
+    eventually(lambda: noting.asked and not read_unsent(store))
+    assert "hook_failed" not in counts(store)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.0 410 Gone from /secret\r\n\r\n", "answers HTTP 410; see what"),
+        (b"HTTP/1.0 502 Bad\r\n\r\n", "answers HTTP 502; see what"),
+        (b"HTTP/1.0 307 No\r\nLocation: /secret\r\n\r\n", "is redirected (HTTP 307)"),
+        (b"POST /secret HTTP/1.1\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.0 200 Well\r\nX: " + b"secret" * 9999, "does not speak HTTP"),
+        (b"HTTP/1.0 200", "breaks off"),
+    ],
+)
+def test_what_is_said_of_a_webhook_shows_nothing_of_its_url(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    listener: tuple[str, type[Listener]],
+    caplog: pytest.LogCaptureFixture,
+    answer: bytes,
+    told: str,
+):
+    url, noting = listener
+    noting.down = answer
+    settings = alert_settings(valkey, tmp_path, AlertsSection(webhook=f"{url}secret"))
+    raise_alert(store, settings, "m", "m is down", 100.0)
+    eventually(lambda: told in caplog.text)
+    assert "secret" not in caplog.text
+    assert noting.asked == ["/secret"]
+
+
+def test_a_webhook_that_cannot_be_reached_is_named_by_its_key(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    section = AlertsSection(webhook="https://127.0.0.1:9/secret")
+    settings = alert_settings(valkey, tmp_path, section)
+    raise_alert(store, settings, "m", "m is down", 100.0)
+    eventually(lambda: "the host of alerts.webhook cannot be reached" in caplog.text)
+    assert "secret" not in caplog.text
 
 
 def test_a_token_that_no_header_can_hold_is_a_failure_that_does_not_show_it(
