@@ -65,10 +65,9 @@ def _gpus(fleet: Fleet, reports: Iterable[Host]) -> Iterator[str]:
 
 def _files(fleet: Fleet, here: str) -> Iterator[str]:
     """Files that this host's engines need and that are not on it."""
-    places = {(pin.model, pin.host) for pin in fleet.pins()}
     for model in fleet.specs():
-        hosts = {host for name, host in places if name == model.name}
-        elsewhere = len(hosts) >= model.max_engines and not {here, ""} & hosts
+        hosts = [pin.host for pin in fleet.pins() if pin.model == model.name]
+        elsewhere = len(hosts) >= model.max_engines and not {here, ""} & set(hosts)
         if elsewhere or here not in (model.hosts or [here]):
             continue
         for key, path in files_named(model):
@@ -84,11 +83,14 @@ def _versions(fleet: Fleet) -> Iterator[str]:
 
 
 def _commands(fleet: Fleet) -> Iterator[str]:
-    pinned = {pin.model for pin in fleet.pins() if pin.port}
     for model in fleet.specs():
         words = (*model.command, *model.extra_args)
-        if model.command and model.name not in pinned and not names_port(words):
+        if not model.command or names_port(words):
+            continue
+        pins = [pin for pin in fleet.pins() if pin.model == model.name]
+        told = [pin for pin in pins if pin.port or names_port(pin.extra_args)]
+        if len(told) < max(len(pins), model.max_engines):
             yield (
-                f"model {model.name}: its command does not say {{port}}, so its engine "
-                "does not hear on which port it is to listen"
+                f"model {model.name}: its command does not say {{port}}, so an engine "
+                "without a port of its own does not hear on which it is to listen"
             )

@@ -97,6 +97,17 @@ def test_a_command_that_is_not_told_its_port_is_named_once():
     assert find_doubts(fixed, KNOWN) == ()
 
 
+def test_each_engine_of_a_command_has_to_hear_its_port():
+    first = EngineSection(model="m", host="h1", port=8000)
+    told = EngineSection(model="m", extra_args=("--port", "{port}"))
+    untold = EngineSection(model="m", host="h2")
+    two = (model(min_engines=2),)
+    assert find_doubts(Fleet(models=two, engines=(first, told)), KNOWN) == ()
+    assert len(find_doubts(Fleet(models=two, engines=(first, untold)), KNOWN)) == 1
+    # The second engine is control's to place.
+    assert len(find_doubts(Fleet(models=two, engines=(first,)), KNOWN)) == 1
+
+
 def test_a_path_that_is_misspelt_is_told_on_a_host_that_needs_it(tmp_path: Path):
     (tmp_path / "llama").mkdir()
     at = {"path": f"{tmp_path}/lama", "engine": "sglang-cpu"}
@@ -113,3 +124,8 @@ def test_a_path_that_is_misspelt_is_told_on_a_host_that_needs_it(tmp_path: Path)
     pin = EngineSection(model="m", host="h2")
     pinned = Fleet(models=(ModelSection(name="m", **at),), engines=(pin,))
     assert find_doubts(pinned, KNOWN, "h1") == ()
+    two = (ModelSection(name="m", min_engines=2, **at),)
+    both = Fleet(models=two, engines=(pin, pin))
+    assert find_doubts(both, KNOWN, "h1") == ()
+    # The second engine may run anywhere.
+    assert len(find_doubts(Fleet(models=two, engines=(pin,)), KNOWN, "h1")) == 1
