@@ -32,8 +32,6 @@ logger = get_logger(__name__)
 EVENT_FLUSH_SECONDS = 0.25
 #: Task events that may collect until they are published.
 MOST_BUFFERED_EVENTS = 10_000
-#: How often a connection to a server that is away is tried, in seconds.
-CONNECT_AGAIN_SECONDS = 1.0
 #: Events that end a task; after one of them its events are no longer followed.
 FINAL_EVENTS = frozenset(
     {"task-succeeded", "task-failed", "task-rejected", "task-revoked", "task-retried"}
@@ -93,19 +91,9 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
     """
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long it takes, and say so no more than others do.
-
-        Celery itself tries more and more seldom, up to every 30 s, while requests that
-        could be executed wait; and ends the worker after 100 tries.
-        """
-        log = AwayLog(logger, "Celery's own connection")
-        connection = conn.ensure_connection(
-            lambda error, _: log.away(error, time.monotonic()),
-            interval_start=CONNECT_AGAIN_SECONDS,
-            interval_step=0,
-            callback=maybe_shutdown,
-        )
-        log.back(time.monotonic())
+        """Connect, however long it takes, unless the worker is to end meanwhile."""
+        away_log = AwayLog(logger, "Celery's own connection")
+        connection = away_log.connect(conn, between=maybe_shutdown)
         self.first_connection_attempt = False
         return connection
 

@@ -12,8 +12,6 @@ from modelserver.store.server.away_log import AwayLog
 
 logger = get_logger(__name__)
 
-#: How often a connection to a server that is away is tried, in seconds.
-CONNECT_AGAIN_SECONDS = 1.0
 #: What a publication fails with where the server does not take it.
 AWAY = (OperationalError, RedisError, OSError)
 
@@ -21,8 +19,8 @@ AWAY = (OperationalError, RedisError, OSError)
 class SteadyScheduler(PersistentScheduler):  # type: ignore[misc]
     """Celery's own, but for what it does while Redis is away.
 
-    Celery's waits longer after each try, up to 30 s, ends after 100 tries, and logs two
-    tracebacks for each tick that it could not publish.
+    Celery's ends after 100 tries to connect, and logs two tracebacks for each tick that
+    it could not publish.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,10 +40,4 @@ class SteadyScheduler(PersistentScheduler):  # type: ignore[misc]
             self._away_log.back(time.monotonic())
 
     def _ensure_connected(self) -> Any:
-        connection = self.connection.ensure_connection(
-            lambda error, _: self._away_log.away(error, time.monotonic()),
-            interval_start=CONNECT_AGAIN_SECONDS,
-            interval_step=0,
-        )
-        self._away_log.back(time.monotonic())
-        return connection
+        return self._away_log.connect(self.connection)

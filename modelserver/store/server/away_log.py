@@ -1,9 +1,14 @@
 """What a part that tries again and again says of a server that is away."""
 
 import logging
+import time
+from collections.abc import Callable
+from typing import Any
 
 #: After so many seconds it is said again that the server is away, and why by now.
 SAID_AGAIN_SECONDS = 60.0
+#: How often a connection to a server that is away is tried, in seconds.
+CONNECT_AGAIN_SECONDS = 1.0
 
 
 class AwayLog:
@@ -35,3 +40,20 @@ class AwayLog:
             said = "Redis back after %.1f s: %s goes on"
             self._log.warning(said, now - self._since, self._what)
             self._since = None
+
+    def connect(
+        self, connection: Any, between: Callable[[], None] | None = None
+    ) -> Any:
+        """Celery's connection, connected, however long it takes; it is returned.
+
+        Celery itself tries more and more seldom, up to every 30 s, and ends after 100
+        tries. ``between`` is called between two of them and may raise.
+        """
+        connection = connection.ensure_connection(
+            lambda error, _: self.away(error, time.monotonic()),
+            interval_start=CONNECT_AGAIN_SECONDS,
+            interval_step=0,
+            callback=between,
+        )
+        self.back(time.monotonic())
+        return connection

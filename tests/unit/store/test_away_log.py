@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from kombu import Connection
 
 from modelserver.store.server.away_log import AwayLog
 
@@ -32,3 +33,24 @@ def test_a_second_absence_is_told_of_at_once(caplog: pytest.LogCaptureFixture):
     away_log.back(2.0)
     away_log.away(OSError("no password"), 3.0)
     assert caplog.messages[-1] == "Redis away: pulling waits (no password)"
+
+
+class Ends(Exception):
+    """The program is to end."""
+
+
+def test_a_connection_is_tried_until_the_program_ends(
+    caplog: pytest.LogCaptureFixture,
+):
+    calls = iter((None, Ends))
+
+    def end() -> None:
+        """At the second try."""
+        if fault := next(calls):
+            raise fault
+
+    nobody = Connection("redis://127.0.0.1:1/0")
+    with pytest.raises(Ends):
+        AwayLog(log, "steering").connect(nobody, between=end)
+    assert caplog.messages[0].startswith("Redis away: steering waits (")
+    assert len(caplog.messages) == 1
