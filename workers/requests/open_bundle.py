@@ -98,9 +98,10 @@ def open_bundle(
 
 
 def by_suspicion(message: WaitingBundle, rows: Sequence[BundleRow]) -> list[bytes]:
-    """The messages of rows that go back: suspects of a crash alone, others together.
+    """The messages of rows that go back: each suspect of a crash has its own.
 
-    So are those that are for the same other hosts.
+    The others share one, but for those that are left to other workers: these go with
+    those that are left to the same.
     """
     suspects = [row for row in rows if row.state.get(CRASHES)]
     others: dict[str, list[BundleRow]] = {}

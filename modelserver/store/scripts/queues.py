@@ -94,7 +94,8 @@ return {total, 0}
 #: than its share by one owes that, and takes less at its next turns.
 #: Of the rows ARGV[5] are not for the last list, which is filler.
 #: What the worker has passed on of late stays at the head of its list: messages that
-#: begin with "left_by", a time and who passed them on, each name between bars.
+#: begin with "left_by", a time and who passed them on, each name between bars. Of 64 of
+#: a list, or ARGV[3] bytes, this is so; what is behind them is taken.
 #: Tags have the worker's number of the pull ARGV[2] and the counter KEYS[2], which may
 #: go back in a failover: each delivery has its own, which fences a late answer.
 PULL = (

@@ -16,7 +16,10 @@ _TLS_ALERT = ("\\x15", "\x15")
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """A kind of reply; the texts have no "; ", which divides fact and remedy."""
+    """A kind of reply; its texts may hold {said}, {database} and {where}.
+
+    They have no "; ", which divides fact and remedy.
+    """
 
     pattern: re.Pattern[str]
     fact: str
@@ -27,7 +30,7 @@ def _fault(pattern: str, fact: str, remedy: str) -> _Fault:
     return _Fault(re.compile(pattern, re.IGNORECASE), fact, remedy)
 
 
-#: The kinds; the first that fits counts. {said} is the reply, {where} what to correct.
+#: The kinds; the first that fits counts.
 _FAULTS = (
     _fault(
         r"running in protected mode",
@@ -59,8 +62,7 @@ _FAULTS = (
         "use a server without cluster-enabled; sentinel:// is there for failovers",
     ),
     _fault(
-        r"unknown (?:sub)?command ['`]?\w"
-        r"|Unknown (?:Redis|Valkey) command called from script",
+        r"unknown (?:sub|redis |valkey )?command",
         "does not know a command that a fleet needs ({said})",
         f"use {TESTED}, without rename-command for it",
     ),
