@@ -8,7 +8,7 @@ What control decides:
 - ``placement``: where engines go.
 - ``rebalance``: how many engines each model has, and whose GPUs it gets.
 - ``health``: whether an engine is slow, failing or hung, and what follows.
-- ``orders``: what operators have ordered: drain and pause.
+- ``orders``: what operators have ordered: drain, pause, drain-host and move.
 - ``rolling``: restarts for a changed fleet, a few engines at a time.
 - ``availability``: whether a model can answer, and what its requests do if not.
 

@@ -2,7 +2,7 @@
 
 A paused engine or model is left alone altogether. A drained engine gets nothing new and
 is not judged; it stays drained when it has to move to another host. The engines of a
-drained host go to others; those that fit nowhere else get nothing new.
+drained host go to others; those that fit nowhere else are held like a drained engine.
 """
 
 from collections.abc import Collection, Iterable

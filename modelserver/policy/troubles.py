@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Engines that a text names; it counts the others.
 NAMED = 3
-#: A trouble that was told so often within an hour comes and goes ...
+#: A trouble that was told so often, an hour apart at most, comes and goes ...
 FLAPS = 3
 #: ... so that its end is told only once it has been away for 300 seconds.
 CALM_SECONDS = 300.0

@@ -60,7 +60,7 @@ class Failures:
         return find_errors(report.id, report.incarnation, own, peers)
 
 
-def count_failures(samples: Iterable[Sample], now: float) -> tuple[int, int]:
+def count_failures(samples: Iterable[Sample], now: float) -> Counts:
     """Requests of the last minute: those that failed by the engine's fault, and all.
 
     A request that was refused for its own fault shows an engine that works, and so does
@@ -124,12 +124,12 @@ def find_errors(
     if requests < ERROR_FEWEST:
         return None
     least, every = wilson_bound(failed, requests), _added(peers)
-    allowed, best = ERROR_ALONE, every
+    allowed = ERROR_ALONE
     if every[1]:
         allowed = max(ERROR_SHARE, ERROR_PEERS * every[0] / every[1])
-        best = _added(_better_half(peers))
     if least > allowed and _is_beyond_chance(own, every):
         return Errors(engine, incarnation, failed, requests, least, allowed)
+    best = _added(_better_half(peers))
     if not best[1]:
         return None
     allowed = max(ERROR_SHARE, ERROR_PEERS * wilson_bound(*best, -BEST_Z))

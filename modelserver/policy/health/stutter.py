@@ -27,12 +27,12 @@ LATE_ALONE = 0.1
 LOST_SHARE = 0.06
 #: ... and one without peers.
 LOST_ALONE = 0.12
+#: Both shares may also be 3 times those of the better half of its peers.
+LATE_PEERS = 3.0
 #: An engine is busy from 100 requests within some five minutes on.
 BUSY = 100
 #: A pause of a busy engine makes at least 2 requests late: one may be slow by itself.
 SHARED_BY = 2.0
-#: Both may also be 3 times those of the better half of its peers.
-LATE_PEERS = 3.0
 #: A stutter takes at least three pauses within three minutes; older ones have faded.
 PAUSES = 2.2
 #: The same for an engine that stutters already, or without peers.

@@ -47,9 +47,9 @@ class Tail:
         own = self.engines[observation.report.id]
         kind = self.types.get(observation.type)
         seems_well = not own.tallies.pauses and not is_slow_somewhere(own.tallies)
-        # Known to be slow for some requests: others that wait for these are late, too.
         if kind is None or not kind.frozen or kind.fit is None:
-            return None
+            return None  # Nothing has been counted by it.
+        # Accepted: slow for some requests. Others that wait for these are late, too.
         if seems_well or own.accepted:
             return None
         report, peers = observation.report, list(self._peers(observation))

@@ -1,7 +1,7 @@
 """Slow, sick or merely busy: verdicts on engines, each with its figures. Pure.
 
-A verdict is a value; its text says in plain words what it was made from. ``detectors``
-makes them.
+A verdict is a value; its text says in plain words what it was made from. The modules
+that find what is wrong make them.
 """
 
 import math

@@ -173,7 +173,7 @@ class Meter:
     full: tuple[str, ...] = ()
     #: For how many ticks in a row it has been hot.
     hot_ticks: int = 0
-    #: Why it is not given more, without numbers; "" where it needs no more.
+    #: Why it is not given more, without numbers; "" where it needs no more or gets it.
     refused: str = ""
     #: Since when it has had nothing to do, None while it has.
     quiet_since: float | None = None
@@ -223,7 +223,7 @@ class Reason:
     def shown(self) -> dict[str, str]:
         """The figures as people read them."""
         return {
-            key: f"{value:.4g}" if isinstance(value, float) else value
+            key: f"{value:.4g}" if isinstance(value, float) else str(value)
             for key, value in self.figures.items()
         }
 
