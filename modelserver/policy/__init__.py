@@ -3,6 +3,7 @@
 What control decides:
 
 - ``snapshot``: what a decision is made from.
+- ``clock_steps``: the same where the server's clock was set back.
 - ``decide``: the entry; from a snapshot to actions, and from actions to wishes.
 - ``actions``: what a decision says is to be done.
 - ``placement``: where engines go.

@@ -68,7 +68,8 @@ def observe(
         model, snapshot, backlog
     ):
         return Outage()
-    since = now if outage.since is None else outage.since
+    # The server's clock may have been set back.
+    since = now if outage.since is None else min(outage.since, now)
     failed = any(engine.state in FAILED for engine in engines)
     return Outage(since, outage.failed or failed)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from modelserver.policy.actions import Action, Drop, Relaunch, Treat, Want
+from modelserver.policy.clock_steps import by_clock_of_now
 from modelserver.policy.health.judge import Judgement, judge
 from modelserver.policy.health.memory import HealthMemory
 from modelserver.policy.health.verdicts import Verdict
@@ -53,7 +54,7 @@ def decide(snapshot: Snapshot, rules: Rules, now: float) -> tuple[Action, ...]:
 
 def consider(snapshot: Snapshot, rules: Rules, now: float) -> Decision:
     """The same as ``decide``, with all that goes with it."""
-    snapshot = with_orders(snapshot, now)
+    snapshot = with_orders(by_clock_of_now(snapshot, now), now)
     budget = Budget(snapshot)
     scaling = scale(replace(snapshot, hosts=snapshot.open_hosts), now)
     planned = plan(snapshot, scaling.demand)

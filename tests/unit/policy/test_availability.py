@@ -128,6 +128,11 @@ def test_an_outage_begins_with_the_first_look_and_ends_with_a_ready_engine() -> 
     assert observe(outage, MODEL, snapshot(EngineState.READY), 3, NOW + 20) == Outage()
 
 
+def test_a_server_clock_that_was_set_back_makes_no_outage_shorter_than_none() -> None:
+    outage = observe(Outage(NOW + 3600), MODEL, snapshot(EngineState.BACKOFF), 3, NOW)
+    assert outage.since == NOW
+
+
 def test_a_model_that_shall_wait_waits_also_when_it_is_down() -> None:
     found = availability(ASLEEP, snapshot(), NOW, Outage(NOW - 90))
     assert (found.standing, found.then) == (ModelStanding.DOWN, "wait")
