@@ -1,14 +1,13 @@
 """How available each model is: found at each look of control, and published.
 
 The rule is in ``policy.availability``. Clients and workers read what is published here;
-people are alerted when a model is down, and when it is back.
+people are told when a model is down, and when it is back.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 
-from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.policy.availability import (
     Availability,
     ModelStanding,
@@ -19,6 +18,7 @@ from modelserver.policy.availability import (
     to_json,
 )
 from modelserver.policy.snapshot import Snapshot
+from modelserver.policy.troubles import Trouble, TroubleKind
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import open_alerts
@@ -30,8 +30,6 @@ from modelserver.values import split_engine_id
 PUBLISHED_LOOKS = 5
 #: What is published is kept at least this long, in seconds.
 PUBLISHED_SECONDS = 15.0
-#: The kind of alert that stands as long as a model is down.
-DOWN_ALERT = "down"
 
 
 def update_availability(
@@ -40,8 +38,8 @@ def update_availability(
     snapshot: Snapshot,
     waiting: Mapping[str, str],
     now: float,
-) -> None:
-    """Publish how available each model is, and alert people to what changed.
+) -> tuple[Trouble, ...]:
+    """Publish how available each model is; returns those of which people are told.
 
     ``waiting`` is why engines have no place, by engine. Call it under control's lock.
     """
@@ -63,7 +61,9 @@ def update_availability(
         PUBLISHED_SECONDS, PUBLISHED_LOOKS * settings.fleet.rules.steer_seconds
     )
     publish(store, {name: asdict(each) for name, each in found.items()}, seconds)
-    _alert(store, settings, found, outages, now)
+    open_now = open_alerts(store)
+    told = {each.about for each in open_now if each.kind == TroubleKind.DOWN}
+    return tuple(_find_down(found, outages, told))
 
 
 def _read(text: str) -> Mapping[str, Outage]:
@@ -79,25 +79,18 @@ def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
     return "; ".join(reasons)
 
 
-def _alert(
-    store: Store,
-    settings: Settings,
+def _find_down(
     found: Mapping[str, Availability],
     outages: Mapping[str, Outage],
-    now: float,
-) -> None:
-    told = {each.about for each in open_alerts(store) if each.kind == DOWN_ALERT}
+    told: Collection[str],
+) -> Iterator[Trouble]:
+    """The models that are down; those that were ``told`` are so until they answer."""
     for model, each in found.items():
-        if each.standing is ModelStanding.DOWN:
-            text = f"{model} is down: {each.reason}; {_CONSEQUENCES[each.then]}"
-            text = text.format(fallback=each.fallback)
-            raise_alert(store, settings, model, text, now, kind=DOWN_ALERT)
-        elif model in told and outages[model].since is None:
-            text = f"{model} is back: {each.reason}"
-            end_alert(store, settings, model, text, now, kind=DOWN_ALERT)
-    for model in told - found.keys():
-        text = f"{model} is no longer part of the fleet"
-        end_alert(store, settings, model, text, now, kind=DOWN_ALERT)
+        is_told = model in told and outages[model].since is not None
+        if each.standing is ModelStanding.DOWN or is_told:
+            then = _CONSEQUENCES[each.then].format(fallback=each.fallback)
+            text = f"{model} is down: {each.reason}; {then}"
+            yield Trouble(TroubleKind.DOWN, model, text)
 
 
 _CONSEQUENCES = {

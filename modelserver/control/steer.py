@@ -13,11 +13,7 @@ from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.control.applied_fleet import in_force, read_unchecked
 from modelserver.control.availability import update_availability
 from modelserver.control.hooks import call_again
-from modelserver.control.silent_hosts import (
-    awaits_hosts,
-    follow_silences,
-    follow_workers,
-)
+from modelserver.control.silent_hosts import awaits_hosts, follow_silences
 from modelserver.control.troubles import tell_troubles
 from modelserver.errors import FleetRefusedError
 from modelserver.inventory import Host
@@ -84,10 +80,10 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         returned = find_returned(snapshot, now)
         snapshot = replace(snapshot, away=away, returned=returned)
         decision = consider(snapshot, settings.fleet.rules, now)
-        report_waiting(store, decision.waiting)
-        tell_troubles(store, settings, snapshot, decision.waiting, silences, now)
-        follow_workers(store, settings, snapshot, silences, now)
-        update_availability(store, settings, snapshot, decision.waiting, now)
+        waiting = decision.waiting
+        report_waiting(store, waiting)
+        down = update_availability(store, settings, snapshot, waiting, now)
+        tell_troubles(store, settings, snapshot, waiting, silences, down, now)
         drop_expired(store, _unserved(store, settings, snapshot))
         wishes = apply(decision.actions, snapshot.wishes, token)
         learnt = _learnt(snapshot, decision)

@@ -43,15 +43,19 @@ def tell_troubles(
     snapshot: Snapshot,
     waiting: Mapping[str, str],
     silences: HostSilences,
+    down: Iterable[Trouble],
     now: float,
 ) -> None:
-    """Find all that is wrong and tell it; ``waiting`` is as in a ``Decision``."""
+    """Find all else that is wrong than models that are ``down``, and tell it.
+
+    ``waiting`` is as in a ``Decision``.
+    """
     before = {key: note for key, note in _read_noted(store).items() if not note.away}
     # A host that is drained may be taken down.
     drained = with_orders(snapshot, now).drained_hosts
     silent = [host for host in silences.since if host not in drained]
     found = find_troubles(snapshot, waiting, silent, before)
-    tell(store, settings, (*found, *find_server_troubles(store)), now)
+    tell(store, settings, (*down, *found, *find_server_troubles(store)), now)
     _forget_lost(store, snapshot, before, now)
 
 

@@ -33,6 +33,8 @@ CLOCK_SECONDS = 2.0
 class TroubleKind(StrEnum):
     """What is wrong."""
 
+    #: A model has nothing left that could answer.
+    DOWN = "down"
     #: Engines of a model will not heal by being started again.
     FATAL = "fatal"
     #: Engines of a model die again and again.
@@ -41,6 +43,8 @@ class TroubleKind(StrEnum):
     PLACE = "place"
     #: A host has stopped reporting.
     HOST = "host"
+    #: Engines of a host serve and get no requests, for want of a worker.
+    WORKER = "worker"
     #: GPUs of a host are faulty.
     GPU = "gpu"
     #: A disk of a host is nearly full.
@@ -72,6 +76,8 @@ _PATIENCE_SECONDS = {
     TroubleKind.PLACE: 300.0,
     # A launcher that is upgraded is back sooner.
     TroubleKind.HOST: 30.0,
+    # A worker that is restarted finishes its requests first.
+    TroubleKind.WORKER: 40.0,
     TroubleKind.CONTROL: 30.0,
     TroubleKind.REDIS: 30.0,
     # One reading may be wrong.
@@ -80,10 +86,12 @@ _PATIENCE_SECONDS = {
     TroubleKind.CLOCK: 10.0,
 }
 _OVER = {
+    TroubleKind.DOWN: "{} is back, or no longer part of the fleet",
     TroubleKind.FATAL: "no engine of {} is FATAL any more",
     TroubleKind.BROKEN: "no engine of {} dies again and again any more",
     TroubleKind.PLACE: "every engine of {} has a place, or is wanted no longer",
     TroubleKind.HOST: "host {} reports again, or was given up",
+    TroubleKind.WORKER: "host {} has a worker again, or no engine that serves",
     TroubleKind.GPU: "no GPU of host {} is faulty any more",
     TroubleKind.DISK: "host {} has room on its disks again",
     TroubleKind.CLOCK: "the clock of host {} is right again",
@@ -203,6 +211,7 @@ def find_troubles(
     """
     yield from _engines(snapshot, before)
     yield from _places(waiting)
+    yield from _without_worker(snapshot)
     for host in snapshot.hosts:
         yield from _host(host)
     for name in silent:
@@ -249,6 +258,18 @@ def _places(waiting: Mapping[str, str]) -> Iterator[Trouble]:
         verb = "have" if len(engines) > 1 else "has"
         text = f"{_named(engines)} {verb} no place: {waiting[engines[0]]}"
         yield Trouble(TroubleKind.PLACE, model, text, len(engines))
+
+
+def _without_worker(snapshot: "Snapshot") -> Iterator[Trouble]:
+    live = {host.name for host in snapshot.hosts}
+    serving = {each.host for each in snapshot.engines.values() if each.serves} & live
+    for host in sorted(serving):
+        if not snapshot.has_worker(host):
+            text = (
+                f"host {host} has engines that serve and no worker, so that they get "
+                "no requests; start it there: modelserver worker"
+            )
+            yield Trouble(TroubleKind.WORKER, host, text)
 
 
 def _named(engines: list[str]) -> str:

@@ -22,9 +22,6 @@ UNWATCHED_SECONDS = 10.0
 #: Seconds that hosts have to report once control looks again, or once the store has
 #: lost its data; before, nothing is placed.
 REPORTING_SECONDS = 6.0
-#: Seconds that a host may be without a worker before people are told: one that is
-#: restarted finishes its requests first.
-WORKER_GRACE_SECONDS = 40.0
 #: An engine serves if it gave a token so many seconds ago; an old report may be of one
 #: that has ended.
 PROVED_SECONDS = 10.0
@@ -47,8 +44,6 @@ class HostSilences:
     since: Mapping[str, float] = field(default_factory=dict)
     #: Since when control has looked without a long gap.
     resumed_at: float = 0.0
-    #: Since when each host has had serving engines and no worker.
-    without_worker: Mapping[str, float] = field(default_factory=dict)
 
     def awaits_hosts(self, now: float) -> bool:
         """Whether hosts that are known still have the time to report."""
@@ -72,17 +67,6 @@ def follow(
     # The server's clock may have been set back: nothing began after now.
     since = {host: min(before.since.get(host, now), now) for host in silent}
     return replace(before, since=since, resumed_at=min(before.resumed_at, now))
-
-
-def follow_workers(
-    before: HostSilences, snapshot: Snapshot, now: float
-) -> HostSilences:
-    """The same with the hosts whose engines serve and that have no worker."""
-    live = {host.name for host in snapshot.hosts}
-    hosts = {each.host for each in snapshot.engines.values() if each.serves} & live
-    idle = sorted(host for host in hosts if not snapshot.has_worker(host))
-    since = {host: min(before.without_worker.get(host, now), now) for host in idle}
-    return replace(before, without_worker=since)
 
 
 def find_away(

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from modelserver.control.alerts import end_alert, raise_alert
-from modelserver.control.silent_hosts import follow_workers
 from modelserver.control.steer import read_snapshot, steer
+from modelserver.control.troubles import tell_troubles
 from modelserver.fleet.sections import AlertsSection, ModelSection
 from modelserver.inventory import Host
 from modelserver.operations.host_checks import find_no_worker
 from modelserver.operations.status import read_status
 from modelserver.policy.placement.silent_hosts import HostSilences
+from modelserver.policy.troubles import FLAPS
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import (
@@ -23,7 +24,7 @@ from modelserver.store.fleet.alerts import (
     open_alerts,
 )
 from modelserver.store.fleet.availability import standings
-from modelserver.store.fleet.engines import report_engine
+from modelserver.store.fleet.engines import remove_engine, report_engine
 from modelserver.store.fleet.hosts import read_hosts, report_host
 from modelserver.values import EngineReport, EngineState
 from tests.support.alerts import alert_settings
@@ -106,7 +107,7 @@ def test_a_model_that_has_nothing_left_is_told_and_its_return_too(
     ready(store)
     steer(store, settings, "one")
     assert open_alerts(store) == ()
-    assert last_alerts(store, 1)[0].text == "m is back: 1 ready"
+    assert last_alerts(store, 1)[0].text.startswith("m is back")
     assert standings(store)["m"]["then"] == "go"
 
 
@@ -138,17 +139,37 @@ def test_a_host_whose_worker_ended_is_told_and_named(
     (check,) = find_no_worker(status, status.hosts[0])
     assert (check.what, "modelserver worker" in check.remedy) == ("host a", True)
 
-    def look(worker: str, since: float) -> None:
+    began = store.now()
+
+    def look(worker: str, after: float) -> None:
         snapshot = replace(
             read_snapshot(store, settings, read_hosts(store)), worker_hosts=(worker,)
         )
-        silences = HostSilences(without_worker={"a": since})
-        follow_workers(store, settings, snapshot, silences, store.now())
+        tell_troubles(store, settings, snapshot, {}, HostSilences(), (), began + after)
 
-    look("b", store.now() - 30)
-    assert open_alerts(store) == ()
-    look("b", store.now() - 50)
-    (alert,) = open_alerts(store)
-    assert (alert.about, alert.kind) == ("a", "worker")
-    look("a", store.now() - 60)
-    assert open_alerts(store) == ()
+    def told() -> list[str]:
+        return [each.about for each in open_alerts(store) if each.kind == "worker"]
+
+    look("b", 10)
+    assert told() == []
+    look("b", 41)
+    assert told() == ["a"]
+    look("a", 45)
+    assert told() == []
+
+
+def test_a_model_that_is_down_again_and_again_is_told_three_times_and_then_stands(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    model = ModelSection(name="m", path="/m", engine="sglang-cpu", down_after_seconds=0)
+    settings = alert_settings(valkey, tmp_path, AlertsSection(), model)
+    report_host(store, Host("a"), lease_seconds=60)
+    for look in range(20):
+        if look % 2:
+            ready(store)
+        else:
+            remove_engine(store, "m-0")
+        steer(store, settings, "one")
+    told = [each.event for each in last_alerts(store, 100) if each.kind == "down"]
+    assert told == ["raised", "ended"] * (FLAPS - 1) + ["raised"]
+    assert [each.about for each in open_alerts(store)] == ["m"]

@@ -148,6 +148,6 @@ def test_a_host_that_does_not_return_is_forgotten_with_its_reports(
     write_troubles(store, json.dumps(lost))
     silences = HostSilences(since={"gone": now - 60})
     snapshot = read_snapshot(store, settings, read_hosts(store))
-    tell_troubles(store, settings, snapshot, {}, silences, now)
+    tell_troubles(store, settings, snapshot, {}, silences, (), now)
     status = read_status(store, settings)
     assert (status.lost_hosts, status.engines) == ((), ())

@@ -96,6 +96,21 @@ def test_what_a_host_reports_of_itself(values: dict[str, object], key: str, text
     assert text in found[key]
 
 
+@pytest.mark.parametrize(
+    ("workers", "found"), [((), []), (("a",), []), (("b",), ["worker:a"])]
+)
+def test_a_host_whose_engines_serve_needs_a_worker(
+    workers: tuple[str, ...], found: list[str]
+):
+    """Where no worker reports at all, nothing is known."""
+    scene = Scene()
+    seen = replace(scene.snapshot(), worker_hosts=workers)
+    assert [each.key for each in find_troubles(seen, {}, (), {})] == found
+    put(scene, EngineState.STARTING, *scene.engines)
+    seen = replace(scene.snapshot(), worker_hosts=workers)
+    assert list(find_troubles(seen, {}, (), {})) == []
+
+
 def test_a_disk_with_room_and_a_clock_that_is_nearly_right_are_none():
     scene = Scene()
     disks = (Disk("/a", 6 * GIB, 100 * GIB), Disk("/b", 11 * GIB, 10_000 * GIB))

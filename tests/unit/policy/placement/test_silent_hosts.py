@@ -14,7 +14,6 @@ from modelserver.policy.placement.silent_hosts import (
     find_away,
     find_returned,
     follow,
-    follow_workers,
 )
 from modelserver.policy.rebalance.demand import view_of
 from modelserver.policy.snapshot import Snapshot
@@ -113,20 +112,3 @@ def test_who_serves_on_a_host_that_is_back_stays_there(state, alive_at, where):
     )
     scene = replace(scene, returned=find_returned(scene, NOW))
     assert after(scene)["m-0"].host == where
-
-
-def test_hosts_whose_engines_serve_without_a_worker_are_remembered():
-    scene = fleet(
-        model("m", gpus=0),
-        hosts=[Host("a"), Host("b")],
-        wishes=[WISH],
-        engines=[report(WISH)],
-    )
-    lonely = replace(scene, worker_hosts=("b",))
-    seen = follow_workers(HostSilences(), lonely, NOW)
-    assert seen.without_worker == {"a": NOW}
-    assert follow_workers(seen, lonely, NOW + 9).without_worker == {"a": NOW}
-    again = replace(scene, worker_hosts=("a", "b"))
-    assert follow_workers(seen, again, NOW + 9).without_worker == {}
-    # Without any report nothing is known.
-    assert follow_workers(seen, scene, NOW + 9).without_worker == {}
