@@ -268,15 +268,16 @@ def _slot(room: GpuRoom) -> tuple[int, str]:
 def why_nowhere(
     need: Need, hosts: Sequence[HostRoom], drained: Collection[str] = ()
 ) -> str:
-    """Why none of these hosts can take an engine with this need, nor a drained one."""
+    """Why none of these hosts can take an engine with this need.
+
+    ``drained`` are hosts that get no engines, though they may report.
+    """
     hosts = [host for host in hosts if need.allows(host.name)]
-    closed = sorted(filter(need.allows, drained))
+    closed = [name for name in sorted(drained) if need.allows(name)]
     if not hosts and closed:
-        whose = " of its model's hosts" * bool(need.hosts)
-        return (
-            f"no other launcher{whose} reports; add a host, or say "
-            f"`modelserver undrain-host {closed[0]}`"
-        )
+        names = ", ".join(closed)
+        which = f"only drained hosts could have it now: {names}"
+        return f"{which}; modelserver undrain-host opens one again"
     if not hosts and need.hosts:
         return f"no launcher of its model's hosts reports: {', '.join(need.hosts)}"
     if not hosts:

@@ -151,8 +151,8 @@ def test_what_fits_nowhere_else_is_held_until_the_host_is_open_again():
     held = replace(snapshot, wishes={"m-0": wish})
     assert decide(held, RULES, NOW) == ()
     assert consider(held, RULES, NOW).waiting == {
-        "m-0": "host a is drained by ada: new disk; no other launcher reports; add a "
-        "host, or say `modelserver undrain-host a`"
+        "m-0": "host a is drained by ada: new disk; only drained hosts could have it "
+        "now: a; modelserver undrain-host opens one again"
     }
     (freed,) = decide(replace(held, orders=()), RULES, NOW)
     assert isinstance(freed, Treat)

@@ -282,6 +282,18 @@ def test_without_a_launcher_the_reason_is_that() -> None:
     }
 
 
+def test_hosts_that_are_drained_are_not_said_to_be_silent() -> None:
+    here = fleet(model("m"), hosts=[host("a", 0), host("b", 0)])
+    closed = {"a": "host a is drained by ada", "b": "host b is drained by ada"}
+    assert waiting(replace(here, drained_hosts=closed)) == {
+        "m-0": "only drained hosts could have it now: a, b; modelserver undrain-host "
+        "opens one again"
+    }
+    own = replace(here, specs=(replace(model("m"), hosts=("a",)),))
+    why = waiting(replace(own, drained_hosts={"a": closed["a"]}))["m-0"]
+    assert why.startswith("only drained hosts could have it now: a; ")
+
+
 def test_an_engine_that_died_twice_at_its_start_tries_other_gpus():
     wish = spec("m-0", "a", "a0")
     failed = replace(report(wish, EngineState.BACKOFF), failed_on=("a0",))
