@@ -258,8 +258,26 @@ def _place_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:
             find_engine_url_problem(pin.url),
         ):
             yield f"engines[{number}]", problem
+    yield from _doubled_gpus(fleet, models)
     for problem in find_url_problem(fleet.alerts.webhook):
         yield "alerts.webhook", problem
+
+
+def _doubled_gpus(
+    fleet: Fleet, models: Mapping[str, ModelSection]
+) -> Iterator[tuple[str, str]]:
+    """The GPUs that two pins name, of which one would wait for ever."""
+    seen: dict[tuple[str, int], int] = {}
+    for number, pin in enumerate(fleet.engines):
+        for gpu in pin.gpus if pin.host else ():
+            first = seen.setdefault((pin.host, gpu), number)
+            pins = (pin, fleet.engines[first])
+            if first != number and not all(models[p.model].share_gpu for p in pins):
+                yield (
+                    f"engines[{number}]",
+                    f'GPU {gpu} of host "{pin.host}" is that of engines[{first}]; name '
+                    "another one, or set share_gpu for both models",
+                )
 
 
 def _bound_problems(fleet: Fleet) -> Iterator[tuple[str, str]]:

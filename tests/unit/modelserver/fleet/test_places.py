@@ -49,6 +49,22 @@ def test_places_that_can_be_are_taken(tmp_path: Path):
     assert read_fleet(path).engines[0].gpus == (1,)
 
 
+@pytest.mark.parametrize("sharing", [True, False])
+def test_two_pins_on_one_gpu_have_to_share_it(tmp_path: Path, sharing: bool):
+    path = tmp_path / "fleet.toml"
+    share = "share_gpu = true\ngpu_memory_gib = 10\n" if sharing else ""
+    pin = f"{PIN}gpus = [0]\n"
+    elsewhere = pin.replace('"a"', '"b"')
+    path.write_text(f"{MODEL}{share}min_engines = 3\n{pin}{elsewhere}{pin}")
+    if sharing:
+        assert len(read_fleet(path).engines) == 3
+        return
+    with pytest.raises(ConfigurationError) as refused:
+        read_fleet(path)
+    told = 'engines[2]: GPU 0 of host "a" is that of engines[0]; name another one'
+    assert told in str(refused.value)
+
+
 EXTERNAL = '[[models]]\nname = "e"\nengine = "external"\n[[engines]]\nmodel = "e"\n'
 REPLICAS = """
 [[models]]
