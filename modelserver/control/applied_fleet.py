@@ -196,6 +196,7 @@ def _read(text: str, redis: RedisSection) -> Applied:
         version, by = values["version"], values["by"]
         values = {"alerts": {}, **values}  # The first fleets had none.
         sections = {name: values[name] for name in SECTIONS}
+        at, salt, left = values["at"], values["salt"], values["left"]
     except KeyError as error:
         raise ConfigurationError(f"the applied fleet has no {error}") from error
     source = (
@@ -203,9 +204,8 @@ def _read(text: str, redis: RedisSection) -> Applied:
         "a fleet file from it)"
     )
     fleet = make_fleet(source, {**sections, "redis": redis.model_dump()})
-    salt, left = values["salt"], values["left"]
     signed = SIGNATURE in values
-    return Applied(version, values["at"], by, salt, left, fleet, text, signed)
+    return Applied(version, at, by, salt, left, fleet, text, signed)
 
 
 def publish(store: Store, applied: Applied, before: Applied | None) -> bool:

@@ -15,7 +15,7 @@ from modelserver.control.availability import update_availability
 from modelserver.control.hooks import call_again
 from modelserver.control.silent_hosts import awaits_hosts, follow_silences
 from modelserver.control.troubles import tell_troubles
-from modelserver.errors import FleetRefusedError
+from modelserver.errors import ConfigurationError, FleetRefusedError
 from modelserver.inventory import Host
 from modelserver.policy.actions import Action, Alert
 from modelserver.policy.decide import Decision, apply, consider
@@ -52,6 +52,7 @@ from modelserver.store.fleet.orders import orders
 from modelserver.store.fleet.workers import read_backlogs, read_loads, read_worker_hosts
 from modelserver.store.messages.expired import drop_expired
 from modelserver.store.server.state import Store
+from modelserver.store.server.versions import note_unreadable
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,12 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
     with hold_control(store, owner, CONTROL_LOCK_SECONDS) as token:
         if not token:
             return []
+        obeyed = _in_force(store, settings)
+        if obeyed is None:
+            return []
+        settings = obeyed
         looked_at, _ = read_steered(store)
         report_steered(store, owner)
-        settings = _in_force(store, settings)
         now = store.now()
         hosts = read_hosts(store)
         silences = follow_silences(store, settings, hosts, looked_at, now)
@@ -94,14 +98,21 @@ def steer(store: Store, settings: Settings, owner: str) -> list[Action]:
         return list(decision.actions)
 
 
-def _in_force(store: Store, settings: Settings) -> Settings:
-    """The settings with the fleet in force; as they were where it is refused."""
+def _in_force(store: Store, settings: Settings) -> Settings | None:
+    """The settings with the fleet in force; as they were where it is refused.
+
+    None where a newer version has applied one that this one cannot read: another worker
+    may know how. Where none does, launchers tell that control is silent.
+    """
     about, now, kind = "fleet", store.now(), "refused"
     try:
         settings = in_force(store, settings)
     except FleetRefusedError as error:
         text = f"control goes by the fleet that it had: {error}"
         raise_alert(store, settings, about, text, now, kind)
+    except ConfigurationError as error:
+        note_unreadable(store, "applied fleet", error)
+        return None
     else:
         end_alert(store, settings, about, "the fleet is obeyed again", now, kind)
     return settings

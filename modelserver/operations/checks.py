@@ -139,7 +139,10 @@ def check_fleet_key(store: Store, settings: Settings) -> Check:
 
 def _in_force(store: Store, settings: Settings) -> Settings:
     """The fleet that this host obeys; one that it does not is told of by its key."""
-    applied, _ = read_unchecked(store, settings)
+    try:
+        applied, _ = read_unchecked(store, settings)
+    except ConfigurationError:  # So is one that it cannot read.
+        return settings
     return replace(settings, fleet=applied.fleet) if applied else settings
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from modelserver.control.applied_fleet import provide
 from modelserver.control.steer import steer
 from modelserver.operations.status import read_status
 from modelserver.store.fleet.alerts import last_alerts, open_alerts
-from modelserver.store.fleet.control import read_all_wishes
+from modelserver.store.fleet.control import read_all_wishes, read_steered
 from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.hosts import report_host
 from modelserver.store.fleet.measurements import read_samples
@@ -96,6 +97,31 @@ def test_what_control_cannot_read_is_said_once_and_not_at_each_look(records: Rec
     told = "the report of engine m-0 in Redis cannot be read"
     assert done.stderr.count(told) == 1
     assert read_status(store, records.settings).steered_by
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"engine": "', '"engine": "newer-'),
+        ('"rules": {', '"rules": {"newer_seconds": 1, '),
+        ('"salt": ', '"pepper": '),
+    ],
+)
+def test_a_fleet_that_cannot_be_read_is_no_fleet_to_look_at(
+    records: Records, caplog: pytest.LogCaptureFixture, old: str, new: str
+):
+    """Control of the newer version looks; where none does, that is told as silence."""
+    store, settings = records.store, records.settings
+    applied = provide(store, settings).text
+    assert old in applied
+    store.client.set(store.keys.fleet, applied.replace(old, new))
+    for _ in range(3):
+        assert steer(store, settings, "older") == []
+    assert read_steered(store) == (0.0, "")
+    assert caplog.text.count("the applied fleet in Redis cannot be read") == 1
+    store.client.set(store.keys.fleet, applied)
+    steer(store, settings, "older")
+    assert read_steered(store)[1] == "older"
 
 
 def test_what_a_newer_version_adds_is_passed_over(records: Records):
