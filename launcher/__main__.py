@@ -33,7 +33,7 @@ from launcher.supervisor import Supervisor
 from modelserver.control.applied_fleet import Applied, provide, unknown
 from modelserver.engine_client import open_session
 from modelserver.errors import (
-    FleetRefusedError,
+    ConfigurationError,
     ModelserverError,
     StoreUnreachableError,
 )
@@ -63,8 +63,8 @@ def main() -> None:
 def _reach_store(settings: Settings, lock: HostLock) -> tuple[Store, Applied]:
     """The store and the fleet in force, unknown where that cannot be had.
 
-    Raises StoreUnreachableError or FleetRefusedError where no engines of this host are
-    to be watched meanwhile.
+    Raises StoreUnreachableError, or ConfigurationError for a fleet that this host does
+    not obey or cannot read, where no engines of it are to be watched meanwhile.
     """
     try:
         store = connect(settings)
@@ -73,7 +73,7 @@ def _reach_store(settings: Settings, lock: HostLock) -> tuple[Store, Applied]:
         warn_of_no_key(applied)
         seconds = applied.fleet.rules.lease_seconds
         await_lease(store, settings.host, lock, seconds)
-    except (StoreUnreachableError, FleetRefusedError) as error:
+    except (StoreUnreachableError, ConfigurationError) as error:
         if not _records(settings).read_all():
             raise
         _log.warning("%s; the engines of this host are watched meanwhile", error)

@@ -20,7 +20,7 @@ from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
 from launcher.wishes import WishReader, find_contradiction
-from modelserver.errors import StoreUnreachableError
+from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.values import EngineReport, Kind, ModelSpec, Wish
 
 _log = logging.getLogger(__name__)
@@ -244,11 +244,7 @@ class Supervisor:
                 self._nodes.adopt(record, model)
                 continue
             if model and head_lives(identity):
-                keeper = self._keepers[name] = Keeper(
-                    record.spec, model, self._resources
-                )
-                keeper.adopt(record)
-                self._adopted = True
+                self._adopt_head(record, model)
                 continue
             _log.info(
                 "engine=%s incarnation=%d is dead",
@@ -257,6 +253,19 @@ class Supervisor:
             )
             await asyncio.to_thread(EngineProcess(identity).kill)
             self._resources.records.remove(name)
+
+    def _adopt_head(self, record: Record, model: ModelSpec) -> None:
+        name = record.spec.id
+        try:
+            keeper = Keeper(record.spec, model, self._resources)
+        except ConfigurationError as error:
+            # A newer launcher started it, and may be back; its engine serves on.
+            told = "engine=%s is not adopted and left alone: %s, or upgrade this host"
+            _log.warning(told, name, error)
+            return
+        keeper.adopt(record)
+        self._keepers[name] = keeper
+        self._adopted = True
 
     async def _end(self) -> None:
         if self._exchange is not None:

@@ -131,45 +131,6 @@ def test_engine_wanted_no_longer_ends_and_is_forgotten(site: Site) -> None:
     assert not lives(engine.pid)
 
 
-def test_killed_launcher_comes_back_and_adopts(site: Site) -> None:
-    first = site.launch()
-    site.want("good")
-    before = site.reaches("good-0", EngineState.READY)
-    old = before.alive_at
-    first.signal(signal.SIGKILL)
-    first.wait()
-    site.launch()
-    eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > old)
-    after = site.reaches("good-0", EngineState.READY)
-    assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
-    assert "adopted" in site.said()
-
-
-def test_adopted_engine_that_dies_is_started_again(site: Site) -> None:
-    first = site.launch()
-    site.want("good")
-    before = site.reaches("good-0", EngineState.READY)
-    first.signal(signal.SIGKILL)
-    first.wait()
-    site.launch()
-    eventually(lambda: "STARTING -> READY" in site.said().split("adopted")[-1])
-    os.kill(before.pid, signal.SIGKILL)
-    site.reaches("good-0", EngineState.READY, incarnation=2)
-
-
-def test_engine_that_died_without_a_launcher_is_started_anew(site: Site) -> None:
-    first = site.launch()
-    site.want("good")
-    before = site.reaches("good-0", EngineState.READY)
-    child = stats(before)["child_pid"]
-    first.signal(signal.SIGKILL)
-    first.wait()
-    os.kill(before.pid, signal.SIGKILL)
-    site.launch()
-    site.reaches("good-0", EngineState.READY, incarnation=2)
-    assert not lives(child)
-
-
 def test_second_launcher_refuses_and_names_the_first(site: Site) -> None:
     first = site.launch()
     eventually(lambda: "launcher up" in site.said())
