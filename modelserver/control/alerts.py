@@ -60,10 +60,11 @@ def end_alert(
         return False
     alert = AlertRecord(about, text, now, kind, "ended", found[0].since)
     forget_repeats(store, alert)
+    # First: where this process is killed in between, it is told twice and not never.
+    call_hooks(settings, alert, store)
     if not end(store, alert):
         return False
     log.warning("alert about=%s ended: %s", about, text)
-    call_hooks(settings, alert, store)
     return True
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from modelserver.control.alerts import end_alert, raise_alert
 from modelserver.control.hooks import AGAIN_AT_ONCE, UNSENT_KEPT, call_again
@@ -231,6 +232,23 @@ def test_an_end_is_kept_however_many_wait(
         end_alert(store, settings, "m", "m is back", now, "down")
     assert len(kept_of(store, "m")) <= 2
     assert {each.alert.event for each in kept_of(store, "m")} == {"ended"}
+
+
+def test_an_end_is_told_where_its_control_is_killed_before_it_stands_no_more(
+    valkey: ValkeyProcess, tmp_path: Path, store: Store
+):
+    settings = alert_settings(valkey, tmp_path, NOBODY)
+    now = store.now()
+    add(store, AlertRecord("m", "m is down", now - 60, "down"))
+    # The command that takes it from those that stand fails, as good as never said.
+    store.client.acl_setuser("default", enabled=True, commands=["-hdel"])
+    try:
+        with pytest.raises(redis.ResponseError):
+            end_alert(store, settings, "m", "m is back", now, "down")
+    finally:
+        store.client.acl_setuser("default", enabled=True, commands=["+hdel"])
+    assert [each.alert.event for each in kept_of(store, "m")] == ["ended"]
+    assert end_alert(store, settings, "m", "m is back", now, "down")
 
 
 def test_an_end_is_told_however_long_the_hook_was_down(
