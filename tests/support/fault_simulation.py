@@ -1,7 +1,9 @@
 """Requests on two or more engines in simulated time, to count whom is blamed."""
 
 import heapq
+import math
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,6 +34,8 @@ class Weather:
     generation: float = 1.0
     #: Seconds after which an attempt fails.
     failing: float = 1.0
+    #: How far these differ, as a share; by little all end and begin at once.
+    uneven: float = 0.3
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +67,11 @@ class Verdicts:
 
 
 class Simulation:
-    """``places`` requests at a time run on each of the engines; others wait outside."""
+    """``places`` requests at a time run on each of the engines; others wait outside.
+
+    Those that were tried before come first. Where requests arrive at a rate there is
+    place for all.
+    """
 
     def __init__(self, weather: Weather, engines: int = 2, seed: int = 1) -> None:
         self.weather = weather
@@ -76,6 +84,10 @@ class Simulation:
         ]
         self.slots = [EngineSlot(report, seen_at=0.0) for report in reports]
         self.now = 1.0
+        #: Places that nobody has.
+        self._free = math.inf
+        #: Requests that wait for a place for their next attempt.
+        self._again: deque[_Request] = deque()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
 
@@ -85,8 +97,9 @@ class Simulation:
         if rate:
             self._arrive(rate, end)
         else:
+            self._free, spread = 0, self.weather.uneven / 0.3
             for _ in range(places * len(self.slots)):
-                self._after(self.random.random(), lambda: self._next(end))
+                self._after(spread * self.random.random(), lambda: self._next(end))
         while self._events:
             self.now, _, event = heapq.heappop(self._events)
             event()
@@ -98,18 +111,30 @@ class Simulation:
 
     def _arrive(self, rate: float, end: float) -> None:
         if self.now < end:
-            self._try(self._request(), lambda: None)
+            self._try(self._request(), end)
             wait = self.random.expovariate(rate)
             self._after(wait, lambda: self._arrive(rate, end))
 
     def _next(self, end: float) -> None:
-        if self.now < end:
-            self._try(self._request(), lambda: self._next(end))
+        """Give a place that is free to whoever comes next."""
+        if self._again:
+            self._try(self._again.popleft(), end)
+        elif self.now < end and self._free < math.inf:
+            self._try(self._request(), end)
+        else:
+            self._free += 1
+
+    def _try_again(self, request: _Request, end: float) -> None:
+        if self._free:
+            self._free -= 1
+            self._try(request, end)
+        else:
+            self._again.append(request)
 
     def _request(self) -> _Request:
         return _Request(self.random.random() < self.weather.poison, self.now)
 
-    def _try(self, request: _Request, leave: Callable[[], None]) -> None:
+    def _try(self, request: _Request, end: float) -> None:
         tried = request.tries.places if request.tries else set()
         slot = min(
             self.slots, key=lambda s: (s.record.place in tried, s.inflight, s.began_at)
@@ -119,19 +144,19 @@ class Simulation:
         request.attempts += 1
         self.verdicts.spent += 1
         seconds = weather.failing if fails else weather.generation
-        seconds *= self.random.uniform(0.7, 1.3)
+        seconds *= self.random.uniform(1 - weather.uneven, 1 + weather.uneven)
 
-        def end() -> None:
+        def leave() -> None:
             slot.end(number, self.now, well=not fails)
-            leave()
+            self._next(end)
             if fails:
-                self._failed(request, slot, began)
+                self._failed(request, slot, began, end)
             else:
                 self.verdicts.good += 1
                 if request.tries:
                     self.model.answered(request.tries)
 
-        self._after(seconds, end)
+        self._after(seconds, leave)
 
     def _fails(self) -> bool:
         """Whether what begins now fails by its engine."""
@@ -144,7 +169,9 @@ class Simulation:
             began = self.now
             self._after(PROBE_SECONDS, lambda: slot.note_probe(began))
 
-    def _failed(self, request: _Request, slot: EngineSlot, began: float) -> None:
+    def _failed(
+        self, request: _Request, slot: EngineSlot, began: float, end: float
+    ) -> None:
         failed_at = self.now
         tries = request.tries = request.tries or FailedTries(self.model)
         tries.note(slot, WRONG, began, self.now)
@@ -160,4 +187,4 @@ class Simulation:
         else:
             wait = min(10.0, 0.1 * 2.0 ** (request.attempts - 1))
             wait *= self.random.uniform(0.5, 1.0)
-            self._after(wait, lambda: self._try(request, lambda: None))
+            self._after(wait, lambda: self._try_again(request, end))

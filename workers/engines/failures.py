@@ -169,20 +169,21 @@ class EngineRecord:
         if began > self.answered_began:
             self.answered_began = began
             self.answered_since = min(self.answered_since + 1, MOST_RUNNING)
-            self._look_back(began, only_news=True)
+            self._look_back(began)
 
-    def _look_back(self, began: float, only_news: bool = False) -> None:
+    def _look_back(self, began: float) -> None:
         """An answer to what began then tells of what failed before.
 
-        Where nobody but a probe is answered, requests that had failed before are likely
-        to fail again: ``only_news`` leaves them out.
+        Requests that had failed before are likely to fail again, and they come back in
+        herds, as they wait for the same places: no number of them makes an engine one
+        that fails at all.
         """
         told = [each for each in self.new if each.tells_from < began]
         left = [each for each in self.new if each.tells_from >= began]
         self.new.clear()
         self.new.extend(left)
         usual = self._usual()
-        news = sum(not (only_news and each.again) for each in told)
+        news = sum(not each.again for each in told)
         chance = likelihood(news, news + self.answered_since, usual)
         is_usual = news < 2 or chance >= LEAST_USUAL
         self.answered_since = 0
