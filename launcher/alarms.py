@@ -3,19 +3,22 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.fleet_sync import FleetSync
 from launcher.store_link import StoreLink, StoreView
-from modelserver.control.alerts import tell_without_store
+from modelserver.control.alerts import tell_by_hooks
 from modelserver.decoding import decode
 from modelserver.policy.troubles import Trouble, TroubleKind, over
 from modelserver.store.fleet.alerts import AlertRecord
 
 _log = logging.getLogger(__name__)
 
+#: Seconds within which a hook has ended once its time is over.
+HOOK_END_SECONDS = 1.0
 #: The file of a run folder that says which alert about Redis stands.
 OUTAGE_FILE = "redis-outage.json"
 #: What is to be done where control is silent.
@@ -82,10 +85,12 @@ class Alarms:
         self._note = note
         #: What an earlier launcher has told stands, too.
         self._told: AlertRecord | None = note.read()
+        #: When it was told here, by the monotonic clock.
+        self._told_at = -math.inf
 
     async def look(self, view: StoreView, now: float) -> None:
         """Look at what the store said just now. Raises StoreUnreachableError."""
-        self._end_outage(view.store_time(now))
+        await self._end_outage(now, view.store_time(now))
         self._sign = follow_control(self._sign, view.steered_at, now)
         settings = self._fleet_sync.settings
         steer_seconds = settings.fleet.rules.steer_seconds
@@ -104,16 +109,21 @@ class Alarms:
         text = f"host {self._host} cannot use Redis: {fault}"
         kind = TroubleKind.REDIS
         self._told = AlertRecord(self._host, text, wall_time, kind, since=wall_time)
+        self._told_at = now
         self._note.write(self._told)
-        tell_without_store(self._fleet_sync.settings, self._told)
+        tell_by_hooks(self._fleet_sync.settings, self._told)
 
-    def _end_outage(self, wall_time: float) -> None:
-        told, self._told, self._away_at = self._told, None, None
-        if told is not None:
-            self._note.remove()
-            text = over(TroubleKind.REDIS, told.about)
-            ended = dataclasses.replace(told, text=text, at=wall_time, event="ended")
-            tell_without_store(self._fleet_sync.settings, ended)
+    async def _end_outage(self, now: float, wall_time: float) -> None:
+        self._away_at = None
+        told, settings = self._told, self._fleet_sync.settings
+        hook_seconds = settings.fleet.alerts.hook_seconds + HOOK_END_SECONDS
+        if told is None or now - self._told_at < hook_seconds:
+            return  # No end comes before its beginning, which hooks may still be at.
+        text = over(TroubleKind.REDIS, told.about)
+        ended = dataclasses.replace(told, text=text, at=wall_time, event="ended")
+        await self._link.tell_by_hooks(settings, ended)
+        self._told = None
+        self._note.remove()
 
 
 def follow_control(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from modelserver.control.alerts import raise_alert
+from modelserver.control.alerts import raise_alert, tell_by_hooks
 from modelserver.control.applied_fleet import provide
 from modelserver.errors import StoreUnreachableError
 from modelserver.inventory import Host
@@ -19,6 +19,7 @@ from modelserver.measured import Canary, EngineLoad, Metrics, Sample
 from modelserver.policy.placement.silent_hosts import REPORTING_SECONDS
 from modelserver.policy.troubles import Trouble
 from modelserver.settings import Settings
+from modelserver.store.fleet.alerts import AlertRecord
 from modelserver.store.fleet.applied import publish_fleet, read_applied_fleet
 from modelserver.store.fleet.control import read_all_wishes, read_steered
 from modelserver.store.fleet.decisions import last_decisions
@@ -265,6 +266,13 @@ class StoreLink:
         """Tell people of a trouble. Raises StoreUnreachableError."""
         about, text, kind = trouble.about, trouble.text, trouble.kind
         await self.call(raise_alert, self._store, settings, about, text, now, kind)
+
+    async def tell_by_hooks(self, settings: Settings, alert: AlertRecord) -> None:
+        """Tell people of what does not stand in the store, once or again and again.
+
+        Raises StoreUnreachableError.
+        """
+        await self.call(tell_by_hooks, settings, alert, self._store)
 
     async def samples(self, engine: str) -> tuple[Sample, ...]:
         """An engine's last requests. Raises StoreUnreachableError."""

@@ -68,7 +68,12 @@ def end_alert(
     return True
 
 
-def tell_without_store(settings: Settings, alert: AlertRecord) -> None:
-    """Tell people by the log and the hook alone: the store cannot be used."""
+def tell_by_hooks(
+    settings: Settings, alert: AlertRecord, store: Store | None = None
+) -> None:
+    """Tell people by the log and the hooks alone, of what does not stand in the store.
+
+    Without a store that can be used, a hook that does not take it does not get it.
+    """
     log.warning("alert about=%s %s: %s", alert.about, alert.event, alert.text)
-    call_hooks(settings, alert)
+    call_hooks(settings, alert, store)

@@ -57,10 +57,10 @@ def call_hooks(
     """Give the alert to each hook of the fleet. Does not wait for them.
 
     With a store each is noted there first: where this process is killed meanwhile,
-    another one calls the hook again.
+    another one calls the hook again. Without one each hook is called once.
     """
     for hook in _configured(settings.fleet.alerts):
-        key, unsent = uuid.uuid4().hex, UnsentAlert(hook, alert)
+        key, unsent = uuid.uuid4().hex if store else "", UnsentAlert(hook, alert)
         first: UnsentAlert | None = unsent
         if store is not None:
             with suppress(redis.RedisError, StoreUnreachableError):
@@ -183,7 +183,10 @@ def _try(settings: Settings, key: str, unsent: UnsentAlert) -> None:
 
 
 def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> None:
-    """Keep an alert that was not taken, drop one that was; log once in a while."""
+    """Keep an alert that was not taken, drop one that was; log once in a while.
+
+    Without a key it is not kept.
+    """
     told, again = AlertRecord("hook", "failed", 0.0, "hook"), "tried again"
     try:
         store = connect(settings)
@@ -191,10 +194,12 @@ def _note(settings: Settings, key: str, unsent: UnsentAlert, problem: str) -> No
             if not problem:
                 drop_unsent(store, key)
                 return
-            if not unsent.tries:
+            if key and not unsent.tries:
                 kept = read_unsent(store)
                 unsent = _as_tried(store, settings, key, unsent, kept)
-            if not unsent.tries:
+            if not key:
+                again = "not tried again, as Redis could not be used"
+            elif not unsent.tries:
                 again = f"not tried again, as {UNSENT_KEPT} alerts wait for hooks"
             count(store, "hook_failed")
             if not is_new(store, told, HOOK_LOG_SECONDS):

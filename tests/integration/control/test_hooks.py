@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from modelserver.control.alerts import end_alert, raise_alert
+from modelserver.control.alerts import end_alert, raise_alert, tell_by_hooks
 from modelserver.control.hooks import AGAIN_AT_ONCE, UNSENT_KEPT, call_again
 from modelserver.fleet.sections import AlertsSection
 from modelserver.settings import Settings
@@ -249,6 +249,22 @@ def test_an_end_is_told_where_its_control_is_killed_before_it_stands_no_more(
         store.client.acl_setuser("default", enabled=True, commands=["+hdel"])
     assert [each.alert.event for each in kept_of(store, "m")] == ["ended"]
     assert end_alert(store, settings, "m", "m is back", now, "down")
+
+
+def test_of_an_outage_of_redis_its_end_alone_is_told_again(
+    valkey: ValkeyProcess,
+    tmp_path: Path,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Nobody could take back a beginning that comes after it."""
+    settings = alert_settings(valkey, tmp_path, NOBODY)
+    alert = AlertRecord("a", "host a cannot use Redis", store.now(), "redis")
+    tell_by_hooks(settings, alert)
+    eventually(lambda: "not tried again, as Redis could not be used" in caplog.text)
+    assert read_unsent(store) == {}
+    tell_by_hooks(settings, replace(alert, event="ended"), store)
+    assert [each.alert.event for each in kept_of(store, "a")] == ["ended"]
 
 
 def test_an_end_is_told_however_long_the_hook_was_down(

@@ -50,12 +50,17 @@ def test_what_is_told_names_the_remedy():
     assert "modelserver beat" in trouble.text
 
 
-def say_by(folder: Path) -> tuple[FleetSync, StoreLink]:
-    """A launcher's view of a fleet whose hook writes each alert into a file."""
+def say_by(folder: Path, sleeps: float = 0) -> tuple[FleetSync, StoreLink]:
+    """A launcher's view of a fleet whose hook writes each alert into a file.
+
+    It ``sleeps`` before it writes of a beginning.
+    """
     fleet = folder / "fleet.toml"
-    write = f"cat >> {folder}/told; echo >> {folder}/told"
+    wait = f"grep -q raised {folder}/$$ && sleep {sleeps}"
+    write = f"cat {folder}/$$ >> {folder}/told; echo >> {folder}/told"
+    command = f"cat > {folder}/$$; {wait}; {write}"
     fleet.write_text(
-        f'[redis]\nurl = "{CLOSED}"\n[alerts]\ncommand = ["sh", "-c", "{write}"]\n'
+        f'[redis]\nurl = "{CLOSED}"\n[alerts]\ncommand = ["sh", "-c", "{command}"]\n'
     )
     settings = load({"MODELSERVER_FLEET": str(fleet), "MODELSERVER_HOME": str(folder)})
     link = StoreLink(open_store(CLOSED, "test:", retries=0), Host("h1", pid=1), 1.0)
@@ -91,6 +96,20 @@ def test_a_launcher_that_starts_while_redis_is_away_tells_the_end_of_the_outage(
     for now in (110.0, 150.0):
         third.note_outage("no route", now, wall_time=now)
     eventually(lambda: told(tmp_path) == ["raised", "ended", "raised"])
+
+
+def test_the_end_of_an_outage_waits_for_hooks_that_are_at_its_beginning(
+    tmp_path: Path,
+):
+    sync, link = say_by(tmp_path, sleeps=1)
+    alarms = Alarms("h1", sync, link, OutageNote(tmp_path / OUTAGE_FILE))
+    for now in (10.0, 45.0):
+        alarms.note_outage("no route", now, wall_time=now)
+    asyncio.run(alarms.look(StoreView(steered_at=5.0, read_at=46.0), 46.0))
+    eventually(lambda: told(tmp_path))
+    assert told(tmp_path) == ["raised"]
+    asyncio.run(alarms.look(StoreView(steered_at=6.0, read_at=60.0), 60.0))
+    eventually(lambda: told(tmp_path) == ["raised", "ended"])
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"about": 1}', "no json"])
