@@ -29,12 +29,11 @@ def read(folder: Path, text: str, **environ: str) -> Settings:
 
 
 def test_a_sound_file_gives_plain_values(tmp_path: Path):
-    pin = '[[engines]]\nmodel = "qwen"\nhost = "a"\ngpus = [2]\nport = 8001\n'
-    other = pin.replace("8001", "8002").replace("[2]", "[3]")
-    fleet = read(tmp_path, MODEL + pin + other).fleet
+    pin = '[[engines]]\nmodel = "qwen"\nhost = "a"\ngpus = [{0}]\nport = 800{0}\n'
+    fleet = read(tmp_path, MODEL + pin.format(1) + pin.format(2)).fleet
     assert [(pin.id, pin.gpus, pin.port) for pin in fleet.pins()] == [
-        ("qwen-0", (2,), 8001),
-        ("qwen-1", (3,), 8002),
+        ("qwen-0", (1,), 8001),
+        ("qwen-1", (2,), 8002),
     ]
     (spec,) = fleet.specs()
     assert (spec.name, spec.gpus, spec.max_engines) == ("qwen", 1, 1)
