@@ -121,6 +121,22 @@ def turns(
     return found
 
 
+def in_turn(
+    engines: Iterable[EngineSpec],
+    models: Mapping[str, ModelSpec],
+    needs: Mapping[str, Need],
+    minimums: Mapping[str, int],
+) -> list[EngineSpec]:
+    """The engines as they are to be placed: by their turns, then big needs first.
+
+    Of those that are alike each model has one before any has two: where GPUs are short,
+    no model has none so that another has all of its own.
+    """
+    every = sorted(engines, key=lambda each: split_engine_id(each.id)[1])
+    turn = turns(every, models, minimums)
+    return sorted(every, key=lambda each: (turn[each.id], needs[each.id].rank))
+
+
 def wanted_engines(
     models: Iterable[ModelSpec],
     pins: Iterable[EngineSpec],

@@ -1,8 +1,9 @@
 """From the fleet and its hosts' GPUs to wishes, and to reasons where there is no room.
 
-Where models have ranks, minimums come first, by rank; then big needs. An engine that
-has been started stays; one that has not is placed anew when its GPUs are taken. The
-same snapshot gives the same plan.
+Where models have ranks, minimums come first, by rank; then big needs; then the first
+engines of all models before their second ones. An engine that has been started stays;
+one that has not is placed anew when its GPUs are taken. The same snapshot gives the
+same plan.
 """
 
 from collections import Counter, defaultdict
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from modelserver.policy.actions import Drop, Want
-from modelserver.policy.placement.needs import Demand, Need, turns, wanted_engines
+from modelserver.policy.placement.needs import Demand, Need, in_turn, wanted_engines
 from modelserver.policy.placement.nodes import Places, find_best_places
 from modelserver.policy.placement.offers import Offers
 from modelserver.policy.placement.rooms import HOLDING, HostRoom, RoomOffer, why_not_on
@@ -99,10 +100,8 @@ class _Planner:
         self._failed = {each.id for each in self.wanted if self._gave_up(each)}
         self._peers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._offers = Offers(self._hosts, snapshot.drained_hosts)
-        turn = turns(self.wanted, models, demand.minimums if demand else {})
-        self._by_need = sorted(
-            self.wanted, key=lambda each: (turn[each.id], self._needs[each.id].rank)
-        )
+        minimums = demand.minimums if demand else {}
+        self._by_need = in_turn(self.wanted, models, self._needs, minimums)
 
     def has(self, spec: EngineSpec) -> bool:
         """Whether it has been dealt with, so that later rules leave it alone."""

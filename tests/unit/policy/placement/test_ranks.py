@@ -33,6 +33,16 @@ def test_rank_goes_before_size_and_without_ranks_size_decides():
     assert set(gpus_of(ranked)) == {"z-0", "z-1"}
 
 
+def test_models_alike_have_an_engine_each_before_one_has_two():
+    a, b = (model(name, engines=3) for name in "ab")
+    short = [host("h", 0, 0, 0)]
+    assert set(gpus_of(fleet(a, b, hosts=short))) == {"a-0", "b-0", "a-1"}
+    # Also where both go before a third one.
+    high = [replace(each, priority=1) for each in (a, b)]
+    third = model("c", engines=3)
+    assert set(gpus_of(fleet(third, *high, hosts=short))) == {"a-0", "b-0", "a-1"}
+
+
 def test_an_engine_of_no_model_has_the_rank_of_none():
     specs = {"a": LOW, "z": HIGH}
     found = turns(
