@@ -60,9 +60,10 @@ def call_hooks(
     another one calls the hook again. Without one each hook is called once.
     """
     for hook in _configured(settings.fleet.alerts):
-        key, unsent = uuid.uuid4().hex if store else "", UnsentAlert(hook, alert)
+        key, unsent = "", UnsentAlert(hook, alert)
         first: UnsentAlert | None = unsent
         if store is not None:
+            key = uuid.uuid4().hex
             with suppress(redis.RedisError, StoreUnreachableError):
                 first = _noted(store, settings, key, unsent)
         if first is not None:
@@ -221,8 +222,7 @@ def _run_command(section: AlertsSection, body: bytes) -> None:
     """
     program = f"alerts.command ({PurePath(section.command[0]).name})"
     try:
-        # It goes its own way with what it says: one that leaves a program of its own
-        # behind would not end until that one does.
+        # No pipe but for the alert: a program that it leaves behind would hold it open.
         subprocess.run(
             section.command,
             input=body,

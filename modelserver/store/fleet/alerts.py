@@ -19,6 +19,8 @@ from modelserver.store.server.versions import read_each
 ALERTS_KEPT = 1000
 #: Seconds for which an alert that nobody ends stands after it was last raised.
 OPEN_SECONDS = 86_400.0
+#: The same of one with a kind, which control ends; a later version may not know it.
+KIND_OPEN_SECONDS = 30 * 86_400.0
 #: What is counted of alerts.
 COUNTED = ("raised", "ended", "repeated", "hook_failed")
 
@@ -92,12 +94,16 @@ def open_alerts(store: Store) -> tuple[AlertRecord, ...]:
     if not values:
         return ()
     found = read_each(store, "alert", values, _read_open)
-    oldest = store.now() - OPEN_SECONDS
-    old = {name for name, each in found.items() if not each.kind and each.at < oldest}
+    now = store.now()
+    old = {name for name, each in found.items() if now - each.at > _stands_for(each)}
     if old:
         store.client.hdel(store.keys.open_alerts, *old)
     stand = (each for name, each in found.items() if name not in old)
     return tuple(sorted(stand, key=lambda each: each.since))
+
+
+def _stands_for(alert: AlertRecord) -> float:
+    return KIND_OPEN_SECONDS if alert.kind else OPEN_SECONDS
 
 
 def close_alerts(store: Store, about: str) -> tuple[AlertRecord, ...]:

@@ -15,6 +15,7 @@ from modelserver.fleet.sections import AlertsSection
 from modelserver.settings import Settings
 from modelserver.store import Store
 from modelserver.store.fleet.alerts import (
+    KIND_OPEN_SECONDS,
     OPEN_SECONDS,
     AlertRecord,
     add,
@@ -316,5 +317,6 @@ def test_an_alert_that_stands_for_days_is_open_and_its_end_is_told(
     # What nobody ends is over after a day.
     slow = AlertRecord("m-0", "it is slow", now - OPEN_SECONDS - 1)
     add(store, slow)
+    add(store, AlertRecord("m", "of old", now - KIND_OPEN_SECONDS - 1, "older"))
     add(store, replace(slow, about="m-1", at=now))
     assert [each.about for each in open_alerts(store)] == ["m-1"]
