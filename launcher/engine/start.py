@@ -13,7 +13,8 @@ from launcher.engine.turns import find_turn
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
-from launcher.host.disks import is_full, try_writing, with_remedy
+from launcher.host.disks import is_full, try_appending, try_writing, with_remedy
+from launcher.host.logs import read_tail
 from launcher.host.process import (
     RUN,
     EngineProcess,
@@ -138,7 +139,7 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
     if is_full(folder := log.resolve().parent):
         said = f"{how}; the disk of {folder} is full: make room on it"
         return Died(said, may_heal=True)
-    text = process.read_tail(log, start.record.log_offset)
+    text = read_tail(log, start.record.log_offset)
     if starting and (cause := diagnosis.find_cause(text, start.model)):
         said = f"{cause.text}; see {log}"
         return Died(said, may_heal=True) if cause.may_heal else CannotHeal(said)
@@ -220,7 +221,9 @@ async def start(
     """
     adapter = engine_types.adapter(model.engine)
     runtime = None
-    if adapter.starts_process and (obstacle := await _find_obstacle(model, resources)):
+    if adapter.starts_process and (
+        obstacle := await _find_obstacle(spec, model, resources)
+    ):
         return obstacle
     if model.image:
         found = await asyncio.to_thread(resources.containers.find)
@@ -263,13 +266,14 @@ async def start(
 
 
 async def _find_obstacle(
-    model: ModelSpec, resources: HostResources
+    spec: EngineSpec, model: ModelSpec, resources: HostResources
 ) -> Died | Held | None:
     """What of this host's files keeps a start from a place, and from a number."""
     if missing := await resources.files.find_missing(model):
         return Died(missing, may_heal=True)
     try:
         await asyncio.to_thread(try_writing, resources.logs)
+        await asyncio.to_thread(try_appending, resources.log_of(spec.id))
     except OSError as error:
         return Held(f"{NOT_PREPARED}: {with_remedy(error)}")
     return None

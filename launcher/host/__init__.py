@@ -19,7 +19,7 @@
 - ``host_watch``: reads the GPUs and the use of the processors every second
 - ``disks``: how much room the disks have
 - ``allocation``: which engine has which port and GPUs
-- ``logs``: bounds the logs while programs write to them
+- ``logs``: bounds the logs while programs write to them, and reads their ends
 - ``load_turns``: starts that load the same files one after another
 - ``needed_files``: whether the files that engines need are there
 - ``records``: files by which the next launcher adopts engines

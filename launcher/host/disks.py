@@ -79,6 +79,15 @@ def try_writing(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
+def try_appending(file: Path) -> None:
+    """Open a file to append to it, which is made if it is not there. Raises OSError.
+
+    Does not wait for who reads a pipe: where nobody does, that is an error.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    os.close(os.open(file, flags, 0o666))
+
+
 def with_remedy(error: OSError) -> str:
     """An error of this host's files, with the remedy where the disk is full."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

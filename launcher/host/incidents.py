@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from launcher.host import process_dump
-from launcher.host.process import Identity, read_tail
+from launcher.host.logs import read_tail
+from launcher.host.process import Identity
 from launcher.store_link import StoreLink
 from modelserver.operations.incidents import (
     INCIDENT_SUMMARY,

@@ -8,6 +8,7 @@ The folder and each log may be a symbolic link: then a log is where that leads.
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +28,10 @@ LOG_LOOK_SECONDS = 1.0
 LOOKS_PER_SEARCH = 10
 #: The files of a process to which it writes what it says.
 OUTPUTS = (1, 2)
+#: What steers a terminal, such as colours: it is for no report.
+TERMINAL = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*)|[\0-\x08\x0e-\x1f\x7f]"
+)
 #: What is copied at once, in bytes.
 COPY_BYTES = 1024 * 1024
 
@@ -53,7 +58,11 @@ class Logs:
         looks = 0
         while not self._closing.wait(LOG_LOOK_SECONDS):
             looks += 1
-            self.look(search=looks % LOOKS_PER_SEARCH == 0)
+            try:
+                self.look(search=looks % LOOKS_PER_SEARCH == 0)
+            except OSError as error:
+                # Its disk is away for now; a later look may find it back.
+                self._say(str(self._folder), f"cannot be looked at: {error}")
 
     def look(self, search: bool) -> None:
         """Bound every log; with ``search`` also those that are no longer in place."""
@@ -156,3 +165,15 @@ def _copy(source: BinaryIO, copy: BinaryIO, size: int) -> None:
     while size > 0 and (piece := source.read(min(size, COPY_BYTES))):
         copy.write(piece)
         size -= len(piece)
+
+
+def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
+    """The end of what one start has written, from ``offset`` on, as plain text."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            begin = offset if offset <= size else 0  # It was set aside meanwhile.
+            file.seek(max(begin, size - limit))
+            return TERMINAL.sub("", file.read().decode(errors="replace"))
+    except OSError:
+        return ""

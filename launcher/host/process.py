@@ -245,18 +245,6 @@ def rotate(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def read_tail(log: Path, offset: int, limit: int = 65_536) -> str:
-    """The end of what one start has written, from ``offset`` on."""
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            begin = offset if offset <= size else 0  # It was set aside meanwhile.
-            file.seek(max(begin, size - limit))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
 def head_lives(identity: Identity) -> bool:
     """Whether an engine's head lives, by its pid, its start time and its mark."""
     if not identity.pid or not identity.head_lives:

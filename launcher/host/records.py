@@ -76,8 +76,15 @@ class Records:
             _log.warning("engine=%s keeps its old record: %s", record.spec.id, error)
 
     def remove(self, engine: str) -> None:
-        """Remove an engine's record, if there is one."""
-        self._path(engine).unlink(missing_ok=True)
+        """Remove an engine's record, if there is one.
+
+        Where that fails it says nothing any more: its processes have ended, which the
+        next launcher finds as well.
+        """
+        try:
+            self._path(engine).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("engine=%s its record stays: %s", engine, error)
 
     def read_all(self) -> tuple[Record, ...]:
         """All records; a damaged one is logged and removed, a newer one is left."""
@@ -86,7 +93,12 @@ class Records:
             values: Json = None
             try:
                 values = json.loads(path.read_text())
-                records.append(decode(Record, values))
+                record = decode(Record, values)
+                if path == self._path(record.spec.id):
+                    records.append(record)
+                else:
+                    what = f"is a copy of that of engine {record.spec.id}"
+                    self._leave(path, what, "remove it")
             except FileNotFoundError:
                 continue  # It has just been removed.
             except OSError as error:
@@ -110,7 +122,7 @@ class Records:
         if path not in self._told:
             self._told.add(path)
             _log.warning(
-                "record %s %s and is left alone; its engine is not adopted: %s",
+                "record %s %s and is left alone; no engine is adopted by it: %s",
                 *(path, why, remedy),
             )
 

@@ -105,5 +105,8 @@ def lend_key(model: ModelSpec, url: str, keys: Keyring) -> None:
 
 
 def forget_key(url: str, keys: Keyring) -> None:
-    """Remove the key of an engine that has ended."""
-    keys.forget(yarl.URL(url).authority)
+    """Remove the key of an engine that has ended, which opens nothing any more."""
+    try:
+        keys.forget(yarl.URL(url).authority)
+    except OSError as error:
+        _log.warning("the key of the engine that was at %s stays: %s", url, error)

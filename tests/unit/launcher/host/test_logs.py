@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.host.logs import Logs, bound, find_moved
-from launcher.host.process import read_tail
+from launcher.host.logs import Logs, bound, find_moved, read_tail
 from launcher.startup_log.progress import StartProgress
 from launcher.startup_log.weights import Weights
 from tests.support.processes import end, eventually
@@ -199,3 +198,29 @@ def test_a_log_that_cannot_be_bounded_is_told_once(
         logs.look(search=True)
     (said,) = caplog.messages
     assert "m-0.log cannot be set aside" in said
+
+
+def test_what_steers_a_terminal_is_no_part_of_what_is_reported(tmp_path: Path):
+    log = tmp_path / "m-0.log"
+    said = "\x1b[1;31mERROR\x1b[0m \x1b]0;title\a caf\xe9\a\0\r\n\tat 5 \u20ac\n"
+    log.write_bytes(said.encode())
+    assert read_tail(log, 0) == "ERROR  caf\xe9\r\n\tat 5 \u20ac\n"
+
+
+def test_logs_are_bounded_again_once_their_folder_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """As after a disk that was away: the folder itself was an error."""
+    folder, log = tmp_path / "logs", tmp_path / "disk" / "m-0.log"
+    folder.symlink_to("/" + 300 * "x")
+    logs = Logs(folder, limit_bytes=10)
+    logs.start()
+    try:
+        eventually(lambda: "logs cannot be looked at" in caplog.text)
+        log.parent.mkdir()
+        log.write_bytes(b"x" * 100)
+        folder.unlink()
+        folder.symlink_to(log.parent)
+        eventually(lambda: log.stat().st_size == 0)
+    finally:
+        logs.close()

@@ -12,7 +12,7 @@ import pytest
 
 from launcher.engine_types import Launch
 from launcher.host import process
-from launcher.host.logs import LOG_LIMIT_BYTES
+from launcher.host.logs import LOG_LIMIT_BYTES, read_tail
 from launcher.host.process import EngineProcess, Identity
 from modelserver.births import Birth, find_birth
 from modelserver.errors import ConfigurationError
@@ -190,5 +190,5 @@ def test_large_log_is_set_aside_before_a_start(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "a.log.1").exists()
     log.write_text("before\nnow\n")
     assert process.rotate(log) == 11
-    assert process.read_tail(log, 7) == "now\n"
-    assert process.read_tail(tmp_path / "none", 0) == ""
+    assert read_tail(log, 7) == "now\n"
+    assert read_tail(tmp_path / "none", 0) == ""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,3 +89,15 @@ def test_a_record_of_a_newer_form_is_left_alone(
     assert records.read_all() == records.read_all() == ()
     assert newer.exists()
     assert caplog.text.count("is of a newer modelserver") == 1
+
+
+def test_a_copy_of_a_record_is_no_second_engine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a backup or a synchronised folder leaves it; it may be of an earlier start."""
+    records = Records(tmp_path)
+    records.write(RECORD)
+    (file,) = tmp_path.iterdir()
+    shutil.copy(file, tmp_path / "a copy.json")
+    assert records.read_all() == (RECORD,)
+    assert f"a copy.json is a copy of that of engine {RECORD.spec.id}" in caplog.text
