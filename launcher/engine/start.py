@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def find_end(start: Start, log: Path, starting: bool) -> Died | CannotHeal | Non
         if lost is None or now - start.lost_at < LOST_PROCESS_SECONDS:
             return None
         how = f"its process {lost.title} (pid {lost.pid}) ended"
-    if is_full(folder := log.resolve().parent):
+    if is_full(folder := Path(os.path.realpath(log)).parent):
         said = f"{how}; the disk of {folder} is full: make room on it"
         return Died(said, may_heal=True)
     text = read_tail(log, start.record.log_offset)

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 KEPT_INCIDENTS = 20
 #: Bytes that they may take together.
 KEPT_BYTES = 50 * 1024 * 1024
+#: Seconds by which the clock may be set back without its being noticed here.
+AHEAD_SECONDS = 60.0
 #: Lines from the end of the engine's log that are kept.
 INCIDENT_LOG_LINES = 300
 #: Seconds that each part may take; all are fetched at once, a later one is left out.
@@ -67,7 +69,7 @@ class Incidents:
         """Write an incident; a failure is only logged."""
         try:
             folder = await self._write(ended)
-            await asyncio.to_thread(prune, self._folder)
+            await asyncio.to_thread(prune, self._folder, time.time())
         except OSError as error:
             _log.warning("engine=%s keeps no incident: %s", ended.spec.id, error)
         else:
@@ -102,10 +104,9 @@ class Incidents:
 
 def describe(ended: EndedEngine, now: float) -> Incident:
     """The summary; its id sorts by time and names engine and incarnation."""
-    when = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     engine = re.sub(r"[^\w.-]", "_", ended.spec.id)
     return Incident(
-        id=f"{when}-{engine}-{ended.incarnation}",
+        id=f"{_stamp(now)}-{engine}-{ended.incarnation}",
         at=round(now, 3),
         engine=ended.spec.id,
         model=ended.spec.model,
@@ -119,6 +120,10 @@ def describe(ended: EndedEngine, now: float) -> Incident:
         inflight=ended.inflight,
         log=str(ended.log),
     )
+
+
+def _stamp(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 async def _part(name: str, work: Awaitable[str]) -> tuple[str, str]:
@@ -144,10 +149,21 @@ def _gpus(link: StoreLink) -> str:
 
 
 def prune(
-    folder: Path, kept: int = KEPT_INCIDENTS, kept_bytes: int = KEPT_BYTES
+    folder: Path,
+    now: float,
+    kept: int = KEPT_INCIDENTS,
+    kept_bytes: int = KEPT_BYTES,
 ) -> None:
-    """Remove the oldest until few and small ones are left; the newest always stays."""
-    incidents = sorted(each for each in folder.iterdir() if each.is_dir())
+    """Remove the oldest until few and small ones are left; the newest always stays.
+
+    Those of times that are yet to come are of a clock that was set back since: they
+    count as the oldest, so that they do not push out all that happens from now on.
+    """
+    latest = _stamp(now + AHEAD_SECONDS)
+    incidents = sorted(
+        (each for each in folder.iterdir() if each.is_dir()),
+        key=lambda each: (each.name < latest, each.name),
+    )
     total = 0
     for place, incident in enumerate(reversed(incidents)):
         total += sum(file.stat().st_size for file in incident.iterdir())

@@ -43,6 +43,10 @@ def test_incident_is_named_by_time_engine_and_incarnation() -> None:
     assert (incident.engine, incident.inflight) == ("org/m-0", 3)
 
 
+#: A time of 2027.
+NOW = 1_800_000_000.0
+
+
 def incident(run_dir: Path, name: str, size: int = 10) -> None:
     folder = run_dir / INCIDENTS_FOLDER / name
     folder.mkdir(parents=True)
@@ -52,18 +56,27 @@ def incident(run_dir: Path, name: str, size: int = 10) -> None:
 def test_oldest_incidents_go_when_they_are_too_many(tmp_path: Path) -> None:
     for number in range(5):
         incident(tmp_path, f"2026-{number}")
-    prune(tmp_path / INCIDENTS_FOLDER, kept=3)
+    prune(tmp_path / INCIDENTS_FOLDER, NOW, kept=3)
     left = sorted(each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir())
     assert left == ["2026-2", "2026-3", "2026-4"]
+
+
+def test_incidents_of_a_clock_that_was_set_back_go_first(tmp_path: Path) -> None:
+    """They would be the newest for years, and all that comes would go at once."""
+    for name in ("2026-1", "2026-2", "2031-1", "2031-2"):
+        incident(tmp_path, name)
+    prune(tmp_path / INCIDENTS_FOLDER, NOW, kept=3)
+    left = sorted(each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir())
+    assert left == ["2026-1", "2026-2", "2031-2"]
 
 
 def test_oldest_incidents_go_when_they_are_too_large(tmp_path: Path) -> None:
     for number in range(4):
         incident(tmp_path, f"2026-{number}", size=400)
-    prune(tmp_path / INCIDENTS_FOLDER, kept_bytes=900)
+    prune(tmp_path / INCIDENTS_FOLDER, NOW, kept_bytes=900)
     left = sorted(each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir())
     assert left == ["2026-2", "2026-3"]
-    prune(tmp_path / INCIDENTS_FOLDER, kept_bytes=100)
+    prune(tmp_path / INCIDENTS_FOLDER, NOW, kept_bytes=100)
     assert [each.name for each in (tmp_path / INCIDENTS_FOLDER).iterdir()] == ["2026-3"]
 
 
