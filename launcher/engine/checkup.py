@@ -16,7 +16,7 @@ from modelserver.measured import Canary, Metrics
 from modelserver.values import ModelSpec, Wish
 
 #: Seconds between two looks at who listens on its port.
-PORT_LOOK_SECONDS = 1.0
+PORT_LOOK_SECONDS = 0.2
 
 
 class Checkup:
@@ -49,7 +49,7 @@ class Checkup:
         #: Who else listens on its port, "" for nobody.
         self.stranger = ""
         self._port_watch: PortWatch | None = None
-        self._port_look: asyncio.Task[str] | None = None
+        self._port_look: asyncio.Task[None] | None = None
         if start.process is not None:
             hidden, identity = may_be_unseen(start), start.process.identity
             self._port_watch = PortWatch(
@@ -84,11 +84,16 @@ class Checkup:
         look = self._port_look
         if look is not None and look.done():
             self._port_look = None
-            self.stranger = look.result()
+            look.result()
         if self._port_watch and not self._port_look and now >= self._next_port_look:
             self._next_port_look = now + PORT_LOOK_SECONDS
-            looking = asyncio.to_thread(self._port_watch.find_stranger)
+            looking = self._find_stranger(self._port_watch)
             self._port_look = asyncio.create_task(looking)
+
+    async def _find_stranger(self, watch: PortWatch) -> None:
+        self.stranger = await asyncio.to_thread(watch.find_stranger)
+        if self.stranger:
+            self._resources.wake()  # Each prompt may go to it.
 
     def stop_asking(self) -> None:
         """Ask nothing more."""

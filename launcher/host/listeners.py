@@ -18,8 +18,10 @@ LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F")
 ANY = ("0" * 8, "0" * 32)
 #: How these tables name the state of a socket that listens.
 LISTENING = "0A"
-#: Seconds for which one reading of the tables serves all engines of a host.
-READING_SECONDS = 0.5
+#: Seconds for which one reading of the tables serves all engines of a host at least.
+READING_SECONDS = 0.2
+#: The same as a multiple of what the reading took: a host may have many connections.
+READING_PAUSES = 10
 
 
 class Listeners:
@@ -27,16 +29,27 @@ class Listeners:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._read_at = float("-inf")
+        self._read_again_at = float("-inf")
         self._found: dict[int, frozenset[str]] = {}
 
     def on(self, port: int) -> frozenset[str]:
         """Those that get what is sent to this port of 127.0.0.1. May take 0.1 s."""
         with self._lock:
-            if time.monotonic() - self._read_at > READING_SECONDS:
+            began = time.monotonic()
+            if began >= self._read_again_at:
                 self._found = _read_listening()
-                self._read_at = time.monotonic()
+                ended = time.monotonic()
+                self._read_again_at = ended + reading_pause(ended - began)
             return self._found.get(port, frozenset())
+
+
+def reading_pause(seconds: float) -> float:
+    """Seconds from the end of a reading that took so long to the next at least.
+
+    >>> reading_pause(0.001), reading_pause(0.1)
+    (0.2, 1.0)
+    """
+    return max(READING_SECONDS, READING_PAUSES * seconds)
 
 
 class PortWatch:
