@@ -31,6 +31,7 @@ from launcher.host.secrets import Secrets
 from launcher.store_link import StoreLink
 from launcher.supervisor import Supervisor
 from modelserver.control.applied_fleet import Applied, provide, unknown
+from modelserver.disk_errors import is_of_disk, with_remedy
 from modelserver.engine_client import open_session
 from modelserver.errors import (
     ConfigurationError,
@@ -51,13 +52,28 @@ def main() -> None:
         settings = load()
         start_logging(settings.json_logs)
         lock = HostLock.acquire(lock_file(settings.run_dir))
-        settings.note_run_dir()
+        _note_run_dir(settings)
         store, applied = _reach_store(settings, lock)
         asyncio.run(_serve(settings, store, applied))
     except ModelserverError as error:
         print(f"launcher: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if not is_of_disk(error):
+            raise
+        print(f"launcher: {with_remedy(error)}", file=sys.stderr)
+        sys.exit(2)
     lock.release()
+
+
+def _note_run_dir(settings: Settings) -> None:
+    """The same as of the settings; a disk that is full does not keep engines alone."""
+    try:
+        settings.note_run_dir()
+    except OSError as error:
+        if not is_of_disk(error):
+            raise
+        _log.warning("%s is not noted: %s", settings.run_dir, with_remedy(error))
 
 
 def _reach_store(settings: Settings, lock: HostLock) -> tuple[Store, Applied]:

@@ -24,6 +24,7 @@ from launcher.environments.paths import STARTERS
 from launcher.host.secrets import Secrets
 from launcher.startup_log.weights import Weights, weights_of
 from modelserver.control.applied_fleet import read
+from modelserver.disk_errors import is_of_disk, with_remedy
 from modelserver.errors import ConfigurationError, ModelserverError
 from modelserver.inventory import GIB
 from modelserver.settings import Settings, load
@@ -180,6 +181,11 @@ def main() -> None:
         pull()
     except ModelserverError as error:
         click.echo(f"modelserver: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if not is_of_disk(error):
+            raise
+        click.echo(f"modelserver: {with_remedy(error)}", err=True)
         sys.exit(2)
 
 

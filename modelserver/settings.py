@@ -130,7 +130,9 @@ class Settings:
             "fleet": self._identity,
             "machine": MACHINE,
         }
-        (self.run_dir / NOTE_FILE).write_text(json.dumps(note))
+        unfinished = self.run_dir / f"{NOTE_FILE}.unfinished"
+        unfinished.write_text(json.dumps(note))
+        unfinished.replace(self.run_dir / NOTE_FILE)
 
     def make_run_dir(self) -> Path:
         """The run folder, there from now on, and closed to other users."""

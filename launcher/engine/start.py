@@ -14,7 +14,7 @@ from launcher.engine.turns import find_turn
 from launcher.engine_types import LOOPBACK, Place, builtin
 from launcher.host import process
 from launcher.host.containers import ContainerRuntime, require_image
-from launcher.host.disks import is_full, try_appending, try_writing, with_remedy
+from launcher.host.disks import is_full, try_appending, try_writing
 from launcher.host.logs import read_tail
 from launcher.host.process import (
     RUN,
@@ -28,6 +28,7 @@ from launcher.host.resources import HostResources
 from launcher.host.secrets import lend_key, with_key
 from launcher.startup_log import diagnosis, progress, weights
 from launcher.startup_log.progress import StartProgress
+from modelserver.disk_errors import with_remedy
 from modelserver.errors import ConfigurationError, StoreUnreachableError
 from modelserver.policy.lifecycle import CannotHeal, Died, Held
 from modelserver.values import EngineSpec, ModelSpec

@@ -18,6 +18,7 @@ from launcher.environments import remove as remove_environment
 from launcher.environments.check import examine
 from launcher.environments.findings import Level
 from launcher.environments.recipes import GB, recipe_of
+from modelserver.disk_errors import is_of_disk, with_remedy
 from modelserver.errors import EngineEnvironmentError
 
 #: The colours of findings on a terminal.
@@ -135,6 +136,11 @@ def main() -> None:
         cli()
     except EngineEnvironmentError as error:
         click.echo(f"modelserver: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if not is_of_disk(error):
+            raise
+        click.echo(f"modelserver: {with_remedy(error)}", err=True)
         sys.exit(2)
 
 

@@ -88,12 +88,6 @@ def try_appending(file: Path) -> None:
     os.close(os.open(file, flags, 0o666))
 
 
-def with_remedy(error: OSError) -> str:
-    """An error of this host's files, with the remedy where the disk is full."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{error}; make room on its disk" if full else str(error)
-
-
 def is_full(folder: Path) -> bool:
     """Whether nothing more can be written there."""
     return any(disk.free == 0 for disk in read_disks([folder]))

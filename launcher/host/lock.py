@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -82,8 +83,9 @@ class HostLock:
                 f"a launcher of this fleet runs on this host already: pid {text or '?'}"
                 f" (lock {path}); end it first, or leave it to its work"
             ) from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # A full disk: it is locked without its number, too.
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return cls(descriptor, int(text) if text.isdigit() else 0)
 
     def release(self) -> None:

@@ -57,6 +57,7 @@ import click
 
 from modelserver.cli.host_part import HOST_COMMANDS, find_lack, refusing
 from modelserver.cli.lazy_group import CommandPlace, LazyGroup
+from modelserver.disk_errors import is_of_disk, with_remedy
 from modelserver.errors import ConfigurationError, ModelserverError
 
 #: Where each command is, and what `modelserver --help` says of it.
@@ -219,4 +220,9 @@ def main() -> None:
         sys.exit(2)
     except ModelserverError as error:
         click.echo(f"modelserver: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if not is_of_disk(error):
+            raise
+        click.echo(f"modelserver: {with_remedy(error)}", err=True)
         sys.exit(1)

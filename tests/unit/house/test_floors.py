@@ -25,6 +25,7 @@ FLOORS = (
         "modelserver.logs",
         "modelserver.engine_protocol",
         "modelserver.media_urls",
+        "modelserver.disk_errors",
         "modelserver.missing_files",
         "modelserver.parameters",
         "modelserver.python310",
