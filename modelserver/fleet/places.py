@@ -58,7 +58,7 @@ def find_engine_url_problem(url: str) -> Iterator[str]:
 
 
 def find_url_problem(url: str) -> Iterator[str]:
-    """What is wrong with a URL that engines or alerts are asked at; "" is none.
+    """What is wrong with a URL that engines or alerts are asked at; nothing for "".
 
     >>> list(find_url_problem("http://h:8000")), list(find_url_problem("http://"))
     ([], ['the URL names no host'])

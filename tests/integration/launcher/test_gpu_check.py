@@ -63,7 +63,9 @@ def memory_is_held(stub: StubNvml, mark: str) -> Iterator[None]:
 def test_every_promise_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub = StubNvml(build(tmp_path / "nvml"), tmp_path / "gpus", [StubGpu("GPU-0")])
+    # Launchers of other tests beside this one have GPUs of their own.
+    uuid = f"GPU-check-{os.getpid()}"
+    stub = StubNvml(build(tmp_path / "nvml"), tmp_path / "gpus", [StubGpu(uuid)])
     for name, value in stub.write().environment.items():
         monkeypatch.setenv(name, value)
     stand_in = tmp_path / "python"
@@ -73,7 +75,7 @@ def test_every_promise_is_looked_at(
     folder, findings = tmp_path / "run", Findings()
     folder.mkdir()
     with memory_is_held(stub, str(folder)):
-        gpus = (Gpu(0, "GPU-0", total=80 * GIB),)
+        gpus = (Gpu(0, uuid, total=80 * GIB),)
         check(findings, folder, gpus, {**keys, "command": []})
     assert {what: fact for what, ok, fact in findings.rows if not ok} == {
         # The stand-in's log says nothing.

@@ -5,11 +5,13 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from launcher.engine.keeper import Keeper
 from launcher.engine.readiness import may_be_unseen
 from launcher.engine.start import Joining, Start, adopt_start, find_end, start
 from launcher.host import process
 from launcher.host.records import Record
 from launcher.host.secrets import Secrets
+from launcher.store_link import StoreView
 from modelserver.fleet.file import Fleet
 from modelserver.policy.lifecycle import CannotHeal, Held
 from modelserver.values import EngineSpec, Kind, ModelSpec
@@ -32,6 +34,11 @@ def test_an_adopted_engine_counts_as_what_it_was_started_as(tmp_path: Path):
             assert may_be_unseen(begun)
             older = adopt_start(replace(record, model=None), now, resources)
             assert older.model == now
+            # As where the fleet says by now that somebody else runs it.
+            foreign = replace(MODEL, engine="external", command=())
+            keeper = Keeper(SPEC, foreign, resources)
+            keeper.adopt(record)
+            assert keeper.report(StoreView()).log == str(resources.log_of("m-0"))
             resources.log_of("m-0").parent.mkdir()
             said = "ModuleNotFoundError: No module named 'x'"
             resources.log_of("m-0").write_text(said)
