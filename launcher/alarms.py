@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from modelserver.control.alerts import tell_by_hooks
 from modelserver.decoding import decode
 from modelserver.policy.troubles import Trouble, TroubleKind, over
 from modelserver.store.fleet.alerts import AlertRecord
+from modelserver.whole_files import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +56,8 @@ class OutageNote:
 
     def write(self, told: AlertRecord) -> None:
         """Note that it was told, in one step."""
-        unfinished = self._file.with_suffix(".unfinished")
         try:
-            unfinished.write_text(json.dumps(dataclasses.asdict(told)))
-            os.replace(unfinished, self._file)
+            write_whole(self._file, json.dumps(dataclasses.asdict(told)))
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._file, error)
 

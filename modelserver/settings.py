@@ -31,6 +31,7 @@ from modelserver.fleet.sections import EMBEDDED
 from modelserver.joined import find_joined, find_name
 from modelserver.keyring import FOLDER, Keyring
 from modelserver.server_address import plain_url, with_password
+from modelserver.whole_files import write_whole
 
 #: The fleet file in the working folder, unless MODELSERVER_FLEET names another.
 FLEET_FILE = "fleet.toml"
@@ -130,9 +131,7 @@ class Settings:
             "fleet": self._identity,
             "machine": MACHINE,
         }
-        unfinished = self.run_dir / f"{NOTE_FILE}.unfinished"
-        unfinished.write_text(json.dumps(note))
-        unfinished.replace(self.run_dir / NOTE_FILE)
+        write_whole(self.run_dir / NOTE_FILE, json.dumps(note))
 
     def make_run_dir(self) -> Path:
         """The run folder, there from now on, and closed to other users."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from launcher.environments.recipes import RECIPES, VERSION, Recipe, recipe_of
 from modelserver.errors import EngineEnvironmentError
+from modelserver.whole_files import write_whole
 
 #: The file that is written last into an environment.
 MARKER = "modelserver-engine.json"
@@ -157,9 +158,7 @@ def read_marker(path: Path, recipe: Recipe) -> Installed | None:
 
 def write_marker(installed: Installed) -> None:
     """Put the marker in place in one step, so that it is never seen half written."""
-    unfinished = installed.path / f"{MARKER}.unfinished"
-    unfinished.write_text(marker_text(installed), encoding="utf-8")
-    unfinished.replace(installed.path / MARKER)
+    write_whole(installed.path / MARKER, marker_text(installed))
 
 
 def hub_folder(environ: Mapping[str, str]) -> Path:

@@ -6,7 +6,6 @@ GPU is known only to who saw it: the next launcher reads both from a file.
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from modelserver.births import TICKS, present_moment
 from modelserver.decoding import decode
+from modelserver.whole_files import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -126,10 +126,8 @@ class GpuFaults:
         self._kept = kept
         if self._path is None:
             return
-        unfinished = self._path.with_suffix(".unfinished")
         try:
-            unfinished.write_text(json.dumps(asdict(kept)))
-            os.replace(unfinished, self._path)
+            write_whole(self._path, json.dumps(asdict(kept)))
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._path, error)
 

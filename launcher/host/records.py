@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -11,6 +10,7 @@ from urllib.parse import quote
 from launcher.host.process import Identity
 from modelserver.decoding import decode
 from modelserver.values import EngineSpec, Json, ModelSpec
+from modelserver.whole_files import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +63,8 @@ class Records:
         """Write a record in one step, so that it is never seen half written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(record.spec.id)
-        unfinished = path.with_suffix(".unfinished")
         values = dataclasses.asdict(record)
-        unfinished.write_text(json.dumps({**_unknown(path, record), **values}))
-        os.replace(unfinished, path)
+        write_whole(path, json.dumps({**_unknown(path, record), **values}))
 
     def update(self, record: Record) -> None:
         """Write it again; where that fails, the one before stands."""

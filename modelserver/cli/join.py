@@ -147,13 +147,13 @@ def _prepare(url: str | None, name: str | None, url_file: Path | None) -> Settin
         text = FILE.format(url=json.dumps(plain, ensure_ascii=False))
         file.write_text(text, encoding="utf-8")
     _go_by(file)
-    settings, noted = load(), file.with_name(NAME_FILE)
-    before = noted.read_text() if noted.exists() else settings.host
+    settings = load()
+    before = find_name(file) or settings.host
     if before != settings.host and _stack(settings).find_owner():
         raise ConfigurationError(
             f"this machine has joined as {before}; run `modelserver leave` first"
         )
-    noted.write_text(settings.host)
+    file.with_name(NAME_FILE).write_text(settings.host)
     return settings
 
 

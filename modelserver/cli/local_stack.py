@@ -23,6 +23,7 @@ from modelserver.errors import ModelserverError
 from modelserver.operations import embedded_valkey
 from modelserver.settings import Settings
 from modelserver.store import Store, connect
+from modelserver.whole_files import write_whole
 
 #: How long the embedded server may take to load its file, in seconds.
 SERVER_SECONDS = 60.0
@@ -278,9 +279,7 @@ class Stack:
         births = {pid: asdict(find_birth(pid) or Birth()) for pid in pids}
         values = {"owner": owner, "programs": entries, "births": births}
         # In one step: other commands read it at any moment.
-        unfinished = self._file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(values))
-        unfinished.replace(self._file)
+        write_whole(self._file, json.dumps(values))
 
     def find_owner(self) -> psutil.Process | None:
         """The process that runs these programs now, None if none does."""
