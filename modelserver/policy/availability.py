@@ -104,7 +104,9 @@ def availability(
     late = outage.since is not None and now - outage.since >= model.down_after_seconds
     lonely = {e.host for e in engines if e.serves and not snapshot.has_worker(e.host)}
     missing = [f"host {host} has no worker; start one there" for host in sorted(lonely)]
-    why = _why(engines, "; ".join(filter(None, (waiting, *missing))))
+    wishes = (snapshot.wishes[engine.id] for engine in engines)
+    held = {wish.hold for wish in wishes if wish.drained and wish.hold not in waiting}
+    why = _why(engines, "; ".join(filter(None, (waiting, *sorted(held), *missing))))
     if late and outage.since is not None:
         found = f"no ready engine for {now - outage.since:.0f} s: {why}"
         then = RequestAdvice(model.when_down)
@@ -137,8 +139,9 @@ def _engines(model: ModelSpec, snapshot: Snapshot) -> list[EngineReport]:
 
 
 def _answers(engine: EngineReport, snapshot: Snapshot) -> bool:
-    """Whether it serves, and its host has a worker that asks it."""
-    return engine.serves and snapshot.has_worker(engine.host)
+    """Whether it serves, its host has a worker, and no operator keeps this from it."""
+    is_drained = snapshot.wishes[engine.id].drained
+    return engine.serves and snapshot.has_worker(engine.host) and not is_drained
 
 
 def _sleeps(model: ModelSpec, snapshot: Snapshot, backlog: int) -> bool:

@@ -60,6 +60,25 @@ def test_engines_without_a_worker_do_not_serve() -> None:
     assert availability(MODEL, there, NOW).standing is ModelStanding.SERVING
 
 
+def test_engines_that_operators_drain_do_not_serve() -> None:
+    seen = snapshot(EngineState.READY)
+    ((name, wish),) = seen.wishes.items()
+    held = replace(wish, hold="drained by ada: new driver", drained=True)
+    drained = replace(seen, wishes={name: held})
+    outage = observe(Outage(), MODEL, drained, 0, NOW)
+    assert outage.since == NOW
+    found = availability(MODEL, drained, NOW + 61, outage)
+    assert (found.standing, found.then) == (ModelStanding.DOWN, "fallback")
+    assert found.reason.endswith(f"{name} is READY; drained by ada: new driver")
+    host = replace(held, hold="host h is drained by ada")
+    drained = replace(seen, wishes={name: host})
+    why = "host h is drained by ada; no other launcher reports"
+    assert availability(MODEL, drained, NOW, outage, why).reason.endswith(f"; {why}")
+    # Control holds an engine while it looks whether it is slow.
+    doubted = replace(seen, wishes={name: replace(wish, hold="slow: 4 times")})
+    assert availability(MODEL, doubted, NOW).standing is ModelStanding.SERVING
+
+
 def test_a_first_load_may_take_as_long_as_it_takes() -> None:
     found = availability(
         MODEL, snapshot(EngineState.STARTING), NOW, Outage(NOW - 900, False)
