@@ -101,7 +101,8 @@ class InferenceTask(Task):  # type: ignore[misc]
         # Inside a worker (a chain's next step) an error must reach the request itself,
         # not the one before it: there it is found when it is executed.
         if get_current_worker_task() is None:
-            check_priority(options.get("priority"))
+            if "priority" in options:
+                options["priority"] = check_priority(options["priority"])
             check_task_id(options.get("task_id"))
             args, kwargs = plain_arguments(self.name, args, kwargs)
             request = self._checked(args, kwargs)

@@ -158,29 +158,33 @@ def check_values(given: Mapping[str, Any]) -> None:
         )
 
 
-def check_deadline(deadline: Any) -> None:
-    """Refuse a deadline that is no time to come. Raises RequestError.
+def check_deadline(deadline: Any) -> float | None:
+    """A deadline as a plain number. Raises RequestError for what is no time to come.
 
     >>> check_deadline(None), check_deadline(0.5)
-    (None, None)
+    (None, 0.5)
     """
-    if deadline is not None and not (is_number(deadline) and deadline > 0):
+    seconds = plain(deadline, "deadline")
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
         raise RequestError(
-            f"deadline must be a number of seconds above 0, not {deadline!r}"
+            f"deadline must be a number of seconds above 0, not {seconds!r}"
         )
+    return seconds  # type: ignore[no-any-return]
 
 
-def check_priority(priority: Any) -> None:
-    """Refuse a message's priority that there is not. Raises RequestError.
+def check_priority(priority: Any) -> int | None:
+    """A message's priority as a plain number. Raises RequestError for another.
 
     >>> check_priority(None), check_priority(9)
-    (None, None)
+    (None, 9)
     """
-    if priority is not None and not (is_whole(priority) and 0 <= priority <= 9):
+    number = plain(priority, "priority")
+    if number is not None and not (is_whole(number) and 0 <= number <= 9):
         raise RequestError(
             "priority must be a whole number from 0, the most urgent, to 9, "
-            f"not {priority!r}"
+            f"not {number!r}"
         )
+    return number  # type: ignore[no-any-return]
 
 
 def check_task_id(task_id: Any) -> None:
@@ -208,6 +212,7 @@ def is_whole(value: Any) -> bool:
 #: What to pass in place of a value that has such a method, the last one counts.
 _REMEDIES = {
     "__next__": "list(...) of it",
+    "total_seconds": "its .total_seconds()",
     "to_list": "its .to_list()",
     "tolist": "its .tolist()",
     "model_dump": "its .model_dump()",

@@ -179,7 +179,7 @@ def _with_options(
         raise RequestError(f"model must be a model's name, not {model!r}")
     raw = given.pop("raw", False)
     deadline = given.pop("deadline", None)
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     since = given.pop("deadline_from", FROM_SUBMISSION)
     if since not in (FROM_SUBMISSION, FROM_START):
         raise RequestError(

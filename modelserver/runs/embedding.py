@@ -63,7 +63,7 @@ def embed_texts(
     if on_error not in ("raise", "nan"):
         raise RequestError(f"on_error must be raise or nan, not {on_error!r}")
     check_many(texts, "embed_texts", "texts")
-    check_priority(priority)
+    priority = check_priority(priority)
     app = app or default_client()
     models = app.modelserver_models
     if deadline is not None:

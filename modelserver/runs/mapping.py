@@ -81,7 +81,7 @@ def map_prompts(
             f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}"
         )
     check_many(prompts, "map_prompts", "prompts")
-    check_priority(priority)
+    priority = check_priority(priority)
     form = Form.of(response_format)
     parameters: dict[str, Any] = {**sampling, "raw": True}
     for name, value in (("model", model), ("deadline", deadline)):

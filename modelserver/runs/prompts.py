@@ -104,6 +104,11 @@ def payload_of(prompt: Any, template: Template | None, is_chat: bool) -> Json:
                 "frame.iter_rows(named=True)"
             )
         prompt = template.fill(prompt)
+    elif isinstance(prompt, Mapping) and "role" in prompt:
+        raise RequestError(
+            "a message stands alone; put the messages of each chat into a list, as in "
+            'map_prompts([[{"role": "user", "content": "hi"}]])'
+        )
     elif isinstance(prompt, Mapping):
         raise RequestError(
             "an object with columns needs a template: template="

@@ -21,7 +21,7 @@ from celery import Celery
 
 from modelserver.api import default_client
 from modelserver.errors import RequestError
-from modelserver.parameters import check_deadline, check_priority, is_whole
+from modelserver.parameters import check_deadline, check_priority, is_whole, plain
 from modelserver.runs.interrupts import InterruptWatch, is_cancelled
 from modelserver.runs.mapping import ON_ERROR
 from modelserver.runs.progress import ProgressBar, open_bar
@@ -69,8 +69,8 @@ def map_rows(
             f"on_error must be one of {', '.join(ON_ERROR)}, not {on_error!r}"
         )
     check_many(rows, "map_rows", "rows")
-    check_priority(priority)
-    check_deadline(deadline)
+    priority, deadline = check_priority(priority), check_deadline(deadline)
+    at_once = plain(at_once, "at_once")
     if not is_whole(at_once) or at_once < 1:
         raise RequestError(f"at_once must be 1 or more, not {at_once!r}")
     if not is_async(function):

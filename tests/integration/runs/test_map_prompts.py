@@ -174,8 +174,19 @@ def test_an_answer_of_the_wrong_form_is_asked_for_again(fleet: FleetSite):
 def test_parameters_of_numpy_are_taken(fleet: FleetSite):
     numpy = pytest.importorskip("numpy")
     given = {"max_tokens": numpy.int64(3), "temperature": numpy.float32(0.5)}
+    given |= {"priority": numpy.int64(3), "deadline": numpy.float32(PATIENCE)}
     (answer,) = map_prompts(fleet, ["hi"], **given)
     assert answer.usage["completion_tokens"] == 3
+    sent = fleet.complete.apply_async(("hi",), priority=numpy.int64(3))
+    assert sent.get(timeout=PATIENCE) == answer_text("hi")
+
+    async def solve(row: str) -> Any:
+        return await fleet.complete.aio(row)
+
+    limits = {"at_once": numpy.int64(2), "priority": numpy.int64(3)}
+    limits |= {"deadline": numpy.float32(PATIENCE)}
+    (done,) = map_rows(solve, ["hi"], app=fleet.app, **limits)
+    assert done.value == answer_text("hi")
 
 
 def test_an_unknown_parameter_is_refused_before_anything_is_sent(fleet: FleetSite):

@@ -65,6 +65,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are():
         (object(), None, "of type object"),
         ("\ud800", None, "surrogate"),
         ([{"role": "user", "content": float("nan")}], None, "NaN"),
+        ({"role": "user", "content": "hi"}, None, "a message stands alone; put the"),
     ],
 )
 def test_what_is_no_prompt_is_refused(prompt: Any, template: str | None, words: str):
@@ -203,6 +204,7 @@ def test_a_value_that_holds_others_is_refused_with_the_way_to_them():
     for value, remedy in (
         (pandas.Series(["a"]), r"its \.tolist\(\)"),
         (Column(), r"its \.to_list\(\)"),
+        (pandas.Timedelta("5s"), r"its \.total_seconds\(\)"),
         ((n for n in "a"), r"list\(\.\.\.\) of it"),
     ):
         with pytest.raises(RequestError, match=f"pass {remedy}$"):
