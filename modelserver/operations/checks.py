@@ -36,7 +36,7 @@ from modelserver.operations.server_checks import (
     check_server,
     trouble,
 )
-from modelserver.operations.status import Status, read_status
+from modelserver.operations.status import ModelStatus, Status, read_status
 from modelserver.settings import FLEET_FILE, Settings
 from modelserver.store import Store, connect
 from modelserver.store.server.state import connect_to
@@ -163,12 +163,13 @@ def _results(settings: Settings) -> Iterator[Check]:
 def _fleet_checks(status: Status, settings: Settings) -> Iterator[Check]:
     yield from check_hosts(status, settings.fleet.rules.steer_seconds)
     yield from _gpus(status, settings)
+    yield from check_models(status.models)
     yield _batches(status.runs)
     yield from check_engines(status)
 
 
 def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
-    """GPUs that nothing can be started on, and models that find no room."""
+    """GPUs that nothing can be started on."""
     needed = any(model.gpus for model in settings.fleet.specs())
     gpus = [(host.name, gpu) for host in status.hosts for gpu in host.gpus]
     if needed and status.hosts and not gpus:
@@ -192,9 +193,16 @@ def _gpus(status: Status, settings: Settings) -> Iterator[Check]:
         for note in gpu.notes:
             remedy = "look at `nvidia-smi -q` of that host"
             yield Check(f"{gpu.label} of {host}", note, remedy)
-    for model in status.models:
+
+
+def check_models(models: Iterable[ModelStatus]) -> Iterator[Check]:
+    """Models without a place for all of their engines, and those that are down."""
+    for model in models:
         if model.waiting_for:
             yield check_waiting(model.name, model.waiting_for)
+        elif model.standing == "down":
+            remedy = f"run: modelserver why {model.name}"
+            yield Check(f"model {model.name}", f"is down: {model.because}", remedy)
 
 
 def check_waiting(model: str, waiting_for: str) -> Check:

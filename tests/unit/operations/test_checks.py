@@ -1,11 +1,12 @@
 """What doctor says of what it was told, each with its remedy."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from modelserver.inventory import GIB, Disk, Host
-from modelserver.operations.checks import check_waiting
+from modelserver.operations.checks import check_models, check_waiting
 from modelserver.operations.host_checks import (
     check_beat,
     check_engines,
@@ -13,10 +14,10 @@ from modelserver.operations.host_checks import (
     check_report,
 )
 from modelserver.operations.server_checks import check_keeping, check_memory
-from modelserver.operations.status import FleetStatus, QueueStatus, Status
+from modelserver.operations.status import FleetStatus, ModelStatus, QueueStatus, Status
 from modelserver.store.messages.memory import Memory
 from modelserver.store.server.keeping import ServerKeeping
-from modelserver.values import EngineState
+from modelserver.values import EngineState, Kind
 
 NEAR, FAR = "redis://127.0.0.1:6379/0", "redis://state-host:6379/0"
 
@@ -53,6 +54,25 @@ def test_what_waits_for_a_silent_host_needs_no_gpus():
     silent = "m-0: the launcher of host h3 is silent; the engine keeps its place there"
     assert "start that launcher, or wait" in check_waiting("m", silent).remedy
     assert "free GPUs" in check_waiting("m", "m-0: needs 1 free GPU").remedy
+
+
+def test_a_model_that_is_down_is_a_problem():
+    """Though each of its engines may be well: one that somebody drains is."""
+    nothing = QueueStatus("m", 0, 0)
+    down = ModelStatus(
+        "m", Kind.COMPLETION, 0, 1, nothing, standing="down", because="no ready engine"
+    )
+    well = replace(down, standing="serving")
+    waits = replace(down, waiting_for="m-0: needs 1 free GPU")
+    assert list(check_models([well])) == []
+    (check,) = check_models([down])
+    assert check.is_problem
+    assert (check.fact, check.remedy) == (
+        "is down: no ready engine",
+        "run: modelserver why m",
+    )
+    (check,) = check_models([waits])
+    assert check.fact == "waits: m-0: needs 1 free GPU"
 
 
 @pytest.mark.parametrize(
