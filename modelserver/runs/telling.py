@@ -35,15 +35,15 @@ END_SECONDS = 3.0
 class Pace:
     """How fast rows are done of late, whatever a journal had of them at the beginning.
 
-    >>> pace = Pace(0.0)
+    >>> pace = Pace(0.0, 0)
     >>> pace.note(2.0, 900), pace.note(4.0, 920)
     (450.0, 230.0)
     >>> [pace.note(4.0 + 2 * n, 920 + 20 * n) for n in range(1, RATE_TIMES)][-1]
     10.0
     """
 
-    def __init__(self, now: float) -> None:
-        self._marks = deque([(now, 0)], maxlen=RATE_TIMES + 1)
+    def __init__(self, now: float, done: int) -> None:
+        self._marks = deque([(now, done)], maxlen=RATE_TIMES + 1)
 
     def note(self, now: float, done: int) -> float:
         """Rows a second, now that so many are done."""
@@ -56,7 +56,8 @@ class RunTeller:
     """Tells of one run in a thread of its own, also while its caller is busy.
 
     ``look`` gives how many rows are done, and how many of these failed; from another
-    thread. Where Redis does not answer nothing is told, and the run goes on.
+    thread. ``source`` is what has the rows, this program where nothing is named. Where
+    Redis does not answer nothing is told, and the run goes on.
     """
 
     def __init__(
@@ -65,16 +66,18 @@ class RunTeller:
         run: str,
         rows: tuple[str, int | None],
         look: Callable[[], tuple[int, int]],
+        source: str = "",
     ) -> None:
         what, total = rows
         self._settings = settings
         self._look = look
-        own = (settings.host, find_user(), os.getpid(), _find_program(sys.argv))
+        source = source or _find_program(sys.argv)
+        own = (settings.host, find_user(), os.getpid(), source)
         self._run = ProgramRun(run, what, total, 0, 0, *own)
         #: How it has ended, "" before.
         self._end = ""
         self._ended = threading.Event()
-        self._pace = Pace(time.monotonic())
+        self._pace = Pace(time.monotonic(), look()[0])
         self._store: Store | None = None
         self._thread = threading.Thread(
             target=self._work, name="modelserver telling", daemon=True

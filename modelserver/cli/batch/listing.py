@@ -1,4 +1,4 @@
-"""``modelserver batch list``: submitted runs, and those of programs."""
+"""``modelserver batch list``: submitted runs, and those that a program carries out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,9 +37,9 @@ SPARE_COLUMNS = ("holder", "age", "failed", "requests/s", "ETA")
 def list_runs(is_all: bool, as_json: bool) -> None:
     """List submitted runs, and the last ones that have ended.
 
-    Runs of map_prompts, map_rows and embed_texts are listed for a day. One that is
-    "silent" has not told for 15 seconds how far it is: its program was killed or
-    stopped, or cannot reach Redis.
+    Runs of map_prompts, map_rows, embed_texts and `batch run` are listed for a day. One
+    that is "silent" has not told for 15 seconds how far it is: its program was killed
+    or stopped, or cannot reach Redis.
     """
     store = connect(load())
     with store.reachable():

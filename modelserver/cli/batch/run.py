@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from modelserver.runs.files.batch_run import BadLinesError, BatchOptions, BatchR
 from modelserver.runs.files.journal import BatchPaths, Journal
 from modelserver.runs.files.output import whole_file
 from modelserver.runs.files.source import Source, form_of, spooled
+from modelserver.runs.telling import RunTeller
+from modelserver.settings import Settings
 
 #: So many reasons of bad lines are shown; with --json all of them.
 MOST_REASONS = 50
@@ -111,18 +113,43 @@ def run(
     made = parse_options(options)
     with ExitStack() as stack:
         opened = _open(stack, source, output, form or "")
-        job = BatchRun(default_client(), opened, BatchPaths(output), made)
+        app = default_client()
+        job = BatchRun(app, opened, BatchPaths(output), made)
         stack.callback(job.close)
         began = time.monotonic()
         prepare(job, as_json)
-        with Panel(job, quiet) as panel, _stopped_by_signals(job):
-            job.run(panel.draw)
+        settings = app.modelserver_tasks[0].settings
+        shown, told = Panel(job, quiet), _told(job, settings, opened.name)
+        with shown as panel, told as note, _stopped_by_signals(job):
+            job.run(lambda: note(panel.draw))
         _tell(job, report(job, time.monotonic() - began), as_json)
         if is_sorted and not job.tally.left:
             _sort(job)
     if job.tally.left:
         sys.exit(STOPPED)
     sys.exit(1 if job.tally.failed else 0)
+
+
+@contextmanager
+def _told(
+    job: BatchRun, settings: Settings, source: str
+) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Tell others how far it is, as it was when last something was shown."""
+    tally = job.tally
+    noted = tally.answered + tally.failed, tally.failed
+
+    def note(show: Callable[[], None]) -> None:
+        nonlocal noted
+        show()
+        noted = tally.answered + tally.failed, tally.failed
+
+    rows, name = ("rows", tally.total), Path(source).name
+    teller = RunTeller(settings, job.journal.run, rows, lambda: noted, name)
+    try:
+        yield note
+    finally:
+        note(lambda: None)
+        teller.end(not tally.left)
 
 
 def refuse_places(source: str, output: Path) -> None:

@@ -45,7 +45,7 @@ class ProgramRun:
     host: str = ""
     user: str = ""
     pid: int = 0
-    #: The name of the program's file, "" for none.
+    #: The name of the program's file, or of the file that has the rows; "" for none.
     program: str = ""
     #: Rows a second of late.
     rate: float = 0.0

@@ -1,9 +1,11 @@
 """How far runs of programs are, as others see it."""
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,8 @@ from modelserver.store.runs.programs import (
     read_program_runs,
     tell_program_run,
 )
-from tests.support.processes import ValkeyProcess, eventually
+from tests.support.batch_files import batch_line, names, start_batch, write_lines
+from tests.support.processes import ValkeyProcess, end, eventually
 from tests.support.workers import PATIENCE, FleetSite
 
 ROWS = [f"row {place}" for place in range(40)]
@@ -87,6 +90,31 @@ def test_batch_list_has_programs_too(fleet: FleetSite):
     assert listed["file"].startswith("prompts of ")
     said = runner.invoke(cli, ["batch", "list"]).stdout
     assert seen[0].id in said
+
+
+def test_a_file_that_is_run_in_a_terminal_is_seen_from_others(
+    fleet: FleetSite, tmp_path: Path
+):
+    lines = [batch_line(f"row-{n}", f"prompt {n}") for n in range(20_000)]
+    source, out = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+
+    def told() -> ProgramRun:
+        return {each.id: each for each in read_program_runs(fleet.store)}[seen.id]
+
+    fleet.engines["writer-0"].fault(slow=20)
+    process = start_batch(fleet.environment, source, "-o", out)
+    try:
+        (seen, *_) = eventually(lambda: going(fleet, "rows"), PATIENCE)
+        assert (seen.program, seen.total) == ("in.jsonl", 20_000)
+        eventually(lambda: told().done, PATIENCE)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+    finally:
+        end(process, PATIENCE)
+        fleet.engines["writer-0"].fault()
+    assert told().end == "stopped"
+    assert 0 < told().done == len(names(out)) < 20_000
 
 
 def test_a_program_that_is_gone_is_silent():
