@@ -94,9 +94,11 @@ def list_program_run(found: ProgramRun, now: float) -> ListedRun:
 def in_order(runs: Iterable[ListedRun], most_over: int) -> list[ListedRun]:
     """Those that go on or will, then so many others: silent ones, then those at an end.
 
-    Of each kind the last to begin is first.
+    Of each kind the last to begin is first. What comes first of one id counts: a file
+    may have been run in a terminal before it was submitted.
     """
-    found = sorted(runs, key=lambda each: (_kind(each.state), -each.began_at))
+    once = {each.id: each for each in reversed(list(runs))}.values()
+    found = sorted(once, key=lambda each: (_kind(each.state), -each.began_at))
     going = sum(not _kind(each.state) for each in found)
     return found[: going + most_over]
 

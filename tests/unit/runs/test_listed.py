@@ -27,6 +27,12 @@ def test_a_run_that_goes_on_is_hidden_by_none_that_is_over():
     assert [each.id for each in found] == ["map-1", "dead", "map-29", "map-28"]
 
 
+def test_a_run_that_was_submitted_is_listed_as_that():
+    submitted = list_submitted(SUBMITTED, RunView(SUBMITTED), (), NOW)
+    before = list_program_run(replace(RUN, id="run1", end="stopped"), NOW)
+    assert in_order([submitted, before], 3) == [submitted]
+
+
 def test_only_what_goes_on_has_a_rate():
     going = list_program_run(RUN, NOW)
     assert (going.rate, going.eta_seconds, going.note) == (0.5, 100.0, "")
