@@ -20,7 +20,7 @@ from modelserver.engine_protocol import (
 )
 from modelserver.errors import RequestError
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
-from modelserver.parameters import KNOWN, is_whole
+from modelserver.parameters import KNOWN, are_whole, is_whole
 
 #: By path: the task, and the field that it is about.
 PATHS: Mapping[str, tuple[str, str]] = {
@@ -107,6 +107,7 @@ def read_body(path: str, body: Any) -> Asked:
     as_numbers = True
     arguments = _arguments(task, body, subject) | {"model": model, "raw": True}
     if task == EMBED:
+        _check_number(body[subject], subject)
         as_numbers = _format(body) == "float"
         arguments["encoding_format"] = "base64"
     subjects = [body[subject]]
@@ -222,16 +223,22 @@ def _format(body: Mapping[str, Any]) -> str:
 
 def _prompts(prompt: Any) -> list[Any]:
     """The prompts of a completion: a text, token ids, or a list of either."""
-    if not isinstance(prompt, list) or (prompt and all(map(is_whole, prompt))):
+    if not isinstance(prompt, list) or (prompt and are_whole(prompt)):
         return [prompt]
     if not prompt:
         raise RequestError("prompt is an empty list; give at least one prompt")
-    if len(prompt) > MOST_PROMPTS:
-        raise RequestError(
-            f"prompt has {len(prompt)} prompts, more than {MOST_PROMPTS}; send them in "
-            "several requests"
-        )
+    _check_number(prompt, "prompt")
     return prompt
+
+
+def _check_number(texts: Any, subject: str) -> None:
+    """Refuse more texts than OpenAI takes at once."""
+    is_long = isinstance(texts, list) and len(texts) > MOST_PROMPTS
+    if is_long and not are_whole(texts):
+        raise RequestError(
+            f"{subject} has {len(texts):,} texts, more than {MOST_PROMPTS:,}; send "
+            "them in several requests"
+        )
 
 
 def _kind(value: Any) -> str:

@@ -8,6 +8,7 @@ server closes a connection that listens where many megabytes wait for it.
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,7 +47,9 @@ def can_go_directly(settings: Settings) -> bool:
 class DirectWay:
     """The requests of one gateway that are under way. Lives on a loop."""
 
-    def __init__(self, app: Celery, client: Redis, keys: Keys) -> None:
+    def __init__(
+        self, app: Celery, client: Redis, keys: Keys, long_bodies: Executor
+    ) -> None:
         self._app = app
         self._keys = keys
         self._models: CatalogueSource = app.modelserver_models
@@ -54,6 +57,8 @@ class DirectWay:
         self._tasks: dict[str, InferenceTask] = {
             task.name: task for task in app.modelserver_tasks
         }
+        #: Where what takes long to look through is made a message of.
+        self._long_bodies = long_bodies
         self._origin = anon_nodename()
         self._client = client
         self._line = Line(client, self._hear, self._listen_again)
@@ -104,7 +109,11 @@ class DirectWay:
         async def put() -> None:
             if not self._models.is_fresh:
                 await self._look_at_models()
-            made = command() if caller.is_short else await asyncio.to_thread(command)
+            if caller.is_short:
+                made = command()
+            else:
+                loop = asyncio.get_running_loop()
+                made = await loop.run_in_executor(self._long_bodies, command)
             await self._put(key, made)
 
         try:

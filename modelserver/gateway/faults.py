@@ -80,7 +80,8 @@ def fault_of(error: BaseException, body: Any = None) -> Fault:
         return Fault(404, text, code="unknown_url")
     if isinstance(error, RequestError):
         if "context" in text and _TOO_LONG.search(text):
-            return Fault(400, text, code="context_length_exceeded")
+            code = "context_length_exceeded"
+            return Fault(400, text, param=_param(text, body), code=code)
         return Fault(400, text, param=_param(text, body))
     if isinstance(error, DeadlineExceededError):
         return Fault(504, text, "server_error", code="deadline_exceeded")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import orjson
@@ -17,6 +18,9 @@ MOST_BODY_BYTES = 64_000_000
 MOST_CONTAINERS = 2_000_000
 #: A body of so many bytes is looked through on the loop, a larger one in a thread.
 SHORT_BODY_BYTES = 100_000
+#: Of an application: where long bodies are looked through. It has one thread, so that
+#: what is short comes to its turns between them, and to other threads at once.
+LONG_BODIES = web.AppKey("long_bodies", ThreadPoolExecutor)
 #: Of a request whose body was read: whether it is such a short one.
 IS_SHORT = web.RequestKey("is_short", bool)
 #: A JSON body of which nothing comes for so many seconds has broken off, also where its
@@ -43,9 +47,22 @@ async def read_json_body(request: web.Request) -> Any:
     """The body's JSON. Notes IS_SHORT. Raises Refused, HTTPRequestEntityTooLarge."""
     packing = find_packing(request.headers.getall("Content-Encoding", []))
     content = await read_body(request)
-    if packing:
-        content = await _unpacked(content, packing, request.client_max_size)
-    request[IS_SHORT] = len(content) <= SHORT_BODY_BYTES
+    if not packing and len(content) <= SHORT_BODY_BYTES:
+        request[IS_SHORT] = True
+        return _loaded(content)
+    # A few bytes may unpack to millions: no more than may come unpacked.
+    most, request[IS_SHORT] = request.client_max_size, False
+    return await look_through(request, lambda: _unpacked(content, packing, most))
+
+
+def _unpacked(packed: bytes, packing: str, most: int) -> Any:
+    found = unpack(packed, packing, most) if packing else packed
+    if found is None:
+        raise web.HTTPRequestEntityTooLarge(most, most + 1)
+    return _loaded(found)
+
+
+def _loaded(content: bytes) -> Any:
     if content.count(b"[") + content.count(b"{") > MOST_CONTAINERS:
         text = (
             f"the body has more than {MOST_CONTAINERS:,} lists and objects; send it in "
@@ -80,15 +97,10 @@ async def read_body(
 
 async def look_through(request: web.Request, look: Callable[[], T]) -> T:
     """What is found in a body: of a short one at once, else beside other requests."""
-    return look() if request[IS_SHORT] else await asyncio.to_thread(look)
-
-
-async def _unpacked(packed: bytes, packing: str, most: int) -> bytes:
-    # A few bytes may hold millions: in a thread, and no more than may come unpacked.
-    found = await asyncio.to_thread(unpack, packed, packing, most)
-    if found is None:
-        raise web.HTTPRequestEntityTooLarge(most, most + 1)
-    return found
+    if request[IS_SHORT]:
+        return look()
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(request.app[LONG_BODIES], look)
 
 
 async def read_parts(

@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from modelserver.gateway.openapi import document
 from modelserver.gateway.patience import patiently
 from modelserver.gateway.reading import (
     IS_SHORT,
+    LONG_BODIES,
     MOST_BODY_BYTES,
     TIDY_PATHS,
     look_through,
@@ -74,9 +76,10 @@ class Gateway:
             self._client, store_keys, is_local, int(app.conf.result_expires)
         )
         self._inbox = Inbox(self._client, store_keys)
+        self._long_bodies = ThreadPoolExecutor(1, "long-bodies")
         self._direct = None
         if can_go_directly(settings):
-            self._direct = DirectWay(app, self._client, store_keys)
+            self._direct = DirectWay(app, self._client, store_keys, self._long_bodies)
         self._calls = Calls(app, self._inbox, self._direct)
         self.crowd = Crowd(allow_connections())
         self._batches = BatchPathsHandler(settings, app)
@@ -97,6 +100,7 @@ class Gateway:
             middlewares=[TIDY_PATHS, self._answer_in_form],
             client_max_size=MOST_BODY_BYTES,
         )
+        app[LONG_BODIES] = self._long_bodies
         app.add_routes(
             [
                 *(web.post(path, self._infer) for path in PATHS),
@@ -125,6 +129,7 @@ class Gateway:
         if self._direct is not None:
             await self._direct.stop()
         await self._client.aclose()
+        self._long_bodies.shutdown(wait=False, cancel_futures=True)
 
     # Every answer.
 

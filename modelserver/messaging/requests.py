@@ -20,6 +20,7 @@ from modelserver.errors import RequestError
 from modelserver.media_urls import find_forbidden_media
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.parameters import (
+    are_whole,
     check_deadline,
     check_names,
     check_values,
@@ -28,6 +29,10 @@ from modelserver.parameters import (
 )
 from modelserver.values import Kind
 
+#: A text may have so many times the token ids that its model's context has, and so many
+#: at least: engines may be told to cut it. A request may have so many in all. More, of
+#: which nothing can come, would hold a worker up while it looks at them.
+TIMES_OF_CONTEXT, LEAST_IDS, MOST_IDS = 16, 65_536, 4_000_000
 #: Value of ``deadline_from``: a deadline's seconds count from when the request is sent.
 FROM_SUBMISSION = "submission"
 #: Value of ``deadline_from``: they count from when its execution starts.
@@ -73,15 +78,22 @@ class InferenceRequest:
     @property
     def highest_token(self) -> int | None:
         """The highest token id in a prompt of token ids, None in one of text."""
+        return max(map(max, self.token_ids), default=None)
+
+    @property
+    def subject(self) -> str:
+        """The field that it is about."""
+        return _OTHER_PATHS.get(self.path, {}).get(self.task, _TASKS[self.task][0])
+
+    @property
+    def token_ids(self) -> Sequence[Sequence[int]]:
+        """The texts of it that are token ids."""
         if self.task == CHAT:
-            return None
-        subject = _OTHER_PATHS.get(self.path, {}).get(self.task, _TASKS[self.task][0])
-        content = self.body[subject]
-        if isinstance(content, str):
-            return None
-        if is_whole(content[0]):
-            return int(max(content))
-        return None if isinstance(content[0], str) else int(max(map(max, content)))
+            return ()
+        content = self.body[self.subject]
+        if isinstance(content, str) or isinstance(content[0], str):
+            return ()
+        return (content,) if is_whole(content[0]) else content
 
 
 #: What an assistant's message may have in place of content.
@@ -229,7 +241,7 @@ def is_one_text(content: Any) -> bool:
 
 def _check_prompt(prompt: Any) -> None:
     if isinstance(prompt, (list, tuple)):
-        if prompt and all(map(is_whole, prompt)):
+        if prompt and are_whole(prompt):
             _check_token_ids(prompt, "prompt")
             return
         raise RequestError(
@@ -308,7 +320,7 @@ def _check_texts(texts: Any) -> None:
         )
     if not texts:
         raise RequestError("input is an empty list; there is nothing to embed")
-    if all(map(is_whole, texts)):
+    if are_whole(texts):
         _check_token_ids(texts, "input")
         return
     of_ids = isinstance(texts[0], (list, tuple))
@@ -324,7 +336,7 @@ def _check_texts(texts: Any) -> None:
 
 def _find_problem(text: Any, place: int, of_ids: bool) -> str:
     if of_ids:
-        if not isinstance(text, (list, tuple)) or not all(map(is_whole, text)):
+        if not isinstance(text, (list, tuple)) or not are_whole(text):
             return f"input[{place}] must be a list of token ids, as input[0] is"
         if text and min(text) < 0:
             return f"input[{place}] has the token id {min(text)}; ids begin at 0"
@@ -350,6 +362,17 @@ def check_subject(task: str, content: Any, path: str = "") -> None:
 
 def check_context(request: InferenceRequest, context_length: int | None) -> None:
     """Refuse what cannot fit whatever the tokenizer says. Raises RequestError."""
+    lengths = [len(each) for each in request.token_ids]
+    most = MOST_IDS
+    if context_length:
+        most = max(LEAST_IDS, TIMES_OF_CONTEXT * context_length)
+    if max(lengths, default=0) > most or sum(lengths) > max(most, MOST_IDS):
+        raise RequestError(
+            f"{request.subject} has {sum(lengths):,} token ids, and no text for "
+            f'"{request.model}" may have more than {most:,}, nor a request more than '
+            f"{max(most, MOST_IDS):,}; this model's maximum context length is "
+            f"{context_length or 'unknown'}"
+        )
     asked = request.body.get("max_tokens") or request.body.get("max_completion_tokens")
     if context_length and asked and asked >= context_length:
         raise RequestError(

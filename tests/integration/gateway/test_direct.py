@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Site:
 
     def __init__(self, app: Celery, url: str) -> None:
         self.client = open_async(url, 4)
-        self.way = DirectWay(app, self.client, KEYS)
+        self.way = DirectWay(app, self.client, KEYS, ThreadPoolExecutor(1))
 
     async def __aenter__(self) -> DirectWay:
         await self.way.start()

@@ -1,7 +1,8 @@
 """Bodies that come slowly, and those that break off."""
 
 import asyncio
-from threading import get_ident
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, get_ident
 
 import pytest
 from aiohttp import StreamReader, web
@@ -11,6 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from modelserver.gateway.faults import Refused
 from modelserver.gateway.reading import (
     IS_SHORT,
+    LONG_BODIES,
     look_through,
     read_body,
     read_field,
@@ -128,9 +130,30 @@ def test_a_long_body_is_looked_through_beside_the_loop(is_short: bool):
     async def look() -> bool:
         request, _ = begun()
         request[IS_SHORT] = is_short
+        request.app[LONG_BODIES] = ThreadPoolExecutor(1)
         return await look_through(request, get_ident) == get_ident()
 
     assert asyncio.run(look()) == is_short
+
+
+def test_long_bodies_leave_the_threads_to_others():
+    async def ask() -> str:
+        request, _ = begun()
+        request[IS_SHORT] = False
+        request.app[LONG_BODIES] = ThreadPoolExecutor(1)
+        is_over = Event()
+        # More than asyncio has threads.
+        long = [
+            asyncio.create_task(look_through(request, is_over.wait)) for _ in range(40)
+        ]
+        await asyncio.sleep(0)
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(lambda: "answered"), 30)
+        finally:
+            is_over.set()
+            await asyncio.gather(*long)
+
+    assert asyncio.run(ask()) == "answered"
 
 
 def test_a_closed_connection_ends_its_body_at_once():

@@ -3,13 +3,14 @@
 import asyncio
 import gzip
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import web
 
 from modelserver.gateway.connection import Connection
 from modelserver.gateway.faults import Refused
-from modelserver.gateway.reading import read_json_body
+from modelserver.gateway.reading import LONG_BODIES, read_json_body
 from modelserver.gateway.unpacking import find_packing, unpack
 
 TEXT = b'{"prompt": "hello"}'
@@ -82,6 +83,7 @@ def test_the_loop_turns_while_bodies_are_unpacked():
 
     async def count_turns() -> int:
         app = web.Application(client_max_size=64_000_000)
+        app[LONG_BODIES] = ThreadPoolExecutor(1)
         app.router.add_post("/", answer)
         runner = web.AppRunner(app)
         await runner.setup()

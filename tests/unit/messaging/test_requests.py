@@ -107,6 +107,33 @@ def test_a_bad_request_names_the_thing_the_fact_and_the_remedy(
         build(task, args, kwargs)
 
 
+@pytest.mark.parametrize(
+    ("task", "subject", "length", "words"),
+    [
+        (COMPLETE, [1] * 70_000, 512, "prompt has 70,000 token ids.* than 65,536"),
+        (EMBED, [[1], [2] * 70_000], 512, "input has 70,001 token ids.* than 65,536"),
+        (EMBED, [[1] * 60_000] * 70, 512, "nor a request more than 4,000,000"),
+        (COMPLETE, [1] * 4_000_001, None, "context length is unknown"),
+    ],
+)
+def test_more_token_ids_than_anybody_looks_at_are_refused(
+    task: str, subject: Any, length: int | None, words: str
+):
+    with pytest.raises(RequestError, match=words):
+        check_context(build(task, (subject,), {}), length)
+
+
+def test_token_ids_that_an_engine_may_cut_are_not_refused():
+    for task, subject, length in (
+        (COMPLETE, [1] * 65_536, 512),
+        (EMBED, [[1] * 65_536] * 60, 512),
+        (COMPLETE, [1] * 100_000, 32_768),
+        (COMPLETE, [1] * 100_000, None),
+        (CHAT, [{"role": "user", "content": "hi"}], 512),
+    ):
+        check_context(build(task, (subject,), {}), length)
+
+
 def test_sampling_parameters_go_to_the_engine_and_the_others_do_not():
     request = build(
         COMPLETE,
