@@ -13,9 +13,9 @@ from modelserver.gateway.unpacking import find_packing, unpack
 
 #: The largest body that is read, in bytes, also of what it unpacks to.
 MOST_BODY_BYTES = 64_000_000
-#: Most lists and objects in a body; brackets in its texts count. To make a value of
-#: 64 MB of lists takes seconds, in which nobody else is answered.
-MOST_CONTAINERS = 2_000_000
+#: Most lists and objects in a body, where brackets in its texts count, and most texts
+#: and names. To look through millions takes gateways and workers many seconds.
+MOST_CONTAINERS, MOST_STRINGS = 2_000_000, 200_000
 #: A body of so many bytes is looked through on the loop, a larger one in a thread.
 SHORT_BODY_BYTES = 100_000
 #: Of an application: where long bodies are looked through. It has one thread, so that
@@ -63,11 +63,13 @@ def _unpacked(packed: bytes, packing: str, most: int) -> Any:
 
 
 def _loaded(content: bytes) -> Any:
+    told = ""
     if content.count(b"[") + content.count(b"{") > MOST_CONTAINERS:
-        text = (
-            f"the body has more than {MOST_CONTAINERS:,} lists and objects; send it in "
-            "several requests"
-        )
+        told = f"{MOST_CONTAINERS:,} lists and objects"
+    elif content.count(b'"') - content.count(b'\\"') > 2 * MOST_STRINGS:
+        told = f"{MOST_STRINGS:,} texts and names"
+    if told:
+        text = f"the body has more than {told}; send it in several requests"
         raise Refused(Fault(413, text, code="request_too_large"))
     try:
         return orjson.loads(content)

@@ -281,6 +281,8 @@ def test_a_packed_body_is_answered_and_one_that_is_too_large_refused(gateway: Se
         (gzip.compress(asked.encode()), 200),
         (gzip.compress(b" " * 65_000_000), 413),
         (gzip.compress(b"[" + b"[]," * 5_000_000 + b"0]"), 413),
+        (gzip.compress(b"[" + b'"",' * 200_000 + b'""]'), 413),
+        (gzip.compress(b'["' + b'\\",' * 500_000 + b'"]'), 400),
     ):
         with gateway.connected() as connection:
             headers = {"Content-Encoding": "gzip"}
