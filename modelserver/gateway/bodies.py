@@ -107,7 +107,6 @@ def read_body(path: str, body: Any) -> Asked:
     as_numbers = True
     arguments = _arguments(task, body, subject) | {"model": model, "raw": True}
     if task == EMBED:
-        _check_number(body[subject], subject)
         as_numbers = _format(body) == "float"
         arguments["encoding_format"] = "base64"
     subjects = [body[subject]]
@@ -227,18 +226,12 @@ def _prompts(prompt: Any) -> list[Any]:
         return [prompt]
     if not prompt:
         raise RequestError("prompt is an empty list; give at least one prompt")
-    _check_number(prompt, "prompt")
-    return prompt
-
-
-def _check_number(texts: Any, subject: str) -> None:
-    """Refuse more texts than OpenAI takes at once."""
-    is_long = isinstance(texts, list) and len(texts) > MOST_PROMPTS
-    if is_long and not are_whole(texts):
+    if len(prompt) > MOST_PROMPTS:
         raise RequestError(
-            f"{subject} has {len(texts):,} texts, more than {MOST_PROMPTS:,}; send "
-            "them in several requests"
+            f"prompt has {len(prompt)} prompts, more than {MOST_PROMPTS}; send them in "
+            "several requests"
         )
+    return prompt
 
 
 def _kind(value: Any) -> str:

@@ -78,7 +78,6 @@ REFUSED: list[tuple[str, Any, int, str | None, str | None]] = [
         "prompt",
         "context_length_exceeded",
     ),
-    ("embeddings", {"model": "vectors", "input": ["a"] * 2_049}, 400, "input", None),
     ("completions", [1], 400, None, None),
     ("completions", "text", 400, None, None),
     ("chat/completions", {"model": "writer", "messages": []}, 400, "messages", None),
