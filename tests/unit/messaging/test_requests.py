@@ -14,6 +14,7 @@ from modelserver.messaging.requests import (
     with_model,
 )
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
+from modelserver.parameters import plain
 from modelserver.values import Kind
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -121,6 +122,22 @@ def test_more_token_ids_than_anybody_looks_at_are_refused(
 ):
     with pytest.raises(RequestError, match=words):
         check_context(build(task, (subject,), {}), length)
+
+
+@pytest.mark.parametrize("odd", [True, 2**64, -(2**63) - 1, "a", None, 1.5])
+@pytest.mark.parametrize("place", [0, 65_536, 99_999])
+def test_long_lists_are_taken_as_short_ones(odd: Any, place: int):
+    values: list[Any] = list(range(100_000))
+    assert plain(tuple(values), "prompt") == values
+    values[place] = odd
+    if isinstance(odd, int) and odd is not True:
+        with pytest.raises(RequestError, match=rf"prompt\[{place}\] is .* 64 bits"):
+            plain(values, "prompt")
+    else:
+        found = plain(values, "prompt")
+        assert (found, type(found[place])) == (values, type(odd))
+        with pytest.raises(RequestError, match="prompt must be one text"):
+            build(COMPLETE, (values,), {})
 
 
 def test_token_ids_that_an_engine_may_cut_are_not_refused():
