@@ -2,11 +2,25 @@
 
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
 from modelserver.gateway.faults import Fault
 from modelserver.gateway.writing import error_response
+
+
+async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
+    """Ask a client that waits with its body for it; what else it expects is refused."""
+    expected = request.headers.get("Expect", "")
+    if request.version < HttpVersion11:
+        return None
+    if expected.lower() != "100-continue":
+        text = f"Expect must be 100-continue, not {expected[:64]!r}; leave it out"
+        return error_response(Fault(417, text, code="expectation_failed"))
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # aiohttp takes this count for that of the answer.
+    request.writer.output_size = 0
+    return None
 
 
 class Connection(RequestHandler):

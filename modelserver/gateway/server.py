@@ -22,6 +22,7 @@ from modelserver.gateway.admission import Admission, LoadReader
 from modelserver.gateway.batch_paths import BatchPathsHandler
 from modelserver.gateway.bodies import PATHS, Asked, join, read_body
 from modelserver.gateway.calling import Calls, Told, identified
+from modelserver.gateway.connection import answer_expectation
 from modelserver.gateway.crowd import Crowd, allow_connections
 from modelserver.gateway.direct import DirectWay, can_go_directly
 from modelserver.gateway.doorkeeper import Doorkeeper, Visitor
@@ -101,18 +102,19 @@ class Gateway:
             client_max_size=MOST_BODY_BYTES,
         )
         app[LONG_BODIES] = self._long_bodies
-        app.add_routes(
-            [
-                *(web.post(path, self._infer) for path in PATHS),
-                *self._batches.routes(),
-                *self._responses.routes(),
-                web.get("/v1/models", self._models),
-                web.get("/v1/models/{model:.+}", self._model),
-                web.get("/openapi.json", self._document),
-                web.get("/health", self._health),
-                web.get("/metrics", self._metrics),
-            ]
-        )
+        routes = [
+            *(web.post(path, self._infer) for path in PATHS),
+            *self._batches.routes(),
+            *self._responses.routes(),
+            web.get("/v1/models", self._models),
+            web.get("/v1/models/{model:.+}", self._model),
+            web.get("/openapi.json", self._document),
+            web.get("/health", self._health),
+            web.get("/metrics", self._metrics),
+        ]
+        for each in routes:
+            each.kwargs["expect_handler"] = answer_expectation
+        app.add_routes(routes)
         app.cleanup_ctx.append(self._open)
         return app
 

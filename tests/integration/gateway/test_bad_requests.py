@@ -267,6 +267,13 @@ def test_what_is_no_http_is_refused_and_not_logged(
     assert log.read_text() == logged
 
 
+def test_what_nobody_can_expect_is_refused(gateway: Served):
+    headers = {"Expect": "200-ok"}
+    asked = {"model": "writer", "prompt": "hello"}
+    status, body, _ = gateway.ask("/v1/completions", asked, headers=headers)
+    assert (status, body["error"]["code"]) == (417, "expectation_failed")
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "odd", "gzip, gzip"])
 def test_a_body_that_nobody_can_unpack_is_refused(gateway: Served, encoding: str):
     headers = {"Content-Encoding": encoding}
