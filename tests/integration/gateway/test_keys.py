@@ -17,7 +17,6 @@ from modelserver.store.fleet.api_keys import (
     read_books,
     revoke_api_key,
 )
-from modelserver.values import EngineState
 from tests.integration.gateway.conftest import Served, open_gateway
 from tests.support.hosted_runs import holder
 from tests.support.processes import ROOT, eventually
@@ -264,14 +263,16 @@ def test_what_is_repeated_is_counted_once(guarded: Served, fleet: FleetSite):
 def test_what_goes_on_after_its_client_is_counted_once(
     guarded: Served, fleet: FleetSite, stream: bool
 ):
-    engine = fleet.engine("writer-1", "--latency", "1")
-    fleet.report("writer-0", EngineState.STARTING)
+    engine = fleet.engines["writer-0"]
+    before = engine.stats()["received"]
+    engine.fault(hang=True)
     secret = command(fleet, "keys", "add", "ana")
     own = {"Authorization": f"Bearer {secret}", "Idempotency-Key": f"left {stream}"}
     body = ASKED | {"stream": stream}
     with guarded.connected() as connection:
         connection.request("POST", "/v1/completions", json.dumps(body), own)
-        eventually(lambda: engine.stats()["received"], PATIENCE)
+        eventually(lambda: engine.stats()["received"] > before, PATIENCE)
+    engine.fault()
     eventually(lambda: tokens_of(fleet, "ana") == 5, PATIENCE)
     assert guarded.ask("/v1/completions", body, headers=own)[0] == 200
     assert tokens_of(fleet, "ana") == 5
