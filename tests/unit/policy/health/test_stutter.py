@@ -91,8 +91,6 @@ def test_the_better_half_of_those_that_tell():
 
 
 def test_most_stutter_together():
-    found = find_stutter_together("m", [tallies(12)] * 3 + [WELL], known=False)
-    assert found is None
     found = find_stutter_together("m", [tallies(12)] * 4, known=False)
     assert found
     assert found.text.startswith("the 4 engines of m stutter, 20 % of requests")
@@ -100,3 +98,19 @@ def test_most_stutter_together():
     assert find_stutter_together("m", [tallies(12, pauses=1.0)] * 4, False) is None
     assert find_stutter_together("m", [tallies(5)] * 2, known=False) is None
     assert find_stutter_together("m", [tallies(7)] * 2, known=True)
+
+
+@pytest.mark.parametrize(("stuttering", "well"), [(3, 1), (6, 2), (7, 1), (12, 4)])
+def test_a_quarter_that_is_well_does_not_hide_that_most_stutter(stuttering, well):
+    engines = [tallies(12)] * stuttering + [WELL] * well
+    found = find_stutter_together("m", engines, known=False)
+    assert found
+    assert found.late == pytest.approx(0.2)
+    engines = [tallies(12)] * well + [WELL] * stuttering
+    assert find_stutter_together("m", engines, known=False) is None
+
+
+@pytest.mark.parametrize(("stuttering", "well"), [(2, 1), (2, 2), (5, 3), (10, 6)])
+def test_where_more_are_well_each_that_stutters_is_to_blame(stuttering, well):
+    engines = [tallies(12)] * stuttering + [WELL] * well
+    assert find_stutter_together("m", engines, known=False) is None
