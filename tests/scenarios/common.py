@@ -104,6 +104,27 @@ def _one_slower_still(load: float) -> Callable[[int], Got]:
     return scenario
 
 
+def _while_one_drains(seed: int) -> Got:
+    """One is slow, and while it drains all become slow: it alone is relaunched."""
+    fleet = warm(seed)
+    watched = Watched(fleet)
+    fleet.break_engine("m-3", factor=3.0)
+    while not fleet.store.drains(watched.began) and fleet.now < watched.began + 600:
+        watched.run(5.0)
+    began = fleet.now
+    for factor in (3.0, 1 / 3.0):
+        for slot in fleet.slots.values():
+            slot.sim.advance(fleet.now)
+            slot.sim.speed *= factor
+        watched.run(20 * MINUTE)
+    told = [at - began for at, who, _ in fleet.store.alerts(began) if who == "m"]
+    drained = [name for _, name in fleet.store.drains(watched.began)]
+    relaunched = [name for _, name in fleet.store.relaunches(watched.began)]
+    text = f"told after {told}, relaunched: {' '.join(relaunched)}"
+    ok = len(told) == 1 and told[0] <= 2 * MINUTE and drained == relaunched == ["m-3"]
+    return watched.got(text, ok)
+
+
 def _half_cached(early: bool, share: float = 0.9) -> Callable[[int], Got]:
     """Half the fleet has no prefix cache, from the first minute or from now on."""
 
@@ -173,6 +194,7 @@ COMMON = (
     Scenario("all 3x within 3 min, 18/s", "<= 2 drains", _one_after_another(18.0)),
     Scenario("all 3x within 3 min, 0.4/s", "<= 2 drains", _one_after_another(0.4)),
     Scenario("seven of eight 3x slow", "told, 0 drains", _all_but_one),
+    Scenario("all 3x while one drains", "only that one", _while_one_drains),
     Scenario("all 2x, one 6x, 12/s", "only that one", _one_slower_still(12.0)),
     Scenario("all 2x, one 6x, 0.4/s", "only that one", _one_slower_still(0.4)),
     Scenario("half lose their cache", "<= 2 drains, 0 relaunches", _half_cached(False)),

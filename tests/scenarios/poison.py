@@ -38,6 +38,8 @@ LASTING = 6 * MINUTE
 ENDING = 10 * MINUTE
 #: Seconds after which a request that does not end is called off.
 DEADLINE = 2 * MINUTE
+#: The tokens from which on an engine fails at prompts: a fifth of them.
+UNBEARABLE_TOKENS = 1024
 
 Change = Callable[[Fleet], None]
 
@@ -150,12 +152,15 @@ def compared(got: Course, oracle: Course) -> tuple[str, bool]:
 
 
 def found(
-    steps: list[tuple[float, Change]], name: str = "m-3", seconds: float = 90.0
+    steps: list[tuple[float, Change]],
+    name: str = "m-3",
+    seconds: float = 90.0,
+    engines: int = 8,
 ) -> Callable[[int], Got]:
     """One engine is relaunched, once and in time, and nobody else is touched."""
 
     def scenario(seed: int) -> Got:
-        fleet = warm(seed)
+        fleet = warm(seed, engines, LOAD * engines / 8)
         oracle, got = run(fleet, steps, Way.ORACLE), run(fleet, steps)
         text, ok = compared(got, oracle)
         delay = first_drain(got.fleet, got.began, name)
@@ -233,6 +238,34 @@ def endless(share: float, engines: int, counter: bool) -> Callable[[int], Got]:
     return scenario
 
 
+class _Unbearable(Fleet):
+    """Long prompts fail on one engine, whatever becomes of it, and on no other."""
+
+    def _begin(self, slot: Slot, request: Request) -> None:
+        super()._begin(slot, request)
+        is_long = request.prompt >= UNBEARABLE_TOKENS
+        request.fails = request.fails or (is_long and slot.report.id == "m-1")
+
+
+def unbearable(engines: int) -> Callable[[int], Got]:
+    """No relaunch helps: there are few, and nothing is said of the others."""
+
+    def scenario(seed: int) -> Got:
+        fleet = warm(seed, engines, LOAD * engines / 8)
+        fleet.__class__, began = _Unbearable, fleet.now
+        fleet.run(HOUR)
+        own = fleet.store.memory.engines["m-1"].health
+        relaunches, told = fleet.store.relaunches(began), fleet.store.alerts(began)
+        of_all = sum(who == "m" for _, who, _ in told)
+        others = others_touched(fleet, began, "m-1")
+        text = f"{own}, {len(relaunches)} relaunches, {of_all} alerts of all"
+        ok = 1 <= len(relaunches) <= 3 and not of_all and not others
+        ok = ok and not fleet.counts["own faults"]
+        return conclude(fleet, text, ok)
+
+    return scenario
+
+
 def single(load: float) -> Callable[[int], Got]:
     """One poisonous request at little load, and eight hosts with an engine each."""
 
@@ -281,6 +314,12 @@ def _shares() -> list[Scenario]:
     ]
 
 
+def _off_and_on() -> Callable[[int], Got]:
+    """Poison that comes and goes for an hour: people are told a few times."""
+    steps = [(2 * MINUTE, poisoned(0.15, True)), (2 * MINUTE, poisoned(0.0))]
+    return unhurt(15 * steps, alerts=5)
+
+
 def _ending(load: float) -> Callable[[int], Got]:
     """Poison that ends; at more load than the fleet can bear, poison waits as well."""
     less = 1.0 if load == 1.0 else 0.5
@@ -294,6 +333,7 @@ POISON = (
     *_shares(),
     Scenario("15 % for 10 min", ">= 0.95 good, 2 alerts", _ending(1.0)),
     Scenario("15 %, and what waits", ">= 0.95 good, 2 alerts", _ending(2.5)),
+    Scenario("15 %, off and on, 1 h", ">= 0.95 good, 5 alerts", _off_and_on()),
     Scenario("one request, 0.4 req/s", "<= 3 attempts, 0 drains", single(0.4)),
     Scenario("one request, 4 req/s", "<= 3 attempts, 0 drains", single(4.0)),
     Scenario(
@@ -322,6 +362,13 @@ POISON = (
         "<= 180 s, 1 relaunch",
         found([(LASTING, both(poisoned(0.15), failing(0.2, "m-3")))], seconds=180.0),
     ),
+    Scenario(
+        "one of two fails at 30 %, 5 % poison",
+        "<= 90 s, 1 relaunch",
+        found([(LASTING, both(poisoned(0.05), failing(0.3, "m-1")))], "m-1", engines=2),
+    ),
+    Scenario("m-1 fails at long prompts", "<= 3 relaunches, of m-1", unbearable(8)),
+    Scenario("the same of two", "<= 3 relaunches, of m-1", unbearable(2)),
     Scenario(
         "half of the engines fail at 20 %",
         "<= 300 s, 3 or 4 relaunches",

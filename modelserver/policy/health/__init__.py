@@ -14,6 +14,7 @@ From a look at the engines to what follows:
 - ``verdicts``: what can be wrong, each with its figures.
 - ``blame``: whether slowness is an engine's own, or that of its host or of all.
 - ``common_cause``: what slows all engines of a model together.
+- ``telling``: how often people are told what a model's engines have in common.
 - ``shared_verification``: one engine is verified for all that are slow with it.
 - ``disproved``: slowness that canaries disproved twice is not believed again so soon.
 - ``case``: one engine at one look, and what becomes of it.

@@ -20,6 +20,7 @@ from modelserver.policy.health.canaries import (
 from modelserver.policy.health.memory import Health, ModelMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import SLOW, find_slow_together
+from modelserver.policy.health.telling import stands
 from modelserver.policy.health.verdicts import SlowTogether, SpeedResidual
 
 #: By a fit that is not frozen all are slow together from 2 times the seconds on ...
@@ -79,11 +80,12 @@ def _by_canaries(
 
 
 def find_common_cause(
-    model: str, known: Collection[KnownSpeed], old: ModelMemory
-) -> tuple[SlowTogether | None, ModelMemory]:
+    model: str, known: Collection[KnownSpeed], old: ModelMemory, now: float
+) -> tuple[SlowTogether | None, ModelMemory, bool]:
     """The verdict that a model's engines are slow together, and what to remember.
 
-    Once told it stands until they are well below what it takes to tell it.
+    The last value is whether people are told of it now. Once told it stands until they
+    are well below what it takes to tell it.
     """
     sure = [each for each in known if each.is_sure]
     verdict = _find(model, sure)
@@ -98,13 +100,16 @@ def find_common_cause(
     if verdict is None:
         # While it may be what they share, none is blamed for as much.
         none = replace(old, common="", common_residual=maybe, common_looks=looks)
-        return None, none
-    return verdict, replace(
+        return None, none, False
+    told, is_told = stands(old.common_told, now, begins=not old.common)
+    new = replace(
         old,
         common=old.common or verdict.text,
         common_residual=verdict.residual,
         common_looks=looks,
+        common_told=told,
     )
+    return verdict, new, is_told
 
 
 def _find(

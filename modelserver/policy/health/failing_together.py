@@ -15,11 +15,12 @@ from modelserver.policy.health.failures import (
     wilson_bound,
 )
 from modelserver.policy.health.leaving import passed_lately
-from modelserver.policy.health.memory import EngineMemory, ModelMemory
+from modelserver.policy.health.memory import EngineMemory, Health, ModelMemory
 from modelserver.policy.health.observation import Observation
 from modelserver.policy.health.speed import RECENT_SECONDS
+from modelserver.policy.health.telling import comes_and_goes, stands
 from modelserver.policy.health.verdicts import FailingTogether
-from modelserver.values import Outcome
+from modelserver.values import Cause, Outcome
 
 #: What is recorded of requests that are at fault themselves.
 AT_FAULT = (Outcome.WITHDRAWN, Outcome.REQUEST_FAULT)
@@ -40,12 +41,13 @@ def count_failing(
     """How many requests of each model failed in the last minute, wherever they ran.
 
     Leaves out engines that fail more often than the others, unless canaries cleared
-    them of that lately, and those that are taken away.
+    them of that lately, those known to fail, and those that are taken away.
     """
     counts = {model: Counter[str]() for model in models}
     for name, observation in observations.items():
         own = engines[name]
         fails = any(own.error_ticks[-1:]) and not passed_lately(own, now)
+        fails = fails or (own.health is Health.DEGRADED and own.cause is Cause.ERRORS)
         if own.health.is_held or fails:
             continue
         every = observation.fresh_samples(own)
@@ -70,12 +72,23 @@ def is_found(failing: FailingTogether) -> bool:
     return wilson_bound(hits, failing.requests) > TOLD_SHARE
 
 
-def with_failing(old: ModelMemory, failing: FailingTogether) -> tuple[ModelMemory, str]:
-    """What is remembered of a model after a tick, and what people are told of it."""
+def with_failing(
+    old: ModelMemory, failing: FailingTogether, now: float
+) -> tuple[ModelMemory, str]:
+    """What is remembered of a model after a tick, and what people are told of it.
+
+    Where it comes and goes it stands until it has stayed away.
+    """
     turns = failing.share < OVER_SHARE if old.failing else is_found(failing)
+    told = old.failing_told
+    if old.failing and not turns:
+        told, _ = stands(told, now, begins=False)
     ticks = old.failing_ticks + 1 if turns else 0
-    if ticks < TOLD_TICKS:
-        return replace(old, failing_ticks=ticks), ""
-    told = "" if old.failing else failing.text
+    if ticks < TOLD_TICKS or (old.failing and comes_and_goes(told, now)):
+        return replace(old, failing_ticks=ticks, failing_told=told), ""
+    text = "" if old.failing else failing.text
+    if text:
+        told, _ = stands(told, now, begins=True)
     over = f"the requests of {failing.model} do not fail any longer, or there are none"
-    return replace(old, failing=told, failing_ticks=0), told or over
+    new = replace(old, failing=text, failing_ticks=0, failing_told=told)
+    return new, text or over

@@ -54,6 +54,7 @@ from modelserver.policy.health.shared_verification import (
 from modelserver.policy.health.silence import find_hang
 from modelserver.policy.health.speed import find_slow, speed_of, track_of
 from modelserver.policy.health.tail import Tail
+from modelserver.policy.health.telling import with_stutter
 from modelserver.policy.health.transitions import advance
 from modelserver.policy.health.type_baselines import with_type_baselines
 from modelserver.policy.health.verdicts import (
@@ -202,13 +203,13 @@ class _Judge:
         for model, old in list(self.guard.models.items()):
             if model in self.stuttering:
                 continue
-            verdict, new = find_common_cause(model, known.get(model, ()), old)
+            all_known = known.get(model, ())
+            verdict, new, told = find_common_cause(model, all_known, old, self.now)
             self.guard.models[model] = new
             if verdict:
                 found[model] = verdict
                 self.found.append(verdict)
-                if not old.common:
-                    self.actions.append(Alert(model, verdict.text))
+                self.actions += [Alert(model, verdict.text)] if told else []
         return found
 
     def _find_stutter_together(self) -> dict[str, StutterTogether]:
@@ -218,10 +219,9 @@ class _Judge:
         found, models = self.tail.find_together(self.guard.models), self.guard.models
         self.found += found.values()
         for model, old in models.items():
-            if model in found and not old.stutter:
-                self.actions.append(Alert(model, found[model].text))
             text = found[model].text if model in found else ""
-            models[model] = replace(old, stutter=text)
+            models[model], told = with_stutter(old, text, self.now)
+            self.actions += [Alert(model, text)] if told else []
         return dict(found)
 
     def _findings(
@@ -366,7 +366,7 @@ class _Judge:
         for failing in count_failing(models, self.observations, engines, self.now):
             self.found += [failing] if is_found(failing) else []
             model = failing.model
-            models[model], told = with_failing(models[model], failing)
+            models[model], told = with_failing(models[model], failing, self.now)
             self.actions += [Alert(model, told)] if told else []
 
     def _limit(self) -> float:

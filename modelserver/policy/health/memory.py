@@ -194,6 +194,16 @@ class TypeMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """Something that people are told of when it begins."""
+
+    #: How often they were, without a long time in between.
+    times: int = 0
+    #: When it was last so.
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMemory:
     """A model: what all its engines have in common."""
 
@@ -204,12 +214,15 @@ class ModelMemory:
     load_seconds: float = UNMEASURED_DOWNTIME_SECONDS
     #: The alert in force that all its engines are slow together, "" for none.
     common: str = ""
+    common_told: Announced = field(default_factory=Announced)
     #: The alert in force that its requests fail on all engines alike, "" for none.
     failing: str = ""
     #: Looks in a row that say the opposite of whether that alert is in force.
     failing_ticks: int = 0
+    failing_told: Announced = field(default_factory=Announced)
     #: The alert in force that all its engines stutter, "" for none.
     stutter: str = ""
+    stutter_told: Announced = field(default_factory=Announced)
     #: How much slower they are together, or seem to be, as a logarithm; 0 for not.
     common_residual: float = 0.0
     #: Looks in a row at which they seemed so by a fit that is not frozen.

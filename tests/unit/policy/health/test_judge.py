@@ -7,7 +7,8 @@ import pytest
 from modelserver.measured import EngineLoad, Metrics
 from modelserver.policy.decide import consider
 from modelserver.policy.health.memory import Health
-from modelserver.values import Outcome
+from modelserver.policy.health.telling import CALM_SECONDS
+from modelserver.values import Cause, Outcome
 from tests.support.control import (
     NOW,
     RULES,
@@ -173,6 +174,30 @@ def test_people_are_told_when_requests_fail_no_longer():
     over = "the requests of m do not fail any longer, or there are none"
     assert told == [[], [], [over], []]
     assert not scene.memory.models["m"].failing
+
+
+def test_an_engine_that_is_known_to_fail_is_no_failing_of_all():
+    scene = failing(2)
+    scene.remember(
+        "m-0",
+        health=Health.DEGRADED,
+        cause=Cause.ERRORS,
+        errors_passed_at=scene.now - 60,
+    )
+    assert not any(alerts(each) for each in scene.looks(5))
+
+
+def test_requests_that_fail_off_and_on_are_told_of_three_times():
+    scene, told = Scene(2), []
+    for bad in (20, 0) * 6:
+        for name in scene.engines:
+            refused = samples(name, bad, outcome=Outcome.REQUEST_FAULT, now=scene.now)
+            scene.samples[name] = (*refused, *samples(name, 20, now=scene.now))
+        told += [each for look in scene.looks(6) for each in alerts(look)]
+    assert [each[:4] for each in told] == ["50 %", "the ", "50 %", "the ", "50 %"]
+    over = [bool(alerts(each)) for each in scene.looks(100)]
+    assert over.count(True) == 1
+    assert over.index(True) * 10 == pytest.approx(CALM_SECONDS, abs=80)
 
 
 def test_a_fit_in_the_making_blames_nobody():
