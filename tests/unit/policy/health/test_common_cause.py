@@ -42,6 +42,15 @@ def test_canaries_tell_while_nobody_asks():
     assert scene.memory.models["m"].common_residual == pytest.approx(math.log(3))
 
 
+def test_slowness_that_comes_and_goes_is_told_three_times():
+    scene, told = Scene(), []
+    for times in (3.0, 1.0) * 5:
+        for name in scene.engines:
+            scene.slow(name, times)
+        told += [each for look in scene.looks(3) for each in alerts(look)]
+    assert len(told) == 3
+
+
 def test_it_takes_most_of_the_canaries():
     assert not any(alerts(each) for each in idle(slow=2).looks(2))
     scene = idle(1, 1)
