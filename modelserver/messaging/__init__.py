@@ -2,7 +2,7 @@
 
 - ``names``: names of tasks and queues
 - ``wire``: settings that both sides must agree on
-- ``requests``: what a request may contain
+- ``requests``: what a request may contain; ``subjects``: and what it may be about
 - ``answers``: what an engine's response means, and when it is none
 - ``stream_parts``: an answer that comes in parts; ``response_parts``: one of
   /v1/responses

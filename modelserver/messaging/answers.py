@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modelserver.engine_protocol import EngineFault, told_in
-from modelserver.messaging.requests import InferenceRequest, is_one_text
+from modelserver.messaging.requests import InferenceRequest
+from modelserver.messaging.subjects import is_one_text
 from modelserver.messaging.wire import CHAT, EMBED, Vector
 
 #: What engines say of a generation that did not come to its end.

@@ -18,10 +18,10 @@ from modelserver.messaging.requests import (
     FROM_START,
     build,
     check_context,
-    check_subject,
     plain_arguments,
     with_model,
 )
+from modelserver.messaging.subjects import check_subject
 from modelserver.parameters import plain
 from modelserver.runs.rows import Row
 from modelserver.store.batch import DEADLINE, DEADLINE_SECONDS

@@ -12,12 +12,8 @@ from modelserver.adapters import find_adapter_field
 from modelserver.engine_protocol import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from modelserver.errors import ModelserverError, RequestError, UnknownModelError
 from modelserver.messaging.catalogue import Catalogue
-from modelserver.messaging.requests import (
-    build,
-    check_context,
-    check_subject,
-    with_model,
-)
+from modelserver.messaging.requests import build, check_context, with_model
+from modelserver.messaging.subjects import check_subject
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, KINDS
 from modelserver.parameters import KNOWN, MOST_DEPTH, OURS, is_empty, plain
 from modelserver.runs.files.problems import LineError
