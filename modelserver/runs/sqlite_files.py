@@ -1,6 +1,7 @@
 """Files of SQLite that runs keep: opened, and their errors in words."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from modelserver.runs.files.problems import file_error
 
 #: Seconds that one program waits for another that writes the same file.
 BUSY_SECONDS = 10.0
+#: Seconds before a file that another program is just opening is opened again.
+AGAIN_SECONDS = 0.02
 #: SQLite's primary result codes, as its documentation numbers them.
 BUSY, LOCKED, READ_ONLY, FULL, CANNOT_OPEN = 5, 6, 8, 13, 14
 
@@ -54,9 +57,23 @@ def open_file(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     patience = BUSY_SECONDS if is_shared else 0.0
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return _open_once(path, kind, schema, patience)
+        except sqlite3.OperationalError as error:
+            # While a file's journal changes, SQLite refuses others without a wait.
+            if sqlite_code(error) != BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(AGAIN_SECONDS)
+
+
+def _open_once(
+    path: Path, kind: int, schema: str, patience: float
+) -> sqlite3.Connection:
     file = sqlite3.connect(path, timeout=patience, check_same_thread=False)
     try:
-        if not is_shared:
+        if not patience:
             file.execute("PRAGMA locking_mode=EXCLUSIVE")
         file.execute("PRAGMA journal_mode=WAL")
         file.execute("PRAGMA synchronous=NORMAL")

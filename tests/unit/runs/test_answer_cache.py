@@ -85,6 +85,27 @@ def test_several_programs_may_write(tmp_path: Path):
     cache.close()
 
 
+def test_programs_that_begin_at_once_share_a_new_file(tmp_path: Path):
+    errors, at_once = [], threading.Barrier(4)
+
+    def begin(path: Path) -> None:
+        at_once.wait()
+        try:
+            AnswerCache(CacheFile(path)).close()
+        except Exception as error:
+            errors.append(error)
+
+    # One attempt in ten failed.
+    for attempt in range(60):
+        begins = (tmp_path / f"answers-{attempt}",)
+        threads = [threading.Thread(target=begin, args=begins) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
 def test_another_file_is_refused(tmp_path: Path):
     (tmp_path / "text").write_text("no cache " * 500)
     with sqlite3.connect(tmp_path / "other") as other:
