@@ -78,6 +78,6 @@ def test_openais_own_client_gets_what_it_asks_for(
     assert told["refused"] == [
         ["NotFoundError", "model_not_found", "model"],
         ["BadRequestError", None, "temperature"],
-        ["BadRequestError", "context_length_exceeded", None],
+        ["BadRequestError", "context_length_exceeded", "max_tokens"],
         ["BadRequestError", None, "messages"],
     ]
