@@ -29,6 +29,7 @@ def bare(content: bytes) -> bytes:
         ("deflate", zlib.compress(TEXT)),
         ("deflate", bare(TEXT)),
     ],
+    ids=["gzip", "deflate", "bare deflate"],
 )
 def test_a_packed_body_is_unpacked_up_to_its_bound(packing: str, packed: bytes):
     assert unpack(packed, packing, len(TEXT)) == TEXT
