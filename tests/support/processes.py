@@ -42,11 +42,21 @@ def eventually(predicate: Callable[[], T], within: float = LEAST_PATIENCE) -> T:
         time.sleep(0.02)
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that this process has not got before.
+
+    Kombu's pools keep connections to a server that is gone for the next one there.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def gpus(number: int, total_gib: float = 80.0) -> tuple[Gpu, ...]:
