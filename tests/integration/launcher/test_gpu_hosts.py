@@ -223,7 +223,12 @@ def test_launchers_of_one_machine_do_not_take_each_others_gpus(make: Make) -> No
     assert ready() == [first]
     # Once that one ends, the other host may have it.
     launcher.terminate()
-    eventually(lambda: ready() and fleet.ready()[ready()[0]].host == other)
+
+    def moved() -> bool:
+        fleet.steer()
+        return [engine.host for engine in fleet.ready().values()] == [other]
+
+    eventually(moved)
 
 
 def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:
