@@ -1,4 +1,6 @@
-"""When a process began, by the kernel's own count: no step of the clock moves it.
+"""When a process began, by the kernel's own count, and whether it has ended.
+
+No step of the clock moves when it began.
 
 In a time namespace of its own, as a restored container has, the kernel tells each time
 since the boot with an offset. It is taken out here, so that all on a host agree.
@@ -8,6 +10,8 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 #: Clock ticks a second.
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -58,6 +62,20 @@ def find_birth(pid: int) -> Birth | None:
     # The name stands in brackets and may hold some itself.
     ticks = int(text.rpartition(")")[2].split()[_START_FIELD])
     return Birth(_boot(), ticks - int(_offset_seconds() * TICKS))
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process is gone and has given back its memory, sockets and devices.
+
+    One that is killed is a zombie as soon as its first thread has ended, while others
+    may still have all of that: on a busy machine for a while, in a driver that hangs
+    for good.
+    """
+    try:
+        dead = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return dead and process.num_threads() <= 1
+    except psutil.NoSuchProcess:
+        return True
 
 
 def present_moment() -> Birth:

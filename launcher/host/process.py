@@ -27,7 +27,7 @@ from launcher import environments
 from launcher.engine_types import Launch
 from launcher.host import containers
 from launcher.host.logs import bound
-from modelserver.births import Birth, find_birth, present_moment
+from modelserver.births import Birth, find_birth, has_ended, present_moment
 from modelserver.errors import ConfigurationError
 
 #: An environment variable with the same random value in all processes of one start.
@@ -369,12 +369,7 @@ def _environment_of(process: psutil.Process) -> dict[str, str]:
 
 
 def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    living = []
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                living.append(process)
-    return living
+    return [process for process in processes if not has_ended(process)]
 
 
 def _describe(code: int) -> str:

@@ -83,6 +83,8 @@ class App:
         self._serial = 0
         self._trace = ""
         self._in_flight: dict[int, str] = {}
+        #: By request, for those whose client is gone: they have as good as ended.
+        self._clients: dict[int, asyncio.Transport | None] = {}
         self._most_in_flight = 0
         self._kinds = {
             "/v1/completions": "completion",
@@ -128,7 +130,8 @@ class App:
         self._counts.received += 1
         self._trace = request.headers.get("traceparent", "")
         self._in_flight[key] = ""
-        self._most_in_flight = max(self._most_in_flight, len(self._in_flight))
+        self._clients[key] = request.transport
+        self._most_in_flight = max(self._most_in_flight, self._living())
         self.idle.clear()
         try:
             return await self._serve(key, kind, request)
@@ -138,8 +141,16 @@ class App:
             raise
         finally:
             del self._in_flight[key]
+            del self._clients[key]
             if not self._in_flight:
                 self.idle.set()
+
+    def _living(self) -> int:
+        """The requests whose clients are there."""
+        return sum(
+            each is not None and not each.is_closing()
+            for each in self._clients.values()
+        )
 
     async def _serve(
         self, key: int, kind: str, request: web.BaseRequest

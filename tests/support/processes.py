@@ -128,6 +128,14 @@ class LauncherProcess:
         return self.log.read_text()
 
 
+#: A program whose first thread ends while another one runs, as in the midst of its end.
+LEADERLESS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(300,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
 def lives(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:

@@ -4,10 +4,7 @@ import os
 
 import psutil
 
-from modelserver.births import Birth, find_birth
-
-#: The states in which a process has given everything back.
-DEAD_STATES = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
+from modelserver.births import Birth, find_birth, has_ended
 
 
 def find_own_process() -> str:
@@ -45,7 +42,7 @@ def _space() -> str:
 
 def _is_dead(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() in DEAD_STATES
+        return has_ended(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

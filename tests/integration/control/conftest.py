@@ -1,5 +1,6 @@
 """Settings without hooks, and the store of a real server."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from modelserver.settings import Settings
 from modelserver.store import Store, connect
 from tests.support.alerts import alert_settings
 from tests.support.processes import ValkeyProcess
+from tests.support.workers import PATIENCE
 
 
 @pytest.fixture
@@ -19,6 +21,10 @@ def settings(valkey: ValkeyProcess, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
+    """The store; calls of hooks that a test leaves behind end before its server."""
     store = connect(settings)
     yield store
+    for thread in threading.enumerate():
+        if thread.name == "alert":
+            thread.join(PATIENCE)
     store.client.close()

@@ -16,7 +16,7 @@ from launcher.host.logs import LOG_LIMIT_BYTES, read_tail
 from launcher.host.process import EngineProcess, Identity
 from modelserver.births import Birth, find_birth
 from modelserver.errors import ConfigurationError
-from tests.support.processes import eventually, lives
+from tests.support.processes import LEADERLESS, eventually, lives
 
 
 def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
@@ -42,6 +42,15 @@ def test_kill_ends_children_that_fled_into_another_session(tmp_path: Path) -> No
     assert engine.kill() == []
     assert not any(lives(pid) for pid in pids)
     assert lives(os.getpid())
+
+
+def test_an_engine_is_there_while_a_thread_of_it_has_its_memory(tmp_path: Path) -> None:
+    engine = run(tmp_path, sys.executable, "-c", LEADERLESS)
+    found = psutil.Process(engine.identity.pid)
+    eventually(lambda: found.status() == psutil.STATUS_ZOMBIE)
+    assert process.survivors(engine.identity) == [found]
+    assert engine.kill() == []
+    assert process.survivors(engine.identity) == []
 
 
 def test_ended_process_tells_how_and_leaves_no_zombie(tmp_path: Path) -> None:

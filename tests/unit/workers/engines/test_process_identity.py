@@ -2,8 +2,11 @@
 
 import os
 import subprocess
+import sys
 
-from tests.support.processes import eventually
+import psutil
+
+from tests.support.processes import LEADERLESS, eventually
 from workers.engines.process_identity import find_own_process, is_gone
 
 
@@ -23,6 +26,16 @@ def test_a_process_is_gone_once_it_is_dead_reaped_or_not():
     eventually(lambda: is_gone(told))
     sleeper.wait()
     assert is_gone(told)
+
+
+def test_a_process_is_there_while_any_of_its_threads_has_its_connections():
+    dying = subprocess.Popen([sys.executable, "-c", LEADERLESS])
+    told, process = of(dying.pid), psutil.Process(dying.pid)
+    eventually(lambda: process.status() == psutil.STATUS_ZOMBIE)
+    assert not is_gone(told)
+    dying.kill()
+    eventually(lambda: is_gone(told))
+    dying.wait()
 
 
 def test_a_number_that_another_process_has_now_is_another_process():
