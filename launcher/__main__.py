@@ -28,6 +28,7 @@ from launcher.host.process_owners import ProcessOwners
 from launcher.host.records import Records
 from launcher.host.resources import HostResources
 from launcher.host.secrets import Secrets
+from launcher.host.troubles import HostTroubles
 from launcher.store_link import StoreLink
 from launcher.supervisor import Supervisor
 from modelserver.control.applied_fleet import Applied, provide, unknown
@@ -118,13 +119,17 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
         lambda: OwnGpus.of(fleet_sync.applied.fleet, settings, gpu_turns.find_kept()),
         gpu_faults,
     )
-    watch = HostWatch(host, inventory)
+    troubles = HostTroubles()
+    watch = HostWatch(host, inventory, troubles)
     watch.start()
-    disks = Disks((settings.run_dir, settings.home, Path(tempfile.gettempdir())))
+    folders = settings.run_dir, settings.home, Path(tempfile.gettempdir())
+    disks = Disks(folders, troubles)
     disks.start()
-    logs = Logs(settings.run_dir / "logs")
+    logs = Logs(settings.run_dir / "logs", troubles=troubles)
     logs.start()
-    link.read_host = lambda: replace(watch.host(), disks=disks.now)
+    link.read_host = lambda: replace(
+        watch.host(), disks=disks.now, troubles=troubles.now
+    )
     try:
         await asyncio.to_thread(watch.wait_for_first)
         keys = settings.keyring()
@@ -147,6 +152,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 turns=LoadTurns(),
                 files=NeededFiles(settings.engines_home),
                 listeners=Listeners(),
+                troubles=troubles,
                 addresses=lambda: fleet_sync.applied.fleet.addresses,
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from launcher.alarms import OUTAGE_FILE, Alarms, OutageNote
@@ -59,6 +59,10 @@ class Supervisor:
         #: By engine: why its last wish was left aside, "" where it was not.
         self._disobeyed: dict[str, str] = {}
         self._adopted = False
+        #: Engines of an earlier launcher that could not be looked at yet.
+        self._unadopted: dict[str, Record] = {}
+        #: What ends the rest of those that are dead.
+        self._burials: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._leaving = False
 
@@ -76,11 +80,7 @@ class Supervisor:
             await self._adopt(self._resources.records.read_all())
             self._resources.link.watch_changes(self.ring)
             while not self._leaving:
-                try:
-                    self._tick(time.monotonic())
-                except Exception:
-                    # The engines go on, and the next tick tries again.
-                    _log.exception("host=%s a tick failed", self._resources.host)
+                self._tick(time.monotonic())
                 busy = self._keepers or self._removed or self._nodes
                 if self._stopping and not busy:
                     break
@@ -103,18 +103,27 @@ class Supervisor:
         self._resources.woken.clear()
 
     def _tick(self, now: float) -> None:
+        """Look at all that there is; what fails keeps nothing else from its turn."""
+        guard = self._resources.troubles.guard
         self._handle_signals()
+        self._adopt_living()
         self._talk_to_store(now)
         for name, keeper in list(self._keepers.items()):
-            keeper.tick(now, self._view)
-            if keeper.gone:
-                del self._keepers[name]
-                self._sent.pop(name, None)
-                if name not in self._view.elsewhere:
-                    self._removed.add(name)
-                self._resources.wake()
-        if self._nodes.tick(now, self._view):
-            self._bell = True  # Their leaders are to know at once.
+            with guard(f"engine {name}", "keep it"):
+                keeper.tick(now, self._view)
+                if keeper.gone:
+                    self._let_go(name)
+        with guard("host", "keep the nodes that other hosts lead"):
+            if self._nodes.tick(now, self._view):
+                self._bell = True  # Their leaders are to know at once.
+
+    def _let_go(self, name: str) -> None:
+        del self._keepers[name]
+        self._sent.pop(name, None)
+        self._resources.troubles.forget(f"engine {name}")
+        if name not in self._view.elsewhere:
+            self._removed.add(name)
+        self._resources.wake()
 
     def _handle_signals(self) -> None:
         """SIGQUIT leaves the engines to run; others end them, the second at once."""
@@ -139,8 +148,13 @@ class Supervisor:
             if not self._exchange.done():
                 return
             task, self._exchange = self._exchange, None
-            task.result()
-            self._apply_wishes(now)
+            went = False
+            with self._resources.troubles.guard("host", "talk to the store"):
+                task.result()
+                self._apply_wishes(now)
+                went = True
+            if not went:
+                return  # The next tick tries again.
         reports = list(self._due_reports(now))
         if self._bell or reports or self._removed or now >= self._next_exchange:
             self._bell = False
@@ -154,7 +168,13 @@ class Supervisor:
         for name, keeper in self._keepers.items():
             if not keeper.is_reported or not self._may_report(keeper, now):
                 continue
-            report = keeper.report(self._view)
+            report = None
+            with self._resources.troubles.guard(f"engine {name}", "report it"):
+                report = keeper.report(self._view)
+            if report is None:
+                continue
+            if trouble := self._resources.troubles.about(f"engine {name}"):
+                report = replace(report, reason=trouble)
             at, last = self._sent.get(name, NOT_REPORTED)
             if now - at >= ENGINE_REPORT_SECONDS or _changed(last, report):
                 yield report
@@ -208,17 +228,24 @@ class Supervisor:
         led = {k: each for k, each in self._view.led.items() if self._may_obey(each)}
         self._nodes.apply_wishes(led, models, self._keepers)
         for name, wish in self._view.wishes.items():
-            if not self._may_obey(wish) or name in self._nodes:
-                continue
-            if name not in self._keepers:
-                model = models.get(wish.spec.model) or _absent(wish.spec.model)
-                self._keepers[name] = Keeper(wish.spec, model, self._resources)
-            self._keepers[name].apply_wish(wish)
+            with self._resources.troubles.guard(f"engine {name}", "obey its wish"):
+                self._apply_wish(name, wish, models)
         engines = {name: each.may_serve for name, each in self._keepers.items()}
         unwanted = self._reader.find_unwanted(self._view, engines, now)
         for name, reason in unwanted.items():
             self._keepers[name].stop(reason)
         self._removed |= self._reader.find_forgotten(self._view, self._keepers, now)
+
+    def _apply_wish(
+        self, name: str, wish: Wish, models: Mapping[str, ModelSpec]
+    ) -> None:
+        taken = name in self._nodes or name in self._unadopted
+        if taken or not self._may_obey(wish):
+            return
+        if name not in self._keepers:
+            model = models.get(wish.spec.model) or _absent(wish.spec.model)
+            self._keepers[name] = Keeper(wish.spec, model, self._resources)
+        self._keepers[name].apply_wish(wish)
 
     def _may_obey(self, wish: Wish) -> bool:
         name = wish.spec.id
@@ -236,22 +263,31 @@ class Supervisor:
 
     async def _adopt(self, records: Iterable[Record]) -> None:
         """Go on with engines that live, and end what is left of the others."""
-        for record in records:
-            name, identity = record.spec.id, record.process
-            # One whose model has left the fleet goes by its record: it is drained.
-            model = self._fleet_sync.models.get(record.spec.model) or record.model
-            if model and record.node:
-                self._nodes.adopt(record, model)
-                continue
-            if model and head_lives(identity):
-                self._adopt_head(record, model)
-                continue
-            _log.info(
-                "engine=%s incarnation=%d is dead",
-                name,
-                record.incarnation,
-            )
-            await asyncio.to_thread(EngineProcess(identity).kill)
+        self._unadopted = {record.spec.id: record for record in records}
+        self._adopt_living()
+        await asyncio.gather(*self._burials)
+
+    def _adopt_living(self) -> None:
+        """The same, of each engine; where that fails it is tried again."""
+        for name, record in list(self._unadopted.items()):
+            with self._resources.troubles.guard(f"engine {name}", "adopt it"):
+                # One whose model has left the fleet goes by its record: it is drained.
+                model = self._fleet_sync.models.get(record.spec.model) or record.model
+                if model and record.node:
+                    self._nodes.adopt(record, model)
+                elif model and head_lives(record.process):
+                    self._adopt_head(record, model)
+                else:
+                    burial = asyncio.create_task(self._bury(record))
+                    self._burials.add(burial)
+                    burial.add_done_callback(self._burials.discard)
+                del self._unadopted[name]
+
+    async def _bury(self, record: Record) -> None:
+        name = record.spec.id
+        _log.info("engine=%s incarnation=%d is dead", name, record.incarnation)
+        with self._resources.troubles.guard(f"engine {name}", "end what is left of it"):
+            await asyncio.to_thread(EngineProcess(record.process).kill)
             self._resources.records.remove(name)
 
     def _adopt_head(self, record: Record, model: ModelSpec) -> None:
@@ -268,11 +304,14 @@ class Supervisor:
         self._adopted = True
 
     async def _end(self) -> None:
+        guard = self._resources.troubles.guard
         if self._exchange is not None:
-            await self._exchange
+            with guard("host", "talk to the store"):
+                await self._exchange
         if self._leaving:
-            for keeper in self._keepers.values():
-                keeper.leave_running()
+            for name, keeper in self._keepers.items():
+                with guard(f"engine {name}", "leave it running"):
+                    keeper.leave_running()
             return
         try:
             await self._resources.link.end_lease()

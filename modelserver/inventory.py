@@ -156,3 +156,5 @@ class Host:
     clock_ahead_seconds: float = 0.0
     #: What it runs of engines that are led from other hosts.
     nodes: tuple[NodeReport, ...] = ()
+    #: What its launcher fails at now, each with what to do behind a semicolon.
+    troubles: tuple[str, ...] = ()

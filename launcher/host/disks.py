@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from launcher.host.troubles import HostTroubles
 from modelserver.inventory import Disk
 from modelserver.missing_files import describe_missing
 
@@ -22,8 +23,9 @@ MOUNTS = Path("/proc/self/mounts")
 class Disks:
     """The newest reading. Never waits for a disk."""
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    def __init__(self, folders: Iterable[Path], troubles: HostTroubles) -> None:
         self._folders = tuple(folders)
+        self._troubles = troubles
         self._closing = threading.Event()
         #: How the disks are now; none before the first reading.
         self.now: tuple[Disk, ...] = ()
@@ -38,12 +40,16 @@ class Disks:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            known = {each.path for each in self.now if each.is_short}
-            self.now = tuple(read_disks(self._folders))
-            for each in self.now:
-                if each.is_short and each.path not in known:
-                    _log.warning("the disk of %s is nearly full", each.path)
+            with self._troubles.guard("host", "read its disks"):
+                self._look()
             self._closing.wait(DISK_READ_SECONDS)
+
+    def _look(self) -> None:
+        known = {each.path for each in self.now if each.is_short}
+        self.now = tuple(read_disks(self._folders))
+        for each in self.now:
+            if each.is_short and each.path not in known:
+                _log.warning("the disk of %s is nearly full", each.path)
 
 
 def read_disks(folders: Iterable[Path]) -> Iterator[Disk]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import psutil
 
 from launcher.host.gpus import GpuInventory
+from launcher.host.troubles import HostTroubles
 from modelserver.inventory import Host
 
 _log = logging.getLogger(__name__)
@@ -23,9 +24,12 @@ STALE_READING_SECONDS = 10.0
 class HostWatch:
     """The newest reading, for the report of the host. Never waits for the driver."""
 
-    def __init__(self, host: Host, inventory: GpuInventory) -> None:
+    def __init__(
+        self, host: Host, inventory: GpuInventory, troubles: HostTroubles
+    ) -> None:
         self._host = host
         self._inventory = inventory
+        self._troubles = troubles
         self._read_at = time.monotonic()
         self._first = threading.Event()
         self._closing = threading.Event()
@@ -56,19 +60,20 @@ class HostWatch:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._look_at_processors()
-            try:
-                gpus = self._inventory.read()
-            except Exception:
-                # The engines go on; the GPUs count as silent until a reading works.
-                _log.exception("host=%s its GPUs cannot be read now", self._host.name)
-            else:
-                driver = self._inventory.driver
-                self._host = replace(self._host, gpus=gpus, driver=driver)
-                self._read_at = time.monotonic()
-                self._log_changes()
-                self._first.set()
+            with self._troubles.guard("host", "read the use of its processors"):
+                self._look_at_processors()
+            # The engines go on; the GPUs count as silent until a reading works.
+            with self._troubles.guard("host", "read its GPUs"):
+                self._look_at_gpus()
             self._closing.wait(GPU_READ_SECONDS)
+
+    def _look_at_gpus(self) -> None:
+        gpus = self._inventory.read()
+        driver = self._inventory.driver
+        self._host = replace(self._host, gpus=gpus, driver=driver)
+        self._read_at = time.monotonic()
+        self._log_changes()
+        self._first.set()
 
     def _look_at_processors(self) -> None:
         busy = self._host.busy

@@ -72,6 +72,9 @@ class Incidents:
             await asyncio.to_thread(prune, self._folder, time.time())
         except OSError as error:
             _log.warning("engine=%s keeps no incident: %s", ended.spec.id, error)
+        except Exception:
+            # What is left of the engine has to end all the same.
+            _log.exception("engine=%s keeps no incident", ended.spec.id)
         else:
             _log.info('engine=%s incident="%s"', ended.spec.id, folder)
 

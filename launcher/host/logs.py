@@ -18,6 +18,8 @@ from typing import BinaryIO
 
 import psutil
 
+from launcher.host.troubles import HostTroubles
+
 _log = logging.getLogger(__name__)
 
 #: A log is set aside when it is larger than this, in bytes.
@@ -39,8 +41,14 @@ COPY_BYTES = 1024 * 1024
 class Logs:
     """Looks after all ``*.log`` of a folder, in a thread."""
 
-    def __init__(self, folder: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int = LOG_LIMIT_BYTES,
+        troubles: HostTroubles | None = None,
+    ) -> None:
         self._folder = folder
+        self._troubles = troubles or HostTroubles()
         self._limit_bytes = limit_bytes
         self._closing = threading.Event()
         #: What was logged of a file, so that it is once.
@@ -58,11 +66,12 @@ class Logs:
         looks = 0
         while not self._closing.wait(LOG_LOOK_SECONDS):
             looks += 1
-            try:
-                self.look(search=looks % LOOKS_PER_SEARCH == 0)
-            except OSError as error:
-                # Its disk is away for now; a later look may find it back.
-                self._say(str(self._folder), f"cannot be looked at: {error}")
+            with self._troubles.guard("host", "look after its logs"):
+                try:
+                    self.look(search=looks % LOOKS_PER_SEARCH == 0)
+                except OSError as error:
+                    # Its disk is away for now; a later look may find it back.
+                    self._say(str(self._folder), f"cannot be looked at: {error}")
 
     def look(self, search: bool) -> None:
         """Bound every log; with ``search`` also those that are no longer in place."""

@@ -72,7 +72,7 @@ def check_beat(now: float, steered_at: float, steer_seconds: float) -> Check:
 
 
 def check_report(host: Host) -> Iterator[Check]:
-    """The disks and the clock of a host, as its launcher reports them."""
+    """The disks, the troubles and the clock of a host, as its launcher reports them."""
     for disk in host.disks:
         what = f"disk of {disk.path} on {host.name}"
         fact = f"{gib(disk.free)} of {gib(disk.total)} left"
@@ -84,6 +84,9 @@ def check_report(host: Host) -> Iterator[Check]:
                 "this is meant"
             )
             yield Check(what, f"{fact}, on {disk.kind}", remedy, is_note=True)
+    for trouble in host.troubles:
+        fact, _, remedy = trouble.partition("; ")
+        yield Check(f"host {host.name}", fact, remedy or "see its launcher's log")
     if fault := clock_fault(host):
         remedy = "have it set: timedatectl set-ntp true, or chronyd"
         yield Check(f"clock of {host.name}", fault, remedy)

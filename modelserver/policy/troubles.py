@@ -51,6 +51,8 @@ class TroubleKind(StrEnum):
     DISK = "disk"
     #: The clock of a host is wrong.
     CLOCK = "clock"
+    #: A host's launcher fails at a part of its work.
+    LAUNCHER = "launcher"
     #: Requests were set aside.
     DEAD = "dead"
     #: The memory of Redis is short.
@@ -84,6 +86,8 @@ _PATIENCE_SECONDS = {
     TroubleKind.GPU: 5.0,
     TroubleKind.DISK: 5.0,
     TroubleKind.CLOCK: 10.0,
+    # The next try may go through.
+    TroubleKind.LAUNCHER: 10.0,
 }
 _OVER = {
     TroubleKind.DOWN: "{} is back, or no longer part of the fleet",
@@ -95,6 +99,7 @@ _OVER = {
     TroubleKind.GPU: "no GPU of host {} is faulty any more",
     TroubleKind.DISK: "host {} has room on its disks again",
     TroubleKind.CLOCK: "the clock of host {} is right again",
+    TroubleKind.LAUNCHER: "the launcher of host {} does all of its work again",
     TroubleKind.DEAD: "no request is set aside any more",
     TroubleKind.MEMORY: "the memory of Redis is no longer short",
     TroubleKind.PERSISTENCE: "Redis saves its data again",
@@ -291,6 +296,10 @@ def _host(host: Host) -> Iterator[Trouble]:
         )
         text = f"a disk of host {host.name} is nearly full: {told}; make room on it"
         yield Trouble(TroubleKind.DISK, host.name, text, len(full))
+    if host.troubles:
+        told = "; ".join(each.partition("; ")[0] for each in host.troubles)
+        text = f"host {host.name}: {told}; see `modelserver why {host.name}`"
+        yield Trouble(TroubleKind.LAUNCHER, host.name, text, len(host.troubles))
     if clock := clock_fault(host):
         text = f"{clock}; deadlines are missed or met by it: have it set by NTP"
         yield Trouble(TroubleKind.CLOCK, host.name, text)

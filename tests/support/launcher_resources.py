@@ -15,6 +15,7 @@ from launcher.host.needed_files import NeededFiles
 from launcher.host.records import Records
 from launcher.host.resources import HostResources
 from launcher.host.secrets import Secrets
+from launcher.host.troubles import HostTroubles
 from launcher.store_link import StoreLink
 from modelserver.engine_client import open_session
 from modelserver.fleet.file import Fleet
@@ -51,6 +52,7 @@ async def open_resources(
             turns=LoadTurns(),
             files=NeededFiles(folder),
             listeners=Listeners(),
+            troubles=HostTroubles(),
             addresses=lambda: addresses,
             preparing=asyncio.Lock(),
             woken=asyncio.Event(),

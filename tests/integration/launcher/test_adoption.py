@@ -10,6 +10,7 @@ import pytest
 
 from launcher.host.records import Records
 from modelserver.store.fleet.applied import read_applied_fleet
+from modelserver.store.fleet.hosts import read_hosts
 from modelserver.values import EngineState
 from tests.support.launchers import Site, open_site, stats
 from tests.support.processes import ValkeyProcess, eventually, lives
@@ -105,3 +106,31 @@ def test_engine_that_died_without_a_launcher_is_started_anew(site: Site) -> None
     site.launch()
     site.reaches("good-0", EngineState.READY, incarnation=2)
     assert not lives(child)
+
+
+def test_a_record_that_cannot_be_gone_by_keeps_no_other_engine_alone(
+    site: Site,
+) -> None:
+    first = site.launch()
+    site.want("good")
+    site.want("other")
+    good = site.reaches("good-0", EngineState.READY)
+    site.reaches("other-0", EngineState.READY)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    records = Records(site.run_dir / "engines")
+    (record,) = [each for each in records.read_all() if each.spec.id == "good-0"]
+    # Numbers of JSON need not be whole.
+    odd = replace(record.process, pid=record.process.pid + 0.5)  # type: ignore[arg-type]
+    records.write(replace(record, process=odd))
+    second = site.launch()
+    alive = site.reaches("other-0", EngineState.READY).alive_at
+    eventually(lambda: site.reaches("other-0", EngineState.READY).alive_at > alive)
+    (trouble,) = eventually(lambda: read_hosts(site.store)[0].troubles)
+    assert "engine good-0: its launcher fails to adopt it (TypeError" in trouble
+    assert site.said().count("the launcher fails to adopt it") == 1
+    # No second one is started beside it.
+    assert lives(good.pid)
+    assert site.said().count("engine=good-0 PENDING -> STARTING") == 1
+    second.signal(signal.SIGTERM)
+    assert second.wait() == 0

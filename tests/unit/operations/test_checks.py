@@ -100,6 +100,12 @@ def test_an_engine_that_does_not_start_has_the_remedy_of_its_reason(
     assert check.remedy == f"on host h: {remedy}"
 
 
+def test_what_a_launcher_fails_at_has_its_remedy():
+    (check,) = check_report(Host("a", troubles=("engine m-0: it fails; do this",)))
+    assert (check.what, check.fact) == ("host a", "engine m-0: it fails")
+    assert check.remedy == "do this"
+
+
 def test_disks_and_clocks_of_hosts():
     disks = (
         Disk("/run", GIB, 100 * GIB, "ext4"),

@@ -86,6 +86,7 @@ def test_engines_without_a_place_are_told_by_their_model():
         ({"gpus": (Gpu(3, "GPU-3", fault="XID 79"),)}, "gpu:a", "gpu 3 (GPU-3)"),
         ({"disks": (Disk("/data", GIB, 100 * GIB),)}, "disk:a", "/data has 1 GiB of"),
         ({"clock_ahead_seconds": -3.4}, "clock:a", "3 s behind that of Redis"),
+        ({"troubles": ("b fails; do c",)}, "launcher:a", "host a: b fails; see `mod"),
     ],
 )
 def test_what_a_host_reports_of_itself(values: dict[str, object], key: str, text: str):
