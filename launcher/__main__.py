@@ -113,7 +113,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     link = StoreLink(store, host, applied.fleet.rules.lease_seconds)
     fleet_sync = FleetSync(applied, settings, link)
     gpu_faults = GpuFaults(settings.run_dir / FAULTS_FILE)
-    gpu_turns = GpuTurns()
+    gpu_turns = GpuTurns(own_marks=lambda: [each.mark for _, each in started()])
     inventory = GpuInventory(
         ProcessOwners(started),
         lambda: OwnGpus.of(fleet_sync.applied.fleet, settings, gpu_turns.find_kept()),

@@ -109,8 +109,8 @@ class Keeper:
         self._start = adopt_start(record, self.model, self._resources)
         self._tried = self._start.model
         self._adapter = adapter(self._tried.engine)
-        place = self._start.place
-        self._resources.allocation.adopt(self.spec, self._tried, place, record.ready)
+        adopt, place = self._resources.allocation.adopt, self._start.place
+        adopt(self.spec, self._tried, place, record.ready, record.process.mark)
         self._move(Started(record.incarnation, "adopted"))
         self.is_reported = not record.ready
 
@@ -322,8 +322,8 @@ class Keeper:
 
     async def _clear_up(self, incident: Life | None = None) -> None:
         begun, self._start = self._start, None
-        load, resources = self._inflight, self._resources
-        await clear_up(self.spec.id, begun, incident, load, resources)
+        load = self._inflight
+        await clear_up(self.spec.id, begun, incident, load, self._resources)
 
     # Moves.
 

@@ -66,7 +66,8 @@ class NodeKeeper:
         self._incarnation = record.incarnation
         self._start = adopt_start(record, self.model, self._resources)
         place, model = self._start.place, self._start.model
-        self._resources.allocation.adopt(self.spec, model, place, record.ready)
+        allocation, mark = self._resources.allocation, record.process.mark
+        allocation.adopt(self.spec, model, place, record.ready, mark)
         if head_lives(record.process):
             self._move(EngineState.STARTING, "adopted")
         else:

@@ -359,7 +359,8 @@ def _begin(plan: _Plan, resources: HostResources) -> Start:
         )
         container = replace(container, arguments=model.container_args)
         launch = in_container(launch, filled, container)
-    running = process.start(launch, log, title, identity)
+    kept = resources.allocation.keep(spec.id, identity.mark)
+    running = process.start(launch, log, title, identity, kept)
     record = replace(record, process=running.identity, capacity=launch.running)
     try:
         resources.records.write(record)

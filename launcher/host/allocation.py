@@ -77,21 +77,29 @@ class Allocation:
             return place if isinstance(place, str) else ""
 
     def adopt(
-        self, spec: EngineSpec, model: ModelSpec, place: Place, loaded: bool
+        self, spec: EngineSpec, model: ModelSpec, place: Place, loaded: bool, mark: str
     ) -> None:
         """Note the place of an engine that an earlier launcher started."""
         self._allocated[spec.id] = _Allocated(place, Need.of(spec, model), loaded)
-        if loaded:
-            self.mark_loaded(spec.id)
-        else:
+        self.keep(spec.id, mark)
+        if not loaded:
             self._turns.find_other(spec.id, place.uuids)
+
+    def keep(self, engine: str, mark: str) -> tuple[int, ...]:
+        """Keep other launchers from the GPUs of an engine that shares them with none.
+
+        Returns the descriptors by which its processes, which have this mark, keep them
+        as well.
+        """
+        given = self._allocated.get(engine)
+        if given is None or given.need.shares:
+            return ()
+        return self._turns.keep(engine, given.place.uuids, mark)
 
     def mark_loaded(self, engine: str) -> None:
         """Note that an engine has taken its memory."""
         if given := self._allocated.get(engine):
             given.loaded = True
-            if not given.need.shares:
-                self._turns.keep(engine, given.place.uuids)
         self._turns.end_loading(engine)
 
     def release(self, engine: str) -> None:

@@ -4,8 +4,9 @@ An engine measures what is free while it loads, and launchers of several fleets 
 users do not see each other's promises. A turn is a name of an abstract socket: every
 user may take it, there is no file, and it is given back by the end of the process. An
 engine that shares its GPUs with none keeps them by other names until it ends, however
-little of their memory it takes. Launchers with networks of their own (containers) do
-not meet so.
+little of their memory it takes. It inherits these sockets, so that it keeps its GPUs
+while no launcher runs, and what is left of it keeps them, too. Launchers with networks
+of their own (containers) do not meet so.
 """
 
 import os
@@ -13,7 +14,9 @@ import pwd
 import re
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -22,8 +25,11 @@ import psutil
 NAME_PREFIX = "\0modelserver-"
 #: What follows in the name of a turn; then comes the UUID of the GPU.
 LOADS = "loads-"
-#: The same for a GPU that is kept; the number of the launcher comes after the UUID.
+#: The same for a GPU that is kept; after the UUID come the numbers of the launcher's
+#: user and of the launcher, and how its engine's mark begins.
 KEEPS = "has-"
+#: Characters of a mark that stand in such a name, which is bounded.
+MARK_LENGTH = 12
 #: The kernel's list of sockets, abstract ones with "@" for the first byte.
 SOCKETS = Path("/proc/net/unix")
 #: Others that can ask who has a turn; later ones are not told.
@@ -32,13 +38,57 @@ ASKING = 4096
 _PEER = struct.Struct("3i")
 
 
-class GpuTurns:
-    """The turns that this launcher has, and the GPUs that it keeps, by engine."""
+@dataclass(frozen=True, slots=True)
+class GpuKeeping:
+    """That an engine, or what is left of it, needs all of a GPU."""
 
-    def __init__(self, prefix: str = NAME_PREFIX) -> None:
+    uuid: str
+    #: The launcher that started it, and its user.
+    pid: int
+    user: int
+    #: How the mark of the engine's processes begins.
+    mark: str
+
+    @property
+    def reason(self) -> str:
+        """Why others leave that GPU out, and what to do."""
+        who = f"pid {self.pid} ({_login(self.user)})"
+        if self.has_launcher:
+            return (
+                f"the launcher {who} has an engine on it that needs all of it; give "
+                "each launcher GPUs of its own by gpus in [[hosts]], or end one"
+            )
+        return (
+            f"an engine of the launcher {who} is on it and needs all of it, or what is "
+            "left of that engine; start that launcher again, or end that process: "
+            f"grep -l MARK={self.mark} /proc/*/environ"
+        )
+
+    @property
+    def has_launcher(self) -> bool:
+        """Whether another launcher, which started it, runs."""
+        with suppress(psutil.Error):
+            launcher = psutil.Process(self.pid)
+            return self.pid != os.getpid() and launcher.uids().real == self.user
+        return False
+
+
+class GpuTurns:
+    """The turns that this launcher has, and the GPUs that it keeps, by engine.
+
+    ``own_marks`` gives the marks of the engines that it looks after.
+    """
+
+    def __init__(
+        self,
+        prefix: str = NAME_PREFIX,
+        own_marks: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
         self._loads, self._keeps = prefix + LOADS, prefix + KEEPS
+        self._own_marks = own_marks or (lambda: self._marks.values())
         self._taken: dict[str, dict[str, socket.socket]] = {}
         self._kept: dict[str, dict[str, socket.socket]] = {}
+        self._marks: dict[str, str] = {}
 
     def find_other(self, engine: str, uuids: Iterable[str]) -> tuple[str, str] | None:
         """Take the turns on all these GPUs; else take none, and say which and whose."""
@@ -58,34 +108,51 @@ class GpuTurns:
             taken[uuid] = mine
         return None
 
-    def keep(self, engine: str, uuids: Iterable[str]) -> None:
+    def keep(self, engine: str, uuids: Iterable[str], mark: str) -> tuple[int, ...]:
         """Let others know that an engine needs all of these GPUs, until ``give_back``.
 
-        A GPU that another launcher keeps already stays that one's.
+        Returns what the engine is to inherit: it keeps them as long as any of its
+        processes has that. A GPU that another one keeps already stays that one's.
         """
+        self._marks[engine] = mark
         kept, others = self._kept.setdefault(engine, {}), self.find_kept()
         for uuid in uuids:
             if uuid in kept or uuid in others:
                 continue
             mine = socket.socket(socket.AF_UNIX)
+            name = f"{uuid}-{os.getuid()}-{os.getpid()}-{mark[:MARK_LENGTH]}"
             try:
-                mine.bind(f"{self._keeps}{uuid}-{os.getpid()}")
+                mine.bind(self._keeps + name)
             except OSError:
-                mine.close()  # Another engine of this launcher ends there just now.
+                mine.close()  # Its engine has it from this launcher.
             else:
                 kept[uuid] = mine
+        return tuple(each.fileno() for each in kept.values())
 
     def find_kept(self) -> dict[str, str]:
-        """The GPUs that other launchers keep, each with who does: "pid 4711 (anna)"."""
+        """The GPUs that are kept, and not for this launcher's engines, each with why.
+
+        What is left of an engine of its own counts once the launcher has given it up.
+        """
         name = re.escape(self._keeps.replace("\0", "@"))
         try:
             text = SOCKETS.read_text(errors="replace")
         except OSError:
             return {}
-        found = re.findall(rf" {name}(\S+)-([0-9]{{1,9}})$", text, re.MULTILINE)
-        return {
-            uuid: _describe(int(pid)) for uuid, pid in found if int(pid) != os.getpid()
-        }
+        found = re.findall(
+            rf" {name}(\S+)-(\d{{1,10}})-(\d{{1,9}})-(\w+)$", text, re.MULTILINE
+        )
+        if not found:
+            return {}
+        own = {mark[:MARK_LENGTH] for mark in self._own_marks()}
+        others = [
+            GpuKeeping(uuid, int(pid), int(user), mark)
+            for uuid, user, pid, mark in found
+            if mark not in own
+        ]
+        # One that was adopted is kept by two names.
+        others.sort(key=lambda each: each.has_launcher)
+        return {each.uuid: each.reason for each in others}
 
     def end_loading(self, engine: str) -> None:
         """Let others load where an engine has loaded."""
@@ -95,15 +162,16 @@ class GpuTurns:
     def give_back(self, engine: str) -> None:
         """Let others have what an engine has no more."""
         self.end_loading(engine)
+        self._marks.pop(engine, None)
         for held in self._kept.pop(engine, {}).values():
             held.close()
 
 
-def _describe(pid: int) -> str:
+def _login(user: int) -> str:
     try:
-        return f"pid {pid} ({psutil.Process(pid).username()})"
-    except (psutil.Error, KeyError):
-        return f"pid {pid}"
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
 
 
 def _holder(name: str) -> str:
@@ -116,7 +184,4 @@ def _holder(name: str) -> str:
         except OSError:
             return "another one"
     pid, user, _ = _PEER.unpack(said)
-    try:
-        return f"pid {pid} ({pwd.getpwuid(user).pw_name})"
-    except KeyError:
-        return f"pid {pid} (user {user})"
+    return f"pid {pid} ({_login(user)})"

@@ -23,7 +23,7 @@ class OwnGpus:
     variable: str = ""
     #: The value of that variable.
     value: str = ""
-    #: The UUIDs of GPUs that other launchers of this host keep, and who these are.
+    #: The UUIDs of GPUs that are kept for others on this host, each with why.
     kept: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -43,11 +43,8 @@ class OwnGpus:
     def _why_not(self, gpu: Gpu, gpus: Sequence[Gpu]) -> str:
         if self.listed is not None and gpu.index not in self.listed:
             return f"gpus of this host in [[hosts]] are {list(self.listed)}"
-        if who := self.kept.get(gpu.uuid):
-            return (
-                f"the launcher {who} has an engine on it that needs all of it; give "
-                "each launcher GPUs of its own by gpus in [[hosts]], or end one"
-            )
+        if why := self.kept.get(gpu.uuid):
+            return why
         names = _names(self.value)
         if not self.variable or any(_means(name, gpu) for name in names):
             return ""

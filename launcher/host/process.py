@@ -181,10 +181,17 @@ def new_identity(runtime: str = "") -> Identity:
     return Identity(0, time.time(), uuid4().hex, runtime, birth=born)
 
 
-def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProcess:
+def start(
+    launch: Launch,
+    log: Path,
+    title: str,
+    born: Identity,
+    inherited: tuple[int, ...] = (),
+) -> EngineProcess:
     """Start an engine whose output goes to the end of its log.
 
-    Raises ConfigurationError where the program cannot be started at all.
+    ``inherited`` are descriptors that it has open, too. Raises ConfigurationError where
+    the program cannot be started at all.
     """
     environment = {
         **environments.inherited(os.environ),
@@ -197,7 +204,7 @@ def start(launch: Launch, log: Path, title: str, born: Identity) -> EngineProces
         when = datetime.now(UTC).isoformat(timespec="seconds")
         output.write(f"--- {when} {title}: {' '.join(launch.argv)}\n".encode())
         output.flush()
-        popen = _popen(launch.argv, environment, output.fileno())
+        popen = _popen(launch.argv, environment, output.fileno(), inherited)
     # It is this process's child, so its number is its own until it is reaped.
     birth = find_birth(popen.pid) or present_moment()
     identity = replace(born, pid=popen.pid, created=time.time(), birth=birth)
@@ -216,7 +223,10 @@ def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _popen(
-    argv: tuple[str, ...], environment: Mapping[str, str], output: int
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    output: int,
+    inherited: tuple[int, ...],
 ) -> "subprocess.Popen[bytes]":
     try:
         return subprocess.Popen(
@@ -226,6 +236,7 @@ def _popen(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherited,
         )
     except (OSError, ValueError, IndexError) as error:
         refusal = ConfigurationError(

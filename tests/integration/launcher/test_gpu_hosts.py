@@ -231,6 +231,33 @@ def test_launchers_of_one_machine_do_not_take_each_others_gpus(make: Make) -> No
     eventually(moved)
 
 
+def test_an_engine_keeps_its_gpus_while_no_launcher_looks_after_it(make: Make) -> None:
+    """However little of a GPU it takes; and the next launcher goes on with it."""
+    fleet = make(section("m", gpus=1), machine="one", a=1, b=1)
+    eventually(fleet.seen)
+    fleet.until_ready("m-0")
+    engine = fleet.ready()["m-0"]
+    other = "b" if engine.host == "a" else "a"
+    launcher = fleet.launchers[engine.host].process
+    end(launcher)
+
+    def reason() -> str:
+        return fleet.gpus(other)[0].left_out
+
+    text = f"an engine of the launcher pid {launcher.pid} ("
+    eventually(lambda: reason().startswith(text))
+    fleet.launch(engine.host)
+    again = fleet.launchers[engine.host]
+    eventually(lambda: "adopted" in again.said())
+    text = f"the launcher pid {again.process.pid} ("
+    eventually(lambda: reason().startswith(text))
+    assert not fleet.gpus(engine.host)[0].left_out
+    # It goes with the engine.
+    end(again.process)
+    psutil.Process(engine.pid).kill()
+    eventually(lambda: not reason())
+
+
 def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:
     fleet = make(section("m", gpus=1, min_engines=2), a=1, b=2)
     eventually(fleet.seen)

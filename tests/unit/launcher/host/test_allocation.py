@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import getpass
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -180,7 +181,9 @@ def test_engines_that_share_load_one_after_the_other() -> None:
 
 def test_a_promise_that_is_not_filled_yet_is_not_free() -> None:
     site, large = Site(), model(gib=50, share=True)
-    site.allocation.adopt(spec(0), large, Place(1, uuids=("GPU-0",)), loaded=True)
+    site.allocation.adopt(
+        spec(0), large, Place(1, uuids=("GPU-0",)), loaded=True, mark="1"
+    )
     assert site.choose(spec(1, "GPU-0"), large) == (
         "needs 1 GPU with 50 GiB free; gpu 0 has 30 GiB free: 50 GiB promised to "
         "engine m-0"
@@ -190,14 +193,16 @@ def test_a_promise_that_is_not_filled_yet_is_not_free() -> None:
 def test_memory_that_an_engine_of_ours_holds_counts_once() -> None:
     small = model(gib=30, share=True)
     site = Site(held(0, 25, engine="m-0"))
-    site.allocation.adopt(spec(0), small, Place(1, uuids=("GPU-0",)), loaded=True)
+    site.allocation.adopt(
+        spec(0), small, Place(1, uuids=("GPU-0",)), loaded=True, mark="1"
+    )
     assert isinstance(site.choose(spec(1, "GPU-0"), model(gib=50, share=True)), Place)
 
 
 @pytest.mark.parametrize("place", [Place(1, (1,)), Place(1, uuids=("GPU-1",))])
 def test_an_adopted_engine_keeps_its_gpu(place: Place) -> None:
     site = Site()
-    site.allocation.adopt(spec(0), model(), place, loaded=True)
+    site.allocation.adopt(spec(0), model(), place, loaded=True, mark="1")
     assert isinstance(site.choose(spec(1, "GPU-0")), Place)
     refusal = site.choose(spec(2, "GPU-1"))
     assert refusal == "needs 1 free GPU; gpu 1 has engine m-0"
@@ -251,49 +256,82 @@ def test_launchers_of_one_host_load_on_a_gpu_one_at_a_time() -> None:
     assert isinstance(theirs.choose(spec(0, "GPU-0"), shared), Place)
 
 
-#: Another launcher, which keeps GPU-0 until it is told to end.
+#: Another launcher, which keeps GPU-0 until it is told to end, with its engine.
 KEEPER = """
-import sys
+import subprocess, sys
 from launcher.host.gpu_turns import GpuTurns
-turns = GpuTurns(sys.argv[1])
-turns.keep("other-0", ["GPU-0"])
-print("kept", turns.find_kept(), flush=True)
+turns = GpuTurns("\\0" + sys.argv[1])
+kept = turns.keep("other-0", ["GPU-0"], "0123456789abcdef")
+engine = subprocess.Popen(["sleep", "300"], pass_fds=kept)
+print(engine.pid, turns.find_kept(), flush=True)
 sys.stdin.read()
 """
 
 
-def test_a_gpu_that_an_engine_of_another_launcher_needs_whole_is_known_by_name() -> (
-    None
-):
-    turns = GpuTurns(TURNS)
+@pytest.fixture
+def keeper() -> Iterator["subprocess.Popen[bytes]"]:
     argv = [sys.executable, "-c", KEEPER, TURNS.replace("\0", "")]
-    argv[2] = argv[2].replace("sys.argv[1]", '"\\0" + sys.argv[1]')
     with subprocess.Popen(argv, stdin=-1, stdout=-1, cwd=processes.ROOT) as other:
-        assert other.stdout
-        # Who keeps one sees itself as no other.
-        assert other.stdout.readline() == b"kept {}\n"
-        kept = {"GPU-0": f"pid {other.pid} ({getpass.getuser()})"}
-        assert turns.find_kept() == kept
-        turns.keep("m-0", ["GPU-0", "GPU-1"])
-        assert turns.find_kept() == kept
+        yield other
         other.communicate()
-    assert turns.find_kept() == {}
+
+
+def test_a_gpu_that_an_engine_of_another_launcher_needs_whole_is_known_by_name(
+    keeper: "subprocess.Popen[bytes]",
+) -> None:
+    turns = GpuTurns(TURNS)
+    assert keeper.stdout
+    # Who keeps one sees itself as no other.
+    pid, rest = keeper.stdout.readline().split(maxsplit=1)
+    assert rest == b"{}\n"
+    who = f"launcher pid {keeper.pid} ({getpass.getuser()})"
+    kept = turns.find_kept()
+    assert kept["GPU-0"].startswith(f"the {who} has an engine on it that needs all")
+    turns.keep("m-0", ["GPU-0", "GPU-1"], "f" * 32)
+    assert turns.find_kept() == kept
     turns.give_back("m-0")
+    keeper.kill()
+    keeper.wait()
+    # Its engine goes on.
+    (why,) = turns.find_kept().values()
+    assert why.startswith(f"an engine of the {who} is on it and needs all of it")
+    assert why.endswith("grep -l MARK=0123456789ab /proc/*/environ")
+    # Whoever goes on with that engine leaves its GPU to no other.
+    adopter = GpuTurns(TURNS, lambda: ["0123456789abcdef"])
+    assert adopter.find_kept() == {}
+    os.kill(int(pid), signal.SIGKILL)
+    processes.eventually(lambda: not turns.find_kept())
 
 
-def test_an_engine_keeps_whole_gpus_from_its_load_to_its_end() -> None:
+def test_an_engine_keeps_whole_gpus_from_its_start_to_its_end() -> None:
     site = Site()
     for share in (False, True):
         place = site.choose(spec(0, "GPU-0"), model(share=share, gib=20))
         assert isinstance(place, Place)
         assert not names_of_kept()
+        kept = site.allocation.keep("m-0", "1" * 32)
+        assert len(kept) == len(names_of_kept()) == (not share)
         site.allocation.mark_loaded("m-0")
         assert len(names_of_kept()) == (not share)
         site.allocation.release("m-0")
         assert not names_of_kept()
-        site.allocation.adopt(spec(0), model(share=share), place, loaded=True)
+        adopted = model(share=share)
+        site.allocation.adopt(spec(0), adopted, place, loaded=True, mark="1" * 32)
         assert len(names_of_kept()) == (not share)
         site.allocation.release("m-0")
+
+
+def test_what_is_left_of_an_engine_keeps_its_gpus_from_the_next_as_well() -> None:
+    site = Site()
+    place = site.choose(spec(0, "GPU-0"))
+    assert isinstance(place, Place)
+    kept = site.allocation.keep("m-0", "1" * 32)
+    with subprocess.Popen(["sleep", "300"], pass_fds=kept) as left:
+        site.allocation.release("m-0")
+        (why,) = GpuTurns(TURNS).find_kept().values()
+        assert "or what is left of that engine" in why
+        left.kill()
+    assert GpuTurns(TURNS).find_kept() == {}
 
 
 def names_of_kept() -> list[str]:
@@ -315,5 +353,5 @@ def test_what_another_launcher_has_loaded_before_its_turn_ended_is_seen() -> Non
 def test_an_adopted_engine_that_still_loads_keeps_its_turn() -> None:
     ours, theirs = Site(), Site()
     place = Place(21_000, (0,), ("GPU-0",))
-    ours.allocation.adopt(spec(0, "GPU-0"), model(), place, loaded=False)
+    ours.allocation.adopt(spec(0, "GPU-0"), model(), place, loaded=False, mark="1")
     assert "has loaded an engine on gpu 0" in str(theirs.choose(spec(1, "GPU-0")))

@@ -71,7 +71,7 @@ def test_a_host_of_the_fleet_lists_its_gpus_and_both_count():
 
 
 def test_a_gpu_that_another_launcher_keeps_is_left_out_with_who_does():
-    own = OwnGpus(kept={"GPU-1": "pid 4711 (anna)"})
+    own = OwnGpus(kept={"GPU-1": "the launcher pid 4711 (anna) has an engine on it"})
     assert left(own) == [0, 2, 3]
     (_, gpu) = own.mark(gpus(2))
     assert gpu.left_out.startswith("the launcher pid 4711 (anna) has an engine on it")
