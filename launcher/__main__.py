@@ -28,6 +28,7 @@ from launcher.host.process_owners import ProcessOwners
 from launcher.host.records import Records
 from launcher.host.resources import HostResources
 from launcher.host.secrets import Secrets
+from launcher.host.survivors import SURVIVORS_FILE, Survivors
 from launcher.host.troubles import HostTroubles
 from launcher.store_link import StoreLink
 from launcher.supervisor import Supervisor
@@ -114,12 +115,14 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     fleet_sync = FleetSync(applied, settings, link)
     gpu_faults = GpuFaults(settings.run_dir / FAULTS_FILE)
     gpu_turns = GpuTurns(own_marks=lambda: [each.mark for _, each in started()])
-    inventory = GpuInventory(
-        ProcessOwners(started),
-        lambda: OwnGpus.of(fleet_sync.applied.fleet, settings, gpu_turns.find_kept()),
-        gpu_faults,
-    )
     troubles = HostTroubles()
+    survivors = Survivors(settings.run_dir / SURVIVORS_FILE, troubles, gpu_turns)
+
+    def own_gpus() -> OwnGpus:
+        kept = gpu_turns.find_kept() | survivors.find_kept()
+        return OwnGpus.of(fleet_sync.applied.fleet, settings, kept)
+
+    inventory = GpuInventory(ProcessOwners(started), own_gpus, gpu_faults)
     watch = HostWatch(host, inventory, troubles)
     watch.start()
     folders = settings.run_dir, settings.home, Path(tempfile.gettempdir())
@@ -127,9 +130,12 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
     disks.start()
     logs = Logs(settings.run_dir / "logs", troubles=troubles)
     logs.start()
-    link.read_host = lambda: replace(
-        watch.host(), disks=disks.now, troubles=troubles.now
-    )
+
+    def read_host() -> Host:
+        survivors.look()
+        return replace(watch.host(), disks=disks.now, troubles=troubles.now)
+
+    link.read_host = read_host
     try:
         await asyncio.to_thread(watch.wait_for_first)
         keys = settings.keyring()
@@ -153,6 +159,7 @@ async def _serve(settings: Settings, store: Store, applied: Applied) -> None:
                 files=NeededFiles(settings.engines_home),
                 listeners=Listeners(),
                 troubles=troubles,
+                survivors=survivors,
                 addresses=lambda: fleet_sync.applied.fleet.addresses,
                 preparing=asyncio.Lock(),
                 woken=asyncio.Event(),

@@ -13,6 +13,7 @@ from dataclasses import replace
 from launcher.alarms import OUTAGE_FILE, Alarms, OutageNote
 from launcher.engine.keeper import Keeper
 from launcher.engine.node_keepers import NodeKeepers
+from launcher.engine.stop import end_all
 from launcher.engine_types import ABSENT
 from launcher.fleet_sync import FleetSync
 from launcher.host.process import EngineProcess, head_lives
@@ -287,7 +288,12 @@ class Supervisor:
         name = record.spec.id
         _log.info("engine=%s incarnation=%d is dead", name, record.incarnation)
         with self._resources.troubles.guard(f"engine {name}", "end what is left of it"):
-            await asyncio.to_thread(EngineProcess(record.process).kill)
+            uuids = record.uuids or record.spec.uuids
+            process, survivors = (
+                EngineProcess(record.process),
+                self._resources.survivors,
+            )
+            await asyncio.to_thread(end_all, name, process, uuids, survivors)
             self._resources.records.remove(name)
 
     def _adopt_head(self, record: Record, model: ModelSpec) -> None:

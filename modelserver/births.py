@@ -7,7 +7,9 @@ since the boot with an offset. It is taken out here, so that all on a host agree
 """
 
 import functools
+import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import psutil
 
 #: Clock ticks a second.
 TICKS = os.sysconf("SC_CLK_TCK")
+#: Seconds between two looks whether a process has ended.
+END_LOOK_SECONDS = 0.05
 #: How far this process's time namespace is from the host's time.
 TIME_OFFSETS = Path("/proc/self/timens_offsets")
 #: The place of the start among the fields of /proc/PID/stat that follow the name.
@@ -76,6 +80,29 @@ def has_ended(process: psutil.Process) -> bool:
         return dead and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
+
+
+def await_end(process: psutil.Process, seconds: float = math.inf) -> bool:
+    """Wait until a process has ended; whether it has within so many seconds.
+
+    One that nobody waits for, as in a container without an init, has ended although its
+    number is there for good.
+    """
+    until = time.monotonic() + seconds
+    while not (ended := has_ended(process)) and time.monotonic() < until:
+        time.sleep(END_LOOK_SECONDS)
+    return ended
+
+
+def thread_folders(pid: int) -> list[Path]:
+    """What the kernel tells of each thread of a process, the first one last.
+
+    Once that has ended, only the others tell what the process still has.
+    """
+    try:
+        return sorted(Path(f"/proc/{pid}/task").iterdir(), reverse=True)
+    except OSError:
+        return []
 
 
 def present_moment() -> Birth:

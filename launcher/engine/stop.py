@@ -8,8 +8,10 @@ from collections.abc import Callable
 from launcher.engine.start import Start
 from launcher.host.incidents import EndedEngine
 from launcher.host.process import EngineProcess
+from launcher.host.process import survivors as find_survivors
 from launcher.host.resources import HostResources
 from launcher.host.secrets import forget_key
+from launcher.host.survivors import Survivors
 from modelserver.policy.lifecycle import Life
 from modelserver.values import Cause
 
@@ -51,13 +53,17 @@ async def kill(
         return
     if incident is not None:
         await _keep_incident(start, incident, inflight, resources)
-    left = await asyncio.to_thread(start.process.kill)
-    if left:
-        _log.error(
-            "engine=%s cannot end %s; end them by hand",
-            start.record.spec.id,
-            ", ".join(left),
-        )
+    engine, uuids = start.record.spec.id, start.place.uuids
+    await asyncio.to_thread(end_all, engine, start.process, uuids, resources.survivors)
+
+
+def end_all(
+    engine: str, process: EngineProcess, uuids: tuple[str, ...], survivors: Survivors
+) -> None:
+    """End every process of an engine by force, and take note of what cannot be."""
+    if left := process.kill():
+        _log.error("engine=%s cannot end %s", engine, ", ".join(left))
+        survivors.note(engine, find_survivors(process.identity), uuids)
 
 
 async def clear_up(

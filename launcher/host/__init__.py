@@ -3,6 +3,7 @@
 - ``resources``: what all engines share: the owners below, folders, keys
 - ``lock``: one launcher for each fleet on a host
 - ``process``: starts and ends processes, and knows which are an engine's
+- ``process_environment``: what a process was started with
 - ``unowned``: engines that run without a launcher
 - ``exposed``: engines that other hosts can reach
 - ``listeners``: whose processes listen on a port
@@ -24,6 +25,7 @@
 - ``needed_files``: whether the files that engines need are there
 - ``records``: files by which the next launcher adopts engines
 - ``secrets``: values of environments, and the API keys of engines
+- ``survivors``: processes of ended engines that no signal ends
 - ``troubles``: what a launcher fails at, so that it fails at nothing else
 - ``incidents``: what is kept of a failing engine before it is ended
 - ``process_dump``: what an engine's processes are doing

@@ -5,11 +5,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from launcher.host.process import Identity, survivors
+from modelserver.births import thread_folders
 
 #: The tables of this host's TCP sockets.
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -141,18 +143,23 @@ def _rows(table: Path) -> Iterator[list[str]]:
 
 
 def _sockets_of(pids: Iterable[int]) -> set[str]:
-    found = set()
-    for pid in pids:
-        folder = f"/proc/{pid}/fd"
+    return {socket for pid in pids for socket in _open_sockets(pid)}
+
+
+def _open_sockets(pid: int) -> set[str]:
+    """Those of one process; its first thread may have ended before the others."""
+    folders = (Path(f"/proc/{pid}"), *thread_folders(pid))
+    for folder in folders:
         try:
-            names = os.listdir(folder)
+            names = os.listdir(folder / "fd")
         except OSError:
             continue
+        if not names:
+            continue
+        found = set()
         for name in names:
-            try:
-                target = os.readlink(f"{folder}/{name}")
-            except OSError:
-                continue
-            if target.startswith("socket:"):
-                found.add(target)
-    return found
+            with suppress(OSError):
+                target = os.readlink(folder / "fd" / name)
+                found |= {target} if target.startswith("socket:") else set()
+        return found
+    return set()

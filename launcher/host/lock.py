@@ -12,6 +12,7 @@ from typing import Self
 import psutil
 
 from launcher.host.disks import read_disks
+from modelserver.births import has_ended
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Disk, Host
 from modelserver.store.fleet.hosts import read_host
@@ -115,7 +116,7 @@ def await_lease(store: Store, host: str, lock: HostLock, seconds: float) -> None
     """
     deadline = time.monotonic() + seconds + 1.0
     while (holder := _holder(store, host)) is not None:
-        if holder.pid == lock.previous_pid and not psutil.pid_exists(holder.pid):
+        if holder.pid == lock.previous_pid and _is_gone(holder.pid):
             return
         if time.monotonic() > deadline:
             raise ConfigurationError(
@@ -124,6 +125,12 @@ def await_lease(store: Store, host: str, lock: HostLock, seconds: float) -> None
                 "a name of its own with MODELSERVER_HOST"
             )
         time.sleep(0.1)
+
+
+def _is_gone(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return has_ended(psutil.Process(pid))
+    return True
 
 
 def _holder(store: Store, host: str) -> Host | None:

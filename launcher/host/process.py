@@ -27,6 +27,7 @@ from launcher import environments
 from launcher.engine_types import Launch
 from launcher.host import containers
 from launcher.host.logs import bound
+from launcher.host.process_environment import environment_of
 from modelserver.births import Birth, find_birth, has_ended, present_moment
 from modelserver.errors import ConfigurationError
 
@@ -266,14 +267,13 @@ def head_lives(identity: Identity) -> bool:
 
 
 def is_alive(pid: int, birth: Birth, created: float = 0.0) -> bool:
-    """Whether the process with this number and birth lives; a zombie does not.
+    """Whether the process with this number and birth has not ended.
 
     ``created`` counts where no birth is known.
     """
     try:
         process = psutil.Process(pid)
-        same = _is_same(process, birth, created)
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        return _is_same(process, birth, created) and not has_ended(process)
     except psutil.NoSuchProcess:
         return False
 
@@ -324,8 +324,16 @@ def vital_processes(head: Identity) -> tuple[VitalProcess, ...]:
 
 
 def find_ended(vital: tuple[VitalProcess, ...]) -> VitalProcess | None:
-    """The first that has ended, None while all live; a head may outlive these."""
-    return next((m for m in vital if not is_alive(m.pid, m.birth)), None)
+    """The first that works no more, None while all do; a head may outlive these."""
+    return next((each for each in vital if not _works(each)), None)
+
+
+def _works(vital: VitalProcess) -> bool:
+    """Whether it lives with its first thread; others of it may hang in a driver."""
+    with suppress(psutil.NoSuchProcess):
+        dead = psutil.Process(vital.pid).status() == psutil.STATUS_ZOMBIE
+        return not dead and is_alive(vital.pid, vital.birth)
+    return False
 
 
 def _group_is_its_own(identity: Identity) -> bool:
@@ -345,7 +353,7 @@ def _group_is_its_own(identity: Identity) -> bool:
 
 def _may_be_marked(head: psutil.Process, identity: Identity) -> bool:
     """Whether nothing in a head's environment speaks against its identity."""
-    if values := _environment_of(head):
+    if values := environment_of(head):
         return values.get(MARK) == identity.mark
     # It has none while it becomes another program, or where it cleared it or another
     # user runs it: then its birth tells.
@@ -360,7 +368,7 @@ def find_engines() -> list[tuple[int, str, str]]:
     found: dict[str, tuple[int, str, str]] = {}
     for pid in sorted(psutil.pids()):
         with suppress(psutil.Error, OSError):
-            values = psutil.Process(pid).environ()
+            values = environment_of(psutil.Process(pid))
             mark, run = values.get(MARK, ""), values.get(RUN, "")
             if mark and run:
                 found.setdefault(mark, (pid, mark, run))
@@ -368,15 +376,7 @@ def find_engines() -> list[tuple[int, str, str]]:
 
 
 def _mark_of(process: psutil.Process) -> str:
-    return _environment_of(process).get(MARK, "")
-
-
-def _environment_of(process: psutil.Process) -> dict[str, str]:
-    """What it was started with; empty where that cannot be read."""
-    try:
-        return dict(process.environ())
-    except (psutil.Error, OSError):
-        return {}
+    return environment_of(process).get(MARK, "")
 
 
 def _living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

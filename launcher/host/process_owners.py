@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from launcher.host.process import MARK, Identity
+from launcher.host.process_environment import environment_of
 from modelserver.births import Birth, find_birth
 from modelserver.inventory import GpuProcess
 
@@ -86,10 +87,8 @@ class ProcessOwners:
 
     def _engine_of(self, process: psutil.Process) -> str:
         """The engine, "" for none, by the mark in its environment or by its parents."""
-        try:
-            mark = process.environ().get(MARK)
-        except (psutil.Error, OSError):
-            mark = None  # Another user's process, or it has just ended.
+        # None of another user's process, and of one that has just ended.
+        mark = environment_of(process).get(MARK)
         try:
             family = [process, *process.parents()]
             tree = {each.pid for each in family}

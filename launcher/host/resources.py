@@ -16,6 +16,7 @@ from launcher.host.load_turns import LoadTurns
 from launcher.host.needed_files import NeededFiles
 from launcher.host.records import Records
 from launcher.host.secrets import Secrets
+from launcher.host.survivors import Survivors
 from launcher.host.troubles import HostTroubles
 from launcher.store_link import StoreLink
 from modelserver.keyring import Keyring
@@ -44,6 +45,7 @@ class HostResources:
     files: NeededFiles
     listeners: Listeners
     troubles: HostTroubles
+    survivors: Survivors
     #: Gives the address of each host of the fleet in force, "" where it has none.
     addresses: Callable[[], Mapping[str, str]]
     #: Held by the engine that writes what several may need.

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
 import psutil
 from rich.console import Console
 
+from modelserver.births import has_ended
 from modelserver.cli.demo_batch import DemoFile, FileOutcome
 from modelserver.cli.demo_load import Load, LoadOutcome
 from modelserver.cli.flower_options import tell_login
@@ -236,16 +238,14 @@ def _engine_pids(settings: Settings) -> list[int]:
         return []
     pids = []
     for engine in engines:
-        if engine.pid and psutil.pid_exists(engine.pid):
-            pids.append(engine.pid)
-            children = psutil.Process(engine.pid).children(recursive=True)
-            pids += [child.pid for child in children]
+        with suppress(psutil.NoSuchProcess):
+            head = psutil.Process(engine.pid)
+            pids += [each.pid for each in (head, *head.children(recursive=True))]
     return pids
 
 
 def _lives(pid: int) -> bool:
     """Whether a process runs; an ended one may wait long for this machine's init."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    with suppress(psutil.NoSuchProcess):
+        return not has_ended(psutil.Process(pid))
+    return False

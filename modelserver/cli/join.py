@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 import psutil
 
+from modelserver.births import await_end
 from modelserver.cli.doctor import ask_program, show
 from modelserver.cli.local_stack import Stack
 from modelserver.cli.programs import environment, programs_folder, python_program
@@ -115,7 +116,7 @@ def leave() -> None:
         if owner := _stack(load()).find_owner():
             click.echo(f"stopping launcher and worker (pid {owner.pid})")
             owner.terminate()
-            owner.wait()
+            await_end(owner)
             stopped += 1
     if not stopped:
         raise ModelserverError("nothing that join started runs here")
@@ -328,7 +329,7 @@ def _tell_silence(host: str, log: str, has_joined: bool) -> None:
 def _refuse_twin(owner: psutil.Process, twin: Host) -> NoReturn:
     """End what was started while another machine joined by the same name."""
     owner.terminate()
-    owner.wait()
+    await_end(owner)
     raise ModelserverError(
         f"a launcher reports as {twin.name} already (pid {twin.pid} of its machine), "
         "so this one is stopped; join again with another --name"

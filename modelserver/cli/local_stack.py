@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from modelserver.births import Birth, find_birth
+from modelserver.births import Birth, find_birth, has_ended
 from modelserver.cli.flower_options import FLOWER_PORT
 from modelserver.cli.program_group import restart_seconds
 from modelserver.cli.programs import environment, programs_folder, python_program
@@ -29,6 +29,8 @@ from modelserver.whole_files import write_whole
 SERVER_SECONDS = 60.0
 #: How long a program of a killed run may take to end, in seconds.
 LEFTOVER_SECONDS = 30.0
+#: Seconds that a program may take to end once it is killed.
+KILLED_SECONDS = 10.0
 #: The gateway's usual port; any free one if somebody else has it.
 GATEWAY_PORT = 8080
 #: The fleet page's usual port; any free one if somebody else has it.
@@ -83,7 +85,10 @@ class Program:
             )
 
     def stop(self) -> bool:
-        """End it; True if it had to be killed."""
+        """End it; True if it had to be killed.
+
+        It may be there even then: a driver or a disk that it waits for may not answer.
+        """
         process = self.process
         if process is None or process.poll() is not None:
             return False
@@ -93,9 +98,15 @@ class Program:
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(KILLED_SECONDS)
             return True
         return False
+
+    @property
+    def lives(self) -> bool:
+        """Whether its process has not ended."""
+        return self.process is not None and self.process.poll() is None
 
     def last_lines(self, most: int = 8) -> str:
         """The end of its log."""
@@ -250,10 +261,22 @@ class Stack:
                 )
         if self.server:
             self.server.withdraw()
-        if self._is_owner:
+        # The next one is to know of what is left.
+        if not self._tell_left() and self._is_owner:
             self._file.unlink(missing_ok=True)
 
     # A stack that was killed leaves its programs behind; the next one ends them.
+
+    def _tell_left(self) -> bool:
+        """Say which programs no signal ends; whether there are any."""
+        left = [each for each in self.programs if each.lives]
+        for each in left:
+            pid = each.process.pid if each.process else 0
+            self.say(
+                f"{each.name} (pid {pid}) does not end: it waits for a driver or a "
+                "disk; see `dmesg`, and restart this host if it stays"
+            )
+        return bool(left)
 
     @property
     def _file(self) -> Path:
@@ -270,7 +293,7 @@ class Stack:
     def _note(self) -> None:
         entries = {}
         for program in self.programs:
-            if program.process and program.process.poll() is None:
+            if program.process and program.lives:
                 with suppress(psutil.NoSuchProcess):
                     created = psutil.Process(program.process.pid).create_time()
                     entries[program.name] = [program.process.pid, created]
@@ -327,7 +350,7 @@ def _living(
 ) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if has_ended(process):
             return None
     except psutil.NoSuchProcess:
         return None

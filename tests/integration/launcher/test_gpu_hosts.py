@@ -17,7 +17,7 @@ from modelserver.store.fleet.control import read_wishes
 from modelserver.store.fleet.engines import read_engines
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
-from tests.support.processes import ValkeyProcess, end, eventually
+from tests.support.processes import ValkeyProcess, end, eventually, frozen
 
 Make = Callable[..., GpuFleet]
 
@@ -256,6 +256,27 @@ def test_an_engine_keeps_its_gpus_while_no_launcher_looks_after_it(make: Make) -
     end(again.process)
     psutil.Process(engine.pid).kill()
     eventually(lambda: not reason())
+
+
+def test_nothing_is_started_beside_an_engine_that_no_signal_ends(make: Make) -> None:
+    fleet = make(section("m", gpus=1), a=1)
+    eventually(fleet.seen)
+    fleet.until_ready("m-0")
+    old = fleet.ready()["m-0"].pid
+    with frozen(old):
+        launcher = fleet.launchers["a"]
+        launcher.process.terminate()
+        assert launcher.wait(60) == 0
+        fleet.launch("a")
+        who = f"pid {old} (python) of engine m-0"
+        left = f"m-0: needs 1 free GPU; host a: gpu 0 is left out: {who} does not end"
+        eventually(lambda: waits_for(fleet, "m").startswith(left))
+        (trouble,) = status(fleet).hosts[0].troubles
+        assert trouble.startswith(f"{who} was killed and does not end: it waits for a")
+        assert not fleet.ready()
+    fleet.until_ready("m-0")
+    assert fleet.ready()["m-0"].pid != old
+    eventually(lambda: not status(fleet).hosts[0].troubles)
 
 
 def test_engines_of_a_lost_host_go_where_there_is_room(make: Make) -> None:

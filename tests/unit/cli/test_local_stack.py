@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from modelserver.births import find_birth
+from modelserver.births import await_end, find_birth
 from modelserver.cli.local_stack import HOST_FILE, Program, Stack
 from modelserver.settings import Settings, load
-from tests.support.processes import eventually
+from tests.support.processes import LEADERLESS, eventually, frozen
 
 
 def make_settings(folder: Path) -> Settings:
@@ -54,3 +54,47 @@ def test_who_reads_the_note_while_it_is_written_has_the_one_before(tmp_path: Pat
         assert read.read() == "the one before"
     assert json.loads(note.read_text())["owner"][0] == os.getpid()
     program.process.wait()
+
+
+def test_a_program_that_no_signal_ends_keeps_no_stack_from_its_end(tmp_path: Path):
+    settings, said = make_settings(tmp_path), list[str]()
+    argv = ("sleep", "300")
+    program = Program("launcher", argv, tmp_path / "log", stop_seconds=0.1)
+    stack = Stack(settings, said.append, host_only=True, programs=[program])
+    program.start(os.environ)
+    stack._claim()
+    assert program.process
+    with frozen(program.process.pid):
+        stack.stop()
+        assert said[-1].startswith(f"launcher (pid {program.process.pid}) does not end")
+        # The next one knows of it.
+        assert (settings.run_dir / HOST_FILE).exists()
+        assert stack.find_launcher()
+    program.process.wait()
+    assert stack.find_launcher() is None
+
+
+def test_an_owner_runs_while_a_thread_of_it_has_its_sockets(tmp_path: Path):
+    settings = make_settings(tmp_path)
+    stack = Stack(settings, print, host_only=True)
+    with subprocess.Popen([sys.executable, "-c", LEADERLESS]) as owner:
+        found = psutil.Process(owner.pid)
+        note = {
+            "owner": [owner.pid, found.create_time()],
+            "programs": {},
+            "births": {owner.pid: asdict(find_birth(owner.pid) or sys.exit())},
+        }
+        (settings.run_dir / HOST_FILE).write_text(json.dumps(note))
+        eventually(lambda: found.status() == psutil.STATUS_ZOMBIE)
+        owns = stack.find_owner()
+        owner.kill()
+        assert owns == found
+
+
+def test_the_end_of_a_process_is_seen_though_nobody_waits_for_it():
+    with subprocess.Popen(["sleep", "300"]) as child:
+        process = psutil.Process(child.pid)
+        assert not await_end(process, 0.1)
+        child.kill()
+        assert await_end(process, 60)
+        assert process.status() == psutil.STATUS_ZOMBIE

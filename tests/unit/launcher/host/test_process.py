@@ -12,8 +12,10 @@ import pytest
 
 from launcher.engine_types import Launch
 from launcher.host import process
+from launcher.host.listeners import find_stranger
 from launcher.host.logs import LOG_LIMIT_BYTES, read_tail
 from launcher.host.process import EngineProcess, Identity
+from launcher.host.process_owners import ProcessOwners
 from modelserver.births import Birth, find_birth
 from modelserver.errors import ConfigurationError
 from tests.support.processes import LEADERLESS, eventually, lives
@@ -23,6 +25,16 @@ def run(tmp_path: Path, *argv: str, **environment: str) -> EngineProcess:
     unborn = process.new_identity()
     launch = Launch(argv, environment)
     return process.start(launch, tmp_path / "log", "engine=a", unborn)
+
+
+#: It leaves its engine's group and listens.
+FLED = """
+import os, pathlib, socket
+os.setsid()
+server = socket.create_server(("127.0.0.1", 0))
+pathlib.Path("port.new").write_text(str(server.getsockname()[1]))
+os.rename("port.new", "port")
+"""
 
 
 def sleeper(tmp_path: Path) -> EngineProcess:
@@ -51,6 +63,42 @@ def test_an_engine_is_there_while_a_thread_of_it_has_its_memory(tmp_path: Path) 
     assert process.survivors(engine.identity) == [found]
     assert engine.kill() == []
     assert process.survivors(engine.identity) == []
+
+
+def test_what_a_process_has_is_its_engines_though_its_first_thread_has_ended(
+    tmp_path: Path,
+) -> None:
+    """Also where it fled from its engine's group, as some helpers do."""
+    program = tmp_path / "fled.py"
+    program.write_text(f"{FLED}{LEADERLESS}")
+    shell = 'cd "$1"; "$0" fled.py & exec sleep 300'
+    engine = run(tmp_path, "/bin/sh", "-c", shell, sys.executable, str(tmp_path))
+    eventually((tmp_path / "port").exists)
+    port = int((tmp_path / "port").read_text())
+    (child,) = psutil.Process(engine.identity.pid).children()[:1]
+    eventually(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    os.kill(engine.identity.pid, 9)
+    eventually(engine.ended)
+    assert child in process.survivors(engine.identity)
+    assert find_stranger(port, engine.identity, may_be_unseen=False) == ""
+    owners = ProcessOwners(lambda: [("m-0", engine.identity)])
+    owners.refresh()
+    found = owners.identify(child.pid, used=1)
+    assert found is not None
+    assert found.engine == "m-0"
+    assert engine.kill() == []
+    assert not lives(child.pid)
+
+
+def test_an_adopted_head_lives_while_any_thread_of_it_does(tmp_path: Path) -> None:
+    engine = run(tmp_path, sys.executable, "-c", LEADERLESS)
+    found = psutil.Process(engine.identity.pid)
+    eventually(lambda: found.status() == psutil.STATUS_ZOMBIE)
+    adopted = EngineProcess(engine.identity)
+    assert engine.ended() is None
+    assert adopted.ended() is None
+    assert engine.kill() == []
+    assert adopted.ended() == "ended"
 
 
 def test_ended_process_tells_how_and_leaves_no_zombie(tmp_path: Path) -> None:
