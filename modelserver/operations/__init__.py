@@ -1,6 +1,7 @@
 """What operators read and order, and the server for a first try.
 
 - ``status``: the whole fleet at one time
+- ``waiting``: what engines without a place wait for
 - ``words``: times, GPUs and decisions in plain words
 - ``replaying``: what would be decided today in their place
 - ``traffic``: what an engine's last requests measured

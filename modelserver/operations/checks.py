@@ -199,18 +199,20 @@ def check_models(models: Iterable[ModelStatus]) -> Iterator[Check]:
     """Models without a place for all of their engines, and those that are down."""
     for model in models:
         if model.waiting_for:
-            yield check_waiting(model.name, model.waiting_for)
+            yield check_waiting(model)
         elif model.standing == "down":
             remedy = f"run: modelserver why {model.name}"
             yield Check(f"model {model.name}", f"is down: {model.because}", remedy)
 
 
-def check_waiting(model: str, waiting_for: str) -> Check:
+def check_waiting(model: ModelStatus) -> Check:
     """A model without a place for all of its engines."""
     remedy = "free GPUs, add a host, or ask for less in the fleet file"
-    if "the launcher of host " in waiting_for:
-        remedy = "start that launcher, or wait: its engines get other places then"
-    return Check(f"model {model}", f"waits: {waiting_for}", remedy)
+    if hosts := ", ".join(model.absent_hosts):
+        remedy = (
+            f"start the launcher of {hosts}, or wait: its engines get other places then"
+        )
+    return Check(f"model {model.name}", f"waits: {model.waiting_for}", remedy)
 
 
 def _batches(runs: RunsStatus) -> Check:

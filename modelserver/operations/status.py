@@ -17,6 +17,7 @@ from modelserver.messaging.catalogue import (
 from modelserver.messaging.names import CONTROL_QUEUE
 from modelserver.operations.hosted_runs import RunsStatus, read_runs_status
 from modelserver.operations.traffic import Traffic, traffic
+from modelserver.operations.waiting import find_absent, waiting_for
 from modelserver.policy.orders import in_force
 from modelserver.schedules import ScheduledWindow, find_window, windows_of
 from modelserver.settings import Settings
@@ -50,7 +51,6 @@ from modelserver.values import (
     Order,
     Outcome,
     Wish,
-    split_engine_id,
 )
 
 #: Submitters of each queue that are told, those with the most messages.
@@ -146,6 +146,8 @@ class ModelStatus:
     queue: QueueStatus
     #: Which of its engines have no place, and why.
     waiting_for: str = ""
+    #: The hosts whose launchers those of them wait for: they do not report.
+    absent_hosts: tuple[str, ...] = ()
     #: How it stood at control's last look: "serving", "starting", "waiting", "down", or
     #: "" if that is not known.
     standing: str = ""
@@ -275,6 +277,9 @@ def _read_status(store: Store, settings: Settings) -> Status:
     waiting, found, now = read_waiting(store), standings(store), store.now()
     counted = read_model_times(store, [each.name for each in (*models.models, *left)])
 
+    ordered = in_force(orders(store), now)
+    absent = find_absent(wishes, waiting, {host.name for host in hosts}, ordered)
+
     def queue(name: str, takers: int) -> QueueStatus:
         backlog = read_backlog(store, name)
         found = read_submitters(store, name) if backlog else {}
@@ -295,7 +300,8 @@ def _read_status(store: Store, settings: Settings) -> Status:
                 queue=queue(entry.name, takers[entry.name]),
                 waiting_for=LEFT_THE_FLEET
                 if entry in left
-                else _waiting_for(entry.name, waiting),
+                else waiting_for(entry.name, waiting),
+                absent_hosts=() if entry in left else tuple(sorted(absent[entry.name])),
                 standing=found.get(entry.name, {}).get("standing", ""),
                 because=found.get(entry.name, {}).get("reason", ""),
                 cut_off=counted[entry.name].get(CUT_OFF, 0),
@@ -309,7 +315,7 @@ def _read_status(store: Store, settings: Settings) -> Status:
         workers=workers,
         control=queue(CONTROL_QUEUE, len(workers)),
         lost_hosts=tuple(sorted(read_host_names(store) - {h.name for h in hosts})),
-        orders=in_force(orders(store), now),
+        orders=ordered,
         alerts=len(open_alerts(store)),
         memory_short=read_note(store),
         runs=read_runs_status(store),
@@ -318,16 +324,6 @@ def _read_status(store: Store, settings: Settings) -> Status:
 
 def _ready(engine: EngineStatus) -> bool:
     return engine.state.serves and engine.host_live and not engine.hold
-
-
-def _waiting_for(model: str, waiting: Mapping[str, str]) -> str:
-    """The engines of a model by what they wait for: "m-1, m-2: needs ..."."""
-    engines: dict[str, list[str]] = {}
-    for engine, reason in waiting.items():
-        if split_engine_id(engine)[0] == model:
-            engines.setdefault(reason, []).append(engine)
-    parts = (f"{', '.join(names)}: {reason}" for reason, names in engines.items())
-    return " | ".join(parts)
 
 
 def _awaited(wish: Wish, live: set[str]) -> EngineReport:

@@ -1,5 +1,7 @@
 """Files of SQLite that runs keep: opened, and their errors in words."""
 
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -55,7 +57,9 @@ def open_file(
 
     Unless ``is_shared`` no other program can open it until it is closed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder that is not there may be of a disk that is not mounted yet.
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     patience = BUSY_SECONDS if is_shared else 0.0
     until = time.monotonic() + patience
     while True:

@@ -1,12 +1,12 @@
 """Tells in Redis how far a run of this program is, so that others see it."""
 
+import logging
 import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from modelserver.store.runs.programs import (
     tell_program_run,
 )
 from modelserver.user import find_user
+
+_log = logging.getLogger(__name__)
 
 #: It is told so often, in seconds; a run that is over sooner is not told of.
 TOLD_SECONDS = 2.0
@@ -74,6 +76,9 @@ class RunTeller:
         source = source or _find_program(sys.argv)
         own = (settings.host, find_user(), os.getpid(), source)
         self._run = ProgramRun(run, what, total, 0, 0, *own)
+        self.id = run
+        #: Whether the last try to tell of it failed.
+        self._failed = False
         #: How it has ended, "" before.
         self._end = ""
         self._ended = threading.Event()
@@ -95,14 +100,24 @@ class RunTeller:
         is_told = False
         try:
             while not (is_over := self._ended.wait(TOLD_SECONDS)) or is_told:
-                with suppress(ModelserverError, RedisError):
-                    self._tell()
-                    is_told = True
+                is_told = self._try_telling() or is_told
                 if is_over:
                     return
         finally:
             if self._store is not None:
                 self._store.client.close()
+
+    def _try_telling(self) -> bool:
+        """Tell; where that fails, say so once in the log, and try again later."""
+        try:
+            self._tell()
+        except (ModelserverError, RedisError) as error:
+            level = logging.DEBUG if self._failed else logging.INFO
+            _log.log(level, "run %s is not shown to others: %s", self.id, error)
+            self._failed = True
+            return False
+        self._failed = False
+        return True
 
     def _tell(self) -> None:
         if self._store is None:

@@ -141,6 +141,7 @@ def test_status_shows_the_fleet_as_json(folder: Path, store: Store):
             "submitters": {"": 3},
         },
         "waiting_for": "waits-0: needs 1 free GPU; host a has no GPUs",
+        "absent_hosts": ["b"],
         "standing": "",
         "because": "",
         "cut_off": 0,

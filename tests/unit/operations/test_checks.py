@@ -15,9 +15,11 @@ from modelserver.operations.host_checks import (
 )
 from modelserver.operations.server_checks import check_keeping, check_memory
 from modelserver.operations.status import FleetStatus, ModelStatus, QueueStatus, Status
+from modelserver.operations.waiting import find_absent
+from modelserver.policy.orders import DRAIN_HOST
 from modelserver.store.messages.memory import Memory
 from modelserver.store.server.keeping import ServerKeeping
-from modelserver.values import EngineState, Kind
+from modelserver.values import EngineSpec, EngineState, Kind, NodePlace, Order, Wish
 
 NEAR, FAR = "redis://127.0.0.1:6379/0", "redis://state-host:6379/0"
 
@@ -51,9 +53,18 @@ def test_a_host_that_was_here_and_is_gone_is_named():
 
 
 def test_what_waits_for_a_silent_host_needs_no_gpus():
-    silent = "m-0: the launcher of host h3 is silent; the engine keeps its place there"
-    assert "start that launcher, or wait" in check_waiting("m", silent).remedy
-    assert "free GPUs" in check_waiting("m", "m-0: needs 1 free GPU").remedy
+    """Whatever the sentence is."""
+    waits = ModelStatus("m", Kind.COMPLETION, 0, 1, QueueStatus("m", 0, 0), "m-0: why")
+    silent = replace(waits, absent_hosts=("h3",))
+    assert "start the launcher of h3, or wait" in check_waiting(silent).remedy
+    assert "free GPUs" in check_waiting(waits).remedy
+
+
+def test_engines_wait_for_hosts_that_do_not_report_and_are_not_drained():
+    spec = EngineSpec("m-0", "m", "h1", followers=(NodePlace("h2"), NodePlace("h3")))
+    wishes = {"m-0": Wish(spec), "m-1": Wish(replace(spec, id="m-1", host="h4"))}
+    drained = [Order(DRAIN_HOST, "h3", "ada", 0.0)]
+    assert find_absent(wishes, ["m-0", "n-0"], {"h1"}, drained) == {"m": {"h2"}}
 
 
 def test_a_model_that_is_down_is_a_problem():

@@ -92,6 +92,15 @@ def test_one_program_has_it_at_a_time(path: Path):
     RowJournal(path).close()
 
 
+def test_no_folder_is_made_for_it(tmp_path: Path):
+    """It may be of a disk that is not mounted yet."""
+    for path in (tmp_path / "nfs" / "rows.sqlite", tmp_path / "nfs" / "m" / "rows"):
+        told = f"there is no folder {tmp_path}/nfs; make it, or correct the path"
+        with pytest.raises(BatchFileError, match=told):
+            RowJournal(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_cannot_be_where_no_file_can_be(path: Path):
     path.mkdir()
     with pytest.raises(BatchFileError, match=r"rows\.sqlite: it is a folder"):
