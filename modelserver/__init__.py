@@ -13,7 +13,7 @@ them, ``errors`` are what callers catch. ``values``,
 ``decoding`` makes them from JSON, ``parameters`` and ``media_urls`` check a request,
 ``engine_client`` asks one engine, ``engine_protocol`` is what both sides say there,
 ``missing_files`` says what of a path is not there, ``disk_errors`` what disks refuse,
-``whole_files`` writes files in one step,
+``whole_files`` writes files in one step, ``private_folders`` makes folders,
 ``python310`` what the oldest Python lacks, ``garbage`` keeps Python's collection of it
 rare. ``policy`` decides, ``control`` carries out,
 ``store`` is Redis, ``messaging`` is between callers and workers, ``runs`` are many

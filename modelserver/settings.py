@@ -30,6 +30,7 @@ from modelserver.fleet.names import check_host_name
 from modelserver.fleet.sections import EMBEDDED
 from modelserver.joined import find_joined, find_name
 from modelserver.keyring import FOLDER, Keyring
+from modelserver.private_folders import NO_FOLDER, make_private
 from modelserver.server_address import plain_url, with_password
 from modelserver.whole_files import write_whole
 
@@ -135,11 +136,7 @@ class Settings:
 
     def make_run_dir(self) -> Path:
         """The run folder, there from now on, and closed to other users."""
-        for folder in reversed(self.run_dir.parents):
-            # Whoever could write there could put another run folder in its place.
-            if not folder.exists():
-                folder.mkdir(mode=0o775, exist_ok=True)
-        self.run_dir.mkdir(mode=0o700, exist_ok=True)
+        make_private(self.run_dir)
         with suppress(PermissionError):  # It is another user's, who decides.
             self.run_dir.chmod(0o700)
         return self.run_dir
@@ -316,11 +313,18 @@ def _folder(variable: str, environ: Mapping[str, str]) -> Path | None:
     if not (named := environ.get(variable)):
         return None
     try:
-        return Path(named).expanduser().absolute()
+        folder = Path(named).expanduser().absolute()
+        folder.exists()
+    except OSError as error:
+        if error.errno in NO_FOLDER:
+            raise ConfigurationError(
+                f"{variable} names what can be no folder ({error.strerror}); correct it"
+            ) from None
     except RuntimeError:
         raise ConfigurationError(
             f"{variable} names {named}, and this machine has no such user; correct it"
         ) from None
+    return folder
 
 
 def _default_home(environ: Mapping[str, str]) -> Path:

@@ -19,7 +19,7 @@ from launcher.environments.check import examine
 from launcher.environments.findings import Level
 from launcher.environments.recipes import GB, recipe_of
 from modelserver.disk_errors import is_of_disk, with_remedy
-from modelserver.errors import EngineEnvironmentError
+from modelserver.errors import ConfigurationError
 
 #: The colours of findings on a terminal.
 LEVEL_COLOURS = {Level.WARNING: "yellow", Level.PROBLEM: "red"}
@@ -134,7 +134,7 @@ def main() -> None:
     """Run one command; exit 2 where an environment cannot be had."""
     try:
         cli()
-    except EngineEnvironmentError as error:
+    except ConfigurationError as error:
         click.echo(f"modelserver: {error}", err=True)
         sys.exit(2)
     except OSError as error:

@@ -26,6 +26,7 @@ from launcher.environments.children import (
     InstallProgress,
     ReportProgress,
 )
+from modelserver.private_folders import make_parents
 
 #: Seconds between two touches of a claim.
 TOUCH_SECONDS = 5.0
@@ -44,7 +45,7 @@ def exclusive(
 
     The file stays behind: a lock file that is deleted can be held twice.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(lock)
     claim = _Claim(lock.with_name(f"{lock.name}.claim"), claim_seconds)
     started = time.monotonic()
     with lock.open("a") as stream:

@@ -15,6 +15,7 @@ from launcher.host.disks import read_disks
 from modelserver.births import has_ended
 from modelserver.errors import ConfigurationError
 from modelserver.inventory import Disk, Host
+from modelserver.private_folders import make_private
 from modelserver.store.fleet.hosts import read_host
 from modelserver.store.server.state import Store
 
@@ -69,7 +70,7 @@ class HostLock:
         Raises ConfigurationError, which names the launcher that has it.
         """
         folder = path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         owner = folder.stat(follow_symlinks=False).st_uid
         if problem := find_owner_problem(folder, owner, os.getuid()):
             raise ConfigurationError(problem)

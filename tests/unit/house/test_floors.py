@@ -26,6 +26,7 @@ FLOORS = (
         "modelserver.engine_protocol",
         "modelserver.media_urls",
         "modelserver.disk_errors",
+        "modelserver.private_folders",
         "modelserver.whole_files",
         "modelserver.missing_files",
         "modelserver.parameters",
