@@ -4,6 +4,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from launcher.host.shortages import find_shortage
+from modelserver.policy.lifecycle import Died
+
+
+def death_by(error: BaseException) -> Died:
+    """What is said of an engine at whose task the launcher failed."""
+    shortage = find_shortage(error)
+    return Died(shortage or f"the launcher failed: {error!r}", may_heal=bool(shortage))
+
 
 class BackgroundTasks:
     """Runs a keeper's tasks, and wakes the loop when one is done.

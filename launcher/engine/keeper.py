@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 
-from launcher.engine.background import BackgroundTasks
+from launcher.engine.background import BackgroundTasks, death_by
 from launcher.engine.canaries import first_round
 from launcher.engine.checkup import Checkup
 from launcher.engine.failed_place import FailedPlace
@@ -22,6 +22,7 @@ from launcher.engine_types import adapter
 from launcher.engine_types.model_config import vocabulary
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
+from launcher.host.shortages import find_shortage
 from launcher.store_link import StoreView
 from modelserver.policy.changes import restarts, sentence
 from modelserver.policy.lifecycle import (
@@ -92,8 +93,7 @@ class Keeper:
         self._checkup: Checkup | None = None
         self._nodes = NodeWatch()
         self._background = BackgroundTasks(resources.wake)
-        self._next_try = 0.0
-        self._deadline = 0.0
+        self._next_try = self._deadline = 0.0
         self._in_a_hurry = False
         self._stop_reason = ""
         self._alive_at = 0.0
@@ -300,9 +300,9 @@ class Keeper:
         record = dataclasses.replace(start.record, ready=True, canary=self._rounds)
         start.record = record
         self._resources.records.update(record)
-        measured = known or bool(first)
+        has_base = known or bool(first)
         self._checkup = Checkup(
-            start, self.model, self._resources, first, measured, self._rounds
+            start, self.model, self._resources, first, has_base, self._rounds
         )
         self._vocabulary = await asyncio.to_thread(vocabulary, start.files)
         self._alive_at = time.monotonic()
@@ -313,16 +313,13 @@ class Keeper:
 
     async def _stop_engine(self) -> None:
         if self._start is not None:
-            load, resources = self._inflight, self._resources
-            await stop(
-                self._start, self.life, load, resources, lambda: self._in_a_hurry
-            )
+            load, hurry = self._inflight, lambda: self._in_a_hurry
+            await stop(self._start, self.life, load, self._resources, hurry)
         await self._clear_up()
         self._move(Stopped())
 
     async def _clear_up(self, incident: Life | None = None) -> None:
-        begun, self._start = self._start, None
-        load = self._inflight
+        begun, self._start, load = self._start, None, self._inflight
         await clear_up(self.spec.id, begun, incident, load, self._resources)
 
     # Moves.
@@ -374,9 +371,12 @@ class Keeper:
     def _collect(self) -> None:
         """Take the results of tasks; an error that none handled counts as a death."""
         error = self._background.collect()
-        if error is not None:
+        asks = self.life.state is EngineState.STARTING
+        if error and self._start and asks and (shortage := find_shortage(error)):
+            self._start.note(shortage)  # It could not be asked now.
+        elif error:
             _log.error("engine=%s", self.spec.id, exc_info=error)
-            self._fail(Died(f"the launcher failed: {error!r}"))
+            self._fail(death_by(error))
 
     def report(self, view: StoreView) -> EngineReport:
         """What the store is told of the engine."""

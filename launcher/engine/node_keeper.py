@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import time
 
-from launcher.engine.background import BackgroundTasks
+from launcher.engine.background import BackgroundTasks, death_by
 from launcher.engine.nodes import FRESH_SECONDS, find_meeting_port
 from launcher.engine.start import Joining, Start, adopt_start, find_end, start
 from launcher.engine.stop import clear_up, stop
@@ -92,7 +92,7 @@ class NodeKeeper:
         """Do what is due now."""
         if error := self._background.collect():
             _log.error("engine=%s", self.spec.id, exc_info=error)
-            self._end(EngineState.BACKOFF, f"the launcher failed: {error!r}")
+            self._end(EngineState.BACKOFF, death_by(error).reason)
         if self._background.has_job:
             return
         leader = view.engines.get(self.spec.id)

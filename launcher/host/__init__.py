@@ -25,6 +25,7 @@
 - ``needed_files``: whether the files that engines need are there
 - ``records``: files by which the next launcher adopts engines
 - ``secrets``: values of environments, and the API keys of engines
+- ``shortages``: what it has no more of
 - ``survivors``: processes of ended engines that no signal ends
 - ``troubles``: what a launcher fails at, so that it fails at nothing else
 - ``incidents``: what is kept of a failing engine before it is ended

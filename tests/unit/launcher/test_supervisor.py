@@ -1,7 +1,9 @@
 """What a fault at one engine does to the others of its launcher."""
 
 import asyncio
+import errno
 import logging
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,21 @@ import pytest
 from launcher.engine.keeper import Keeper
 from launcher.engine.node_keepers import NodeKeepers
 from launcher.fleet_sync import FleetSync
+from launcher.host.process import Identity
+from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
 from launcher.supervisor import Supervisor
+from modelserver.births import Birth, find_birth
 from modelserver.control.applied_fleet import unknown
 from modelserver.settings import load
-from modelserver.values import EngineSpec, Kind, ModelSpec, NodePlace, Wish
+from modelserver.values import EngineSpec, EngineState, Kind, ModelSpec, NodePlace, Wish
 from tests.support.launcher_resources import open_resources
 
 MODEL = ModelSpec("m", Kind.COMPLETION, "", "external")
+
+
+SPEC = EngineSpec("m-0", "m", "b", url="http://127.0.0.1:1")
 
 
 class FaultyKeeper(Keeper):
@@ -71,6 +79,36 @@ def test_a_fault_at_one_engine_keeps_no_other_from_its_turn(
     said = [record.getMessage() for record in caplog.records]
     assert said.count("engine m-0: the launcher fails to keep it") == 1
     assert said.count("engine m-0: the launcher can keep it again") == 1
+
+
+def test_what_the_host_is_short_of_ends_no_engine(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(60), open_resources(tmp_path, {}) as resources:
+            identity = Identity(child.pid, 0.0, "mark", birth=born)
+            record = Record(SPEC, 1, identity, 1, (), 0, 0.0)
+            running = Keeper(SPEC, MODEL, resources)
+            running.adopt(record)
+            running._background.start_question(fail(errno.EMFILE))
+            await asyncio.sleep(0)
+            running.tick(0.0, StoreView())
+            assert running.life.state is EngineState.STARTING
+            assert running._start
+            assert "ulimit -n" in running._start.fault
+            running._background.drop_question()
+            running._background.start_question(fail(errno.EINVAL))
+            await asyncio.sleep(0)
+            running.tick(0.0, StoreView())
+            assert running.life.state is EngineState.BACKOFF
+
+    async def fail(number: int) -> None:
+        raise OSError(number, "no")
+
+    with subprocess.Popen(["sleep", "300"]) as child:
+        born = find_birth(child.pid) or Birth()
+        try:
+            asyncio.run(run())
+        finally:
+            child.kill()
 
 
 def test_a_wish_that_cannot_be_obeyed_keeps_no_other_node_from_its_own(
