@@ -21,7 +21,7 @@ What must stay true:
 - After the end of an engine's head process, all of its processes go before the next
   start: SGLang leaves schedulers behind that hold GPU memory.
 - Engines outlive the launcher: they end with SIGTERM or SIGINT to it, not with its
-  crash, and not with SIGQUIT. The next launcher adopts them by pid and start time, and
-  trusts them again after a token.
+  crash, and not with SIGQUIT or SIGHUP. The next launcher adopts them by pid and
+  start time, and trusts them again after a token.
 - The store may be away: engines go on, and are started again when it is back.
 """

@@ -34,8 +34,11 @@ EXCHANGE_SECONDS = 1.0
 ENGINE_REPORT_SECONDS = 2.0
 #: When and as what an engine that was never reported was last reported.
 NOT_REPORTED: tuple[float, EngineReport | None] = (0.0, None)
-#: The signals that end the launcher.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+#: The signals that end the launcher and leave its engines; SIGHUP, as of a terminal
+#: that is closed, only where it is not ignored (nohup).
+LEAVING = (signal.SIGQUIT, signal.SIGHUP)
+#: All that end the launcher.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *LEAVING)
 
 
 class Supervisor:
@@ -75,7 +78,8 @@ class Supervisor:
     async def run(self) -> None:
         """Keep the engines until a signal ends it; see ``_handle_signals``."""
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        ends = [each for each in SIGNALS if not _is_ignored(each)]
+        for number in ends:
             loop.add_signal_handler(number, self._queue_signal, number)
         try:
             await self._adopt(self._resources.records.read_all())
@@ -88,7 +92,7 @@ class Supervisor:
                 await self._pause()
             await self._end()
         finally:
-            for number in SIGNALS:
+            for number in ends:
                 loop.remove_signal_handler(number)
 
     def _queue_signal(self, number: int) -> None:
@@ -127,10 +131,10 @@ class Supervisor:
         self._resources.wake()
 
     def _handle_signals(self) -> None:
-        """SIGQUIT leaves the engines to run; others end them, the second at once."""
+        """Some leave the engines to run; others end them, the second at once."""
         while self._signals:
             number = signal.Signals(self._signals.pop(0))
-            if number is signal.SIGQUIT:
+            if number in LEAVING:
                 count = len(self._keepers) + len(self._nodes)
                 _log.info("%s: leaving %d engines to run", number.name, count)
                 self._leaving = True
@@ -326,6 +330,10 @@ class Supervisor:
                 "host=%s the store is away; the reports of this host stay in it",
                 self._resources.host,
             )
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _changed(last: EngineReport | None, report: EngineReport) -> bool:

@@ -166,9 +166,9 @@ class Stack:
         if before is None or proposal.changes_nothing:
             return
         version = before.version
-        self.say(f"fleet version {version + 1} takes the place of {version}:")
+        self._tell(f"fleet version {version + 1} takes the place of {version}:")
         for line in proposal.lines():
-            self.say(f"  {line}")
+            self._tell(f"  {line}")
 
     def _start_server(self) -> None:
         self.server = embedded_valkey.prepare(self.settings.run_dir)
@@ -226,7 +226,7 @@ class Stack:
         self.programs.append(program)
         self._note()
         pid = program.process.pid if program.process else 0
-        self.say(f"{program.name:9} pid {pid:<7} log {program.log}")
+        self._tell(f"{program.name:9} pid {pid:<7} log {program.log}")
 
     def _ended(self, program: Program) -> bool:
         return program.process is not None and program.process.poll() is not None
@@ -241,7 +241,7 @@ class Stack:
                 wait = restart_seconds(program.deaths)
                 program.due = now + wait
                 code = program.process.returncode if program.process else 0
-                self.say(
+                self._tell(
                     f"{program.name} ended (status {code}), starts again in {wait:g} s;"
                     f" see {program.log}"
                 )
@@ -253,9 +253,9 @@ class Stack:
     def stop(self) -> None:
         """Stop everything in the reverse order; the server last."""
         for program in reversed(self.programs):
-            self.say(f"stopping {program.name}")
+            self._tell(f"stopping {program.name}")
             if program.stop():
-                self.say(
+                self._tell(
                     f"{program.name} did not end within {program.stop_seconds:g} s and "
                     f"was killed; see {program.log}"
                 )
@@ -267,12 +267,17 @@ class Stack:
 
     # A stack that was killed leaves its programs behind; the next one ends them.
 
+    def _tell(self, line: str) -> None:
+        """Say it, if anybody still reads: a pipe may be closed, a terminal gone."""
+        with suppress(OSError):
+            self.say(line)
+
     def _tell_left(self) -> bool:
         """Say which programs no signal ends; whether there are any."""
         left = [each for each in self.programs if each.lives]
         for each in left:
             pid = each.process.pid if each.process else 0
-            self.say(
+            self._tell(
                 f"{each.name} (pid {pid}) does not end: it waits for a driver or a "
                 "disk; see `dmesg`, and restart this host if it stays"
             )
@@ -338,7 +343,9 @@ class Stack:
                 f"{self.settings.run_dir}); stop that one with Ctrl-C first"
             )
         for name, process in reversed(programs.items()):
-            self.say(f"ending {name} (pid {process.pid}), left behind by a killed run")
+            self._tell(
+                f"ending {name} (pid {process.pid}), left behind by a killed run"
+            )
             process.terminate()
             psutil.wait_procs([process], timeout=LEFTOVER_SECONDS)
             with suppress(psutil.NoSuchProcess):

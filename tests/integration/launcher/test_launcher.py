@@ -167,11 +167,14 @@ def test_ended_launcher_leaves_no_process_and_no_report(
     assert read_host(site.store, HOST) is None
 
 
-def test_sigquit_leaves_the_engines_to_the_next_launcher(site: Site) -> None:
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGHUP])
+def test_some_signals_leave_the_engines_to_the_next_launcher(
+    site: Site, number: signal.Signals
+) -> None:
     launcher = site.launch()
     site.want("good")
     before = site.reaches("good-0", EngineState.READY)
-    launcher.signal(signal.SIGQUIT)
+    launcher.signal(number)
     assert launcher.wait() == 0
     assert stats(before)["pid"] == before.pid
     site.launch()

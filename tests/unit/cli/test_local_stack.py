@@ -2,17 +2,31 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import psutil
+import pytest
 
 from modelserver.births import await_end, find_birth
 from modelserver.cli.local_stack import HOST_FILE, Program, Stack
 from modelserver.settings import Settings, load
-from tests.support.processes import LEADERLESS, eventually, frozen
+from tests.support.processes import LEADERLESS, ROOT, eventually, frozen
+
+#: A program that says by which signal it was stopped.
+STOPPED = """
+import time
+from modelserver.cli.stopping import StoppedBySignal, stop_by_signal
+stop_by_signal()
+try:
+    print("up", flush=True)
+    time.sleep(300)
+except StoppedBySignal as stopped:
+    print(stopped)
+"""
 
 
 def make_settings(folder: Path) -> Settings:
@@ -72,6 +86,37 @@ def test_a_program_that_no_signal_ends_keeps_no_stack_from_its_end(tmp_path: Pat
         assert stack.find_launcher()
     program.process.wait()
     assert stack.find_launcher() is None
+
+
+def test_a_stack_whose_words_nobody_reads_stops_its_programs(tmp_path: Path):
+    settings = make_settings(tmp_path)
+
+    def say(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    program = Program("launcher", ("sleep", "300"), tmp_path / "log", stop_seconds=60)
+    stack = Stack(settings, say, host_only=True, programs=[program])
+    program.start(os.environ)
+    stack.stop()
+    assert program.process
+    assert program.process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_is_closed_stops_a_program(is_ignored: bool):
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        preexec_fn=(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        if is_ignored
+        else None,
+    ) as program:
+        assert program.stdout
+        assert program.stdout.readline() == b"up\n"
+        program.send_signal(signal.SIGHUP)
+        program.send_signal(signal.SIGTERM)
+        assert program.communicate()[0] == (b"SIGTERM\n" if is_ignored else b"SIGHUP\n")
 
 
 def test_an_owner_runs_while_a_thread_of_it_has_its_sockets(tmp_path: Path):
