@@ -142,6 +142,8 @@ class BatchPathsHandler:
         path = self._files.content(self._file(request))
         if not path.exists():
             raise Refused(Fault(404, "the file's content is not there any more"))
+        if "Range" in request.headers and request.if_range is None:
+            _check_range(request, path.stat().st_size)
         return web.FileResponse(
             path, headers={"Content-Type": "application/octet-stream"}
         )
@@ -215,3 +217,19 @@ class BatchPathsHandler:
                 lambda: list_page(found, ids, describe, query, listed, most)
             )
         )
+
+
+def _check_range(request: web.Request, size: int) -> None:
+    """Raises Refused where a file of this size has not what is asked of it."""
+    try:
+        is_there = (request.http_range.start or 0) < size
+    except ValueError:
+        is_there = False
+    if not is_there:
+        told = request.headers["Range"][:64]
+        text = (
+            f"Range must be one like bytes=0-99 that begins within the file's {size:,} "
+            f"bytes, not {told!r}"
+        )
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise Refused(Fault(416, text, param="Range", headers=headers))

@@ -3,10 +3,17 @@
 from typing import Any
 
 from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from modelserver.gateway.faults import Fault
 from modelserver.gateway.writing import error_response
+
+#: Most bytes of a request's path with its query, and of one of its headers, and most
+#: headers. The first two differ: by them aiohttp's error says which it was.
+MOST_TARGET_BYTES, MOST_HEADER_BYTES, MOST_HEADERS = 4_096, 8_190, 128
+#: How aiohttp says that they are more.
+_TOO_MANY = "Too many headers"
 
 
 async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
@@ -30,7 +37,14 @@ class Connection(RequestHandler):
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         # aiohttp would unpack bodies on the loop, and some hold it for seconds.
-        super().__init__(manager, auto_decompress=False, **options)
+        super().__init__(
+            manager,
+            auto_decompress=False,
+            max_line_size=MOST_TARGET_BYTES,
+            max_field_size=MOST_HEADER_BYTES,
+            max_headers=MOST_HEADERS,
+            **options,
+        )
 
     def handle_error(
         self,
@@ -45,8 +59,25 @@ class Connection(RequestHandler):
             fault = Fault(status, "an error of ours", "server_error")
         else:
             told = (message or plain.text).splitlines()[0].rstrip(" :")
-            text = f"the request is no HTTP: {told}"
-            fault = Fault(status, text, code="invalid_http")
+            fault = _find_excess_of_head(exc, told) or Fault(
+                status, f"the request is no HTTP: {told}", code="invalid_http"
+            )
         response = error_response(fault)
         response.force_close()
         return response
+
+
+def _find_excess_of_head(error: BaseException | None, told: str) -> Fault | None:
+    """What a request's head has too much of, if that is what is wrong with it."""
+    if isinstance(error, LineTooLong):
+        if error.args[1] == MOST_TARGET_BYTES:
+            text = f"the request's path has more than {MOST_TARGET_BYTES:,} bytes"
+            text = f"{text}; leave out of it what it need not have"
+            return Fault(414, text, code="uri_too_long")
+        text = f"a header has more than {MOST_HEADER_BYTES:,} bytes"
+    elif told.startswith(_TOO_MANY):
+        text = f"the request has more than {MOST_HEADERS} headers"
+    else:
+        return None
+    code = "request_header_fields_too_large"
+    return Fault(431, f"{text}; leave out those that it need not have", code=code)

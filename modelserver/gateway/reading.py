@@ -8,14 +8,12 @@ from typing import Any, TypeVar
 import orjson
 from aiohttp import BodyPartReader, web
 
+from modelserver.gateway.extent import find_excess
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.unpacking import find_packing, unpack
 
 #: The largest body that is read, in bytes, also of what it unpacks to.
 MOST_BODY_BYTES = 64_000_000
-#: Most lists and objects in a body, where brackets in its texts count, and most texts
-#: and names. To look through millions takes gateways and workers many seconds.
-MOST_CONTAINERS, MOST_STRINGS = 2_000_000, 200_000
 #: A body of so many bytes is looked through on the loop, a larger one in a thread.
 SHORT_BODY_BYTES = 100_000
 #: Of an application: where long bodies are looked through. It has one thread, so that
@@ -55,20 +53,15 @@ async def read_json_body(request: web.Request) -> Any:
     return await look_through(request, lambda: _unpacked(content, packing, most))
 
 
-def _unpacked(packed: bytes, packing: str, most: int) -> Any:
+def _unpacked(packed: bytearray, packing: str, most: int) -> Any:
     found = unpack(packed, packing, most) if packing else packed
     if found is None:
         raise web.HTTPRequestEntityTooLarge(most, most + 1)
     return _loaded(found)
 
 
-def _loaded(content: bytes) -> Any:
-    told = ""
-    if content.count(b"[") + content.count(b"{") > MOST_CONTAINERS:
-        told = f"{MOST_CONTAINERS:,} lists and objects"
-    elif content.count(b'"') - content.count(b'\\"') > 2 * MOST_STRINGS:
-        told = f"{MOST_STRINGS:,} texts and names"
-    if told:
+def _loaded(content: bytes | bytearray) -> Any:
+    if len(content) > SHORT_BODY_BYTES and (told := find_excess(content)):
         text = f"the body has more than {told}; send it in several requests"
         raise Refused(Fault(413, text, code="request_too_large"))
     try:
@@ -80,7 +73,7 @@ def _loaded(content: bytes) -> Any:
 
 async def read_body(
     request: web.Request, silent_seconds: float = SILENT_BODY_SECONDS
-) -> bytes:
+) -> bytearray:
     """The body. Raises Refused where it breaks off, HTTPRequestEntityTooLarge."""
     body, clock, most = bytearray(), asyncio.get_running_loop(), request.client_max_size
     end = clock.time() + BODY_SECONDS
@@ -89,7 +82,7 @@ async def read_body(
             while True:
                 limit.reschedule(min(end, clock.time() + silent_seconds))
                 if not (chunk := await request.content.readany()):
-                    return bytes(body)
+                    return body  # No copy: that of a long one holds the loop.
                 body += chunk
                 if len(body) > most:
                     raise web.HTTPRequestEntityTooLarge(most, len(body))

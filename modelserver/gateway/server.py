@@ -351,10 +351,15 @@ def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
     """What aiohttp itself refuses, in OpenAI's form."""
     if error.status == 404:
         text = f"there is no {request.method} {request.path} here"
+        meant = "/v1" + request.path.rpartition("/v1")[2]
+        if meant in PATHS:
+            text += f"; did you mean {meant}?"
         return Fault(404, text, code="unknown_url")
-    if error.status == 405:
-        text = f"{request.path} does not take {request.method}"
-        return Fault(405, text, code="method_not_allowed")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        text = f"{request.path} does not take {request.method}, but {allowed}"
+        headers = {"Allow": allowed}
+        return Fault(405, text, code="method_not_allowed", headers=headers)
     if error.status == 413:
         text = f"the body is larger than {MOST_BODY_BYTES:,} bytes; send less at once"
         return Fault(413, text, code="request_too_large")

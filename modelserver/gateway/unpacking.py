@@ -33,7 +33,7 @@ def find_packing(headers: Sequence[str]) -> str:
     raise Refused(Fault(415, text, code="unsupported_media_type"))
 
 
-def unpack(packed: bytes, packing: str, most: int) -> bytes | None:
+def unpack(packed: bytes | bytearray, packing: str, most: int) -> bytes | None:
     """What a packed body holds, None if that is more than ``most`` bytes.
 
     Blocks, without holding others up. Raises Refused for what is damaged.

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.report import RESULTS, Report
@@ -42,7 +42,9 @@ def main(names: Sequence[str]) -> int:
 
 
 def _rows(
-    client: Client, start: list[str] | None, subjects: Mapping[str, Subject]
+    client: Client,
+    start: list[str] | None,
+    subjects: Mapping[str, Callable[[], Subject]],
 ) -> list[tuple[str, ...]]:
     """What came of each of the client's trials, by engine type."""
     if start is None:
@@ -50,8 +52,8 @@ def _rows(
         why = f"not tried: {reason} is not installed"
         return [(client.name, "-", why, *("-" for _ in subjects))]
     found: dict[str, dict[str, str]] = {}
-    for engine, subject in subjects.items():
-        told = _trials(client, start, subject, engine)
+    for engine, find_subject in subjects.items():
+        told = _trials(client, start, find_subject(), engine)
         right = list(told.values()).count("")
         print(f"{client.name} on {engine}: {right} of {len(told)}", flush=True)
         for trial, wrong in told.items():

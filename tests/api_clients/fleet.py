@@ -1,9 +1,10 @@
 """What the clients ask: both engines on the CPU behind one gateway."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from launcher import environments
@@ -70,8 +71,11 @@ class Subject:
 
 
 @contextmanager
-def open_clients_fleet() -> Iterator[dict[str, Subject]]:
-    """A fleet that is ready: by engine type, what its clients are told."""
+def open_clients_fleet() -> Iterator[dict[str, Callable[[], Subject]]]:
+    """A fleet that is ready: by engine type, what finds out what a client is told.
+
+    An engine that was relaunched has another address than before.
+    """
     home = settings_module.load().home
     writers = {
         engine: (name, [*arguments, f"--chat-template={TEMPLATE}"])
@@ -87,8 +91,10 @@ def open_clients_fleet() -> Iterator[dict[str, Subject]]:
         product = Product(Path(folder), home, text, engines)
         try:
             product.await_ready(START_SECONDS)
-            yield {
-                engine: Subject(
+
+            def find(name: str) -> Subject:
+                product.await_ready(START_SECONDS)
+                return Subject(
                     base_url=product.api_url,
                     writer=name,
                     embedder=EMBEDDER,
@@ -96,7 +102,7 @@ def open_clients_fleet() -> Iterator[dict[str, Subject]]:
                     engine_url=product.engine(f"{name}-0").url,
                     engine_key=product.key(f"{name}-0"),
                 )
-                for engine, (name, _) in writers.items()
-            }
+
+            yield {engine: partial(find, name) for engine, (name, _) in writers.items()}
         finally:
             product.close()

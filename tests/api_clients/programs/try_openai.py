@@ -318,7 +318,7 @@ def errors() -> None:
             {"max_tokens": 10**6},
             openai.BadRequestError,
             "context_length_exceeded",
-            None,
+            "max_tokens",
         ),
         ({"messages": []}, openai.BadRequestError, None, "messages"),
         ({"stream": "yes"}, openai.BadRequestError, None, "stream"),

@@ -242,7 +242,6 @@ def test_a_header_that_is_no_text_is_refused(gateway: Served, name: str):
         ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello"),
         (f"Content-Encoding: gzip\r\nContent-Length: 5\r\n{IN_TWO}", b"hello"),
         ("A: \x00\r\nContent-Length: 2", b"{}"),
-        (f"A: {'a' * 10_000}\r\nContent-Length: 2", b"{}"),
     ],
 )
 def test_what_is_no_http_is_refused_and_not_logged(
@@ -265,6 +264,28 @@ def test_what_is_no_http_is_refused_and_not_logged(
         assert error["type"] == "invalid_request_error"
         assert not error["message"].endswith(":"), error
     assert log.read_text() == logged
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/models", f"A: {'a' * 10_000}", 431),
+        ("/v1/models", f"{'a' * 10_000}: a", 431),
+        ("/v1/models", "\r\n".join(f"A{number}: a" for number in range(150)), 431),
+        (f"/v1/files?after={'a' * 10_000}", "A: a", 414),
+    ],
+)
+def test_a_head_that_is_too_large_is_refused(
+    gateway: Served, path: str, headers: str, status: int
+):
+    with socket.create_connection(("127.0.0.1", gateway.port), 20) as connection:
+        head = f"GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n"
+        connection.sendall(head.encode())
+        told, _, body = connection.recv(4096).partition(b"\r\n\r\n")
+    assert int(told.split()[1]) == status
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error"
+    assert "aaa" not in error["message"]
 
 
 def test_what_nobody_can_expect_is_refused(gateway: Served):

@@ -286,6 +286,16 @@ def test_a_file_is_kept_shown_and_removed(gateway: Served):
     assert gateway.ask(path)[0] == 404
 
 
+def test_a_range_of_a_file_is_answered_and_one_beyond_it_refused(gateway: Served):
+    path = f"/v1/files/{upload(gateway, b'{}')[1]['id']}/content"
+    for asked in ("bytes=1-", "bytes=-1", "bytes=1-5"):
+        assert gateway.ask(path, headers={"Range": asked})[:2] == (206, b"}"), asked
+    for asked in ("bytes=2-", "bytes=9-12", "bytes=1-0", "lines=1-2"):
+        status, body, headers = gateway.ask(path, headers={"Range": asked})
+        assert (status, body["error"]["param"]) == (416, "Range"), asked
+        assert headers["content-range"] == "bytes */2"
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
