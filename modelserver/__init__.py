@@ -10,7 +10,8 @@ the environment, ``joined`` what `join` wrote, ``server_address`` a Redis URL,
 runs one, ``logs`` is how programs log, ``tracing`` how requests are followed through
 them, ``errors`` are what callers catch. ``values``,
 ``measured``, ``adapters``, ``schedules`` and ``inventory`` are passed around,
-``decoding`` makes them from JSON, ``parameters`` and ``media_urls`` check a request,
+``decoding`` makes them from JSON, ``extent`` counts what JSON holds, ``parameters`` and
+``media_urls`` check a request,
 ``engine_client`` asks one engine, ``engine_protocol`` is what both sides say there,
 ``missing_files`` says what of a path is not there, ``disk_errors`` what disks refuse,
 ``whole_files`` writes files in one step, ``private_folders`` makes folders,

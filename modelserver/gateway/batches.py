@@ -5,6 +5,7 @@ dies while it looks at an input leaves that to the next one.
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -86,6 +87,7 @@ class BatchFolder:
                 "/v1/files"
             )
         self._write(record)
+        self._keep_input(record)
         return record
 
     def find(self, batch: str, owner: str) -> BatchRecord | None:
@@ -166,9 +168,10 @@ class BatchFolder:
                 return
             whole = self._whole_errors(record)
             if ended in UNANSWERED and found is not None and not whole.exists():
-                upload = self._files.find(record.input_file_id, record.owner)
-                source = self._files.content(upload) if upload else None
+                kept = self._keep_input(record)
+                source = kept if kept.exists() else None
                 write_errors(whole, source, self._paths(record), ended)
+            self._input(record).unlink(missing_ok=True)
             self._change(batch, ended=ended, ended_at=at)
 
     def validate(self, batch: str) -> None:
@@ -179,6 +182,7 @@ class BatchFolder:
                 return
             now = int(time.time())
             if record.cancelled_at:
+                self._input(record).unlink(missing_ok=True)
                 self._change(record.id, failed_at=now)
                 return
             try:
@@ -198,13 +202,14 @@ class BatchFolder:
 
     def _fail(self, record: BatchRecord, errors: list[dict[str, Any]]) -> None:
         told = tuple({"param": None, **each} for each in errors)
+        self._input(record).unlink(missing_ok=True)
         self._change(record.id, failed_at=int(time.time()), errors=told)
 
     def _submit(self, record: BatchRecord) -> str:
-        upload = self._files.find(record.input_file_id, record.owner)
-        if upload is None:
+        kept = self._keep_input(record)
+        if not kept.exists():
             raise RequestError(f"the file {record.input_file_id} is not there any more")
-        source = self._files.content(upload)
+        source = Source(kept, f"{record.input_file_id}.jsonl")
         try:
             return self._submit_file(record, source)
         except BadLinesError as error:
@@ -214,21 +219,37 @@ class BatchFolder:
             return self._submit_file(record, source, skip_bad=True)
 
     def _submit_file(
-        self, record: BatchRecord, source: Path, skip_bad: bool = False
+        self, record: BatchRecord, source: Source, skip_bad: bool = False
     ) -> str:
         options = BatchOptions(
             priority=record.priority,
             skip_bad=skip_bad,
             api_key=record.owner,
-            bounds=LineBounds(record.endpoint, record.models),
+            bounds=LineBounds(record.endpoint, record.models, are_bounded=True),
         )
-        job = BatchRun(self._app, Source(source), self._paths(record), options)
+        job = BatchRun(self._app, source, self._paths(record), options)
         try:
             job.prepare()
             submitter = (self._settings.host, record.owner)
             return submit_run(self._store, job, submitter).id
         finally:
             job.close()
+
+    def _keep_input(self, record: BatchRecord) -> Path:
+        """The input, under a name of the batch's own, where it is there.
+
+        So it stays for as long as the batch needs it, also where its file is removed.
+        """
+        kept = self._input(record)
+        upload = self._files.find(record.input_file_id, record.owner)
+        if upload is None or kept.exists():
+            return kept
+        content = self._files.content(upload)
+        try:
+            os.link(content, kept)
+        except OSError:
+            return content  # Somebody was quicker, or the disk knows no links.
+        return kept
 
     # How it stands.
 
@@ -321,6 +342,9 @@ class BatchFolder:
 
     def _paths(self, record: BatchRecord) -> BatchPaths:
         return BatchPaths(self._path(record.id, ".out.jsonl"))
+
+    def _input(self, record: BatchRecord) -> Path:
+        return self._path(record.id, ".in.jsonl")
 
     def _whole_errors(self, record: BatchRecord) -> Path:
         """The errors of one that was ended early, with what it did not come to."""

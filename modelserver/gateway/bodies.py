@@ -19,6 +19,7 @@ from modelserver.engine_protocol import (
     TOKENIZE_PATH,
 )
 from modelserver.errors import RequestError
+from modelserver.messaging.answers import typed
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED
 from modelserver.parameters import KNOWN, are_whole, is_whole
 
@@ -244,7 +245,7 @@ def _kind(value: Any) -> str:
 
 def join(asked: Asked, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One body of the answers to all calls: the first one's, with all choices."""
-    body = dict(answers[0])
+    body = typed(answers[0])
     if asked.names_model:
         body["model"] = asked.model
     else:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import orjson
 from aiohttp import BodyPartReader, web
 
-from modelserver.gateway.extent import find_excess
+from modelserver.extent import find_excess
 from modelserver.gateway.faults import Fault, Refused
 from modelserver.gateway.unpacking import find_packing, unpack
 
@@ -61,7 +61,7 @@ def _unpacked(packed: bytearray, packing: str, most: int) -> Any:
 
 
 def _loaded(content: bytes | bytearray) -> Any:
-    if len(content) > SHORT_BODY_BYTES and (told := find_excess(content)):
+    if told := find_excess(content):
         text = f"the body has more than {told}; send it in several requests"
         raise Refused(Fault(413, text, code="request_too_large"))
     try:

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from modelserver.engine_protocol import EngineFault, told_in
 from modelserver.messaging.requests import InferenceRequest
 from modelserver.messaging.subjects import is_one_text
@@ -76,6 +78,24 @@ def answer(
     if request.raw:
         return response
     return values if request.many else values[0]
+
+
+def typed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body with nothing but texts in its metadata, as OpenAI's has it.
+
+    SGLang lists versions of weights there, for which clients refuse the whole answer.
+
+    >>> typed({"metadata": {"version": "a", "versions": ["a"]}})
+    {'metadata': {'version': 'a', 'versions': '["a"]'}}
+    """
+    metadata = body.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return dict(body)
+    texts = {
+        name: value if isinstance(value, str) else orjson.dumps(value).decode()
+        for name, value in metadata.items()
+    }
+    return {**body, "metadata": texts}
 
 
 def is_cut_off(request: InferenceRequest, response: Mapping[str, Any]) -> bool:

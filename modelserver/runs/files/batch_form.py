@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from modelserver.messaging.answers import typed
 from modelserver.runs.rows import Answered, RowError
 
 #: By whose fault it is: the code of an error that is no HTTP answer.
@@ -30,7 +31,7 @@ def answer_line(run: str, custom_id: str, answered: Answered) -> bytes:
     >>> answer_line("r", "a", Answered(0, body)).startswith(line_head("r") + b"0")
     True
     """
-    body = dict(answered.value)
+    body = typed(answered.value)
     response = {
         "status_code": 200,
         "request_id": f"{run}-{answered.number}",

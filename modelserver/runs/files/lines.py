@@ -11,11 +11,19 @@ import orjson
 from modelserver.adapters import find_adapter_field
 from modelserver.engine_protocol import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from modelserver.errors import ModelserverError, RequestError, UnknownModelError
+from modelserver.extent import find_excess
 from modelserver.messaging.catalogue import Catalogue
 from modelserver.messaging.requests import build, check_context, with_model
 from modelserver.messaging.subjects import check_subject
 from modelserver.messaging.wire import CHAT, COMPLETE, EMBED, KINDS
-from modelserver.parameters import KNOWN, MOST_DEPTH, OURS, is_empty, plain
+from modelserver.parameters import (
+    KNOWN,
+    MOST_DEPTH,
+    OURS,
+    is_empty,
+    is_whole,
+    plain,
+)
 from modelserver.runs.files.problems import LineError
 from modelserver.runs.prompts import Template, payload_of, task_of
 from modelserver.runs.rows import Row
@@ -58,6 +66,8 @@ class LineBounds:
     url: str = ""
     #: The models that they may name; none are all.
     models: tuple[str, ...] = ()
+    #: Whether they are read beside others' requests, so that none may hold too much.
+    are_bounded: bool = False
 
 
 @dataclass(slots=True)
@@ -86,6 +96,9 @@ class LineReader:
         """
         if not isinstance(raw, bytes):
             return self._read_columns(number, raw)
+        if self.bounds.are_bounded and (excess := find_excess(raw)):
+            told = f"has more than {excess}; make several lines of it"
+            raise LineError("line_too_long", told)
         line = _loaded(raw)
         if self.template is None:
             return self._read_line(number, raw, line)
@@ -125,7 +138,10 @@ class LineReader:
             task, subject = URLS[url]
             if subject not in body:
                 raise LineError("invalid_body", f"has no {subject} in its body")
-            row = self._row(number, task, body.pop(subject), body)
+            content = body.pop(subject)
+            if url == COMPLETIONS_PATH:
+                content = _one_prompt(content)
+            row = self._row(number, task, content, body)
         except LineError as error:
             error.custom_id = name
             raise
@@ -216,6 +232,16 @@ class LineReader:
             arguments["extra_body"] = {**extra, **others}
         arguments["raw"] = True
         return arguments
+
+
+def _one_prompt(prompt: Any) -> Any:
+    """The prompt of a line, which may be a list of one. Raises LineError."""
+    if not isinstance(prompt, list) or not prompt or is_whole(prompt[0]):
+        return prompt
+    if len(prompt) > 1:
+        told = f"prompt has {len(prompt)} prompts; give each a line of its own"
+        raise LineError("invalid_request", told)
+    return prompt[0]
 
 
 def _loaded(raw: bytes) -> dict[str, Any]:

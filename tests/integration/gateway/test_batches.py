@@ -161,6 +161,25 @@ def test_a_batch_is_cancelled_while_its_input_is_looked_at(
     assert not done["request_counts"]["completed"]
 
 
+def test_a_batch_goes_on_where_its_file_is_removed(
+    gateway: Served, holding: HolderProcess, fleet: FleetSite
+):
+    first = begin(gateway, [line("r1"), line("r2")])
+    file = first["input_file_id"]
+    asked = {"input_file_id": file, "endpoint": URL, "completion_window": "24h"}
+    second = gateway.ask("/v1/batches", asked)[1]
+    gateway.ask(f"/v1/batches/{second['id']}/cancel", {})
+    assert gateway.ask(f"/v1/files/{file}", method="DELETE")[0] == 200
+    done = ended(gateway, first, "completed")
+    assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+    ended(gateway, second, "cancelled")
+    # What the batches kept of it goes with them.
+    folder = fleet.settings.files_dir
+    for batch in (first, second):
+        kept = folder / f"{batch['id']}.in.jsonl"
+        eventually(lambda path=kept: not path.exists(), WITHIN)
+
+
 def test_a_batch_that_is_done_is_not_cancelled(gateway: Served, holding: HolderProcess):
     batch = begin(gateway, [line("done")])
     ended(gateway, batch, "completed")

@@ -1,5 +1,7 @@
 """Bodies of OpenAI's API as calls, and answers as bodies."""
 
+import json
+
 import pytest
 
 from modelserver.errors import RequestError
@@ -109,6 +111,14 @@ def test_a_single_answer_is_the_engines_own_but_for_the_models_name():
     answer = {"choices": [{"index": 0}], "model": "folder", "odd": 1}
     assert join(asked, [answer]) == {**answer, "model": "m"}
     assert asked.calls[0].task == COMPLETE
+
+
+def test_the_metadata_of_an_answer_is_texts():
+    asked = read_body("/v1/completions", {"model": "m", "prompt": "a"})
+    told = {"weight_version": "a", "weight_versions": [{"version": "a", "start": 0}]}
+    found = join(asked, [{"choices": [], "metadata": told}])["metadata"]
+    assert found["weight_version"] == "a"
+    assert json.loads(found["weight_versions"]) == told["weight_versions"]
 
 
 def test_details_of_usages_are_added():

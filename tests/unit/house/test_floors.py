@@ -24,6 +24,7 @@ FLOORS = (
         "modelserver.decoding",
         "modelserver.logs",
         "modelserver.engine_protocol",
+        "modelserver.extent",
         "modelserver.media_urls",
         "modelserver.disk_errors",
         "modelserver.private_folders",

@@ -112,6 +112,22 @@ def test_a_line_beyond_the_bounds_of_its_batch_is_named(
     assert read(body(lora_path="sql")).row.parameters["lora_path"] == "sql"
 
 
+def test_the_prompt_of_a_line_may_be_a_list_of_one():
+    for prompt in ("a", [1, 2]):
+        line = changed(url="/v1/completions", body={"prompt": [prompt]})
+        assert read(line, model="writer").row.payload == prompt
+    two = changed(url="/v1/completions", body={"prompt": ["a", "b"]})
+    with pytest.raises(LineError, match="prompt has 2 prompts; give each a line"):
+        read(two, model="writer")
+
+
+def test_a_line_that_is_read_beside_requests_holds_no_more_than_they_may():
+    line = changed(url="/v1/completions", body={"prompt": [1] * 2_100_000})
+    with pytest.raises(LineError, match="has more than 2,000,000 values") as caught:
+        read(line, bounds=LineBounds(are_bounded=True))
+    assert caught.value.code == "line_too_long"
+
+
 def test_a_parameter_that_no_engine_is_known_to_take_goes_there():
     reader = LineReader(MODELS)
     row = reader.read(0, json.dumps(body(new_knob=5)).encode()).row

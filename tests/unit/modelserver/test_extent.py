@@ -5,8 +5,8 @@ import random
 import orjson
 import pytest
 
-from modelserver.gateway import extent
-from modelserver.gateway.extent import find_excess
+from modelserver import extent
+from modelserver.extent import find_excess
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def test_texts_are_told_from_values_wherever_a_piece_ends(
     monkeypatch: pytest.MonkeyPatch,
 ):
     chance = random.Random(3)
+    monkeypatch.setattr(extent, "SHORT_BYTES", 0)
     for _ in range(300):
         texts = ["".join(chance.choices('a\\",[', k=chance.randint(0, 9)))] * 3
         numbers = [chance.randrange(1000) for _ in range(chance.randint(1, 9))]

@@ -8,6 +8,8 @@ others come to their turns.
 #: Most lists and objects in a body, most texts and names, and most values of any kind:
 #: none of them holds a parser for more than a tenth of a second.
 MOST_CONTAINERS, MOST_TEXTS, MOST_VALUES = 200_000, 200_000, 2_000_000
+#: A body of so many bytes is not counted: it cannot hold a parser for long.
+SHORT_BYTES = 100_000
 #: Bytes that are counted at a time.
 PIECE_BYTES = 1 << 18
 
@@ -22,6 +24,8 @@ def find_excess(content: bytes | bytearray) -> str:
     >>> find_excess(b'["\\"' + b"1," * 3_000_000 + b'"]')
     ''
     """
+    if len(content) <= SHORT_BYTES:
+        return ""
     containers = quotes = commas = start = 0
     while start < len(content):
         piece = bytes(content[start : start + PIECE_BYTES])
