@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from modelserver.gateway.bodies import Asked, TaskCall
 from modelserver.gateway.direct import DirectWay
 from modelserver.gateway.headers import Caller
 from modelserver.gateway.inbox import Arrivals, Inbox
-from modelserver.gateway.patience import patiently
+from modelserver.gateway.patience import end, patiently
 from modelserver.messaging.sending import BackgroundSender
 from modelserver.store.batch import HEDGE, ONCE_SECONDS, SUBMITTER
 from modelserver.store.messages.streams import STREAM
@@ -79,7 +79,7 @@ class Calls:
         try:
             return list(await asyncio.gather(*answers))
         finally:
-            await _end(answers)
+            await end(answers)
 
     async def _answer(self, call: TaskCall, caller: Caller) -> dict[str, Any]:
         options = self._options(call, caller)
@@ -161,7 +161,7 @@ class Calls:
                 yield news
                 left -= news.body is not None
         finally:
-            await _end(followers)
+            await end(followers)
 
     async def _follow(
         self,
@@ -185,15 +185,16 @@ class Calls:
         arrivals = self._inbox.expect(task_id)
         try:
             async with self._sent(call, caller, options) as result:
-                async for news in _until_answered(place, arrivals, result):
+                async for news in until_answered(place, arrivals, result):
                     yield news
         finally:
             self._inbox.forget(task_id, arrivals)
 
 
-async def _until_answered(
+async def until_answered(
     place: int, arrivals: Arrivals, result: Awaitable[Any]
 ) -> AsyncIterator[Told]:
+    """What comes of a call, the answer last. Raises as the result."""
     answer = asyncio.ensure_future(_await(result))
     parts: asyncio.Task[list[dict[str, Any]]] | None = None
     try:
@@ -206,13 +207,16 @@ async def _until_answered(
                 if found:
                     yield Told(place, found)
         body = dict(answer.result())
+        found = []
         if parts is not None:
             parts.cancel()
             await asyncio.wait({parts})
+            # One that is just asking Redis may miss it, in Python 3.11.
+            found = [] if parts.cancelled() else _parts(parts)
         rest = await patiently(arrivals.rest)
-        yield Told(place, rest, body)
+        yield Told(place, found + rest, body)
     finally:
-        await _end([answer, *([parts] if parts is not None else [])])
+        await end([answer, *([parts] if parts is not None else [])])
 
 
 def _parts(done: "asyncio.Task[list[dict[str, Any]]]") -> list[dict[str, Any]]:
@@ -224,9 +228,3 @@ def _parts(done: "asyncio.Task[list[dict[str, Any]]]") -> list[dict[str, Any]]:
 
 async def _await(result: Awaitable[Any]) -> Any:
     return await result
-
-
-async def _end(tasks: Sequence["asyncio.Task[Any]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from modelserver.api import InferenceTask
 from modelserver.gateway.bodies import TaskCall
 from modelserver.gateway.headers import Caller
-from modelserver.gateway.patience import PAUSE_SECONDS, patiently
+from modelserver.gateway.patience import PAUSE_SECONDS, end, patiently
 from modelserver.messaging.listening import PATIENCE_SECONDS, blocks, silent_error
 from modelserver.messaging.sending import BackgroundSender, accepted_or_unreachable
 from modelserver.messaging.transport import put_command
@@ -33,7 +33,7 @@ from modelserver.store.server.line import Line, read_error
 
 #: Channels that nobody waits for any more are left so many at a time.
 MOST_LEFT = 64
-#: Seconds between two looks whether Redis is away for too long, or all has stopped.
+#: Seconds between two looks whether Redis is away for too long.
 LOOK_SECONDS = 1.0
 
 
@@ -79,12 +79,7 @@ class DirectWay:
 
     async def stop(self) -> None:
         """Listen no more."""
-        going = set(self._parts)
-        while going:
-            for part in going:
-                part.cancel()
-            # One that was just connecting may miss it, in Python 3.11.
-            _, going = await asyncio.wait(going, timeout=LOOK_SECONDS)
+        await end(self._parts)
 
     @asynccontextmanager
     async def sent(

@@ -15,6 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from modelserver.gateway.patience import end
 from modelserver.store.keys import Keys
 from modelserver.store.messages.streams import read_message, read_parts
 from modelserver.store.server.away_log import AwayLog
@@ -95,9 +96,7 @@ class Inbox:
     async def stop(self) -> None:
         """Listen no more."""
         if self._listening is not None:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+            await end([self._listening])
 
     def expect(self, task: str) -> Arrivals:
         """From now on keep what is told of this answer."""

@@ -31,7 +31,7 @@ from modelserver.gateway.faults import Fault, Refused, fault_of
 from modelserver.gateway.headers import Caller, find_caller, find_patience
 from modelserver.gateway.inbox import Inbox
 from modelserver.gateway.openapi import document
-from modelserver.gateway.patience import patiently
+from modelserver.gateway.patience import end, patiently
 from modelserver.gateway.reading import (
     IS_SHORT,
     LONG_BODIES,
@@ -299,8 +299,7 @@ class Gateway:
             await response.write_eof()
             return response
         finally:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
+            await end([coming])
             await news.aclose()
             # What is counted once is counted whole.
             if is_whole or not caller.idempotency_key:
@@ -350,7 +349,7 @@ def _fault(request: web.Request, error: Exception) -> Fault:
 def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
     """What aiohttp itself refuses, in OpenAI's form."""
     if error.status == 404:
-        text = f"there is no {request.method} {request.path} here"
+        text = f"there is no {request.method} {request.rel_url.raw_path} here"
         meant = "/v1" + request.path.rpartition("/v1")[2]
         if meant in PATHS:
             text += f"; did you mean {meant}?"
