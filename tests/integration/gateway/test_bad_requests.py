@@ -113,10 +113,6 @@ REFUSED: list[tuple[str, Any, int, str | None, str | None]] = [
 ]
 
 
-#: With it the body is not sent before the gateway has read the head.
-IN_TWO = "Expect: 100-continue"
-
-
 @pytest.mark.parametrize(("path", "body", "status", "param", "code"), REFUSED)
 def test_a_bad_request_is_refused_in_openais_form(
     gateway: Served,
@@ -233,66 +229,6 @@ def test_a_header_that_is_no_text_is_refused(gateway: Served, name: str):
         assert (status, body["error"]["param"]) == (400, name), body
     sound = {name: "\u00e9".encode().decode("latin-1")}
     assert gateway.ask("/v1/completions", asked, headers=sound)[0] == 200
-
-
-@pytest.mark.parametrize(
-    ("headers", "content"),
-    [
-        ("Transfer-Encoding: chunked", b"5\r\n{\r\n\r\nzz\r\n"),
-        ("Content-Encoding: gzip\r\nContent-Length: 5", b"hello"),
-        (f"Content-Encoding: gzip\r\nContent-Length: 5\r\n{IN_TWO}", b"hello"),
-        ("A: \x00\r\nContent-Length: 2", b"{}"),
-    ],
-)
-def test_what_is_no_http_is_refused_and_not_logged(
-    gateway: Served, site: FleetSite, headers: str, content: bytes
-):
-    log = site.folder / "gateway.log"
-    logged = log.read_text()
-    with socket.create_connection(("127.0.0.1", gateway.port), 20) as connection:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n"
-        if IN_TWO in headers:
-            connection.sendall(head.encode())
-            assert connection.recv(4096).split()[1] == b"100"
-            connection.sendall(content)
-        else:
-            # Chunks that go wrong after their head are waited for, for 10 s.
-            connection.sendall(head.encode() + content)
-        told, _, body = connection.recv(4096).partition(b"\r\n\r\n")
-        assert told.split()[1] == b"400"
-        error = json.loads(body)["error"]
-        assert error["type"] == "invalid_request_error"
-        assert not error["message"].endswith(":"), error
-    assert log.read_text() == logged
-
-
-@pytest.mark.parametrize(
-    ("path", "headers", "status"),
-    [
-        ("/v1/models", f"A: {'a' * 10_000}", 431),
-        ("/v1/models", f"{'a' * 10_000}: a", 431),
-        ("/v1/models", "\r\n".join(f"A{number}: a" for number in range(150)), 431),
-        (f"/v1/files?after={'a' * 10_000}", "A: a", 414),
-    ],
-)
-def test_a_head_that_is_too_large_is_refused(
-    gateway: Served, path: str, headers: str, status: int
-):
-    with socket.create_connection(("127.0.0.1", gateway.port), 20) as connection:
-        head = f"GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n"
-        connection.sendall(head.encode())
-        told, _, body = connection.recv(4096).partition(b"\r\n\r\n")
-    assert int(told.split()[1]) == status
-    error = json.loads(body)["error"]
-    assert error["type"] == "invalid_request_error"
-    assert "aaa" not in error["message"]
-
-
-def test_what_nobody_can_expect_is_refused(gateway: Served):
-    headers = {"Expect": "200-ok"}
-    asked = {"model": "writer", "prompt": "hello"}
-    status, body, _ = gateway.ask("/v1/completions", asked, headers=headers)
-    assert (status, body["error"]["code"]) == (417, "expectation_failed")
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "odd", "gzip, gzip"])
