@@ -1,5 +1,6 @@
 """Control beyond the acceptance scenarios: other fleets, other loads, other faults."""
 
+import math
 from collections.abc import Callable
 
 from modelserver.policy.health.memory import Health
@@ -211,6 +212,39 @@ def _degraded_recovers(seed: int) -> Got:
     return conclude(fleet, f"{was}, then {own.health}", ok)
 
 
+def _degraded_then(seconds: float, **fault: float) -> Callable[[int], Got]:
+    """A relaunch did not help against one fault; another one is found like a first."""
+
+    def scenario(seed: int) -> Got:
+        fleet = warm(seed)
+        fleet.break_engine("m-3", factor=2.0, sticky=True)
+        fleet.run(25 * MINUTE)
+        was = fleet.store.memory.engines["m-3"].health
+        got = judge(fleet, seconds, {"factor": 2.0, **fault}, "m-3")
+        ok = got.ok and was is Health.DEGRADED
+        return Got(f"{was}, {got.text}", ok)
+
+    return scenario
+
+
+def _fails_once_relaunched(seed: int) -> Got:
+    """It fails as soon as it is back, when it may not be relaunched: later it is."""
+    fleet = warm(seed)
+    began = fleet.now
+    fleet.break_engine("m-3", factor=3.0)
+    while not fleet.store.relaunches(began) and fleet.now < began + 10 * MINUTE:
+        fleet.run(5.0)
+    fleet.run(fleet.load_seconds + 5.0)
+    fleet.break_engine("m-3", errors=0.2)
+    fleet.run(30 * MINUTE)
+    own, relaunches = fleet.store.memory.engines["m-3"], fleet.store.relaunches(began)
+    delay = relaunches[-1][0] - relaunches[0][0] if relaunches else math.inf
+    others = others_touched(fleet, began, "m-3")
+    text = f"{len(relaunches)} relaunches, {delay:.0f} s apart, then {own.health}"
+    ok = len(relaunches) == 2 and delay <= 15 * MINUTE and not others
+    return conclude(fleet, text, ok and own.health is Health.HEALTHY)
+
+
 def _wavering(seed: int, factor: float) -> Got:
     """Engines whose speed goes up and down by a twentieth; one is slow, or none."""
     fleet = new_fleet(seed, load=12.0, wander=0.3)
@@ -254,4 +288,17 @@ VARIATIONS = (
     ),
     Scenario("slow from the start", "1 relaunch, degraded", _broken_from_the_start),
     Scenario("degraded, then well", "degraded, then healthy", _degraded_recovers),
+    Scenario(
+        "degraded, then 6x slow",
+        "<= 90 s, 1 relaunch",
+        _degraded_then(90.0, factor=6.0),
+    ),
+    Scenario(
+        "degraded, then 30 % errors",
+        "<= 90 s, 1 relaunch",
+        _degraded_then(90.0, errors=0.3),
+    ),
+    Scenario(
+        "errors after a relaunch", "2 relaunches, <= 900 s", _fails_once_relaunched
+    ),
 )

@@ -231,14 +231,13 @@ class _Judge:
         own = self.engines[name]
         load = self.snapshot.loads.get(name)
         inflight = load.inflight if load else 0
-        found = Findings(
-            self.tick, hung=self._hung_reason(observation), inflight=inflight
-        )
+        hung = self._hung_reason(observation)
+        common = self.guard.models[observation.spec.name].common_residual
+        found = Findings(self.tick, hung=hung, inflight=inflight, common=common)
         if own.health.is_held:
             took = canary_slowdown(observation, self.engines, self.typical)
-            common = self.guard.models[observation.spec.name].common_residual
             verified = find_verified(self._alike(name))
-            return replace(found, slowdown=took, common=common, verified=verified)
+            return replace(found, slowdown=took, verified=verified)
         if not self.tick or not report.serves:
             return found
         slow = self._find_slow(observation, speeds)

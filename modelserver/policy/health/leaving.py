@@ -3,13 +3,14 @@
 import math
 from dataclasses import replace
 
-from modelserver.policy.health.blame import residual_of
+from modelserver.policy.health.blame import SLOWER_STILL, residual_of
 from modelserver.policy.health.case import EngineCase, Transition
 from modelserver.policy.health.guards import cooldown_seconds
 from modelserver.policy.health.memory import EngineMemory, Health
 from modelserver.policy.health.verdicts import (
     AnySlow,
     Errors,
+    Slow,
     SlowBand,
     SlowCanary,
     Stutter,
@@ -39,6 +40,22 @@ def drain_slow(case: EngineCase, slow: AnySlow) -> Transition:
 
 def cause_of(slow: AnySlow) -> Cause:
     return Cause.SLOW_CANARIES if isinstance(slow, SlowCanary) else Cause.SLOW
+
+
+def is_incurable(own: EngineMemory, slow: AnySlow, common: float) -> bool:
+    """Whether it is degraded for as much, as a relaunch did not help against that.
+
+    ``common`` is how slow all engines of its model are, as a logarithm.
+    """
+    if own.health is not Health.DEGRADED or not own.incurable:
+        return False
+    if isinstance(slow, Stutter):
+        return True  # So seems, for minutes, one that was slow and is well again.
+    known = math.log(own.slowdown)
+    if own.cause is Cause.SLOW:
+        known = max(known, own.residual)
+    shared = max(common, slow.peers_residual if isinstance(slow, Slow) else 0.0)
+    return residual_of(slow) < known + shared + math.log(SLOWER_STILL)
 
 
 def drain_for_errors(case: EngineCase, errors: Errors) -> Transition:

@@ -157,6 +157,7 @@ class EngineMemory:
             offset=None,
             offset_looks=0,
             usual=0.0,
+            residual=self.residual + self.accepted,
             accepted=0.0,
             disproved=(),
             rechecks=0,

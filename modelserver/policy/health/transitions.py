@@ -29,6 +29,7 @@ from modelserver.policy.health.leaving import (
     drain,
     drain_for_errors,
     drain_slow,
+    is_incurable,
     passed_lately,
     relaunch,
 )
@@ -106,7 +107,7 @@ def _serving(case: EngineCase) -> Transition:
         return Transition(case.memory)
     case = replace(case, memory=_ticked(case))
     own = case.memory
-    if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
+    if found.errors and _fails(own):
         return drain_for_errors(case, found.errors)
     if own.health is Health.PROBATION:
         return Transition(own)
@@ -120,6 +121,11 @@ def _serving(case: EngineCase) -> Transition:
 def _lasts(own: EngineMemory) -> bool:
     """Whether it was found slow at enough of the last looks."""
     return sum(own.slow_ticks) >= SLOW_TICKS
+
+
+def _fails(own: EngineMemory) -> bool:
+    """Whether it failed too often at enough of the last looks."""
+    return sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS
 
 
 def _still_stutters(case: EngineCase, found: Stutter) -> Transition:
@@ -152,6 +158,8 @@ def _ticked(case: EngineCase) -> EngineMemory:
     heeded = slow is not None and not (
         quiet and isinstance(slow, SlowCanary) and not own.accepted
     )
+    if slow and is_incurable(own, slow, case.found.common):
+        heeded = False
     over = not quiet and own.health is not Health.DEGRADED
     slow_ticks = (*own.slow_ticks, heeded)[-OF_TICKS:]
     failed = case.found.errors is not None
@@ -308,18 +316,29 @@ def _degraded(case: EngineCase) -> Transition:
     case = replace(case, memory=own)
     if own.clear_ticks >= CLEAN_TICKS and case.waited >= RECHECK_SECONDS:
         return Transition(_recheck(case))
-    curable = not own.incurable
-    if curable and found.slow and _lasts(own):
-        refused = case.guard.why_no_relaunch(case.observation.report, own)
-        if not refused:
-            return drain_slow(case, found.slow)
-    return Transition(own)
+    return _degraded_further(case)
+
+
+def _degraded_further(case: EngineCase) -> Transition:
+    """It is relaunched once it may be, and for what no relaunch was tried against."""
+    own, found = case.memory, case.found
+    if case.guard.why_no_relaunch(case.observation.report, own):
+        return Transition(own)
+    curable = replace(case, memory=replace(own, incurable=False))
+    if found.errors and _fails(own):
+        move = drain_for_errors(curable, found.errors)
+    elif found.slow and _lasts(own):
+        move = drain_slow(curable, found.slow)
+    else:
+        return Transition(own)
+    refused = move.memory.health is Health.DEGRADED
+    return Transition(replace(own, blocked=move.memory.blocked)) if refused else move
 
 
 def _slow_for_some(case: EngineCase) -> Transition:
     """Slow for some requests only: another fault counts like a first one."""
     own, found = case.memory, case.found
-    if found.errors and sum(own.error_ticks[-OF_ERROR_TICKS:]) >= ERROR_TICKS:
+    if found.errors and _fails(own):
         return drain_for_errors(case, found.errors)
     if found.slow and _lasts(own):
         return _drain_for_slowness(case, found.slow)
