@@ -1,6 +1,7 @@
 """What tests of several floors share: waiting, a real server, a real launcher."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -47,21 +48,39 @@ def eventually(predicate: Callable[[], T], within: float = LEAST_PATIENCE) -> T:
         time.sleep(0.02)
 
 
-_GIVEN: set[int] = set()
+#: Ports of tests' servers. Systems give none of these to outgoing connections, which
+#: might take one just before its server does, and launchers none to engines.
+TEST_PORTS = (*range(10_000, 21_000), *range(24_000, 32_000))
+#: A process has so many of them for itself at a time.
+PORTS_OF_A_PROCESS = 100
+#: By process, for those that fork: what is left to be given.
+_PORTS: dict[int, Iterator[int]] = {}
 
 
 def free_port() -> int:
-    """A port that is free now, and that this process has not got before.
+    """A port that is free now, and that neither this process nor another has got.
 
     Kombu's pools keep connections to a server that is gone for the next one there.
     """
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _GIVEN:
-            _GIVEN.add(port)
+    for port in _PORTS.setdefault(os.getpid(), _claimed_ports()):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
+    raise RuntimeError("tests have all of their ports; end some of their processes")
+
+
+def _claimed_ports() -> Iterator[int]:
+    """Ports that are this process's own until it ends."""
+    places = range(0, len(TEST_PORTS), PORTS_OF_A_PROCESS)
+    for place in random.SystemRandom().sample(places, len(places)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0modelserver tests' ports {place}")
+        except OSError:
+            claim.close()  # They are another's.
+            continue
+        claim.detach()  # Open until the process ends.
+        yield from TEST_PORTS[place : place + PORTS_OF_A_PROCESS]
 
 
 def gpus(number: int, total_gib: float = 80.0) -> tuple[Gpu, ...]:
@@ -171,7 +190,7 @@ def _leave(cage: Path) -> bool:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs, or any thread of it does that has its sockets still."""
     with suppress(psutil.NoSuchProcess):
         return not has_ended(psutil.Process(pid))
     return False
