@@ -75,7 +75,7 @@ class EngineProcess:
             self._process.stdout.close()
 
     def request(
-        self, method: str, path: str, body: object = None, within: float = 5.0
+        self, method: str, path: str, body: object = None, within: float = 30.0
     ) -> Reply:
         """Send one request on a connection of its own.
 
@@ -91,7 +91,7 @@ class EngineProcess:
         finally:
             connection.close()
 
-    def complete(self, prompt: str, within: float = 5.0, **fields: object) -> Reply:
+    def complete(self, prompt: str, within: float = 30.0, **fields: object) -> Reply:
         body = {"prompt": prompt} | fields
         return self.request("POST", "/v1/completions", body, within)
 
