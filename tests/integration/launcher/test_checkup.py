@@ -133,11 +133,11 @@ def test_round_of_canaries_waits_until_the_engine_is_empty(site: Site) -> None:
     engine = site.reaches("good-0", EngineState.READY)
     in_flight(site, "good-0", 1, idle=60.0)
     eventually(lambda: "good-0" in read_loads(site.store))
-    before = completed(engine)
     site.wish("good-0", replace(wish, hold="verify: slow", canary=3))
     held = eventually(lambda: site.reaches("good-0", EngineState.READY).hold)
     assert held
     # Probes of life come one by one; a round would be eleven at once.
+    before = completed(engine)
     alive_at = site.reaches("good-0", EngineState.READY).alive_at
     later = alive_at + 5
     eventually(lambda: site.reaches("good-0", EngineState.READY).alive_at > later)

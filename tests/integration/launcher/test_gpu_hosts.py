@@ -15,6 +15,7 @@ from modelserver.cli.status import render
 from modelserver.operations.status import Status, read_status
 from modelserver.store.fleet.control import read_wishes
 from modelserver.store.fleet.engines import read_engines
+from modelserver.values import EngineReport
 from tests.nvml import StubGpu, build
 from tests.nvml.fleet import GpuFleet, section
 from tests.support.processes import ValkeyProcess, end, eventually, frozen
@@ -104,12 +105,17 @@ def test_what_is_promised_is_looked_at_again_right_before_the_start(
     assert read_wishes(fleet.store)["m-0"].spec.uuids == (uuid("a", 0),)
     fleet.stranger("a", 0, stranger, 40)
     launcher.send_signal(signal.SIGCONT)
-    held = eventually(lambda: read_engines(fleet.store).get("m-0"))
     eventually(fleet.seen)
-    assert held.reason == (
-        f"needs 1 free GPU; gpu 0 has 40 GiB free: {fleet.gpus('a')[0].holders}"
-    )
-    assert held.incarnation == 0
+
+    def held() -> EngineReport:
+        engine = read_engines(fleet.store)["m-0"]
+        holders = fleet.gpus("a")[0].holders
+        # It is reported before its GPU is looked at, without a reason.
+        assert engine.reason == f"needs 1 free GPU; gpu 0 has 40 GiB free: {holders}"
+        return engine
+
+    eventually(lambda: "m-0" in read_engines(fleet.store))
+    assert eventually(held).incarnation == 0
 
 
 def test_an_engine_whose_gpu_a_stranger_took_is_started_elsewhere(
@@ -129,7 +135,7 @@ def test_an_engine_whose_gpu_a_stranger_took_is_started_elsewhere(
     def moved() -> bool:
         fleet.breathe()
         fleet.steer()
-        return "m-0" in fleet.ready() and fleet.ready()["m-0"].host == there
+        return [engine.host for engine in fleet.ready().values()] == [there]
 
     eventually(moved)
 
@@ -142,13 +148,13 @@ def test_an_engine_that_finds_no_memory_tries_another_gpu(make: Make) -> None:
     fleet = make(section("m", gpus=1, command=command), a=2)
     eventually(fleet.seen)
 
-    def there() -> bool:
+    def there() -> EngineReport | None:
         fleet.breathe()
         fleet.steer()
-        return fleet.ready().get("m-0") is not None
+        return fleet.ready().get("m-0")
 
-    eventually(there)
-    engine = fleet.ready()["m-0"]
+    engine = eventually(there)
+    assert engine
     assert (engine.gpus, engine.incarnation) == ((1,), 3)
 
 
@@ -209,9 +215,9 @@ def test_launchers_of_one_machine_do_not_take_each_others_gpus(make: Make) -> No
         return sorted(fleet.ready())
 
     (first,) = eventually(ready)
-    engine = fleet.ready()[first]
-    other = "b" if engine.host == "a" else "a"
-    launcher = fleet.launchers[engine.host].process
+    host = read_engines(fleet.store)[first].host
+    other = "b" if host == "a" else "a"
+    launcher = fleet.launchers[host].process
     said = f"the launcher pid {launcher.pid} ("
 
     def reason() -> str:

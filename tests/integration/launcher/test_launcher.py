@@ -27,6 +27,7 @@ from tests.support.processes import (
     LauncherProcess,
     ValkeyProcess,
     eventually,
+    free_port,
     lives,
 )
 
@@ -178,7 +179,7 @@ def test_some_signals_leave_the_engines_to_the_next_launcher(
     assert launcher.wait() == 0
     assert stats(before)["pid"] == before.pid
     site.launch()
-    eventually(lambda: "STARTING -> READY" in site.said().split("adopted")[-1])
+    eventually(lambda: "STARTING -> READY" in site.said().partition("adopted")[2])
     assert site.reaches("good-0", EngineState.READY).pid == before.pid
 
 
@@ -188,17 +189,20 @@ def test_taken_port_keeps_the_engine_pending_and_names_the_holder(site: Site) ->
         site.pin("good", port=port)
         site.launch()
         site.want("good", port=port)
-        reason = eventually(lambda: site.reaches("good-0", EngineState.PENDING).reason)
-        assert f"port {port}" in reason
-        assert f"pid {os.getpid()}" in reason
-        assert "fleet file" in reason
+
+        def told() -> bool:
+            reason = site.reaches("good-0", EngineState.PENDING).reason
+            assert f"port {port}" in reason
+            assert f"pid {os.getpid()}" in reason
+            return "fleet file" in reason
+
+        eventually(told)
     engine = site.reaches("good-0", EngineState.READY)
     assert engine.url == f"http://127.0.0.1:{port}"
 
 
 def test_external_engine_is_watched_and_never_started(site: Site) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     site.pin("other", port=port)
     site.pin("foreign", url=url)
@@ -246,7 +250,8 @@ def test_launcher_that_starts_while_the_store_is_away_watches_its_engines(
     first.wait()
     valkey.stop()
     launcher = site.launch()
-    eventually(lambda: "good-0 STARTING -> READY" in site.said().split("watched")[-1])
+    ready = "good-0 STARTING -> READY"
+    eventually(lambda: ready in site.said().partition("watched")[2])
     valkey.start()
     # Control looks, and has not repeated its wishes yet.
     report_steered(site.store, "test")
@@ -328,12 +333,14 @@ def test_served_requests_prove_an_engine_alive_without_a_probe(site: Site) -> No
     site.launch()
     site.want("good")
     engine = site.reaches("good-0", EngineState.READY)
-    proofs = stats(engine)["completed"]
-    later = engine.alive_at + 6
 
-    def proved() -> bool:
+    def proved(after: float) -> bool:
         in_flight(site, "good-0", 1, idle=0.1)
-        return site.reaches("good-0", EngineState.READY).alive_at > later
+        return site.reaches("good-0", EngineState.READY).alive_at > after
 
-    eventually(proved)
+    # A probe that was due before the launcher heard of them is over by then.
+    eventually(lambda: proved(engine.alive_at))
+    proofs = stats(engine)["completed"]
+    later = site.reaches("good-0", EngineState.READY).alive_at + 6
+    eventually(lambda: proved(later))
     assert stats(engine)["completed"] == proofs

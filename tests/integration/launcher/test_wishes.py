@@ -35,16 +35,18 @@ def expected(texts: list[str]) -> list[str]:
 
 
 def test_a_held_engine_gets_nothing_new_and_finishes_what_it_has(fleet: FleetSite):
-    fleet.engine("writer-0", "--latency", "1")
+    writer = fleet.engine("writer-0", "--hang")
     fleet.worker()
     old, new = ["old 1", "old 2"], [f"new {place}" for place in range(30)]
     before = fleet.send(old)
     eventually(lambda: fleet.in_flight("writer-0") == 2, PATIENCE)
-    fleet.engine("writer-1")
+    # In this order: a worker that knows of the other one knows of the hold.
     fleet.report("writer-0", hold=HOLD)
+    fleet.engine("writer-1")
     eventually(lambda: "writer-1" in read_loads(fleet.store), PATIENCE)
     after = fleet.send(new)
     assert answers(after) == expected(new)
+    writer.fault()
     assert answers(before) == expected(old)
     assert executed(fleet, "writer-0") == set(old)
 
