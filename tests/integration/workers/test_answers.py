@@ -84,9 +84,12 @@ def test_a_chord_of_vectors_reaches_its_body_as_lists(fleet: FleetSite):
 
 
 def test_every_request_leaves_a_sample(fleet: FleetSite):
-    before = read_counters(fleet.store, "other-0").get(Outcome.OK, 0)
+    def well() -> int:
+        return read_counters(fleet.store, "other-0").get(Outcome.OK, 0)
+
+    before = well()
     answers(fleet.send(prompts("sample", 5), kwargs={"model": "other"}))
-    eventually(lambda: read_counters(fleet.store, "other-0")[Outcome.OK] == before + 5)
+    eventually(lambda: well() == before + 5)
     sample = read_samples(fleet.store, "other-0")[0]
     assert (sample.incarnation, sample.outcome) == (1, Outcome.OK)
     assert (sample.prompt_tokens, sample.completion_tokens) == (2, 256)

@@ -61,8 +61,9 @@ def broken_tried(fleet: FleetSite) -> bool:
 def test_poison_on_a_lone_engine_takes_few_attempts_though_nobody_else_asks(
     fleet: FleetSite,
 ):
-    lone = fleet.engine("lone", model="other")
+    # In this order: a worker that knows of the new one knows that the other is gone.
     fleet.report("other-0", EngineState.STOPPED, model="other")
+    lone = fleet.engine("lone", model="other")
     eventually(lambda: is_asked(fleet, lone), PATIENCE)
     lone.fault(status=500, marked="arsenic")
     texts = [f"arsenic {number}" for number in range(4)]
@@ -78,8 +79,8 @@ def test_a_lone_engine_that_resets_is_left_alone_and_then_asked_again(
     fleet: FleetSite,
 ):
     block_writer(fleet, limit=4)
-    lone = fleet.engine("resets", model="other")
     fleet.report("other-0", EngineState.STOPPED, model="other")
+    lone = fleet.engine("resets", model="other")
     eventually(lambda: is_asked(fleet, lone), PATIENCE)
     lone.fault(reset=True)
     result = fleet.complete.delay("patience", model="other")

@@ -180,7 +180,7 @@ def test_an_answer_that_was_lost_before_its_acknowledgement_is_stored_again(
 
 
 def test_requests_wait_out_a_demoted_server(fleet: FleetSite, client: "redis.Redis"):
-    fleet.engine("writer-0", "--latency", "0.3", limit=4)
+    engine = fleet.engine("writer-0", "--hang", limit=4)
     fleet.worker()
     texts = [f"request {place}" for place in range(12)]
     results = fleet.send(texts)
@@ -188,6 +188,7 @@ def test_requests_wait_out_a_demoted_server(fleet: FleetSite, client: "redis.Red
     demote(client)
     with pytest.raises(StoreUnreachableError, match="takes no writes"):
         fleet.complete.delay("refused")
+    engine.fault()
     eventually(lambda: fleet.in_flight("writer-0") == 0, PATIENCE)
     promote(client)
     assert answers(results) == [answer_text(text) for text in texts]

@@ -16,8 +16,10 @@ from modelserver.messaging.wire import result_key
 from modelserver.store.fleet.engines import read_engines
 from modelserver.store.fleet.workers import read_loads
 from modelserver.store.messages.dead_letters import dead_letters, discard, resubmit
+from modelserver.values import EngineReport
 from tests.engine.openai_api import answer_text
 from tests.support.fragile import open_fragile_fleet
+from tests.support.launchers import fault
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import PATIENCE, FleetSite, answers, open_fleet
 
@@ -79,8 +81,9 @@ def test_of_two_workers_one_runs_the_suspects(fleet: FleetSite):
 def test_suspects_are_told_apart_without_holding_others_up(fleet: FleetSite):
     """64 on an engine that is killed: in a few rounds, and others run meanwhile."""
     names = [f"s{i}" for i in range(64)]
+    engine = eventually(lambda: serving(fleet))
+    fault(engine, hang=True)
     suspects = fleet.send(names, kwargs={"model": "fragile"})
-    engine = read_engines(fleet.store)["fragile-0"]
     eventually(lambda: load_of(fleet) == 64, PATIENCE)
     os.kill(engine.pid, signal.SIGKILL)
     eventually(lambda: read_engines(fleet.store)["fragile-0"].died >= 1, PATIENCE)
@@ -92,6 +95,12 @@ def test_suspects_are_told_apart_without_holding_others_up(fleet: FleetSite):
     assert answers(suspects, within=60) == [answer_text(name) for name in names]
     assert time.monotonic() - began < 45
     assert dead_letters(fleet.store) == ()
+
+
+def serving(fleet: FleetSite) -> EngineReport | None:
+    """The one engine, once it can be used."""
+    engine = read_engines(fleet.store).get("fragile-0")
+    return engine if engine and engine.serves else None
 
 
 def load_of(fleet: FleetSite) -> int:

@@ -55,8 +55,9 @@ def test_a_stuck_model_hoards_nothing_and_starves_no_other(fleet: FleetSite):
 
 
 def test_in_flight_never_exceeds_an_engines_limit(fleet: FleetSite):
-    slow = fleet.engine("slow", model="other", limit=3)
+    # In this order: a worker that knows of the new one knows that the other is gone.
     fleet.report("other-0", EngineState.STOPPED, model="other")
+    slow = fleet.engine("slow", model="other", limit=3)
     eventually(lambda: is_asked(fleet, slow), PATIENCE)
     slow.fault(hang=True)
     results = fleet.send(prompts("limited", 45), kwargs={"model": "other"})
@@ -70,9 +71,9 @@ def test_in_flight_never_exceeds_an_engines_limit(fleet: FleetSite):
 
 
 def test_engines_share_the_load_by_their_limits(fleet: FleetSite):
+    fleet.report("other-0", EngineState.STOPPED, model="other")
     both = [fleet.engine("big", model="other", limit=30)]
     both.append(fleet.engine("small", model="other", limit=10))
-    fleet.report("other-0", EngineState.STOPPED, model="other")
     eventually(lambda: all(is_asked(fleet, engine) for engine in both), PATIENCE)
     for engine in both:
         engine.fault(hang=True)

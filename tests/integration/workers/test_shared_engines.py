@@ -112,7 +112,9 @@ def test_a_killed_workers_share_and_requests_are_the_others_at_once(fleet: Fleet
     killed.wait()
     eventually(lambda: shares(fleet, "writer-0") == [LIMIT], PATIENCE)
     eventually(lambda: running(writer.stats()) == LIMIT, PATIENCE)
-    (left,) = read_workers(fleet.store)
+    (left,) = eventually(
+        lambda: found if len(found := read_workers(fleet.store)) == 1 else None
+    )
     assert left.startswith(f"{HOST}-")
     writer.fault()
     assert len(answers(results)) == LIMIT
@@ -120,15 +122,17 @@ def test_a_killed_workers_share_and_requests_are_the_others_at_once(fleet: Fleet
 
 def test_an_idle_share_is_lent_and_comes_back(fleet: FleetSite):
     """One of them does no longer consume, as remote control can say."""
-    idle = living(fleet)[0]
+    idle, writer = living(fleet)[0], fleet.engines["writer-0"]
     fleet.app.control.cancel_consumer("writer", destination=[idle.name], reply=True)
+    # There is more to do until it is lent, however long that takes.
+    writer.fault(hang=True)
     results = fleet.send([f"w{n}" for n in range(300)])
-    eventually(lambda: shares(fleet, "writer-0")[0] == 1, PATIENCE)
     eventually(lambda: shares(fleet, "writer-0") == [1, 8], PATIENCE)
+    writer.fault()
     fleet.app.control.add_consumer("writer", destination=[idle.name], reply=True)
     eventually(lambda: shares(fleet, "writer-0") == [4, 5], PATIENCE)
     assert len(answers(results)) == 300
-    assert fleet.engines["writer-0"].stats()["most_in_flight"] <= LIMIT
+    assert writer.stats()["most_in_flight"] <= LIMIT
 
 
 def test_a_worker_that_ends_leaves_its_share_as_it_finishes(fleet: FleetSite):

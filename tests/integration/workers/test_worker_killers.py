@@ -94,6 +94,7 @@ def test_reaps_are_counted_in_the_message(fleet: FleetSite):
         eventually(lambda: fleet.in_flight("writer-0") == 1, PATIENCE)
         worker.signal(signal.SIGKILL)
         worker.wait()
+        eventually(lambda: fleet.in_flight("writer-0") == 0, PATIENCE)
     fleet.worker()
     eventually(lambda: fleet.in_flight("writer-0") == 1, PATIENCE)
     counts = [message["headers"].get(REAPS) for message in held_messages(fleet)]
