@@ -53,10 +53,11 @@ def test_a_removed_model_finishes_what_it_has_and_keeps_what_waits(hosts: Hosts)
     hosts.worker("a")
     hosts.ready("m-0")
     results = [
-        hosts.complete.delay(f"{n}", model="m", max_tokens=2) for n in range(200)
+        hosts.complete.delay(f"{n}", model="m", max_tokens=2) for n in range(600)
     ]
     eventually(lambda: any(result.ready() for result in results))
 
+    # Much of it waits until the second one of these is over.
     hosts.write(model("n"))
     refused = hosts.run("apply", "--yes")
     assert refused.returncode == 1
@@ -78,12 +79,14 @@ def test_a_removed_model_finishes_what_it_has_and_keeps_what_waits(hosts: Hosts)
     assert "left the fleet" in entry["waiting_for"]
 
     def refuses() -> bool:
-        with pytest.raises(UnknownModelError, match='no model "m"'):
+        try:
             hosts.complete.delay("late", model="m")
-        return True
+        except UnknownModelError as error:
+            return 'no model "m"' in str(error)
+        return False  # The client has not read of it yet.
 
     eventually(refuses)
-    hosts.apply(slow, model("n"))
+    hosts.apply(model("m"), model("n"))
     assert all(result.get(timeout=60) for result in results)
 
 
@@ -190,7 +193,7 @@ def test_a_section_that_no_engine_starts_with_stops_at_the_first(hosts: Hosts):
     hosts.ready("m-0")
     other = hosts.ready("m-1")
     hosts.write(model("m", "--no-such-option", min_engines=2))
-    done = hosts.run("apply", "--yes", "--wait", "8")
+    done = hosts.run("apply", "--yes", "--wait", "90")
     assert done.returncode == 1
     assert "m-0 is FATAL" in done.stderr
     assert "m-1 is still to be restarted" in done.stderr
@@ -323,6 +326,6 @@ def test_the_first_apply_makes_a_key_and_a_host_without_it_names_the_remedy(
     key = hosts.settings.fleet_key
     assert (key.file.stat().st_mode & 0o777, key.last_version()) == (0o600, 1)
     launcher = hosts.launch("a")
-    assert launcher.process.wait(30) == 2
+    assert launcher.wait() == 2
     assert "is signed, and this host has no key; copy fleet.key from" in launcher.said()
     assert key.read() not in read_applied_fleet(hosts.store)
