@@ -316,10 +316,17 @@ class Publications:
 
     def seen(self) -> Counter[str]:
         """Publications so far, by task."""
-        while message := self._pubsub.get_message(timeout=0.05):
-            if orjson.loads(message["data"])["status"] in READY_STATES:
-                self._seen[message["channel"].removeprefix(self._head)] += 1
+        while self.hear():
+            pass
         return self._seen
+
+    def hear(self) -> bool:
+        """Count the next one; False where none comes."""
+        if not (message := self._pubsub.get_message(timeout=0.05)):
+            return False
+        if orjson.loads(message["data"])["status"] in READY_STATES:
+            self._seen[message["channel"].removeprefix(self._head)] += 1
+        return True
 
     def close(self) -> None:
         """Hear no more."""

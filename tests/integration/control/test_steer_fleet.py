@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from modelserver.store.fleet.control import read_memory, read_steered, read_wishes
-from modelserver.store.fleet.decisions import last_decisions
+from modelserver.store.fleet.decisions import recent_decisions
 from modelserver.store.fleet.engines import read_engines
 from tests.support.fleets import Hosts, model, open_hosts
 from tests.support.processes import ValkeyProcess, eventually
 from tests.support.workers import DurableValkey, answers
 
 
-def rebalanced(hosts: Hosts) -> list[str]:
-    decisions = last_decisions(hosts.store, "", 100)
-    return [each["reason"] for each in decisions if each["action"] == "rebalance"]
+def decided(hosts: Hosts, action: str) -> list[dict[str, str]]:
+    decisions = recent_decisions(hosts.store)
+    return [each for each in decisions if each["action"] == action]
 
 
 def test_a_request_wakes_a_sleeping_model_and_idleness_ends_its_engine(
@@ -27,10 +27,10 @@ def test_a_request_wakes_a_sleeping_model_and_idleness_ends_its_engine(
         assert hosts.engine("m-0") is None
         for _ in range(2):
             assert answers([hosts.complete.delay("wake up")], within=60)
-            assert read_wishes(hosts.store)["m-0"].spec.host == "a"
             eventually(lambda: not read_engines(hosts.store))
             assert read_wishes(hosts.store) == {}
-        said = rebalanced(hosts)
+        assert [each["host"] for each in decided(hosts, "want")] == ["a"] * 2
+        said = [each["reason"] for each in decided(hosts, "rebalance")]
         assert sum("is asked for and has no engine" in each for each in said) == 2
         assert sum("ends m-0: nobody asks for it" in each for each in said) == 2
 
