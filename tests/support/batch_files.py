@@ -38,6 +38,16 @@ def names(path: Path) -> Counter[str]:
     return Counter(line["custom_id"] for line in read_lines(path))
 
 
+def names_so_far(path: Path) -> Counter[str]:
+    """The same of a file that grows, or did when its writer was killed.
+
+    Of its last line there may be a part.
+    """
+    text = path.read_text() if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return Counter(json.loads(line)["custom_id"] for line in lines)
+
+
 def batch_command(*arguments: object) -> list[str]:
     """The argv of ``modelserver batch run``."""
     start = [sys.executable, "-m", "modelserver.cli", "batch", "run"]

@@ -49,9 +49,17 @@ def restore(site: FleetSite) -> None:
 
 
 def _waiting(site: FleetSite) -> int:
-    """Requests that are queued, held or parked."""
+    """Requests that are queued, held or parked.
+
+    The queues before and after: what is taken from one meanwhile is held, and what a
+    worker gives back is queued.
+    """
     queues = [CONTROL_QUEUE, *MODEL_OF.values()]
-    return sum(read_backlogs(site.store, queues).values()) + site.held() + site.parked()
+
+    def queued() -> int:
+        return sum(read_backlogs(site.store, queues).values()) + site.parked()
+
+    return queued() + site.held() + queued()
 
 
 def prompts(name: str, number: int) -> list[str]:

@@ -9,6 +9,7 @@ from tests.engine.openai_api import answer_text
 from tests.support.batch_files import (
     batch_line,
     names,
+    names_so_far,
     read_lines,
     run_batch,
     start_batch,
@@ -71,7 +72,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(fleet: FleetSite, tmp_path: P
     source, out = written(tmp_path), tmp_path / "out.jsonl"
     for share in (0.1, 0.3, 0.5):
         process = start_batch(fleet.environment, source, "-o", out)
-        eventually(lambda s=share: len(names(out)) > s * ROWS)
+        eventually(lambda s=share: len(names_so_far(out)) > s * ROWS)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
     with out.open("ab") as stream:
@@ -89,7 +90,7 @@ def test_ctrl_c_takes_back_what_waits(fleet: FleetSite, tmp_path: Path):
     fleet.engines["writer-0"].fault(slow=50)
     source, out = written(tmp_path), tmp_path / "out.jsonl"
     process = start_batch(fleet.environment, source, "-o", out)
-    eventually(lambda: names(out))
+    eventually(lambda: names_so_far(out))
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said

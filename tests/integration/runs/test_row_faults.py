@@ -112,12 +112,17 @@ def test_a_frozen_worker_that_wakes_up_in_mid_load_harms_nothing(fleet: FleetSit
 def test_a_worker_that_is_asked_to_stop_gives_back_what_it_has_not_begun(
     fleet: FleetSite,
 ):
-    fleet.engine("writer-0", "--latency", "1", limit=32)
+    engine = fleet.engine("writer-0", limit=32)
+    engine.fault(hang=True)
     worker = fleet.worker()
     lane = open_lane(fleet)
     lane.send(make_rows(range(60)))
     eventually(lambda: fleet.in_flight("writer-0") == 32, PATIENCE)
     worker.signal(signal.SIGTERM)
+    # From here on it begins nothing.
+    eventually(lambda: "Warm shutdown" in worker.said(), PATIENCE)
+    eventually(lambda: read_backlog(fleet.store, "writer") == 28, PATIENCE)
+    engine.fault()
     assert worker.wait() == 0
     assert fleet.held() == 0
     assert read_backlog(fleet.store, "writer") == 28
@@ -163,7 +168,7 @@ def test_only_the_rows_of_the_last_bundle_are_tried_alone(fleet: FleetSite):
     # Two workers have died with all of them: from now on one runs at a time.
     third = fleet.worker()
     eventually(lambda: fleet.in_flight("writer-0") == 1, PATIENCE)
-    assert read_backlog(fleet.store, "writer") + fleet.held() == 16
+    eventually(lambda: read_backlog(fleet.store, "writer") + fleet.held() == 16)
     third.signal(signal.SIGKILL)
     third.wait()
     engine.fault()
