@@ -15,6 +15,7 @@ from modelserver.store.fleet.applied import read_applied_fleet
 from modelserver.store.fleet.engines import read_engines
 from modelserver.values import EngineState
 from tests.support.fleets import Hosts, model, open_hosts
+from tests.support.launchers import fault
 from tests.support.processes import ValkeyProcess, eventually, lives
 
 SLOW = ("--latency", "0.3")
@@ -56,6 +57,8 @@ def test_a_removed_model_finishes_what_it_has_and_keeps_what_waits(hosts: Hosts)
         hosts.complete.delay(f"{n}", model="m", max_tokens=2) for n in range(600)
     ]
     eventually(lambda: any(result.ready() for result in results))
+    # Or it would be done with them by the time that two commands have started.
+    fault(hosts.ready("m-0"), slow=10)
 
     # Much of it waits until the second one of these is over.
     hosts.write(model("n"))
@@ -306,7 +309,7 @@ def test_a_fleet_that_is_not_signed_or_old_runs_nothing(hosts: Hosts):
     said = "is older than version 2, which this host has obeyed"
     # The launcher writes its own again.
     eventually(lambda: json.loads(read_applied_fleet(hosts.store))["version"] == 2)
-    assert said in launcher.said() or said in worker.said()
+    eventually(lambda: said in launcher.said() or said in worker.said())
 
     hosts.store.client.set(hosts.store.keys.fleet, json.dumps(forged))
     applied = hosts.apply(model("m"), options=("--wait", "0"))

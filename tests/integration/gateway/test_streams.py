@@ -58,14 +58,14 @@ def test_the_time_to_the_first_token_of_a_stream_is_counted(
     gateway: Served, fleet: FleetSite
 ):
     def counted() -> int:
-        counters = read_model_times(fleet.store, ["writer"])["writer"]
+        counters = read_model_times(fleet.store, ["other"])["other"]
         return sum(FIRST_TOKEN.read(counters).counts)
 
-    before = counted()
-    asked = {"model": "writer", "prompt": "count 4", "max_tokens": 2}
+    # Of a model that no other test asks for: what it has streamed is counted later.
+    asked = {"model": "other", "prompt": "count 4", "max_tokens": 2}
     assert gateway.ask("/v1/completions", asked)[0] == 200
     list(gateway.events("/v1/completions", asked))
-    eventually(lambda: counted() == before + 1, PATIENCE)
+    eventually(lambda: counted() == 1, PATIENCE)
 
 
 def test_prompts_of_one_stream_are_told_apart(gateway: Served):

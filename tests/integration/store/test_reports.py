@@ -32,7 +32,7 @@ from modelserver.values import (
     Wish,
 )
 from tests.support.processes import ValkeyProcess
-from tests.support.workers import HOST, FleetSite, open_fleet
+from tests.support.workers import HOST, PATIENCE, FleetSite, open_fleet
 from workers.engines.fallbacks import Fallbacks
 from workers.engines.fleet_follower import FleetFollower
 from workers.engines.roster import Roster
@@ -50,7 +50,7 @@ def test_only_what_changes_the_work_of_workers_rings(site: FleetSite):
     store = site.store
     with store.client.pubsub(ignore_subscribe_messages=True) as heard:
         heard.subscribe(store.keys.changed)
-        heard.get_message(timeout=1)
+        heard.get_message(timeout=PATIENCE)
         report_engine(store, ENGINE)
         for second in range(5):
             report_engine(store, replace(ENGINE, alive_at=float(second), reason="r"))

@@ -1,7 +1,7 @@
 """Single texts that go to the engine together."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -50,6 +50,14 @@ def embed_all(
         return await asyncio.gather(*waits, return_exceptions=True)
 
     return asyncio.run(all_of_them())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0)
 
 
 def vectors(responses: list[Any]) -> list[Any]:
@@ -150,7 +158,9 @@ def test_texts_collect_while_the_engine_has_enough_to_do():
         for turn in range(ENOUGH_UNDER_WAY + 3):
             body = {"model": "m", "input": f"t{turn}"}
             waits.append(asyncio.create_task(coalescer.embed("e0", body, slow)))
-            await asyncio.sleep(2 * GATHER_SECONDS)
+            if turn < ENOUGH_UNDER_WAY:
+                await until(lambda turn=turn: len(asked.bodies) > turn)
+        await asyncio.sleep(2 * GATHER_SECONDS)
         ends.set()
         return await asyncio.gather(*waits)
 
