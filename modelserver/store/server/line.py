@@ -31,6 +31,8 @@ SILENT_SECONDS = 12.0
 PAUSE_SECONDS = 0.25
 #: Bytes that are read at a time.
 READ_BYTES = 1 << 16
+#: A value of more bytes is sent as it is: copies of tens of megabytes hold the loop.
+LONG_BYTES = 1 << 20
 #: What the reader of replies says where there is no whole one.
 _NONE_YET = object()
 
@@ -91,12 +93,21 @@ class Line:
             raise LostError("not connected")
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush, self._connection)
-        self._unsent.append(hiredis.pack_command(command))
+        self._unsent += _packed(command)
 
     def _flush(self, connection: Any) -> None:
-        if connection is self._connection:
-            connection._writer.write(b"".join(self._unsent))
-            self._unsent.clear()
+        if connection is not self._connection:
+            return
+        short: list[bytes] = []
+        for piece in self._unsent:
+            if len(piece) > LONG_BYTES:
+                connection._writer.write(b"".join(short))
+                connection._writer.write(piece)
+                short.clear()
+            else:
+                short.append(piece)
+        connection._writer.write(b"".join(short))
+        self._unsent.clear()
 
     async def run(self) -> None:
         """Keep the connection open, for ever."""
@@ -185,6 +196,23 @@ class Line:
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+
+def _packed(command: tuple[Any, ...]) -> list[bytes]:
+    """A command as it is sent, long values apart.
+
+    >>> b"".join(_packed(("SET", "a", 1))) == hiredis.pack_command(("SET", "a", 1))
+    True
+    """
+    if not any(isinstance(v, bytes) and len(v) > LONG_BYTES for v in command):
+        return [hiredis.pack_command(command)]
+    pieces = [b"*%d\r\n" % len(command)]
+    for value in command:
+        if isinstance(value, bytes):
+            pieces += (b"$%d\r\n" % len(value), value, b"\r\n")
+        else:
+            pieces.append(hiredis.pack_command((value,)).removeprefix(b"*1\r\n"))
+    return pieces
 
 
 def _is_busy(reply: Any) -> bool:

@@ -65,6 +65,19 @@ def test_replies_come_in_the_order_of_the_commands(valkey: ValkeyProcess):
     asyncio.run(look())
 
 
+def test_long_values_stand_in_their_places_among_others(valkey: ValkeyProcess):
+    async def look() -> None:
+        async with site_at(valkey.url) as site:
+            long = b"a\r\n" * 1_000_000
+            sent = [b"1", long, b"2", long, long, b"3"]
+            replies = [site.line.send("ECHO", value) for value in sent]
+            counted = site.line.send("EVAL", "return #ARGV[2]", 0, 7, long, "text", 0.5)
+            assert await asyncio.gather(*replies) == sent
+            assert await counted == len(long)
+
+    asyncio.run(look())
+
+
 def test_channels_are_heard_by_a_pattern_too(valkey: ValkeyProcess):
     async def look() -> None:
         async with site_at(valkey.url) as site:
