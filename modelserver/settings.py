@@ -32,6 +32,7 @@ from modelserver.joined import find_joined, find_name
 from modelserver.keyring import FOLDER, Keyring
 from modelserver.private_folders import NO_FOLDER, make_private
 from modelserver.server_address import plain_url, with_password
+from modelserver.user import find_home
 from modelserver.whole_files import write_whole
 
 #: The fleet file in the working folder, unless MODELSERVER_FLEET names another.
@@ -208,7 +209,7 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
     Without one in the folder, it is that of the fleet that this machine has joined.
     Raises ConfigurationError, which names the file, the key and the remedy.
     """
-    folder = cwd or Path.cwd()
+    folder = cwd or _working_folder()
     named = environ.get("MODELSERVER_FLEET")
     path = (folder / (named or FLEET_FILE)).absolute()
     if named and path.is_dir():
@@ -240,6 +241,15 @@ def load(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> Se
         json_logs=_is_set_to("json", "MODELSERVER_LOG", environ),
         is_traced=_is_set_to("otel", "MODELSERVER_TRACES", environ),
     )
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the working folder is not there any more; go to another one"
+        ) from None
 
 
 def _is_set_to(value: str, variable: str, environ: Mapping[str, str]) -> bool:
@@ -327,6 +337,15 @@ def _folder(variable: str, environ: Mapping[str, str]) -> Path | None:
     return folder
 
 
+def find_base(variable: str, below_home: str, environ: Mapping[str, str]) -> Path:
+    """One of freedesktop's base folders, such as XDG_DATA_HOME.
+
+    One that is not absolute is left aside, as its definition says: in each working
+    folder it would be another one.
+    """
+    named = Path(environ.get(variable, ""))
+    return named if named.is_absolute() else find_home() / below_home
+
+
 def _default_home(environ: Mapping[str, str]) -> Path:
-    data = environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local/share") / "modelserver"
+    return find_base("XDG_DATA_HOME", ".local/share", environ) / "modelserver"

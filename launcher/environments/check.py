@@ -25,6 +25,7 @@ from launcher.environments.paths import (
     python_of,
 )
 from launcher.host.gpus import GpuInventory
+from modelserver.user import find_home
 
 #: Seconds in which an environment's interpreter must start; a slower one is broken.
 INTERPRETER_START_SECONDS = 30.0
@@ -116,7 +117,7 @@ def _incomplete(home: Path) -> Iterator[Finding]:
 
 def _kernels(environ: Mapping[str, str], environments: Sequence[Installed]) -> Finding:
     named = environ.get("TRITON_CACHE_DIR")
-    folder = Path(named) if named else Path.home() / ".triton" / "cache"
+    folder = Path(named) if named else find_home() / ".triton" / "cache"
     there = _existing(folder)
     oldest = min(
         ((each.path / MARKER).stat().st_mtime for each in environments), default=0.0

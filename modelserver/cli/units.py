@@ -1,6 +1,5 @@
 """``modelserver units install``: this host's programs as units of systemd."""
 
-import getpass
 import os
 import shlex
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from modelserver.cli.programs import load_with_fleet, python_program
 from modelserver.errors import ConfigurationError
 from modelserver.operations.units import PARTS, TARGET, UnitPlace
 from modelserver.operations.units import units as texts
-from modelserver.settings import Settings
+from modelserver.settings import Settings, find_base
+from modelserver.user import find_login
 
 #: Where units are that systemd runs for the whole machine.
 SYSTEM = Path("/etc/systemd/system")
@@ -49,13 +49,13 @@ def install(own: bool, user: str, only: tuple[str, ...], folder: Path | None) ->
             f"units of your own systemd run as you; leave out --as {user} or --user"
         )
     settings = load_with_fleet()
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    config = find_base("XDG_CONFIG_HOME", ".config", os.environ) if own else Path()
     variables = config / "modelserver/environment" if own else SYSTEM_ENVIRONMENT
     place = UnitPlace(
         program=tuple(python_program("modelserver.cli")),
         environment_file=str(variables),
         folder=str(settings.fleet_file.parent),
-        user="" if own else user or os.environ.get("SUDO_USER") or getpass.getuser(),
+        user="" if own else user or os.environ.get("SUDO_USER") or find_login(),
     )
     folder = folder or (config / "systemd/user" if own else SYSTEM)
     try:
