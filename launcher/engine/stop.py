@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 #: Seconds from SIGTERM to SIGKILL. Nothing is in flight by then; an idle SGLang takes 3
 #: to 10 s to end by itself.
 STOP_SECONDS = 5.0
+#: Seconds before it is tried again to end an engine by force.
+AGAIN_SECONDS = 1.0
 #: Seconds from SIGTERM to SIGKILL for an engine that hangs: it rarely heeds a SIGTERM.
 HUNG_STOP_SECONDS = 2.0
 
@@ -54,7 +56,14 @@ async def kill(
     if incident is not None:
         await _keep_incident(start, incident, inflight, resources)
     engine, uuids = start.record.spec.id, start.place.uuids
-    await asyncio.to_thread(end_all, engine, start.process, uuids, resources.survivors)
+    process, survivors, has_ended = start.process, resources.survivors, False
+    # Nothing of it is forgotten before, whatever this host is short of.
+    while not has_ended:
+        with resources.troubles.guard(f"engine {engine}", "end what is left of it"):
+            await asyncio.to_thread(end_all, engine, process, uuids, survivors)
+            has_ended = True
+        if not has_ended:
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 def end_all(

@@ -10,8 +10,10 @@ import pytest
 
 from launcher.engine.keeper import Keeper
 from launcher.engine.node_keepers import NodeKeepers
+from launcher.engine.start import adopt_start
+from launcher.engine.stop import kill
 from launcher.fleet_sync import FleetSync
-from launcher.host.process import Identity
+from launcher.host.process import EngineProcess, Identity
 from launcher.host.records import Record
 from launcher.host.resources import HostResources
 from launcher.store_link import StoreView
@@ -21,6 +23,7 @@ from modelserver.control.applied_fleet import unknown
 from modelserver.settings import load
 from modelserver.values import EngineSpec, EngineState, Kind, ModelSpec, NodePlace, Wish
 from tests.support.launcher_resources import open_resources
+from tests.support.processes import lives
 
 MODEL = ModelSpec("m", Kind.COMPLETION, "", "external")
 
@@ -107,6 +110,39 @@ def test_what_the_host_is_short_of_ends_no_engine(tmp_path: Path) -> None:
         born = find_birth(child.pid) or Birth()
         try:
             asyncio.run(run())
+        finally:
+            child.kill()
+
+
+class FaultyProcess(EngineProcess):
+    """One that cannot be ended at the first try, as for want of a thread."""
+
+    tries = 0
+
+    def kill(self, seconds: float = 10.0) -> list[str]:
+        self.tries += 1
+        if self.tries == 1:
+            raise RuntimeError("can't start new thread")
+        return super().kill(seconds)
+
+
+def test_what_could_not_be_ended_is_not_forgotten(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(60), open_resources(tmp_path, {}) as resources:
+            identity = Identity(child.pid, 0.0, "", birth=born)
+            record = Record(SPEC, 1, identity, 1, (), 0, 0.0)
+            start = adopt_start(record, MODEL, resources)
+            start.process = FaultyProcess(identity)
+            await kill(start, None, 0, resources)
+            assert start.process.tries == 2
+            assert resources.troubles.now == ()
+
+    # It leads a group of its own, as engines do.
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as child:
+        born = find_birth(child.pid) or Birth()
+        try:
+            asyncio.run(run())
+            assert not lives(child.pid)
         finally:
             child.kill()
 
