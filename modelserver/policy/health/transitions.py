@@ -313,6 +313,8 @@ def _degraded(case: EngineCase) -> Transition:
     clear = speed is not None and speed.residual < math.log(PASSES)
     clear = clear and not found.slow and not found.errors
     own = replace(own, clear_ticks=own.clear_ticks + 1 if clear else 0)
+    if own.incurable and speed and case.waited < RECHECK_SECONDS:
+        own = replace(own, residual=max(own.residual, speed.residual))
     case = replace(case, memory=own)
     if own.clear_ticks >= CLEAN_TICKS and case.waited >= RECHECK_SECONDS:
         return Transition(_recheck(case))

@@ -68,6 +68,16 @@ def test_an_engine_that_no_relaunch_helped_is_left_alone_with_what_is_known(time
     assert (scene.own.health, scene.own.incurable) == (Health.DEGRADED, True)
 
 
+def test_what_its_requests_take_in_the_first_minutes_is_known_of_it():
+    scene = Scene(**INCURABLE, since=NOW)
+    scene.slow(times=4.5)
+    scene.looks(90)
+    assert (scene.own.health, scene.own.incurable) == (Health.DEGRADED, True)
+    scene.slow(times=9.5)
+    scene.looks(3)
+    assert scene.own.health is Health.DRAINING
+
+
 def test_what_cannot_be_done_about_another_fault_is_told_and_waits():
     scene = failing(**INCURABLE)
     scene.report("m-1", state=EngineState.STARTING)
