@@ -189,7 +189,9 @@ def serves(fleet: FleetSite) -> None:
         fleet.worker()
         texts = ["one", "another"]
         assert answers(fleet.send(texts)) == [answer_text(text) for text in texts]
-        assert "pong" in fleet.celery("inspect", "ping", "--timeout", "3")
+        # That of one worker ends with its reply.
+        ping = ("inspect", "ping", "--timeout", "30", "--destination")
+        assert "pong" in fleet.celery(*ping, fleet.workers[0].name)
         broker = eventually(lambda: read(f"{url}/broker"), PATIENCE)
         assert "Unable to get" not in broker
         assert "control" in broker
