@@ -1,5 +1,6 @@
 """Fixtures that tests of several floors share, and which tests go together."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.processes import ValkeyProcess
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, also where a shell runs the tests in its background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture
