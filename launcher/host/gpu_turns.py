@@ -159,10 +159,10 @@ class GpuTurns:
         for held in self._taken.pop(engine, {}).values():
             held.close()
 
-    def keep_on(self, engine: str, survivor: str) -> None:
+    def keep_on(self, engine: str, survivors: str) -> None:
         """Keep the GPUs of an engine for what is left of it, until that gives back."""
         if kept := self._kept.pop(engine, None):
-            self._kept[survivor] = kept
+            self._kept[survivors] = self._kept.get(survivors, {}) | kept
 
     def give_back(self, engine: str) -> None:
         """Let others have what an engine has no more."""

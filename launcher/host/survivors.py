@@ -8,6 +8,7 @@ nothing is started there until it has ended.
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -74,6 +75,7 @@ class Survivors:
 
     def __init__(self, file: Path, troubles: HostTroubles, turns: GpuTurns) -> None:
         self._file, self._troubles, self._turns = file, troubles, turns
+        self._lock = threading.Lock()
         self._known: tuple[Survivor, ...] = ()
         for each in self._read():
             self._add(each)
@@ -82,24 +84,28 @@ class Survivors:
         self, engine: str, left: Iterable[psutil.Process], uuids: tuple[str, ...]
     ) -> None:
         """Take note of what is left of an engine after it was ended by force."""
-        for process in left:
-            with suppress(psutil.Error):
-                birth = find_birth(process.pid) or Birth()
-                each = Survivor(engine, process.pid, birth, process.name(), uuids)
-                self._turns.keep_on(engine, _key(each))
-                self._add(each)
-        self._write()
+        with self._lock:
+            for process in left:
+                with suppress(psutil.Error):
+                    birth = find_birth(process.pid) or Birth()
+                    each = Survivor(engine, process.pid, birth, process.name(), uuids)
+                    self._turns.keep_on(engine, _keeper(engine))
+                    self._add(each)
+            self._write()
 
     def look(self) -> None:
         """Forget those that have ended."""
-        ended = [each for each in self._known if not each.lives()]
-        for each in ended:
-            _log.info("%s has ended", each.who)
-            self._troubles.end(_key(each))
-            self._turns.give_back(_key(each))
-        if ended:
+        with self._lock:
+            ended = [each for each in self._known if not each.lives()]
             self._known = tuple(each for each in self._known if each not in ended)
-            self._write()
+            left = {each.engine for each in self._known}
+            for each in ended:
+                _log.info("%s has ended", each.who)
+                self._troubles.end(_key(each))
+                if each.engine not in left:
+                    self._turns.give_back(_keeper(each.engine))
+            if ended:
+                self._write()
 
     def find_kept(self) -> dict[str, str]:
         """The GPUs on which nothing is to be started, each with why."""
@@ -132,6 +138,11 @@ class Survivors:
             write_whole(self._file, text)
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._file, error)
+
+
+def _keeper(engine: str) -> str:
+    """As what all that is left of an engine keeps its GPUs."""
+    return f"survivors of engine {engine}"
 
 
 def _key(each: Survivor) -> str:

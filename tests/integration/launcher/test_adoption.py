@@ -11,7 +11,7 @@ import pytest
 from launcher.host.records import Records
 from modelserver.store.fleet.applied import read_applied_fleet
 from modelserver.store.fleet.hosts import read_hosts
-from modelserver.values import EngineState
+from modelserver.values import EngineReport, EngineState
 from tests.support.launchers import Site, open_site, stats
 from tests.support.processes import ValkeyProcess, eventually, lives
 
@@ -20,6 +20,18 @@ from tests.support.processes import ValkeyProcess, eventually, lives
 def site(tmp_path: Path, valkey: ValkeyProcess) -> Iterator[Site]:
     with open_site(tmp_path, valkey) as site:
         yield site
+
+
+def left_alone(site: Site) -> tuple[EngineReport, Records]:
+    """Two engines whose launcher was killed: the good one, and the records of both."""
+    first = site.launch()
+    site.want("good")
+    site.want("other")
+    good = site.reaches("good-0", EngineState.READY)
+    site.reaches("other-0", EngineState.READY)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    return good, Records(site.run_dir / "engines")
 
 
 def test_killed_launcher_comes_back_and_adopts(site: Site) -> None:
@@ -40,14 +52,7 @@ def test_an_engine_of_a_type_that_is_not_known_is_left_alone_and_others_adopted(
     site: Site,
 ) -> None:
     """As after a newer launcher, whose fleet had a model of a newer type."""
-    first = site.launch()
-    site.want("good")
-    site.want("other")
-    good = site.reaches("good-0", EngineState.READY)
-    site.reaches("other-0", EngineState.READY)
-    first.signal(signal.SIGKILL)
-    first.wait()
-    records = Records(site.run_dir / "engines")
+    good, records = left_alone(site)
     (newer,) = [each for each in records.read_all() if each.spec.id == "good-0"]
     assert newer.model
     spec = replace(newer.spec, model="gone", id="gone-0")
@@ -111,14 +116,7 @@ def test_engine_that_died_without_a_launcher_is_started_anew(site: Site) -> None
 def test_a_record_that_cannot_be_gone_by_keeps_no_other_engine_alone(
     site: Site,
 ) -> None:
-    first = site.launch()
-    site.want("good")
-    site.want("other")
-    good = site.reaches("good-0", EngineState.READY)
-    site.reaches("other-0", EngineState.READY)
-    first.signal(signal.SIGKILL)
-    first.wait()
-    records = Records(site.run_dir / "engines")
+    good, records = left_alone(site)
     (record,) = [each for each in records.read_all() if each.spec.id == "good-0"]
     # Numbers of JSON need not be whole.
     odd = replace(record.process, pid=record.process.pid + 0.5)  # type: ignore[arg-type]

@@ -54,6 +54,24 @@ def test_what_cannot_be_ended_is_told_and_keeps_its_gpus(tmp_path: Path) -> None
     assert GpuTurns(TURNS).find_kept() == {}
 
 
+def test_an_engines_gpus_are_kept_until_the_last_of_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    turns = GpuTurns(TURNS)
+    turns.keep("m-0", ["GPU-0"], "mark")
+    survivors = Survivors(tmp_path / SURVIVORS_FILE, HostTroubles(), turns)
+    two = [subprocess.Popen(["sleep", "300"]) for _ in range(2)]
+    survivors.note("m-0", [psutil.Process(each.pid) for each in two], ("GPU-0",))
+    turns.give_back("m-0")
+    for each in two:
+        assert "GPU-0" in survivors.find_kept()
+        assert "GPU-0" in GpuTurns(TURNS).find_kept()
+        each.kill()
+        each.wait()
+        survivors.look()
+    assert survivors.find_kept() == GpuTurns(TURNS).find_kept() == {}
+
+
 def test_a_number_that_is_another_process_by_now_is_no_survivor(tmp_path: Path) -> None:
     file = tmp_path / SURVIVORS_FILE
     with subprocess.Popen(["sleep", "300"]) as sleeper:
